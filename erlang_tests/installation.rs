@@ -1,0 +1,111 @@
+//! The binary in the place where `erl` looks for its epmd.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::harness::netns::{Host, Lan};
+use crate::harness::program::run;
+use crate::harness::{pmd, wait_until};
+use crate::support::mapper::{Mapper, assert_no_stock_epmd, epmd, stock_epmd, wait_for_names};
+use crate::support::node::{Node, erl};
+use crate::support::{hosts, installed, succeeded, told};
+
+/// A copy of the installed Erlang root in the host's directory, made of links; only the files that say where
+/// the root is are real copies, and `erts-*/bin/epmd` is the mapper under test. Returns the root and that file.
+fn erlang_root(host: &Host) -> (PathBuf, PathBuf) {
+    let erl = installed("erl", "erlang-base").canonicalize().expect("the real erl");
+    let original = erl.ancestors().nth(2).expect("bin is in the root").to_owned();
+    let root = host.dir().join("erlang");
+    let erts = entries(&original).into_iter().find(|entry| entry.starts_with("erts-")).expect("an erts");
+
+    link_all(&original, &root, &["bin", &erts]);
+    link_all(&original.join("bin"), &root.join("bin"), &["erl"]);
+    link_all(&original.join(&erts), &root.join(&erts), &["bin"]);
+    link_all(&original.join(&erts).join("bin"), &root.join(&erts).join("bin"), &["epmd"]);
+
+    let script = fs::read_to_string(&erl).expect("erl is a script");
+    let script = script.replace(original.to_str().unwrap(), root.to_str().unwrap());
+    assert!(script.contains(&format!("ROOTDIR={}", root.display())), "erl does not name its root");
+    fs::write(root.join("bin/erl"), script).expect("writing erl");
+    fs::set_permissions(root.join("bin/erl"), fs::Permissions::from_mode(0o755)).expect("the mode of erl");
+
+    let program = match Mapper::under_test() {
+        Mapper::Pmd => PathBuf::from(pmd()),
+        Mapper::Stock => stock_epmd(),
+    };
+    let epmd = root.join(erts).join("bin/epmd");
+    symlink(program, &epmd).expect("linking epmd");
+    (root, epmd)
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Makes `copy` a directory of links to everything in `original`, but for the names in `except`.
+fn link_all(original: &Path, copy: &Path, except: &[&str]) {
+    fs::create_dir(copy).expect("a directory");
+    for entry in entries(original).iter().filter(|entry| !except.contains(&entry.as_str())) {
+        symlink(original.join(entry), copy.join(entry)).expect("a link");
+    }
+}
+
+#[test]
+fn erl_starts_the_binary_in_the_place_of_its_epmd() {
+    let lan = Lan::new();
+    let [host] = hosts(&lan, ["alpha"]);
+    let (root, own_epmd) = erlang_root(&host);
+    let start = |name: &str| {
+        let mut command = host.command(root.join("bin/erl"));
+        command.args(["-noshell", "+S", "1:1", "-sname", name]).env("ERL_CRASH_DUMP_SECONDS", "0");
+        Node::spawn(command)
+    };
+    assert!(host.netns.processes().is_empty(), "nothing runs before");
+    let mut first = start("first");
+    let mut second = start("second");
+    assert!(first.reaches("second@alpha"));
+    assert_no_stock_epmd(&host);
+    wait_for_names(&host, &["first", "second"]);
+    assert_eq!(first.ask("code:root_dir()"), format!("\"{}\"", root.display()));
+    assert_eq!(first.ask("os:find_executable(\"epmd\")"), format!("\"{}\"", own_epmd.display()));
+    // Package scripts look for a process of this name.
+    let comms = host
+        .netns
+        .processes()
+        .into_iter()
+        .filter_map(|pid| fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok());
+    assert_eq!(comms.filter(|comm| comm == "epmd\n").count(), 1);
+
+    // What nodes say to their own epmd from inside reaches it as well: its directory is first in their PATH.
+    let listed = second.ask("os:cmd(\"epmd -names\")");
+    assert!(listed.contains("name first at port") && listed.contains("name second at port"), "{listed}");
+    // The pipe of os:cmd ends with the launcher, not with the daemon.
+    assert_eq!(second.ask("os:cmd(\"epmd -daemon\")"), "[]");
+
+    let mut refused = epmd(&host);
+    refused.arg("-kill");
+    assert_eq!(told(&run(refused)).2, Some(1));
+    first.kill();
+    second.kill();
+    wait_for_names(&host, &[]);
+    let mut end = epmd(&host);
+    end.arg("-kill");
+    assert_eq!(succeeded(&run(end)), "Killed\n");
+    wait_until("the end of the daemon", || host.netns.processes().is_empty());
+}
+
+/// `-epmd` replaces the whole command; it is what environments without write access to Erlang's files use.
+#[test]
+fn erl_starts_the_program_named_by_its_epmd_flag() {
+    let lan = Lan::new();
+    let [host] = hosts(&lan, ["alpha"]);
+    let program = Mapper::under_test().as_epmd(&host);
+    let mut command = erl(&host);
+    command.args(["-sname", "one", "-epmd", &format!("\"{}\" -daemon", program.display())]);
+    let one = Node::spawn(command);
+    wait_for_names(&host, &["one"]);
+    assert_no_stock_epmd(&host);
+    drop(one);
+}

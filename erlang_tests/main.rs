@@ -1,0 +1,32 @@
+//! Erlang, Elixir, C nodes and RabbitMQ, unmodified, with pmd where epmd was.
+//!
+//! Every host of a test is a network namespace with a host name of its own (see the harness), every node is a
+//! real `erl` or `elixir`, started and ended by the test. The tests need root and the packages that
+//! `scripts/install-test-deps` installs; what is missing fails the test by name.
+//!
+//! `PMD_TEST_MAPPER=stock` runs the same tests against the epmd of the installed Erlang/OTP: that run proves
+//! the tests, the other one pmd.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    reason = "a test stops at the first surprise, and its modules are nobody's interface"
+)]
+
+#[path = "../tests/harness/mod.rs"]
+mod harness;
+mod support;
+
+mod client;
+mod elixir;
+mod installation;
+mod mnesia;
+mod names;
+mod rabbitmq;
+mod recovery;
+mod restart;
+mod takeover;
+mod tools;
+mod variants;

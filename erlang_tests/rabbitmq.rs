@@ -1,0 +1,177 @@
+//! A RabbitMQ cluster of three hosts: built, disturbed, and whole again.
+
+use std::fs;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::harness::netns::{Host, Lan};
+use crate::harness::program::{Program, run_within};
+use crate::harness::wait_within;
+use crate::support::mapper::{Daemon, assert_no_stock_epmd};
+use crate::support::{hosts, installed, told};
+
+/// Three brokers share the machine with other tests; a start can take this long, and nothing here is timed.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// A minority pauses and comes back by itself, which is what makes a lost network repairable without help.
+const CONFIGURATION: &str = "\
+cluster_partition_handling = pause_minority
+listeners.tcp.default = 5672
+vm_memory_high_watermark.absolute = 256MB
+disk_free_limit.absolute = 1MB
+log.console = true
+log.console.level = info
+log.file = false
+queue_master_locator = client-local
+";
+
+/// Lost neighbours are noticed after five seconds instead of a minute.
+const ERL_ARGUMENTS: &str = "+S 1:1 +SDio 1 +A 2 -kernel net_ticktime 5";
+
+/// Gives a command everything that keeps RabbitMQ inside the host's directory.
+fn confine(command: &mut Command, host: &Host) {
+    let home = host.dir().join("rabbitmq");
+    let place = |name: &str| home.join(name);
+    command
+        .env("RABBITMQ_NODENAME", format!("rabbit@{}", host.name))
+        .env("RABBITMQ_CONF_ENV_FILE", place("no-environment.conf"))
+        .env("RABBITMQ_CONFIG_FILE", place("rabbitmq.conf"))
+        .env("RABBITMQ_ADVANCED_CONFIG_FILE", place("no-advanced.config"))
+        .env("RABBITMQ_GENERATED_CONFIG_DIR", place("generated"))
+        .env("RABBITMQ_MNESIA_BASE", place("mnesia"))
+        .env("RABBITMQ_LOG_BASE", place("log"))
+        .env("RABBITMQ_LOGS", "-")
+        .env("RABBITMQ_PID_FILE", place("pid"))
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", place("enabled_plugins"))
+        .env("RABBITMQ_PLUGINS_EXPAND_DIR", place("plugins"))
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ERL_ARGUMENTS)
+        .env("RABBITMQ_CTL_ERL_ARGS", "+S 1:1 +SDio 1 +A 1")
+        .env("ERL_CRASH_DUMP_SECONDS", "0")
+        .env("LC_ALL", "C.UTF-8")
+        // The script becomes the node instead of watching over it, so that the test's child is the node.
+        .env("RUNNING_UNDER_SYSTEMD", "true");
+}
+
+fn start_broker(host: &Host) -> Program {
+    let home = host.dir().join("rabbitmq");
+    fs::create_dir_all(&home).expect("a directory for the broker");
+    fs::write(home.join("rabbitmq.conf"), CONFIGURATION).expect("the configuration");
+    fs::write(home.join("enabled_plugins"), "[].\n").expect("no plugins");
+    let mut command = host.command(installed("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"));
+    confine(&mut command, host);
+    Program::spawn(command)
+}
+
+fn wait_for_start(host: &Host, broker: &mut Program) {
+    wait_within(PATIENCE, &format!("the broker on {}", host.name), || {
+        assert!(broker.is_running(), "the broker ended:\n{}\n{}", broker.stdout(), broker.stderr());
+        broker.stdout().contains("Server startup complete")
+    });
+}
+
+/// What a `rabbitmqctl` on the host says, whether it succeeds or not.
+fn control(host: &Host, args: &[&str]) -> Output {
+    let mut command = host.command(installed("/usr/lib/rabbitmq/bin/rabbitmqctl", "rabbitmq-server"));
+    confine(&mut command, host);
+    command.args(args);
+    run_within(PATIENCE, command)
+}
+
+/// Standard output of a `rabbitmqctl` that has to succeed.
+fn rabbitmqctl(host: &Host, args: &[&str]) -> String {
+    let (stdout, stderr, code) = told(&control(host, args));
+    assert_eq!(code, Some(0), "rabbitmqctl {args:?} on {}:\n{stdout}{stderr}", host.name);
+    stdout
+}
+
+/// Waits until one host's broker sees exactly these others (and itself) at work. It is asked directly, because
+/// `cluster_status` asks every member in turn and waits long for those that are gone.
+fn wait_for_running(observer: &Host, expected: &[&Host]) {
+    let question = "lists:sort([Node || Node <- [node() | nodes()], rabbit:is_running(Node)]).";
+    let names: Vec<String> = expected.iter().map(|host| format!("rabbit@{}", host.name)).collect();
+    let answer = format!("[{}]", names.join(","));
+    wait_within(PATIENCE, &format!("{} to see {answer}", observer.name), || {
+        told(&control(observer, &["eval", question])).0.trim() == answer
+    });
+}
+
+/// All hosts are in the cluster and at work, in the words of every one of them.
+fn assert_whole(hosts: &[&Host; 3]) {
+    for host in hosts {
+        wait_for_running(host, hosts);
+        let status = rabbitmqctl(host, &["-q", "cluster_status", "--formatter", "json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).expect("a status in JSON");
+        let mut running: Vec<&str> = status["running_nodes"]
+            .as_array()
+            .expect("a list of running nodes")
+            .iter()
+            .filter_map(|node| node.as_str())
+            .collect();
+        running.sort_unstable();
+        assert_eq!(running, ["rabbit@rabbit1", "rabbit@rabbit2", "rabbit@rabbit3"], "{status:#}");
+    }
+}
+
+/// The length of the queue, as one host sees it.
+fn messages(host: &Host) -> u32 {
+    let listed = rabbitmqctl(host, &["-q", "list_queues", "name", "messages", "--no-table-headers"]);
+    let count = listed.trim().strip_prefix("orders\t").and_then(|count| count.parse().ok());
+    // A queue that is just choosing its next leader is listed without a length.
+    count.unwrap_or_default()
+}
+
+/// Publishes on one host until all hosts see the queue grow: the cluster does its work. Nobody confirms these
+/// messages, so one that meets a queue without a leader is lost, and the next one has to do.
+fn assert_works(hosts: &[&Host], publisher: &Host) {
+    let publish = "rabbit_basic:publish(rabbit_misc:r(<<\"/\">>, exchange, <<>>), <<\"orders\">>, [], <<\"one\">>), ok.";
+    let before = messages(publisher);
+    for host in hosts {
+        wait_within(PATIENCE, &format!("a message in sight of {}", host.name), || {
+            assert_eq!(rabbitmqctl(publisher, &["eval", publish]).trim(), "ok");
+            messages(host) > before
+        });
+    }
+}
+
+#[test]
+fn rabbitmq_clusters_three_hosts_and_recovers() {
+    let lan = Lan::new();
+    let [one, two, three] = &hosts(&lan, ["rabbit1", "rabbit2", "rabbit3"]);
+    let all = [one, two, three];
+    let _daemons = all.map(Daemon::start);
+    let mut brokers = all.map(start_broker);
+    for (host, broker) in all.into_iter().zip(&mut brokers) {
+        wait_for_start(host, broker);
+    }
+    for host in [two, three] {
+        rabbitmqctl(host, &["stop_app"]);
+        rabbitmqctl(host, &["join_cluster", "rabbit@rabbit1"]);
+        rabbitmqctl(host, &["start_app"]);
+    }
+    assert_whole(&all);
+    let declare = "element(1, rabbit_amqqueue:declare(rabbit_misc:r(<<\"/\">>, queue, <<\"orders\">>),
+        true, false, [{<<\"x-queue-type\">>, longstr, <<\"quorum\">>}], none, <<\"test\">>)).";
+    assert_eq!(rabbitmqctl(two, &["eval", declare]).trim(), "new");
+    assert_works(&all, three);
+
+    // A broker dies.
+    brokers[2].kill();
+    wait_for_running(one, &[one, two]);
+    assert_works(&[one, two], one);
+    brokers[2] = start_broker(three);
+    wait_for_start(three, &mut brokers[2]);
+    assert_whole(&all);
+    assert_works(&all, three);
+
+    // A host loses its network.
+    lan.plug(two, false);
+    wait_for_running(one, &[one, three]);
+    assert_works(&[one, three], three);
+    lan.plug(two, true);
+    assert_whole(&all);
+    assert_works(&all, two);
+
+    for host in all {
+        assert_no_stock_epmd(host);
+    }
+}

@@ -1,0 +1,244 @@
+//! Codecs for `tokio_util::codec::Framed`, one per side.
+//!
+//! A connection carries one request and one reply, so both codecs are used up by one exchange and report
+//! anything that arrives later as an error. Lengths are bounded before they make anything grow: a server
+//! holds at most [`MAX_FIRST_READ`](crate::limits::MAX_FIRST_READ) bytes that it accepts, a client
+//! [`MAX_LISTING`](crate::limits::MAX_LISTING) and a header.
+
+use std::io;
+
+use bytes::{Buf, BufMut, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+
+use super::encode::{
+    Alive2Reply, EncodeError, KILL_OK, KILL_REFUSED, PORT2_NOT_FOUND, STOP_NOEXIST, STOPPED, names_header,
+    port2_found, request,
+};
+use super::parse::{FrameError, RequestError, frame, parse_request, read_limit};
+use super::reply::{Expected, Reply, ReplyError, parse_reply};
+use super::request::{Alive2, OwnedRequest, Request};
+use crate::limits::LENGTH_PREFIX;
+
+/// The server's side: one request in, one reply out.
+///
+/// [`RequestError::Refused`] comes out as an error although the connection is kept. `Framed` ends its stream
+/// at an error, so the session answers and then watches the socket itself, exactly as it does after a
+/// registration.
+///
+/// Whether surplus bytes are an error depends on when they came, see [`frame`]. That is decided here by what
+/// one call of `decode` sees, which is what one read delivered.
+#[derive(Debug, Default)]
+pub struct ServerCodec {
+    progress: ServerProgress,
+}
+
+/// ```text
+/// Length ── length read, body not complete ─▶ Body ─┐
+///    └───────────── request complete ───────────────┴─▶ Done
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+enum ServerProgress {
+    #[default]
+    Length,
+    /// The length is known: the request with its length has this many bytes, and only these are looked at.
+    Body(usize),
+    Done,
+}
+
+/// What ends the reading of requests.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// See [`FrameError`]: close.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// See [`RequestError`]: close, or refuse and keep.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Bytes after the request. On a registered connection they end the registration.
+    #[error("more bytes after the request")]
+    AfterRequest,
+    /// The peer stopped sending before its request was complete.
+    #[error("connection closed in the middle of a request")]
+    Truncated,
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Decoder for ServerCodec {
+    type Item = OwnedRequest;
+    type Error = ServerError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<OwnedRequest>, ServerError> {
+        let visible: &[u8] = match self.progress {
+            ServerProgress::Done if src.is_empty() => return Ok(None),
+            ServerProgress::Done => return Err(ServerError::AfterRequest),
+            ServerProgress::Body(whole) => src.get(..whole).unwrap_or(src),
+            ServerProgress::Length => src,
+        };
+        let Some(body) = frame(visible)? else {
+            if visible.len() >= LENGTH_PREFIX {
+                self.progress = ServerProgress::Body(visible.len() + read_limit(visible));
+            }
+            return Ok(None);
+        };
+        let used = LENGTH_PREFIX + body.len();
+        let request = parse_request(body).map(|request| OwnedRequest::from_parsed(&request));
+        // Also after a refusal: that connection is kept, and its request is over.
+        self.progress = ServerProgress::Done;
+        src.advance(used);
+        Ok(Some(request?))
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<OwnedRequest>, ServerError> {
+        match self.decode(src)? {
+            None if !src.is_empty() => {
+                src.clear();
+                Err(ServerError::Truncated)
+            }
+            decoded => Ok(decoded),
+        }
+    }
+}
+
+/// A reply as the server hands it to [`ServerCodec`]; see [`encode`](super::encode) for the bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum ServerReply<'a> {
+    /// Registered or refused.
+    Alive2(Alive2Reply),
+    /// The look-up found this.
+    Port2Found(&'a Alive2<'a>),
+    /// The look-up found nothing.
+    Port2NotFound,
+    /// NAMES_RESP or DUMP_RESP.
+    Listing {
+        /// The configured port.
+        port: i32,
+        /// All lines, rendered.
+        text: &'a [u8],
+    },
+    /// The answer to KILL_REQ.
+    Kill {
+        /// Whether the daemon ends.
+        killed: bool,
+    },
+    /// The answer to STOP_REQ.
+    Stop {
+        /// Whether there was such a node.
+        stopped: bool,
+    },
+}
+
+impl Encoder<ServerReply<'_>> for ServerCodec {
+    type Error = io::Error;
+
+    fn encode(&mut self, reply: ServerReply<'_>, dst: &mut BytesMut) -> io::Result<()> {
+        match reply {
+            ServerReply::Alive2(reply) => dst.put_slice(reply.as_bytes()),
+            ServerReply::Port2Found(alive2) => {
+                let mut bytes = Vec::new();
+                port2_found(alive2, &mut bytes);
+                dst.put_slice(&bytes);
+            }
+            ServerReply::Port2NotFound => dst.put_slice(&PORT2_NOT_FOUND),
+            ServerReply::Listing { port, text } => {
+                dst.put_slice(&names_header(port));
+                dst.put_slice(text);
+            }
+            ServerReply::Kill { killed } => dst.put_slice(if killed { KILL_OK } else { KILL_REFUSED }),
+            ServerReply::Stop { stopped } => dst.put_slice(if stopped { STOPPED } else { STOP_NOEXIST }),
+        }
+        Ok(())
+    }
+}
+
+/// The client's side: one request out, its reply in.
+///
+/// Which reply is expected follows from the request that was encoded. NAMES and DUMP are complete when the
+/// server closes; every other reply as soon as its bytes are there.
+#[derive(Debug, Default)]
+pub struct ClientCodec {
+    progress: ClientProgress,
+}
+
+/// `Idle ── request encoded ─▶ Waiting ── reply or error ─▶ Done`
+#[derive(Clone, Copy, Debug, Default)]
+enum ClientProgress {
+    #[default]
+    Idle,
+    Waiting(Expected),
+    Done,
+}
+
+/// What goes wrong on the client's side.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// See [`EncodeError`]; nothing was sent.
+    #[error(transparent)]
+    Request(#[from] EncodeError),
+    /// See [`ReplyError`].
+    #[error(transparent)]
+    Reply(#[from] ReplyError),
+    /// A second request on one connection; nothing was sent.
+    #[error("a connection carries one request only")]
+    SecondRequest,
+    /// Bytes before the request or after its reply.
+    #[error("the server sent bytes nobody asked for")]
+    Unasked,
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Encoder<Request<'_>> for ClientCodec {
+    type Error = ClientError;
+
+    fn encode(&mut self, item: Request<'_>, dst: &mut BytesMut) -> Result<(), ClientError> {
+        if !matches!(self.progress, ClientProgress::Idle) {
+            return Err(ClientError::SecondRequest);
+        }
+        let mut bytes = Vec::new();
+        request(&item, &mut bytes)?;
+        dst.put_slice(&bytes);
+        self.progress = ClientProgress::Waiting(Expected::from(&item));
+        Ok(())
+    }
+}
+
+impl Encoder<OwnedRequest> for ClientCodec {
+    type Error = ClientError;
+
+    fn encode(&mut self, item: OwnedRequest, dst: &mut BytesMut) -> Result<(), ClientError> {
+        self.encode(item.as_request(), dst)
+    }
+}
+
+impl ClientCodec {
+    fn read(&mut self, src: &mut BytesMut, ended: bool) -> Result<Option<Reply>, ClientError> {
+        let ClientProgress::Waiting(expected) = self.progress else {
+            return if src.is_empty() { Ok(None) } else { Err(ClientError::Unasked) };
+        };
+        let Some((reply, used)) = parse_reply(expected, src, ended).inspect_err(|_| {
+            self.progress = ClientProgress::Done;
+        })?
+        else {
+            return Ok(None);
+        };
+        self.progress = ClientProgress::Done;
+        src.advance(used);
+        Ok(Some(reply))
+    }
+}
+
+impl Decoder for ClientCodec {
+    type Item = Reply;
+    type Error = ClientError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Reply>, ClientError> {
+        self.read(src, false)
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Reply>, ClientError> {
+        self.read(src, true)
+    }
+}

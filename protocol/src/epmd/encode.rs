@@ -1,0 +1,201 @@
+//! Values to bytes: the server's replies and the client's requests.
+//!
+//! Replies carry no length. A client recognises the end of all but ALIVE2 by the connection being closed, so
+//! a server must close it; and many clients read a reply with a single `read`, so each reply must be handed
+//! to the socket in a single write.
+
+use std::io::Write;
+
+use super::parse::{Malformed, check_lookup};
+use super::request::{
+    ALIVE2_REQ, Alive2, DUMP_REQ, KILL_REQ, NAMES_REQ, PORT_PLEASE2_REQ, Request, STOP_REQ,
+};
+use crate::limits::{
+    CREATION_VERSION, LENGTH_PREFIX, LISTING_HEADER, MAX_EXTRA, MAX_NAME_BYTES, MAX_REQUEST, REFUSED_CREATION,
+};
+use crate::name::{NodeNameError, check_registered};
+
+/// First byte of the registration reply with a 32-bit creation.
+pub const ALIVE2_X_RESP: u8 = 118;
+/// First byte of the look-up reply.
+pub const PORT2_RESP: u8 = 119;
+/// First byte of the registration reply with a 16-bit creation.
+pub const ALIVE2_RESP: u8 = 121;
+
+/// PORT2_RESP, EPMD Protocol "Get the Distribution Port of Another Node", when there is no such node.
+pub const PORT2_NOT_FOUND: [u8; 2] = [PORT2_RESP, 1];
+/// The answer to KILL_REQ, EPMD Protocol "Kill EPMD", after which the daemon ends.
+pub const KILL_OK: &[u8] = b"OK";
+/// The answer to KILL_REQ while nodes are registered.
+pub const KILL_REFUSED: &[u8] = b"NO";
+/// The answer to STOP_REQ, EPMD Protocol "STOP_REQ (Not Used)".
+pub const STOPPED: &[u8] = b"STOPPED";
+/// The answer to STOP_REQ for a name that is not registered. The documentation says `NOEXIST`; stock sends
+/// both words.
+pub const STOP_NOEXIST: &[u8] = b"NOEXISTSTOPPED";
+
+/// ALIVE2_X_RESP or ALIVE2_RESP, EPMD Protocol "Register a Node in EPMD". Must leave in one write: `erl`
+/// takes a reply that arrives in two parts for garbage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alive2Reply(Alive2Bytes);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alive2Bytes {
+    Wide([u8; 6]),
+    Narrow([u8; 4]),
+}
+
+impl Alive2Reply {
+    /// The bytes for the wire.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Alive2Bytes::Wide(bytes) => bytes,
+            Alive2Bytes::Narrow(bytes) => bytes,
+        }
+    }
+}
+
+/// The reply to a registration: its creation, or `None` if it is refused. EPMD Protocol, "Register a Node in
+/// EPMD".
+///
+/// The request's highest version alone decides which of the two forms is sent. The short one has room for
+/// creations from 1 to 3 only, which the full number is folded into.
+#[must_use]
+pub fn alive2_reply(highest_version: u16, creation: Option<u32>) -> Alive2Reply {
+    let result = u8::from(creation.is_none());
+    Alive2Reply(if highest_version >= CREATION_VERSION {
+        let [a, b, c, d] = creation.unwrap_or(REFUSED_CREATION).to_be_bytes();
+        Alive2Bytes::Wide([ALIVE2_X_RESP, result, a, b, c, d])
+    } else {
+        let [_, _, c, d] = creation.map_or(REFUSED_CREATION, |creation| creation % 3 + 1).to_be_bytes();
+        Alive2Bytes::Narrow([ALIVE2_RESP, result, c, d])
+    })
+}
+
+/// Appends the reply to a look-up that found `alive2`: PORT2_RESP, EPMD Protocol "Get the Distribution Port
+/// of Another Node".
+///
+/// A name or extra beyond its limit, which no registration has, is cut: the reply stays well-formed.
+pub fn port2_found(alive2: &Alive2<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[PORT2_RESP, 0]);
+    address(alive2, out);
+    counted(alive2.name.as_bytes(), MAX_NAME_BYTES, out);
+    counted(alive2.extra, MAX_EXTRA, out);
+}
+
+/// The fields that ALIVE2_REQ and PORT2_RESP have in common before the name.
+fn address(alive2: &Alive2<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&alive2.port.to_be_bytes());
+    out.extend_from_slice(&[alive2.node_type, alive2.protocol]);
+    out.extend_from_slice(&alive2.highest_version.to_be_bytes());
+    out.extend_from_slice(&alive2.lowest_version.to_be_bytes());
+}
+
+/// A 16-bit length and that many bytes.
+fn counted(bytes: &[u8], limit: usize, out: &mut Vec<u8>) {
+    let bytes = bytes.get(..limit).unwrap_or(bytes);
+    let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// What NAMES_RESP and DUMP_RESP begin with: the port that the daemon was *configured* with, as it was
+/// written. `erl` compares it with its own setting, so a number beyond 65535 must come back whole.
+#[must_use]
+pub fn names_header(configured_port: i32) -> [u8; LISTING_HEADER] {
+    configured_port.to_be_bytes()
+}
+
+/// Appends one line of NAMES_RESP, EPMD Protocol "Get All Registered Names from EPMD".
+pub fn names_line(name: &str, port: u16, out: &mut Vec<u8>) {
+    // Writing to a Vec cannot fail, here and below.
+    let _ = writeln!(out, "name {name} at port {port}");
+}
+
+/// Appends the line of DUMP_RESP for a registered node, EPMD Protocol "Dump All Data from EPMD". The NUL is
+/// sent, too: stock writes the terminator of its C string.
+pub fn dump_active_line(name: &str, port: u16, fd: i32, out: &mut Vec<u8>) {
+    let _ = write!(out, "active name     <{name}> at port {port}, fd = {fd}\n\0");
+}
+
+/// Appends the line of DUMP_RESP for a node that is gone but remembered, EPMD Protocol "Dump All Data from
+/// EPMD".
+pub fn dump_old_line(name: &str, port: u16, fd: i32, out: &mut Vec<u8>) {
+    let _ = write!(out, "old/unused name <{name}>, port = {port}, fd = {fd} \n\0");
+}
+
+/// Why a request has no bytes: every server would refuse or misread them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// The name of a registration.
+    #[error(transparent)]
+    Name(#[from] NodeNameError),
+    /// More than [`MAX_EXTRA`].
+    #[error("extra field is longer than {MAX_EXTRA} bytes")]
+    ExtraTooLong,
+    /// The name of a look-up.
+    #[error(transparent)]
+    Lookup(#[from] Malformed),
+    /// The name of a STOP_REQ contains NUL, and would be cut there.
+    #[error("name to stop contains a NUL byte")]
+    StopNul,
+    /// The name of a STOP_REQ makes the request longer than [`MAX_REQUEST`].
+    #[error("name to stop is too long")]
+    StopTooLong,
+}
+
+/// Appends a request as a client sends it, with its length. Whatever this accepts, a server reads back
+/// unchanged.
+///
+/// # Errors
+///
+/// If no server would read it back unchanged; `out` is then as it was.
+pub fn request(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    match request {
+        Request::Alive2(alive2) => {
+            check_registered(alive2.name.as_bytes())?;
+            if alive2.extra.len() > MAX_EXTRA {
+                return Err(EncodeError::ExtraTooLong);
+            }
+            framed(ALIVE2_REQ, out, |out| {
+                address(alive2, out);
+                counted(alive2.name.as_bytes(), MAX_NAME_BYTES, out);
+                counted(alive2.extra, MAX_EXTRA, out);
+                if alive2.name.is_empty() && alive2.extra.is_empty() {
+                    // A server takes an empty name only if something follows it; surplus bytes are ignored.
+                    out.push(0);
+                }
+            });
+        }
+        Request::PortPlease2 { name } => {
+            check_lookup(name.as_bytes())?;
+            framed(PORT_PLEASE2_REQ, out, |out| out.extend_from_slice(name.as_bytes()));
+        }
+        Request::Names => framed(NAMES_REQ, out, |_| ()),
+        Request::Dump => framed(DUMP_REQ, out, |_| ()),
+        Request::Kill => framed(KILL_REQ, out, |_| ()),
+        Request::Stop { name } => {
+            if name.contains(&0) {
+                return Err(EncodeError::StopNul);
+            }
+            if name.len() >= MAX_REQUEST {
+                return Err(EncodeError::StopTooLong);
+            }
+            // No name at all would be malformed; the empty name has to be written with its terminator.
+            framed(STOP_REQ, out, |out| out.extend_from_slice(if name.is_empty() { &[0] } else { name }));
+        }
+    }
+    Ok(())
+}
+
+/// Appends length, opcode and body. The body has been checked to fit.
+fn framed(opcode: u8, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, opcode]);
+    body(out);
+    let length = u16::try_from(out.len() - start - LENGTH_PREFIX).unwrap_or(u16::MAX);
+    if let Some(prefix) = out.get_mut(start..).and_then(<[u8]>::first_chunk_mut::<LENGTH_PREFIX>) {
+        *prefix = length.to_be_bytes();
+    }
+}

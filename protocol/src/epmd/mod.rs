@@ -1,0 +1,13 @@
+//! EPMD itself: requests, replies, their parsers, encoders and codecs.
+
+pub mod codec;
+pub mod encode;
+pub mod parse;
+pub mod reply;
+pub mod request;
+
+pub use codec::{ClientCodec, ClientError, ServerCodec, ServerError, ServerReply};
+pub use encode::{Alive2Reply, EncodeError};
+pub use parse::{FrameError, Malformed, Refusal, RequestError};
+pub use reply::{Expected, Listing, Reply, ReplyError};
+pub use request::{Alive2, OwnedRequest, Registration, Request};

@@ -1,0 +1,254 @@
+//! The client's side of the wire: what a server answered.
+//!
+//! Which reply the bytes are depends on the request, since NAMES, DUMP, KILL and STOP answer without saying
+//! what they are. Servers refuse most things by closing the connection without a byte
+//! ([`ReplyError::NoReply`]).
+
+use bytes::Bytes;
+use nom::branch::alt;
+use nom::bytes::complete::{tag as whole_tag, take_till};
+use nom::bytes::streaming::{tag, take};
+use nom::character::complete::u16 as decimal;
+use nom::combinator::{eof, value};
+use nom::number::streaming::{be_i32, be_u8, be_u16, be_u32};
+use nom::{IResult, Parser};
+
+use super::encode::{ALIVE2_RESP, ALIVE2_X_RESP, KILL_OK, KILL_REFUSED, PORT2_RESP, STOP_NOEXIST, STOPPED};
+use super::request::{Registration, Request};
+use crate::limits::{LISTING_HEADER, MAX_EXTRA, MAX_LISTING, MAX_NAME_BYTES};
+use crate::name::{NodeName, NodeNameError};
+
+/// A server's answer, in values of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// ALIVE2_X_RESP or ALIVE2_RESP, EPMD Protocol "Register a Node in EPMD". The connection stays open:
+    /// closing it unregisters the node.
+    Alive2 {
+        /// 0 if the node is registered.
+        result: u8,
+        /// Tells this incarnation of the node from earlier ones; 1 to 3 from ALIVE2_RESP.
+        creation: u32,
+    },
+    /// PORT2_RESP for a registered name, EPMD Protocol "Get the Distribution Port of Another Node".
+    Port2Found(Registration),
+    /// PORT2_RESP for any other name.
+    Port2NotFound,
+    /// NAMES_RESP, EPMD Protocol "Get All Registered Names from EPMD".
+    Names(Listing),
+    /// DUMP_RESP, EPMD Protocol "Dump All Data from EPMD".
+    Dump(Listing),
+    /// KILL_RESP, EPMD Protocol "Kill EPMD".
+    Kill {
+        /// Whether the server ends; it refuses while nodes are registered.
+        killed: bool,
+    },
+    /// STOP_OK_RESP or STOP_NOTOK_RESP, EPMD Protocol "STOP_REQ (Not Used)".
+    Stop {
+        /// Whether there was such a node.
+        stopped: bool,
+    },
+}
+
+/// NAMES_RESP and DUMP_RESP: a number and text for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The port the server was configured with, not reduced to 16 bits.
+    pub port: i32,
+    /// The lines, as sent. Names are not escaped in any way.
+    pub text: Bytes,
+}
+
+/// One line of [`Listing::entries`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// The node's name.
+    pub name: &'a str,
+    /// Where it accepts distribution connections.
+    pub port: u16,
+}
+
+impl Listing {
+    /// The nodes of a NAMES_RESP, read as `erl` does: a name ends at the first space, and whatever is not a
+    /// line of the form `name NAME at port PORT` with a line feed at its end is skipped.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| entry(line.strip_suffix(b"\n")?))
+    }
+}
+
+fn entry(line: &[u8]) -> Option<Entry<'_>> {
+    let parsed: IResult<&[u8], _, ()> = (
+        whole_tag("name ".as_bytes()),
+        take_till(|byte| byte == b' '),
+        whole_tag(" at port ".as_bytes()),
+        decimal,
+        eof,
+    )
+        .parse(line);
+    let (_, (_, name, _, port, _)) = parsed.ok()?;
+    Some(Entry { name: std::str::from_utf8(name).ok()?, port })
+}
+
+/// Which reply a request is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// See [`Reply::Alive2`].
+    Alive2,
+    /// See [`Reply::Port2Found`] and [`Reply::Port2NotFound`].
+    Port2,
+    /// See [`Reply::Names`].
+    Names,
+    /// See [`Reply::Dump`].
+    Dump,
+    /// See [`Reply::Kill`].
+    Kill,
+    /// See [`Reply::Stop`].
+    Stop,
+}
+
+impl From<&Request<'_>> for Expected {
+    fn from(request: &Request<'_>) -> Self {
+        match request {
+            Request::Alive2(_) => Self::Alive2,
+            Request::PortPlease2 { .. } => Self::Port2,
+            Request::Names => Self::Names,
+            Request::Dump => Self::Dump,
+            Request::Kill => Self::Kill,
+            Request::Stop { .. } => Self::Stop,
+        }
+    }
+}
+
+/// Why bytes are not the expected reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyError {
+    /// Closed without a byte. This is how a server refuses a request it does not allow or understand.
+    #[error("connection closed without a reply")]
+    NoReply,
+    /// Closed in the middle.
+    #[error("connection closed in the middle of a reply")]
+    Truncated,
+    /// Not an answer to this request.
+    #[error("not a reply to this request")]
+    Unexpected,
+    /// A name in PORT2_RESP that no server registers.
+    #[error(transparent)]
+    Name(#[from] NodeNameError),
+    /// More than [`MAX_EXTRA`].
+    #[error("extra field is longer than {MAX_EXTRA} bytes")]
+    ExtraTooLong,
+    /// More than [`MAX_LISTING`].
+    #[error("listing is longer than {MAX_LISTING} bytes")]
+    ListingTooLong,
+}
+
+/// Reads a reply from the bytes received so far: the reply and how many bytes it took.
+///
+/// `ended` says that no more will come, which is the only end NAMES_RESP and DUMP_RESP have. `Ok(None)`
+/// means: read on; it never happens once `ended`. Lengths are checked as soon as they are there, not once
+/// what they announce is.
+///
+/// # Errors
+///
+/// If the bytes are not, and cannot become, the expected reply.
+pub fn parse_reply(
+    expected: Expected,
+    input: &[u8],
+    ended: bool,
+) -> Result<Option<(Reply, usize)>, ReplyError> {
+    let parsed = match expected {
+        Expected::Alive2 => alive2(input),
+        Expected::Port2 => port2(input),
+        Expected::Names => listing(input, ended).map(|(rest, listing)| (rest, Reply::Names(listing))),
+        Expected::Dump => listing(input, ended).map(|(rest, listing)| (rest, Reply::Dump(listing))),
+        Expected::Kill => kill(input),
+        Expected::Stop => stop(input, ended),
+    };
+    match parsed {
+        Ok((rest, reply)) => Ok(Some((reply, input.len() - rest.len()))),
+        Err(nom::Err::Error(Problem(error)) | nom::Err::Failure(Problem(error))) => Err(error),
+        Err(nom::Err::Incomplete(_)) if !ended => Ok(None),
+        Err(nom::Err::Incomplete(_)) if input.is_empty() => Err(ReplyError::NoReply),
+        Err(nom::Err::Incomplete(_)) => Err(ReplyError::Truncated),
+    }
+}
+
+/// [`ReplyError`] as nom wants it: whatever its own parsers do not like is unexpected.
+struct Problem(ReplyError);
+
+impl<I> nom::error::ParseError<I> for Problem {
+    fn from_error_kind(_: I, _: nom::error::ErrorKind) -> Self {
+        Self(ReplyError::Unexpected)
+    }
+
+    fn append(_: I, _: nom::error::ErrorKind, other: Self) -> Self {
+        other
+    }
+}
+
+type Parsed<'a, T = Reply> = IResult<&'a [u8], T, Problem>;
+
+fn fail<T>(error: ReplyError) -> Result<T, nom::Err<Problem>> {
+    Err(nom::Err::Failure(Problem(error)))
+}
+
+/// EPMD Protocol, "Register a Node in EPMD". Servers before OTP 23 send the short form whatever was asked
+/// for.
+fn alive2(input: &[u8]) -> Parsed<'_> {
+    let wide = (tag(&[ALIVE2_X_RESP][..]), be_u8, be_u32).map(|(_, result, creation)| (result, creation));
+    let narrow = (tag(&[ALIVE2_RESP][..]), be_u8, be_u16.map(u32::from))
+        .map(|(_, result, creation)| (result, creation));
+    alt((wide, narrow)).map(|(result, creation)| Reply::Alive2 { result, creation }).parse(input)
+}
+
+/// EPMD Protocol, "Get the Distribution Port of Another Node".
+fn port2(input: &[u8]) -> Parsed<'_> {
+    let (rest, (_, result)) = (tag(&[PORT2_RESP][..]), be_u8).parse(input)?;
+    if result != 0 {
+        return Ok((rest, Reply::Port2NotFound));
+    }
+    let (rest, (port, node_type, protocol, highest_version, lowest_version)) =
+        (be_u16, be_u8, be_u8, be_u16, be_u16).parse(rest)?;
+    let (rest, name) = counted(rest, MAX_NAME_BYTES, NodeNameError::TooManyBytes.into())?;
+    let name = NodeName::parse_registered(name).or_else(|error| fail(error.into()))?;
+    let (rest, extra) = counted(rest, MAX_EXTRA, ReplyError::ExtraTooLong)?;
+    let extra = Bytes::copy_from_slice(extra);
+    let found = Registration { port, node_type, protocol, highest_version, lowest_version, name, extra };
+    Ok((rest, Reply::Port2Found(found)))
+}
+
+/// A 16-bit length, refused as soon as it is seen to be above `limit`, and that many bytes.
+fn counted(input: &[u8], limit: usize, too_long: ReplyError) -> Parsed<'_, &[u8]> {
+    let (rest, length) = be_u16(input)?;
+    if usize::from(length) > limit {
+        return fail(too_long);
+    }
+    take(length).parse(rest)
+}
+
+/// EPMD Protocol, "Get All Registered Names from EPMD" and "Dump All Data from EPMD".
+fn listing(input: &[u8], ended: bool) -> Parsed<'_, Listing> {
+    if input.len() > LISTING_HEADER + MAX_LISTING {
+        return fail(ReplyError::ListingTooLong);
+    }
+    let (text, port) = be_i32(input)?;
+    if !ended {
+        return Err(nom::Err::Incomplete(nom::Needed::Unknown));
+    }
+    Ok((&[], Listing { port, text: Bytes::copy_from_slice(text) }))
+}
+
+/// EPMD Protocol, "Kill EPMD".
+fn kill(input: &[u8]) -> Parsed<'_> {
+    let killed = alt((value(true, tag(KILL_OK)), value(false, tag(KILL_REFUSED))));
+    killed.map(|killed| Reply::Kill { killed }).parse(input)
+}
+
+/// EPMD Protocol, "STOP_REQ (Not Used)". `NOEXIST` alone is what the documentation says and stock clients
+/// read.
+fn stop(input: &[u8], ended: bool) -> Parsed<'_> {
+    if ended && input == b"NOEXIST" {
+        return Ok((&[], Reply::Stop { stopped: false }));
+    }
+    let stopped = alt((value(true, tag(STOPPED)), value(false, tag(STOP_NOEXIST))));
+    stopped.map(|stopped| Reply::Stop { stopped }).parse(input)
+}

@@ -1,0 +1,171 @@
+//! Requests: borrowed from the bytes that were read, and owned for whoever keeps them.
+
+use bytes::Bytes;
+
+use crate::name::{NodeName, NodeNameError};
+
+/// ALIVE2_REQ, EPMD Protocol "Register a Node in EPMD".
+pub const ALIVE2_REQ: u8 = b'x';
+/// PORT_PLEASE2_REQ, EPMD Protocol "Get the Distribution Port of Another Node".
+pub const PORT_PLEASE2_REQ: u8 = b'z';
+/// NAMES_REQ, EPMD Protocol "Get All Registered Names from EPMD".
+pub const NAMES_REQ: u8 = b'n';
+/// DUMP_REQ, EPMD Protocol "Dump All Data from EPMD".
+pub const DUMP_REQ: u8 = b'd';
+/// KILL_REQ, EPMD Protocol "Kill EPMD".
+pub const KILL_REQ: u8 = b'k';
+/// STOP_REQ, EPMD Protocol "STOP_REQ (Not Used)".
+pub const STOP_REQ: u8 = b's';
+
+/// One request, as views into the bytes it was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Register a node for as long as the connection lives.
+    Alive2(Alive2<'a>),
+    /// Where does the node of this name listen?
+    PortPlease2 {
+        /// At most 254 characters, not empty, no NUL.
+        name: &'a str,
+    },
+    /// Which nodes are registered?
+    Names,
+    /// Everything that is known, for people.
+    Dump,
+    /// End the daemon.
+    Kill,
+    /// Forget the node of this name.
+    Stop {
+        /// Any bytes but NUL. Stock does not check them, it just compares.
+        name: &'a [u8],
+    },
+}
+
+/// The fields of an ALIVE2_REQ, EPMD Protocol "Register a Node in EPMD". PORT2_RESP hands the same ones out
+/// again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alive2<'a> {
+    /// Where the node accepts distribution connections; 0 is allowed.
+    pub port: u16,
+    /// 77 for a visible Erlang node, 72 hidden, 104 ei, 110 Java. Opaque to a server.
+    pub node_type: u8,
+    /// 0 for TCP/IPv4. Opaque to a server.
+    pub protocol: u8,
+    /// Highest distribution version; decides which reply the registration gets.
+    pub highest_version: u16,
+    /// Lowest distribution version. Opaque to a server.
+    pub lowest_version: u16,
+    /// The part of the node name before `@`; may be empty. See [`NodeName`] for its limits.
+    pub name: &'a str,
+    /// Any bytes, at most [`MAX_EXTRA`](crate::limits::MAX_EXTRA), handed out again with the port.
+    pub extra: &'a [u8],
+}
+
+impl Alive2<'_> {
+    /// Copies the fields, for a registry.
+    ///
+    /// # Errors
+    ///
+    /// If the name is none, which cannot be when [`parse_request`](super::parse::parse_request) made this
+    /// value.
+    pub fn to_registration(&self) -> Result<Registration, NodeNameError> {
+        Ok(self.named(self.name.parse()?))
+    }
+
+    fn named(&self, name: NodeName) -> Registration {
+        Registration {
+            port: self.port,
+            node_type: self.node_type,
+            protocol: self.protocol,
+            highest_version: self.highest_version,
+            lowest_version: self.lowest_version,
+            name,
+            extra: Bytes::copy_from_slice(self.extra),
+        }
+    }
+}
+
+/// What a node registers and what a look-up answers: [`Alive2`] with fields of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// See [`Alive2::port`].
+    pub port: u16,
+    /// See [`Alive2::node_type`].
+    pub node_type: u8,
+    /// See [`Alive2::protocol`].
+    pub protocol: u8,
+    /// See [`Alive2::highest_version`].
+    pub highest_version: u16,
+    /// See [`Alive2::lowest_version`].
+    pub lowest_version: u16,
+    /// See [`Alive2::name`].
+    pub name: NodeName,
+    /// See [`Alive2::extra`].
+    pub extra: Bytes,
+}
+
+impl Registration {
+    /// The same fields, borrowed.
+    #[must_use]
+    pub fn as_alive2(&self) -> Alive2<'_> {
+        Alive2 {
+            port: self.port,
+            node_type: self.node_type,
+            protocol: self.protocol,
+            highest_version: self.highest_version,
+            lowest_version: self.lowest_version,
+            name: self.name.as_str(),
+            extra: &self.extra,
+        }
+    }
+}
+
+/// A [`Request`] that owns its fields, for the codecs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnedRequest {
+    /// See [`Request::Alive2`].
+    Alive2(Registration),
+    /// See [`Request::PortPlease2`].
+    PortPlease2 {
+        /// See [`Request::PortPlease2`]; the limit of 254 characters is checked where bytes are made or read.
+        name: NodeName,
+    },
+    /// See [`Request::Names`].
+    Names,
+    /// See [`Request::Dump`].
+    Dump,
+    /// See [`Request::Kill`].
+    Kill,
+    /// See [`Request::Stop`].
+    Stop {
+        /// See [`Request::Stop`].
+        name: Bytes,
+    },
+}
+
+impl OwnedRequest {
+    /// The same request, borrowed.
+    #[must_use]
+    pub fn as_request(&self) -> Request<'_> {
+        match self {
+            Self::Alive2(registration) => Request::Alive2(registration.as_alive2()),
+            Self::PortPlease2 { name } => Request::PortPlease2 { name: name.as_str() },
+            Self::Names => Request::Names,
+            Self::Dump => Request::Dump,
+            Self::Kill => Request::Kill,
+            Self::Stop { name } => Request::Stop { name },
+        }
+    }
+
+    /// Copies what [`parse_request`](super::parse::parse_request) returned, and nothing else: its names are
+    /// checked.
+    pub(super) fn from_parsed(request: &Request<'_>) -> Self {
+        match request {
+            Request::Alive2(alive2) => Self::Alive2(alive2.named(NodeName::from_checked(alive2.name))),
+            Request::PortPlease2 { name } => Self::PortPlease2 { name: NodeName::from_checked(name) },
+            Request::Names => Self::Names,
+            Request::Dump => Self::Dump,
+            Request::Kill => Self::Kill,
+            Request::Stop { name } => Self::Stop { name: Bytes::copy_from_slice(name) },
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Names, which exist only in checked form.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::limits::{MAX_NAME_BYTES, MAX_NAME_CHARS, MAX_SERVICE_NAME_BYTES};
+
+/// The name of an Erlang node as epmd knows it: the part before the `@`.
+///
+/// EPMD Protocol, "Register a Node in EPMD". Names are compared byte by byte, without case folding or
+/// normalisation. Almost anything is a name: control characters, spaces, `@`, even nothing at all, because
+/// stock epmd accepts them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeName(Box<str>);
+
+/// Why bytes are not a name that can be registered, in the order in which stock epmd looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeNameError {
+    /// A NUL byte, which ends names in stock epmd's memory and must not be part of one.
+    #[error("node name contains a NUL byte")]
+    Nul,
+    /// More than [`MAX_NAME_BYTES`].
+    #[error("node name is longer than {MAX_NAME_BYTES} bytes")]
+    TooManyBytes,
+    /// Not UTF-8 in the sense of [`std::str::from_utf8`].
+    #[error("node name is not valid UTF-8")]
+    NotUtf8,
+    /// More than [`MAX_NAME_CHARS`].
+    #[error("node name is longer than {MAX_NAME_CHARS} characters")]
+    TooManyChars,
+}
+
+impl NodeName {
+    /// Takes the name field of an ALIVE2_REQ.
+    ///
+    /// # Errors
+    ///
+    /// If a server would not register it.
+    pub fn parse_registered(bytes: &[u8]) -> Result<Self, NodeNameError> {
+        check_registered(bytes).map(Self::from_checked)
+    }
+
+    /// Takes a name that has passed [`check_registered`], or the stricter check of a look-up.
+    pub(crate) fn from_checked(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The rules of [`NodeName`] on borrowed bytes.
+pub(crate) fn check_registered(bytes: &[u8]) -> Result<&str, NodeNameError> {
+    if bytes.contains(&0) {
+        return Err(NodeNameError::Nul);
+    }
+    if bytes.len() > MAX_NAME_BYTES {
+        return Err(NodeNameError::TooManyBytes);
+    }
+    let name = std::str::from_utf8(bytes).map_err(|_| NodeNameError::NotUtf8)?;
+    if longer_than(name, MAX_NAME_CHARS) {
+        return Err(NodeNameError::TooManyChars);
+    }
+    Ok(name)
+}
+
+/// Whether `name` has more than `limit` characters. They are counted only where the bytes leave it open,
+/// which no usual name does.
+pub(crate) fn longer_than(name: &str, limit: usize) -> bool {
+    name.len() > limit && name.chars().count() > limit
+}
+
+impl AsRef<str> for NodeName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a map keyed by names answers a look-up that borrows its name from the request.
+impl Borrow<str> for NodeName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = NodeNameError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        Self::parse_registered(s.as_bytes())
+    }
+}
+
+/// The name of a service that pmd itself announces (not part of EPMD).
+///
+/// Stricter than [`NodeName`], because nothing has to be compatible: such a name can stand in a line of text,
+/// in a URL path or before `@host` without being mistaken for anything else.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName(Box<str>);
+
+/// Why text is not a service name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceNameError {
+    /// Nothing at all.
+    #[error("service name is empty")]
+    Empty,
+    /// More than [`MAX_SERVICE_NAME_BYTES`].
+    #[error("service name is longer than {MAX_SERVICE_NAME_BYTES} bytes")]
+    TooLong,
+    /// White space, a control character or `@`.
+    #[error("service name must not contain {0:?}")]
+    Character(char),
+}
+
+impl ServiceName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = ServiceNameError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s.is_empty() {
+            return Err(ServiceNameError::Empty);
+        }
+        if s.len() > MAX_SERVICE_NAME_BYTES {
+            return Err(ServiceNameError::TooLong);
+        }
+        match s.chars().find(|c| c.is_control() || c.is_whitespace() || *c == '@') {
+            Some(c) => Err(ServiceNameError::Character(c)),
+            None => Ok(Self(s.into())),
+        }
+    }
+}
+
+impl AsRef<str> for ServiceName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for ServiceName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}

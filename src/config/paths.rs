@@ -1,0 +1,115 @@
+//! Where pmd keeps its files.
+//!
+//! | whose daemon | sockets | configuration |
+//! |---|---|---|
+//! | `PMD_HOME` is set | `$PMD_HOME` | `$PMD_HOME` |
+//! | root's | `/run/pmd`, or systemd's `RUNTIME_DIRECTORY` | `/etc/pmd` |
+//! | anybody else's | `~/.pmd`, or systemd's `RUNTIME_DIRECTORY` | `~/.pmd` |
+
+use std::path::{Path, PathBuf};
+
+use super::environment::{self, Lookup};
+
+/// The directory of root's sockets, and of any daemon that systemd runs for the whole system.
+const SYSTEM_RUNTIME: &str = "/run/pmd";
+/// The directory of the system's configuration.
+const SYSTEM_CONFIG: &str = "/etc/pmd";
+
+/// The directories of one user's pmd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    sockets: PathBuf,
+    config: PathBuf,
+    /// Whether a client may also look for the system's daemon.
+    system_too: bool,
+}
+
+impl Paths {
+    /// Those of the user who runs this process.
+    pub fn of_process() -> Paths {
+        Paths::of(&environment::of_process, rustix::process::geteuid().is_root(), std::env::home_dir())
+    }
+
+    fn of(variables: Lookup<'_>, root: bool, home: Option<PathBuf>) -> Paths {
+        if let Some(home) = environment::path(variables, "PMD_HOME") {
+            return Paths { sockets: home.clone(), config: home, system_too: false };
+        }
+        // systemd separates several directories with colons; the first is the one to be used.
+        let runtime = environment::path(variables, "RUNTIME_DIRECTORY")
+            .and_then(|list| list.to_str().and_then(|list| list.split(':').next().map(PathBuf::from)));
+        if root {
+            let sockets = runtime.unwrap_or_else(|| SYSTEM_RUNTIME.into());
+            return Paths { sockets, config: SYSTEM_CONFIG.into(), system_too: false };
+        }
+        // A user without a home gets what everybody may write to; the socket's own mode still protects it.
+        let home = home.unwrap_or_else(std::env::temp_dir).join(".pmd");
+        Paths { sockets: runtime.unwrap_or_else(|| home.clone()), config: home, system_too: true }
+    }
+
+    /// The configuration file, unless one is asked for by name.
+    pub fn config_file(&self) -> PathBuf {
+        self.config.join("pmd.toml")
+    }
+
+    /// The control socket of this user's daemon on `port`.
+    pub fn socket(&self, port: u16) -> PathBuf {
+        socket_in(&self.sockets, port)
+    }
+
+    /// The control socket that a client of the daemon on `port` uses: the user's own, or else that of a daemon
+    /// that runs for the whole system.
+    pub fn client_socket(&self, port: u16) -> PathBuf {
+        let own = self.socket(port);
+        if self.system_too && !own.exists() {
+            let system = socket_in(Path::new(SYSTEM_RUNTIME), port);
+            if system.exists() {
+                return system;
+            }
+        }
+        own
+    }
+}
+
+fn socket_in(folder: &Path, port: u16) -> PathBuf {
+    folder.join(format!("pmd-{port}.sock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    fn paths(set: &[(&str, &str)], root: bool) -> (String, String) {
+        let lookup = |name: &str| {
+            set.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
+        };
+        let paths = Paths::of(&lookup, root, Some("/home/joe".into()));
+        (paths.socket(4369).display().to_string(), paths.config_file().display().to_string())
+    }
+
+    fn are(socket: &str, config: &str) -> (String, String) {
+        (socket.to_owned(), config.to_owned())
+    }
+
+    #[test]
+    fn every_user_has_a_place() {
+        assert_eq!(paths(&[], true), are("/run/pmd/pmd-4369.sock", "/etc/pmd/pmd.toml"));
+        assert_eq!(paths(&[], false), are("/home/joe/.pmd/pmd-4369.sock", "/home/joe/.pmd/pmd.toml"));
+    }
+
+    #[test]
+    fn pmd_home_holds_everything() {
+        let set = [("PMD_HOME", "/srv/pmd"), ("RUNTIME_DIRECTORY", "/run/x")];
+        for root in [true, false] {
+            assert_eq!(paths(&set, root), are("/srv/pmd/pmd-4369.sock", "/srv/pmd/pmd.toml"));
+        }
+    }
+
+    #[test]
+    fn systemds_runtime_directory_holds_the_socket() {
+        let set = [("RUNTIME_DIRECTORY", "/run/pmd:/run/other")];
+        assert_eq!(paths(&set, true), are("/run/pmd/pmd-4369.sock", "/etc/pmd/pmd.toml"));
+        assert_eq!(paths(&set, false), are("/run/pmd/pmd-4369.sock", "/home/joe/.pmd/pmd.toml"));
+    }
+}

@@ -1,0 +1,254 @@
+//! What one source of configuration says: everything optional, each value checked on its own.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::registry::services::Metadata;
+
+/// A TCP port that can be listened on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Port(u16);
+
+/// Text or a number that is no [`Port`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a port is a number from 1 to 65535")]
+pub struct NotAPort;
+
+impl Port {
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Port {
+    type Error = NotAPort;
+
+    fn try_from(number: i64) -> Result<Port, NotAPort> {
+        u16::try_from(number).ok().filter(|port| *port != 0).map(Port).ok_or(NotAPort)
+    }
+}
+
+impl FromStr for Port {
+    type Err = NotAPort;
+
+    fn from_str(text: &str) -> Result<Port, NotAPort> {
+        // `parse` alone would take "+80".
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NotAPort);
+        }
+        text.parse().ok().filter(|port| *port != 0).map(Port).ok_or(NotAPort)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Port, D::Error> {
+        let number = i64::deserialize(deserializer)?;
+        Port::try_from(number).map_err(|error| de::Error::custom(format!("{number}: {error}")))
+    }
+}
+
+/// What one source says. The names of the fields are the keys of the configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    /// The port to listen on.
+    pub port: Option<Port>,
+    /// Addresses to listen on beside the loopback ones: a string, or a list of them. Empty means all.
+    #[serde(default, deserialize_with = "addresses")]
+    pub bind: Option<Vec<IpAddr>>,
+    /// Whether KILL is obeyed while nodes are registered, and STOP at all.
+    pub relaxed_command_check: Option<bool>,
+    /// Seconds that a connection may take to complete its request.
+    #[serde(default, rename = "packet_timeout_secs", deserialize_with = "seconds", serialize_with = "as_seconds")]
+    pub packet_timeout: Option<Duration>,
+    /// Where the control socket is.
+    pub socket: Option<PathBuf>,
+    /// The group that may use the control socket beside its owner.
+    pub control_group: Option<String>,
+    /// What this host says about itself.
+    pub metadata: Option<Metadata>,
+
+    // Keys of portmapd, whose files are to be taken as they are. Nothing of it has a meaning before there are
+    // clusters; the types are checked all the same, so that a file does not turn bad with an update.
+    /// The certificate of the cluster's authority.
+    pub ca_cert_path: Option<PathBuf>,
+    /// Seconds between heartbeats.
+    pub heartbeat_interval_secs: Option<u64>,
+    /// Seconds between rounds of anti-entropy.
+    pub sync_interval_secs: Option<u64>,
+    /// Suspicion at which a host counts as gone.
+    pub phi_threshold: Option<f64>,
+    /// Heartbeats that the suspicion is computed from.
+    pub phi_window_size: Option<u64>,
+    /// The least deviation of heartbeats that is assumed, in milliseconds.
+    pub phi_min_std_deviation_ms: Option<u64>,
+}
+
+impl RawConfig {
+    /// Every key of the configuration file.
+    pub const KEYS: [&'static str; 13] = [
+        "port",
+        "bind",
+        "relaxed_command_check",
+        "packet_timeout_secs",
+        "socket",
+        "control_group",
+        "metadata",
+        "ca_cert_path",
+        "heartbeat_interval_secs",
+        "sync_interval_secs",
+        "phi_threshold",
+        "phi_window_size",
+        "phi_min_std_deviation_ms",
+    ];
+
+    /// What this source says, and where it says nothing, what `other` does.
+    pub fn or(self, other: RawConfig) -> RawConfig {
+        RawConfig {
+            port: self.port.or(other.port),
+            bind: self.bind.or(other.bind),
+            relaxed_command_check: self.relaxed_command_check.or(other.relaxed_command_check),
+            packet_timeout: self.packet_timeout.or(other.packet_timeout),
+            socket: self.socket.or(other.socket),
+            control_group: self.control_group.or(other.control_group),
+            metadata: self.metadata.or(other.metadata),
+            ca_cert_path: self.ca_cert_path.or(other.ca_cert_path),
+            heartbeat_interval_secs: self.heartbeat_interval_secs.or(other.heartbeat_interval_secs),
+            sync_interval_secs: self.sync_interval_secs.or(other.sync_interval_secs),
+            phi_threshold: self.phi_threshold.or(other.phi_threshold),
+            phi_window_size: self.phi_window_size.or(other.phi_window_size),
+            phi_min_std_deviation_ms: self.phi_min_std_deviation_ms.or(other.phi_min_std_deviation_ms),
+        }
+    }
+
+    /// The keys that are set but mean nothing to a pmd without clusters.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let set = [
+            ("ca_cert_path", self.ca_cert_path.is_some()),
+            ("heartbeat_interval_secs", self.heartbeat_interval_secs.is_some()),
+            ("sync_interval_secs", self.sync_interval_secs.is_some()),
+            ("phi_threshold", self.phi_threshold.is_some()),
+            ("phi_window_size", self.phi_window_size.is_some()),
+            ("phi_min_std_deviation_ms", self.phi_min_std_deviation_ms.is_some()),
+        ];
+        set.iter().filter(|(_, set)| *set).map(|(key, _)| *key).collect()
+    }
+}
+
+/// Addresses separated by commas, white space or both: the form of flags and variables.
+pub fn parse_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+    let words = text.split([',', ' ', '\t']).filter(|word| !word.is_empty());
+    words.map(parse_address).collect()
+}
+
+fn parse_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IP address such as 127.0.0.1, 0.0.0.0 or ::1"))
+}
+
+/// A time like `30s`, `2m 30s` or `500ms`; a bare number is seconds.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let reason = || format!("{text:?} is not a time such as 500ms, 30s, 2m or 1h30m");
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().map(Duration::from_secs).map_err(|_| reason());
+    }
+    let signed: jiff::SignedDuration = text.parse().map_err(|_| reason())?;
+    Duration::try_from(signed).map_err(|_| reason())
+}
+
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpAddr>>, D::Error> {
+    struct OneOrMany;
+
+    impl<'de> Visitor<'de> for OneOrMany {
+        type Value = Vec<IpAddr>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an IP address, or a list of IP addresses")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<IpAddr>, E> {
+            parse_addresses(text).map_err(E::custom)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<IpAddr>, A::Error> {
+            let mut addresses = Vec::new();
+            while let Some(text) = list.next_element::<String>()? {
+                addresses.push(parse_address(&text).map_err(de::Error::custom)?);
+            }
+            Ok(addresses)
+        }
+    }
+
+    deserializer.deserialize_any(OneOrMany).map(Some)
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    match u64::deserialize(deserializer)? {
+        0 => Err(de::Error::custom("0: at least one second is needed")),
+        seconds => Ok(Some(Duration::from_secs(seconds))),
+    }
+}
+
+// serde hands the field over by reference.
+#[allow(clippy::ref_option)]
+fn as_seconds<S: serde::Serializer>(timeout: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    timeout.map(|timeout| timeout.as_secs()).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_digits_from_1_to_65535() {
+        assert_eq!("4369".parse(), Ok(Port(4369)));
+        assert_eq!("65535".parse(), Ok(Port(65535)));
+        for wrong in ["", "0", "65536", "-1", "+1", " 1", "1 ", "0x10", "epmd", "99999999999999999999"] {
+            assert_eq!(wrong.parse::<Port>(), Err(NotAPort), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_duration_has_units_or_is_seconds() {
+        for (text, milliseconds) in [("30", 30_000), ("500ms", 500), ("2m", 120_000), ("1h 30m", 5_400_000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text:?}");
+        }
+        for wrong in ["", "-1s", "soon", "1.5.2s", "10 parsecs"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_source_wins_value_by_value() {
+        let first = RawConfig { port: Some(Port(1)), ..RawConfig::default() };
+        let second = RawConfig {
+            port: Some(Port(2)),
+            relaxed_command_check: Some(true),
+            ..RawConfig::default()
+        };
+        let both = first.or(second);
+        assert_eq!((both.port, both.relaxed_command_check), (Some(Port(1)), Some(true)));
+    }
+
+    #[test]
+    fn the_list_of_keys_is_the_list_of_fields() {
+        let fields = serde_json::to_value(RawConfig::default()).expect("it is plain data");
+        let mut fields: Vec<_> = fields.as_object().expect("a map").keys().map(String::as_str).collect();
+        let mut keys = RawConfig::KEYS.to_vec();
+        fields.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(fields, keys);
+    }
+}

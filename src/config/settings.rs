@@ -1,0 +1,87 @@
+//! What a daemon runs with: validated, complete, and the same whether it came from flags, the environment, a
+//! file, or stock epmd's own options.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::paths::Paths;
+use super::raw::RawConfig;
+use crate::registry::names::OLD_NAMES;
+use crate::registry::services::Metadata;
+
+/// How long a connection may take to complete its request: stock epmd's default.
+pub const PACKET_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The port unless another one is asked for: that of every epmd.
+pub const PORT: u16 = pmd_protocol::limits::DEFAULT_PORT;
+
+/// Settings of one daemon.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The port number that clients are told; its low 16 bits are listened on.
+    pub port: i32,
+    /// Addresses to listen on beside the loopback addresses; empty means all addresses.
+    pub bind: Vec<IpAddr>,
+    /// Whether KILL is obeyed while nodes are registered, and STOP at all.
+    pub relaxed_command_check: bool,
+    /// How long a connection may take to complete its request.
+    pub packet_timeout: Duration,
+    /// Pause before every round of accepts; a test aid of stock epmd.
+    pub delay_accept: Duration,
+    /// Pause before every write; a test aid of stock epmd.
+    pub delay_write: Duration,
+    /// How many old names are remembered at least.
+    pub old_names: usize,
+    /// Where the control socket is, or would be.
+    pub socket: PathBuf,
+    /// The group that may use the control socket beside its owner.
+    pub control_group: Option<String>,
+    /// What this host says about itself.
+    pub metadata: Metadata,
+    /// The configuration file, which need not exist; none if there is no place for one.
+    pub config_file: Option<PathBuf>,
+    /// What the configuration file said when the daemon started.
+    pub from_file: RawConfig,
+}
+
+impl Settings {
+    /// The defaults for a daemon on `port` with its control socket at `socket`.
+    pub fn new(port: i32, socket: PathBuf) -> Settings {
+        Settings {
+            port,
+            bind: Vec::new(),
+            relaxed_command_check: false,
+            packet_timeout: PACKET_TIMEOUT,
+            delay_accept: Duration::ZERO,
+            delay_write: Duration::ZERO,
+            old_names: OLD_NAMES,
+            socket,
+            control_group: None,
+            metadata: Metadata::new(),
+            config_file: None,
+            from_file: RawConfig::default(),
+        }
+    }
+
+    /// The settings that all sources together make: `raw` is what they say, the strongest first.
+    pub fn from_raw(raw: RawConfig, paths: &Paths) -> Settings {
+        let port = raw.port.map_or(PORT, |port| port.get());
+        let socket = raw.socket.unwrap_or_else(|| paths.socket(port));
+        let defaults = Settings::new(port.into(), socket);
+        Settings {
+            bind: raw.bind.unwrap_or(defaults.bind),
+            relaxed_command_check: raw.relaxed_command_check.unwrap_or(defaults.relaxed_command_check),
+            packet_timeout: raw.packet_timeout.unwrap_or(defaults.packet_timeout),
+            control_group: raw.control_group,
+            metadata: raw.metadata.unwrap_or_default(),
+            ..defaults
+        }
+    }
+
+    /// The port that is really listened on.
+    pub fn listen_port(&self) -> u16 {
+        let [.., high, low] = self.port.to_be_bytes();
+        u16::from_be_bytes([high, low])
+    }
+}

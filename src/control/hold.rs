@@ -1,0 +1,97 @@
+//! Services that live as long as a connection.
+//!
+//! The answer to `POST /v1/services/hold` never ends by itself. When its connection goes, for whatever reason,
+//! the answer is dropped, and the service with it: also if the client was killed.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::api;
+use crate::daemon::Context;
+use crate::daemon::context::now_ms;
+
+/// How long news is left to gather before a holder looks whether it was about its service: while thousands of
+/// nodes come back at once, thousands of holders must not look thousands of times.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// The last line of an answer that ends while the daemon lives on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Why the service is no more.
+    pub ended: String,
+}
+
+/// A service that ends with this value.
+#[derive(Debug)]
+pub struct Hold {
+    context: Arc<Context>,
+    name: String,
+    id: u64,
+}
+
+impl Hold {
+    /// Ties the service `id`, which has just been registered, to the value that is returned.
+    pub fn new(context: Arc<Context>, name: &str, id: u64) -> Hold {
+        Hold { context, name: name.to_owned(), id }
+    }
+
+    fn stands(&self) -> bool {
+        self.context.registry.service(&self.name).is_some_and(|service| service.id == self.id)
+    }
+
+    /// The endless answer, beginning with the service as a line of JSON.
+    pub fn stream(
+        self,
+        service: &api::ServiceInfo,
+    ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+        let news = self.context.registry.events().watch();
+        let step = Step::Opening(line(service));
+        stream::unfold((self, news, step), async |(hold, mut news, step)| {
+            let (text, next) = match step {
+                Step::Opening(text) => (text, Step::Waiting),
+                Step::Waiting => (hold.wait(&mut news).await?, Step::Over),
+                Step::Over => return None,
+            };
+            Some((Ok(Bytes::from(text)), (hold, news, next)))
+        })
+    }
+
+    /// Waits for the end: none if it is the daemon's.
+    async fn wait(&self, news: &mut watch::Receiver<u64>) -> Option<String> {
+        loop {
+            news.borrow_and_update();
+            if !self.stands() {
+                return Some(line(&Ended { ended: "unregistered".into() }));
+            }
+            tokio::select! {
+                changed = news.changed() => changed.ok()?,
+                _ = self.context.shutdown.wait() => return None,
+            }
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.context.registry.release_service(&self.name, self.id, now_ms());
+    }
+}
+
+#[derive(Debug)]
+enum Step {
+    Opening(String),
+    Waiting,
+    Over,
+}
+
+fn line(data: &impl Serialize) -> String {
+    // Plain data always has a JSON form.
+    serde_json::to_string(data).unwrap_or_default() + "\n"
+}

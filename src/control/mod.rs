@@ -1,0 +1,62 @@
+//! The local control API: HTTP and JSON over a Unix socket, and both sides of it.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`api`] | the types on the wire, used by both sides |
+//! | [`socket`] | the socket file: made, protected and removed |
+//! | [`server`] | connections and their limits |
+//! | [`routes`] | what each path answers |
+//! | [`hold`] | services that live as long as a connection |
+//! | [`reload`] | reading the configuration again |
+//! | [`events`] | the event stream, as it is sent and as it is read |
+//! | [`client`] | the side of the command line |
+
+pub mod api;
+pub mod client;
+pub mod events;
+pub mod hold;
+pub mod reload;
+pub mod routes;
+pub mod server;
+pub mod socket;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::daemon::Context;
+
+/// What tells this start of the daemon from any other.
+pub fn boot_id(context: &Context) -> String {
+    format!("{:x}-{}", context.started_ms, std::process::id())
+}
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A daemon answers there.
+    #[error("a daemon answers on {} already", .socket.display())]
+    Answers {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// Something is in the way that is no socket and was not made by pmd.
+    #[error("{} exists and is not a socket", .socket.display())]
+    NotASocket {
+        /// The path.
+        socket: PathBuf,
+    },
+    /// There is no such group.
+    #[error("there is no group {0:?} to open the control socket to")]
+    NoSuchGroup(String),
+    /// The system refused something.
+    #[error("cannot make the control socket {}: {source}", .socket.display())]
+    System {
+        /// The socket.
+        socket: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}

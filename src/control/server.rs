@@ -1,0 +1,141 @@
+//! Connections to the control socket, and their limits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::task::TaskTracker;
+
+use super::routes;
+use super::reload;
+pub use super::socket::{ControlSocket, bind};
+use crate::daemon::Context;
+use crate::daemon::descriptors::Class;
+
+/// Connections at once. Each `pmd register ... -- COMMAND` and each `pmd subscribe` needs one; a runaway script
+/// must not take all the memory.
+const MAX_CONNECTIONS: usize = 1024;
+/// Connections that are had even while others have taken all the descriptors but the reserve.
+const ALWAYS: usize = 16;
+/// Bytes of a request's head, and of its body.
+pub(super) const MAX_REQUEST: usize = 64 * 1024;
+/// How long a request's head, and then its body, may take; also how long a connection may idle.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long answers may take to leave once the daemon ends. Shorter than what the daemon waits for all of this.
+const FAREWELL: Duration = Duration::from_millis(1500);
+/// Pause after a failed accept, which mostly means that there are no descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a connection too many is told.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+    connection: close\r\n\r\n{\"error\":{\"code\":\"full\",\"message\":\"the daemon has as many control \
+    connections as it can serve\",\"hint\":\"end some pmd register or pmd subscribe commands\"}}\n";
+
+/// Serves the control API until the daemon ends; the socket file goes with the end.
+pub async fn serve(context: Arc<Context>, socket: ControlSocket) {
+    let ControlSocket { listener, file } = socket;
+    match UnixListener::from_std(listener) {
+        Ok(listener) => accept(context, listener).await,
+        Err(error) => tracing::error!("cannot serve the control socket: {error}"),
+    }
+    drop(file);
+}
+
+/// Reads the configuration file again and says in the log what came of it: what a hang-up signal asks for.
+pub fn reload(context: &Context) {
+    match reload::reload(&context.settings) {
+        Ok(done) if done.needs_restart.is_empty() => tracing::info!("the configuration file is unchanged"),
+        Ok(done) => tracing::warn!(
+            "the configuration file has changed, but these keys need a restart: {}",
+            done.needs_restart.join(", ")
+        ),
+        Err(error) => tracing::error!("the configuration file is not usable, and nothing has changed: {error}"),
+    }
+}
+
+async fn accept(context: Arc<Context>, listener: UnixListener) {
+    let routes = routes::router(Arc::clone(&context));
+    let connections = TaskTracker::new();
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = context.shutdown.wait() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => match Permit::get(&context, &open) {
+                Some(permit) => {
+                    connections.spawn(converse(Arc::clone(&context), stream, routes.clone(), permit));
+                }
+                // The answer fits into any socket's buffer; if not, the end of the connection says enough.
+                None => drop(stream.try_write(FULL)),
+            },
+            Err(error) => {
+                tracing::warn!("cannot accept a control connection: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    // No newcomer waits in vain, while those who are being answered get their answer.
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn converse(context: Arc<Context>, stream: UnixStream, routes: Router, permit: Permit) {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_REQUEST);
+    let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = context.shutdown.wait() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a control connection ended: {error}");
+    }
+    drop(permit);
+}
+
+/// The right to one connection.
+#[derive(Debug)]
+struct Permit {
+    context: Arc<Context>,
+    open: Arc<AtomicUsize>,
+    /// Whether it counts among the connections that the EPMD port has to leave room for.
+    counted: bool,
+}
+
+impl Permit {
+    fn get(context: &Arc<Context>, open: &Arc<AtomicUsize>) -> Option<Permit> {
+        let before = open.fetch_add(1, Ordering::Relaxed);
+        let mut permit = Permit { context: Arc::clone(context), open: Arc::clone(open), counted: false };
+        if before >= MAX_CONNECTIONS {
+            return None;
+        }
+        if before >= ALWAYS {
+            permit.counted = context.descriptors.reserve(Class::Waiting).is_ok();
+            if !permit.counted {
+                return None;
+            }
+        }
+        Some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        if self.counted {
+            self.context.descriptors.release(Class::Waiting);
+        }
+    }
+}

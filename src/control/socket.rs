@@ -1,0 +1,185 @@
+//! The socket file: made so that nobody else gets in at any moment, and removed only by who made it.
+
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Group};
+use rustix::fs::FlockOperation;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::ControlError;
+use crate::config::settings::Settings;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// The listening control socket; the file goes when this value does.
+#[derive(Debug)]
+pub struct ControlSocket {
+    /// Takes connections; not blocking.
+    pub(super) listener: UnixListener,
+    pub(super) file: SocketFile,
+}
+
+/// A socket file that this process made.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: somebody may have put another file in its place.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            // There is nobody left to tell; the next daemon replaces what nobody answers on.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes the control socket of a daemon with these settings, in the place of one that nobody answers on.
+pub fn bind(settings: &Settings) -> Result<ControlSocket, ControlError> {
+    let path = settings.socket.as_path();
+    let group = settings.control_group.as_deref().map(find_group).transpose()?;
+    let system = |source: io::Error| ControlError::System { socket: path.into(), source };
+
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(folder, group).map_err(system)?;
+    // Two daemons that start at once must not take each other's new socket for a stale one.
+    let lock = File::open(folder).map_err(system)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| system(error.into()))?;
+    remove_stale(path)?;
+    make(path, group).map_err(system)
+}
+
+fn find_group(name: &str) -> Result<Gid, ControlError> {
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid),
+        _ => Err(ControlError::NoSuchGroup(name.into())),
+    }
+}
+
+/// Makes the folder and those above it, for the owner alone; leaves one that is there as it is.
+fn make_folder(folder: &Path, group: Option<Gid>) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if let Some(group) = group {
+        // The group has to get through to the socket, but need not see what else is there.
+        std::os::unix::fs::chown(folder, None, Some(group.as_raw()))?;
+        std::fs::set_permissions(folder, Permissions::from_mode(0o710))?;
+    }
+    Ok(())
+}
+
+fn remove_stale(path: &Path) -> Result<(), ControlError> {
+    let system = |source| ControlError::System { socket: path.into(), source };
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ControlError::NotASocket { socket: path.into() });
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(system(error)),
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(system)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // Whatever else there is (also a full queue), somebody is behind it.
+        Ok(_) | Err(_) => Err(ControlError::Answers { socket: path.into() }),
+    }
+}
+
+fn make(path: &Path, group: Option<Gid>) -> io::Result<ControlSocket> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket: OwnedFd =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    // Nobody can connect before `listen`: what the umask left open is closed by then.
+    if let Some(group) = group {
+        std::os::unix::fs::chown(path, None, Some(group.as_raw()))?;
+    }
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    let file = SocketFile { path: path.into(), identity: identity(path)? };
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(ControlSocket { listener: socket.into(), file })
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn settings(folder: &TempDir) -> Settings {
+        Settings::new(4369, folder.path().join("home/pmd.sock"))
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn only_the_owner_gets_to_it_and_it_goes_in_the_end() {
+        let folder = TempDir::new().expect("a folder");
+        let settings = settings(&folder);
+        let socket = bind(&settings).expect("a socket");
+        assert_eq!(mode(&settings.socket), 0o600);
+        assert_eq!(mode(&folder.path().join("home")), 0o700);
+        drop(socket);
+        assert!(!settings.socket.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = TempDir::new().expect("a folder");
+        let settings = settings(&folder);
+        let first = bind(&settings).expect("a socket");
+        assert!(matches!(bind(&settings), Err(ControlError::Answers { .. })));
+        assert!(UnixStream::connect(&settings.socket).is_ok());
+
+        // What a killed daemon leaves behind.
+        let ControlSocket { listener, file } = first;
+        drop(listener);
+        let second = bind(&settings).expect("a socket");
+        // And if it was not quite dead, it leaves its successor's socket alone.
+        drop(file);
+        assert!(UnixStream::connect(&settings.socket).is_ok());
+        drop(second);
+        assert!(!settings.socket.exists());
+    }
+
+    #[test]
+    fn what_is_no_socket_is_left_alone() {
+        let folder = TempDir::new().expect("a folder");
+        let settings = Settings::new(4369, folder.path().join("notes"));
+        std::fs::write(&settings.socket, "mine").expect("a file");
+        assert!(matches!(bind(&settings), Err(ControlError::NotASocket { .. })));
+        assert_eq!(std::fs::read_to_string(&settings.socket).expect("it is there"), "mine");
+    }
+
+    #[test]
+    fn a_group_may_be_let_in() {
+        let folder = TempDir::new().expect("a folder");
+        let own = Group::from_gid(Gid::current()).expect("it can be read").expect("it exists");
+        let settings = Settings { control_group: Some(own.name), ..settings(&folder) };
+        let _socket = bind(&settings).expect("a socket");
+        assert_eq!(mode(&settings.socket), 0o660);
+        assert_eq!(mode(&folder.path().join("home")), 0o710);
+        let settings = Settings { control_group: Some("no such group".into()), ..settings };
+        assert!(matches!(bind(&settings), Err(ControlError::NoSuchGroup(_))));
+    }
+}

@@ -1,0 +1,52 @@
+//! What the parts of a running daemon share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::counters::Counters;
+use super::descriptors::Descriptors;
+use super::shutdown::Shutdown;
+use crate::config::settings::Settings;
+use crate::epmd::holder::Connection;
+use crate::registry::Registry;
+
+/// Everything a part of the daemon may need; each field looks after its own synchronisation.
+#[derive(Debug)]
+pub struct Context {
+    /// What the daemon was started with.
+    pub settings: Settings,
+    /// Names and services.
+    pub registry: Registry<Connection>,
+    /// What has been counted.
+    pub counters: Counters,
+    /// Who uses how many descriptors.
+    pub descriptors: Descriptors,
+    /// How to end it.
+    pub shutdown: Shutdown,
+    /// The addresses it listens on; empty for inherited sockets that have none.
+    pub listening: Vec<SocketAddr>,
+    /// When it started, in milliseconds since the Unix epoch: together with the pid, its boot id.
+    pub started_ms: u64,
+}
+
+impl Context {
+    /// The context of a daemon that starts now, listens on `listening` and may open `descriptor_limit`
+    /// descriptors.
+    pub fn new(settings: Settings, listening: Vec<SocketAddr>, descriptor_limit: usize) -> Arc<Context> {
+        Arc::new(Context {
+            registry: Registry::new(settings.port, settings.old_names),
+            settings,
+            counters: Counters::default(),
+            descriptors: Descriptors::new(descriptor_limit),
+            shutdown: Shutdown::new(),
+            listening,
+            started_ms: now_ms(),
+        })
+    }
+}
+
+/// The wall clock, in milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

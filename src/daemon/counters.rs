@@ -1,0 +1,79 @@
+//! Everything the daemon counts about its EPMD side, since its start.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// One number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts one more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What has been counted since the start of the daemon.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
+
+        /// The numbers of [`Counters`] at one moment.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+        pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counters {
+            /// The numbers now.
+            pub fn read(&self) -> Counts {
+                Counts { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted.
+    connections_accepted,
+    /// PORT_PLEASE2 requests for a registered name.
+    lookups_found,
+    /// PORT_PLEASE2 requests for a name that is not registered.
+    lookups_not_found,
+    /// NAMES requests.
+    names_requests,
+    /// DUMP requests.
+    dump_requests,
+    /// KILL requests from this host.
+    kill_requests,
+    /// STOP requests from this host that were allowed.
+    stop_requests,
+    /// ALIVE2 requests that registered a node.
+    registrations,
+    /// ALIVE2 requests refused because the name is in use.
+    registrations_duplicate,
+    /// ALIVE2 requests refused for their name or extra field.
+    registrations_invalid,
+    /// ALIVE2 requests closed because the daemon holds as many registrations as its descriptors allow.
+    registrations_full,
+    /// Registrations ended because their holder was found dead when another node asked for the name.
+    evictions,
+    /// Registrations that ended.
+    unregistrations,
+    /// Requests closed without an answer because they were not well formed.
+    malformed,
+    /// Requests closed without an answer because they came from another host or are not enabled.
+    forbidden,
+    /// Connections closed because their request did not come in time.
+    timeouts,
+    /// Waiting connections closed early to make room for others.
+    shed,
+    /// Times that accept failed.
+    accept_errors,
+}

@@ -1,0 +1,136 @@
+//! Who may use how many of the process's descriptors.
+//!
+//! Three classes of EPMD connections compete: registrations, connections whose request is not complete (or
+//! whose answer is not read), and refused registrations, which stock epmd keeps open. Each class leaves room
+//! for the ones that matter more, so that neither a full registry nor a flood of idle connections keeps a
+//! look-up from being answered.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Descriptors that registrations leave to everything else: a twentieth, within these bounds.
+const RESERVE: (usize, usize) = (24, 1000);
+/// Descriptors that waiting connections leave to look-ups and to the daemon itself: an eighth, within these.
+const HEADROOM: (usize, usize) = (8, 64);
+
+/// A class of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Holds a registered name.
+    Registered,
+    /// Its request is not complete, or its answer not read.
+    Waiting,
+    /// Its registration was refused; stock epmd leaves it open.
+    Refused,
+}
+
+/// What there is no room in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The class: giving up a connection of another class does not help.
+    Class,
+    /// The process: giving up any connection helps.
+    Process,
+}
+
+/// How many descriptors there are and who uses them.
+#[derive(Debug)]
+pub struct Descriptors {
+    limit: usize,
+    registered: AtomicUsize,
+    waiting: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl Descriptors {
+    /// Of a process that may open `limit` descriptors.
+    pub fn new(limit: usize) -> Descriptors {
+        Descriptors {
+            limit,
+            registered: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many descriptors the process may open.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many registrations there can be.
+    pub fn max_registered(&self) -> usize {
+        self.limit.saturating_sub((self.limit / 20).clamp(RESERVE.0, RESERVE.1))
+    }
+
+    /// How many connections of `class` there are.
+    pub fn count(&self, class: Class) -> usize {
+        self.counter(class).load(Ordering::Relaxed)
+    }
+
+    /// Counts one more connection of `class`, if there is room; whoever got `Ok` calls
+    /// [`release`](Self::release) in the end.
+    pub fn reserve(&self, class: Class) -> Result<(), Full> {
+        let before = self.counter(class).fetch_add(1, Ordering::Relaxed);
+        let full = if class == Class::Registered && before >= self.max_registered() {
+            Full::Class
+        } else if self.total() > self.ceiling() {
+            Full::Process
+        } else {
+            return Ok(());
+        };
+        self.release(class);
+        Err(full)
+    }
+
+    /// Counts one connection of `class` less.
+    pub fn release(&self, class: Class) {
+        self.counter(class).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn total(&self) -> usize {
+        [Class::Registered, Class::Waiting, Class::Refused].map(|class| self.count(class)).iter().sum()
+    }
+
+    fn ceiling(&self) -> usize {
+        // The second share is for what is no EPMD connection: listeners, epoll, the control socket, logs.
+        let headroom = (self.limit / 8).clamp(HEADROOM.0, HEADROOM.1);
+        self.limit.saturating_sub(2 * headroom)
+    }
+
+    fn counter(&self, class: Class) -> &AtomicUsize {
+        match class {
+            Class::Registered => &self.registered,
+            Class::Waiting => &self.waiting,
+            Class::Refused => &self.refused,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_20_000_holds_19_000_registrations() {
+        assert_eq!(Descriptors::new(20_000).max_registered(), 19_000);
+    }
+
+    #[test]
+    fn waiting_connections_leave_headroom_even_under_a_full_registry() {
+        let descriptors = Descriptors::new(20_000);
+        while descriptors.reserve(Class::Registered).is_ok() {}
+        assert_eq!(descriptors.count(Class::Registered), 19_000);
+        while descriptors.reserve(Class::Waiting).is_ok() {}
+        assert_eq!(descriptors.count(Class::Waiting), 872);
+        assert_eq!(descriptors.reserve(Class::Registered), Err(Full::Class));
+        descriptors.release(Class::Waiting);
+        assert_eq!(descriptors.reserve(Class::Refused), Ok(()));
+    }
+
+    #[test]
+    fn small_limits_leave_something_for_everybody() {
+        let descriptors = Descriptors::new(64);
+        assert_eq!(descriptors.max_registered(), 40);
+        assert_eq!(descriptors.reserve(Class::Waiting), Ok(()));
+    }
+}

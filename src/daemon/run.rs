@@ -1,0 +1,220 @@
+//! From settings to a serving daemon, and to its end.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::context::{Context, now_ms};
+use super::process;
+use super::shutdown::Reason;
+use crate::config::settings::Settings;
+use crate::control;
+use crate::epmd::holder_check::HolderCheck;
+use crate::epmd::listener::{ListenError, Listener, bind_all};
+use crate::epmd::shard::Shard;
+
+/// Threads of the EPMD port: as many as there are cores, but no more than this many.
+const MAX_SHARDS: usize = 4;
+/// How often services and adopted names are checked for their end.
+const EXPIRY: Duration = Duration::from_secs(1);
+/// How long a name taken over from another port mapper waits for its node, which comes back within about 2 s.
+const ADOPTION: Duration = Duration::from_secs(20);
+/// How long the end of the control connections is waited for.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How a daemon behaves toward what started it.
+#[derive(Debug, Default)]
+pub struct RunOptions {
+    /// Sockets handed over by a supervisor, in place of the ones in the settings.
+    pub inherited: Option<Vec<Listener>>,
+    /// Which signals mean something.
+    pub signals: SignalRules,
+    /// Tell the supervisor when ready and at the end, if it asked for it.
+    pub notify: bool,
+    /// Called once requests are answered.
+    pub on_ready: Option<fn(&Context)>,
+    /// Tell the process that started this one that it is ready; then write log lines to this file, if any.
+    pub announce: Option<Option<PathBuf>>,
+}
+
+/// What a daemon does with signals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SignalRules {
+    /// SIGTERM and SIGINT end it in good order, SIGHUP makes it read its configuration again.
+    #[default]
+    Service,
+    /// Stock epmd's: all are left to the system, but a daemon in the background ignores SIGHUP.
+    Stock {
+        /// Whether it is in the background.
+        background: bool,
+    },
+}
+
+/// Why a daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The EPMD port could not be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The system refused something else.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs a daemon until it is told to end.
+pub fn foreground(settings: Settings, mut options: RunOptions) -> Result<Reason, StartError> {
+    let limit = process::raise_descriptor_limit();
+    let listeners = match options.inherited.take() {
+        Some(inherited) => inherited,
+        None => bind_all(&settings.bind, settings.listen_port())?,
+    };
+    let addresses = listeners.iter().filter_map(Listener::address).collect();
+    let context = Context::new(settings, addresses, limit);
+    start_shards(&context, listeners.into())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    let reason = runtime.block_on(supervise(&context, &options))?;
+    runtime.shutdown_timeout(FAREWELL);
+    Ok(reason)
+}
+
+fn start_shards(context: &Arc<Context>, listeners: Arc<[Listener]>) -> Result<(), StartError> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // The test aids of stock epmd stop the whole server while they pause.
+    let paused = !(context.settings.delay_accept.is_zero() && context.settings.delay_write.is_zero());
+    let shards = if paused { 1 } else { cores.min(MAX_SHARDS) };
+    let holder_check = HolderCheck::start()?;
+    for number in 0..shards {
+        let shard = Shard::new(Arc::clone(context), Arc::clone(&listeners), holder_check.clone())
+            .map_err(io::Error::from)?;
+        std::thread::Builder::new().name(format!("epmd-{number}")).spawn(move || {
+            let error = shard.run();
+            tracing::error!("a thread of the EPMD port has ended: {error}");
+        })?;
+    }
+    Ok(())
+}
+
+async fn supervise(context: &Arc<Context>, options: &RunOptions) -> Result<Reason, StartError> {
+    // Without its control socket the daemon is still a port mapper, and that is what nodes depend on.
+    let control = match control::socket::bind(&context.settings) {
+        Ok(socket) => Some(tokio::spawn(control::server::serve(Arc::clone(context), socket))),
+        Err(error) => {
+            tracing::warn!("no control socket, so the pmd command cannot talk to this daemon: {error}");
+            None
+        }
+    };
+    let expiry = tokio::spawn(expire(Arc::clone(context)));
+    let signals = Signals::new(options.signals)?;
+    if let Some(on_ready) = options.on_ready {
+        on_ready(context);
+    }
+    if let Some(log) = &options.announce {
+        process::announce_ready(log.as_deref())?;
+    }
+    if options.notify {
+        notify(&[
+            NotifyState::Ready,
+            NotifyState::Status("Processing port mapping requests..."),
+            NotifyState::MainPid(std::process::id()),
+        ]);
+    }
+    let reason = tokio::select! {
+        reason = context.shutdown.wait() => reason,
+        () = signals.wait(context) => Reason::Signal,
+    };
+    tracing::info!(?reason, "ending");
+    context.shutdown.request(reason);
+    expiry.abort();
+    if let Some(control) = control {
+        let _ = tokio::time::timeout(FAREWELL, control).await;
+    }
+    if options.notify {
+        notify(&[NotifyState::Status("Exited."), NotifyState::Errno(0)]);
+    }
+    Ok(reason)
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("cannot notify the supervisor: {error}");
+    }
+}
+
+async fn expire(context: Arc<Context>) {
+    let adoption = u64::try_from(ADOPTION.as_millis()).unwrap_or(u64::MAX);
+    let mut ticks = tokio::time::interval(EXPIRY);
+    loop {
+        ticks.tick().await;
+        let now = now_ms();
+        context.registry.expire_services(now);
+        context.registry.end_adoptions(now.saturating_sub(adoption), now);
+    }
+}
+
+/// The signals that this daemon listens to.
+#[derive(Debug)]
+struct Signals {
+    end: Vec<Signal>,
+    hangup: Option<Signal>,
+    rules: SignalRules,
+}
+
+impl Signals {
+    fn new(rules: SignalRules) -> io::Result<Signals> {
+        let service = rules == SignalRules::Service;
+        let end = if service {
+            vec![signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]
+        } else {
+            Vec::new()
+        };
+        // A signal that is listened to no longer ends the process, whatever is done about it.
+        let listens = service || rules == SignalRules::Stock { background: true };
+        let hangup = listens.then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok(Signals { end, hangup, rules })
+    }
+
+    /// Waits for a signal that ends the daemon, and does what the others ask for.
+    async fn wait(mut self, context: &Context) {
+        loop {
+            tokio::select! {
+                () = any(&mut self.end) => return,
+                () = any(self.hangup.as_mut_slice()) => {
+                    if self.rules == SignalRules::Service {
+                        reload(context).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads the configuration again, as `pmd reload` does, and says in the log what came of it.
+async fn reload(context: &Context) {
+    let settings = context.settings.clone();
+    match tokio::task::spawn_blocking(move || control::reload::reload(&settings)).await {
+        Ok(Ok(_)) => tracing::info!("configuration read again"),
+        Ok(Err(error)) => tracing::error!("configuration not changed: {error}"),
+        Err(error) => tracing::error!("configuration not changed: {error}"),
+    }
+}
+
+/// Waits for the first of several signals; forever if there are none.
+async fn any(signals: &mut [Signal]) {
+    std::future::poll_fn(|task| {
+        if signals.iter_mut().any(|signal| signal.poll_recv(task).is_ready()) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}

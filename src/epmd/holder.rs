@@ -1,0 +1,66 @@
+//! The connection that keeps a node registered.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+
+use crate::registry::names::{Claim, Holder, Registration};
+
+/// A node's connection. The socket closes when the last reference to the registration goes.
+#[derive(Debug)]
+pub struct Connection(OwnedFd);
+
+impl Connection {
+    /// Takes the socket over.
+    pub fn new(socket: OwnedFd) -> Connection {
+        Connection(socket)
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &OwnedFd {
+        &self.0
+    }
+
+    /// Gives the socket back.
+    pub fn into_socket(self) -> OwnedFd {
+        self.0
+    }
+
+    /// Whether the node's side is known to be gone: the end of the stream, an error, or data, which ends a
+    /// registration as well, waits to be read. Never blocks.
+    ///
+    /// This is what a killed node leaves behind until its thread gets to it; a newcomer of the same name must
+    /// not be refused because of that.
+    pub fn is_gone(&self) -> bool {
+        let mut byte = [0];
+        let peeked = recv(&self.0, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !matches!(peeked, Err(Errno::AGAIN | Errno::INTR))
+    }
+
+    /// Ends the connection from whichever thread; the thread that watches it sees the end and tidies up.
+    pub fn disconnect(&self) {
+        // It can only fail if the connection has ended already.
+        let _ = shutdown(&self.0, Shutdown::Both);
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Holder for Connection {
+    fn descriptor(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+/// The connection that holds a registration; none if it was adopted.
+pub fn connection(entry: &Registration<Connection>) -> Option<&Connection> {
+    match &entry.claim {
+        Claim::Held(connection) => Some(connection),
+        Claim::Adopted => None,
+    }
+}

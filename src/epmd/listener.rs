@@ -1,0 +1,180 @@
+//! The listening sockets: which addresses, in which order, and what a failure means.
+//!
+//! Stock epmd's rules: without a list, all IPv4 and all IPv6 addresses; with one, always the two loopback
+//! addresses and then the listed ones. An address that is in use means that a port mapper runs already. Unlike
+//! stock, a wildcard in the list is listened on once instead of colliding with the implied loopback.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt};
+
+/// How long the kernel holds a connection back that has sent nothing yet. Most clients send their request with
+/// the handshake's last packet, so the accepting thread finds it at its first try and is woken once, not twice.
+const DEFER_ACCEPT: Duration = Duration::from_secs(1);
+
+sockopt_impl!(
+    /// TCP_DEFER_ACCEPT, tcp(7): seconds until a silent connection is handed over after all.
+    DeferAccept,
+    Both,
+    libc::IPPROTO_TCP,
+    libc::TCP_DEFER_ACCEPT,
+    u32
+);
+
+/// One listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    address: Option<SocketAddr>,
+}
+
+/// Why there is no listening socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody listens there, most likely a port mapper.
+    #[error("{0} is in use")]
+    InUse(SocketAddr),
+    /// The system refused the address.
+    #[error("cannot listen on {address}: {source}")]
+    Failed {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: Errno,
+    },
+    /// No address family works.
+    #[error("none of the addresses could be listened on")]
+    Nothing,
+}
+
+impl Listener {
+    /// Takes over a socket that a supervisor has bound and listens on; any family will do.
+    pub fn inherited(socket: OwnedFd) -> Result<Listener, Errno> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let address = getsockname(&socket).ok().and_then(|address| SocketAddr::try_from(address).ok());
+        Ok(Listener { socket, address })
+    }
+
+    /// The address it listens on, if it is an internet address.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wanted {
+    address: IpAddr,
+    /// Not asked for, but added: a failure is no reason to give up.
+    implied: bool,
+}
+
+/// Listens on `port` of the addresses that `listed` stands for; see the module for the rules.
+pub fn bind_all(listed: &[IpAddr], port: u16) -> Result<Vec<Listener>, ListenError> {
+    let mut listeners = Vec::new();
+    for wanted in wanted(listed) {
+        let address = SocketAddr::new(wanted.address, port);
+        match bind_one(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT) => {
+                tracing::debug!("{address}: the system has no such address family");
+            }
+            Err(Errno::ADDRINUSE) => return Err(ListenError::InUse(address)),
+            Err(error) if wanted.implied => tracing::warn!("cannot listen on {address}: {error}"),
+            Err(source) => return Err(ListenError::Failed { address, source }),
+        }
+    }
+    if listeners.is_empty() { Err(ListenError::Nothing) } else { Ok(listeners) }
+}
+
+fn wanted(listed: &[IpAddr]) -> Vec<Wanted> {
+    let wildcards = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    if listed.is_empty() {
+        return wildcards.map(|address| Wanted { address, implied: false }).to_vec();
+    }
+    let loopbacks = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let all = loopbacks
+        .into_iter()
+        .map(|address| Wanted { address, implied: true })
+        .chain(listed.iter().map(|&address| Wanted { address, implied: false }));
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for next in all {
+        // A wildcard covers every address of its family, so it is the only one of them.
+        let covered = listed.iter().any(|other| {
+            wildcards.contains(other) && other.is_ipv4() == next.address.is_ipv4() && *other != next.address
+        });
+        if !covered && !wanted.iter().any(|earlier| earlier.address == next.address) {
+            wanted.push(next);
+        }
+    }
+    wanted
+}
+
+fn bind_one(address: SocketAddr) -> Result<Listener, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    // A kernel without the option serves as well, only with one wake-up more for each look-up.
+    let seconds = u32::try_from(DEFER_ACCEPT.as_secs()).unwrap_or(1);
+    let _ = nix::sys::socket::setsockopt(&socket, DeferAccept, &seconds);
+    // The kernel cuts this down to net.core.somaxconn.
+    listen(&socket, i32::MAX)?;
+    let address = getsockname(&socket).ok().and_then(|own| SocketAddr::try_from(own).ok());
+    Ok(Listener { socket, address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(listed: &[&str]) -> Vec<(String, bool)> {
+        let listed: Vec<IpAddr> = listed.iter().map(|text| text.parse().expect("an address")).collect();
+        wanted(&listed).iter().map(|wanted| (wanted.address.to_string(), wanted.implied)).collect()
+    }
+
+    fn expect(rows: &[(&str, bool)]) -> Vec<(String, bool)> {
+        rows.iter().map(|(address, implied)| ((*address).to_owned(), *implied)).collect()
+    }
+
+    #[test]
+    fn no_list_means_everything() {
+        assert_eq!(addresses(&[]), expect(&[("0.0.0.0", false), ("::", false)]));
+    }
+
+    #[test]
+    fn a_list_implies_the_loopbacks() {
+        assert_eq!(
+            addresses(&["10.0.0.1", "127.0.0.1", "10.0.0.1"]),
+            expect(&[("127.0.0.1", true), ("::1", true), ("10.0.0.1", false)])
+        );
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_its_family_and_is_taken_once() {
+        assert_eq!(addresses(&["0.0.0.0"]), expect(&[("::1", true), ("0.0.0.0", false)]));
+        assert_eq!(addresses(&["::", "fd00::1"]), expect(&[("127.0.0.1", true), ("::", false)]));
+    }
+
+    #[test]
+    fn a_second_listener_on_the_same_port_is_told_apart_from_other_failures() {
+        let first = bind_all(&[Ipv4Addr::LOCALHOST.into()], 0).expect("a free port");
+        let port = first[0].address().expect("an internet address").port();
+        let second = bind_all(&[Ipv4Addr::LOCALHOST.into()], port);
+        assert!(matches!(second, Err(ListenError::InUse(_))), "{second:?}");
+    }
+}

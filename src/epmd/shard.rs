@@ -1,0 +1,403 @@
+//! One of the threads that serve the EPMD port.
+//!
+//! All shards wait for the same listening sockets, and the kernel wakes one of them for each connection
+//! (EPOLLEXCLUSIVE): always the first that is not busy, so that on a quiet host one warm thread does all the
+//! work and the others step in as it is needed. A connection stays with the shard that accepted it.
+//!
+//! A shard never blocks on a peer, and survives every error of accept. When the process runs out of
+//! descriptors, a shard gives up its least valuable connection, and when there is none, it serves new ones
+//! through a descriptor that it keeps in reserve for that.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use pmd_protocol::epmd::parse;
+use pmd_protocol::limits::{MAX_FIRST_READ, MAX_PORT2_REPLY};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, SocketFlags, acceptfrom_with, send};
+
+use super::holder::connection;
+use super::holder_check::HolderCheck;
+use super::listener::Listener;
+use super::log_limit::{LogLimit, Verdict};
+use super::table::{Incoming, Reading, State, Table, Token, Writing};
+use crate::daemon::Context;
+use crate::daemon::descriptors::{Class, Full};
+
+/// Connections accepted in a row before waiting connections get their turn.
+const ACCEPT_BATCH: usize = 64;
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 256;
+/// Bit of an epoll token that says: no connection.
+const SPECIAL: u64 = 1 << 63;
+/// The token of the inbox; listeners are the special tokens from 0.
+const INBOX: u64 = SPECIAL | (1 << 32);
+/// How long a thread rests that can neither accept nor make room: the kernel's table of files is full.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(5);
+/// Longer than any daemon runs: what a packet timeout without end comes down to.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Verdicts on holders, handed to a shard from the thread that checks them.
+#[derive(Debug)]
+pub struct Inbox {
+    // At most one verdict for each connection in state Checking, so it is bounded by the queue of questions.
+    verdicts: Mutex<Vec<(Token, bool)>>,
+    bell: OwnedFd,
+}
+
+impl Inbox {
+    /// Leaves the verdict for the connection `asker` and wakes its shard.
+    pub fn deliver(&self, asker: Token, dead: bool) {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).push((asker, dead));
+        // A full counter means that the bell rings already.
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+    }
+
+    fn collect(&self) -> Vec<(Token, bool)> {
+        let mut counter = [0; 8];
+        let _ = rustix::io::read(&self.bell, &mut counter);
+        std::mem::take(&mut *self.verdicts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The state of one thread.
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) context: Arc<Context>,
+    pub(super) holder_check: HolderCheck,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) table: Table,
+    /// Where look-ups are answered from; kept so that answering allocates nothing.
+    pub(super) answer: Vec<u8>,
+    listeners: Arc<[Listener]>,
+    epoll: OwnedFd,
+    /// Given up for a moment when there is no descriptor left to accept with.
+    spare: Option<OwnedFd>,
+    log_limit: LogLimit,
+    packet_timeout: Duration,
+}
+
+impl Shard {
+    /// A shard that serves `listeners` once it [runs](Self::run).
+    pub fn new(
+        context: Arc<Context>,
+        listeners: Arc<[Listener]>,
+        holder_check: HolderCheck,
+    ) -> Result<Shard, Errno> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (index, listener) in (0..).zip(listeners.iter()) {
+            let events = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
+            epoll::add(&epoll, listener, epoll::EventData::new_u64(SPECIAL | index), events)?;
+        }
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &bell, epoll::EventData::new_u64(INBOX), epoll::EventFlags::IN)?;
+        Ok(Shard {
+            holder_check,
+            inbox: Arc::new(Inbox { verdicts: Mutex::default(), bell }),
+            table: Table::default(),
+            answer: Vec::with_capacity(MAX_PORT2_REPLY),
+            listeners,
+            epoll,
+            spare: spare(),
+            log_limit: LogLimit::new(Instant::now()),
+            packet_timeout: context.settings.packet_timeout.min(FOREVER),
+            context,
+        })
+    }
+
+    /// Serves until the process ends; returns only if the kernel refuses to wait.
+    pub fn run(mut self) -> Errno {
+        let mut events = Vec::with_capacity(EVENTS);
+        loop {
+            events.clear();
+            let timeout = self.time_to_next_deadline();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return error,
+            }
+            for event in &events {
+                match event.data.u64() {
+                    INBOX => self.hear_verdicts(),
+                    special if special & SPECIAL != 0 => self.accept(special & !SPECIAL),
+                    token => self.progress(Token(token)),
+                }
+            }
+            self.close_overdue();
+        }
+    }
+
+    /// Writes a log line about bad input, unless there were too many; `line` is only called if it is written.
+    pub(super) fn complain(&mut self, peer: Option<SocketAddr>, line: impl FnOnce() -> String) {
+        match self.log_limit.check(Instant::now()) {
+            Verdict::LeaveOut => return,
+            Verdict::Write => {}
+            Verdict::WriteAfter(left_out) => tracing::warn!("{left_out} lines like the next were left out"),
+        }
+        match peer {
+            Some(peer) => tracing::warn!(%peer, "{}", line()),
+            None => tracing::warn!("{}", line()),
+        }
+    }
+
+    fn time_to_next_deadline(&self) -> Option<Timespec> {
+        let wait = self.table.next_deadline()?.saturating_duration_since(Instant::now());
+        // One millisecond more, so that the deadline is over when the kernel's clock says so.
+        (wait + Duration::from_millis(1)).try_into().ok()
+    }
+
+    fn accept(&mut self, listener: u64) {
+        let pause = self.context.settings.delay_accept;
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
+        let Some(index) = usize::try_from(listener).ok().filter(|index| *index < self.listeners.len()) else {
+            return;
+        };
+        let listeners = Arc::clone(&self.listeners);
+        for _ in 0..ACCEPT_BATCH {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match acceptfrom_with(&listeners[index], flags) {
+                Ok((socket, peer)) => {
+                    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                    self.greet(Incoming { socket, peer, watched: false, last: false });
+                }
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    self.context.counters.accept_errors.add();
+                    self.complain(None, || format!("cannot accept a connection: {error}"));
+                    if !self.shed() && !self.accept_with_the_last_descriptor(&listeners[index]) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    // Errors of the network that the connection has met before it was accepted; accept(2)
+                    // says to treat them like a connection that is not there.
+                    self.context.counters.accept_errors.add();
+                    self.complain(None, || format!("cannot accept a connection: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Frees the reserved descriptor, serves one connection with it, and takes the reserve back.
+    fn accept_with_the_last_descriptor(&mut self, listener: &Listener) -> bool {
+        let had_spare = self.spare.take().is_some();
+        let accepted = acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        let served = match accepted {
+            Ok((socket, peer)) => {
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                self.greet(Incoming { socket, peer, watched: false, last: true });
+                true
+            }
+            Err(_) => false,
+        };
+        self.spare = spare();
+        if !served && !had_spare {
+            std::thread::sleep(EXHAUSTED_PAUSE);
+        }
+        served
+    }
+
+    /// Reads what a new connection has sent already, which is most often all there is.
+    fn greet(&mut self, incoming: Incoming) {
+        self.context.counters.connections_accepted.add();
+        let pause = self.context.settings.delay_accept;
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
+        let mut input = [0; MAX_FIRST_READ];
+        match rustix::io::read(&incoming.socket, &mut input) {
+            Ok(0) => self.complain(incoming.peer, || "connection closed before a request came".into()),
+            Ok(length) => self.digest(incoming, input.get(..length).unwrap_or_default()),
+            Err(Errno::AGAIN | Errno::INTR) => self.wait_for_more(incoming, &[]),
+            Err(error) => self.complain(incoming.peer, || format!("cannot read a request: {error}")),
+        }
+    }
+
+    /// Carries out what has come so far, if it is a whole request.
+    fn digest(&mut self, incoming: Incoming, input: &[u8]) {
+        match parse::frame(input) {
+            Ok(Some(body)) => self.answer(incoming, body),
+            Ok(None) => self.wait_for_more(incoming, input),
+            Err(error) => {
+                self.context.counters.malformed.add();
+                self.complain(incoming.peer, || error.to_string());
+            }
+        }
+    }
+
+    fn wait_for_more(&mut self, incoming: Incoming, input: &[u8]) {
+        if incoming.last || !self.make_room(Class::Waiting) {
+            self.context.counters.shed.add();
+            return;
+        }
+        let watched = incoming.watched;
+        let deadline = Instant::now() + self.packet_timeout;
+        let reading = Reading { incoming, input: input.to_vec(), deadline };
+        self.install(State::Reading(Box::new(reading)), watched);
+    }
+
+    /// Sends a whole answer; keeps the connection if it does not fit the socket, closes it otherwise.
+    pub(super) fn send_and_close(&mut self, incoming: Incoming, answer: Arc<[u8]>) {
+        let writing = Writing { socket: incoming.socket, answer, written: 0, deadline: Instant::now() };
+        self.write(Box::new(writing), incoming.watched, incoming.last);
+    }
+
+    fn write(&mut self, mut writing: Box<Writing>, watched: bool, last: bool) {
+        loop {
+            let rest = writing.answer.get(writing.written..).unwrap_or_default();
+            if rest.is_empty() {
+                return;
+            }
+            match send(&writing.socket, rest, SendFlags::NOSIGNAL) {
+                Ok(sent) => writing.written += sent,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => return,
+            }
+        }
+        if last || !self.make_room(Class::Waiting) {
+            self.context.counters.shed.add();
+            return;
+        }
+        writing.deadline = Instant::now() + self.packet_timeout;
+        self.install(State::Writing(writing), watched);
+    }
+
+    /// Counts one more connection of `class`, closing the least valuable one if that is what it takes.
+    pub(super) fn make_room(&mut self, class: Class) -> bool {
+        match self.context.descriptors.reserve(class) {
+            Ok(()) => true,
+            Err(Full::Class) => false,
+            Err(Full::Process) => self.shed() && self.context.descriptors.reserve(class).is_ok(),
+        }
+    }
+
+    fn shed(&mut self) -> bool {
+        let Some(token) = self.table.least_valuable() else { return false };
+        self.context.counters.shed.add();
+        self.close(token, "shed");
+        true
+    }
+
+    /// Puts a connection into the table and into epoll. Its class has been counted by the caller.
+    pub(super) fn install(&mut self, state: State, watched: bool) {
+        let token = self.table.insert(state);
+        let Some(state) = self.table.get(token) else { return };
+        // One shot: whatever happens first moves the connection on, and a registration's socket may outlive
+        // its place in the table for as long as somebody else looks at it.
+        let flags = epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
+        let (socket, flags) = match state {
+            State::Reading(reading) => (&reading.incoming.socket, flags | epoll::EventFlags::IN),
+            State::Writing(writing) => (&writing.socket, flags | epoll::EventFlags::OUT),
+            State::Refused(socket) => (socket, flags | epoll::EventFlags::IN),
+            State::Registered(entry) => {
+                let Some(connection) = connection(entry) else { return };
+                (connection.socket(), flags | epoll::EventFlags::IN)
+            }
+            // Not watched: the verdict comes in any case, and soon.
+            State::Checking(_) => return,
+        };
+        let data = epoll::EventData::new_u64(token.0);
+        let done = if watched {
+            epoll::modify(&self.epoll, socket, data, flags)
+        } else {
+            epoll::add(&self.epoll, socket, data, flags)
+        };
+        if let Err(error) = done {
+            tracing::error!("cannot watch a connection: {error}");
+            self.close(token, "unwatchable");
+        }
+    }
+
+    /// Something has happened on a waiting connection.
+    fn progress(&mut self, token: Token) {
+        match self.table.get(token) {
+            None | Some(State::Checking(_)) => {}
+            Some(State::Registered(_) | State::Refused(_)) => self.close(token, "closed"),
+            Some(State::Reading(_)) => self.read_on(token),
+            Some(State::Writing(_)) => {
+                if let Some(State::Writing(writing)) = self.table.remove(token) {
+                    self.context.descriptors.release(Class::Waiting);
+                    self.write(writing, true, false);
+                }
+            }
+        }
+    }
+
+    fn read_on(&mut self, token: Token) {
+        let Some(State::Reading(mut reading)) = self.table.remove(token) else { return };
+        self.context.descriptors.release(Class::Waiting);
+        let mut buffer = [0; MAX_FIRST_READ];
+        let limit = parse::read_limit(&reading.input).min(buffer.len());
+        match rustix::io::read(&reading.incoming.socket, buffer.get_mut(..limit).unwrap_or_default()) {
+            Ok(0) => self.complain(reading.incoming.peer, || "connection closed before its request was complete".into()),
+            Ok(length) => {
+                reading.input.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                self.read_more(reading);
+            }
+            Err(Errno::AGAIN | Errno::INTR) => self.read_more(reading),
+            Err(error) => self.complain(reading.incoming.peer, || format!("cannot read a request: {error}")),
+        }
+    }
+
+    fn read_more(&mut self, reading: Box<Reading>) {
+        match parse::frame(&reading.input) {
+            // Its deadline stays what it was: only a complete request is a sign of life.
+            Ok(None) => {
+                if self.make_room(Class::Waiting) {
+                    self.install(State::Reading(reading), true);
+                }
+            }
+            _ => {
+                let Reading { incoming, input, .. } = *reading;
+                self.digest(Incoming { watched: true, ..incoming }, &input);
+            }
+        }
+    }
+
+    fn hear_verdicts(&mut self) {
+        for (token, dead) in self.inbox.collect() {
+            if let Some(State::Checking(checking)) = self.table.remove(token) {
+                self.context.descriptors.release(Class::Waiting);
+                self.conclude(*checking, dead);
+            }
+        }
+    }
+
+    fn close_overdue(&mut self) {
+        if self.table.next_deadline().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(token) = self.table.overdue(now) {
+            self.context.counters.timeouts.add();
+            tracing::debug!("a connection has not completed its request in time, closing it");
+            self.close(token, "timeout");
+        }
+    }
+
+    /// Closes a connection and ends what it held.
+    fn close(&mut self, token: Token, reason: &'static str) {
+        match self.table.remove(token) {
+            None => {}
+            Some(State::Reading(_) | State::Writing(_) | State::Checking(_)) => {
+                self.context.descriptors.release(Class::Waiting);
+            }
+            Some(State::Refused(_)) => self.context.descriptors.release(Class::Refused),
+            Some(State::Registered(entry)) => {
+                self.unregister(&entry, reason);
+                self.context.descriptors.release(Class::Registered);
+            }
+        }
+    }
+}
+
+fn spare() -> Option<OwnedFd> {
+    std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
+}

@@ -1,0 +1,21 @@
+//! pmd: a port mapper for Erlang and Elixir that stands in for `epmd`, byte for byte.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`registry`] | what is registered on this host: decisions, without sockets or a clock |
+//! | [`epmd`] | the EPMD protocol on TCP: the hot path |
+//! | [`daemon`] | the running process: start, shared state, end |
+//! | [`control`] | the local API on a Unix socket, both sides of it |
+//! | [`config`] | flags, environment and files become settings |
+//! | [`cli`] | the `pmd` command line |
+//! | [`personality`] | what the binary is when it is called `epmd` |
+//! | [`takeover`] | changing places with a running stock epmd |
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod epmd;
+pub mod personality;
+pub mod registry;
+pub mod takeover;

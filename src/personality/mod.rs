@@ -1,0 +1,35 @@
+//! The `epmd` personality: what the binary does when it is called by that name.
+//!
+//! Every option, environment variable, output and exit code of stock epmd, as its callers know them: `erl` runs
+//! `epmd -daemon` at every distributed start and ignores the result, scripts read `epmd -names`, supervisors
+//! run it with `-systemd`.
+
+pub mod args;
+pub mod client;
+pub mod daemonize;
+pub mod log;
+pub mod server;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use args::{Action, Environment};
+
+/// Runs as `epmd` with these arguments, the first of which is the name it was called by.
+pub fn run(args: &[OsString]) -> ExitCode {
+    let words: Vec<String> = args.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    if let [rest @ .., flag, stage] = words.as_slice()
+        && flag == daemonize::STAGE
+    {
+        return daemonize::run_stage(stage, rest);
+    }
+    match args::parse(&words, &Environment::of_process()) {
+        Ok(Action::Ask { command, port }) => client::run(&command, port),
+        Ok(Action::Serve(options)) if options.daemon => daemonize::launch(&words),
+        Ok(Action::Serve(options)) => server::run(&options, false),
+        Err(error) => {
+            eprint!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `epmd` as the server: stock's options become settings, and failures stock's exit codes.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::args::ServeOptions;
+use super::log;
+use crate::config::paths::Paths;
+use crate::config::settings::Settings;
+use crate::daemon::run::{RunOptions, SignalRules, StartError, foreground};
+use crate::epmd::listener::{ListenError, Listener};
+use crate::registry::names::OLD_NAMES_DEBUG;
+
+/// Addresses that may be listed beside the loopback ones.
+const MAX_LISTED: usize = 13;
+/// Sockets that a supervisor may hand over.
+const MAX_INHERITED: usize = 16;
+/// How long whoever holds the port may take to show that it is a port mapper.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Serves until told to end. `background` is set in the process that `-daemon` has started.
+pub fn run(options: &ServeOptions, background: bool) -> ExitCode {
+    // Sets the name that tools such as pgrep look for: this process may have been started by another one.
+    let _ = rustix::thread::set_name(c"epmd");
+    log::init(options.debug, background);
+    let inherited = match options.systemd.then(inherited_listeners).transpose() {
+        Ok(inherited) => inherited,
+        Err(complaint) => {
+            tracing::error!("{complaint}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let bind = match parse_addresses(&options.address) {
+        Ok(bind) => bind,
+        Err(complaint) => {
+            tracing::error!("{complaint}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let settings = settings(options, bind);
+    let listen_port = settings.listen_port();
+    tracing::debug!("epmd running - daemon = {}", u8::from(background));
+    let run_options = RunOptions {
+        inherited,
+        signals: SignalRules::Stock { background },
+        notify: options.systemd,
+        announce: background.then_some(None),
+        ..RunOptions::default()
+    };
+    match foreground(settings, run_options) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(StartError::Listen(ListenError::InUse(address))) => {
+            // The normal case: a port mapper runs already, and whoever starts one more wants just that.
+            if is_port_mapper(listen_port) {
+                tracing::debug!("there is already an epmd running at {address}");
+            } else {
+                tracing::error!("{address} is in use, but not by an epmd; find out by what, or choose another -port");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings(options: &ServeOptions, bind: Vec<IpAddr>) -> Settings {
+    let listen_port = {
+        let [.., high, low] = options.port.to_be_bytes();
+        u16::from_be_bytes([high, low])
+    };
+    let mut settings = Settings::new(options.port, Paths::of_process().socket(listen_port));
+    settings.bind = bind;
+    settings.relaxed_command_check = options.relaxed_command_check;
+    settings.packet_timeout = options.packet_timeout;
+    settings.delay_accept = options.delay_accept;
+    settings.delay_write = options.delay_write;
+    if options.debug > 0 {
+        settings.old_names = OLD_NAMES_DEBUG;
+    }
+    settings
+}
+
+/// The addresses of a list; separators are commas and spaces, in any number.
+fn parse_addresses(list: &str) -> Result<Vec<IpAddr>, String> {
+    let addresses = list
+        .split([',', ' '])
+        .filter(|word| !word.is_empty())
+        .map(|word| word.parse().map_err(|_| format!("cannot parse IP address \"{word}\"")))
+        .collect::<Result<Vec<IpAddr>, String>>()?;
+    let listed = addresses.iter().filter(|address| !is_implied(**address)).count();
+    if listed > MAX_LISTED {
+        return Err(format!("cannot listen on {listed} addresses, the limit is {MAX_LISTED}"));
+    }
+    Ok(addresses)
+}
+
+fn is_implied(address: IpAddr) -> bool {
+    [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)].contains(&address)
+}
+
+/// The sockets that systemd has handed over.
+fn inherited_listeners() -> Result<Vec<Listener>, String> {
+    let mut passed = listenfd::ListenFd::from_env();
+    let count = passed.len();
+    if count == 0 {
+        return Err("systemd provides no sockets".into());
+    }
+    if count > MAX_INHERITED {
+        return Err(format!("cannot take over {count} sockets, the limit is {MAX_INHERITED}"));
+    }
+    (0..count)
+        .map(|index| {
+            let tcp = passed.take_tcp_listener(index).ok().flatten().map(OwnedFd::from);
+            let socket = match tcp {
+                Some(socket) => Some(socket),
+                None => passed.take_unix_listener(index).ok().flatten().map(OwnedFd::from),
+            };
+            let socket = socket.ok_or_else(|| format!("socket {index} from systemd is no stream socket"))?;
+            Listener::inherited(socket).map_err(|error| format!("socket {index} from systemd: {error}"))
+        })
+        .collect()
+}
+
+/// Whether a port mapper answers on this port of this host.
+pub fn is_port_mapper(port: u16) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.write_all(&[0, 1, pmd_protocol::epmd::request::NAMES_REQ])?;
+        let mut header = [0; 4];
+        stream.read_exact(&mut header)?;
+        Ok(i32::from_be_bytes(header) & 0xffff == i32::from(port))
+    };
+    ask().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_separated_by_commas_and_spaces() {
+        let expected: Vec<IpAddr> = ["10.0.0.1", "::1"].iter().map(|a| a.parse().expect("valid")).collect();
+        assert_eq!(parse_addresses(", 10.0.0.1 ,,::1 "), Ok(expected));
+        assert_eq!(parse_addresses(" ,"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn names_and_scopes_are_no_addresses() {
+        assert!(parse_addresses("localhost").is_err());
+        assert!(parse_addresses("fe80::1%eth0").is_err());
+    }
+
+    #[test]
+    fn the_loopback_addresses_do_not_count_for_the_limit() {
+        let thirteen: Vec<String> = (1..=13).map(|n| format!("10.0.0.{n}")).collect();
+        let list = format!("127.0.0.1,::1,{}", thirteen.join(","));
+        assert_eq!(parse_addresses(&list).map(|addresses| addresses.len()), Ok(15));
+        assert!(parse_addresses(&format!("{list},10.0.0.14")).is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! What has happened, numbered, so that a reader who was away can go on where it stopped.
+//!
+//! The log is a bounded window: a reader who asks for something older is told how much it has missed. Numbers
+//! start at 1 with every start of the daemon; the daemon's boot id tells two starts apart.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// Events that are kept: enough for a reader to reconnect after a mass restart of 1,000 nodes, and under 1 MB.
+pub const WINDOW: usize = 4096;
+
+/// What kind of thing happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// An Erlang node registered.
+    NameUp,
+    /// An Erlang node's registration ended.
+    NameDown,
+    /// A service registered.
+    ServiceUp,
+    /// A service's registration ended.
+    ServiceDown,
+}
+
+impl EventKind {
+    /// The name it has on the wire and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::NameUp => "name_up",
+            EventKind::NameDown => "name_down",
+            EventKind::ServiceUp => "service_up",
+            EventKind::ServiceDown => "service_down",
+        }
+    }
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its number: 1 for the first after the daemon's start, without gaps.
+    pub seq: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What kind of thing.
+    pub kind: EventKind,
+    /// The name of the node or service.
+    pub name: Arc<str>,
+    /// Its port.
+    pub port: u16,
+    /// Why, where there is more than one possible reason.
+    pub reason: Option<&'static str>,
+}
+
+/// The answer to "what has happened since".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Since {
+    /// The events, oldest first.
+    pub events: Vec<Event>,
+    /// How many of those asked for are no longer there.
+    pub missed: u64,
+    /// Go on from here.
+    pub last: u64,
+}
+
+/// The window of recent events.
+#[derive(Debug)]
+pub struct EventLog {
+    window: Mutex<VecDeque<Event>>,
+    last: watch::Sender<u64>,
+}
+
+impl EventLog {
+    /// An empty log.
+    pub fn new() -> EventLog {
+        EventLog { window: Mutex::new(VecDeque::new()), last: watch::Sender::new(0) }
+    }
+
+    /// Adds an event.
+    pub fn publish(
+        &self,
+        at_ms: u64,
+        kind: EventKind,
+        name: Arc<str>,
+        port: u16,
+        reason: Option<&'static str>,
+    ) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let seq = *self.last.borrow() + 1;
+        if window.len() == WINDOW {
+            window.pop_front();
+        }
+        window.push_back(Event { seq, at_ms, kind, name, port, reason });
+        self.last.send_replace(seq);
+    }
+
+    /// At most `limit` events with a number above `since`.
+    ///
+    /// A number from the future can only come from an earlier start of the daemon: then all there is counts as
+    /// new.
+    pub fn since(&self, since: u64, limit: usize) -> Since {
+        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = *self.last.borrow();
+        let since = if since > newest { 0 } else { since };
+        let oldest = window.front().map_or(newest + 1, |event| event.seq);
+        let missed = oldest.saturating_sub(since + 1);
+        let skip = usize::try_from((since + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let events: Vec<_> = window.iter().skip(skip).take(limit).cloned().collect();
+        let last = events.last().map_or(newest, |event| event.seq);
+        Since { events, missed, last }
+    }
+
+    /// The number of the latest event; changes wake whoever waits on it.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
+    }
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        EventLog::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(events: usize) -> EventLog {
+        let log = EventLog::new();
+        for _ in 0..events {
+            log.publish(0, EventKind::NameUp, "a".into(), 1, None);
+        }
+        log
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_it_stopped() {
+        let log = log(5);
+        let first = log.since(0, 3);
+        assert_eq!((first.events.len(), first.missed, first.last), (3, 0, 3));
+        let rest = log.since(first.last, 3);
+        assert_eq!((rest.events.len(), rest.missed, rest.last), (2, 0, 5));
+        assert!(log.since(rest.last, 3).events.is_empty());
+    }
+
+    #[test]
+    fn a_late_reader_is_told_what_it_missed() {
+        let log = log(WINDOW + 10);
+        let since = log.since(0, 1);
+        assert_eq!((since.missed, since.events[0].seq), (10, 11));
+    }
+
+    #[test]
+    fn a_number_of_an_earlier_start_means_everything() {
+        assert_eq!(log(2).since(1000, 10).events.len(), 2);
+    }
+}

@@ -1,0 +1,233 @@
+//! The services registered on this host: names that are no Erlang nodes, with a port and free metadata.
+//!
+//! A state machine without a clock. A service lives until it is unregistered, until its time to live is over,
+//! or as long as somebody holds it, whichever was asked for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pmd_protocol::ServiceName;
+
+/// Services on one host. Bounds what a runaway script can make the daemon (and later the cluster) hold.
+pub const MAX_SERVICES: usize = 10_000;
+/// Metadata entries of one service.
+pub const MAX_METADATA: usize = 64;
+/// Bytes of all keys and values of one service's metadata: a service has to fit well into one frame.
+pub const MAX_METADATA_BYTES: usize = 4096;
+
+/// Free text about a service, by key.
+pub type Metadata = BTreeMap<String, String>;
+
+/// One registered service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Unique in this daemon's life and increasing.
+    pub id: u64,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The TCP port it listens on.
+    pub port: u16,
+    /// What its owner says about it.
+    pub metadata: Metadata,
+    /// When it registered first, in milliseconds since the Unix epoch.
+    pub registered_ms: u64,
+    /// When it will be dropped unless it registers again, in milliseconds since the Unix epoch.
+    pub expires_ms: Option<u64>,
+    /// Whether a command or a connection keeps it alive.
+    pub held: bool,
+}
+
+/// What is asked for when a service registers.
+#[derive(Debug, Clone)]
+pub struct NewService {
+    /// Its name.
+    pub name: ServiceName,
+    /// The TCP port it listens on.
+    pub port: u16,
+    /// What its owner says about it.
+    pub metadata: Metadata,
+    /// Milliseconds until it is dropped unless it registers again.
+    pub ttl_ms: Option<u64>,
+    /// Whether a command or a connection keeps it alive.
+    pub held: bool,
+}
+
+/// Why a service was not registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceError {
+    /// The name is taken by a service on another port, or by one that somebody holds.
+    #[error("a service named {name:?} is registered here with port {port}")]
+    Taken {
+        /// The name.
+        name: String,
+        /// The port of the service that has it.
+        port: u16,
+    },
+    /// Port 0 cannot be connected to.
+    #[error("port 0 is not a port that a client could connect to")]
+    Port,
+    /// [`MAX_SERVICES`] are registered.
+    #[error("this host has {MAX_SERVICES} services already, which is the limit")]
+    TooMany,
+    /// More than [`MAX_METADATA`] entries or [`MAX_METADATA_BYTES`].
+    #[error("the metadata is over {MAX_METADATA} entries or {MAX_METADATA_BYTES} bytes")]
+    Metadata,
+}
+
+/// What a registration did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registered {
+    /// The service is new.
+    New(Service),
+    /// It was there already; its metadata and time to live are now those of the last request.
+    Renewed(Service),
+}
+
+/// All services of this host.
+#[derive(Debug, Default)]
+pub struct Services {
+    next_id: u64,
+    by_name: BTreeMap<Arc<str>, Service>,
+}
+
+impl Services {
+    /// Registers a service, or renews it if name and port are the same and nobody holds it.
+    pub fn register(&mut self, new: NewService, now_ms: u64) -> Result<Registered, ServiceError> {
+        if new.port == 0 {
+            return Err(ServiceError::Port);
+        }
+        let bytes: usize = new.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if new.metadata.len() > MAX_METADATA || bytes > MAX_METADATA_BYTES {
+            return Err(ServiceError::Metadata);
+        }
+        let expires_ms = new.ttl_ms.map(|ttl| now_ms.saturating_add(ttl));
+        if let Some(current) = self.by_name.get_mut(new.name.as_ref()) {
+            if current.port != new.port || current.held || new.held {
+                return Err(ServiceError::Taken { name: current.name.to_string(), port: current.port });
+            }
+            current.metadata = new.metadata;
+            current.expires_ms = expires_ms;
+            return Ok(Registered::Renewed(current.clone()));
+        }
+        if self.by_name.len() >= MAX_SERVICES {
+            return Err(ServiceError::TooMany);
+        }
+        self.next_id += 1;
+        let service = Service {
+            id: self.next_id,
+            name: new.name.as_ref().into(),
+            port: new.port,
+            metadata: new.metadata,
+            registered_ms: now_ms,
+            expires_ms,
+            held: new.held,
+        };
+        self.by_name.insert(Arc::clone(&service.name), service.clone());
+        Ok(Registered::New(service))
+    }
+
+    /// Ends a service by its name.
+    pub fn unregister(&mut self, name: &str) -> Option<Service> {
+        self.by_name.remove(name)
+    }
+
+    /// Ends a service if it is still the one with this id.
+    pub fn release(&mut self, name: &str, id: u64) -> Option<Service> {
+        if self.by_name.get(name)?.id != id {
+            return None;
+        }
+        self.by_name.remove(name)
+    }
+
+    /// Ends every service whose time is over at `now_ms`.
+    pub fn expire(&mut self, now_ms: u64) -> Vec<Service> {
+        let over = |service: &Service| service.expires_ms.is_some_and(|end| end <= now_ms);
+        let names: Vec<_> =
+            self.by_name.values().filter(|service| over(service)).map(|s| Arc::clone(&s.name)).collect();
+        names.iter().filter_map(|name| self.by_name.remove(name)).collect()
+    }
+
+    /// The service that has this name.
+    pub fn get(&self, name: &str) -> Option<&Service> {
+        self.by_name.get(name)
+    }
+
+    /// All services, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Service> {
+        self.by_name.values()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new(name: &str, port: u16) -> NewService {
+        NewService {
+            name: name.parse().expect("a valid name"),
+            port,
+            metadata: Metadata::new(),
+            ttl_ms: None,
+            held: false,
+        }
+    }
+
+    #[test]
+    fn the_same_service_again_renews_and_another_port_is_refused() {
+        let mut services = Services::default();
+        assert!(matches!(services.register(new("web", 80), 0), Ok(Registered::New(_))));
+        assert!(matches!(services.register(new("web", 80), 0), Ok(Registered::Renewed(_))));
+        assert!(matches!(services.register(new("web", 81), 0), Err(ServiceError::Taken { port: 80, .. })));
+    }
+
+    #[test]
+    fn a_held_service_is_nobody_elses() {
+        let mut services = Services::default();
+        let held = NewService { held: true, ..new("web", 80) };
+        assert!(services.register(held.clone(), 0).is_ok());
+        assert!(services.register(held, 0).is_err());
+        assert!(services.register(new("web", 80), 0).is_err());
+    }
+
+    #[test]
+    fn time_to_live_ends_it_unless_renewed() {
+        let mut services = Services::default();
+        let short = NewService { ttl_ms: Some(100), ..new("web", 80) };
+        assert!(services.register(short.clone(), 0).is_ok());
+        assert!(services.register(short, 50).is_ok());
+        assert!(services.expire(149).is_empty());
+        assert_eq!(services.expire(150).len(), 1);
+        assert!(services.is_empty());
+    }
+
+    #[test]
+    fn a_late_release_does_not_end_a_later_service() {
+        let mut services = Services::default();
+        let Ok(Registered::New(first)) = services.register(new("web", 80), 0) else { panic!("it is new") };
+        services.unregister("web");
+        assert!(services.register(new("web", 80), 0).is_ok());
+        assert!(services.release("web", first.id).is_none());
+        assert_eq!(services.len(), 1);
+    }
+
+    #[test]
+    fn limits_are_refused_with_their_reason() {
+        let mut services = Services::default();
+        assert_eq!(services.register(new("web", 0), 0), Err(ServiceError::Port));
+        let metadata = Metadata::from([("k".into(), "v".repeat(MAX_METADATA_BYTES))]);
+        assert_eq!(
+            services.register(NewService { metadata, ..new("web", 80) }, 0),
+            Err(ServiceError::Metadata)
+        );
+    }
+}

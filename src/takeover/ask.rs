@@ -1,0 +1,67 @@
+//! Asking a port mapper, whichever it is, over the EPMD protocol.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pmd_protocol::epmd::reply::{Expected, Reply, ReplyError, parse_reply};
+use pmd_protocol::epmd::{EncodeError, Listing, Registration, Request, encode};
+use pmd_protocol::limits::MAX_LISTING;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The connection failed.
+    #[error(transparent)]
+    Connection(#[from] std::io::Error),
+    /// The answer took too long.
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    Late(Duration),
+    /// What came is not an answer.
+    #[error(transparent)]
+    Reply(#[from] ReplyError),
+    /// The name is none that could be asked for.
+    #[error(transparent)]
+    Name(#[from] EncodeError),
+}
+
+/// The nodes that are registered there.
+pub async fn names(address: SocketAddr, patience: Duration) -> Result<Listing, AskError> {
+    match ask(address, &Request::Names, patience).await? {
+        Reply::Names(listing) => Ok(listing),
+        _ => Err(ReplyError::Unexpected.into()),
+    }
+}
+
+/// What is registered there under a name.
+pub async fn port_please(
+    address: SocketAddr,
+    name: &str,
+    patience: Duration,
+) -> Result<Option<Registration>, AskError> {
+    match ask(address, &Request::PortPlease2 { name }, patience).await? {
+        Reply::Port2Found(registration) => Ok(Some(registration)),
+        Reply::Port2NotFound => Ok(None),
+        _ => Err(ReplyError::Unexpected.into()),
+    }
+}
+
+async fn ask(address: SocketAddr, request: &Request<'_>, patience: Duration) -> Result<Reply, AskError> {
+    let mut wire = Vec::new();
+    encode::request(request, &mut wire)?;
+    let talk = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(&wire).await?;
+        let mut answer = Vec::new();
+        // One byte more than is acceptable, so that the parser sees that it is too much.
+        let most = u64::try_from(MAX_LISTING).unwrap_or(u64::MAX).saturating_add(8);
+        stream.take(most).read_to_end(&mut answer).await?;
+        Ok::<_, AskError>(answer)
+    };
+    let answer = tokio::time::timeout(patience, talk).await.map_err(|_| AskError::Late(patience))??;
+    match parse_reply(Expected::from(request), &answer, true)? {
+        Some((reply, _)) => Ok(reply),
+        None => Err(ReplyError::Truncated.into()),
+    }
+}

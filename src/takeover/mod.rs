@@ -1,0 +1,3 @@
+//! Changing places with a running stock epmd.
+
+pub mod ask;

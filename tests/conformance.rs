@@ -1,0 +1,118 @@
+//! The conformance battery: what stock epmd does, pmd does.
+//!
+//! Every case is played against the epmd of the Erlang installation first and then against pmd under the name
+//! `epmd`, each on a host of its own made of a network namespace. Where pmd deliberately does better, the case
+//! says so; the list of those exceptions is fixed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a broken expectation must stop the test, and nothing else can"
+)]
+
+#[path = "conformance/addresses.rs"]
+mod addresses;
+#[path = "conformance/alive2.rs"]
+mod alive2;
+#[path = "conformance/battery.rs"]
+mod battery;
+#[path = "conformance/control.rs"]
+mod control;
+#[path = "conformance/creation.rs"]
+mod creation;
+#[path = "conformance/framing.rs"]
+mod framing;
+#[path = "harness/mod.rs"]
+mod harness;
+#[path = "conformance/implementation.rs"]
+mod implementation;
+#[path = "conformance/lifecycle.rs"]
+mod lifecycle;
+#[path = "conformance/lists.rs"]
+mod lists;
+#[path = "conformance/locality.rs"]
+mod locality;
+#[path = "conformance/lookup.rs"]
+mod lookup;
+#[path = "conformance/memory.rs"]
+mod memory;
+#[path = "conformance/peer.rs"]
+mod peer;
+#[path = "conformance/ports.rs"]
+mod ports;
+#[path = "conformance/sockets.rs"]
+mod sockets;
+#[path = "conformance/stage.rs"]
+mod stage;
+#[path = "conformance/systemd.rs"]
+mod systemd;
+#[path = "conformance/utf8.rs"]
+mod utf8;
+#[path = "conformance/wire.rs"]
+mod wire;
+
+#[test]
+fn s02_framing() {
+    battery::run(framing::cases());
+}
+
+#[test]
+fn s03_1_alive2() {
+    battery::run(alive2::cases());
+}
+
+#[test]
+fn s03_2_lookup() {
+    battery::run(lookup::cases());
+}
+
+#[test]
+fn s03_3_lists() {
+    battery::run(lists::cases());
+}
+
+#[test]
+fn s03_5_control() {
+    battery::run(control::cases());
+}
+
+#[test]
+fn s05_utf8() {
+    battery::run(utf8::cases());
+}
+
+#[test]
+fn s06_creation() {
+    battery::run(creation::cases());
+}
+
+#[test]
+fn s07_memory() {
+    battery::run(memory::cases());
+}
+
+#[test]
+fn s08_lifecycle() {
+    battery::run(lifecycle::cases());
+}
+
+#[test]
+fn s09_locality() {
+    battery::run(locality::cases());
+}
+
+#[test]
+fn s10_addresses() {
+    battery::run(addresses::cases());
+}
+
+#[test]
+fn s10_ports() {
+    battery::run(ports::cases());
+}
+
+#[test]
+fn s12_systemd() {
+    battery::run(systemd::cases());
+}

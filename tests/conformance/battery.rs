@@ -1,0 +1,299 @@
+//! Cases, and the machine that plays them against stock epmd and pmd and compares what was seen.
+//!
+//! A case drives one server and notes what it sees, line by line. The notes of stock epmd must equal what the
+//! case expects: that proves the case. The notes of pmd must equal them too, unless the case names the
+//! [`Divergence`] by which pmd deliberately does better, and says what pmd does instead.
+
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::harness::netns::NetNs;
+use crate::implementation::Implementation;
+use crate::stage::Stage;
+
+/// The addresses, besides loopback, that every host of the battery has.
+const ADDRESSES: [&str; 4] = ["10.9.9.1/32", "10.9.9.2/32", "fd00:9::1/128", "fd00:9::2/128"];
+
+/// A defect of stock epmd that pmd does not copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Divergence {
+    /// Stock ends, with all registrations, when it runs out of descriptors.
+    DescriptorsUsedUp,
+    /// Stock lets one byte per second hold a connection for ever.
+    SlowDrip,
+    /// Stock cannot hold more than 1019 connections.
+    DescriptorCeiling,
+    /// In stock, a refusal that cannot be delivered unregisters the legitimate holder.
+    UndeliveredRefusal,
+    /// Stock listens on ephemeral ports when the configured port is not a number.
+    GarbagePort,
+    /// Stock mistakes a wildcard or a repeated address in the list for another running epmd.
+    RepeatedAddress,
+    /// Stock refuses a restarted node whose former connection has ended but was not looked at yet.
+    Reregistration,
+    /// Stock keeps a name for a holder that has been stopped for good.
+    StoppedHolder,
+    /// One reader that stops reading stalls stock.
+    BlockingWrite,
+    /// Stock does not say why it did not start when the address is in use.
+    InUseReason,
+}
+
+impl Divergence {
+    pub(crate) const ALL: [Divergence; 10] = [
+        Divergence::DescriptorsUsedUp,
+        Divergence::SlowDrip,
+        Divergence::DescriptorCeiling,
+        Divergence::UndeliveredRefusal,
+        Divergence::GarbagePort,
+        Divergence::RepeatedAddress,
+        Divergence::Reregistration,
+        Divergence::StoppedHolder,
+        Divergence::BlockingWrite,
+        Divergence::InUseReason,
+    ];
+}
+
+/// How the server of a case is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    pub(crate) port: u16,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    /// A command that sets limits and becomes the server.
+    pub(crate) wrapper: Vec<String>,
+    /// Whether the server runs before the case begins.
+    pub(crate) started: bool,
+    pub(crate) ipv6: bool,
+}
+
+type Play = Box<dyn Fn(&mut Stage<'_>) + Send + Sync>;
+
+/// One scenario, with what it must show.
+pub(crate) struct Case {
+    name: &'static str,
+    setting: Setting,
+    alone: bool,
+    play: Play,
+    expected: Vec<String>,
+    divergence: Option<(Divergence, Vec<String>, &'static str)>,
+}
+
+/// A case against a server that runs with all defaults.
+pub(crate) fn case(name: &'static str) -> Case {
+    let setting = Setting {
+        port: 4369,
+        args: Vec::new(),
+        env: Vec::new(),
+        wrapper: Vec::new(),
+        started: true,
+        ipv6: true,
+    };
+    Case {
+        name,
+        setting,
+        alone: false,
+        play: Box::new(|_| panic!("a case without a play")),
+        expected: Vec::new(),
+        divergence: None,
+    }
+}
+
+/// A case that asks one question per row, each on a connection of its own: (what, request, what comes back).
+pub(crate) fn table(name: &'static str, rows: Vec<(&'static str, Vec<u8>, String)>) -> Case {
+    let expected: Vec<String> = rows.iter().map(|(what, _, answer)| format!("{what}: {answer}")).collect();
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    case(name).expect(&expected).play(move |t| {
+        for (what, request, _) in &rows {
+            t.ask(what, request);
+        }
+    })
+}
+
+impl Case {
+    /// Starts the server with these arguments.
+    pub(crate) fn args(mut self, args: &[&str]) -> Case {
+        self.setting.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        self
+    }
+
+    /// Gives the server an environment variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Case {
+        self.setting.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the server through a command that becomes it in the end.
+    pub(crate) fn wrapped(mut self, wrapper: &[&str]) -> Case {
+        self.setting.wrapper = wrapper.iter().map(|arg| (*arg).to_owned()).collect();
+        self
+    }
+
+    /// The port at which the server is expected; does not tell the server.
+    pub(crate) fn port(mut self, port: u16) -> Case {
+        self.setting.port = port;
+        self
+    }
+
+    /// Leaves starting the server to the play.
+    pub(crate) fn nothing_started(mut self) -> Case {
+        self.setting.started = false;
+        self
+    }
+
+    /// On a host of its own, beside the other cases: for those that have to wait.
+    pub(crate) fn alone(mut self) -> Case {
+        self.alone = true;
+        self
+    }
+
+    /// On a host of its own where IPv6 is switched off.
+    pub(crate) fn without_ipv6(mut self) -> Case {
+        self.setting.ipv6 = false;
+        self.alone()
+    }
+
+    /// What is done.
+    pub(crate) fn play(mut self, play: impl Fn(&mut Stage<'_>) + Send + Sync + 'static) -> Case {
+        self.play = Box::new(play);
+        self
+    }
+
+    /// What must be seen.
+    pub(crate) fn expect(mut self, lines: &[&str]) -> Case {
+        self.expected = lines.iter().map(|line| (*line).to_owned()).collect();
+        self
+    }
+
+    /// What must be seen of pmd instead, and why.
+    pub(crate) fn diverges(mut self, from: Divergence, lines: &[&str], why: &'static str) -> Case {
+        self.divergence = Some((from, lines.iter().map(|line| (*line).to_owned()).collect(), why));
+        self
+    }
+
+    /// The defect that this case is about.
+    pub(crate) fn divergence(&self) -> Option<Divergence> {
+        self.divergence.as_ref().map(|(divergence, ..)| *divergence)
+    }
+
+    fn expected_of_pmd(&self) -> &[String] {
+        self.divergence.as_ref().map_or(&self.expected, |(_, lines, _)| lines)
+    }
+}
+
+/// What one program showed in one case.
+#[derive(Default)]
+struct Seen {
+    notes: Vec<String>,
+    /// What the server said, to explain a failure.
+    log: String,
+}
+
+/// Plays all cases against both programs and fails with every difference. `CONFORMANCE_CASE=TEXT` leaves only the
+/// cases with TEXT in their name.
+pub(crate) fn run(mut cases: Vec<Case>) {
+    if let Ok(wanted) = std::env::var("CONFORMANCE_CASE") {
+        cases.retain(|case| case.name.contains(&wanted));
+    }
+    let cases = cases.as_slice();
+    let (stock, pmd) = (Implementation::stock(), Implementation::pmd());
+    let (by_stock, by_pmd) = std::thread::scope(|scope| {
+        let by_pmd = scope.spawn(|| play_all(&pmd, cases));
+        (play_all(&stock, cases), by_pmd.join().expect("panics are caught case by case"))
+    });
+    let mut report = String::new();
+    let mut failed = 0;
+    for ((case, by_stock), by_pmd) in cases.iter().zip(&by_stock).zip(&by_pmd) {
+        let mut differences = String::new();
+        differences += &difference("stock", &case.expected, by_stock);
+        differences += &difference("pmd", case.expected_of_pmd(), by_pmd);
+        if !differences.is_empty() {
+            failed += 1;
+            let why = case.divergence.as_ref().map_or(String::new(), |(id, _, why)| format!(" [{id:?}: {why}]"));
+            let _ = write!(report, "\n== {}{why}\n{differences}", case.name);
+        }
+    }
+    assert!(report.is_empty(), "{failed} of {} cases failed\n{report}", cases.len());
+}
+
+fn difference(who: &str, expected: &[String], seen: &Seen) -> String {
+    if expected == seen.notes {
+        return String::new();
+    }
+    let mut text = format!("-- {who} (- expected, + seen)\n");
+    for at in 0..expected.len().max(seen.notes.len()) {
+        let (expected, seen) = (expected.get(at), seen.notes.get(at));
+        if expected == seen {
+            let _ = writeln!(text, "    {}", seen.map_or("", String::as_str));
+        } else {
+            if let Some(line) = expected {
+                let _ = writeln!(text, "  - {line}");
+            }
+            if let Some(line) = seen {
+                let _ = writeln!(text, "  + {line}");
+            }
+        }
+    }
+    if !seen.log.is_empty() {
+        let _ = writeln!(text, "  its log: {}", seen.log.escape_debug());
+    }
+    text
+}
+
+/// One host serves the ordinary cases one after the other; the others have theirs, all at once.
+fn play_all(epmd: &Implementation, cases: &[Case]) -> Vec<Seen> {
+    std::thread::scope(|scope| {
+        let alone: Vec<_> = cases
+            .iter()
+            .map(|case| case.alone.then(|| scope.spawn(|| play(epmd, &host(case.setting.ipv6), case))))
+            .collect();
+        let shared = host(true);
+        let together: Vec<_> = cases
+            .iter()
+            .map(|case| if case.alone { Seen::default() } else { play(epmd, &shared, case) })
+            .collect();
+        alone
+            .into_iter()
+            .zip(together)
+            .map(|(alone, seen)| {
+                alone.map_or(seen, |thread| thread.join().expect("panics are caught case by case"))
+            })
+            .collect()
+    })
+}
+
+fn host(ipv6: bool) -> NetNs {
+    let host = NetNs::new();
+    for address in ADDRESSES.iter().filter(|address| ipv6 || !address.contains(':')) {
+        let mut command = vec!["addr", "add", address, "dev", "lo"];
+        if address.contains(':') {
+            command.push("nodad");
+        }
+        host.ip(&command);
+    }
+    if !ipv6 {
+        host.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"))
+            .expect("switching IPv6 off");
+    }
+    host
+}
+
+fn play(epmd: &Implementation, host: &NetNs, case: &Case) -> Seen {
+    host.enter(|| {
+        let mut stage = Stage::new(epmd, host, &case.setting);
+        let played = catch_unwind(AssertUnwindSafe(|| {
+            if case.setting.started {
+                stage.start();
+            }
+            (case.play)(&mut stage);
+        }));
+        let log = stage.server_log();
+        let mut notes = stage.finish();
+        if let Err(panic) = played {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            notes.push(format!("panicked: {}", text.unwrap_or("?")));
+        }
+        Seen { notes, log }
+    })
+}

@@ -1,0 +1,233 @@
+//! One connection to the server under test, and what is seen on it.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_timeout};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
+use rustix::net::{bind, connect, getsockname, recv, send, shutdown, socket_with};
+
+use crate::harness::{PATIENCE, wait_until};
+use crate::sockets;
+
+/// The lines a case has noted so far.
+pub(crate) type Notes = Rc<RefCell<Vec<String>>>;
+
+/// The client end of a connection. Closing it is dropping it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) who: String,
+    socket: OwnedFd,
+    server: SocketAddr,
+    notes: Notes,
+}
+
+/// How a connection ends, as the client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Eof,
+    Reset,
+    /// It has not ended.
+    None,
+}
+
+impl End {
+    fn words(self) -> &'static str {
+        match self {
+            End::Eof => "eof",
+            End::Reset => "reset",
+            End::None => "open",
+        }
+    }
+}
+
+impl Peer {
+    /// Connects, from a given address if there is one.
+    pub(crate) fn connect(who: &str, from: Option<IpAddr>, to: SocketAddr, notes: &Notes) -> Peer {
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
+        if let Some(from) = from {
+            bind(&socket, &SocketAddr::new(from, 0)).expect("an address of this host");
+        }
+        connect(&socket, &to).unwrap_or_else(|error| panic!("{who} connecting to {to}: {error}"));
+        Peer::over(who, socket, to, notes)
+    }
+
+    /// A peer on a socket that is connected already.
+    pub(crate) fn over(who: &str, socket: OwnedFd, server: SocketAddr, notes: &Notes) -> Peer {
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).expect("a time limit");
+        Peer { who: who.to_owned(), socket, server, notes: Rc::clone(notes) }
+    }
+
+    /// Sends all of it at once: on loopback that is one segment, and one read for a server with room for it.
+    pub(crate) fn send(&self, bytes: &[u8]) {
+        assert!(self.try_send(bytes), "{} cannot send any more", self.who);
+    }
+
+    /// Sends, unless the server has closed.
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> bool {
+        match send(&self.socket, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) => sent == bytes.len(),
+            Err(Errno::PIPE | Errno::CONNRESET) => false,
+            Err(error) => panic!("{} sending: {error}", self.who),
+        }
+    }
+
+    /// Sends, and waits until the program has read it: what follows comes in a read of its own.
+    pub(crate) fn send_apart(&self, bytes: &[u8]) {
+        self.send(bytes);
+        self.wait_until_read();
+    }
+
+    /// Waits until the program has read what was sent.
+    pub(crate) fn wait_until_read(&self) {
+        let (ours, server) = self.ends();
+        wait_until(&format!("the server to read from {}", self.who), || sockets::has_read_all(server, ours));
+    }
+
+    /// Waits until the server has let go of the connection, noticed or not on this side.
+    pub(crate) fn wait_until_dropped(&self) {
+        wait_until_dropped(self.ends());
+    }
+
+    /// Notes in how many segments the bytes came that have arrived so far.
+    pub(crate) fn counts_segments(&self) {
+        let (ours, server) = self.ends();
+        match sockets::data_segments(ours, server) {
+            Some(1) => self.note("in one segment"),
+            other => self.note(&format!("in {other:?} segments")),
+        }
+    }
+
+    /// The addresses of this end and of the server's.
+    pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        let ours = SocketAddr::try_from(getsockname(&self.socket).expect("a local address"));
+        (ours.expect("an internet address"), self.server)
+    }
+
+    /// Notes what the server sends up to and including its end of the connection.
+    pub(crate) fn reads_to_end(&self) {
+        let (bytes, end) = self.receive(usize::MAX);
+        self.note(&outcome(&bytes, end.words()));
+    }
+
+    /// What the server sends up to its end of the connection, not noted.
+    pub(crate) fn all(&self) -> Vec<u8> {
+        self.receive(usize::MAX).0
+    }
+
+    /// Exactly this many bytes from the server, or as many as came, not noted.
+    pub(crate) fn all_of(&self, count: usize) -> Vec<u8> {
+        self.receive(count).0
+    }
+
+    /// Notes exactly this many bytes from the server, or what came instead.
+    pub(crate) fn reads(&self, count: usize) {
+        let (bytes, end) = self.receive(count);
+        self.note(&if bytes.len() == count { printable(&bytes) } else { outcome(&bytes, end.words()) });
+    }
+
+    /// Reads the answer to an ALIVE2_REQ, notes it without the creation of a success, and returns the creation.
+    pub(crate) fn reads_alive2_reply(&self) -> u32 {
+        let (creation, text) = self.alive2_reply();
+        self.note(&text);
+        creation
+    }
+
+    /// The same without a note, for steps that only prepare: panics unless the answer is a success.
+    pub(crate) fn is_registered(&self) -> u32 {
+        let (creation, text) = self.alive2_reply();
+        assert!(text.ends_with("<creation>"), "{}: {text}", self.who);
+        creation
+    }
+
+    fn alive2_reply(&self) -> (u32, String) {
+        let (mut bytes, mut end) = self.receive(4);
+        if bytes.len() == 4 && bytes[0] == b'v' {
+            let (rest, ended) = self.receive(2);
+            bytes.extend(rest);
+            end = ended;
+        }
+        let creation = bytes.iter().skip(2).fold(0, |number, &byte| number << 8 | u32::from(byte));
+        let text = match bytes.as_slice() {
+            [kind, 0, _, _] | [kind, 0, _, _, _, _] => format!("{}<creation>", printable(&[*kind, 0])),
+            [b'y', _, _, _] | [b'v', _, _, _, _, _] => printable(&bytes),
+            _ => outcome(&bytes, end.words()),
+        };
+        (creation, text)
+    }
+
+    /// Notes that the connection is open and silent, or what is wrong with that. Only meaningful after something
+    /// that proves the server had the chance to close it.
+    pub(crate) fn is_open(&self) {
+        let mut buffer = [0; 1];
+        let text = match recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+            Err(Errno::AGAIN) => "open".to_owned(),
+            Err(Errno::CONNRESET) => "reset".to_owned(),
+            Ok((_, 0)) => "eof".to_owned(),
+            Ok(_) => "open, with unexpected bytes".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.note(&text);
+    }
+
+    /// Whether there is something to read, be it the end.
+    pub(crate) fn has_news(&self) -> bool {
+        let mut buffer = [0; 1];
+        !matches!(recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK), Err(Errno::AGAIN))
+    }
+
+    /// Says that no more will be sent.
+    pub(crate) fn half_close(&self) {
+        shutdown(&self.socket, Shutdown::Write).expect("an open connection");
+    }
+
+    /// Ends the connection with a RST.
+    pub(crate) fn reset(self) {
+        set_socket_linger(&self.socket, Some(Duration::ZERO)).expect("an open connection");
+    }
+
+    /// The connection as a thing of the standard library.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        TcpStream::from(self.socket)
+    }
+
+    /// Notes something about this peer.
+    pub(crate) fn note(&self, text: &str) {
+        self.notes.borrow_mut().push(format!("{}: {text}", self.who));
+    }
+
+    fn receive(&self, limit: usize) -> (Vec<u8>, End) {
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 16 * 1024];
+        while bytes.len() < limit {
+            let room = buffer.len().min(limit - bytes.len());
+            match recv(&self.socket, &mut buffer[..room], RecvFlags::empty()) {
+                Ok((_, 0)) => return (bytes, End::Eof),
+                Ok((_, count)) => bytes.extend(&buffer[..count]),
+                Err(Errno::CONNRESET) => return (bytes, End::Reset),
+                Err(Errno::INTR) => {}
+                Err(_) => return (bytes, End::None),
+            }
+        }
+        (bytes, End::None)
+    }
+}
+
+/// Waits until the server has let go of a connection whose client may be gone: (client's address, server's).
+pub(crate) fn wait_until_dropped((ours, server): (SocketAddr, SocketAddr)) {
+    wait_until(&format!("the server to close its end of {ours}"), || !sockets::server_holds(server, ours));
+}
+
+/// Bytes as they stand in notes: text as text, the rest escaped.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+fn outcome(bytes: &[u8], end: &str) -> String {
+    if bytes.is_empty() { end.to_owned() } else { format!("{} {end}", printable(bytes)) }
+}

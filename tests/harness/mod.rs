@@ -1,0 +1,53 @@
+//! What the black-box tests share: hosts made of network namespaces, and programs that end with the test.
+//!
+//! Nothing here sleeps for a fixed time: every wait is for a condition, with a deadline that fails the test
+//! and prints what every program of the test has said.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the harness")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a broken test set-up must stop the test"
+)]
+
+pub mod netns;
+pub mod program;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+/// How long a condition may take before the test fails; generous, because nothing here measures time.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds; panics with `what` after [`PATIENCE`].
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, condition);
+}
+
+/// Waits until `condition` holds; panics with `what` once `patience` is over.
+pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    let mut pause = Duration::from_micros(500);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain for: {what}");
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(16));
+    }
+}
+
+/// A port that was free on both loopback addresses a moment ago.
+pub fn free_port() -> u16 {
+    loop {
+        let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = v4.local_addr().expect("its address").port();
+        if TcpListener::bind(("::1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// The pmd binary under test, built by Cargo for this test run.
+pub fn pmd() -> &'static str {
+    env!("CARGO_BIN_EXE_pmd")
+}

@@ -1,0 +1,141 @@
+//! Programs under test: started, watched, and ended with the test; what they said is printed if it fails.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{PATIENCE, wait_within};
+
+/// A program that runs beside the test.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    what: String,
+    logs: TempDir,
+}
+
+impl Program {
+    /// Starts `command` with no standard input and both outputs in files.
+    pub fn spawn(command: Command) -> Program {
+        Program::spawn_with(command, Stdio::null())
+    }
+
+    /// Starts `command` like [`Program::spawn`], but with a standard input that [`Program::say`] writes to and
+    /// that ends with the test.
+    pub fn spawn_listening(command: Command) -> Program {
+        Program::spawn_with(command, Stdio::piped())
+    }
+
+    /// Starts `command` like [`Program::spawn`], but with this standard input.
+    pub fn spawn_with(mut command: Command, input: Stdio) -> Program {
+        let logs = TempDir::new().expect("a directory for the logs");
+        let file = |name: &str| File::create(logs.path().join(name)).expect("a log file");
+        let what = format!("{command:?}");
+        let child = command
+            .stdin(input)
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .unwrap_or_else(|error| panic!("starting {what}: {error}"));
+        Program { child, what, logs }
+    }
+
+    /// Takes charge of a process that was started with standard streams of its own.
+    pub fn adopt(child: Child, what: &str) -> Program {
+        Program { child, what: what.to_owned(), logs: TempDir::new().expect("a directory for the logs") }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The command it was started with.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Writes a line to its standard input. A program that no longer listens is not an error here: whoever
+    /// waits for the answer finds out, and knows more to say about it.
+    pub fn say(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("a program started to listen");
+        let _ = writeln!(input, "{line}");
+    }
+
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    fn read(&self, name: &str) -> String {
+        let path: PathBuf = self.logs.path().join(name);
+        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until `text` stands in its standard output or error.
+    pub fn wait_for_text(&self, text: &str) {
+        wait_within(PATIENCE, &format!("{text:?} from {}", self.what), || {
+            self.stdout().contains(text) || self.stderr().contains(text)
+        });
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("asking for the exit status").is_none()
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let mut status = None;
+        let what = format!("the end of {}", self.what);
+        wait_within(patience, &what, || {
+            status = self.child.try_wait().expect("asking for the exit status");
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+
+    /// Sends a signal to the process (and to nothing else).
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a pid")).expect("a pid");
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("signalling {}: {error}", self.what));
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("---- {}\n-- stdout\n{}\n-- stderr\n{}", self.what, self.stdout(), self.stderr());
+        }
+    }
+}
+
+/// Runs `command` to its end and returns what it said; panics if it does not end within [`PATIENCE`].
+pub fn run(command: Command) -> Output {
+    run_within(PATIENCE, command)
+}
+
+/// [`run`] for what may take longer.
+pub fn run_within(patience: Duration, command: Command) -> Output {
+    let mut program = Program::spawn(command);
+    let status = program.wait(patience);
+    let read = |name: &str| std::fs::read(program.logs.path().join(name)).unwrap_or_default();
+    Output { status, stdout: read("stdout"), stderr: read("stderr") }
+}
