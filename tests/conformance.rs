@@ -17,10 +17,14 @@ mod addresses;
 mod alive2;
 #[path = "conformance/battery.rs"]
 mod battery;
+#[path = "conformance/client.rs"]
+mod client;
 #[path = "conformance/control.rs"]
 mod control;
 #[path = "conformance/creation.rs"]
 mod creation;
+#[path = "conformance/daemon.rs"]
+mod daemon;
 #[path = "conformance/framing.rs"]
 mod framing;
 #[path = "harness/mod.rs"]
@@ -33,6 +37,8 @@ mod lifecycle;
 mod lists;
 #[path = "conformance/locality.rs"]
 mod locality;
+#[path = "conformance/log.rs"]
+mod log;
 #[path = "conformance/lookup.rs"]
 mod lookup;
 #[path = "conformance/memory.rs"]
@@ -113,6 +119,21 @@ fn s10_ports() {
 }
 
 #[test]
+fn s11_daemon() {
+    battery::run(daemon::cases());
+}
+
+#[test]
 fn s12_systemd() {
     battery::run(systemd::cases());
+}
+
+#[test]
+fn s13_client() {
+    battery::run(client::cases());
+}
+
+#[test]
+fn s14_log() {
+    battery::run(log::cases());
 }

@@ -197,7 +197,9 @@ proptest! {
 
     #[test]
     fn any_split_of_a_reply_gives_the_same_result(
-        item in prop::sample::select(vec![ALIVE2, LOOK_UP, Request::Names, Request::Dump, Request::Kill, STOP]),
+        item in prop::sample::select(vec![
+            ALIVE2, LOOK_UP, Request::Names, Request::Dump, Request::Kill, STOP,
+        ]),
         start in prop::sample::select(REPLY_STARTS.to_vec()),
         rest in vec(prop_oneof![3 => Just(0), 1 => any::<u8>()], 0..60),
         sizes in vec(1..9_usize, 1..6),

@@ -54,8 +54,11 @@ pub fn parse(text: &str, path: &Path) -> Result<RawConfig, ConfigError> {
         let key = table
             .get_ref()
             .iter()
-            .find(|(key, value)| (key.span().start..=value.span().end).contains(&start))
-            .map(|(key, _)| format!("{}: ", key.get_ref()));
+            .map(|(key, _)| (key.span().start, key.get_ref()))
+            // What does not begin with a key of its own belongs to the one before it.
+            .filter(|(position, _)| *position <= start)
+            .max()
+            .map(|(_, key)| format!("{key}: "));
         invalid(start, key.unwrap_or_default() + &first_line(&error), None)
     })
 }

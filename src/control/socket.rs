@@ -1,6 +1,6 @@
 //! The socket file: made so that nobody else gets in at any moment, and removed only by who made it.
 
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group};
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::ControlError;
@@ -29,13 +29,17 @@ pub struct ControlSocket {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode: somebody may have put another file in its place.
-    identity: (u64, u64),
+    /// The file itself: somebody may have put another one in its place. While it is held, no other file can get
+    /// its inode number.
+    itself: File,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+        let ours = self.itself.metadata();
+        let there = std::fs::symlink_metadata(&self.path);
+        let same = |(a, b): (&Metadata, &Metadata)| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        if ours.as_ref().ok().zip(there.as_ref().ok()).is_some_and(same) {
             // There is nobody left to tell; the next daemon replaces what nobody answers on.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -109,13 +113,10 @@ fn make(path: &Path, group: Option<Gid>) -> io::Result<ControlSocket> {
     }
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     std::fs::set_permissions(path, Permissions::from_mode(mode))?;
-    let file = SocketFile { path: path.into(), identity: identity(path)? };
+    let itself = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let file = SocketFile { path: path.into(), itself: itself.into() };
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(ControlSocket { listener: socket.into(), file })
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 #[cfg(test)]

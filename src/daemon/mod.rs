@@ -1,8 +1,10 @@
 //! The running daemon: what its parts share, how it starts and how it ends.
 
+pub mod activation;
 pub mod context;
 pub mod counters;
 pub mod descriptors;
+pub mod log;
 pub mod process;
 pub mod run;
 pub mod shutdown;

@@ -92,9 +92,12 @@ fn start_shards(context: &Arc<Context>, listeners: Arc<[Listener]>) -> Result<()
     let paused = !(context.settings.delay_accept.is_zero() && context.settings.delay_write.is_zero());
     let shards = if paused { 1 } else { cores.min(MAX_SHARDS) };
     let holder_check = HolderCheck::start()?;
-    for number in 0..shards {
-        let shard = Shard::new(Arc::clone(context), Arc::clone(&listeners), holder_check.clone())
-            .map_err(io::Error::from)?;
+    let helpers = (1..shards)
+        .map(|_| Shard::helper(Arc::clone(context), Arc::clone(&listeners), holder_check.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(io::Error::from)?;
+    let first = Shard::first(Arc::clone(context), listeners, holder_check, &helpers).map_err(io::Error::from)?;
+    for (number, shard) in std::iter::once(first).chain(helpers).enumerate() {
         std::thread::Builder::new().name(format!("epmd-{number}")).spawn(move || {
             let error = shard.run();
             tracing::error!("a thread of the EPMD port has ended: {error}");

@@ -10,6 +10,7 @@ use super::holder_check::Question;
 use super::locality::socket_is_local;
 use super::shard::Shard;
 use super::table::{Checking, Incoming, State};
+use super::trace;
 use crate::daemon::context::now_ms;
 use crate::daemon::descriptors::Class;
 use crate::daemon::shutdown::Reason;
@@ -90,6 +91,7 @@ impl Shard {
             self.answer.extend_from_slice(&encode::PORT2_NOT_FOUND);
         }
         self.pause_before_write();
+        trace::bytes(&self.answer);
         // An answer is at most 2 kB, which a fresh socket always takes whole.
         let _ = send(&incoming.socket, &self.answer, SendFlags::NOSIGNAL);
         tracing::debug!("got PORT2_REQ, {}", if self.answer.len() > 2 { "ok" } else { "not found" });
@@ -142,6 +144,7 @@ impl Shard {
     fn welcome(&mut self, entry: Arc<Registration<Connection>>, highest_version: u16, watched: bool) {
         let reply = encode::alive2_reply(highest_version, Some(entry.creation));
         self.pause_before_write();
+        trace::bytes(reply.as_bytes());
         // One write of the whole reply: clients take two pieces for garbage.
         let sent = connection(&entry)
             .map_or(Ok(0), |connection| send(connection.socket(), reply.as_bytes(), SendFlags::NOSIGNAL));

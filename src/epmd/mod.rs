@@ -1,6 +1,6 @@
 //! The EPMD protocol on TCP: what stock epmd does, for as many nodes as there are descriptors.
 //!
-//! A few threads ([`shard`]) share the listening sockets. A look-up whose request arrives in one piece is
+//! One thread ([`shard`]) accepts, and others help when it cannot keep up. A look-up whose request arrives in one piece is
 //! accepted, read, answered from the directory and closed inline, without a task, an allocation or a log line;
 //! only what has to wait gets a place in the thread's [`table`] and in its epoll set.
 
@@ -12,3 +12,4 @@ pub mod locality;
 pub mod log_limit;
 pub mod shard;
 pub mod table;
+mod trace;

@@ -1,8 +1,10 @@
 //! One of the threads that serve the EPMD port.
 //!
-//! All shards wait for the same listening sockets, and the kernel wakes one of them for each connection
-//! (EPOLLEXCLUSIVE): always the first that is not busy, so that on a quiet host one warm thread does all the
-//! work and the others step in as it is needed. A connection stays with the shard that accepted it.
+//! The first shard waits for the listening sockets. It takes one connection for each wake-up, because a failing
+//! accept costs almost as much as a successful one; it goes on accepting only while there are several to be had.
+//! When that does not end, it rings for the next shard, which accepts until nothing is left and rests again: so a
+//! quiet host keeps one thread warm, and a busy one uses its cores. A connection stays with the shard that has
+//! accepted it.
 //!
 //! A shard never blocks on a peer, and survives every error of accept. When the process runs out of
 //! descriptors, a shard gives up its least valuable connection, and when there is none, it serves new ones
@@ -10,6 +12,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,11 +27,14 @@ use super::holder_check::HolderCheck;
 use super::listener::Listener;
 use super::log_limit::{LogLimit, Verdict};
 use super::table::{Incoming, Reading, State, Table, Token, Writing};
+use super::trace;
 use crate::daemon::Context;
 use crate::daemon::descriptors::{Class, Full};
 
-/// Connections accepted in a row before waiting connections get their turn.
+/// Connections accepted in a row before waiting connections get their turn, and other shards are asked to help.
 const ACCEPT_BATCH: usize = 64;
+/// Every how many wake-ups it is tried whether more than one connection waits.
+const PROBE: u32 = 16;
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 256;
 /// Bit of an epoll token that says: no connection.
@@ -40,11 +46,12 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(5);
 /// Longer than any daemon runs: what a packet timeout without end comes down to.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Verdicts on holders, handed to a shard from the thread that checks them.
+/// What other threads have for a shard: verdicts on holders, and calls for help.
 #[derive(Debug)]
 pub struct Inbox {
     // At most one verdict for each connection in state Checking, so it is bounded by the queue of questions.
     verdicts: Mutex<Vec<(Token, bool)>>,
+    help_wanted: AtomicBool,
     bell: OwnedFd,
 }
 
@@ -52,8 +59,26 @@ impl Inbox {
     /// Leaves the verdict for the connection `asker` and wakes its shard.
     pub fn deliver(&self, asker: Token, dead: bool) {
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).push((asker, dead));
+        self.ring();
+    }
+
+    fn new() -> Result<Inbox, Errno> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Inbox { verdicts: Mutex::default(), help_wanted: AtomicBool::new(false), bell })
+    }
+
+    fn ring(&self) {
         // A full counter means that the bell rings already.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+    }
+
+    /// Asks the shard to help with accepting; false if it does already.
+    fn call_for_help(&self) -> bool {
+        let rested = !self.help_wanted.swap(true, Ordering::Relaxed);
+        if rested {
+            self.ring();
+        }
+        rested
     }
 
     fn collect(&self) -> Vec<(Token, bool)> {
@@ -73,7 +98,15 @@ pub struct Shard {
     /// Where look-ups are answered from; kept so that answering allocates nothing.
     pub(super) answer: Vec<u8>,
     listeners: Arc<[Listener]>,
+    /// The other shards, if this is the first.
+    helpers: Vec<Arc<Inbox>>,
     epoll: OwnedFd,
+    /// What was read from the connection at hand.
+    input: Vec<u8>,
+    /// Wake-ups by a listening socket so far.
+    wakes: u32,
+    /// Whether there were several connections to be had at the last try.
+    crowded: bool,
     /// Given up for a moment when there is no descriptor left to accept with.
     spare: Option<OwnedFd>,
     log_limit: LogLimit,
@@ -81,31 +114,47 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// A shard that serves `listeners` once it [runs](Self::run).
-    pub fn new(
+    /// A shard that [runs](Self::run) on calls for help only.
+    pub fn helper(
         context: Arc<Context>,
         listeners: Arc<[Listener]>,
         holder_check: HolderCheck,
     ) -> Result<Shard, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        for (index, listener) in (0..).zip(listeners.iter()) {
-            let events = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
-            epoll::add(&epoll, listener, epoll::EventData::new_u64(SPECIAL | index), events)?;
-        }
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &bell, epoll::EventData::new_u64(INBOX), epoll::EventFlags::IN)?;
+        let inbox = Inbox::new()?;
+        epoll::add(&epoll, &inbox.bell, epoll::EventData::new_u64(INBOX), epoll::EventFlags::IN)?;
         Ok(Shard {
             holder_check,
-            inbox: Arc::new(Inbox { verdicts: Mutex::default(), bell }),
+            inbox: Arc::new(inbox),
             table: Table::default(),
             answer: Vec::with_capacity(MAX_PORT2_REPLY),
             listeners,
+            helpers: Vec::new(),
             epoll,
+            input: Vec::with_capacity(MAX_FIRST_READ),
+            wakes: 0,
+            crowded: false,
             spare: spare(),
             log_limit: LogLimit::new(Instant::now()),
             packet_timeout: context.settings.packet_timeout.min(FOREVER),
             context,
         })
+    }
+
+    /// The shard that waits for the listening sockets, and calls `helpers` when it needs to.
+    pub fn first(
+        context: Arc<Context>,
+        listeners: Arc<[Listener]>,
+        holder_check: HolderCheck,
+        helpers: &[Shard],
+    ) -> Result<Shard, Errno> {
+        let mut shard = Shard::helper(context, listeners, holder_check)?;
+        for (index, listener) in (0..).zip(shard.listeners.iter()) {
+            let data = epoll::EventData::new_u64(SPECIAL | index);
+            epoll::add(&shard.epoll, listener, data, epoll::EventFlags::IN)?;
+        }
+        shard.helpers = helpers.iter().map(|helper| Arc::clone(&helper.inbox)).collect();
+        Ok(shard)
     }
 
     /// Serves until the process ends; returns only if the kernel refuses to wait.
@@ -120,8 +169,8 @@ impl Shard {
             }
             for event in &events {
                 match event.data.u64() {
-                    INBOX => self.hear_verdicts(),
-                    special if special & SPECIAL != 0 => self.accept(special & !SPECIAL),
+                    INBOX => self.open_inbox(),
+                    special if special & SPECIAL != 0 => self.wake(special & !SPECIAL),
                     token => self.progress(Token(token)),
                 }
             }
@@ -148,7 +197,8 @@ impl Shard {
         (wait + Duration::from_millis(1)).try_into().ok()
     }
 
-    fn accept(&mut self, listener: u64) {
+    /// A connection waits at a listening socket.
+    fn wake(&mut self, listener: u64) {
         let pause = self.context.settings.delay_accept;
         if !pause.is_zero() {
             std::thread::sleep(pause);
@@ -156,32 +206,53 @@ impl Shard {
         let Some(index) = usize::try_from(listener).ok().filter(|index| *index < self.listeners.len()) else {
             return;
         };
+        self.wakes = self.wakes.wrapping_add(1);
+        if !self.crowded && !self.wakes.is_multiple_of(PROBE) {
+            self.accept(index, 1);
+            return;
+        }
+        let accepted = self.accept(index, ACCEPT_BATCH);
+        self.crowded = accepted > 1;
+        if accepted == ACCEPT_BATCH {
+            // The first that rests: there is no use in waking more than one at a time.
+            let _ = self.helpers.iter().any(|helper| helper.call_for_help());
+        }
+    }
+
+    /// Accepts and serves at most `most` connections; returns how many there were.
+    fn accept(&mut self, listener: usize, most: usize) -> usize {
         let listeners = Arc::clone(&self.listeners);
-        for _ in 0..ACCEPT_BATCH {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match acceptfrom_with(&listeners[index], flags) {
+        let mut accepted = 0;
+        while accepted < most {
+            match acceptfrom_with(&listeners[listener], SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok((socket, peer)) => {
+                    accepted += 1;
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                     self.greet(Incoming { socket, peer, watched: false, last: false });
                 }
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => break,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                     self.context.counters.accept_errors.add();
                     self.complain(None, || format!("cannot accept a connection: {error}"));
-                    if !self.shed() && !self.accept_with_the_last_descriptor(&listeners[index]) {
-                        return;
+                    if self.shed() {
+                        continue;
                     }
+                    if !self.accept_with_the_last_descriptor(&listeners[listener]) {
+                        break;
+                    }
+                    accepted += 1;
                 }
                 Err(error) => {
                     // Errors of the network that the connection has met before it was accepted; accept(2)
                     // says to treat them like a connection that is not there.
                     self.context.counters.accept_errors.add();
                     self.complain(None, || format!("cannot accept a connection: {error}"));
-                    return;
+                    break;
                 }
             }
         }
+        accepted
     }
 
     /// Frees the reserved descriptor, serves one connection with it, and takes the reserve back.
@@ -210,17 +281,21 @@ impl Shard {
         if !pause.is_zero() {
             std::thread::sleep(pause);
         }
-        let mut input = [0; MAX_FIRST_READ];
-        match rustix::io::read(&incoming.socket, &mut input) {
+        // Out of `self` for the moment, so that the request may borrow from it while it is carried out.
+        let mut input = std::mem::take(&mut self.input);
+        input.clear();
+        match rustix::io::read(&incoming.socket, rustix::buffer::spare_capacity(&mut input)) {
             Ok(0) => self.complain(incoming.peer, || "connection closed before a request came".into()),
-            Ok(length) => self.digest(incoming, input.get(..length).unwrap_or_default()),
+            Ok(_) => self.digest(incoming, &input),
             Err(Errno::AGAIN | Errno::INTR) => self.wait_for_more(incoming, &[]),
             Err(error) => self.complain(incoming.peer, || format!("cannot read a request: {error}")),
         }
+        self.input = input;
     }
 
     /// Carries out what has come so far, if it is a whole request.
     fn digest(&mut self, incoming: Incoming, input: &[u8]) {
+        trace::bytes(input);
         match parse::frame(input) {
             Ok(Some(body)) => self.answer(incoming, body),
             Ok(None) => self.wait_for_more(incoming, input),
@@ -361,11 +436,19 @@ impl Shard {
         }
     }
 
-    fn hear_verdicts(&mut self) {
+    fn open_inbox(&mut self) {
         for (token, dead) in self.inbox.collect() {
             if let Some(State::Checking(checking)) = self.table.remove(token) {
                 self.context.descriptors.release(Class::Waiting);
                 self.conclude(*checking, dead);
+            }
+        }
+        if self.inbox.help_wanted.load(Ordering::Relaxed) {
+            let accepted: usize = (0..self.listeners.len()).map(|index| self.accept(index, ACCEPT_BATCH)).sum();
+            if accepted == 0 {
+                self.inbox.help_wanted.store(false, Ordering::Relaxed);
+            } else {
+                self.inbox.ring();
             }
         }
     }

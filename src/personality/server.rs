@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,14 +9,13 @@ use super::args::ServeOptions;
 use super::log;
 use crate::config::paths::Paths;
 use crate::config::settings::Settings;
+use crate::daemon::activation::inherited_listeners;
 use crate::daemon::run::{RunOptions, SignalRules, StartError, foreground};
-use crate::epmd::listener::{ListenError, Listener};
+use crate::epmd::listener::ListenError;
 use crate::registry::names::OLD_NAMES_DEBUG;
 
 /// Addresses that may be listed beside the loopback ones.
 const MAX_LISTED: usize = 13;
-/// Sockets that a supervisor may hand over.
-const MAX_INHERITED: usize = 16;
 /// How long whoever holds the port may take to show that it is a port mapper.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -27,9 +25,13 @@ pub fn run(options: &ServeOptions, background: bool) -> ExitCode {
     let _ = rustix::thread::set_name(c"epmd");
     log::init(options.debug, background);
     let inherited = match options.systemd.then(inherited_listeners).transpose() {
-        Ok(inherited) => inherited,
-        Err(complaint) => {
-            tracing::error!("{complaint}");
+        Ok(Some(None)) => {
+            tracing::error!("systemd provides no sockets");
+            return ExitCode::FAILURE;
+        }
+        Ok(inherited) => inherited.flatten(),
+        Err(error) => {
+            tracing::error!("{error}");
             return ExitCode::FAILURE;
         }
     };
@@ -101,29 +103,6 @@ fn parse_addresses(list: &str) -> Result<Vec<IpAddr>, String> {
 
 fn is_implied(address: IpAddr) -> bool {
     [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)].contains(&address)
-}
-
-/// The sockets that systemd has handed over.
-fn inherited_listeners() -> Result<Vec<Listener>, String> {
-    let mut passed = listenfd::ListenFd::from_env();
-    let count = passed.len();
-    if count == 0 {
-        return Err("systemd provides no sockets".into());
-    }
-    if count > MAX_INHERITED {
-        return Err(format!("cannot take over {count} sockets, the limit is {MAX_INHERITED}"));
-    }
-    (0..count)
-        .map(|index| {
-            let tcp = passed.take_tcp_listener(index).ok().flatten().map(OwnedFd::from);
-            let socket = match tcp {
-                Some(socket) => Some(socket),
-                None => passed.take_unix_listener(index).ok().flatten().map(OwnedFd::from),
-            };
-            let socket = socket.ok_or_else(|| format!("socket {index} from systemd is no stream socket"))?;
-            Listener::inherited(socket).map_err(|error| format!("socket {index} from systemd: {error}"))
-        })
-        .collect()
 }
 
 /// Whether a port mapper answers on this port of this host.

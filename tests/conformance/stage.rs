@@ -111,9 +111,14 @@ impl<'a> Stage<'a> {
         self.wait_until_listening();
     }
 
-    /// Waits for a listener of each address family that the host has.
+    /// Waits for listeners at the port of the case.
     pub(crate) fn wait_until_listening(&mut self) {
-        let (port, ipv6) = (self.setting.port, self.setting.ipv6);
+        self.wait_until_listening_at(self.setting.port);
+    }
+
+    /// Waits for a listener of each address family that the host has.
+    pub(crate) fn wait_until_listening_at(&mut self, port: u16) {
+        let ipv6 = self.setting.ipv6;
         wait_until(&format!("a server at port {port}"), || {
             let listeners = sockets::listeners(port);
             let ended = self.server.as_mut().is_some_and(|server| !server.is_running());

@@ -1,0 +1,33 @@
+//! The log of a daemon that runs as pmd: lines for people, or JSON for collectors, on standard error.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// What is logged, in the syntax of `tracing`'s filters: a level, or `target=level` pairs.
+pub const FILTER: &str = "PMD_LOG";
+/// `json` for one JSON object a line; anything else for lines for people.
+pub const FORMAT: &str = "PMD_LOG_FORMAT";
+
+/// Sets the log up from the environment; a filter that cannot be read is said and not followed.
+pub fn init() {
+    let asked = std::env::var(FILTER).unwrap_or_default();
+    let (filter, complaint) = match EnvFilter::try_new(&asked) {
+        Ok(filter) if !asked.is_empty() => (filter, None),
+        Ok(_) => (EnvFilter::new("info"), None),
+        Err(error) => (EnvFilter::new("info"), Some(error)),
+    };
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).with_target(false);
+    // It fails only if a log was set up before, which then stays.
+    let _ = if std::env::var(FORMAT).is_ok_and(|format| format == "json") {
+        lines.json().finish().try_init()
+    } else {
+        lines.finish().try_init()
+    };
+    if let Some(error) = complaint {
+        tracing::warn!("{FILTER} is {asked:?}, which is no filter ({error}); logging at level info");
+    }
+}

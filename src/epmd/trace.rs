@@ -1,0 +1,45 @@
+//! The most talkative level of the log: every piece that is read or written, as numbers and characters.
+
+use std::fmt::Write;
+
+/// Bytes that are shown of one piece.
+const SHOWN: usize = 1024;
+/// Bytes in one row.
+const ROW: usize = 16;
+
+/// Logs a piece that was read or written, if anybody wants to know.
+pub(super) fn bytes(piece: &[u8]) {
+    if tracing::enabled!(tracing::Level::TRACE) {
+        tracing::trace!("got {} bytes{}", piece.len(), dump(piece));
+    }
+}
+
+fn dump(piece: &[u8]) -> String {
+    let mut text = String::new();
+    for (number, row) in piece.get(..SHOWN.min(piece.len())).unwrap_or_default().chunks(ROW).enumerate() {
+        let mut hex = String::new();
+        for (column, byte) in row.iter().enumerate() {
+            let gap = if column == ROW / 2 { "  " } else { " " };
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{}{byte:02x}", if column == 0 { "" } else { gap });
+        }
+        let printable = |byte: &u8| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '.' };
+        let characters: String = row.iter().map(printable).collect();
+        let _ = write!(text, "\r\n***** {:08x}  {hex:<48}  |{characters}|", number * ROW);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_sixteen_with_a_gap_in_the_middle() {
+        assert_eq!(
+            dump(b"\x00\x10x\x03\xe8M\x00\x00\x06\x00\x06\x00\x03foo\x00\x00"),
+            "\r\n***** 00000000  00 10 78 03 e8 4d 00 00  06 00 06 00 03 66 6f 6f  |..x..M.......foo|\
+             \r\n***** 00000010  00 00                                             |..|"
+        );
+    }
+}

@@ -1,0 +1,431 @@
+//! The client commands: what they print where, and their exit status.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::battery::{Case, case};
+use crate::harness::PATIENCE;
+use crate::harness::program::{Program, run};
+use crate::stage::{Stage, said};
+
+const NOBODY: &str = r"exit 1, stderr epmd: Cannot connect to local epmd\n";
+
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = answered();
+    cases.extend(unanswered());
+    cases.extend(pretenders());
+    cases.extend(command_lines());
+    cases
+}
+
+fn answered() -> Vec<Case> {
+    vec![
+        case("the commands with a server that is idle")
+            .expect(&[
+                r"names: exit 0, stdout epmd: up and running on port 4369 with data:\n",
+                r"dump: exit 0, stdout epmd: up and running on port 4369 with data:\n",
+                "started: exit 0",
+                r"stop: exit 1, stdout epmd: local epmd responded with <>\n",
+                r"kill: exit 0, stdout Killed\n",
+                "server: exit 0",
+            ])
+            .play(|t| {
+                t.runs("names", &["-names"]);
+                t.runs("dump", &["-dump"]);
+                t.runs("started", &["-started"]);
+                t.runs("stop", &["-stop", "nobody"]);
+                t.runs("kill", &["-kill"]);
+                t.server_ends();
+            }),
+        case("the commands with a live node")
+            .expect(&[
+                r"names: exit 0, stdout epmd: up and running on port 4369 with data:\nname n\xc3\xa9 at port 4000\n",
+                "started: exit 0",
+                r"stop: exit 1, stdout epmd: local epmd responded with <>\n",
+                r"kill: exit 1, stdout Killing not allowed - living nodes in database.\n",
+                r"relaxed client: exit 1, stdout Killing not allowed - living nodes in database.\n",
+                "server: lives",
+                "node: open",
+            ])
+            .play(|t| {
+                let node = t.register("n\u{E9}");
+                t.runs("names", &["-names"]);
+                t.runs("started", &["-started"]);
+                t.runs("stop", &["-stop", "n\u{E9}"]);
+                t.runs("kill", &["-kill"]);
+                // The flag is the server's; a client gains nothing by it.
+                t.runs("relaxed client", &["-relaxed_command_check", "-kill"]);
+                t.server_lives();
+                t.note(if node.peer.has_news() { "node: disturbed" } else { "node: open" });
+            }),
+        case("the dump as it came, NUL bytes included")
+            .expect(&[
+                r"exit 0, stdout epmd: up and running on port 4369 with data:\n",
+                r"active name     <node> at port 4000, fd = N\n",
+                r"old/unused name <old>, port = 4000, fd = N \n",
+                "each line ends with LF and NUL",
+            ])
+            .play(|t| {
+                t.remember("old");
+                let _node = t.register("node");
+                let mut output = run(t.command(&["-dump"]));
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                let (first, rest) = text.split_once('\n').unwrap_or_default();
+                output.stdout = format!("{first}\n").into_bytes();
+                t.note(&said(&output));
+                for line in rest.split_inclusive('\0') {
+                    let digits = line.rsplit("fd = ").next().unwrap_or_default();
+                    let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
+                    let line = line.replace(&format!("fd = {digits}"), "fd = N");
+                    t.note(&line.trim_end_matches('\0').escape_default().to_string());
+                }
+                let ends = rest.split_inclusive('\0').all(|line| line.ends_with("\n\0"));
+                t.note(if ends { "each line ends with LF and NUL" } else { rest });
+            }),
+        case("stop with a relaxed server")
+            .args(&["-relaxed_command_check"])
+            .expect(&[
+                r"node: exit 0, stdout STOPPED\n",
+                r"unknown: exit 0, stdout NOEXIST\n",
+                r"empty: exit 1, stdout epmd: local epmd responded with <>\n",
+                r"1000 bytes: exit 0, stdout NOEXIST\n",
+                "1001 bytes: exit 1, stdout epmd: Name too long!",
+                "left: other",
+            ])
+            .play(|t| {
+                let _nodes = ["node", "other"].map(|name| t.register(name));
+                t.runs("node", &["-stop", "node"]);
+                t.runs("unknown", &["-stop", "nobody"]);
+                t.runs("empty", &["-stop", ""]);
+                t.runs("1000 bytes", &["-stop", &"a".repeat(1000)]);
+                t.runs("1001 bytes", &["-stop", &"a".repeat(1001)]);
+                t.lists("left");
+            }),
+        case("kill with a relaxed server and a live node")
+            .args(&["-relaxed_command_check"])
+            .expect(&[r"kill: exit 0, stdout Killed\n", "server: exit 0"])
+            .play(|t| {
+                let _node = t.register("node");
+                t.runs("kill", &["-kill"]);
+                t.server_ends();
+            }),
+        case("the port printed is the one the server reports")
+            .nothing_started()
+            .expect(&[
+                r"70000: exit 0, stdout epmd: up and running on port 70000 with data:\n",
+                r"4464: exit 0, stdout epmd: up and running on port 70000 with data:\n",
+                r"-5: exit 0, stdout epmd: up and running on port -5 with data:\n",
+            ])
+            .play(|t| {
+                let mut server = t.command(&[]);
+                server.env("ERL_EPMD_PORT", "70000");
+                t.server = Some(Program::spawn(server));
+                t.wait_until_listening_at(4464);
+                t.runs("70000", &["-port", "70000", "-names"]);
+                t.runs("4464", &["-port", "4464", "-names"]);
+                let mut server = t.command(&[]);
+                server.env("ERL_EPMD_PORT", "-5");
+                t.server = Some(Program::spawn(server));
+                t.wait_until_listening_at(65531);
+                t.runs("-5", &["-port", "65531", "-names"]);
+            }),
+        case("the client's port comes from the flag or the environment")
+            .args(&["-port", "5001"])
+            .port(5001)
+            .expect(&[
+                r"flag: exit 0, stdout epmd: up and running on port 5001 with data:\n",
+                r"environment: exit 0, stdout epmd: up and running on port 5001 with data:\n",
+                &format!("default: {NOBODY}"),
+                r"addressed: exit 0, stdout epmd: up and running on port 5001 with data:\n",
+            ])
+            .play(|t| {
+                t.runs("flag", &["-port", "5001", "-names"]);
+                let mut command = t.command(&["-names"]);
+                command.env("ERL_EPMD_PORT", "5001");
+                t.note(&format!("environment: {}", said(&run(command))));
+                t.runs("default", &["-names"]);
+                // The listen list does not concern a client, however wrong it is.
+                t.runs("addressed", &["-address", "nonsense", "-port", "5001", "-names"]);
+            }),
+        one_write(),
+    ]
+}
+
+/// Some readers look only at the first chunk of the output. A pipe in packet mode keeps writes apart.
+fn one_write() -> Case {
+    case("the output is one write").expect(&["names: 1 write, 31 lines", "dump: 1 write, 31 lines"]).play(|t| {
+        let _nodes: Vec<_> = (0..30).map(|number| t.register(format!("node{number}"))).collect();
+        for command in ["names", "dump"] {
+            let (reader, writer) = pipe_with(PipeFlags::DIRECT | PipeFlags::CLOEXEC).expect("a pipe");
+            let mut process = t.command(&[&format!("-{command}")]);
+            process.stdin(std::process::Stdio::null()).stdout(writer);
+            let child = process.spawn().expect("the program under test");
+            drop(process);
+            let mut program = Program::adopt(child, command);
+            let mut writes = Vec::new();
+            loop {
+                let mut buffer = [0; 8192];
+                match rustix::io::read(&reader, &mut buffer).expect("an open pipe") {
+                    0 => break,
+                    count => writes.push(buffer[..count].to_vec()),
+                }
+            }
+            program.wait(PATIENCE);
+            let lines = writes.concat().iter().filter(|&&byte| byte == b'\n').count();
+            let plural = if writes.len() == 1 { "" } else { "s" };
+            t.note(&format!("{command}: {} write{plural}, {lines} lines", writes.len()));
+        }
+    })
+}
+
+fn unanswered() -> Vec<Case> {
+    vec![
+        case("the commands without a server")
+            .nothing_started()
+            .expect(&[
+                &format!("names: {NOBODY}"),
+                &format!("dump: {NOBODY}"),
+                "started: exit 1",
+                &format!("kill: {NOBODY}"),
+                &format!("stop: {NOBODY}"),
+                "long name: exit 1, stdout epmd: Name too long!",
+            ])
+            .play(|t| {
+                t.runs("names", &["-names"]);
+                t.runs("dump", &["-dump"]);
+                t.runs("started", &["-started"]);
+                t.runs("kill", &["-kill"]);
+                t.runs("stop", &["-stop", "node"]);
+                t.runs("long name", &["-stop", &"a".repeat(1001)]);
+            }),
+    ]
+}
+
+/// What a pretended server does with its one client.
+#[derive(Clone, Copy, Debug)]
+enum Manners {
+    Says(&'static [u8]),
+    Resets,
+}
+
+/// Answers one client at an address and returns what it asked.
+fn pretend(listener: &TcpListener, manners: Manners) -> Vec<u8> {
+    let (mut client, _) = listener.accept().expect("a client");
+    let mut request = vec![0; 2];
+    client.read_exact(&mut request).expect("a length");
+    let length = u16::from_be_bytes([request[0], request[1]]);
+    let mut body = vec![0; usize::from(length)];
+    client.read_exact(&mut body).expect("a request");
+    match manners {
+        Manners::Says(bytes) => client.write_all(bytes).expect("a client that listens"),
+        Manners::Resets => set_socket_linger(&client, Some(Duration::ZERO)).expect("an open connection"),
+    }
+    body
+}
+
+/// Runs a command against a pretended server.
+fn against(t: &Stage<'_>, what: &str, args: &[&str], manners: Manners) {
+    let listener = TcpListener::bind("127.0.0.1:4369").expect("a free port");
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| pretend(&listener, manners));
+        run(t.command(args))
+    });
+    t.note(&format!("{what}: {}", said(&output)));
+}
+
+fn pretenders() -> Vec<Case> {
+    vec![
+        case("a server that closes without an answer")
+            .nothing_started()
+            .expect(&[
+                r"names: exit 1, stdout epmd: no response from local epmd\n",
+                r"names, 3 bytes: exit 1, stdout epmd: no response from local epmd\n",
+                r"dump: exit 1, stdout epmd: no response from local epmd\n",
+                "started: exit 1",
+                r"kill: exit 1, stdout epmd: local epmd responded with <>\n",
+                r"stop: exit 1, stdout epmd: local epmd responded with <>\n",
+            ])
+            .play(|t| {
+                against(t, "names", &["-names"], Manners::Says(b""));
+                against(t, "names, 3 bytes", &["-names"], Manners::Says(b"\0\0\x11"));
+                against(t, "dump", &["-dump"], Manners::Says(b""));
+                against(t, "started", &["-started"], Manners::Says(b""));
+                against(t, "kill", &["-kill"], Manners::Says(b""));
+                against(t, "stop", &["-stop", "node"], Manners::Says(b""));
+            }),
+        case("a server that answers strangely")
+            .nothing_started()
+            .expect(&[
+                r"names: exit 0, stdout epmd: up and running on port 1 with data:\nanything \x00\xff",
+                "started: exit 0",
+                r"kill, other: exit 1, stdout Killing not allowed - living nodes in database.\n",
+                r"kill, more: exit 0, stdout Killed\n",
+                r"kill, less: exit 1, stdout epmd: local epmd responded with <>\n",
+                r"stop, other: exit 0, stdout 1%s4567\n",
+                r"stop, NUL: exit 0, stdout 12\n",
+                r"stop, more: exit 0, stdout STOPPED\n",
+                r"stop, less: exit 1, stdout epmd: local epmd responded with <>\n",
+            ])
+            .play(|t| {
+                against(t, "names", &["-names"], Manners::Says(b"\0\0\0\x01anything \0\xFF"));
+                against(t, "started", &["-started"], Manners::Says(b"\0\0\0\x01"));
+                against(t, "kill, other", &["-kill"], Manners::Says(b"XY"));
+                against(t, "kill, more", &["-kill"], Manners::Says(b"OKAY"));
+                against(t, "kill, less", &["-kill"], Manners::Says(b"O"));
+                against(t, "stop, other", &["-stop", "node"], Manners::Says(b"1%s4567"));
+                against(t, "stop, NUL", &["-stop", "node"], Manners::Says(b"12\x004567"));
+                against(t, "stop, more", &["-stop", "node"], Manners::Says(b"STOPPEDX"));
+                against(t, "stop, less", &["-stop", "node"], Manners::Says(b"STOPPE"));
+            }),
+        case("a server that resets")
+            .nothing_started()
+            .expect(&[
+                r"kill: exit 1, stdout epmd: failed to read answer from local epmd\n",
+                r"stop: exit 1, stdout epmd: failed to read answer from local epmd\n",
+            ])
+            .play(|t| {
+                against(t, "kill", &["-kill"], Manners::Resets);
+                against(t, "stop", &["-stop", "node"], Manners::Resets);
+            }),
+        case("what the commands send")
+            .nothing_started()
+            .expect(&["-names: n", "-dump: d", "-started: n", "-kill: k", r"-stop: sno\xc3\xa9"])
+            .play(|t| {
+                for args in [&["-names"][..], &["-dump"], &["-started"], &["-kill"], &["-stop", "no\u{E9}"]] {
+                    let listener = TcpListener::bind("127.0.0.1:4369").expect("a free port");
+                    let asked = std::thread::scope(|scope| {
+                        let server = scope.spawn(|| pretend(&listener, Manners::Says(b"")));
+                        run(t.command(args));
+                        server.join().expect("a pretended server")
+                    });
+                    t.note(&format!("{}: {}", args[0], asked.escape_ascii()));
+                }
+            }),
+        // Over IPv6 first; over IPv4 if nobody is there.
+        case("the loopback that is asked")
+            .nothing_started()
+            .expect(&["both: ::1", "one: 127.0.0.1"])
+            .play(|t| {
+                let v4 = TcpListener::bind("127.0.0.1:4369").expect("a free port");
+                let v6 = TcpListener::bind("[::1]:4369").expect("a free port");
+                for (what, listener) in [("both", v6), ("one", v4)] {
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| pretend(&listener, Manners::Says(b"OK")));
+                        run(t.command(&["-kill"]));
+                    });
+                    t.note(&format!("{what}: {}", listener.local_addr().expect("an address").ip()));
+                }
+            }),
+    ]
+}
+
+fn command_lines() -> Vec<Case> {
+    let usage = |name: &'static str, lines: Vec<Vec<&'static str>>| {
+        let expected: Vec<String> = lines.iter().map(|args| format!("{args:?}: usage")).collect();
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        case(name).expect(&expected).play(move |t| {
+            for args in &lines {
+                let output = run(t.command(args));
+                let text = String::from_utf8_lossy(&output.stderr).into_owned();
+                let usage = output.status.code() == Some(1)
+                    && output.stdout.is_empty()
+                    && text.contains("usage")
+                    && text.contains("-relaxed_command_check");
+                t.note(&format!("{args:?}: {}", if usage { "usage".to_owned() } else { said(&output) }));
+            }
+        })
+    };
+    vec![
+        usage(
+            "words that are no flags",
+            vec![
+                vec!["-h"],
+                vec!["-help"],
+                vec!["--help"],
+                vec!["-version"],
+                vec!["--version"],
+                vec!["-Names"],
+                vec!["--names"],
+                vec!["names"],
+                vec![""],
+                vec!["-"],
+                vec!["--"],
+                vec!["-d", "extra"],
+                vec!["-dd"],
+            ],
+        ),
+        usage(
+            "commands that are not at the end",
+            vec![
+                vec!["-names", "-d"],
+                vec!["-names", "-port", "4369"],
+                vec!["-dump", "x"],
+                vec!["-started", "x"],
+                vec!["-kill", "x"],
+                vec!["-names", "-names"],
+                vec!["-stop"],
+                vec!["-stop", "a", "b"],
+            ],
+        ),
+        usage(
+            "flags whose value is missing or wrong",
+            vec![
+                vec!["-port"],
+                vec!["-address"],
+                vec!["-packet_timeout"],
+                vec!["-packet_timeout", "0"],
+                vec!["-packet_timeout", "soon"],
+                vec!["-delay_accept"],
+                vec!["-delay_accept", "0"],
+                vec!["-delay_accept", "x"],
+                vec!["-delay_write"],
+                vec!["-delay_write", "0"],
+                vec!["-delay_write", "x"],
+            ],
+        ),
+        usage("an unknown flag in front of a command", vec![vec!["-bogus", "-names"], vec!["-d", "-bogus", "-kill"]]),
+        case("the usage text names every flag").nothing_started().expect(&["all named"]).play(|t| {
+            let output = run(t.command(&["-help"]));
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            let flags = [
+                "-d", "-debug", "-daemon", "-port", "-address", "-relaxed_command_check", "-systemd",
+                "-packet_timeout", "-delay_accept", "-delay_write", "-names", "-kill", "-stop",
+            ];
+            let missing: Vec<&&str> = flags.iter().filter(|flag| !text.contains(**flag)).collect();
+            t.note(&if missing.is_empty() { "all named".to_owned() } else { format!("missing {missing:?}") });
+        }),
+        case("flags in front of a command")
+            .expect(&[
+                r"-d: exit 0, stdout epmd: up and running on port 4369 with data:\n",
+                r"-debug: exit 0, stdout epmd: up and running on port 4369 with data:\n",
+                r"-daemon: exit 0, stdout epmd: up and running on port 4369 with data:\n",
+                r"timeout: exit 0, stdout epmd: up and running on port 4369 with data:\n",
+                r"delays: exit 0, stdout epmd: up and running on port 4369 with data:\n",
+                &format!("last port: {NOBODY}"),
+            ])
+            .play(|t| {
+                t.runs("-d", &["-d", "-names"]);
+                t.runs("-debug", &["-debug", "-names"]);
+                t.runs("-daemon", &["-daemon", "-names"]);
+                t.runs("timeout", &["-packet_timeout", "1", "-names"]);
+                t.runs("delays", &["-delay_accept", "1", "-delay_write", "1", "-names"]);
+                t.runs("last port", &["-port", "4369", "-port", "5001", "-names"]);
+            }),
+        case("a server in the foreground is silent").expect(&["stdout and stderr are empty", "server: lives"]).play(
+            |t| {
+                let node = t.register("node");
+                t.ask_silently(&crate::wire::names());
+                t.ask_silently(&crate::wire::port2("node"));
+                drop(node);
+                t.wait_until_unregistered(b"node");
+                let log = t.server_log();
+                t.note(if log.is_empty() { "stdout and stderr are empty" } else { &log });
+                t.server_lives();
+            },
+        ),
+    ]
+}
