@@ -1,0 +1,50 @@
+# The recipes of this repository, all of them. `make` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run test deps lint doc unit system bench fuzz install
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 60
+
+help: ## list the recipes
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build pmd and run it in the foreground on port 4369
+	$(CARGO) run --release --locked -- start --foreground
+
+test: deps lint doc unit system ## install what the tests need, then run every check and test
+
+deps: ## install Erlang, Elixir, RabbitMQ and the tools the tests use, if missing (Debian, Ubuntu)
+	scripts/install-test-deps
+
+lint: ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+doc: ## API documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+unit: ## tests of the crates themselves, and of the documentation's examples
+	$(CARGO) test --workspace --lib --locked
+	$(CARGO) test -p pmd-protocol --tests --locked
+	$(CARGO) test --workspace --doc --locked
+
+system: ## tests of the binary: against stock epmd, hostile input, command line, real Erlang (needs root)
+	$(CARGO) test --locked --test conformance --test hostile --test cli --test erlang --no-fail-fast
+
+bench: ## pmd and stock epmd side by side, in one run
+	$(CARGO) bench --locked --bench epmd_load
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
+	for target in epmd_request epmd_reply epmd_roundtrip; do \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target target/fuzz-corpus/$$target fuzz/corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+install: ## install the binary, its man pages and completions under PREFIX
+	$(CARGO) build --release --locked
+	install -D -m 755 target/release/pmd $(DESTDIR)$(PREFIX)/bin/pmd
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	target/release/pmd man --dir $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	target/release/pmd completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pmd

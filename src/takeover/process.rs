@@ -1,0 +1,60 @@
+//! Another process, held by a descriptor: what is signalled and waited for is that one, and never a later one
+//! that got its number.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A process that was running when this value was made.
+#[derive(Debug)]
+pub struct Process(OwnedFd);
+
+impl Process {
+    /// The process that has this number now.
+    pub fn open(pid: i32) -> io::Result<Process> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Process(pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.0, Signal::TERM)?)
+    }
+
+    /// Waits for its end; false if it still runs after `patience`.
+    pub async fn ended(self, patience: Duration) -> io::Result<bool> {
+        // The descriptor can be read once the process has ended.
+        let ended = AsyncFd::with_interest(self.0, Interest::READABLE)?;
+        match tokio::time::timeout(patience, ended.readable()).await {
+            Ok(ready) => ready.map(|_| true),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_process_is_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut child = Command::new("sleep").arg("1000").spawn().expect("a child");
+            let pid = i32::try_from(child.id()).expect("a pid");
+            let impatient = Process::open(pid).expect("it runs");
+            assert!(!impatient.ended(Duration::from_millis(1)).await.expect("it can be waited for"));
+            let process = Process::open(pid).expect("it runs");
+            process.terminate().expect("it is ours");
+            assert!(process.ended(Duration::from_secs(30)).await.expect("it can be waited for"));
+            child.wait().expect("it has ended");
+            assert!(Process::open(pid).is_err());
+        });
+    }
+}
