@@ -74,6 +74,9 @@ pub struct RawConfig {
     /// Seconds that a connection may take to complete its request.
     #[serde(default, rename = "packet_timeout_secs", deserialize_with = "seconds", serialize_with = "as_seconds")]
     pub packet_timeout: Option<Duration>,
+    /// Threads that may serve the EPMD port, 1 to 64.
+    #[serde(default, deserialize_with = "threads")]
+    pub threads: Option<usize>,
     /// Where the control socket is.
     pub socket: Option<PathBuf>,
     /// The group that may use the control socket beside its owner.
@@ -99,11 +102,12 @@ pub struct RawConfig {
 
 impl RawConfig {
     /// Every key of the configuration file.
-    pub const KEYS: [&'static str; 13] = [
+    pub const KEYS: [&'static str; 14] = [
         "port",
         "bind",
         "relaxed_command_check",
         "packet_timeout_secs",
+        "threads",
         "socket",
         "control_group",
         "metadata",
@@ -122,6 +126,7 @@ impl RawConfig {
             bind: self.bind.or(other.bind),
             relaxed_command_check: self.relaxed_command_check.or(other.relaxed_command_check),
             packet_timeout: self.packet_timeout.or(other.packet_timeout),
+            threads: self.threads.or(other.threads),
             socket: self.socket.or(other.socket),
             control_group: self.control_group.or(other.control_group),
             metadata: self.metadata.or(other.metadata),
@@ -192,6 +197,13 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Ip
     }
 
     deserializer.deserialize_any(OneOrMany).map(Some)
+}
+
+fn threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    match usize::deserialize(deserializer)? {
+        threads @ 1..=64 => Ok(Some(threads)),
+        other => Err(de::Error::custom(format!("{other}: from 1 to 64 threads are possible"))),
+    }
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

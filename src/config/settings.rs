@@ -27,6 +27,8 @@ pub struct Settings {
     pub relaxed_command_check: bool,
     /// How long a connection may take to complete its request.
     pub packet_timeout: Duration,
+    /// Threads that may serve the EPMD port.
+    pub threads: usize,
     /// Pause before every round of accepts; a test aid of stock epmd.
     pub delay_accept: Duration,
     /// Pause before every write; a test aid of stock epmd.
@@ -53,6 +55,7 @@ impl Settings {
             bind: Vec::new(),
             relaxed_command_check: false,
             packet_timeout: PACKET_TIMEOUT,
+            threads: default_threads(),
             delay_accept: Duration::ZERO,
             delay_write: Duration::ZERO,
             old_names: OLD_NAMES,
@@ -73,6 +76,7 @@ impl Settings {
             bind: raw.bind.unwrap_or(defaults.bind),
             relaxed_command_check: raw.relaxed_command_check.unwrap_or(defaults.relaxed_command_check),
             packet_timeout: raw.packet_timeout.unwrap_or(defaults.packet_timeout),
+            threads: raw.threads.unwrap_or(defaults.threads),
             control_group: raw.control_group,
             metadata: raw.metadata.unwrap_or_default(),
             ..defaults
@@ -84,4 +88,11 @@ impl Settings {
         let [.., high, low] = self.port.to_be_bytes();
         u16::from_be_bytes([high, low])
     }
+}
+
+/// Half the cores, up to four: those who ask a port mapper run on the same host for the most part, and a second
+/// thread that takes turns with them costs more than it brings.
+fn default_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / 2).clamp(1, 4)
 }

@@ -18,8 +18,6 @@ use crate::epmd::holder_check::HolderCheck;
 use crate::epmd::listener::{ListenError, Listener, bind_all};
 use crate::epmd::shard::Shard;
 
-/// Threads of the EPMD port: as many as there are cores, but no more than this many.
-const MAX_SHARDS: usize = 4;
 /// How often services and adopted names are checked for their end.
 const EXPIRY: Duration = Duration::from_secs(1);
 /// How long a name taken over from another port mapper waits for its node, which comes back within about 2 s.
@@ -87,10 +85,9 @@ pub fn foreground(settings: Settings, mut options: RunOptions) -> Result<Reason,
 }
 
 fn start_shards(context: &Arc<Context>, listeners: Arc<[Listener]>) -> Result<(), StartError> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     // The test aids of stock epmd stop the whole server while they pause.
     let paused = !(context.settings.delay_accept.is_zero() && context.settings.delay_write.is_zero());
-    let shards = if paused { 1 } else { cores.min(MAX_SHARDS) };
+    let shards = if paused { 1 } else { context.settings.threads };
     let holder_check = HolderCheck::start()?;
     let helpers = (1..shards)
         .map(|_| Shard::helper(Arc::clone(context), Arc::clone(&listeners), holder_check.clone()))

@@ -54,6 +54,9 @@ pub enum ListenError {
 impl Listener {
     /// Takes over a socket that a supervisor has bound and listens on; any family will do.
     pub fn inherited(socket: OwnedFd) -> Result<Listener, Errno> {
+        if !sockopt::socket_acceptconn(&socket)? {
+            return Err(Errno::INVAL);
+        }
         rustix::io::ioctl_fionbio(&socket, true)?;
         let address = getsockname(&socket).ok().and_then(|address| SocketAddr::try_from(address).ok());
         Ok(Listener { socket, address })

@@ -1,0 +1,135 @@
+//! Why a command failed: an exit code, a code for programs, a sentence for people, and what to do next.
+
+use std::io;
+
+use super::exit::Exit;
+use crate::config::ConfigError;
+use crate::control::api::ErrorInfo;
+use crate::control::client::ClientError;
+
+/// Result of a command or a part of it.
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// A command that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What the process ends with.
+    pub exit: Exit,
+    /// For programs.
+    pub code: String,
+    /// For people; empty if there is nothing to say.
+    pub message: String,
+    /// What to do next.
+    pub hint: String,
+}
+
+impl Failure {
+    /// A failure with the code for programs that goes with the exit.
+    pub fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Failure {
+        let code = match exit {
+            Exit::Usage => "usage",
+            Exit::NotReachable => "not_reachable",
+            Exit::NotFound => "not_found",
+            Exit::Refused => "refused",
+            Exit::TimedOut => "timed_out",
+            Exit::Conflict => "conflict",
+            Exit::Unhealthy => "unhealthy",
+            Exit::Interrupted => "interrupted",
+            Exit::Done | Exit::General | Exit::Command(_) => "general",
+        };
+        Failure { exit, code: code.to_owned(), message: message.into(), hint: hint.into() }
+    }
+
+    /// The end of a command whose output nobody reads any more: not a failure, and nothing to say.
+    pub fn broken_pipe() -> Failure {
+        Failure::new(Exit::Done, "", "")
+    }
+
+    /// As it is told to programs.
+    pub fn info(&self) -> ErrorInfo {
+        ErrorInfo { code: self.code.clone(), message: self.message.clone(), hint: self.hint.clone() }
+    }
+}
+
+/// Of writing to standard output, whose reader may have gone.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::broken_pipe(),
+            _ => Failure::new(Exit::General, error.to_string(), "free what is full or broken, and try again"),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure { code: "configuration".into(), ..Failure::new(Exit::Usage, error.to_string(), error.hint()) }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        let (exit, hint) = match &error {
+            ClientError::NotReachable { .. } | ClientError::Lost(_) => {
+                (Exit::NotReachable, "start it: pmd start (--port and --socket choose another one)".to_owned())
+            }
+            ClientError::Forbidden { .. } => (
+                Exit::Refused,
+                "run the command as the user who runs the daemon, or let a group in with control_group \
+                 in its configuration file"
+                    .to_owned(),
+            ),
+            ClientError::Late { .. } => {
+                (Exit::TimedOut, "look at the daemon's log, and whether the host is overloaded".to_owned())
+            }
+            ClientError::Strange(_) => (
+                Exit::General,
+                "compare the versions: pmd version, and pmd status; restart the daemon after an update".to_owned(),
+            ),
+            ClientError::Api { info, .. } => {
+                let exit = match info.code.as_str() {
+                    "not_found" => Exit::NotFound,
+                    "conflict" => Exit::Conflict,
+                    "invalid_request" | "too_large" => Exit::Usage,
+                    "timeout" => Exit::TimedOut,
+                    "full" | "ending" => Exit::Unhealthy,
+                    _ => Exit::General,
+                };
+                return Failure {
+                    exit,
+                    code: info.code.clone(),
+                    message: info.message.clone(),
+                    hint: info.hint.clone(),
+                };
+            }
+        };
+        Failure::new(exit, error.to_string(), hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codes_of_the_api_become_exits() {
+        for (code, exit) in [
+            ("not_found", Exit::NotFound),
+            ("conflict", Exit::Conflict),
+            ("invalid_request", Exit::Usage),
+            ("full", Exit::Unhealthy),
+            ("something_new", Exit::General),
+        ] {
+            let info = ErrorInfo { code: code.into(), message: "m".into(), hint: "h".into() };
+            let failure = Failure::from(ClientError::Api { status: 400, info: info.clone() });
+            assert_eq!((failure.exit, failure.info()), (exit, info));
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_failure() {
+        let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!((failure.exit, failure.message.as_str()), (Exit::Done, ""));
+    }
+}
