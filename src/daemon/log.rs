@@ -19,8 +19,11 @@ pub fn init() {
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).with_target(false);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .with_target(false);
     // It fails only if a log was set up before, which then stays.
     let _ = if std::env::var(FORMAT).is_ok_and(|format| format == "json") {
         lines.json().finish().try_init()

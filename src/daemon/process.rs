@@ -37,7 +37,9 @@ pub fn raise_descriptor_limit() -> usize {
     };
     let current = current.and_then(|value| usize::try_from(value).ok()).unwrap_or(usize::MAX);
     if current <= FEW_DESCRIPTORS {
-        tracing::info!("only {current} descriptors may be open (ulimit -Hn): so many nodes can register, less a few");
+        tracing::info!(
+            "only {current} descriptors may be open (ulimit -Hn): so many nodes can register, less a few"
+        );
     }
     current
 }

@@ -93,7 +93,8 @@ fn start_shards(context: &Arc<Context>, listeners: Arc<[Listener]>) -> Result<()
         .map(|_| Shard::helper(Arc::clone(context), Arc::clone(&listeners), holder_check.clone()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(io::Error::from)?;
-    let first = Shard::first(Arc::clone(context), listeners, holder_check, &helpers).map_err(io::Error::from)?;
+    let first =
+        Shard::first(Arc::clone(context), listeners, holder_check, &helpers).map_err(io::Error::from)?;
     for (number, shard) in std::iter::once(first).chain(helpers).enumerate() {
         std::thread::Builder::new().name(format!("epmd-{number}")).spawn(move || {
             let error = shard.run();

@@ -225,9 +225,8 @@ impl Shard {
     fn stop(&mut self, incoming: &Incoming, name: &[u8]) {
         if !self.context.settings.relaxed_command_check {
             self.context.counters.forbidden.add();
-            return self.complain(incoming.peer, || {
-                "STOP_REQ refused: it needs -relaxed_command_check".into()
-            });
+            return self
+                .complain(incoming.peer, || "STOP_REQ refused: it needs -relaxed_command_check".into());
         }
         self.context.counters.stop_requests.add();
         let entry = std::str::from_utf8(name).ok().and_then(|name| self.context.registry.name(name));
@@ -248,7 +247,9 @@ impl Shard {
     fn allows(&mut self, incoming: &Incoming, request: &str) -> bool {
         let local = socket_is_local(&incoming.socket, incoming.peer);
         if !local {
-            self.complain(incoming.peer, || format!("{request}_REQ refused: it does not come from this host"));
+            self.complain(incoming.peer, || {
+                format!("{request}_REQ refused: it does not come from this host")
+            });
         }
         local
     }

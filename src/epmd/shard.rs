@@ -411,7 +411,9 @@ impl Shard {
         let mut buffer = [0; MAX_FIRST_READ];
         let limit = parse::read_limit(&reading.input).min(buffer.len());
         match rustix::io::read(&reading.incoming.socket, buffer.get_mut(..limit).unwrap_or_default()) {
-            Ok(0) => self.complain(reading.incoming.peer, || "connection closed before its request was complete".into()),
+            Ok(0) => self.complain(reading.incoming.peer, || {
+                "connection closed before its request was complete".into()
+            }),
             Ok(length) => {
                 reading.input.extend_from_slice(buffer.get(..length).unwrap_or_default());
                 self.read_more(reading);
@@ -444,7 +446,8 @@ impl Shard {
             }
         }
         if self.inbox.help_wanted.load(Ordering::Relaxed) {
-            let accepted: usize = (0..self.listeners.len()).map(|index| self.accept(index, ACCEPT_BATCH)).sum();
+            let accepted: usize =
+                (0..self.listeners.len()).map(|index| self.accept(index, ACCEPT_BATCH)).sum();
             if accepted == 0 {
                 self.inbox.help_wanted.store(false, Ordering::Relaxed);
             } else {

@@ -55,11 +55,6 @@ pub fn run_stage(stage: &str, words: &[String]) -> ExitCode {
 
 fn again(words: &[String], stage: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("epmd")
-        .args(words)
-        .args([STAGE, stage])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null());
+    command.arg0("epmd").args(words).args([STAGE, stage]).stdin(Stdio::null()).stderr(Stdio::null());
     command
 }

@@ -59,7 +59,9 @@ pub fn run(options: &ServeOptions, background: bool) -> ExitCode {
             if is_port_mapper(listen_port) {
                 tracing::debug!("there is already an epmd running at {address}");
             } else {
-                tracing::error!("{address} is in use, but not by an epmd; find out by what, or choose another -port");
+                tracing::error!(
+                    "{address} is in use, but not by an epmd; find out by what, or choose another -port"
+                );
             }
             ExitCode::SUCCESS
         }

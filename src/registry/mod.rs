@@ -175,13 +175,7 @@ impl<H: Holder> Registry<H> {
 
     // Events are published while the lock that ordered the changes is held, so that their numbers follow the
     // order in which things happened.
-    fn tell_name(
-        &self,
-        kind: EventKind,
-        entry: &Registration<H>,
-        now_ms: u64,
-        reason: Option<&'static str>,
-    ) {
+    fn tell_name(&self, kind: EventKind, entry: &Registration<H>, now_ms: u64, reason: Option<&'static str>) {
         self.events.publish(now_ms, kind, Arc::clone(&entry.name), entry.port, reason);
     }
 

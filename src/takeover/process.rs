@@ -3,21 +3,22 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// A process that was running when this value was made.
-#[derive(Debug)]
-pub struct Process(OwnedFd);
+#[derive(Debug, Clone)]
+pub struct Process(Arc<OwnedFd>);
 
 impl Process {
     /// The process that has this number now.
     pub fn open(pid: i32) -> io::Result<Process> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Process(pidfd_open(pid, PidfdFlags::empty())?))
+        Ok(Process(Arc::new(pidfd_open(pid, PidfdFlags::empty())?)))
     }
 
     /// Asks it to end.
@@ -26,12 +27,22 @@ impl Process {
     }
 
     /// Waits for its end; false if it still runs after `patience`.
-    pub async fn ended(self, patience: Duration) -> io::Result<bool> {
+    pub async fn ended(&self, patience: Duration) -> io::Result<bool> {
+        let process = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || wait(&process, patience)).await?
+    }
+}
+
+fn wait(process: &OwnedFd, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = left.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
         // The descriptor can be read once the process has ended.
-        let ended = AsyncFd::with_interest(self.0, Interest::READABLE)?;
-        match tokio::time::timeout(patience, ended.readable()).await {
-            Ok(ready) => ready.map(|_| true),
-            Err(_) => Ok(false),
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -48,9 +59,8 @@ mod tests {
         runtime.block_on(async {
             let mut child = Command::new("sleep").arg("1000").spawn().expect("a child");
             let pid = i32::try_from(child.id()).expect("a pid");
-            let impatient = Process::open(pid).expect("it runs");
-            assert!(!impatient.ended(Duration::from_millis(1)).await.expect("it can be waited for"));
             let process = Process::open(pid).expect("it runs");
+            assert!(!process.ended(Duration::from_millis(1)).await.expect("it can be waited for"));
             process.terminate().expect("it is ours");
             assert!(process.ended(Duration::from_secs(30)).await.expect("it can be waited for"));
             child.wait().expect("it has ended");
