@@ -66,10 +66,11 @@ pub(crate) fn by_registry_size(bench: &Bench, report: &mut Report) -> Result<()>
             if let Some((_, pool)) = to_null.iter_mut().find(|(judged, _)| *judged == clients) {
                 pool.extend(pmd.ratios(null, Slice::cpu_us));
                 if let Some((_, bar)) = BARS.iter().find(|(size, _)| *size == names) {
-                    report.bar(
+                    report.bar_above(
                         format!("look-up CPU, pmd / stock, {names} names, {}", with_clients(clients)),
                         ratio,
                         *bar,
+                        null.ratio(stock, Slice::cpu_us),
                     );
                 }
             }

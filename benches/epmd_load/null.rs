@@ -2,7 +2,8 @@
 //!
 //! Four of them, because which is the cheapest depends on the kernel and on the load: a loop of blocking calls, or
 //! epoll on the listener and non-blocking calls; each with and without TCP_DEFER_ACCEPT, which leaves a connection in
-//! the kernel until the request is there, so that the server is woken once and not twice. One thread, and no thought
+//! the kernel until the request is there, so that the server is woken once and not twice. A fifth one does for
+//! registrations what these do for look-ups. One thread, and no thought
 //! for slow clients: a silent one stops it. It is a measuring weight, not a server.
 
 use std::io;
@@ -20,7 +21,7 @@ use rustix::net::{
 };
 
 use crate::server::end_with_parent;
-use crate::wire::FIXED_ANSWER;
+use crate::wire::{FIXED_ANSWER, GRANTED};
 
 sockopt_impl!(DeferAccept, Both, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, u32);
 
@@ -47,6 +48,8 @@ pub(crate) enum Style {
     Blocking,
     /// epoll_wait on the listener, then accept until there is none
     Epoll,
+    /// Blocking, and waits for the client to close, as a registration does
+    Held,
 }
 
 impl Variant {
@@ -57,19 +60,30 @@ impl Variant {
         Variant { style: Style::Epoll, defer: true },
     ];
 
+    /// For registrations.
+    pub(crate) const HELD: Variant = Variant { style: Style::Held, defer: true };
+
     pub(crate) fn label(self) -> String {
-        let style = match self.style {
+        format!("null {}{}", self.style.name(), if self.defer { " + defer" } else { "" })
+    }
+}
+
+impl Style {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             Style::Blocking => "blocking",
             Style::Epoll => "epoll",
-        };
-        format!("null {style}{}", if self.defer { " + defer" } else { "" })
+            Style::Held => "held",
+        }
     }
 }
 
 /// Serves until the process is ended.
 pub(crate) fn serve(args: &NullArgs) -> Result<()> {
     end_with_parent()?;
-    let blocking = args.variant.style == Style::Blocking;
+    let style = args.variant.style;
+    let blocking = style != Style::Epoll;
     let flags = if blocking { SocketFlags::CLOEXEC } else { SocketFlags::CLOEXEC | SocketFlags::NONBLOCK };
     let listener = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&listener, true)?;
@@ -79,13 +93,15 @@ pub(crate) fn serve(args: &NullArgs) -> Result<()> {
     }
     bind(&listener, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, args.port))?;
     listen(&listener, 4096)?;
-    let ended = if blocking { serve_blocking(&listener) } else { serve_epoll(&listener) };
+    let ended =
+        if blocking { serve_blocking(&listener, style == Style::Held) } else { serve_epoll(&listener) };
     Ok(ended?)
 }
 
-fn serve_blocking(listener: &OwnedFd) -> io::Result<()> {
+fn serve_blocking(listener: &OwnedFd, held: bool) -> io::Result<()> {
     loop {
         match accept_with(listener, SocketFlags::CLOEXEC) {
+            Ok(connection) if held => answer_and_hold(&connection),
             Ok(connection) => answer(&connection),
             Err(Errno::INTR | Errno::CONNABORTED) => {}
             Err(error) => return Err(error.into()),
@@ -117,5 +133,15 @@ fn answer(connection: &OwnedFd) {
     let mut request = [0; 512];
     if recv(connection, &mut request, RecvFlags::empty()).is_ok() {
         let _ = send(connection, &FIXED_ANSWER, SendFlags::NOSIGNAL);
+    }
+}
+
+/// The same, with an answer that grants a registration, and the wait for its end.
+fn answer_and_hold(connection: &OwnedFd) {
+    let mut request = [0; 512];
+    if recv(connection, &mut request, RecvFlags::empty()).is_ok()
+        && send(connection, &GRANTED, SendFlags::NOSIGNAL).is_ok()
+    {
+        let _ = recv(connection, &mut request, RecvFlags::empty());
     }
 }

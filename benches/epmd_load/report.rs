@@ -16,6 +16,8 @@ struct Bar {
     what: String,
     measured: f64,
     limit: f64,
+    /// What the null server would have measured; not a number where there is none.
+    floor: f64,
 }
 
 /// Collects the bars while the tables are printed.
@@ -78,7 +80,12 @@ impl Report {
 
     /// Holds `measured` to at most `limit`.
     pub(crate) fn bar(&mut self, what: impl Into<String>, measured: f64, limit: f64) {
-        self.bars.push(Bar { what: what.into(), measured, limit });
+        self.bar_above(what, measured, limit, f64::NAN);
+    }
+
+    /// The same, beside what the null server has in place of `measured`: the bar cannot be met below that.
+    pub(crate) fn bar_above(&mut self, what: impl Into<String>, measured: f64, limit: f64, floor: f64) {
+        self.bars.push(Bar { what: what.into(), measured, limit, floor });
     }
 
     /// Prints the bars and says whether all were met. A figure that could not be had misses its bar.
@@ -95,7 +102,7 @@ impl Report {
         };
         let rows: Vec<Vec<String>> = self.bars.iter().map(row).collect();
         let note = format!("Load average after: {}", read("/proc/loadavg"));
-        self.table("Bars", &["bar", "measured", "limit", ""], &rows, &note)?;
+        self.table("Bars", &["bar", "measured", "limit", "null server", ""], &rows, &note)?;
         Ok(self.bars.iter().all(met))
     }
 }

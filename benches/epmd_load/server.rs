@@ -18,7 +18,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
 
 use crate::client;
-use crate::null::{Style, Variant};
+use crate::null::Variant;
 use crate::options::Bench;
 
 /// How long a server may take to give its first answer.
@@ -50,8 +50,7 @@ impl Server {
         let mut command = Command::new(&this);
         match peer {
             Peer::Null(variant) => {
-                let style = if variant.style == Style::Blocking { "blocking" } else { "epoll" };
-                command.args(["null", "--port", &port.to_string(), "--style", style]);
+                command.args(["null", "--port", &port.to_string(), "--style", variant.style.name()]);
                 command.args(variant.defer.then_some("--defer"));
             }
             Peer::Stock | Peer::Pmd => {

@@ -7,6 +7,9 @@ pub(crate) const FIRST_PORT: u16 = 10_000;
 /// What a null server answers: the size and shape of a successful answer for a nine-letter name.
 pub(crate) const FIXED_ANSWER: [u8; 23] = *b"w\x00\x27\x10M\x00\x00\x06\x00\x05\x00\x09node00000\x00\x00";
 
+/// What a null server answers to a registration: granted, creation 1.
+pub(crate) const GRANTED: [u8; 6] = *b"v\x00\x00\x00\x00\x01";
+
 /// NAMES, ready to send.
 pub(crate) const NAMES: [u8; 3] = *b"\x00\x01n";
 

@@ -1,0 +1,393 @@
+//! What can be typed. Nothing is looked up or decided here: that is [`target`](super::target)'s part, and that
+//! of each command.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::output::Format;
+use crate::config::environment::positive_duration;
+use crate::config::raw::{Port, parse_addresses, parse_duration};
+
+/// Help begins with what the command is for and with examples: what most people came to see.
+const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pmd",
+    version,
+    about = "A port mapper for Erlang and Elixir: an exact stand-in for epmd",
+    help_template = HELP,
+    before_help = "\
+Examples:
+  pmd start                 Start in the background
+  pmd takeover              Replace a running epmd without restarting a node
+  pmd names                 List the Erlang nodes of this host
+  pmd lookup rabbit         Print where a node or service listens
+  pmd status                Show how the daemon is
+  pmd epmd -names           Do what epmd would do",
+    after_help = "\
+Exit codes: 0 done, 1 general, 2 usage, 3 daemon not reachable, 4 not found, 5 refused,
+            6 timed out, 7 conflict, 8 unhealthy, 130 interrupted",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// Port of the local daemon [default: ERL_EPMD_PORT, the configuration file, or 4369]
+    #[arg(short, long, global = true, value_name = "PORT")]
+    pub port: Option<Port>,
+    /// Control socket of the local daemon [default: PMD_SOCKET, or pmd-PORT.sock in PMD_HOME, /run/pmd or ~/.pmd]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub socket: Option<PathBuf>,
+    /// Configuration file [default: PMD_CONFIG, or pmd.toml in PMD_HOME, /etc/pmd or ~/.pmd]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Form of the output
+    #[arg(short, long, global = true, value_name = "FORM", value_enum)]
+    pub output: Option<Format>,
+    /// Short for --output json
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub json: bool,
+    /// No colours (as with NO_COLOR)
+    #[arg(long, global = true)]
+    pub no_color: bool,
+}
+
+impl Global {
+    /// The form of the output.
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output.unwrap_or_default() }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the daemon; says so if it runs already
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd start                          In the background; returns when it answers
+  pmd start --foreground             In the foreground, until Ctrl-C
+  pmd start --bind 10.0.0.5          Listen on that address and on loopback only")]
+    Start(Start),
+    /// Stop the daemon and wait until it is gone
+    #[command(help_template = HELP, before_help = "Examples:\n  pmd stop\n  pmd stop --port 5000")]
+    Stop,
+    /// Make the daemon read its configuration file again
+    #[command(help_template = HELP, before_help = "Examples:\n  pmd reload")]
+    Reload,
+    /// Show how the daemon is, on one screen
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd status
+  pmd status --watch
+  pmd status --json | jq .names.registered")]
+    Status(Watch),
+    /// List the Erlang nodes of this host, or of another one
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd names                 Those registered here
+  pmd names -o wide         With everything that is known of them
+  pmd names db1             Those of the host db1, whichever port mapper runs there")]
+    Names(Names),
+    /// List the services of this host
+    #[command(help_template = HELP, before_help = "Examples:\n  pmd services\n  pmd services --json")]
+    Services,
+    /// Print where an Erlang node or a service listens
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd lookup rabbit                 Prints HOST:PORT, or exits with 4
+  pmd lookup web --wait 30s         Waits until it is there, or exits with 6")]
+    Lookup(Lookup),
+    /// Register a service
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd register web -P 8080                       Until `pmd unregister web`
+  pmd register web -P 8080 --ttl 30s             Unless renewed within 30 s
+  pmd register web -P 8080 -- ./server --port 8080
+                                                 As long as the command runs")]
+    Register(Register),
+    /// End a service
+    #[command(help_template = HELP, before_help = "Examples:\n  pmd unregister web")]
+    Unregister(Named),
+    /// Print what happens, as it happens
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd subscribe                            From now on, until Ctrl-C
+  pmd subscribe --kind name_up --json      One JSON object a line
+  pmd subscribe --since 0                  First everything that the daemon remembers")]
+    Subscribe(Subscribe),
+    /// Tell by the exit code whether the daemon is well: 0 or 8
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd health                Does it answer?
+  pmd health --ready        Does it answer look-ups, and is there room for nodes?")]
+    Health(Health),
+    /// Replace a running epmd without restarting a node
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd takeover --dry-run    Say what would be done
+  pmd takeover              Do it, and wait until every node is back")]
+    Takeover(Takeover),
+    /// Give the port back to epmd without restarting a node
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd handover --dry-run    Say what would be done
+  pmd handover              Do it, and wait until every node is back")]
+    Handover(Handover),
+    /// Do what epmd would do: takes every option of epmd
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd epmd -daemon
+  pmd epmd -names", disable_help_flag = true)]
+    Epmd(Epmd),
+    /// Print the completions for a shell
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd completion bash > /etc/bash_completion.d/pmd
+  pmd completion zsh > ~/.zfunc/_pmd
+  pmd completion fish > ~/.config/fish/completions/pmd.fish")]
+    Completion(Completion),
+    /// Print the manual page, or write those of all commands
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd man | man -l -
+  pmd man --dir /usr/local/share/man/man1")]
+    Man(Man),
+    /// Print the version
+    #[command(help_template = HELP, before_help = "Examples:\n  pmd version --json")]
+    Version,
+}
+
+/// Options of `pmd start`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Start {
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Address to listen on beside the loopback ones; may be repeated [default: all addresses]
+    #[arg(short, long, value_name = "ADDRESS", value_parser = parse_list)]
+    pub bind: Vec<AddressList>,
+    /// Let epmd's -kill work while nodes are registered, and let its -stop work at all
+    #[arg(long)]
+    pub relaxed_command_check: bool,
+    /// How long a connection may take to complete its request [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub packet_timeout: Option<Duration>,
+}
+
+/// Addresses that were given with one flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressList(pub Vec<IpAddr>);
+
+fn parse_list(text: &str) -> Result<AddressList, String> {
+    match parse_addresses(text)? {
+        addresses if addresses.is_empty() => Err("an IP address is needed".into()),
+        addresses => Ok(AddressList(addresses)),
+    }
+}
+
+impl Start {
+    /// All addresses to listen on; none means that nothing was said.
+    pub fn addresses(&self) -> Option<Vec<IpAddr>> {
+        let all: Vec<IpAddr> = self.bind.iter().flat_map(|list| list.0.iter().copied()).collect();
+        Some(all).filter(|all| !all.is_empty())
+    }
+}
+
+/// Options of commands that can be watched.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Watch {
+    /// Go on showing it: redraws a terminal, and prints JSON lines otherwise
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// Options of `pmd names`.
+#[derive(Debug, Args)]
+pub struct Names {
+    /// The host to ask, in place of the local daemon
+    pub host: Option<String>,
+    /// How often it is shown.
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
+/// Options of `pmd lookup`.
+#[derive(Debug, Args)]
+pub struct Lookup {
+    /// The name of a node or service, if need be with its host
+    #[arg(value_name = "NAME[@HOST]")]
+    pub name: String,
+    /// Print all that goes by the name, not just the best
+    #[arg(short, long)]
+    pub all: bool,
+    /// Wait for it as long as this
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
+}
+
+/// Options of `pmd register`.
+#[derive(Debug, Args)]
+pub struct Register {
+    /// The name of the service
+    pub name: String,
+    /// The TCP port it listens on
+    #[arg(short = 'P', long, value_name = "PORT")]
+    pub service_port: Port,
+    /// Something about it; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub meta: Vec<(String, String)>,
+    /// Drop it unless it is registered again within this time
+    #[arg(long, value_name = "TIME", value_parser = positive_duration, conflicts_with = "command")]
+    pub ttl: Option<Duration>,
+    /// Run this command, and keep the service registered as long as it runs
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it has the form KEY=VALUE".into()),
+    }
+}
+
+/// A name.
+#[derive(Debug, Args)]
+pub struct Named {
+    /// The name of the service
+    pub name: String,
+}
+
+/// Options of `pmd subscribe`.
+#[derive(Debug, Args)]
+pub struct Subscribe {
+    /// Only events of this kind; may be repeated
+    #[arg(short, long, value_name = "KIND", value_parser = ["name_up", "name_down", "service_up", "service_down"])]
+    pub kind: Vec<String>,
+    /// Begin after the event of this number; 0 for all that the daemon remembers [default: from now on]
+    #[arg(short, long, value_name = "NUMBER")]
+    pub since: Option<u64>,
+}
+
+/// Options of `pmd health`.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// Also try a look-up, and see whether there is room for nodes
+    #[arg(short, long)]
+    pub ready: bool,
+}
+
+/// Options of `pmd takeover`.
+#[derive(Debug, Args)]
+pub struct Takeover {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to wait for the nodes to come back
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
+    pub wait: Duration,
+}
+
+/// Options of `pmd handover`.
+#[derive(Debug, Args)]
+pub struct Handover {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to wait for the nodes to come back
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
+    pub wait: Duration,
+    /// The epmd to start [default: that of the newest Erlang runtime, or the one in PATH]
+    #[arg(long, value_name = "FILE")]
+    pub epmd: Option<PathBuf>,
+    /// Hand over even if epmd cannot hold all of the nodes
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What is handed on to the `epmd` personality.
+#[derive(Debug, Args)]
+pub struct Epmd {
+    /// Options of epmd
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+    pub words: Vec<OsString>,
+}
+
+/// Options of `pmd completion`.
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `pmd man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write one file per command into this directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples_before_its_usage() {
+        let mut command = Cli::command();
+        command.build();
+        let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        assert!(names.len() >= 17, "{names:?}");
+        for name in names {
+            let sub = command.find_subcommand_mut(&name).expect("it was listed");
+            let help = sub.render_help().to_string();
+            let (examples, usage) = (help.find("Examples:"), help.find("Usage:"));
+            assert!(examples.is_some() && examples < usage, "{help}");
+        }
+    }
+
+    #[test]
+    fn options_of_every_command_may_stand_anywhere() {
+        for words in [["pmd", "--port", "5000", "names"], ["pmd", "names", "--port", "5000"]] {
+            let cli = Cli::try_parse_from(words).expect("it is right");
+            assert_eq!(cli.global.port.map(Port::get), Some(5000));
+        }
+    }
+
+    #[test]
+    fn the_words_of_portmapd_are_understood() {
+        let start = ["pmd", "start", "-f", "-p", "5000", "-b", "10.0.0.1", "-c", "pmd.toml"];
+        assert!(Cli::try_parse_from(start).is_ok());
+        let register = ["pmd", "register", "web", "-P", "8080", "-p", "5000"];
+        let Ok(Cli { global, command: Command::Register(args) }) = Cli::try_parse_from(register) else {
+            panic!("it is right")
+        };
+        assert_eq!((global.port.map(Port::get), args.service_port.get()), (Some(5000), 8080));
+    }
+}

@@ -1,0 +1,130 @@
+//! Which daemon a command is about: from flags, environment and configuration file.
+
+use std::path::{Path, PathBuf};
+
+use super::args::{Global, Start};
+use super::failure::Result;
+use super::output::note;
+use crate::config::paths::Paths;
+use crate::config::raw::{Port, RawConfig};
+use crate::config::settings::{self, Settings};
+use crate::config::{ConfigError, environment, file};
+use crate::control::client::Client;
+
+/// The daemon that a command is about.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its port.
+    pub port: u16,
+    /// Its control socket.
+    pub socket: PathBuf,
+    /// The flags that make another command be about the same daemon; with a space in front if there are any.
+    flags: String,
+}
+
+/// The configuration file, and whether it was asked for by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether it has to exist.
+    pub asked_for: bool,
+}
+
+impl ConfigFile {
+    /// The file that these flags mean.
+    pub fn of(global: &Global, paths: &Paths) -> ConfigFile {
+        let asked = global.config.clone().or_else(|| environment::path(&environment::of_process, "PMD_CONFIG"));
+        match asked {
+            Some(path) => ConfigFile { path: absolute(&path), asked_for: true },
+            None => ConfigFile { path: absolute(&paths.config_file()), asked_for: false },
+        }
+    }
+
+    /// What it says.
+    pub fn read(&self) -> std::result::Result<RawConfig, ConfigError> {
+        Ok(file::read(&self.path, self.asked_for)?.unwrap_or_default())
+    }
+}
+
+impl Target {
+    /// The daemon that these flags mean.
+    ///
+    /// A configuration file that is wrong does not keep a command from reaching the daemon that was started
+    /// before it was; it is only said.
+    pub fn of(global: &Global) -> Result<Target> {
+        let paths = Paths::of_process();
+        let port = match global.port {
+            Some(port) => Some(port),
+            None => environment::port(&environment::of_process)?,
+        };
+        let socket = global.socket.clone().or_else(|| environment::path(&environment::of_process, "PMD_SOCKET"));
+        let from_file = if port.is_some() && socket.is_some() {
+            RawConfig::default()
+        } else {
+            ConfigFile::of(global, &paths).read().unwrap_or_else(|error| {
+                note(&format!("warning: {error}\nwarning: going on as if there were no configuration file"));
+                RawConfig::default()
+            })
+        };
+        let port = port.or(from_file.port).map_or(settings::PORT, Port::get);
+        let socket = match socket.or(from_file.socket) {
+            Some(socket) => socket,
+            None => paths.client_socket(port),
+        };
+        Ok(Target { port, socket: absolute(&socket), flags: flags(global) })
+    }
+
+    /// The daemon that these settings make.
+    pub fn of_settings(global: &Global, settings: &Settings) -> Target {
+        Target { port: settings.listen_port(), socket: settings.socket.clone(), flags: flags(global) }
+    }
+
+    /// A client for it.
+    pub fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+
+    /// Another command about the same daemon, to be shown.
+    pub fn command(&self, words: &str) -> String {
+        format!("pmd{} {words}", self.flags)
+    }
+}
+
+/// Settings from flags, environment and file, with notes about what has no effect.
+pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
+    let paths = Paths::of_process();
+    let config = ConfigFile::of(global, &paths);
+    let from_file = config.read()?;
+    for key in from_file.without_effect() {
+        note(&format!(
+            "note: {}: {key} has no effect yet: this version of pmd does not form clusters",
+            config.path.display()
+        ));
+    }
+    let flags = RawConfig {
+        port: global.port,
+        bind: start.addresses(),
+        relaxed_command_check: start.relaxed_command_check.then_some(true),
+        packet_timeout: start.packet_timeout,
+        socket: global.socket.clone(),
+        ..RawConfig::default()
+    };
+    let environment = environment::read(&environment::of_process)?;
+    let mut settings = Settings::from_raw(flags.or(environment).or(from_file.clone()), &paths);
+    settings.socket = absolute(&settings.socket);
+    settings.config_file = Some(config.path);
+    settings.from_file = from_file;
+    Ok(settings)
+}
+
+/// The same file, wherever a process is: a daemon in the background is elsewhere.
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn flags(global: &Global) -> String {
+    let port = global.port.map(|port| format!(" --port {port}"));
+    let socket = global.socket.as_ref().map(|socket| format!(" --socket {}", socket.display()));
+    [port, socket].into_iter().flatten().collect()
+}

@@ -1,0 +1,29 @@
+//! Processes: what they have open, and whether they run.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+/// The processes that have one of these sockets open, as far as this user may look.
+pub fn holders(inodes: &BTreeSet<u64>) -> Vec<i32> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| !inodes.is_empty() && holds(*pid, inodes))
+        .collect()
+}
+
+/// Whether a process does nothing any more: it is stopped, or a zombie.
+pub fn is_frozen(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the command's name, which is in parentheses and may itself contain some.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('T' | 't' | 'Z' | 'X'))
+}
+
+fn holds(pid: i32, inodes: &BTreeSet<u64>) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|target| {
+        let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
+        inode.and_then(|inode| inode.parse().ok()).is_some_and(|inode: u64| inodes.contains(&inode))
+    })
+}

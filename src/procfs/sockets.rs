@@ -1,0 +1,91 @@
+//! The kernel's tables of TCP sockets, `/proc/net/tcp` and `tcp6`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The tables of this thread's network namespace; `/proc/net` would be those of the process.
+const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+/// TCP_LISTEN.
+const LISTEN: &str = "0A";
+
+/// A TCP socket of this network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
+    /// Its own address.
+    pub local: SocketAddr,
+    /// The address it is connected to; unspecified if it listens.
+    pub remote: SocketAddr,
+    /// Whether it listens.
+    pub listens: bool,
+    /// The user who made it.
+    pub uid: u32,
+    /// Names it among a process's descriptors; 0 if no process has it open.
+    pub inode: u64,
+}
+
+/// The sockets that `wanted` holds for.
+///
+/// # Errors
+///
+/// If the tables cannot be read; a system without IPv6 has only one, which is none.
+pub fn find(wanted: impl Fn(&Socket) -> bool) -> io::Result<Vec<Socket>> {
+    let mut found = Vec::new();
+    for table in TABLES {
+        match std::fs::read_to_string(table) {
+            Ok(text) => found.extend(text.lines().filter_map(parse_line).filter(|socket| wanted(socket))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && table != TABLES[0] => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn parse_line(line: &str) -> Option<Socket> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let local = parse_end(fields.next()?)?;
+    let remote = parse_end(fields.next()?)?;
+    let listens = fields.next()? == LISTEN;
+    // Then follow the queues, the timer and the retransmissions.
+    let uid = fields.nth(3)?.parse().ok()?;
+    let inode = fields.nth(1)?.parse().ok()?;
+    Some(Socket { local, remote, listens, uid, inode })
+}
+
+fn parse_end(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    Some(SocketAddr::new(parse_address(address)?, u16::from_str_radix(port, 16).ok()?))
+}
+
+/// The address is printed as words of 32 bits in the order of the machine.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let word = |digits: &str| u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes);
+    if text.len() == 8 {
+        return word(text).map(|bytes| Ipv4Addr::from(bytes).into());
+    }
+    let mut bytes = [0; 16];
+    for (index, place) in bytes.chunks_exact_mut(4).enumerate() {
+        place.copy_from_slice(&word(text.get(8 * index..8 * index + 8)?)?);
+    }
+    (text.len() == 32).then(|| Ipv6Addr::from(bytes).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_line_of_the_table_is_understood() {
+        let line = "   1: 0100007F:1111 00000000:0000 0A 00000000:00000000 00:00000000 00000000   105  \
+                    0 4242 1 0000000000000000 100 0 0 10 0";
+        let socket = parse_line(line).expect("it is right");
+        assert_eq!(socket.local, ([127, 0, 0, 1], 4369).into());
+        assert_eq!((socket.listens, socket.uid, socket.inode), (true, 105, 4242));
+        let line = line.replace("0100007F", "00000000000000000000000001000000").replace(" 0A ", " 01 ");
+        let socket = parse_line(&line).expect("it is right");
+        assert_eq!((socket.local, socket.listens), ((Ipv6Addr::LOCALHOST, 4369).into(), false));
+        assert_eq!(parse_line("  sl  local_address rem_address   st"), None);
+        assert_eq!(parse_line(""), None);
+        assert_eq!(parse_line(&line.replace(":1111", ":11111")), None);
+    }
+}
