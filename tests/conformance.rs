@@ -25,6 +25,8 @@ mod control;
 mod creation;
 #[path = "conformance/daemon.rs"]
 mod daemon;
+#[path = "conformance/decisions.rs"]
+mod decisions;
 #[path = "conformance/framing.rs"]
 mod framing;
 #[path = "harness/mod.rs"]
@@ -57,6 +59,10 @@ mod systemd;
 mod utf8;
 #[path = "conformance/wire.rs"]
 mod wire;
+
+use std::collections::BTreeSet;
+
+use battery::Divergence;
 
 #[test]
 fn s02_framing() {
@@ -136,4 +142,37 @@ fn s13_client() {
 #[test]
 fn s14_log() {
     battery::run(log::cases());
+}
+
+#[test]
+fn s18_decisions() {
+    battery::run(decisions::cases());
+}
+
+/// A case that stops short of stock epmd's behaviour needs one of the agreed reasons, and every reason needs a case
+/// that shows it.
+#[test]
+fn divergences_are_the_agreed_ones() {
+    let sections: [fn() -> Vec<battery::Case>; 17] = [
+        framing::cases,
+        alive2::cases,
+        lookup::cases,
+        lists::cases,
+        control::cases,
+        utf8::cases,
+        creation::cases,
+        memory::cases,
+        lifecycle::cases,
+        locality::cases,
+        addresses::cases,
+        ports::cases,
+        daemon::cases,
+        systemd::cases,
+        client::cases,
+        log::cases,
+        decisions::cases,
+    ];
+    let named: BTreeSet<Divergence> =
+        sections.iter().flat_map(|cases| cases()).filter_map(|case| case.divergence()).collect();
+    assert_eq!(named, BTreeSet::from(Divergence::ALL));
 }

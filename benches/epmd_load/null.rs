@@ -1,10 +1,15 @@
 //! The null server: accept, receive, send fixed bytes, close. What it costs is the kernel's price of a look-up.
 //!
-//! Four of them, because which is the cheapest depends on the kernel and on the load: a loop of blocking calls, or
-//! epoll on the listener and non-blocking calls; each with and without TCP_DEFER_ACCEPT, which leaves a connection in
-//! the kernel until the request is there, so that the server is woken once and not twice. A fifth one does for
-//! registrations what these do for look-ups. One thread, and no thought
-//! for slow clients: a silent one stops it. It is a measuring weight, not a server.
+//! Several of them, because which is the cheapest depends on the kernel and on the load:
+//!
+//! - a loop of blocking calls, or epoll on the listener;
+//! - with and without TCP_DEFER_ACCEPT, which leaves a connection in the kernel until the request is there, so that
+//!   the server is woken once and not twice;
+//! - with and without MSG_MORE, which leaves the answer in the kernel until the close, so that answer and end of
+//!   stream travel in one segment.
+//!
+//! One more does for registrations what these do for look-ups. One thread, and no thought for slow clients: a silent
+//! one stops it. It is a measuring weight, not a server.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -40,6 +45,9 @@ pub(crate) struct Variant {
     /// Set TCP_DEFER_ACCEPT on the listener
     #[arg(long)]
     pub(crate) defer: bool,
+    /// Leave the answer in the kernel until the close, and so save a segment
+    #[arg(long)]
+    pub(crate) more: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -53,24 +61,37 @@ pub(crate) enum Style {
 }
 
 impl Variant {
-    pub(crate) const ALL: [Variant; 4] = [
-        Variant { style: Style::Blocking, defer: false },
-        Variant { style: Style::Blocking, defer: true },
-        Variant { style: Style::Epoll, defer: false },
-        Variant { style: Style::Epoll, defer: true },
+    /// For look-ups.
+    pub(crate) const ALL: [Variant; 6] = [
+        Variant { style: Style::Blocking, defer: false, more: false },
+        Variant { style: Style::Blocking, defer: true, more: false },
+        Variant { style: Style::Blocking, defer: true, more: true },
+        Variant { style: Style::Epoll, defer: false, more: false },
+        Variant { style: Style::Epoll, defer: true, more: false },
+        Variant { style: Style::Epoll, defer: true, more: true },
     ];
 
     /// For registrations.
-    pub(crate) const HELD: Variant = Variant { style: Style::Held, defer: true };
+    pub(crate) const HELD: Variant = Variant { style: Style::Held, defer: true, more: false };
 
     pub(crate) fn label(self) -> String {
-        format!("null {}{}", self.style.name(), if self.defer { " + defer" } else { "" })
+        let defer = if self.defer { " + defer" } else { "" };
+        let more = if self.more { " + more" } else { "" };
+        format!("null {}{defer}{more}", self.style.name())
+    }
+
+    /// The arguments that ask for it.
+    pub(crate) fn arguments(self) -> Vec<&'static str> {
+        let mut arguments = vec!["--style", self.style.name()];
+        arguments.extend(self.defer.then_some("--defer"));
+        arguments.extend(self.more.then_some("--more"));
+        arguments
     }
 }
 
 impl Style {
     /// Its name on the command line.
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Style::Blocking => "blocking",
             Style::Epoll => "epoll",
@@ -82,8 +103,7 @@ impl Style {
 /// Serves until the process is ended.
 pub(crate) fn serve(args: &NullArgs) -> Result<()> {
     end_with_parent()?;
-    let style = args.variant.style;
-    let blocking = style != Style::Epoll;
+    let blocking = args.variant.style != Style::Epoll;
     let flags = if blocking { SocketFlags::CLOEXEC } else { SocketFlags::CLOEXEC | SocketFlags::NONBLOCK };
     let listener = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&listener, true)?;
@@ -93,15 +113,18 @@ pub(crate) fn serve(args: &NullArgs) -> Result<()> {
     }
     bind(&listener, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, args.port))?;
     listen(&listener, 4096)?;
-    let ended =
-        if blocking { serve_blocking(&listener, style == Style::Held) } else { serve_epoll(&listener) };
+    let more = if args.variant.more { SendFlags::MORE } else { SendFlags::empty() };
+    let answer: &dyn Fn(&OwnedFd) = match args.variant.style {
+        Style::Held => &grant_and_hold,
+        _ => &|connection| answer(connection, SendFlags::NOSIGNAL | more),
+    };
+    let ended = if blocking { serve_blocking(&listener, answer) } else { serve_epoll(&listener, answer) };
     Ok(ended?)
 }
 
-fn serve_blocking(listener: &OwnedFd, held: bool) -> io::Result<()> {
+fn serve_blocking(listener: &OwnedFd, answer: &dyn Fn(&OwnedFd)) -> io::Result<()> {
     loop {
         match accept_with(listener, SocketFlags::CLOEXEC) {
-            Ok(connection) if held => answer_and_hold(&connection),
             Ok(connection) => answer(&connection),
             Err(Errno::INTR | Errno::CONNABORTED) => {}
             Err(error) => return Err(error.into()),
@@ -109,7 +132,7 @@ fn serve_blocking(listener: &OwnedFd, held: bool) -> io::Result<()> {
     }
 }
 
-fn serve_epoll(listener: &OwnedFd) -> io::Result<()> {
+fn serve_epoll(listener: &OwnedFd, answer: &dyn Fn(&OwnedFd)) -> io::Result<()> {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&poll, listener, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
     let mut events = Vec::with_capacity(1);
@@ -129,15 +152,15 @@ fn serve_epoll(listener: &OwnedFd) -> io::Result<()> {
 }
 
 /// One request, unread, and the fixed answer. A client that has gone is no reason to end.
-fn answer(connection: &OwnedFd) {
+fn answer(connection: &OwnedFd, flags: SendFlags) {
     let mut request = [0; 512];
     if recv(connection, &mut request, RecvFlags::empty()).is_ok() {
-        let _ = send(connection, &FIXED_ANSWER, SendFlags::NOSIGNAL);
+        let _ = send(connection, &FIXED_ANSWER, flags);
     }
 }
 
 /// The same, with an answer that grants a registration, and the wait for its end.
-fn answer_and_hold(connection: &OwnedFd) {
+fn grant_and_hold(connection: &OwnedFd) {
     let mut request = [0; 512];
     if recv(connection, &mut request, RecvFlags::empty()).is_ok()
         && send(connection, &GRANTED, SendFlags::NOSIGNAL).is_ok()

@@ -97,6 +97,7 @@ impl Report {
                 bar.what.clone(),
                 number(bar.measured),
                 format!("<= {}", number(bar.limit)),
+                number(bar.floor),
                 verdict.to_owned(),
             ]
         };

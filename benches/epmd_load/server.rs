@@ -50,8 +50,7 @@ impl Server {
         let mut command = Command::new(&this);
         match peer {
             Peer::Null(variant) => {
-                command.args(["null", "--port", &port.to_string(), "--style", variant.style.name()]);
-                command.args(variant.defer.then_some("--defer"));
+                command.args(["null", "--port", &port.to_string()]).args(variant.arguments());
             }
             Peer::Stock | Peer::Pmd => {
                 let (program, arguments) = epmd_command(bench, peer, home.path(), port)?;

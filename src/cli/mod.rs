@@ -1,10 +1,138 @@
 //! The `pmd` command line.
+//!
+//! What was typed ([`args`]) becomes what is meant ([`target`]) and then a command, one file each. Data goes to
+//! standard output in the form that was asked for, messages to standard error ([`output`]); a failure
+//! ([`failure`]) ends with what to do next and one of the exit codes in [`exit`].
+
+pub mod args;
+pub mod diagnosis;
+pub mod exit;
+pub mod failure;
+pub mod handover;
+pub mod health;
+pub mod lookup;
+pub mod meta;
+pub mod move_over;
+pub mod names;
+pub mod output;
+pub mod register;
+pub mod runtime;
+pub mod start;
+pub mod status;
+pub mod stop;
+pub mod subscribe;
+pub mod takeover;
+pub mod target;
+pub mod text;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, Global};
+use exit::Exit;
+use failure::{Failure, Result};
+use output::Output;
+use target::Target;
 
 /// Runs the command that `args` ask for, the program's name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    drop(args.into_iter());
-    ExitCode::SUCCESS
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Stock's options have one dash and many letters, which would be taken for many options here.
+    if args.get(1).is_some_and(|word| word == "epmd") {
+        return crate::personality::run(args.get(1..).unwrap_or_default());
+    }
+    match Cli::try_parse_from(&args) {
+        Ok(Cli { command: Command::Epmd(epmd), .. }) => {
+            let words: Vec<OsString> = std::iter::once("epmd".into()).chain(epmd.words).collect();
+            crate::personality::run(&words)
+        }
+        Ok(cli) => {
+            let output = Output::new(cli.global.format(), !cli.global.no_color);
+            match execute(&cli.global, cli.command, output) {
+                Ok(exit) => exit.into(),
+                Err(failure) => {
+                    output.failure(&failure);
+                    failure.exit.into()
+                }
+            }
+        }
+        Err(error) => explain(&error, &args).into(),
+    }
+}
+
+fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
+    let target = || Target::of(global);
+    match command {
+        Command::Start(args) => start::run(global, &args, output),
+        Command::Stop => stop::run(&target()?, output),
+        Command::Reload => health::reload(&target()?, output),
+        Command::Status(args) => status::run(&target()?, args.watch, output),
+        Command::Names(args) => names::run(&target()?, &args, output),
+        Command::Services => names::services(&target()?, output),
+        Command::Lookup(args) => lookup::run(&target()?, &args, output),
+        Command::Register(args) => register::run(&target()?, args, output),
+        Command::Unregister(args) => register::unregister(&target()?, &args.name, output),
+        Command::Subscribe(args) => subscribe::run(&target()?, &args, output),
+        Command::Health(args) => health::run(&target()?, args.ready, output),
+        Command::Takeover(args) => takeover::run(global, &args, output),
+        Command::Handover(args) => handover::run(global, &target()?, &args, output),
+        Command::Completion(args) => meta::completion(args.shell),
+        Command::Man(args) => meta::man(args.dir.as_deref()),
+        Command::Version => meta::version(output),
+        // Handed on before this is reached.
+        Command::Epmd(_) => Ok(Exit::Usage),
+    }
+}
+
+/// Help, or what is wrong with the command line.
+fn explain(error: &clap::Error, args: &[OsString]) -> Exit {
+    if !error.use_stderr() {
+        let mut out = output::stdout();
+        // A reader that has gone has seen enough.
+        let _ = write!(out, "{}", error.render()).and_then(|()| out.flush());
+        return Exit::Done;
+    }
+    let text = error.render().to_string();
+    output::note(text.trim_end());
+    if asks_for_json(args) {
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let failure = Failure::new(Exit::Usage, message, "see pmd --help");
+        let mut out = output::stdout();
+        let body = crate::control::api::ErrorBody { error: failure.info() };
+        let _ = output::json(&mut out, &body, true).and_then(|()| out.flush());
+    }
+    Exit::Usage
+}
+
+/// Whether a command line that could not be understood asks for JSON as far as one can tell.
+fn asks_for_json(args: &[OsString]) -> bool {
+    let words: Vec<String> = args.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let form = |word: &str| matches!(word, "json" | "jsonl");
+    words.iter().zip(words.iter().skip(1).map(Some).chain([None])).any(|(word, next)| match word.as_str() {
+        "--json" => true,
+        "-o" | "--output" => next.is_some_and(|next| form(next)),
+        _ => word
+            .strip_prefix("--output=")
+            .or_else(|| word.strip_prefix("-o="))
+            .or_else(|| word.strip_prefix("-o"))
+            .is_some_and(form),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_for_json_is_heard_even_in_a_wrong_command_line() {
+        for words in [["--json", "x"], ["-o", "jsonl"], ["x", "-ojson"], ["--output=json", "x"]] {
+            assert!(asks_for_json(&words.map(OsString::from)), "{words:?}");
+        }
+        for words in [["-o", "table"], ["json", "-o"], ["--output", "wide"]] {
+            assert!(!asks_for_json(&words.map(OsString::from)), "{words:?}");
+        }
+    }
 }

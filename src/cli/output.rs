@@ -73,6 +73,11 @@ impl Output {
         Output { format, colour: colour && wanted && person }
     }
 
+    /// The same in another form.
+    pub fn with_format(self, format: Format) -> Output {
+        Output { format, ..self }
+    }
+
     /// Prints `items`, which are the list at `key` of `document`.
     pub fn list<T: Serialize>(
         &self,
@@ -90,7 +95,8 @@ impl Output {
             }
             Format::Plain => {
                 for item in items {
-                    let cells: Vec<_> = (list.cells)(item).iter().map(|cell| printable(cell)).collect();
+                    let cells = (list.cells)(item);
+                    let cells: Vec<_> = cells.iter().map(|cell| printable(cell)).collect();
                     writeln!(out, "{}", cells.join("\t"))?;
                 }
             }
@@ -151,7 +157,7 @@ impl Output {
             cells.into_iter().zip(&shown).filter(|(_, shown)| **shown).map(|(cell, _)| cell).collect::<Vec<_>>()
         };
         let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::NOTHING);
+        table.load_style(comfy_table::presets::NOTHING);
         table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
         table.set_header(select(list.headings.iter().map(|text| text.trim_start_matches('+').into()).collect()));
         let mut states = vec![(None, String::new())];

@@ -5,6 +5,7 @@ pub mod context;
 pub mod counters;
 pub mod descriptors;
 pub mod log;
+pub mod notify;
 pub mod process;
 pub mod run;
 pub mod shutdown;

@@ -146,7 +146,7 @@ pub fn wait_for_ready(mut pipe: File, patience: Duration) -> Ready {
 /// `log` takes the place of standard error from now on; without it what is written there is lost.
 pub fn announce_ready(log: Option<&Path>) -> io::Result<()> {
     rustix::io::write(rustix::stdio::stdout(), READY)?;
-    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let null = File::options().write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
     match log {
         Some(path) => {

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::{Context, now_ms};
-use super::process;
 use super::shutdown::Reason;
+use super::{notify, process};
 use crate::config::settings::Settings;
 use crate::control;
 use crate::epmd::holder_check::HolderCheck;
@@ -32,7 +31,7 @@ pub struct RunOptions {
     pub inherited: Option<Vec<Listener>>,
     /// Which signals mean something.
     pub signals: SignalRules,
-    /// Tell the supervisor when ready and at the end, if it asked for it.
+    /// Tell the service manager when ready, if it asked for it.
     pub notify: bool,
     /// Called once requests are answered.
     pub on_ready: Option<fn(&Context)>,
@@ -122,11 +121,7 @@ async fn supervise(context: &Arc<Context>, options: &RunOptions) -> Result<Reaso
         process::announce_ready(log.as_deref())?;
     }
     if options.notify {
-        notify(&[
-            NotifyState::Ready,
-            NotifyState::Status("Processing port mapping requests..."),
-            NotifyState::MainPid(std::process::id()),
-        ]);
+        notify::ready();
     }
     let reason = tokio::select! {
         reason = context.shutdown.wait() => reason,
@@ -134,20 +129,14 @@ async fn supervise(context: &Arc<Context>, options: &RunOptions) -> Result<Reaso
     };
     tracing::info!(?reason, "ending");
     context.shutdown.request(reason);
+    if options.notify && options.signals == SignalRules::Service {
+        notify::stopping();
+    }
     expiry.abort();
     if let Some(control) = control {
         let _ = tokio::time::timeout(FAREWELL, control).await;
     }
-    if options.notify {
-        notify(&[NotifyState::Status("Exited."), NotifyState::Errno(0)]);
-    }
     Ok(reason)
-}
-
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!("cannot notify the supervisor: {error}");
-    }
 }
 
 async fn expire(context: Arc<Context>) {

@@ -79,6 +79,7 @@ impl Shard {
         if self.context.registry.unregister(&entry.name, entry.id, now_ms(), reason) {
             self.context.counters.unregistrations.add();
             tracing::debug!("unregistering '{}:{}', port {}", entry.name, entry.creation, entry.port);
+            trace::names(&self.context.registry);
         }
     }
 
@@ -155,6 +156,7 @@ impl Shard {
         }
         self.context.counters.registrations.add();
         tracing::debug!("registering '{}:{}', port {}", entry.name, entry.creation, entry.port);
+        trace::names(&self.context.registry);
         self.install(State::Registered(entry), watched);
     }
 

@@ -12,4 +12,4 @@ pub mod locality;
 pub mod log_limit;
 pub mod shard;
 pub mod table;
-mod trace;
+pub mod trace;

@@ -394,7 +394,16 @@ impl Shard {
     fn progress(&mut self, token: Token) {
         match self.table.get(token) {
             None | Some(State::Checking(_)) => {}
-            Some(State::Registered(_) | State::Refused(_)) => self.close(token, "closed"),
+            Some(State::Registered(entry)) => {
+                if let Some(connection) = connection(entry) {
+                    drain(connection.socket());
+                }
+                self.close(token, "closed");
+            }
+            Some(State::Refused(socket)) => {
+                drain(socket);
+                self.close(token, "closed");
+            }
             Some(State::Reading(_)) => self.read_on(token),
             Some(State::Writing(_)) => {
                 if let Some(State::Writing(writing)) = self.table.remove(token) {
@@ -482,6 +491,12 @@ impl Shard {
             }
         }
     }
+}
+
+/// Reads what has come on a connection that is about to be closed: left unread, it would turn the end of the
+/// stream into a reset.
+fn drain(socket: &OwnedFd) {
+    let _ = rustix::io::read(socket, &mut [0; MAX_FIRST_READ]);
 }
 
 fn spare() -> Option<OwnedFd> {

@@ -1,6 +1,13 @@
-//! The most talkative level of the log: every piece that is read or written, as numbers and characters.
+//! The most talkative levels of the log: every piece that is read or written, as numbers and characters, and all
+//! names after each change.
 
 use std::fmt::Write;
+
+use crate::registry::Registry;
+use crate::registry::names::Holder;
+
+/// The target of the listings, by which they can be left out.
+pub const NAMES: &str = "pmd::names";
 
 /// Bytes that are shown of one piece.
 const SHOWN: usize = 1024;
@@ -12,6 +19,20 @@ pub(super) fn bytes(piece: &[u8]) {
     if tracing::enabled!(tracing::Level::TRACE) {
         tracing::trace!("got {} bytes{}", piece.len(), dump(piece));
     }
+}
+
+/// Logs all names, if anybody wants to know.
+pub(super) fn names<H: Holder>(registry: &Registry<H>) {
+    if !tracing::enabled!(target: NAMES, tracing::Level::TRACE) {
+        return;
+    }
+    let mut text = String::new();
+    for entry in registry.all_names() {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\r\n*****     \"{}#{}\" at port {}", entry.name, entry.creation, entry.port);
+    }
+    let (active, old) = registry.count_names();
+    tracing::trace!(target: NAMES, "{active} active and {old} old names{text}");
 }
 
 fn dump(piece: &[u8]) -> String {

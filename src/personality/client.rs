@@ -1,10 +1,11 @@
 //! Stock epmd's commands for a running port mapper, to the byte.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
 use std::process::ExitCode;
 
-use pmd_protocol::epmd::{Request, encode};
+use pmd_protocol::epmd::encode;
+use pmd_protocol::epmd::request::{DUMP_REQ, KILL_REQ, NAMES_REQ, STOP_REQ};
 use pmd_protocol::limits::MAX_LISTING;
 
 use super::args::Command;
@@ -12,9 +13,9 @@ use super::args::Command;
 /// The longest name that `-stop` takes, in bytes.
 const MAX_STOP_NAME: usize = 1000;
 /// Bytes of an answer to STOP that are read: stock's, so that `NOEXISTSTOPPED` reads as `NOEXIST`.
-const STOP_ANSWER: u64 = 7;
+const STOP_ANSWER: usize = 7;
 /// Bytes of an answer to KILL that are read.
-const KILL_ANSWER: u64 = 2;
+const KILL_ANSWER: usize = 2;
 
 /// What a command prints, and whether it has succeeded.
 #[derive(Debug, Default)]
@@ -27,8 +28,8 @@ struct Outcome {
 /// Runs a command and prints what stock epmd prints.
 pub fn run(command: &Command, port: i32) -> ExitCode {
     let outcome = match command {
-        Command::Names => listing(&Request::Names, port),
-        Command::Dump => listing(&Request::Dump, port),
+        Command::Names => listing(NAMES_REQ, port),
+        Command::Dump => listing(DUMP_REQ, port),
         Command::Started => started(port),
         Command::Kill => kill(port),
         Command::Stop(name) => stop(name, port),
@@ -47,8 +48,8 @@ pub fn run(command: &Command, port: i32) -> ExitCode {
     if outcome.success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn listing(request: &Request<'_>, port: i32) -> Outcome {
-    match ask(request, port, u64::try_from(MAX_LISTING).unwrap_or(u64::MAX)) {
+fn listing(opcode: u8, port: i32) -> Outcome {
+    match ask(&[opcode], port, u64::try_from(MAX_LISTING).unwrap_or(u64::MAX)) {
         Err(AskError::Connect) => cannot_connect(),
         Err(AskError::Read) => no_response(),
         Ok(answer) => match answer.split_first_chunk::<4>() {
@@ -64,19 +65,15 @@ fn listing(request: &Request<'_>, port: i32) -> Outcome {
 }
 
 fn started(port: i32) -> Outcome {
-    let success = ask(&Request::Names, port, 4).is_ok_and(|answer| answer.len() == 4);
+    let success = ask(&[NAMES_REQ], port, 4).is_ok_and(|answer| answer.len() == 4);
     Outcome { success, ..Outcome::default() }
 }
 
 fn kill(port: i32) -> Outcome {
-    match ask(&Request::Kill, port, KILL_ANSWER) {
-        Err(AskError::Connect) => cannot_connect(),
-        Err(AskError::Read) => failed_to_read(),
-        Ok(answer) => match answer.as_slice() {
-            encode::KILL_OK => said("Killed\n", true),
-            encode::KILL_REFUSED => said("Killing not allowed - living nodes in database.\n", false),
-            other => unexpected(other),
-        },
+    match ask_exactly(&[KILL_REQ], port, KILL_ANSWER) {
+        Ok(answer) if answer == encode::KILL_OK => said("Killed\n", true),
+        Ok(_) => said("Killing not allowed - living nodes in database.\n", false),
+        Err(outcome) => outcome,
     }
 }
 
@@ -84,14 +81,26 @@ fn stop(name: &str, port: i32) -> Outcome {
     if name.len() > MAX_STOP_NAME {
         return said("epmd: Name too long!", false);
     }
-    match ask(&Request::Stop { name: name.as_bytes() }, port, STOP_ANSWER) {
-        Err(AskError::Connect) => cannot_connect(),
-        Err(AskError::Read) => failed_to_read(),
-        Ok(answer) => match answer.as_slice() {
-            encode::STOPPED => said("STOPPED\n", true),
-            b"NOEXIST" => said("NOEXIST\n", true),
-            other => unexpected(other),
-        },
+    // Without the NUL that would make an empty name acceptable: stock sends what it was given.
+    let body = [&[STOP_REQ], name.as_bytes()].concat();
+    match ask_exactly(&body, port, STOP_ANSWER) {
+        Ok(answer) => {
+            let mut stdout = answer.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+            stdout.push(b'\n');
+            Outcome { stdout, success: true, ..Outcome::default() }
+        }
+        Err(outcome) => outcome,
+    }
+}
+
+/// Asks a question whose answer has a fixed length; what comes of it otherwise is an error's outcome.
+fn ask_exactly(body: &[u8], port: i32, length: usize) -> Result<Vec<u8>, Outcome> {
+    let limit = u64::try_from(length).unwrap_or(u64::MAX);
+    match ask(body, port, limit) {
+        Ok(answer) if answer.len() == length => Ok(answer),
+        Ok(_) => Err(said("epmd: local epmd responded with <>\n", false)),
+        Err(AskError::Read) => Err(said("epmd: failed to read answer from local epmd\n", false)),
+        Err(AskError::Connect) => Err(cannot_connect()),
     }
 }
 
@@ -103,19 +112,8 @@ fn no_response() -> Outcome {
     said("epmd: no response from local epmd\n", false)
 }
 
-fn failed_to_read() -> Outcome {
-    said("epmd: failed to read answer from local epmd\n", false)
-}
-
 fn cannot_connect() -> Outcome {
     Outcome { stderr: "epmd: Cannot connect to local epmd\n", ..Outcome::default() }
-}
-
-fn unexpected(answer: &[u8]) -> Outcome {
-    let mut stdout = b"epmd: local epmd responded with <".to_vec();
-    stdout.extend_from_slice(answer);
-    stdout.extend_from_slice(b">\n");
-    Outcome { stdout, ..Outcome::default() }
 }
 
 enum AskError {
@@ -123,27 +121,16 @@ enum AskError {
     Read,
 }
 
-/// Sends a request and reads at most `limit` bytes of the answer. Waits as long as it takes, as stock does.
-fn ask(request: &Request<'_>, port: i32, limit: u64) -> Result<Vec<u8>, AskError> {
+/// Sends a request's body and reads at most `limit` bytes of the answer. Waits as long as it takes, as stock does.
+fn ask(body: &[u8], port: i32, limit: u64) -> Result<Vec<u8>, AskError> {
     let [.., high, low] = port.to_be_bytes();
     let port = u16::from_be_bytes([high, low]);
     let mut stream = TcpStream::connect((Ipv6Addr::LOCALHOST, port))
         .or_else(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
         .map_err(|_| AskError::Connect)?;
-    let mut wire = Vec::new();
-    // Nothing that this module asks is longer than a request may be; -stop without a name, which the library
-    // rightly refuses to encode, goes out as stock sends it.
-    if encode::request(request, &mut wire).is_err() {
-        wire = vec![0, 1, pmd_protocol::epmd::request::STOP_REQ];
-    }
+    let length = u16::try_from(body.len()).map_err(|_| AskError::Read)?;
+    stream.write_all(&[&length.to_be_bytes(), body].concat()).map_err(|_| AskError::Read)?;
     let mut answer = Vec::new();
-    // A peer that closes without reading answers with a reset, which stock takes for an empty answer.
-    if stream.write_all(&wire).is_err() {
-        return Ok(answer);
-    }
-    match stream.take(limit).read_to_end(&mut answer) {
-        Ok(_) => Ok(answer),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(answer),
-        Err(_) => Err(AskError::Read),
-    }
+    stream.take(limit).read_to_end(&mut answer).map_err(|_| AskError::Read)?;
+    Ok(answer)
 }

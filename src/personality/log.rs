@@ -5,9 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{DefaultFields, FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::epmd::trace;
 
 /// Facility "user", severity "error": what stock logs with, whatever it says.
 const PRIORITY: &str = "<11>";
@@ -20,7 +23,8 @@ pub fn init(debug: u8, background: bool) {
         _ => Level::TRACE,
     };
     // The runtime's own messages are not stock's.
-    let filter = tracing_subscriber::EnvFilter::new(format!("off,pmd={level}"));
+    let names = if debug > 2 { Level::TRACE } else { Level::WARN };
+    let filter = EnvFilter::new(format!("off,pmd={level},{}={names}", trace::NAMES));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).fmt_fields(DefaultFields::new());
     // It fails only if a log was set up before, which then stays.
     let _ = if background {

@@ -10,6 +10,7 @@ use super::log;
 use crate::config::paths::Paths;
 use crate::config::settings::Settings;
 use crate::daemon::activation::inherited_listeners;
+use crate::daemon::notify;
 use crate::daemon::run::{RunOptions, SignalRules, StartError, foreground};
 use crate::epmd::listener::ListenError;
 use crate::registry::names::OLD_NAMES_DEBUG;
@@ -24,22 +25,32 @@ pub fn run(options: &ServeOptions, background: bool) -> ExitCode {
     // Sets the name that tools such as pgrep look for: this process may have been started by another one.
     let _ = rustix::thread::set_name(c"epmd");
     log::init(options.debug, background);
+    let status = serve(options, background);
+    if options.systemd {
+        notify::exited(status);
+    }
+    ExitCode::from(status)
+}
+
+/// Serves, and returns the exit status.
+fn serve(options: &ServeOptions, background: bool) -> u8 {
+    const FAILED: u8 = 1;
     let inherited = match options.systemd.then(inherited_listeners).transpose() {
         Ok(Some(None)) => {
             tracing::error!("systemd provides no sockets");
-            return ExitCode::FAILURE;
+            return FAILED;
         }
         Ok(inherited) => inherited.flatten(),
         Err(error) => {
             tracing::error!("{error}");
-            return ExitCode::FAILURE;
+            return FAILED;
         }
     };
     let bind = match parse_addresses(&options.address) {
         Ok(bind) => bind,
         Err(complaint) => {
             tracing::error!("{complaint}");
-            return ExitCode::FAILURE;
+            return FAILED;
         }
     };
     let settings = settings(options, bind);
@@ -53,7 +64,7 @@ pub fn run(options: &ServeOptions, background: bool) -> ExitCode {
         ..RunOptions::default()
     };
     match foreground(settings, run_options) {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(_) => 0,
         Err(StartError::Listen(ListenError::InUse(address))) => {
             // The normal case: a port mapper runs already, and whoever starts one more wants just that.
             if is_port_mapper(listen_port) {
@@ -63,11 +74,11 @@ pub fn run(options: &ServeOptions, background: bool) -> ExitCode {
                     "{address} is in use, but not by an epmd; find out by what, or choose another -port"
                 );
             }
-            ExitCode::SUCCESS
+            0
         }
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::FAILURE
+            FAILED
         }
     }
 }

@@ -287,7 +287,14 @@ fn duplicates() -> Vec<Case> {
                 let _peers = names.map(|(what, name)| attempt(t, what, &alive2(name)));
             }),
         case("a client whose registration failed may leave as it likes")
-            .expect(&["left: taken", "left: taken", "left: taken", "talking: eof", "left: taken", "taken: open"])
+            .expect(&[
+                "left: taken",
+                "left: taken",
+                "left: taken",
+                "talking: eof",
+                "left: taken",
+                "taken: open",
+            ])
             .play(|t| {
                 let holder = t.register("taken");
                 let second = || {
@@ -380,7 +387,11 @@ fn undeliverable() -> Vec<Case> {
                 let again = t.dial("again");
                 again.send(&alive2("node"));
                 let creation = again.reads_alive2_reply();
-                again.note(if creation == first + 2 { "two after the first" } else { "not two after the first" });
+                again.note(if creation == first + 2 {
+                    "two after the first"
+                } else {
+                    "not two after the first"
+                });
             }),
         case("a refusal that cannot be delivered")
             .alone()

@@ -14,6 +14,9 @@ use crate::stage::Stage;
 /// The addresses, besides loopback, that every host of the battery has.
 const ADDRESSES: [&str; 4] = ["10.9.9.1/32", "10.9.9.2/32", "fd00:9::1/128", "fd00:9::2/128"];
 
+/// How much of a server's log is shown with a difference.
+const LOG_LINES: usize = 12;
+
 /// A defect of stock epmd that pmd does not copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Divergence {
@@ -209,7 +212,8 @@ pub(crate) fn run(mut cases: Vec<Case>) {
         differences += &difference("pmd", case.expected_of_pmd(), by_pmd);
         if !differences.is_empty() {
             failed += 1;
-            let why = case.divergence.as_ref().map_or(String::new(), |(id, _, why)| format!(" [{id:?}: {why}]"));
+            let why =
+                case.divergence.as_ref().map_or(String::new(), |(id, _, why)| format!(" [{id:?}: {why}]"));
             let _ = write!(report, "\n== {}{why}\n{differences}", case.name);
         }
     }
@@ -235,7 +239,8 @@ fn difference(who: &str, expected: &[String], seen: &Seen) -> String {
         }
     }
     if !seen.log.is_empty() {
-        let _ = writeln!(text, "  its log: {}", seen.log.escape_debug());
+        let end: Vec<&str> = seen.log.lines().rev().take(LOG_LINES).collect();
+        end.iter().rev().for_each(|line| text.extend(["  log: ", line, "\n"]));
     }
     text
 }

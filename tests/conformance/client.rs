@@ -8,8 +8,9 @@ use rustix::net::sockopt::set_socket_linger;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::battery::{Case, case};
-use crate::harness::PATIENCE;
 use crate::harness::program::{Program, run};
+use crate::harness::{PATIENCE, wait_until};
+use crate::sockets;
 use crate::stage::{Stage, said};
 
 const NOBODY: &str = r"exit 1, stderr epmd: Cannot connect to local epmd\n";
@@ -157,29 +158,31 @@ fn answered() -> Vec<Case> {
 
 /// Some readers look only at the first chunk of the output. A pipe in packet mode keeps writes apart.
 fn one_write() -> Case {
-    case("the output is one write").expect(&["names: 1 write, 31 lines", "dump: 1 write, 31 lines"]).play(|t| {
-        let _nodes: Vec<_> = (0..30).map(|number| t.register(format!("node{number}"))).collect();
-        for command in ["names", "dump"] {
-            let (reader, writer) = pipe_with(PipeFlags::DIRECT | PipeFlags::CLOEXEC).expect("a pipe");
-            let mut process = t.command(&[&format!("-{command}")]);
-            process.stdin(std::process::Stdio::null()).stdout(writer);
-            let child = process.spawn().expect("the program under test");
-            drop(process);
-            let mut program = Program::adopt(child, command);
-            let mut writes = Vec::new();
-            loop {
-                let mut buffer = [0; 8192];
-                match rustix::io::read(&reader, &mut buffer).expect("an open pipe") {
-                    0 => break,
-                    count => writes.push(buffer[..count].to_vec()),
+    case("the output is one write").expect(&["names: 1 write, 31 lines", "dump: 1 write, 31 lines"]).play(
+        |t| {
+            let _nodes: Vec<_> = (0..30).map(|number| t.register(format!("node{number}"))).collect();
+            for command in ["names", "dump"] {
+                let (reader, writer) = pipe_with(PipeFlags::DIRECT | PipeFlags::CLOEXEC).expect("a pipe");
+                let mut process = t.command(&[&format!("-{command}")]);
+                process.stdin(std::process::Stdio::null()).stdout(writer);
+                let child = process.spawn().expect("the program under test");
+                drop(process);
+                let mut program = Program::adopt(child, command);
+                let mut writes = Vec::new();
+                loop {
+                    let mut buffer = [0; 8192];
+                    match rustix::io::read(&reader, &mut buffer).expect("an open pipe") {
+                        0 => break,
+                        count => writes.push(buffer[..count].to_vec()),
+                    }
                 }
+                program.wait(PATIENCE);
+                let lines = writes.concat().iter().filter(|&&byte| byte == b'\n').count();
+                let plural = if writes.len() == 1 { "" } else { "s" };
+                t.note(&format!("{command}: {} write{plural}, {lines} lines", writes.len()));
             }
-            program.wait(PATIENCE);
-            let lines = writes.concat().iter().filter(|&&byte| byte == b'\n').count();
-            let plural = if writes.len() == 1 { "" } else { "s" };
-            t.note(&format!("{command}: {} write{plural}, {lines} lines", writes.len()));
-        }
-    })
+        },
+    )
 }
 
 fn unanswered() -> Vec<Case> {
@@ -214,7 +217,15 @@ enum Manners {
 
 /// Answers one client at an address and returns what it asked.
 fn pretend(listener: &TcpListener, manners: Manners) -> Vec<u8> {
-    let (mut client, _) = listener.accept().expect("a client");
+    listener.set_nonblocking(true).expect("a listener");
+    let mut accepted = None;
+    wait_until("a client", || {
+        accepted = listener.accept().ok();
+        accepted.is_some()
+    });
+    let (mut client, _) = accepted.expect("a client");
+    client.set_nonblocking(false).expect("a connection");
+    client.set_read_timeout(Some(PATIENCE)).expect("a connection");
     let mut request = vec![0; 2];
     client.read_exact(&mut request).expect("a length");
     let length = u16::from_be_bytes([request[0], request[1]]);
@@ -227,11 +238,16 @@ fn pretend(listener: &TcpListener, manners: Manners) -> Vec<u8> {
     body
 }
 
+/// Where servers are pretended. One listener serves a whole case: a process that another thread starts at the
+/// moment holds a copy of every descriptor until it becomes its program, and with it the port.
+fn pretender() -> TcpListener {
+    TcpListener::bind("127.0.0.1:4369").expect("a free port")
+}
+
 /// Runs a command against a pretended server.
-fn against(t: &Stage<'_>, what: &str, args: &[&str], manners: Manners) {
-    let listener = TcpListener::bind("127.0.0.1:4369").expect("a free port");
+fn against(t: &Stage<'_>, listener: &TcpListener, what: &str, args: &[&str], manners: Manners) {
     let output = std::thread::scope(|scope| {
-        scope.spawn(|| pretend(&listener, manners));
+        scope.spawn(|| pretend(listener, manners));
         run(t.command(args))
     });
     t.note(&format!("{what}: {}", said(&output)));
@@ -250,12 +266,13 @@ fn pretenders() -> Vec<Case> {
                 r"stop: exit 1, stdout epmd: local epmd responded with <>\n",
             ])
             .play(|t| {
-                against(t, "names", &["-names"], Manners::Says(b""));
-                against(t, "names, 3 bytes", &["-names"], Manners::Says(b"\0\0\x11"));
-                against(t, "dump", &["-dump"], Manners::Says(b""));
-                against(t, "started", &["-started"], Manners::Says(b""));
-                against(t, "kill", &["-kill"], Manners::Says(b""));
-                against(t, "stop", &["-stop", "node"], Manners::Says(b""));
+                let at = pretender();
+                against(t, &at, "names", &["-names"], Manners::Says(b""));
+                against(t, &at, "names, 3 bytes", &["-names"], Manners::Says(b"\0\0\x11"));
+                against(t, &at, "dump", &["-dump"], Manners::Says(b""));
+                against(t, &at, "started", &["-started"], Manners::Says(b""));
+                against(t, &at, "kill", &["-kill"], Manners::Says(b""));
+                against(t, &at, "stop", &["-stop", "node"], Manners::Says(b""));
             }),
         case("a server that answers strangely")
             .nothing_started()
@@ -271,15 +288,16 @@ fn pretenders() -> Vec<Case> {
                 r"stop, less: exit 1, stdout epmd: local epmd responded with <>\n",
             ])
             .play(|t| {
-                against(t, "names", &["-names"], Manners::Says(b"\0\0\0\x01anything \0\xFF"));
-                against(t, "started", &["-started"], Manners::Says(b"\0\0\0\x01"));
-                against(t, "kill, other", &["-kill"], Manners::Says(b"XY"));
-                against(t, "kill, more", &["-kill"], Manners::Says(b"OKAY"));
-                against(t, "kill, less", &["-kill"], Manners::Says(b"O"));
-                against(t, "stop, other", &["-stop", "node"], Manners::Says(b"1%s4567"));
-                against(t, "stop, NUL", &["-stop", "node"], Manners::Says(b"12\x004567"));
-                against(t, "stop, more", &["-stop", "node"], Manners::Says(b"STOPPEDX"));
-                against(t, "stop, less", &["-stop", "node"], Manners::Says(b"STOPPE"));
+                let at = pretender();
+                against(t, &at, "names", &["-names"], Manners::Says(b"\0\0\0\x01anything \0\xFF"));
+                against(t, &at, "started", &["-started"], Manners::Says(b"\0\0\0\x01"));
+                against(t, &at, "kill, other", &["-kill"], Manners::Says(b"XY"));
+                against(t, &at, "kill, more", &["-kill"], Manners::Says(b"OKAY"));
+                against(t, &at, "kill, less", &["-kill"], Manners::Says(b"O"));
+                against(t, &at, "stop, other", &["-stop", "node"], Manners::Says(b"1%s4567"));
+                against(t, &at, "stop, NUL", &["-stop", "node"], Manners::Says(b"12\x004567"));
+                against(t, &at, "stop, more", &["-stop", "node"], Manners::Says(b"STOPPEDX"));
+                against(t, &at, "stop, less", &["-stop", "node"], Manners::Says(b"STOPPE"));
             }),
         case("a server that resets")
             .nothing_started()
@@ -288,15 +306,16 @@ fn pretenders() -> Vec<Case> {
                 r"stop: exit 1, stdout epmd: failed to read answer from local epmd\n",
             ])
             .play(|t| {
-                against(t, "kill", &["-kill"], Manners::Resets);
-                against(t, "stop", &["-stop", "node"], Manners::Resets);
+                let at = pretender();
+                against(t, &at, "kill", &["-kill"], Manners::Resets);
+                against(t, &at, "stop", &["-stop", "node"], Manners::Resets);
             }),
         case("what the commands send")
             .nothing_started()
             .expect(&["-names: n", "-dump: d", "-started: n", "-kill: k", r"-stop: sno\xc3\xa9"])
             .play(|t| {
+                let listener = pretender();
                 for args in [&["-names"][..], &["-dump"], &["-started"], &["-kill"], &["-stop", "no\u{E9}"]] {
-                    let listener = TcpListener::bind("127.0.0.1:4369").expect("a free port");
                     let asked = std::thread::scope(|scope| {
                         let server = scope.spawn(|| pretend(&listener, Manners::Says(b"")));
                         run(t.command(args));
@@ -306,20 +325,23 @@ fn pretenders() -> Vec<Case> {
                 }
             }),
         // Over IPv6 first; over IPv4 if nobody is there.
-        case("the loopback that is asked")
-            .nothing_started()
-            .expect(&["both: ::1", "one: 127.0.0.1"])
-            .play(|t| {
-                let v4 = TcpListener::bind("127.0.0.1:4369").expect("a free port");
+        case("the loopback that is asked").nothing_started().expect(&["both: ::1", "one: 127.0.0.1"]).play(
+            |t| {
+                let v4 = pretender();
                 let v6 = TcpListener::bind("[::1]:4369").expect("a free port");
-                for (what, listener) in [("both", v6), ("one", v4)] {
+                let asks = |what: &str, listener: &TcpListener| {
                     std::thread::scope(|scope| {
-                        scope.spawn(|| pretend(&listener, Manners::Says(b"OK")));
+                        scope.spawn(|| pretend(listener, Manners::Says(b"OK")));
                         run(t.command(&["-kill"]));
                     });
                     t.note(&format!("{what}: {}", listener.local_addr().expect("an address").ip()));
-                }
-            }),
+                };
+                asks("both", &v6);
+                drop(v6);
+                wait_until("the end of a listener", || sockets::listeners(4369).len() == 1);
+                asks("one", &v4);
+            },
+        ),
     ]
 }
 
@@ -387,13 +409,27 @@ fn command_lines() -> Vec<Case> {
                 vec!["-delay_write", "x"],
             ],
         ),
-        usage("an unknown flag in front of a command", vec![vec!["-bogus", "-names"], vec!["-d", "-bogus", "-kill"]]),
+        usage(
+            "an unknown flag in front of a command",
+            vec![vec!["-bogus", "-names"], vec!["-d", "-bogus", "-kill"]],
+        ),
         case("the usage text names every flag").nothing_started().expect(&["all named"]).play(|t| {
             let output = run(t.command(&["-help"]));
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
             let flags = [
-                "-d", "-debug", "-daemon", "-port", "-address", "-relaxed_command_check", "-systemd",
-                "-packet_timeout", "-delay_accept", "-delay_write", "-names", "-kill", "-stop",
+                "-d",
+                "-debug",
+                "-daemon",
+                "-port",
+                "-address",
+                "-relaxed_command_check",
+                "-systemd",
+                "-packet_timeout",
+                "-delay_accept",
+                "-delay_write",
+                "-names",
+                "-kill",
+                "-stop",
             ];
             let missing: Vec<&&str> = flags.iter().filter(|flag| !text.contains(**flag)).collect();
             t.note(&if missing.is_empty() { "all named".to_owned() } else { format!("missing {missing:?}") });
@@ -415,8 +451,9 @@ fn command_lines() -> Vec<Case> {
                 t.runs("delays", &["-delay_accept", "1", "-delay_write", "1", "-names"]);
                 t.runs("last port", &["-port", "4369", "-port", "5001", "-names"]);
             }),
-        case("a server in the foreground is silent").expect(&["stdout and stderr are empty", "server: lives"]).play(
-            |t| {
+        case("a server in the foreground is silent")
+            .expect(&["stdout and stderr are empty", "server: lives"])
+            .play(|t| {
                 let node = t.register("node");
                 t.ask_silently(&crate::wire::names());
                 t.ask_silently(&crate::wire::port2("node"));
@@ -425,7 +462,6 @@ fn command_lines() -> Vec<Case> {
                 let log = t.server_log();
                 t.note(if log.is_empty() { "stdout and stderr are empty" } else { &log });
                 t.server_lives();
-            },
-        ),
+            }),
     ]
 }

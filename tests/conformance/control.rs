@@ -125,16 +125,13 @@ fn stops() -> Vec<Case> {
                 t.note(if next { "again: one after the first" } else { "again: not one after the first" });
             }),
         // The node's connection is closed before the answer is given.
-        case("stop closes the node before it answers")
-            .args(RELAXED)
-            .expect(&["node: eof"])
-            .play(|t| {
-                let node = t.register("node");
-                let client = t.dial("client");
-                client.send(&stop("node"));
-                assert_eq!(client.all(), b"STOPPED");
-                node.peer.is_open();
-            }),
+        case("stop closes the node before it answers").args(RELAXED).expect(&["node: eof"]).play(|t| {
+            let node = t.register("node");
+            let client = t.dial("client");
+            client.send(&stop("node"));
+            assert_eq!(client.all(), b"STOPPED");
+            node.peer.is_open();
+        }),
         case("stop of nobody")
             .args(RELAXED)
             .expect(&["unknown: NOEXISTSTOPPED eof", "old: NOEXISTSTOPPED eof", "server: lives"])
@@ -183,7 +180,10 @@ fn stops() -> Vec<Case> {
 
 fn stops_refused() -> Vec<Case> {
     vec![
-        case("stop without a name").args(RELAXED).expect(&["stop: eof"]).play(|t| t.ask("stop", &packet("s"))),
+        case("stop without a name")
+            .args(RELAXED)
+            .expect(&["stop: eof"])
+            .play(|t| t.ask("stop", &packet("s"))),
         case("stop is refused by default")
             .expect(&["stop: eof", "unknown: eof", "node: open", "left: node"])
             .play(|t| {

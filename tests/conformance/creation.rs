@@ -24,7 +24,11 @@ fn folded(before: u32, steps: u32) -> u32 {
 }
 
 fn note_relation(t: &Stage<'_>, what: &str, relation: &str, holds: bool, values: &[u32]) {
-    t.note(&if holds { format!("{what}: {relation}") } else { format!("{what}: not {relation}, {values:?}") });
+    t.note(&if holds {
+        format!("{what}: {relation}")
+    } else {
+        format!("{what}: not {relation}, {values:?}")
+    });
 }
 
 fn counting() -> Vec<Case> {
@@ -86,28 +90,28 @@ fn counting() -> Vec<Case> {
                 note_relation(t, "after bad requests", "one more", third == second + 1, &[second, third]);
             }),
         case("a restarted server starts from the clock again").expect(&["restarted: now + 1"]).play(|t| {
-            let last = (0..50).map(|_| once(t, "node", 6)).last().unwrap_or_default();
+            let creations: Vec<u32> = (0..50).map(|_| once(t, "node", 6)).collect();
             t.kill_server();
             t.start();
             let before = now();
             let creation = once(t, "node", 6);
             let after = now();
             let holds = (before + 1..=after + 1).contains(&creation);
-            note_relation(t, "restarted", "now + 1", holds, &[last, before, creation, after]);
+            note_relation(t, "restarted", "now + 1", holds, &[creations[49], before, creation, after]);
         }),
     ]
 }
 
 fn forms() -> Vec<Case> {
     vec![
-        case("before version 6 the counter is folded to 1..3")
-            .expect(&["returns: 1 to 3, in turn"])
-            .play(|t| {
+        case("before version 6 the counter is folded to 1..3").expect(&["returns: 1 to 3, in turn"]).play(
+            |t| {
                 let creations: Vec<u32> = (0..7).map(|_| once(t, "node", 5)).collect();
                 let holds = creations.iter().all(|creation| (1..=3).contains(creation))
                     && creations.windows(2).all(|pair| pair[1] == pair[0] % 3 + 1);
                 note_relation(t, "returns", "1 to 3, in turn", holds, &creations);
-            }),
+            },
+        ),
         case("one name may use both forms in turn")
             .expect(&[
                 "old form: next, folded",

@@ -122,7 +122,11 @@ fn launches() -> Vec<Case> {
                 let environment = proc_file(only_process(), "environ");
                 let kept: BTreeSet<String> = environment.split_terminator('\0').map(str::to_owned).collect();
                 let same = kept == given;
-                t.note(&if same { "environment: as given".to_owned() } else { format!("environment: {kept:?}") });
+                t.note(&if same {
+                    "environment: as given".to_owned()
+                } else {
+                    format!("environment: {kept:?}")
+                });
             }),
         // A caller that reads the launcher's output to its end must not wait for the daemon.
         case("a daemon lets go of every descriptor")
@@ -193,7 +197,11 @@ fn failures() -> Vec<Case> {
             t.note(&format!("launcher: {}", said(&output)));
             wait_until("the end of the daemon", || pids().is_empty());
             let listeners = sockets::all_listeners();
-            t.note(&if listeners.is_empty() { "nobody listens".to_owned() } else { format!("{listeners:?}") });
+            t.note(&if listeners.is_empty() {
+                "nobody listens".to_owned()
+            } else {
+                format!("{listeners:?}")
+            });
         })
     };
     vec![

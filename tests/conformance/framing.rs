@@ -38,6 +38,14 @@ fn lengths() -> Vec<Case> {
                 ("65535", header(65535), "eof".into()),
             ],
         ),
+        // Apart from the others, because these are the bytes by which another protocol could be told.
+        table(
+            "a bad length that looks like another protocol",
+            vec![
+                ("5635, as TLS begins", header(0x1603), "eof".into()),
+                ("18245, as HTTP begins", header(u16::from_be_bytes(*b"GE")), "eof".into()),
+            ],
+        ),
         case("a bad length is refused after two separate bytes")
             .expect(&["client: open", "client: eof"])
             .play(|t| {
@@ -135,10 +143,12 @@ fn surplus() -> Vec<Case> {
                 ("more than one read takes", [names(), vec![0; 3057]].concat(), "reset".into()),
             ],
         ),
-        case("a registration with surplus is not executed").expect(&["client: eof", "left: nobody"]).play(|t| {
-            t.ask("client", &[alive2("greedy"), names()].concat());
-            t.lists("left");
-        }),
+        case("a registration with surplus is not executed").expect(&["client: eof", "left: nobody"]).play(
+            |t| {
+                t.ask("client", &[alive2("greedy"), names()].concat());
+                t.lists("left");
+            },
+        ),
         case("surplus in the read that completes the length").expect(&["client: eof"]).play(|t| {
             let client = t.dial("client");
             client.send_apart(&[0]);
@@ -146,16 +156,16 @@ fn surplus() -> Vec<Case> {
             client.reads_to_end();
         }),
         // The answer is given, and the unread surplus turns the end into a reset.
-        case("surplus in a later read").expect(&[r"names: \x00\x00\x11\x11 reset", r"look-up: w\x01 reset"]).play(
-            |t| {
+        case("surplus in a later read")
+            .expect(&[r"names: \x00\x00\x11\x11 reset", r"look-up: w\x01 reset"])
+            .play(|t| {
                 for (who, request) in [("names", names()), ("look-up", port2("nobody"))] {
                     let client = t.dial(who);
                     client.send_apart(&request[..2]);
                     client.send(&[&request[2..], b"more"].concat());
                     client.reads_to_end();
                 }
-            },
-        ),
+            }),
         case("surplus behind a registration, in a later read")
             .expect(&[r"client: v\x00<creation>", "client: eof", "left: nobody"])
             .play(|t| {

@@ -7,7 +7,6 @@ use tempfile::TempDir;
 /// A program that claims to be epmd.
 #[derive(Debug)]
 pub(crate) struct Implementation {
-    pub(crate) name: &'static str,
     pub(crate) program: PathBuf,
     _link: Option<TempDir>,
 }
@@ -15,13 +14,14 @@ pub(crate) struct Implementation {
 impl Implementation {
     /// Erlang's own epmd. A machine without it cannot run the battery, which must not look like a pass.
     pub(crate) fn stock() -> Implementation {
-        let program = std::env::var_os("EPMD_STOCK").map(PathBuf::from).or_else(installed).unwrap_or_default();
+        let program =
+            std::env::var_os("EPMD_STOCK").map(PathBuf::from).or_else(installed).unwrap_or_default();
         assert!(
             program.is_file(),
             "stock epmd is missing ({program:?}): install Debian's `erlang-base` (or the package of Erlang/OTP \
              of this system), or name the program in EPMD_STOCK"
         );
-        Implementation { name: "stock", program, _link: None }
+        Implementation { program, _link: None }
     }
 
     /// pmd, which behaves as epmd when it is called `epmd`.
@@ -29,7 +29,7 @@ impl Implementation {
         let link = TempDir::new().expect("a directory for the link");
         let program = link.path().join("epmd");
         std::os::unix::fs::symlink(crate::harness::pmd(), &program).expect("a link to pmd");
-        Implementation { name: "pmd", program, _link: Some(link) }
+        Implementation { program, _link: Some(link) }
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = timeouts();
+    cases.extend(delays());
     cases.extend(unregistrations());
     cases
 }
@@ -38,8 +39,12 @@ fn timeouts() -> Vec<Case> {
                 refused.send(&alive2("node"));
                 assert_eq!(refused.all_of(6), b"v\x01\0\0\0c");
                 let started = Instant::now();
-                let incomplete =
-                    [("nothing", &b""[..]), ("one byte", b"\0"), ("length", b"\0\x07"), ("part", b"\0\x07zno")];
+                let incomplete = [
+                    ("nothing", &b""[..]),
+                    ("one byte", b"\0"),
+                    ("length", b"\0\x07"),
+                    ("part", b"\0\x07zno"),
+                ];
                 let peers = incomplete.map(|(who, bytes)| {
                     let peer = t.dial(who);
                     if !bytes.is_empty() {
@@ -95,11 +100,57 @@ fn timeouts() -> Vec<Case> {
     ]
 }
 
+/// The flags that slow a server down, which OTP's own tests use to provoke races.
+fn delays() -> Vec<Case> {
+    const SECOND: Duration = Duration::from_secs(1);
+    vec![
+        case("every write is delayed")
+            .alone()
+            .args(&["-delay_write", "1"])
+            .expect(&["register: after a second", "names: after two seconds", "look-up: after a second"])
+            .play(|t| {
+                let started = Instant::now();
+                let _node = t.register("node");
+                t.note(if started.elapsed() >= SECOND {
+                    "register: after a second"
+                } else {
+                    "register: at once"
+                });
+                let started = Instant::now();
+                assert!(t.has(b"node"), "the node is registered");
+                let late = started.elapsed() >= 2 * SECOND;
+                t.note(if late { "names: after two seconds" } else { "names: earlier" });
+                let started = Instant::now();
+                t.ask_silently(&port2("node"));
+                t.note(if started.elapsed() >= SECOND {
+                    "look-up: after a second"
+                } else {
+                    "look-up: at once"
+                });
+            }),
+        case("every round of accepts is delayed")
+            .alone()
+            .args(&["-delay_accept", "1"])
+            .expect(&["look-up: after a second"])
+            .play(|t| {
+                let started = Instant::now();
+                t.ask_silently(&port2("node"));
+                t.note(if started.elapsed() >= SECOND {
+                    "look-up: after a second"
+                } else {
+                    "look-up: at once"
+                });
+            }),
+    ]
+}
+
 /// Passes the time of some packet timeouts of one second, as measured by another server on the same host.
 fn wait_for_timeouts(t: &Stage<'_>, count: usize) {
     let address = SocketAddr::new(t.address().ip(), 5000);
     let _clock = Program::spawn(t.command(&["-port", "5000", "-packet_timeout", "1"]));
-    wait_until("another server", || sockets::listeners(5000).contains(&"0.0.0.0".parse().expect("an address")));
+    wait_until("another server", || {
+        sockets::listeners(5000).contains(&"0.0.0.0".parse().expect("an address"))
+    });
     for _ in 0..count {
         let silent = t.dial_at("silent", address);
         silent.all();
@@ -162,8 +213,9 @@ fn unregistrations() -> Vec<Case> {
             t.lists("left");
         }),
         // The peer address cannot be asked of a socket that was reset in the backlog.
-        case("a connection that is reset before it is accepted").expect(&["server: lives", "left: nobody"]).play(
-            |t| {
+        case("a connection that is reset before it is accepted")
+            .expect(&["server: lives", "left: nobody"])
+            .play(|t| {
                 t.stop_server();
                 for _ in 0..5 {
                     let peer = t.dial("hasty");
@@ -173,7 +225,6 @@ fn unregistrations() -> Vec<Case> {
                 t.continue_server();
                 t.server_lives();
                 t.lists("left");
-            },
-        ),
+            }),
     ]
 }

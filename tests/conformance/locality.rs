@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use crate::battery::{Case, case};
 use crate::harness::netns::NetNs;
+use crate::peer::printable;
 use crate::stage::Stage;
 use crate::systemd::{dual_stack, spawn_with_sockets, unix_listener};
 use crate::wire::{alive2, dump, kill, names, port2, stop};
@@ -55,20 +56,27 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// What the first bytes of an answer to each request must be on a local route, and on another one. On a relaxed
-/// server it is STOP that can be tried without ending the server, otherwise KILL with a live node.
-fn requests(relaxed: bool) -> Vec<(&'static str, Vec<u8>, &'static [u8], &'static [u8])> {
-    let mut requests: Vec<(&str, Vec<u8>, &'static [u8], &'static [u8])> = vec![
-        ("NAMES", names(), b"\0\0\x11\x11", b"\0\0\x11\x11"),
-        ("PORT2", port2("nobody"), b"w\x01", b"w\x01"),
-        ("DUMP", dump(), b"\0\0\x11\x11", b""),
-    ];
-    if relaxed {
-        requests.push(("STOP", stop("nobody"), b"NOEXISTSTOPPED", b""));
-    } else {
-        requests.push(("KILL", kill(), b"NO", b""));
-    }
-    requests
+/// A request, and how the answer to it begins when it comes from near and from afar; empty for none at all.
+struct Question {
+    what: &'static str,
+    request: Vec<u8>,
+    near: &'static [u8],
+    far: &'static [u8],
+}
+
+/// On a relaxed server it is STOP that can be tried without ending the server, otherwise KILL with a live node.
+fn questions(relaxed: bool) -> [Question; 4] {
+    let question = |what, request, near, far| Question { what, request, near, far };
+    [
+        question("NAMES", names(), b"\0\0\x11\x11", b"\0\0\x11\x11"),
+        question("PORT2", port2("nobody"), b"w\x01", b"w\x01"),
+        question("DUMP", dump(), b"\0\0\x11\x11", b""),
+        if relaxed {
+            question("STOP", stop("nobody"), b"NOEXISTSTOPPED", b"")
+        } else {
+            question("KILL", kill(), b"NO", b"")
+        },
+    ]
 }
 
 /// Tries everything on every route.
@@ -87,27 +95,26 @@ fn try_routes(t: &Stage<'_>, routes: &[(&str, &str, bool)], relaxed: bool) {
     let _node = t.register("node");
     for (from, to, _) in routes {
         let who = format!("{from} to {to}");
-        let answers: Vec<(&str, Vec<u8>, bool, bool)> = requests(relaxed)
-            .into_iter()
-            .map(|(what, request, local, remote)| {
-                let peer = t.dial_between(&who, from, to);
-                peer.send(&request);
-                let answer = peer.all();
-                let fits = |wanted: &[u8]| answer.starts_with(wanted) && answer.is_empty() == wanted.is_empty();
-                let (as_local, as_remote) = (fits(local), fits(remote));
-                (what, answer, as_local, as_remote)
-            })
-            .collect();
+        let (mut near, mut far, mut answers) = (true, true, Vec::new());
+        for Question { what, request, near: if_near, far: if_far } in questions(relaxed) {
+            let peer = t.dial_between(&who, from, to);
+            peer.send(&request);
+            let answer = peer.all();
+            let begins = |wanted: &[u8]| answer.starts_with(wanted) && answer.is_empty() == wanted.is_empty();
+            near &= begins(if_near);
+            far &= begins(if_far);
+            answers.push(format!("{what} {}", printable(&answer)));
+        }
         let peer = t.dial_between(&who, from, to);
         peer.send(&alive2(&who));
         let registration = peer.all_of(6);
-        let registered = registration.starts_with(b"v\0");
-        if registered && answers.iter().all(|(_, _, local, _)| *local) {
+        answers.push(format!("ALIVE2 {}", printable(&registration)));
+        if near && registration.starts_with(b"v\0") {
             peer.note("local");
-        } else if registration.is_empty() && answers.iter().all(|(_, _, _, remote)| *remote) {
+        } else if far && registration.is_empty() {
             peer.note("not local");
         } else {
-            peer.note(&format!("mixed: ALIVE2 {registration:?}, {answers:?}"));
+            peer.note(&format!("mixed: {}", answers.join(", ")));
         }
     }
 }
@@ -188,7 +195,18 @@ fn another_host() -> Case {
         .args(&["-relaxed_command_check"])
         .play(|t| {
             let far = NetNs::new();
-            t.netns.ip(&["link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", far.name()]);
+            t.netns.ip(&[
+                "link",
+                "add",
+                "cable",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "cable",
+                "netns",
+                far.name(),
+            ]);
             for (host, address) in [(t.netns, "10.8.0.1/24"), (&far, "10.8.0.2/24")] {
                 host.ip(&["addr", "add", address, "dev", "cable"]);
                 host.ip(&["link", "set", "cable", "up"]);
@@ -210,7 +228,7 @@ fn another_host() -> Case {
                     socket.read_to_end(&mut answer).expect("reading to the end");
                     answer
                 });
-                t.note(&format!("{what}: {}", crate::peer::printable(&answer)));
+                t.note(&format!("{what}: {}", printable(&answer)));
             }
             t.server_lives();
             t.lists("left");

@@ -73,27 +73,23 @@ pub(crate) fn cases() -> Vec<Case> {
                 t.ask("anew", &port2("node"));
             }),
         // Stock compares the length with its terminator, so the longest names can be held but not found.
-        case("the longest names")
-            .expect(&["254: found whole", "254: in one segment", "255: eof"])
-            .play(|t| {
+        case("the longest names").expect(&["254: found whole", "254: in one segment", "255: eof"]).play(
+            |t| {
                 let longest = Alive2::new("\u{1F600}".repeat(254)).extra([0xEE; 1020]);
                 let _found = t.register_as(&longest);
                 let _lost = t.register("b".repeat(255));
                 let client = t.dial("254");
                 client.send(&port2(&longest.name));
                 let answer = client.all();
-                let wanted = [
-                    &b"w\0\x0f\xa0M\0\0\x06\0\x05\x03\xf8"[..],
-                    &longest.name,
-                    b"\x03\xfc",
-                    &longest.extra,
-                ]
-                .concat();
+                let wanted =
+                    [&b"w\0\x0f\xa0M\0\0\x06\0\x05\x03\xf8"[..], &longest.name, b"\x03\xfc", &longest.extra]
+                        .concat();
                 assert_eq!(wanted.len(), 14 + 1016 + 1020);
                 client.note(&if answer == wanted { "found whole".to_owned() } else { printable(&answer) });
                 client.counts_segments();
                 t.ask("255", &port2("b".repeat(255)));
-            }),
+            },
+        ),
         case("an answer that is the end of the connection")
             .expect(&["unknown: in one segment", "known: in one segment"])
             .play(|t| {

@@ -3,6 +3,7 @@
 use crate::battery::{Case, case};
 use crate::harness::wait_until;
 use crate::stage::{Stage, now};
+use crate::wire;
 
 /// With any `-d` stock epmd remembers this many names before it forgets one at the next new name.
 const KEPT_WHEN_DEBUGGING: usize = 6;
@@ -14,7 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("old names are listed oldest first, and move up when they return")
             .expect(&["old: a b c", "old: b c", "old: b c a", "old: b c a"])
             .play(|t| {
-                ["a", "b", "c"].iter().for_each(|name| drop(t.remember(name)));
+                ["a", "b", "c"].iter().for_each(|name| _ = t.remember(name));
                 note_old(t);
                 let a = t.register("a");
                 note_old(t);
@@ -23,9 +24,9 @@ pub(crate) fn cases() -> Vec<Case> {
                 note_old(t);
                 // A lookup, a refusal and a list leave the order alone.
                 let peer = t.dial("refused");
-                peer.send(&crate::wire::Alive2::new("b").extra([0; 1021]).bytes());
+                peer.send(&wire::Alive2::new("b").extra([0; 1021]).bytes());
                 assert_eq!(peer.all_of(6), b"v\x01\0\0\0c");
-                t.ask_silently(&crate::wire::port2("c"));
+                t.ask_silently(&wire::port2("c"));
                 note_old(t);
             }),
         case("with -d a new name makes the seventh old name push out the first")
@@ -40,7 +41,7 @@ pub(crate) fn cases() -> Vec<Case> {
             .play(|t| {
                 let first = remembered(t, "n0", 9);
                 let second = remembered(t, "n1", 5);
-                (2..KEPT_WHEN_DEBUGGING).for_each(|number| drop(t.remember(format!("n{number}"))));
+                (2..KEPT_WHEN_DEBUGGING).for_each(|number| _ = t.remember(format!("n{number}")));
                 note_old(t);
                 let new = t.register("new");
                 note_inherited(t, "new name", "n0", new.creation, first);
@@ -54,10 +55,15 @@ pub(crate) fn cases() -> Vec<Case> {
             }),
         case("with -d an old name that returns pushes nothing out")
             .args(&["-d"])
-            .expect(&["old: n0 n1 n2 n3 n4 n5", "old: n0 n1 n3 n4 n5", "old: n0 n1 n3 n4 n5 n2", "n0: one more"])
+            .expect(&[
+                "old: n0 n1 n2 n3 n4 n5",
+                "old: n0 n1 n3 n4 n5",
+                "old: n0 n1 n3 n4 n5 n2",
+                "n0: one more",
+            ])
             .play(|t| {
                 let first = remembered(t, "n0", 3);
-                (1..KEPT_WHEN_DEBUGGING).for_each(|number| drop(t.remember(format!("n{number}"))));
+                (1..KEPT_WHEN_DEBUGGING).for_each(|number| _ = t.remember(format!("n{number}")));
                 note_old(t);
                 let returning = t.register("n2");
                 note_old(t);

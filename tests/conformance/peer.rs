@@ -48,13 +48,24 @@ impl End {
 impl Peer {
     /// Connects, from a given address if there is one.
     pub(crate) fn connect(who: &str, from: Option<IpAddr>, to: SocketAddr, notes: &Notes) -> Peer {
+        Peer::try_connect(who, from, to, notes)
+            .unwrap_or_else(|error| panic!("{who} connecting to {to}: {error}"))
+    }
+
+    /// The same where a refusal is an answer.
+    pub(crate) fn try_connect(
+        who: &str,
+        from: Option<IpAddr>,
+        to: SocketAddr,
+        notes: &Notes,
+    ) -> Result<Peer, Errno> {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
         if let Some(from) = from {
             bind(&socket, &SocketAddr::new(from, 0)).expect("an address of this host");
         }
-        connect(&socket, &to).unwrap_or_else(|error| panic!("{who} connecting to {to}: {error}"));
-        Peer::over(who, socket, to, notes)
+        connect(&socket, &to)?;
+        Ok(Peer::over(who, socket, to, notes))
     }
 
     /// A peer on a socket that is connected already.
@@ -120,15 +131,16 @@ impl Peer {
         self.receive(usize::MAX).0
     }
 
+    /// What one read returns, as soon as there is anything.
+    pub(crate) fn first_piece(&self) -> Vec<u8> {
+        let mut buffer = [0; 16 * 1024];
+        let count = recv(&self.socket, &mut buffer, RecvFlags::empty()).map_or(0, |(_, count)| count);
+        buffer[..count].to_vec()
+    }
+
     /// Exactly this many bytes from the server, or as many as came, not noted.
     pub(crate) fn all_of(&self, count: usize) -> Vec<u8> {
         self.receive(count).0
-    }
-
-    /// Notes exactly this many bytes from the server, or what came instead.
-    pub(crate) fn reads(&self, count: usize) {
-        let (bytes, end) = self.receive(count);
-        self.note(&if bytes.len() == count { printable(&bytes) } else { outcome(&bytes, end.words()) });
     }
 
     /// Reads the answer to an ALIVE2_REQ, notes it without the creation of a success, and returns the creation.

@@ -15,28 +15,77 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// A port in the environment or behind `-port`, what is bound, and what is reported.
 fn accepted() -> Vec<Case> {
-    let port = |name: &'static str, args: &'static [&'static str], env: Option<&'static str>, bound: u16, header| {
-        let case = case(name).args(args).port(bound).expect(&[header]).play(|t| t.ask("names", &names()));
-        match env {
-            Some(value) => case.env("ERL_EPMD_PORT", value),
-            None => case,
-        }
-    };
+    let port =
+        |name: &'static str, args: &'static [&'static str], env: Option<&'static str>, bound: u16, header| {
+            let case = case(name).args(args).port(bound).expect(&[header]).play(|t| t.ask("names", &names()));
+            match env {
+                Some(value) => case.env("ERL_EPMD_PORT", value),
+                None => case,
+            }
+        };
     vec![
         port("the default port", &[], None, 4369, r"names: \x00\x00\x11\x11 eof"),
         port("a port from the environment", &[], Some("5002"), 5002, r"names: \x00\x00\x13\x8a eof"),
-        port("a port with a tail from the environment", &[], Some("5002x"), 5002, r"names: \x00\x00\x13\x8a eof"),
-        port("a port with a fraction from the environment", &[], Some("5002.9"), 5002, r"names: \x00\x00\x13\x8a eof"),
-        port("a port with a space from the environment", &[], Some(" 5002 "), 5002, r"names: \x00\x00\x13\x8a eof"),
-        port("a port with a sign from the environment", &[], Some("+5002"), 5002, r"names: \x00\x00\x13\x8a eof"),
-        port("a port above 65535 from the environment", &[], Some("70000"), 4464, r"names: \x00\x01\x11p eof"),
+        port(
+            "a port with a tail from the environment",
+            &[],
+            Some("5002x"),
+            5002,
+            r"names: \x00\x00\x13\x8a eof",
+        ),
+        port(
+            "a port with a fraction from the environment",
+            &[],
+            Some("5002.9"),
+            5002,
+            r"names: \x00\x00\x13\x8a eof",
+        ),
+        port(
+            "a port with a space from the environment",
+            &[],
+            Some(" 5002 "),
+            5002,
+            r"names: \x00\x00\x13\x8a eof",
+        ),
+        port(
+            "a port with a sign from the environment",
+            &[],
+            Some("+5002"),
+            5002,
+            r"names: \x00\x00\x13\x8a eof",
+        ),
+        port(
+            "a port above 65535 from the environment",
+            &[],
+            Some("70000"),
+            4464,
+            r"names: \x00\x01\x11p eof",
+        ),
         port("a port below 0 from the environment", &[], Some("-5"), 65531, r"names: \xff\xff\xff\xfb eof"),
         port("a given port", &["-port", "5001"], None, 5001, r"names: \x00\x00\x13\x89 eof"),
         port("a given port with a tail", &["-port", "5002x"], None, 5002, r"names: \x00\x00\x13\x8a eof"),
         port("a given port above 65535", &["-port", "70000"], None, 4464, r"names: \x00\x01\x11p eof"),
-        port("a given port beats the environment", &["-port", "5001"], Some("5002"), 5001, r"names: \x00\x00\x13\x89 eof"),
-        port("a given port beats nonsense in the environment", &["-port", "5001"], Some("x"), 5001, r"names: \x00\x00\x13\x89 eof"),
-        port("of two given ports the last counts", &["-port", "5001", "-port", "5002"], None, 5002, r"names: \x00\x00\x13\x8a eof"),
+        port(
+            "a given port beats the environment",
+            &["-port", "5001"],
+            Some("5002"),
+            5001,
+            r"names: \x00\x00\x13\x89 eof",
+        ),
+        port(
+            "a given port beats nonsense in the environment",
+            &["-port", "5001"],
+            Some("x"),
+            5001,
+            r"names: \x00\x00\x13\x89 eof",
+        ),
+        port(
+            "of two given ports the last counts",
+            &["-port", "5001", "-port", "5002"],
+            None,
+            5002,
+            r"names: \x00\x00\x13\x8a eof",
+        ),
     ]
 }
 

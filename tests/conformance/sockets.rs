@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
@@ -95,7 +97,7 @@ fn ask(flags: u16, family: AddressFamily, states: u32, local: SocketAddr, remote
         SocketFlags::CLOEXEC,
         Some(netlink::SOCK_DIAG),
     )
-        .expect("a netlink socket for sock_diag");
+    .expect("a netlink socket for sock_diag");
     send(&netlink, &request, SendFlags::empty()).expect("asking the kernel for its sockets");
     let mut found = Vec::new();
     let mut buffer = [0; 32 * 1024];

@@ -1,6 +1,5 @@
 //! Where a case plays: a host, a server on it, the connections to it, and the notes of what was seen.
 
-use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -66,7 +65,10 @@ impl<'a> Stage<'a> {
             // Whatever lives in this case's namespace was started by it; it may have ended meanwhile.
             let _ = kill_process(pid, Signal::KILL);
         }
-        wait_until("the programs of the case to end", || pids().is_empty());
+        // A listener of the case may live on for a moment in a process that another thread is starting.
+        wait_until("the programs of the case to end", || {
+            pids().is_empty() && sockets::all_listeners().is_empty()
+        });
         self.notes.take()
     }
 
@@ -190,6 +192,11 @@ impl<'a> Stage<'a> {
         Peer::connect(who, None, self.address(), &self.notes)
     }
 
+    /// Connects over IPv4 loopback, unless nobody listens there any more.
+    pub(crate) fn try_dial(&self, who: &str) -> Option<Peer> {
+        Peer::try_connect(who, None, self.address(), &self.notes).ok()
+    }
+
     /// Connects to any address.
     pub(crate) fn dial_at(&self, who: &str, address: SocketAddr) -> Peer {
         Peer::connect(who, None, address, &self.notes)
@@ -203,7 +210,8 @@ impl<'a> Stage<'a> {
 
     /// Connects to a Unix socket.
     pub(crate) fn dial_unix(&self, who: &str, path: &Path) -> Peer {
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .expect("a socket");
         connect(&socket, &SocketAddrUnix::new(path).expect("a short path")).expect("a listener there");
         Peer::over(who, socket, self.address(), &self.notes)
     }
@@ -341,7 +349,9 @@ pub(crate) fn said(output: &Output) -> String {
 /// Replaces the number after `fd = `, which is the server's own business.
 fn without_descriptor(line: &str) -> String {
     match line.rsplit_once("fd = ") {
-        Some((front, tail)) => format!("{front}fd = N{}", tail.trim_start_matches(|c: char| c.is_ascii_digit())),
+        Some((front, tail)) => {
+            format!("{front}fd = N{}", tail.trim_start_matches(|c: char| c.is_ascii_digit()))
+        }
         None => line.to_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! Sockets handed over by a service manager, and what the manager is told.
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -78,9 +78,8 @@ fn spawn(t: &Stage<'_>, sockets: Vec<OwnedFd>, args: &[&str], env: &[(&str, &str
 
 /// A command that becomes the program under test after announcing `count` sockets for the process `pid`.
 fn announcing(t: &Stage<'_>, args: &[&str], count: &str, pid: &str, moves: &str) -> Command {
-    let script = format!(
-        "LISTEN_FDS={count} LISTEN_PID={pid}; export LISTEN_FDS LISTEN_PID; exec \"$@\" {moves}"
-    );
+    let script =
+        format!("LISTEN_FDS={count} LISTEN_PID={pid}; export LISTEN_FDS LISTEN_PID; exec \"$@\" {moves}");
     let plain = t.command(args);
     let mut command = Command::new("sh");
     command.args(["-c", &script, "sh"]).arg(plain.get_program()).args(plain.get_args());
@@ -181,7 +180,8 @@ fn refusals() -> Vec<Case> {
     let fails = |name: &'static str, count: &'static str, pid: &'static str| {
         case(name).nothing_started().expect(&["exit 1 with a message", "listeners: "]).play(move |t| {
             let output = run(announcing(t, &["-systemd"], count, pid, ""));
-            let message = output.status.code() == Some(1) && !output.stderr.is_empty() && output.stdout.is_empty();
+            let message =
+                output.status.code() == Some(1) && !output.stderr.is_empty() && output.stdout.is_empty();
             t.note(&if message { "exit 1 with a message".to_owned() } else { said(&output) });
             note_listeners(t);
         })
@@ -189,7 +189,8 @@ fn refusals() -> Vec<Case> {
     vec![
         case("no sockets are announced").nothing_started().expect(&["exit 1 with a message"]).play(|t| {
             let output = run(t.command(&["-systemd"]));
-            let message = output.status.code() == Some(1) && !output.stderr.is_empty() && output.stdout.is_empty();
+            let message =
+                output.status.code() == Some(1) && !output.stderr.is_empty() && output.stdout.is_empty();
             t.note(&if message { "exit 1 with a message".to_owned() } else { said(&output) });
         }),
         fails("zero sockets are announced", "0", "$$"),
@@ -241,8 +242,7 @@ fn note_silence(t: &Stage<'_>, socket: &UnixDatagram) {
 }
 
 fn notifications() -> Vec<Case> {
-    const READY: &str =
-        r"notified: READY=1\nSTATUS=Processing port mapping requests...\nMAINPID=<pid>";
+    const READY: &str = r"notified: READY=1\nSTATUS=Processing port mapping requests...\nMAINPID=<pid>";
     let kill_it = |t: &mut Stage<'_>| {
         let client = t.dial_at("kill", "127.0.0.1:5001".parse().expect("an address"));
         client.send(&kill());
@@ -294,20 +294,17 @@ fn notifications() -> Vec<Case> {
                 t.server_ends();
                 note_silence(t, &socket);
             }),
-        case("a manager in the abstract name space")
-            .nothing_started()
-            .expect(&[READY])
-            .play(|t| {
-                let address = SocketAddrUnix::new_abstract_name(b"manager").expect("a short name");
-                let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
-                let socket = socket.expect("a socket");
-                bind(&socket, &address).expect("a name that is free in this network namespace");
-                let socket = UnixDatagram::from(socket);
-                socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
-                let sockets = vec![tcp4("127.0.0.1:5001")];
-                t.server = Some(spawn(t, sockets, &["-systemd"], &[("NOTIFY_SOCKET", "@manager")]));
-                note_datagram(t, &socket);
-            }),
+        case("a manager in the abstract name space").nothing_started().expect(&[READY]).play(|t| {
+            let address = SocketAddrUnix::new_abstract_name(b"manager").expect("a short name");
+            let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+            let socket = socket.expect("a socket");
+            bind(&socket, &address).expect("a name that is free in this network namespace");
+            let socket = UnixDatagram::from(socket);
+            socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+            let sockets = vec![tcp4("127.0.0.1:5001")];
+            t.server = Some(spawn(t, sockets, &["-systemd"], &[("NOTIFY_SOCKET", "@manager")]));
+            note_datagram(t, &socket);
+        }),
         case("a failed start")
             .nothing_started()
             .expect(&["exit 1", r"notified: STATUS=Exited.\nERRNO=1"])

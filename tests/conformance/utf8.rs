@@ -62,7 +62,8 @@ const REJECTED: [(&str, &[u8]); 34] = [
 ];
 
 pub(crate) fn cases() -> Vec<Case> {
-    let lines = |end: &str| -> Vec<String> { REJECTED.iter().map(|(what, _)| format!("{what}: {end}")).collect() };
+    let lines =
+        |end: &str| -> Vec<String> { REJECTED.iter().map(|(what, _)| format!("{what}: {end}")).collect() };
     let refused = lines(r"v\x01\x00\x00\x00c");
     let refused: Vec<&str> = refused.iter().map(String::as_str).collect();
     let ignored = lines("eof");

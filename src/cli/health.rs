@@ -1,0 +1,43 @@
+//! `pmd health` and `pmd reload`.
+
+use super::diagnosis::explain;
+use super::exit::Exit;
+use super::failure::Result;
+use super::output::{Colour, Output};
+use super::runtime::{block_on, with_progress};
+use super::target::Target;
+
+/// Tells whether the daemon is well.
+pub fn run(target: &Target, ready: bool, output: Output) -> Result<Exit> {
+    block_on(async {
+        let health = explain(target, target.client().health(ready).await).await?;
+        output.one(&health, |out| {
+            if health.healthy {
+                return writeln!(out, "{}", output.paint(Colour::Green, if ready { "ready" } else { "healthy" }));
+            }
+            writeln!(out, "{}", output.paint(Colour::Red, "unhealthy"))?;
+            health.problems.iter().try_for_each(|problem| writeln!(out, "  {problem}"))
+        })?;
+        Ok(if health.healthy { Exit::Done } else { Exit::Unhealthy })
+    })
+}
+
+/// Makes the daemon read its configuration file again.
+pub fn reload(target: &Target, output: Output) -> Result<Exit> {
+    block_on(async {
+        let reloading = with_progress("reading the configuration", target.client().reload()).await;
+        let done = explain(target, reloading).await?;
+        output.one(&done, |out| {
+            let file = match &done.config_file {
+                Some(file) => file.display().to_string(),
+                None => return writeln!(out, "this daemon has no configuration file"),
+            };
+            if done.needs_restart.is_empty() {
+                return writeln!(out, "{file} is right, and nothing in it has changed");
+            }
+            writeln!(out, "{file} is right; these keys need a restart: {}", done.needs_restart.join(", "))?;
+            writeln!(out, "restart it: {} && {}", target.command("stop"), target.command("start"))
+        })?;
+        Ok(Exit::Done)
+    })
+}

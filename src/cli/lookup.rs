@@ -1,0 +1,104 @@
+//! `pmd lookup`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::args;
+use super::diagnosis::explain;
+use super::exit::Exit;
+use super::failure::{Failure, Result};
+use super::output::{Format, Output, json, stdout};
+use super::runtime::{block_on, with_progress};
+use super::target::Target;
+use crate::control::api::{Lookup, Match};
+use crate::control::client::{Client, ClientError};
+
+/// How often it is asked for what is waited for: soon enough for a person and for a start script.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Prints where something listens.
+pub fn run(target: &Target, args: &args::Lookup, output: Output) -> Result<Exit> {
+    block_on(async {
+        let client = target.client();
+        let mut found = match args.wait {
+            None => explain(target, client.lookup(&args.name).await).await?,
+            Some(patience) => {
+                let doing = format!("waiting for {}", args.name);
+                with_progress(&doing, wait(&client, &args.name, patience)).await?
+            }
+        };
+        if !args.all {
+            found.matches.truncate(1);
+        }
+        print(&found, output)?;
+        Ok(Exit::Done)
+    })
+}
+
+/// Asks until there is an answer. A daemon that is not there may still come: that is what start scripts need.
+async fn wait(client: &Client, name: &str, patience: Duration) -> Result<Lookup> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let error = match client.lookup(name).await {
+            Ok(found) => return Ok(found),
+            Err(error) if is_not_yet(&error) => error,
+            Err(error) => return Err(error.into()),
+        };
+        if Instant::now() + AGAIN > deadline {
+            tokio::time::sleep_until(deadline).await;
+            return Err(Failure::new(
+                Exit::TimedOut,
+                format!("{name:?} did not come within {}: {error}", human(patience)),
+                "see what is registered with pmd names and pmd services, or wait longer",
+            ));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn is_not_yet(error: &ClientError) -> bool {
+    error.is_absence() || matches!(error, ClientError::Api { status: 404 | 503, .. })
+}
+
+fn human(time: Duration) -> String {
+    jiff::SignedDuration::try_from(time).map(|time| format!("{time:#}")).unwrap_or_default()
+}
+
+fn print(found: &Lookup, output: Output) -> Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        address: String,
+        #[serde(flatten)]
+        found: &'a Match,
+    }
+
+    #[derive(Serialize)]
+    struct Document<'a> {
+        query: &'a str,
+        matches: Vec<Line<'a>>,
+    }
+
+    let lines = found.matches.iter().map(|found| Line { address: format!("{}:{}", found.host, found.port), found });
+    let mut out = stdout();
+    match output.format {
+        Format::Json => {
+            let document = Document { query: &found.query, matches: lines.collect() };
+            json(&mut out, &document, true)?;
+        }
+        Format::Jsonl => {
+            for line in lines {
+                json(&mut out, &line, false)?;
+            }
+        }
+        // One form for people and for scripts: it is what goes into an address field.
+        Format::Table | Format::Wide | Format::Plain => {
+            for line in lines {
+                writeln!(out, "{}", line.address)?;
+            }
+        }
+    }
+    Ok(out.flush()?)
+}

@@ -1,0 +1,53 @@
+//! `pmd completion`, `pmd man` and `pmd version`: made from the definition of the command line.
+
+use std::io::Write;
+use std::path::Path;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::args::Cli;
+use super::exit::Exit;
+use super::failure::{Failure, Result};
+use super::output::{Output, stdout};
+
+/// Prints the completions for a shell.
+pub fn completion(shell: Shell) -> Result<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pmd", &mut script);
+    print(&script)
+}
+
+/// Prints the manual page, or writes those of all commands into a directory.
+pub fn man(dir: Option<&Path>) -> Result<Exit> {
+    let command = Cli::command();
+    let Some(dir) = dir else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page)?;
+        return print(&page);
+    };
+    let written = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(command, dir));
+    written.map_err(|error| {
+        Failure::new(
+            Exit::General,
+            format!("cannot write manual pages into {}: {error}", dir.display()),
+            "choose a directory that this user may write to",
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Prints the version.
+pub fn version(output: Output) -> Result<Exit> {
+    let version = env!("CARGO_PKG_VERSION");
+    let document = serde_json::json!({ "name": "pmd", "version": version });
+    output.one(&document, |out| writeln!(out, "pmd {version}"))?;
+    Ok(Exit::Done)
+}
+
+fn print(text: &[u8]) -> Result<Exit> {
+    let mut out = stdout();
+    out.write_all(text)?;
+    out.flush()?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,167 @@
+//! `pmd subscribe`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::args;
+use super::diagnosis::explain;
+use super::exit::Exit;
+use super::failure::Result;
+use super::output::{Format, Output, note, stdout};
+use super::runtime::block_on;
+use super::target::Target;
+use super::text::printable;
+use crate::control::api::{self, Event, Gap, GapReason, Hello};
+use crate::control::client::{Client, ClientError, Events};
+use crate::control::events::Message;
+
+/// Pause between attempts to reach a daemon that has gone.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Prints what happens until it is interrupted or nobody reads any more.
+pub fn run(target: &Target, args: &args::Subscribe, output: Output) -> Result<Exit> {
+    block_on(async {
+        let client = target.client();
+        let mut place = Place { since: args.since, boot: None };
+        let mut events = explain(target, place.resume(&client, &args.kind).await).await?;
+        loop {
+            match events.next().await {
+                Ok(Some(message)) => take(&message, &mut place, output)?,
+                Ok(None) | Err(ClientError::Lost(_)) => {
+                    note("note: the daemon has gone; waiting for it to come back");
+                    events = reconnect(&client, &place, &args.kind).await?;
+                    note("note: the daemon is back");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    })
+}
+
+/// How far the events have been read.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Place {
+    since: Option<u64>,
+    boot: Option<String>,
+}
+
+impl Place {
+    async fn resume(&self, client: &Client, kinds: &[String]) -> std::result::Result<Events, ClientError> {
+        client.events(self.since, self.boot.as_deref(), kinds).await
+    }
+}
+
+async fn reconnect(client: &Client, place: &Place, kinds: &[String]) -> Result<Events> {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        match place.resume(client, kinds).await {
+            Ok(events) => return Ok(events),
+            Err(error) if error.is_absence() => {}
+            // It is about to end.
+            Err(ClientError::Api { status: 503, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn take(message: &Message, place: &mut Place, output: Output) -> Result<()> {
+    match message.event.as_str() {
+        "hello" => {
+            if let Ok(hello) = serde_json::from_str::<Hello>(&message.data) {
+                // What is missed from here on can be had later.
+                place.since = place.since.or(Some(hello.last));
+                place.boot = Some(hello.boot_id);
+            }
+        }
+        "gap" => {
+            let gap = serde_json::from_str::<Gap>(&message.data).ok();
+            if gap.as_ref().is_some_and(|gap| gap.reason == GapReason::Restarted) {
+                place.since = Some(0);
+            }
+            print_gap(message, gap.as_ref(), output)?;
+        }
+        // A sign of life.
+        "" => {}
+        _ => print_event(message, output)?,
+    }
+    place.since = message.id.or(place.since);
+    Ok(())
+}
+
+fn print_gap(message: &Message, gap: Option<&Gap>, output: Output) -> Result<()> {
+    if output.format.is_json() {
+        return print_json(message);
+    }
+    note(&match gap {
+        Some(Gap { reason: GapReason::Restarted, .. }) => {
+            "note: the daemon was restarted; what happened in between is not known".to_owned()
+        }
+        Some(Gap { missed: Some(missed), .. }) => {
+            format!("note: {missed} events are missing: the daemon no longer remembers them")
+        }
+        _ => "note: events are missing".to_owned(),
+    });
+    Ok(())
+}
+
+fn print_event(message: &Message, output: Output) -> Result<()> {
+    if output.format.is_json() {
+        return print_json(message);
+    }
+    let Ok(event) = serde_json::from_str::<Event>(&message.data) else {
+        note(&format!("note: an event of a later version of pmd: {}", printable(&message.data)));
+        return Ok(());
+    };
+    let (at, name) = (api::rfc3339(event.at), printable(&event.name));
+    let reason = event.reason.as_deref().unwrap_or_default();
+    let mut out = stdout();
+    if output.format == Format::Plain {
+        writeln!(out, "{}\t{at}\t{}\t{name}\t{}\t{reason}", event.seq, event.kind, event.port)?;
+    } else {
+        let number = if output.format == Format::Wide { format!("{:>8}  ", event.seq) } else { String::new() };
+        let line = format!("{number}{at}  {:<12}  {name}  {}  {reason}", event.kind, event.port);
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(out.flush()?)
+}
+
+/// As it came, with what a later version may have added, and with the kind in it.
+fn print_json(message: &Message) -> Result<()> {
+    let mut data: Value = serde_json::from_str(&message.data).unwrap_or_default();
+    if let Some(fields) = data.as_object_mut() {
+        fields.entry("kind").or_insert_with(|| Value::String(message.event.clone()));
+    }
+    let mut out = stdout();
+    super::output::json(&mut out, &data, false)?;
+    Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(place: &mut Place, id: Option<u64>, event: &str, data: &str) {
+        let message = Message { id, event: event.to_owned(), data: data.to_owned() };
+        let output = Output::new(Format::Table, false);
+        take(&message, place, output).expect("there is standard output");
+    }
+
+    #[test]
+    fn the_place_is_known_from_the_first_message_on() {
+        let mut place = Place::default();
+        taken(&mut place, None, "hello", r#"{"boot_id":"a","last":7}"#);
+        assert_eq!(place, Place { since: Some(7), boot: Some("a".into()) });
+        taken(&mut place, Some(9), "", "");
+        assert_eq!(place.since, Some(9));
+    }
+
+    #[test]
+    fn after_a_restart_the_numbers_begin_anew() {
+        let mut place = Place { since: Some(100), boot: Some("a".into()) };
+        taken(&mut place, None, "hello", r#"{"boot_id":"b","last":3}"#);
+        taken(&mut place, None, "gap", r#"{"reason":"restarted"}"#);
+        assert_eq!(place, Place { since: Some(0), boot: Some("b".into()) });
+    }
+}

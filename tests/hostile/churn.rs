@@ -1,0 +1,120 @@
+//! Nodes that come and go as fast as they can.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::client::{Client, Verdict};
+use crate::wire::{self, Alive2};
+use crate::world::{Node, Setting, World, play};
+
+/// Threads that come and go.
+const THREADS: usize = 8;
+/// How often each of them does.
+const LIVES: usize = 600;
+/// Names that all threads want; fewer than threads.
+const CONTESTED: usize = 3;
+
+/// The ways in which a node's connection ends.
+fn leave(node: Node, way: usize) {
+    match way % 4 {
+        // Clients of C nodes do this without meaning to: they leave a part of the answer unread.
+        0 => node.client.reset_at_end(),
+        1 => node.client.half_close(),
+        // Data on a registered connection ends the registration, too.
+        2 => assert!(node.client.send(b"\0")),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_name_is_free_the_moment_its_node_has_gone() {
+    play(&Setting::new(), |world| {
+        let survivors: Vec<Node> = world.while_looked_up(|| {
+            std::thread::scope(|scope| {
+                let threads: Vec<_> =
+                    (0..THREADS).map(|thread| scope.spawn(move || live(world, thread))).collect();
+                threads.into_iter().map(|thread| thread.join().expect("a thread of nodes")).collect()
+            })
+        });
+        survivors.iter().for_each(|node| world.look_up(&node.request));
+        // They registered in any order, so they are looked for one by one.
+        let listing = world.ask(&wire::names());
+        let lines = listing.split(|byte| *byte == b'\n').count() - 1;
+        assert_eq!(lines, world.residents().len() + survivors.len(), "{}", listing.escape_ascii());
+    });
+}
+
+/// Registers the same name again and again, each time right after the node before has gone.
+fn live(world: &World, thread: usize) -> Node {
+    let name = format!("phoenix{thread}");
+    let port = |life: usize| 10_000 + u16::try_from(life).expect("a port");
+    let mut creations = HashSet::new();
+    for life in 0..LIVES {
+        let node = world.register(Alive2::new(&name).port(port(life)));
+        assert!(creations.insert(node.creation), "{name} had creation {} before", node.creation);
+        leave(node, life);
+    }
+    world.register(Alive2::new(&name).port(port(LIVES)))
+}
+
+#[test]
+fn a_name_that_many_want_has_one_node_at_a_time() {
+    play(&Setting::new(), |world| {
+        let names: Vec<Contested> = (0..CONTESTED).map(|_| Contested::default()).collect();
+        world.while_looked_up(|| {
+            std::thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let names = &names;
+                    scope.spawn(move || contest(world, thread, names));
+                }
+            });
+        });
+        for (number, name) in names.iter().enumerate() {
+            let lives = name.creations.lock().expect("no thread has failed").len();
+            assert!(lives > 0, "nobody has ever got name {number}");
+        }
+    });
+}
+
+/// What is known of a name that several want.
+#[derive(Debug, Default)]
+struct Contested {
+    nodes: AtomicUsize,
+    creations: Mutex<HashSet<u32>>,
+}
+
+/// Wants one name after the other, and gives each up again.
+fn contest(world: &World, thread: usize, names: &[Contested]) {
+    for time in 0..LIVES {
+        let number = (thread + time) % names.len();
+        let name = &names[number];
+        match world.try_register(Alive2::new(format!("contested{number}"))) {
+            Ok(node) => {
+                assert_eq!(name.nodes.fetch_add(1, Ordering::SeqCst), 0, "two nodes have the name {number}");
+                let creation = node.creation;
+                let new = name.creations.lock().expect("no thread has failed").insert(creation);
+                assert!(new, "creation {creation} was given twice");
+                name.nodes.fetch_sub(1, Ordering::SeqCst);
+                leave(node, time);
+            }
+            Err(verdict) => assert_eq!(verdict, Verdict::Refused),
+        }
+    }
+}
+
+#[test]
+fn hundreds_of_nodes_that_leave_at_once_leave_nothing_behind() {
+    play(&Setting::new(), |world| {
+        for round in 0..5 {
+            let nodes: Vec<Node> =
+                (0..400).map(|n| world.register(Alive2::new(format!("n{n}")).port(1_000 + round))).collect();
+            world.while_looked_up(|| {
+                let clients: Vec<Client> = nodes.into_iter().map(|node| node.client).collect();
+                clients.iter().step_by(2).for_each(Client::reset_at_end);
+                drop(clients);
+                world.wait_until_listed([]);
+            });
+        }
+    });
+}

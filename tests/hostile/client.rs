@@ -1,0 +1,115 @@
+//! One connection to the daemon, as its peers see it.
+
+use std::io::{ErrorKind, Read};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use crate::harness::PATIENCE;
+
+/// What comes back on a request that registers a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Registered, with this creation.
+    Accepted(u32),
+    /// The refusal of stock epmd; the connection stays open.
+    Refused,
+    /// Closed without a byte.
+    Closed,
+}
+
+/// The client end of a connection. Closing it is dropping it.
+#[derive(Debug)]
+pub(crate) struct Client(TcpStream);
+
+impl Client {
+    /// Connects.
+    pub(crate) fn connect(to: SocketAddr) -> Client {
+        let socket = TcpStream::connect(to).unwrap_or_else(|error| panic!("connecting to {to}: {error}"));
+        // Answers are waited for, but not for ever.
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        Client(socket)
+    }
+
+    /// Connects and sends all of `bytes` at once.
+    pub(crate) fn sending(to: SocketAddr, bytes: &[u8]) -> Client {
+        let client = Client::connect(to);
+        client.send(bytes);
+        client
+    }
+
+    /// Sends all of it at once; false if the daemon has closed.
+    pub(crate) fn send(&self, bytes: &[u8]) -> bool {
+        match send(&self.0, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) => sent == bytes.len(),
+            Err(Errno::PIPE | Errno::CONNRESET) => false,
+            Err(error) => panic!("sending {} bytes: {error}", bytes.len()),
+        }
+    }
+
+    /// Says that no more will be sent.
+    pub(crate) fn half_close(&self) {
+        // It fails if the daemon has closed already, which is just as well.
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    /// Makes the end of the connection, which comes when this is dropped, a RST.
+    pub(crate) fn reset_at_end(&self) {
+        set_socket_linger(&self.0, Some(Duration::ZERO)).expect("a socket");
+    }
+
+    /// At most this many bytes, fewer if the connection ends, be it by a RST.
+    pub(crate) fn read(&self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match (&self.0).take(u64::try_from(count).expect("64 bits")).read_to_end(&mut bytes) {
+            Ok(_) => bytes,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => bytes,
+            Err(error) => panic!("after {} bytes and no end: {error}", bytes.len()),
+        }
+    }
+
+    /// All bytes up to the end of the connection.
+    pub(crate) fn answer(&self) -> Vec<u8> {
+        self.read(usize::MAX)
+    }
+
+    /// The answer to an ALIVE2_REQ of a node that speaks version 6.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.read(6).as_slice() {
+            [] => Verdict::Closed,
+            [118, 0, creation @ ..] if creation.len() == 4 => {
+                Verdict::Accepted(u32::from_be_bytes(creation.try_into().expect("four bytes")))
+            }
+            [118, 1, 0, 0, 0, 99] => Verdict::Refused,
+            other => panic!("no answer to ALIVE2_REQ: {}", other.escape_ascii()),
+        }
+    }
+
+    /// Whether the connection is open and silent, as far as has been heard of it.
+    pub(crate) fn is_open(&self) -> bool {
+        let mut byte = [0];
+        recv(&self.0, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK) == Err(Errno::AGAIN)
+    }
+
+    /// Waits up to `pause` for a byte or the end; whether neither has come.
+    pub(crate) fn stays_silent_for(&self, pause: Duration) -> bool {
+        self.0.set_read_timeout(Some(pause)).expect("a time limit");
+        let mut byte = [0];
+        let silent = recv(&self.0, &mut byte, RecvFlags::PEEK) == Err(Errno::AGAIN);
+        self.0.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        silent
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
+/// Sends one request on a connection of its own and returns all that comes back.
+pub(crate) fn ask(to: SocketAddr, request: &[u8]) -> Vec<u8> {
+    Client::sending(to, request).answer()
+}

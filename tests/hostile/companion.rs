@@ -1,0 +1,110 @@
+//! Nodes in processes of their own: this test binary, started once more.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::client::{Client, Verdict};
+use crate::harness::program::Program;
+use crate::harness::wait_until;
+use crate::wire::Alive2;
+use crate::{budget, client};
+
+/// Tells the process which part it plays; without it, it plays none.
+const PART: &str = "PMD_HOSTILE_PART";
+/// What a process says once its nodes are registered.
+const READY: &str = "all registered";
+
+/// A process whose nodes are registered.
+#[derive(Debug)]
+pub(crate) struct Companion(Program);
+
+impl Companion {
+    /// A process that registers one node, and listens on its port if asked to.
+    pub(crate) fn holding(daemon: SocketAddr, name: &str, port: u16, listens: bool) -> Companion {
+        Companion::start(format!("hold {daemon} {name} {port} {listens}"))
+    }
+
+    /// A process that registers nodes of these numbers; see [`crowd_node`].
+    pub(crate) fn crowd(daemon: SocketAddr, numbers: std::ops::Range<usize>) -> Companion {
+        Companion::start(format!("crowd {daemon} {} {}", numbers.start, numbers.end))
+    }
+
+    fn start(part: String) -> Companion {
+        let mut command = Command::new(std::env::current_exe().expect("this test binary"));
+        command.args(["--exact", "companion::plays_its_part", "--ignored", "--nocapture"]).env(PART, part);
+        Companion(Program::spawn_listening(command))
+    }
+
+    /// Waits until all its nodes are registered.
+    pub(crate) fn wait_until_registered(&mut self) {
+        wait_until("a companion to register its nodes", || {
+            assert!(self.0.is_running(), "the companion has ended");
+            self.0.stderr().contains(READY)
+        });
+    }
+
+    /// Stops the process as a debugger or `kill -STOP` does, and waits until it stands still.
+    pub(crate) fn freeze(&self) {
+        self.0.signal(Signal::STOP);
+        let status = format!("/proc/{}/stat", self.0.pid());
+        wait_until("a companion to stop", || {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        });
+    }
+
+    /// Lets a stopped process go on.
+    pub(crate) fn thaw(&self) {
+        self.0.signal(Signal::CONT);
+    }
+
+    /// Ends the process at once and waits for its end.
+    pub(crate) fn kill(mut self) {
+        self.0.kill();
+    }
+}
+
+/// The node of a crowd that has this number.
+pub(crate) fn crowd_node(number: usize) -> Alive2 {
+    let port = u16::try_from(1024 + number % 60_000).expect("a port");
+    Alive2::new(format!("crowd{number}")).port(port)
+}
+
+#[test]
+#[ignore = "no test: other tests start it as a process of its own"]
+fn plays_its_part() {
+    let Ok(part) = std::env::var(PART) else { return };
+    let words: Vec<&str> = part.split(' ').collect();
+    match words.as_slice() {
+        ["hold", daemon, name, port, listens] => {
+            let port = port.parse().expect("a port");
+            let listening = *listens == "true";
+            let _listener =
+                listening.then(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port"));
+            play(daemon, vec![Alive2::new(name).port(port)]);
+        }
+        ["crowd", daemon, first, end] => {
+            let number = |text: &str| text.parse::<usize>().expect("a number");
+            play(daemon, (number(first)..number(end)).map(crowd_node).collect());
+        }
+        _ => panic!("no such part: {part}"),
+    }
+}
+
+/// Registers the nodes and keeps them until standard input ends.
+fn play(daemon: &str, nodes: Vec<Alive2>) {
+    budget::descriptor_limit();
+    let daemon: SocketAddr = daemon.parse().expect("an address");
+    let register = |node: Alive2| {
+        let client = Client::sending(daemon, &node.bytes());
+        assert!(matches!(client.verdict(), Verdict::Accepted(_)), "not registered");
+        client
+    };
+    let _nodes: Vec<client::Client> = nodes.into_iter().map(register).collect();
+    // One write, which is read as one piece.
+    std::io::stderr().write_all(READY.as_bytes()).expect("standard error");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}

@@ -1,0 +1,126 @@
+//! Bytes that mean nothing, or almost something.
+
+use crate::chance::Chance;
+use crate::client::Client;
+use crate::wire::{self, Alive2};
+use crate::world::{Setting, World, play};
+
+/// Connections of each kind of garbage, shared out among the threads.
+const CONNECTIONS: usize = 4_000;
+/// Threads that send it.
+const THREADS: usize = 4;
+/// More than the longest request, by enough to be read in several pieces.
+const LONGEST: usize = 9_000;
+
+#[test]
+fn random_bytes_of_all_sizes_in_random_pieces() {
+    play(&Setting::new(), |world| {
+        send_all(world, |chance| {
+            // Half of them short, where the length and the opcode are.
+            let longest = *chance.pick(&[4, 40, 400, LONGEST]);
+            let length = chance.below(longest) + 1;
+            chance.bytes(length)
+        });
+    });
+}
+
+#[test]
+fn random_requests_of_the_right_length() {
+    play(&Setting::new(), |world| {
+        send_all(world, |chance| {
+            let opcode = *chance.pick(b"xzndks\0\xff");
+            let length = chance.below(3_057);
+            wire::packet([vec![opcode], chance.bytes(length)].concat())
+        });
+    });
+}
+
+#[test]
+fn requests_with_a_few_bytes_bent() {
+    play(&Setting::new(), |world| {
+        let requests = [
+            wire::alive2("mutant"),
+            // Must not end the registration it is a duplicate of, nor be told apart by what follows.
+            wire::alive2("alpha"),
+            Alive2::new("mutant-中").extra(b"extra").trailing(b"trailing").bytes(),
+            Alive2::new("m".repeat(255)).highest(5).extra([0xff; 1_020]).bytes(),
+            wire::port2("alpha"),
+            wire::port2("nobody\0"),
+            wire::names(),
+            wire::dump(),
+            wire::kill(),
+            wire::stop("alpha"),
+        ];
+        send_all(world, |chance| {
+            let mut request = chance.pick(&requests).clone();
+            for _ in 0..chance.below(4) {
+                bend(chance, &mut request);
+            }
+            request
+        });
+    });
+}
+
+/// One small change: a byte, a bit, a length, a cut, or something in between.
+fn bend(chance: &mut Chance, request: &mut Vec<u8>) {
+    let at = chance.below(request.len().max(1)).min(request.len().saturating_sub(1));
+    match chance.below(7) {
+        _ if request.is_empty() => request.push(0),
+        0 => request[at] = chance.bytes(1)[0],
+        1 => request[at] ^= 1 << chance.below(8),
+        2 => request.truncate(at),
+        3 => request.insert(at, chance.bytes(1)[0]),
+        4 => {
+            let length = chance.below(20);
+            request.extend(chance.bytes(length));
+        }
+        5 => {
+            let again = request[at..].to_vec();
+            request.extend(again);
+        }
+        // The length in front follows what the others have done.
+        _ => {
+            let body = request.get(2..).unwrap_or_default().to_vec();
+            *request = wire::packet(body);
+        }
+    }
+}
+
+/// Sends what `make` makes on connections of its own, from several threads, while others are answered.
+fn send_all(world: &World, make: impl Fn(&mut Chance) -> Vec<u8> + Sync) {
+    let mut chance = Chance::printed();
+    world.while_looked_up(|| {
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                let (mut chance, make) = (chance.split(), &make);
+                scope.spawn(move || {
+                    for _ in 0..CONNECTIONS / THREADS {
+                        let bytes = make(&mut chance);
+                        send_in_pieces(&mut chance, &world.dial(), &bytes);
+                    }
+                });
+            }
+        });
+    });
+}
+
+/// Sends in pieces of random sizes and goes away in a random manner.
+fn send_in_pieces(chance: &mut Chance, client: &Client, bytes: &[u8]) {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let size = chance.below(rest.len()) + 1;
+        let (piece, others) = rest.split_at(if chance.below(3) == 0 { rest.len() } else { size });
+        if !client.send(piece) {
+            return;
+        }
+        rest = others;
+    }
+    match chance.below(4) {
+        0 => client.reset_at_end(),
+        1 => {
+            client.half_close();
+            let _ = client.answer();
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,64 @@
+//! Registrations that were refused and whose clients stay, as they may with stock epmd.
+
+use crate::budget::Claim;
+use crate::client::Client;
+use crate::client::Verdict;
+use crate::wire::{self, Alive2};
+use crate::world::{Node, Setting, World, play};
+
+/// Refused registrations that are kept open.
+const REFUSED: usize = 5_000;
+/// Descriptors of the daemon in the tests that are about having too few.
+const FEW: usize = 128;
+/// Clients that need two packets for their request.
+const SLOW: usize = 20;
+
+/// Registrations that cannot succeed, as duplicates or for their name.
+fn refused(world: &World, count: usize) -> Vec<Client> {
+    (0..count)
+        .map(|number| {
+            let request = if number % 50 == 0 { Alive2::new("alpha") } else { Alive2::new(b"\xff") };
+            let client = world.send(&request.bytes());
+            assert_eq!(client.verdict(), Verdict::Refused);
+            client
+        })
+        .collect()
+}
+
+/// Everybody else is served: who asks, who needs two packets for it, and who registers.
+fn nobody_starves(world: &World) {
+    world.look_up_residents();
+    let whole = wire::port2("alpha");
+    let expected = world.ask(&whole);
+    let slow: Vec<Client> = (0..SLOW).map(|_| world.send(&whole[..4])).collect();
+    world.look_up_residents();
+    for client in slow {
+        assert!(client.send(&whole[4..]), "closed before its request was complete");
+        assert_eq!(client.answer(), expected);
+    }
+    let nodes: Vec<Node> = (0..SLOW).map(|n| world.register(Alive2::new(format!("node{n}")))).collect();
+    nodes.iter().for_each(|node| world.look_up(&node.request));
+    world.wait_until_listed(nodes.iter().map(|node| &node.request));
+}
+
+#[test]
+fn thousands_of_refused_registrations_stay_open_and_starve_nobody() {
+    let claim = Claim::of(REFUSED);
+    play(&Setting::new(), |world| {
+        let refused = world.while_looked_up(|| refused(world, claim.count()));
+        nobody_starves(world);
+        assert!(refused.iter().all(Client::is_open), "there is room for all, and yet some were closed");
+    });
+}
+
+#[test]
+fn more_refused_registrations_than_descriptors_starve_nobody() {
+    let claim = Claim::of(4 * FEW);
+    play(&Setting::new().descriptors(FEW), |world| {
+        let refused = world.while_looked_up(|| refused(world, claim.count()));
+        nobody_starves(world);
+        // The oldest have made room.
+        let first_open = refused.iter().position(Client::is_open).expect("some are left");
+        assert!(first_open > 0 && refused[first_open..].iter().all(Client::is_open));
+    });
+}

@@ -1,0 +1,102 @@
+//! As many nodes as there are descriptors for.
+
+use crate::budget::{Claim, descriptor_limit};
+use crate::client::Verdict;
+use crate::companion::{Companion, crowd_node};
+use crate::wire::{self, Alive2};
+use crate::world::{Node, Setting, World, play};
+
+/// Of 20,000 descriptors as many serve nodes; of fewer, in proportion.
+const MOST: (usize, usize) = (19_000, 20_000);
+/// Times that a node of a full registry comes back.
+const RETURNS: usize = 300;
+
+#[test]
+fn a_full_registry_of_a_daemon_with_128_descriptors() {
+    fill(128, 100);
+}
+
+#[test]
+fn a_full_registry_of_a_daemon_with_256_descriptors() {
+    fill(256, 225);
+}
+
+/// Fills the registry of a daemon with `limit` descriptors, which has to take at least `least` nodes.
+fn fill(limit: usize, least: usize) {
+    play(&Setting::new().descriptors(limit), |world| {
+        let mut nodes: Vec<Node> = Vec::new();
+        loop {
+            match world.try_register(Alive2::new(format!("node{}", nodes.len()))) {
+                Ok(node) => nodes.push(node),
+                Err(verdict) => {
+                    assert_eq!(verdict, Verdict::Closed, "neither registered nor refused: just closed");
+                    break;
+                }
+            }
+            assert!(nodes.len() < limit, "more nodes than descriptors");
+        }
+        let count = nodes.len() + world.residents().len();
+        assert!(count >= least, "only {count} nodes of {limit} descriptors");
+        let said = format!("{count} nodes are registered, the limit");
+        assert!(world.log().contains(&said), "the log must say how many there are: {}", world.log());
+
+        let rejected = |name: &str| world.try_register(Alive2::new(name)).err() == Some(Verdict::Closed);
+        assert!((0..10).all(|n| rejected(&format!("more{n}"))));
+        all_answered(world, &nodes);
+
+        // A place that is given up can be taken, and then the registry is full again.
+        drop(nodes.remove(nodes.len() / 2));
+        world.wait_until_listed(nodes.iter().map(|node| &node.request));
+        nodes.push(world.register(Alive2::new("successor")));
+        assert!(rejected("more"));
+        all_answered(world, &nodes);
+
+        // A node that comes back at once finds its place free, although nothing else could register.
+        for time in 0..RETURNS {
+            let Node { request, creation, client } = nodes.remove(time % nodes.len());
+            drop(client);
+            let back = world.register(request);
+            assert_ne!(back.creation, creation);
+            nodes.push(back);
+        }
+        all_answered(world, &nodes);
+    });
+}
+
+/// Everybody is answered, in one piece or two.
+fn all_answered(world: &World, nodes: &[Node]) {
+    world.look_up_residents();
+    nodes.iter().for_each(|node| world.look_up(&node.request));
+    world.wait_until_listed(nodes.iter().map(|node| &node.request));
+    let whole = wire::port2("alpha");
+    let halves: Vec<_> = (0..4).map(|_| world.send(&whole[..3])).collect();
+    world.look_up_residents();
+    for half in halves {
+        assert!(half.send(&whole[3..]), "closed before its request was complete");
+        assert_eq!(half.answer(), world.ask(&whole));
+    }
+}
+
+#[test]
+fn nineteen_thousand_nodes() {
+    let limit = descriptor_limit().min(MOST.1);
+    let most = limit * MOST.0 / MOST.1;
+    // Their connections are shared out among processes, because the limit holds for each.
+    let _claim = Claim::of(100);
+    play(&Setting::new().descriptors(limit), |world| {
+        let count = most - world.residents().len();
+        let mut crowds = [
+            Companion::crowd(world.address(), 0..count / 2),
+            Companion::crowd(world.address(), count / 2..count),
+        ];
+        world.while_looked_up(|| crowds.iter_mut().for_each(Companion::wait_until_registered));
+        world.look_up_residents();
+        (0..count).step_by(97).for_each(|number| world.look_up(&crowd_node(number)));
+        let listing = world.ask(&wire::names());
+        let lines = listing.split(|byte| *byte == b'\n').count() - 1;
+        assert_eq!(lines, most, "every node is listed");
+        assert_eq!(world.try_register(Alive2::new("one more")).err(), Some(Verdict::Closed));
+        world.look_up_residents();
+        world.while_looked_up(|| crowds.into_iter().for_each(Companion::kill));
+    });
+}

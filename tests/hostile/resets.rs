@@ -1,0 +1,103 @@
+//! Peers that end with a RST, at every stage of a connection.
+
+use crate::client::{Client, Verdict};
+use crate::wire::{self, Alive2};
+use crate::world::{Setting, World, play};
+
+/// Resets at each stage.
+const TIMES: usize = 1_000;
+/// Threads that share them.
+const THREADS: usize = 4;
+
+/// Does something on a new connection, many times, and resets it.
+fn reset_after(world: &World, what: impl Fn(&Client, usize) + Sync) {
+    world.while_looked_up(|| {
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let what = &what;
+                scope.spawn(move || {
+                    for number in (thread..TIMES).step_by(THREADS) {
+                        let client = world.dial();
+                        what(&client, number);
+                        client.reset_at_end();
+                    }
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn right_after_the_connection_was_made() {
+    play(&Setting::new(), |world| reset_after(world, |_, _| {}));
+}
+
+#[test]
+fn after_half_a_request() {
+    let halves = crate::floods::halves();
+    play(&Setting::new(), |world| {
+        reset_after(world, |client, number| {
+            client.send(&halves[number % halves.len()]);
+        });
+    });
+}
+
+#[test]
+fn after_a_question_whose_answer_is_not_read() {
+    let questions = [wire::port2("alpha"), wire::names(), wire::dump(), wire::kill(), wire::port2("nobody")];
+    play(&Setting::new(), |world| {
+        reset_after(world, |client, number| {
+            client.send(&questions[number % questions.len()]);
+        });
+    });
+}
+
+#[test]
+fn after_a_registration_whose_answer_is_not_read() {
+    play(&Setting::new(), |world| {
+        reset_after(world, |client, number| {
+            client.send(&wire::alive2(format!("hasty{}", number % 100)));
+        });
+    });
+}
+
+#[test]
+fn after_a_registration_that_is_known_to_have_succeeded() {
+    play(&Setting::new(), |world| {
+        reset_after(world, |client, number| {
+            client.send(&wire::alive2(format!("brief{number}")));
+            assert!(matches!(client.verdict(), Verdict::Accepted(_)));
+        });
+    });
+}
+
+#[test]
+fn after_a_registration_that_was_refused() {
+    play(&Setting::new(), |world| {
+        reset_after(world, |client, number| {
+            // Refused for its name, or as a duplicate, which takes a closer look at the holder.
+            let request = if number % 2 == 0 { Alive2::new(b"\xff") } else { Alive2::new("alpha") };
+            client.send(&request.bytes());
+            if number % 4 < 2 {
+                assert_eq!(client.verdict(), Verdict::Refused);
+            }
+        });
+    });
+}
+
+#[test]
+fn before_the_connection_was_accepted() {
+    let requests =
+        [Vec::new(), wire::alive2("ghost"), wire::alive2("alpha"), wire::port2("alpha"), wire::names()];
+    play(&Setting::new(), |world| {
+        for _ in 0..5 {
+            world.while_stopped(|| {
+                for number in 0..200 {
+                    let client = world.send(&requests[number % requests.len()]);
+                    client.reset_at_end();
+                }
+            });
+            world.look_up_residents();
+        }
+    });
+}

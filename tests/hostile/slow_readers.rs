@@ -1,0 +1,60 @@
+//! Clients that ask for a long list and do not read it.
+
+use std::net::SocketAddr;
+
+use crate::budget::Claim;
+use crate::client::Client;
+use crate::harness::wait_until;
+use crate::wire::{self, Alive2};
+use crate::world::{Node, Setting, World, play};
+
+/// Nodes in the list.
+const NODES: usize = 5_000;
+/// Characters of each name: with them, the list is longer than 1 MiB.
+const NAME: usize = 200;
+/// Clients that do not read.
+const READERS: usize = 300;
+/// What the daemon may need for all of them together, in KiB; a list for each would be three hundred times as much
+/// as this at least.
+const MEMORY: usize = 4 * 1024;
+
+/// Fills the registry.
+fn register_many(world: &World, count: usize) -> Vec<Node> {
+    (0..count).map(|n| world.register(Alive2::new(format!("{n:0>NAME$}")))).collect()
+}
+
+/// Asks for the list and reads nothing.
+fn ask_only(daemon: SocketAddr) -> Client {
+    Client::sending(daemon, &wire::names())
+}
+
+/// Clients that all wait in the daemon for their own reading.
+fn readers(world: &World, count: usize) -> Vec<Client> {
+    let before = world.count_connections();
+    let readers: Vec<Client> = (0..count).map(|_| ask_only(world.address())).collect();
+    wait_until("all readers to be waited for", || world.count_connections() >= before + count);
+    readers
+}
+
+#[test]
+fn clients_that_never_read_a_long_list_delay_nobody_and_cost_no_memory() {
+    let claim = Claim::of(NODES + READERS);
+    play(&Setting::new().ordinary_packets(), |world| {
+        let nodes = register_many(world, claim.count() - READERS);
+        let list = world.ask(&wire::names());
+        assert!(list.len() > nodes.len() * NAME);
+        let first = readers(world, 1);
+        let before = world.resident_memory();
+        let readers = world.while_looked_up(|| readers(world, READERS - 1));
+        let grown = world.resident_memory().saturating_sub(before);
+        assert!(grown < MEMORY, "{} readers cost {grown} KiB", readers.len());
+        world.look_up_residents();
+        nodes.iter().step_by(50).for_each(|node| world.look_up(&node.request));
+        assert!(world.ask(&wire::names()) == list);
+        // Who has waited long reads all of it.
+        assert!(first[0].answer() == list);
+        assert!(readers[0].answer() == list);
+        // And who does not is nothing to hold a node up.
+        world.while_looked_up(|| drop((readers, nodes)));
+    });
+}

@@ -1,0 +1,318 @@
+//! Where a test plays: a host of its own, a daemon, and a few nodes that nothing may happen to.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use tempfile::TempDir;
+
+use crate::client::{Client, Verdict, ask};
+use crate::harness::netns::NetNs;
+use crate::harness::program::Program;
+use crate::harness::wait_until;
+use crate::wire::{self, Alive2};
+use crate::{budget, harness};
+
+/// The port of the daemon; every host has its own.
+const PORT: u16 = 4369;
+/// Variables that change what the daemon does.
+const VARIABLES: [&str; 3] = ["ERL_EPMD_ADDRESS", "ERL_EPMD_PORT", "ERL_EPMD_RELAXED_COMMAND_CHECK"];
+/// Descriptors that the daemon may use for itself and did not yet when it was first looked at.
+const LATE_DESCRIPTORS: usize = 4;
+
+/// How the daemon and its host differ from the ordinary.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Setting {
+    args: Vec<&'static str>,
+    descriptors: Option<usize>,
+    mtu: Option<u32>,
+}
+
+impl Setting {
+    /// All defaults.
+    pub(crate) fn new() -> Setting {
+        Setting::default()
+    }
+
+    /// With these arguments.
+    pub(crate) fn args(self, args: &[&'static str]) -> Setting {
+        Setting { args: args.to_vec(), ..self }
+    }
+
+    /// With at most this many descriptors.
+    pub(crate) fn descriptors(self, limit: usize) -> Setting {
+        Setting { descriptors: Some(limit), ..self }
+    }
+
+    /// With packets of an ordinary network instead of the 64 KiB of a loopback one, so that the kernel buffers
+    /// no more of an answer than it does for a peer elsewhere.
+    pub(crate) fn ordinary_packets(self) -> Setting {
+        Setting { mtu: Some(1500), ..self }
+    }
+}
+
+/// A registered node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) request: Alive2,
+    pub(crate) creation: u32,
+    pub(crate) client: Client,
+}
+
+/// The host and what runs on it.
+#[derive(Debug)]
+pub(crate) struct World {
+    epmd: Program,
+    /// The nodes that were registered first, the oldest first.
+    residents: Vec<Node>,
+    /// Descriptors the daemon used once they were registered.
+    descriptors: usize,
+    _dir: TempDir,
+}
+
+/// Plays `scenario` against a daemon and a few registered nodes, and proves that it has touched neither.
+pub(crate) fn play(setting: &Setting, scenario: impl FnOnce(&World) + Send) {
+    // Before anything is started that would inherit the lower limit.
+    budget::descriptor_limit();
+    let netns = NetNs::new();
+    if let Some(mtu) = setting.mtu {
+        netns.ip(&["link", "set", "lo", "mtu", &mtu.to_string()]);
+    }
+    netns.enter(|| {
+        let mut world = World::start(setting);
+        scenario(&world);
+        world.prove_untouched();
+    });
+}
+
+impl World {
+    fn start(setting: &Setting) -> World {
+        let dir = TempDir::new().expect("a directory");
+        let link = dir.path().join("epmd");
+        std::os::unix::fs::symlink(harness::pmd(), &link).expect("a link to pmd");
+        let mut command = match setting.descriptors {
+            Some(limit) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={limit}")).arg(&link);
+                command
+            }
+            None => Command::new(&link),
+        };
+        for name in VARIABLES {
+            command.env_remove(name);
+        }
+        command.args(["-port", &PORT.to_string()]).args(&setting.args).env("PMD_HOME", dir.path());
+        let mut epmd = Program::spawn(command);
+        let control = dir.path().join(format!("pmd-{PORT}.sock"));
+        wait_until("the daemon to listen", || {
+            assert!(epmd.is_running(), "the daemon has ended: {}", epmd.stderr());
+            // The control socket is the last thing it opens.
+            control.exists() && std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).is_ok()
+        });
+        let mut world = World { epmd, residents: Vec::new(), descriptors: 0, _dir: dir };
+        let residents = [
+            Alive2::new("alpha").port(41_001),
+            Alive2::new("beta").port(41_002).extra(b"\0extra\xff"),
+            Alive2::new("gämma-中").port(41_003).highest(5),
+            Alive2::new("with a space").port(0),
+            Alive2::new("d".repeat(254)).port(65_535),
+        ];
+        world.residents = residents.map(|request| world.register(request)).into();
+        world.descriptors = world.count_descriptors();
+        world
+    }
+
+    /// The daemon's address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, PORT).into()
+    }
+
+    /// Connects to the daemon.
+    pub(crate) fn dial(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// Connects to the daemon and sends all of `bytes` at once.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Client {
+        Client::sending(self.address(), bytes)
+    }
+
+    /// Sends one request on a connection of its own and returns all that comes back.
+    pub(crate) fn ask(&self, request: &[u8]) -> Vec<u8> {
+        ask(self.address(), request)
+    }
+
+    // ---- nodes
+
+    /// The nodes that nothing may happen to, the oldest first.
+    pub(crate) fn residents(&self) -> &[Node] {
+        &self.residents
+    }
+
+    /// Registers a node, which has to succeed.
+    pub(crate) fn register(&self, request: Alive2) -> Node {
+        let name = request.name.escape_ascii().to_string();
+        self.try_register(request).unwrap_or_else(|verdict| panic!("registering {name}: {verdict:?}"))
+    }
+
+    /// Registers a node, or says what came instead.
+    pub(crate) fn try_register(&self, request: Alive2) -> Result<Node, Verdict> {
+        let client = self.send(&request.bytes());
+        // Old clients get a shorter answer with a creation of two bits.
+        let verdict = match request.highest {
+            6.. => client.verdict(),
+            _ => match client.read(4).as_slice() {
+                [121, 0, 0, creation] => Verdict::Accepted(u32::from(*creation)),
+                other => panic!("no answer to an old ALIVE2_REQ: {}", other.escape_ascii()),
+            },
+        };
+        match verdict {
+            Verdict::Accepted(creation) => Ok(Node { request, creation, client }),
+            other => Err(other),
+        }
+    }
+
+    /// Looks a node up, which has to be there just as it was registered.
+    pub(crate) fn look_up(&self, node: &Alive2) {
+        let answer = self.ask(&wire::port2(&node.name));
+        let name = node.name.escape_ascii();
+        assert!(answer == found(node), "look-up of {name}: {}", answer.escape_ascii());
+    }
+
+    /// Looks every resident up.
+    pub(crate) fn look_up_residents(&self) {
+        self.residents.iter().for_each(|node| self.look_up(&node.request));
+    }
+
+    /// Plays `scenario` while somebody else keeps looking the residents up and has to be answered.
+    pub(crate) fn while_looked_up<T>(&self, scenario: impl FnOnce() -> T) -> T {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let asker = scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    self.look_up_residents();
+                }
+            });
+            let end = OnDrop(|| over.store(true, Ordering::Relaxed));
+            let value = scenario();
+            drop(end);
+            if let Err(panic) = asker.join() {
+                std::panic::resume_unwind(panic);
+            }
+            value
+        })
+    }
+
+    /// Waits until exactly the residents and `others` are listed, the newest first.
+    pub(crate) fn wait_until_listed<'a>(&self, others: impl IntoIterator<Item = &'a Alive2>) {
+        let mut expected = names_header();
+        let mut all: Vec<&Alive2> = self.residents.iter().map(|node| &node.request).chain(others).collect();
+        all.reverse();
+        all.iter().for_each(|node| expected.extend(names_line(node)));
+        wait_until("exactly the nodes that are there to be listed", || self.ask(&wire::names()) == expected);
+    }
+
+    // ---- the daemon
+
+    /// How many descriptors the daemon has open.
+    pub(crate) fn count_descriptors(&self) -> usize {
+        self.descriptors_in_use().len()
+    }
+
+    /// How many descriptors the daemon has open beyond its own and those of the residents.
+    pub(crate) fn count_connections(&self) -> usize {
+        self.count_descriptors().saturating_sub(self.descriptors)
+    }
+
+    /// The numbers of the daemon's open descriptors, ascending.
+    pub(crate) fn descriptors_in_use(&self) -> Vec<usize> {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.epmd.pid())).expect("the daemon runs");
+        let mut numbers: Vec<usize> =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Sets how many descriptors the running daemon may have.
+    pub(crate) fn limit_descriptors(&self, limit: usize) {
+        let limit = u64::try_from(limit).expect("64 bits");
+        let pid = Pid::from_raw(i32::try_from(self.epmd.pid()).expect("a pid"));
+        let limit = Rlimit { current: Some(limit), maximum: u64::try_from(budget::descriptor_limit()).ok() };
+        prlimit(pid, Resource::Nofile, limit).expect("changing a limit of the daemon");
+    }
+
+    /// The memory that the daemon has in use, in KiB.
+    pub(crate) fn resident_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.epmd.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// What the daemon has logged.
+    pub(crate) fn log(&self) -> String {
+        self.epmd.stderr()
+    }
+
+    /// Stops the daemon while `meanwhile` runs: all that happens then meets it at once.
+    pub(crate) fn while_stopped<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        self.epmd.signal(Signal::STOP);
+        let go_on = OnDrop(|| self.epmd.signal(Signal::CONT));
+        let value = meanwhile();
+        drop(go_on);
+        value
+    }
+
+    // ---- the proof
+
+    /// Proves that the same daemon still has the residents, and only them, and takes new nodes.
+    fn prove_untouched(&mut self) {
+        assert!(self.epmd.is_running(), "the daemon has ended");
+        self.wait_until_listed([]);
+        self.look_up_residents();
+        let newcomer = self.register(Alive2::new("newcomer").port(42_000));
+        self.look_up(&newcomer.request);
+        self.wait_until_listed([&newcomer.request]);
+        drop(newcomer);
+        self.wait_until_listed([]);
+        for node in &self.residents {
+            let name = node.request.name.escape_ascii();
+            assert!(node.client.is_open(), "{name} was told something, or its connection was closed");
+        }
+        wait_until("the daemon to close what nobody uses", || self.count_connections() <= LATE_DESCRIPTORS);
+    }
+}
+
+/// PORT2_RESP for a registered node.
+fn found(node: &Alive2) -> Vec<u8> {
+    let length = |of: &[u8]| u16::try_from(of.len()).expect("a short field").to_be_bytes();
+    let mut answer = vec![119, 0];
+    answer.extend(node.port.to_be_bytes());
+    answer.extend([node.kind, node.protocol]);
+    answer.extend(node.highest.to_be_bytes());
+    answer.extend(node.lowest.to_be_bytes());
+    answer.extend(length(&node.name));
+    answer.extend(&node.name);
+    answer.extend(length(&node.extra));
+    answer.extend(&node.extra);
+    answer
+}
+
+/// What opens NAMES_RESP.
+pub(crate) fn names_header() -> Vec<u8> {
+    u32::from(PORT).to_be_bytes().to_vec()
+}
+
+/// A node's line in NAMES_RESP.
+pub(crate) fn names_line(node: &Alive2) -> Vec<u8> {
+    [b"name ", node.name.as_slice(), b" at port ", node.port.to_string().as_bytes(), b"\n"].concat()
+}
+
+/// Does something when the scope is left, be it by a failure.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
