@@ -57,7 +57,8 @@ async fn hand_over(
             "end some of them first, or lose the rest with --force; nothing has been changed",
         ));
     }
-    let own_units = systemd::active(&OWN_UNITS);
+    let managed = i32::try_from(status.pid).is_ok_and(|pid| systemd::runs(pid, &OWN_UNITS));
+    let own_units = if managed { systemd::active(&OWN_UNITS) } else { Vec::new() };
     let next = choose(args, &status, target, !own_units.is_empty())?;
     if args.dry_run {
         return plan(&status, &own_units, &next, moved).print(output);

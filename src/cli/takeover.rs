@@ -138,9 +138,11 @@ fn find_running(port: &Port, target: &Target) -> Result<Running> {
     if port.mapper.is_none() {
         return Err(port.conflict(target));
     }
-    let units = systemd::active(&UNITS);
-    if !units.is_empty() {
-        return Ok(Running::Units(units));
+    if port.owners.iter().any(|owner| systemd::runs(owner.pid, &UNITS)) {
+        let units = systemd::active(&UNITS);
+        if !units.is_empty() {
+            return Ok(Running::Units(units));
+        }
     }
     match port.owners.as_slice() {
         [] => Err(Failure::new(

@@ -20,6 +20,15 @@ pub fn active(units: &[&str]) -> Vec<String> {
     units.iter().filter(is_active).map(ToString::to_string).collect()
 }
 
+/// Whether a process belongs to one of `units`, or is systemd itself, which holds the sockets of socket units.
+///
+/// That units are active says nothing about a given port: the process that holds it may be in a container, or a
+/// second port mapper on another port.
+pub fn runs(pid: i32, units: &[&str]) -> bool {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    pid == 1 || groups.lines().flat_map(|line| line.split('/')).any(|part| units.contains(&part))
+}
+
 /// Whether there is such a unit.
 pub fn exists(unit: &str) -> bool {
     manages_host() && systemctl(&["cat", unit]).is_ok_and(|output| output.status.success())
