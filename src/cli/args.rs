@@ -59,8 +59,8 @@ pub struct Global {
     /// Configuration file [default: PMD_CONFIG, or pmd.toml in PMD_HOME, /etc/pmd or ~/.pmd]
     #[arg(short, long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Form of the output
-    #[arg(short, long, global = true, value_name = "FORM", value_enum)]
+    /// Form of the output: table, wide, json, jsonl or plain
+    #[arg(short, long, global = true, value_name = "FORM", value_enum, hide_possible_values = true)]
     pub output: Option<Format>,
     /// Short for --output json
     #[arg(long, global = true, conflicts_with = "output")]

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::args::Cli;
@@ -20,7 +20,7 @@ pub fn completion(shell: Shell) -> Result<Exit> {
 
 /// Prints the manual page, or writes those of all commands into a directory.
 pub fn man(dir: Option<&Path>) -> Result<Exit> {
-    let command = Cli::command();
+    let command = with_examples_last(Cli::command());
     let Some(dir) = dir else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;
@@ -35,6 +35,14 @@ pub fn man(dir: Option<&Path>) -> Result<Exit> {
         )
     })?;
     Ok(Exit::Done)
+}
+
+/// Manual pages have no place for what stands before the usage; in them, the examples come last.
+fn with_examples_last(command: Command) -> Command {
+    let examples = command.get_before_help().map(ToString::to_string);
+    let rest = command.get_after_help().map(ToString::to_string);
+    let text: Vec<String> = [rest, examples].into_iter().flatten().collect();
+    command.after_help(text.join("\n\n")).mut_subcommands(with_examples_last)
 }
 
 /// Prints the version.

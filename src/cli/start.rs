@@ -24,6 +24,7 @@ use crate::daemon::process::{self, BackgroundError};
 use crate::daemon::run::{self, RunOptions, StartError};
 use crate::daemon::{Context, log};
 use crate::epmd::listener::ListenError;
+use crate::takeover::process::Process;
 
 /// How long a daemon may take to answer. It needs some milliseconds; a loaded host may need longer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -58,7 +59,8 @@ pub fn run(global: &Global, args: &Start, output: Output) -> Result<Exit> {
 /// Says so if the daemon runs already; ends with anything but `Done` if it does not.
 async fn report_running(target: &Target, output: Output) -> Result<Exit> {
     match target.client().status().await {
-        Ok(status) => report(&status, false, output),
+        Ok(status) if status.port == i32::from(target.port) => report(&status, false, output),
+        Ok(status) => Err(serves_another_port(&status, target)),
         Err(ClientError::NotReachable { .. }) => Ok(Exit::NotReachable),
         Err(error) => Err(error.into()),
     }
@@ -105,23 +107,50 @@ pub fn words(
 }
 
 /// Starts a daemon with these words in the background and returns how it is.
+///
+/// One that cannot be talked to is ended again: a failed start leaves nothing behind.
 pub async fn in_background(target: &Target, words: &[OsString]) -> Result<Status> {
     // Blocks this thread, which has nothing else to do.
-    match process::background(words, PATIENCE) {
-        Ok(started) => {
-            let answer = with_progress("waiting for the daemon", target.client().status()).await;
-            answer.map_err(|error| without_control(&error, started.pid, target))
+    let started = match process::background(words, PATIENCE) {
+        Ok(started) => started,
+        Err(error) => return Err(explain(error, target).await),
+    };
+    match with_progress("waiting for the daemon", target.client().status()).await {
+        Ok(status) if status.pid == started.pid => Ok(status),
+        Ok(status) => {
+            end(started.pid).await;
+            Err(serves_another_port(&status, target))
         }
-        Err(error) => Err(explain(error, target).await),
+        Err(error) => {
+            end(started.pid).await;
+            Err(Failure::new(
+                Exit::General,
+                format!("the daemon started, but its control socket does not answer, so it was ended: {error}"),
+                "choose a place for the socket that this user may write to with --socket or PMD_HOME",
+            ))
+        }
     }
 }
 
-/// The daemon answers nodes, but not us.
-fn without_control(error: &ClientError, pid: u32, target: &Target) -> Failure {
+/// Ends a daemon that was just started.
+async fn end(pid: u32) {
+    let Some(process) = i32::try_from(pid).ok().and_then(|pid| Process::open(pid).ok()) else { return };
+    // It is a child of this process; nothing can keep it but its own end.
+    let _ = process.terminate();
+    let _ = process.ended(PATIENCE).await;
+}
+
+fn serves_another_port(status: &Status, target: &Target) -> Failure {
     Failure::new(
-        Exit::General,
-        format!("the daemon runs (pid {pid}), but its control socket does not answer: {error}"),
-        format!("look at its log, {}", log_file(&target.socket).display()),
+        Exit::Conflict,
+        format!(
+            "the pmd behind {} (pid {}) serves port {}, not {}",
+            target.socket.display(),
+            status.pid,
+            status.port,
+            target.port
+        ),
+        "choose another socket with --socket, or another port with --port",
     )
 }
 

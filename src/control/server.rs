@@ -17,11 +17,12 @@ pub use super::socket::{ControlSocket, bind};
 use crate::daemon::Context;
 use crate::daemon::descriptors::Class;
 
-/// Connections at once. Each `pmd register ... -- COMMAND` and each `pmd subscribe` needs one; a runaway script
-/// must not take all the memory.
-const MAX_CONNECTIONS: usize = 1024;
-/// Connections that are had even while others have taken all the descriptors but the reserve.
-const ALWAYS: usize = 16;
+/// Connections at once: a sixteenth of the descriptors, within these bounds. Each `pmd register ... -- COMMAND` and
+/// each `pmd subscribe` needs one; a runaway script must not take what nodes need.
+const SHARE: (usize, usize) = (8, 1024);
+/// How many of them are had even while others have taken all the descriptors but the reserve: one in 64, within
+/// these bounds, which is a part of what is set aside for the daemon itself.
+const ALWAYS: (usize, usize) = (1, 16);
 /// Bytes of a request's head, and of its body.
 pub(super) const MAX_REQUEST: usize = 64 * 1024;
 /// How long a request's head, and then its body, may take; also how long a connection may idle.
@@ -116,12 +117,13 @@ struct Permit {
 
 impl Permit {
     fn get(context: &Arc<Context>, open: &Arc<AtomicUsize>) -> Option<Permit> {
+        let limit = context.descriptors.limit();
         let before = open.fetch_add(1, Ordering::Relaxed);
         let mut permit = Permit { context: Arc::clone(context), open: Arc::clone(open), counted: false };
-        if before >= MAX_CONNECTIONS {
+        if before >= (limit / 16).clamp(SHARE.0, SHARE.1) {
             return None;
         }
-        if before >= ALWAYS {
+        if before >= (limit / 64).clamp(ALWAYS.0, ALWAYS.1) {
             permit.counted = context.descriptors.reserve(Class::Waiting).is_ok();
             if !permit.counted {
                 return None;

@@ -8,7 +8,7 @@ use rustix::net::{SendFlags, send};
 use super::holder::{Connection, connection};
 use super::holder_check::Question;
 use super::locality::socket_is_local;
-use super::shard::Shard;
+use super::shard::{Shard, last_words};
 use super::table::{Checking, Incoming, State};
 use super::trace;
 use crate::daemon::context::now_ms;
@@ -94,7 +94,7 @@ impl Shard {
         self.pause_before_write();
         trace::bytes(&self.answer);
         // An answer is at most 2 kB, which a fresh socket always takes whole.
-        let _ = send(&incoming.socket, &self.answer, SendFlags::NOSIGNAL);
+        let _ = send(&incoming.socket, &self.answer, last_words(incoming.watched));
         tracing::debug!("got PORT2_REQ, {}", if self.answer.len() > 2 { "ok" } else { "not found" });
     }
 

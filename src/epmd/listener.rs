@@ -132,13 +132,21 @@ fn bind_one(address: SocketAddr) -> Result<Listener, Errno> {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
     bind(&socket, &address)?;
-    // A kernel without the option serves as well, only with one wake-up more for each look-up.
-    let seconds = u32::try_from(DEFER_ACCEPT.as_secs()).unwrap_or(1);
-    let _ = nix::sys::socket::setsockopt(&socket, DeferAccept, &seconds);
+    if has_syn_cookies() {
+        // A kernel without the option serves as well, only with one wake-up more for each look-up.
+        let seconds = u32::try_from(DEFER_ACCEPT.as_secs()).unwrap_or(1);
+        let _ = nix::sys::socket::setsockopt(&socket, DeferAccept, &seconds);
+    }
     // The kernel cuts this down to net.core.somaxconn.
     listen(&socket, i32::MAX)?;
     let address = getsockname(&socket).ok().and_then(|own| SocketAddr::try_from(own).ok());
     Ok(Listener { socket, address })
+}
+
+/// Whether connections get through while thousands of silent ones wait: the kernel keeps those that it holds back
+/// in a queue of bounded length, and without SYN cookies a full queue means that nobody else gets in.
+fn has_syn_cookies() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv4/tcp_syncookies").is_ok_and(|text| text.trim() != "0")
 }
 
 #[cfg(test)]
