@@ -48,6 +48,7 @@ async fn hand_over(
     let mut moved: Vec<Node> = listed
         .names
         .into_iter()
+        .rev()
         .map(|name| Node { name: name.name, port: name.port, back: false })
         .collect();
     if moved.len() > stock::MAX_NODES && !args.force {

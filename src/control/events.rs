@@ -60,7 +60,7 @@ struct Sender {
 impl Sender {
     fn new(context: Arc<Context>, wanted: Wanted) -> Sender {
         let newest = context.registry.events().watch();
-        let last = *newest.borrow();
+        let last = context.registry.events().last();
         let boot_id = super::boot_id(&context);
         let restarted = wanted.boot.is_some_and(|boot| boot != boot_id)
             // Numbers only grow, so this one is of an earlier start.

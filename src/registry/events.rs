@@ -69,14 +69,21 @@ pub struct Since {
 /// The window of recent events.
 #[derive(Debug)]
 pub struct EventLog {
-    window: Mutex<VecDeque<Event>>,
-    last: watch::Sender<u64>,
+    window: Mutex<Window>,
+    news: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    events: VecDeque<Event>,
+    /// The number of the latest event.
+    last: u64,
 }
 
 impl EventLog {
     /// An empty log.
     pub fn new() -> EventLog {
-        EventLog { window: Mutex::new(VecDeque::new()), last: watch::Sender::new(0) }
+        EventLog { window: Mutex::default(), news: watch::Sender::new(0) }
     }
 
     /// Adds an event.
@@ -89,12 +96,21 @@ impl EventLog {
         reason: Option<&'static str>,
     ) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let seq = *self.last.borrow() + 1;
-        if window.len() == WINDOW {
-            window.pop_front();
+        let seq = window.last + 1;
+        window.last = seq;
+        if window.events.len() == WINDOW {
+            window.events.pop_front();
         }
-        window.push_back(Event { seq, at_ms, kind, name, port, reason });
-        self.last.send_replace(seq);
+        window.events.push_back(Event { seq, at_ms, kind, name, port, reason });
+        // Waking nobody is not free, and every registration comes by here.
+        if self.news.receiver_count() > 0 {
+            self.news.send_replace(seq);
+        }
+    }
+
+    /// The number of the latest event; 0 if there was none.
+    pub fn last(&self) -> u64 {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).last
     }
 
     /// At most `limit` events with a number above `since`.
@@ -103,19 +119,19 @@ impl EventLog {
     /// new.
     pub fn since(&self, since: u64, limit: usize) -> Since {
         let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = *self.last.borrow();
+        let newest = window.last;
         let since = if since > newest { 0 } else { since };
-        let oldest = window.front().map_or(newest + 1, |event| event.seq);
+        let oldest = window.events.front().map_or(newest + 1, |event| event.seq);
         let missed = oldest.saturating_sub(since + 1);
         let skip = usize::try_from((since + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
-        let events: Vec<_> = window.iter().skip(skip).take(limit).cloned().collect();
+        let events: Vec<_> = window.events.iter().skip(skip).take(limit).cloned().collect();
         let last = events.last().map_or(newest, |event| event.seq);
         Since { events, missed, last }
     }
 
-    /// The number of the latest event; changes wake whoever waits on it.
+    /// Changes with every event from now on. Read the log after this call: what happened before is not told.
     pub fn watch(&self) -> watch::Receiver<u64> {
-        self.last.subscribe()
+        self.news.subscribe()
     }
 }
 
