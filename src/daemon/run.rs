@@ -179,21 +179,11 @@ impl Signals {
                 () = any(&mut self.end) => return,
                 () = any(self.hangup.as_mut_slice()) => {
                     if self.rules == SignalRules::Service {
-                        reload(context).await;
+                        control::server::reload(context);
                     }
                 }
             }
         }
-    }
-}
-
-/// Reads the configuration again, as `pmd reload` does, and says in the log what came of it.
-async fn reload(context: &Context) {
-    let settings = context.settings.clone();
-    match tokio::task::spawn_blocking(move || control::reload::reload(&settings)).await {
-        Ok(Ok(_)) => tracing::info!("configuration read again"),
-        Ok(Err(error)) => tracing::error!("configuration not changed: {error}"),
-        Err(error) => tracing::error!("configuration not changed: {error}"),
     }
 }
 

@@ -1,13 +1,13 @@
 //! Asking a port mapper, whichever it is, over the EPMD protocol.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use pmd_protocol::epmd::reply::{Expected, Reply, ReplyError, parse_reply};
 use pmd_protocol::epmd::{EncodeError, Listing, Registration, Request, encode};
 use pmd_protocol::limits::MAX_LISTING;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +47,28 @@ pub async fn port_please(
     }
 }
 
+/// Where questions to this host's own loopback address come from.
+///
+/// Each node holds a connection from 127.0.0.1 to the port mapper. With ten thousand of them, the kernel searches
+/// long for a port from which there is none yet; any other loopback address has all of its ports free.
+const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    if address.ip() == Ipv4Addr::LOCALHOST {
+        let socket = TcpSocket::new_v4()?;
+        // Where loopback is narrower than usual, its one address has to do.
+        if socket.bind((SOURCE, 0).into()).is_ok() {
+            return socket.connect(address).await;
+        }
+    }
+    TcpStream::connect(address).await
+}
+
 async fn ask(address: SocketAddr, request: &Request<'_>, patience: Duration) -> Result<Reply, AskError> {
     let mut wire = Vec::new();
     encode::request(request, &mut wire)?;
     let talk = async {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = connect(address).await?;
         stream.write_all(&wire).await?;
         let mut answer = Vec::new();
         // One byte more than is acceptable, so that the parser sees that it is too much.
