@@ -20,6 +20,7 @@ mod harness;
 mod support;
 
 mod client;
+mod commands;
 mod elixir;
 mod installation;
 mod mnesia;

@@ -9,7 +9,9 @@ use rustix::process::{Signal, kill_process};
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::run;
 use crate::harness::{pmd, wait_until};
-use crate::support::mapper::{Daemon, Mapper, assert_no_stock_epmd, epmd, listens, names, stock_epmd};
+use crate::support::mapper::{
+    Daemon, Mapper, assert_no_stock_epmd, epmd, listens, names, stock_epmd, wait_for_names,
+};
 use crate::support::node::Node;
 use crate::support::{hosts, succeeded};
 
@@ -54,6 +56,15 @@ impl Cluster {
         wait_until("the fresh node to be forgotten", || names(&self.hosts[0]) == self.names);
         assert!(self.far.reaches("one@alpha"));
         assert!(self.nodes[1].reaches("far@beta"));
+    }
+
+    /// The daemon has not only the names of the nodes, but the nodes themselves: it sees them end.
+    fn assert_ends_are_seen(self) {
+        let [one, two] = self.nodes;
+        one.kill();
+        wait_for_names(&self.hosts[0], &["two"]);
+        two.kill();
+        wait_for_names(&self.hosts[0], &[]);
     }
 }
 
@@ -111,6 +122,7 @@ fn takeover_replaces_a_running_stock_epmd_under_its_nodes() {
     change_daemon(&cluster.hosts[0], "takeover");
     cluster.assert_whole();
     assert_no_stock_epmd(&cluster.hosts[0]);
+    cluster.assert_ends_are_seen();
 }
 
 #[test]
@@ -125,6 +137,7 @@ fn handover_gives_the_nodes_back_to_stock_epmd() {
     change_daemon(&cluster.hosts[0], "handover");
     cluster.assert_whole();
     assert_only_stock_epmd(&cluster.hosts[0]);
+    cluster.assert_ends_are_seen();
 }
 
 #[test]

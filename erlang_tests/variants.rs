@@ -4,7 +4,7 @@ use crate::harness::netns::{Host, Lan};
 use crate::harness::program::run;
 use crate::harness::wait_until;
 use crate::support::mapper::{self, Daemon, assert_no_stock_epmd, epmd, wait_for_names};
-use crate::support::node::{Node, erl};
+use crate::support::node::{Node, erl, require_application};
 use crate::support::{fixture, hosts, succeeded, told, wire};
 
 #[test]
@@ -76,7 +76,7 @@ fn nodes_register_and_connect_over_ipv6() {
     assert_eq!(old.ask("length(element(2, net_adm:names()))"), "2");
 }
 
-/// Writes what `-ssl_dist_optfile` needs into the host's home and returns the flags of a node that uses it.
+/// The flags of a node that uses what certificates.erl has put into the host's home.
 fn tls(host: &Host) -> [String; 4] {
     let options = host.dir().join("tls.options");
     ["-proto_dist", "inet_tls", "-ssl_dist_optfile", options.to_str().unwrap()].map(str::to_owned)
@@ -87,6 +87,8 @@ fn distribution_over_tls_connects_two_hosts() {
     let lan = Lan::new();
     let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
     let _daemons = [Daemon::start(&alpha), Daemon::start(&beta)];
+    require_application(&alpha, "ssl", "erlang-ssl");
+    require_application(&alpha, "public_key", "erlang-public-key");
     let mut issuer = erl(&alpha);
     let directories = [alpha.dir().display().to_string(), beta.dir().display().to_string()];
     let script = fixture("certificates.erl");

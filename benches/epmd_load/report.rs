@@ -158,8 +158,10 @@ fn cores() -> usize {
 
 fn version(pmd: &Path) -> String {
     let output = Command::new(pmd).arg("--version").output();
-    output.map_or_else(
-        |error| error.to_string(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    )
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    match text {
+        Ok(text) if text.is_empty() => "of unknown version".to_owned(),
+        Ok(text) => text,
+        Err(error) => error.to_string(),
+    }
 }

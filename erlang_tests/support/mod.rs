@@ -31,9 +31,12 @@ pub fn installed(program: &str, package: &str) -> PathBuf {
     } else {
         std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
     };
-    found.unwrap_or_else(|| {
-        panic!("{program} is missing: install the package {package}, or run scripts/install-test-deps")
-    })
+    found.unwrap_or_else(|| panic!("{program} is missing: {}", advice(package)))
+}
+
+/// What to do about something that is missing.
+pub fn advice(package: &str) -> String {
+    format!("install the package {package}, or run scripts/install-test-deps")
 }
 
 /// A file of `erlang_tests/fixtures`.

@@ -6,9 +6,9 @@
 
 use std::process::Command;
 
-use super::{fixture, installed};
+use super::{advice, fixture, installed};
 use crate::harness::netns::Host;
-use crate::harness::program::Program;
+use crate::harness::program::{Program, run};
 use crate::harness::wait_until;
 
 /// Schedulers cost start-up time and memory, and no test here needs more than one.
@@ -130,6 +130,16 @@ pub fn erl(host: &Host) -> Command {
     let mut command = host.command(installed("erl", "erlang-base"));
     command.args(SMALL).arg("-noshell").env("LC_ALL", "C.UTF-8").env("ERL_CRASH_DUMP_SECONDS", "0");
     command
+}
+
+/// Fails the test with the package to install if Erlang has no such application.
+pub fn require_application(host: &Host, application: &str, package: &str) {
+    let mut command = erl(host);
+    command.args([
+        "-eval",
+        &format!("halt(case code:lib_dir({application}) of {{error, _}} -> 1; _ -> 0 end)."),
+    ]);
+    assert!(run(command).status.success(), "{application}: {}", advice(package));
 }
 
 /// `elixir` on a host, small.

@@ -66,7 +66,10 @@ impl Port {
         if self.owners.iter().any(Owner::is_pmd) {
             return Failure::new(
                 Exit::Conflict,
-                format!("port {port} is held by another pmd, which does not answer on {}: {holder}", target.socket.display()),
+                format!(
+                    "port {port} is held by another pmd, which does not answer on {}: {holder}",
+                    target.socket.display()
+                ),
                 "say where its control socket is with --socket, or end it with a signal",
             );
         }
@@ -98,7 +101,8 @@ pub async fn explain<T>(target: &Target, answer: std::result::Result<T, ClientEr
         let port = Port::look(target.port).await;
         if port.mapper.is_some() {
             failure.hint = port.conflict(target).hint;
-            failure.message = format!("{}; port {} is held by {}", failure.message, target.port, port.holder());
+            failure.message =
+                format!("{}; port {} is held by {}", failure.message, target.port, port.holder());
         }
     }
     Err(failure)

@@ -71,9 +71,10 @@ impl From<ConfigError> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let (exit, hint) = match &error {
-            ClientError::NotReachable { .. } | ClientError::Lost(_) => {
-                (Exit::NotReachable, "start it: pmd start (--port and --socket choose another one)".to_owned())
-            }
+            ClientError::NotReachable { .. } | ClientError::Lost(_) => (
+                Exit::NotReachable,
+                "start it: pmd start (--port and --socket choose another one)".to_owned(),
+            ),
             ClientError::Forbidden { .. } => (
                 Exit::Refused,
                 "run the command as the user who runs the daemon, or let a group in with control_group \
@@ -85,7 +86,8 @@ impl From<ClientError> for Failure {
             }
             ClientError::Strange(_) => (
                 Exit::General,
-                "compare the versions: pmd version, and pmd status; restart the daemon after an update".to_owned(),
+                "compare the versions: pmd version, and pmd status; restart the daemon after an update"
+                    .to_owned(),
             ),
             ClientError::Api { info, .. } => {
                 let exit = match info.code.as_str() {

@@ -32,12 +32,7 @@ pub fn run(global: &Global, target: &Target, args: &args::Handover, output: Outp
     block_on_uninterrupted(Box::pin(hand_over(global, target, args, output)))
 }
 
-async fn hand_over(
-    global: &Global,
-    target: &Target,
-    args: &args::Handover,
-    output: Output,
-) -> Result<Exit> {
+async fn hand_over(global: &Global, target: &Target, args: &args::Handover, output: Output) -> Result<Exit> {
     let mut interrupt = Interrupt::new()?;
     let client = target.client();
     let status = match client.status().await {
@@ -84,7 +79,11 @@ async fn hand_over(
             Next::Program(stock) => stock.start(),
         };
         begun.map_err(|error| {
-            Failure::new(Exit::General, format!("{next} cannot be started: {error}"), "choose another one with --epmd")
+            Failure::new(
+                Exit::General,
+                format!("{next} cannot be started: {error}"),
+                "choose another one with --epmd",
+            )
         })?;
         if wait_for_mapper(target.port).await {
             return Ok(());
@@ -117,8 +116,7 @@ async fn already(error: ClientError, target: &Target, output: Output) -> Result<
         && !port.owners.iter().any(Owner::is_pmd)
     {
         let pid = port.owners.first().and_then(|owner| u32::try_from(owner.pid).ok());
-        let report =
-            Report { port: target.port, held_by: "epmd", changed: false, pid, nodes: Vec::new() };
+        let report = Report { port: target.port, held_by: "epmd", changed: false, pid, nodes: Vec::new() };
         output.one(&report, |out| {
             writeln!(out, "port {} is held by an epmd already: {}", target.port, port.holder())
         })?;
@@ -224,7 +222,8 @@ async fn undo(
         Err(again) => {
             failure.message =
                 format!("{}; and pmd could not be started again: {}", failure.message, again.message);
-            failure.hint = format!("start it by hand, or every node stays invisible: {}", target.command("start"));
+            failure.hint =
+                format!("start it by hand, or every node stays invisible: {}", target.command("start"));
         }
     }
     failure

@@ -1,19 +1,36 @@
 //! `pmd health` and `pmd reload`.
 
+use std::time::Duration;
+
 use super::diagnosis::explain;
 use super::exit::Exit;
-use super::failure::Result;
+use super::failure::{Failure, Result};
 use super::output::{Colour, Output};
 use super::runtime::{block_on, with_progress};
 use super::target::Target;
 
+/// How long a daemon that is well takes at most: longer than it waits for itself, shorter than most probes do.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Tells whether the daemon is well.
 pub fn run(target: &Target, ready: bool, output: Output) -> Result<Exit> {
     block_on(async {
-        let health = explain(target, target.client().health(ready).await).await?;
+        let answer = target.client().with_patience(PATIENCE).health(ready).await;
+        let health = match explain(target, answer).await {
+            Ok(health) => health,
+            // A daemon that is there and does not answer is what this command is meant to find.
+            Err(failure) if failure.exit == Exit::TimedOut => {
+                return Err(Failure { exit: Exit::Unhealthy, code: "unhealthy".into(), ..failure });
+            }
+            Err(failure) => return Err(failure),
+        };
         output.one(&health, |out| {
             if health.healthy {
-                return writeln!(out, "{}", output.paint(Colour::Green, if ready { "ready" } else { "healthy" }));
+                return writeln!(
+                    out,
+                    "{}",
+                    output.paint(Colour::Green, if ready { "ready" } else { "healthy" })
+                );
             }
             writeln!(out, "{}", output.paint(Colour::Red, "unhealthy"))?;
             health.problems.iter().try_for_each(|problem| writeln!(out, "  {problem}"))

@@ -81,7 +81,8 @@ fn print(found: &Lookup, output: Output) -> Result<()> {
         matches: Vec<Line<'a>>,
     }
 
-    let lines = found.matches.iter().map(|found| Line { address: format!("{}:{}", found.host, found.port), found });
+    let lines =
+        found.matches.iter().map(|found| Line { address: format!("{}:{}", found.host, found.port), found });
     let mut out = stdout();
     match output.format {
         Format::Json => {

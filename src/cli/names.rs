@@ -55,11 +55,8 @@ struct Nodes<'a> {
 async fn local(target: &Target, output: Output, watch: bool) -> Result<()> {
     let found = explain(target, target.client().names(None).await).await?;
     let host = found.host;
-    let nodes: Vec<Node> = found
-        .names
-        .into_iter()
-        .map(|name| Node { node: format!("{}@{host}", name.name), name })
-        .collect();
+    let nodes: Vec<Node> =
+        found.names.into_iter().map(|name| Node { node: format!("{}@{host}", name.name), name }).collect();
     if watch {
         clear()?;
     }
@@ -126,7 +123,10 @@ async fn remote(target: &Target, host: &str, output: Output, watch: bool) -> Res
     let names: Vec<RemoteName> =
         listing.entries().map(|entry| RemoteName { name: entry.name.to_owned(), port: entry.port }).collect();
     if i32::from(target.port) != listing.port {
-        note(&format!("note: {host} says that its port is {}, so Erlang nodes do not understand it", listing.port));
+        note(&format!(
+            "note: {host} says that its port is {}, so Erlang nodes do not understand it",
+            listing.port
+        ));
     }
     if watch {
         clear()?;
@@ -193,8 +193,11 @@ pub fn services(target: &Target, output: Output) -> Result<Exit> {
 }
 
 fn metadata(service: &ServiceInfo) -> String {
-    let pairs: Vec<String> =
-        service.metadata.iter().map(|(key, value)| format!("{}={}", printable(key), printable(value))).collect();
+    let pairs: Vec<String> = service
+        .metadata
+        .iter()
+        .map(|(key, value)| format!("{}={}", printable(key), printable(value)))
+        .collect();
     pairs.join(" ")
 }
 

@@ -68,7 +68,8 @@ pub struct List<T> {
 impl Output {
     /// Prints in this form; coloured only where `colour` allows it and a person looks.
     pub fn new(format: Format, colour: bool) -> Output {
-        let person = io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+        let person =
+            io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Output { format, colour: colour && wanted && person }
     }
@@ -79,12 +80,7 @@ impl Output {
     }
 
     /// Prints `items`, which are the list at `key` of `document`.
-    pub fn list<T: Serialize>(
-        &self,
-        document: &impl Serialize,
-        items: &[T],
-        list: &List<T>,
-    ) -> Result<()> {
+    pub fn list<T: Serialize>(&self, document: &impl Serialize, items: &[T], list: &List<T>) -> Result<()> {
         let mut out = stdout();
         match self.format {
             Format::Json => json(&mut out, document, true)?,
@@ -141,7 +137,11 @@ impl Output {
         if failure.message.is_empty() {
             return;
         }
-        note(&format!("error: {}\nhint: {}", printable_lines(&failure.message), printable_lines(&failure.hint)));
+        note(&format!(
+            "error: {}\nhint: {}",
+            printable_lines(&failure.message),
+            printable_lines(&failure.hint)
+        ));
         if self.format.is_json() {
             let mut out = stdout();
             let body = ErrorBody { error: failure.info() };
@@ -152,14 +152,22 @@ impl Output {
 
     fn table<T>(&self, out: &mut impl Write, items: &[T], list: &List<T>) -> io::Result<()> {
         let wide = self.format == Format::Wide;
-        let shown: Vec<bool> = list.headings.iter().map(|heading| wide || !heading.starts_with('+')).collect();
+        let shown: Vec<bool> =
+            list.headings.iter().map(|heading| wide || !heading.starts_with('+')).collect();
         let select = |cells: Vec<String>| {
-            cells.into_iter().zip(&shown).filter(|(_, shown)| **shown).map(|(cell, _)| cell).collect::<Vec<_>>()
+            cells
+                .into_iter()
+                .zip(&shown)
+                .filter(|(_, shown)| **shown)
+                .map(|(cell, _)| cell)
+                .collect::<Vec<_>>()
         };
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING);
         table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
-        table.set_header(select(list.headings.iter().map(|text| text.trim_start_matches('+').into()).collect()));
+        table.set_header(select(
+            list.headings.iter().map(|text| text.trim_start_matches('+').into()).collect(),
+        ));
         let mut states = vec![(None, String::new())];
         for item in items {
             let cells: Vec<String> =
@@ -209,9 +217,10 @@ fn flat(out: &mut impl Write, path: &str, value: &Value) -> io::Result<()> {
     let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     match value {
         Value::Object(fields) => fields.iter().try_for_each(|(key, value)| flat(out, &below(key), value)),
-        Value::Array(items) => {
-            items.iter().enumerate().try_for_each(|(index, value)| flat(out, &below(&index.to_string()), value))
-        }
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, value)| flat(out, &below(&index.to_string()), value)),
         Value::String(text) => writeln!(out, "{path}\t{}", printable(text)),
         other => writeln!(out, "{path}\t{other}"),
     }

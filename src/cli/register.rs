@@ -71,7 +71,10 @@ async fn run_command(
     let mut child = Command::new(program).args(words).spawn().map_err(|error| {
         let code = if error.kind() == ErrorKind::NotFound { NO_SUCH_COMMAND } else { NOT_A_COMMAND };
         let message = format!("cannot run {}: {error}", program.display());
-        Failure { code: "command".into(), ..Failure::new(Exit::Command(code), message, "check the name and the PATH") }
+        Failure {
+            code: "command".into(),
+            ..Failure::new(Exit::Command(code), message, "check the name and the PATH")
+        }
     })?;
     let mut kept = std::pin::pin!(keep(client, service, held));
     loop {

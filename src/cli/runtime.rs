@@ -24,7 +24,11 @@ pub fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
 pub fn block_on_uninterrupted(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
-        Failure::new(Exit::General, format!("cannot start: {error}"), "free memory or descriptors, and try again")
+        Failure::new(
+            Exit::General,
+            format!("cannot start: {error}"),
+            "free memory or descriptors, and try again",
+        )
     })?;
     let done = runtime.block_on(work);
     // A thread that still waits for something must not hold up the end.

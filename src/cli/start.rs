@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use crate::config::settings::{self, Settings};
 use crate::control::api::Status;
 use crate::control::client::ClientError;
 use crate::control::routes::host_name;
+use crate::control::socket::prepare_folder;
 use crate::daemon::activation::inherited_listeners;
 use crate::daemon::process::{self, BackgroundError};
 use crate::daemon::run::{self, RunOptions, StartError};
@@ -80,12 +80,7 @@ fn report(status: &Status, started: bool, output: Output) -> Result<Exit> {
 }
 
 /// The words that start a daemon with these settings in the foreground, from whatever directory.
-pub fn words(
-    global: &Global,
-    args: &Start,
-    settings: &Settings,
-    more: &[OsString],
-) -> Vec<OsString> {
+pub fn words(global: &Global, args: &Start, settings: &Settings, more: &[OsString]) -> Vec<OsString> {
     let mut words: Vec<OsString> = ["start", "--foreground", "--port"].map(OsString::from).to_vec();
     words.push(settings.listen_port().to_string().into());
     words.extend(["--socket".into(), settings.socket.clone().into_os_string()]);
@@ -125,7 +120,9 @@ pub async fn in_background(target: &Target, words: &[OsString]) -> Result<Status
             end(started.pid).await;
             Err(Failure::new(
                 Exit::General,
-                format!("the daemon started, but its control socket does not answer, so it was ended: {error}"),
+                format!(
+                    "the daemon started, but its control socket does not answer, so it was ended: {error}"
+                ),
                 "choose a place for the socket that this user may write to with --socket or PMD_HOME",
             ))
         }
@@ -167,16 +164,22 @@ async fn explain(error: BackgroundError, target: &Target) -> Failure {
             let exit = code.map_or(Exit::General, Exit::of_code);
             let message = line("error: ").unwrap_or_else(|| format!("the daemon ended at once: {complaint}"));
             let hint = line("hint: ");
-            Failure::new(exit, message, hint.unwrap_or_else(|| "try `pmd start --foreground` to see more".into()))
+            Failure::new(
+                exit,
+                message,
+                hint.unwrap_or_else(|| "try `pmd start --foreground` to see more".into()),
+            )
         }
         BackgroundError::Late(_) => Failure::new(
             Exit::TimedOut,
             error.to_string(),
             "see whether the host is overloaded, and try `pmd start --foreground`",
         ),
-        BackgroundError::Spawn(_) => {
-            Failure::new(Exit::General, error.to_string(), "see whether the host has memory and processes left")
-        }
+        BackgroundError::Spawn(_) => Failure::new(
+            Exit::General,
+            error.to_string(),
+            "see whether the host has memory and processes left",
+        ),
     }
 }
 
@@ -194,7 +197,7 @@ fn in_foreground(settings: Settings, target: &Target, output: Output) -> Result<
         inherited,
         notify: true,
         on_ready: (!starter_waits).then_some(banner),
-        announce: starter_waits.then(|| open_log(&settings.socket)),
+        announce: starter_waits.then(|| open_log(&settings)),
         ..RunOptions::default()
     };
     match run::foreground(settings, options) {
@@ -228,11 +231,10 @@ fn log_file(socket: &Path) -> PathBuf {
 }
 
 /// Makes room for the log; none if it cannot be written, which is no reason not to serve.
-fn open_log(socket: &Path) -> Option<PathBuf> {
-    let log = log_file(socket);
-    if let Some(folder) = log.parent().filter(|folder| !folder.exists()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).ok()?;
-    }
+fn open_log(settings: &Settings) -> Option<PathBuf> {
+    // Made as the socket needs it, which comes later.
+    prepare_folder(settings).ok()?;
+    let log = log_file(&settings.socket);
     if std::fs::metadata(&log).is_ok_and(|found| found.len() > MAX_LOG) {
         std::fs::rename(&log, log.with_extension("log.old")).ok()?;
     }
@@ -258,7 +260,9 @@ fn human_banner(context: &Context) {
     let _ = write_banner(&mut out, context).and_then(|()| out.flush());
     let wildcard = context.listening.iter().any(|address| address.ip().is_unspecified());
     if wildcard && context.settings.relaxed_command_check {
-        note("note: anybody on this host can end the daemon and any node's registration (relaxed command check)");
+        note(
+            "note: anybody on this host can end the daemon and any node's registration (relaxed command check)",
+        );
     }
 }
 

@@ -70,7 +70,10 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
         span(status.uptime_seconds)
     )?;
     let mut row = |label: &str, text: String| writeln!(out, "  {label:<15} {text}");
-    row("addresses", if addresses.is_empty() { "handed over by a supervisor".into() } else { addresses.join(", ") })?;
+    row(
+        "addresses",
+        if addresses.is_empty() { "handed over by a supervisor".into() } else { addresses.join(", ") },
+    )?;
     row("control socket", status.socket.display().to_string())?;
     row(
         "names",
@@ -79,7 +82,10 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
             status.names.registered, status.names.old, status.names.limit
         ),
     )?;
-    row("services", format!("{} registered, room for {}", status.services.registered, status.services.limit))?;
+    row(
+        "services",
+        format!("{} registered, room for {}", status.services.registered, status.services.limit),
+    )?;
     row(
         "descriptors",
         format!(
@@ -108,7 +114,11 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
         "connections",
         format!(
             "{} accepted, {} malformed, {} forbidden, {} too slow, {} shed",
-            counters.connections_accepted, counters.malformed, counters.forbidden, counters.timeouts, counters.shed
+            counters.connections_accepted,
+            counters.malformed,
+            counters.forbidden,
+            counters.timeouts,
+            counters.shed
         ),
     )?;
     for (key, value) in &status.metadata {

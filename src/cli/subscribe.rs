@@ -120,7 +120,8 @@ fn print_event(message: &Message, output: Output) -> Result<()> {
     if output.format == Format::Plain {
         writeln!(out, "{}\t{at}\t{}\t{name}\t{}\t{reason}", event.seq, event.kind, event.port)?;
     } else {
-        let number = if output.format == Format::Wide { format!("{:>8}  ", event.seq) } else { String::new() };
+        let number =
+            if output.format == Format::Wide { format!("{:>8}  ", event.seq) } else { String::new() };
         let line = format!("{number}{at}  {:<12}  {name}  {}  {reason}", event.kind, event.port);
         writeln!(out, "{}", line.trim_end())?;
     }

@@ -105,13 +105,8 @@ async fn take_over(
     }
     let waited =
         wait_for_nodes(&mut moved, args.wait, &mut interrupt, async |nodes| look(&client, nodes).await).await;
-    let report = Report {
-        port: target.port,
-        held_by: "pmd",
-        changed: true,
-        pid: Some(status.pid),
-        nodes: moved,
-    };
+    let report =
+        Report { port: target.port, held_by: "pmd", changed: true, pid: Some(status.pid), nodes: moved };
     let exit = report.print(output)?;
     if let Running::Units(units) = &running {
         note(&format!(
@@ -274,7 +269,10 @@ async fn end(running: &Running) -> Result<()> {
             Err(Failure::new(
                 Exit::TimedOut,
                 format!("{owner} has not ended within {} s", PATIENCE.as_secs()),
-                format!("see what it is doing, or end it yourself: kill -9 {}; then run `pmd start`", owner.pid),
+                format!(
+                    "see what it is doing, or end it yourself: kill -9 {}; then run `pmd start`",
+                    owner.pid
+                ),
             ))
         }
     }
@@ -300,8 +298,7 @@ async fn undo(mut failure: Failure, running: &Running, target: &Target) -> Failu
                 format!("{}; epmd was started again, and its nodes come back to it", failure.message);
         }
         Err(reason) => {
-            failure.message =
-                format!("{}; and epmd could not be started again: {reason}", failure.message);
+            failure.message = format!("{}; and epmd could not be started again: {reason}", failure.message);
             failure.hint = format!("start it by hand, or every node stays invisible: {how}");
         }
     }

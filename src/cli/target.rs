@@ -34,7 +34,8 @@ pub struct ConfigFile {
 impl ConfigFile {
     /// The file that these flags mean.
     pub fn of(global: &Global, paths: &Paths) -> ConfigFile {
-        let asked = global.config.clone().or_else(|| environment::path(&environment::of_process, "PMD_CONFIG"));
+        let asked =
+            global.config.clone().or_else(|| environment::path(&environment::of_process, "PMD_CONFIG"));
         match asked {
             Some(path) => ConfigFile { path: absolute(&path), asked_for: true },
             None => ConfigFile { path: absolute(&paths.config_file()), asked_for: false },
@@ -58,7 +59,8 @@ impl Target {
             Some(port) => Some(port),
             None => environment::port(&environment::of_process)?,
         };
-        let socket = global.socket.clone().or_else(|| environment::path(&environment::of_process, "PMD_SOCKET"));
+        let socket =
+            global.socket.clone().or_else(|| environment::path(&environment::of_process, "PMD_SOCKET"));
         let from_file = if port.is_some() && socket.is_some() {
             RawConfig::default()
         } else {

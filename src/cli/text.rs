@@ -8,7 +8,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let escaped = text.chars().flat_map(|c| {
-        let (plain, escaped) = if is_dangerous(c) { (None, Some(c.escape_default())) } else { (Some(c), None) };
+        let (plain, escaped) =
+            if is_dangerous(c) { (None, Some(c.escape_default())) } else { (Some(c), None) };
         plain.into_iter().chain(escaped.into_iter().flatten())
     });
     Cow::Owned(escaped.collect())
@@ -51,7 +52,10 @@ mod tests {
     #[test]
     fn nothing_reaches_the_terminal_that_is_more_than_text() {
         assert_eq!(printable("rabbit-1@höst"), "rabbit-1@höst");
-        assert_eq!(printable("a\u{1b}[31m\nb\u{202e}c\u{9b}d\u{7f}"), "a\\u{1b}[31m\\nb\\u{202e}c\\u{9b}d\\u{7f}");
+        assert_eq!(
+            printable("a\u{1b}[31m\nb\u{202e}c\u{9b}d\u{7f}"),
+            "a\\u{1b}[31m\\nb\\u{202e}c\\u{9b}d\\u{7f}"
+        );
     }
 
     #[test]

@@ -72,7 +72,12 @@ pub struct RawConfig {
     /// Whether KILL is obeyed while nodes are registered, and STOP at all.
     pub relaxed_command_check: Option<bool>,
     /// Seconds that a connection may take to complete its request.
-    #[serde(default, rename = "packet_timeout_secs", deserialize_with = "seconds", serialize_with = "as_seconds")]
+    #[serde(
+        default,
+        rename = "packet_timeout_secs",
+        deserialize_with = "seconds",
+        serialize_with = "as_seconds"
+    )]
     pub packet_timeout: Option<Duration>,
     /// Threads that may serve the EPMD port, 1 to 64.
     #[serde(default, deserialize_with = "threads")]
@@ -245,11 +250,8 @@ mod tests {
     #[test]
     fn the_first_source_wins_value_by_value() {
         let first = RawConfig { port: Some(Port(1)), ..RawConfig::default() };
-        let second = RawConfig {
-            port: Some(Port(2)),
-            relaxed_command_check: Some(true),
-            ..RawConfig::default()
-        };
+        let second =
+            RawConfig { port: Some(Port(2)), relaxed_command_check: Some(true), ..RawConfig::default() };
         let both = first.or(second);
         assert_eq!((both.port, both.relaxed_command_check), (Some(Port(1)), Some(true)));
     }

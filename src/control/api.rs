@@ -527,9 +527,7 @@ mod tests {
         use ErrorCode::{
             Conflict, Ending, Full, InvalidRequest, MethodNotAllowed, NotFound, Timeout, TooLarge,
         };
-        for code in
-            [Conflict, Ending, Full, InvalidRequest, MethodNotAllowed, NotFound, Timeout, TooLarge]
-        {
+        for code in [Conflict, Ending, Full, InvalidRequest, MethodNotAllowed, NotFound, Timeout, TooLarge] {
             assert_eq!(serde_json::to_value(code).expect("a string"), code.as_str());
         }
     }

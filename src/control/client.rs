@@ -21,7 +21,7 @@ use super::hold;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long an answer may take.
+/// How long an answer may take, unless somebody is less patient.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Bytes of an answer: far more than a list of as many nodes as a host has ports.
 const MAX_ANSWER: usize = 128 * 1024 * 1024;
@@ -32,6 +32,7 @@ const ADOPT_BYTES: usize = 48 * 1024;
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    patience: Duration,
 }
 
 /// Why there is no answer, or none that helps.
@@ -94,7 +95,12 @@ pub type Result<T> = std::result::Result<T, ClientError>;
 impl Client {
     /// A client for the daemon behind `socket`.
     pub fn new(socket: impl Into<PathBuf>) -> Client {
-        Client { socket: socket.into() }
+        Client { socket: socket.into(), patience: ANSWER }
+    }
+
+    /// The same client, which waits for an answer no longer than this.
+    pub fn with_patience(self, patience: Duration) -> Client {
+        Client { patience, ..self }
     }
 
     /// The socket.
@@ -268,9 +274,9 @@ impl Client {
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match tokio::time::timeout(ANSWER, work).await {
+        match tokio::time::timeout(self.patience, work).await {
             Ok(done) => done,
-            Err(_) => Err(ClientError::Late { socket: self.socket.clone(), after: ANSWER }),
+            Err(_) => Err(ClientError::Late { socket: self.socket.clone(), after: self.patience }),
         }
     }
 }

@@ -46,10 +46,7 @@ impl Hold {
     }
 
     /// The endless answer, beginning with the service as a line of JSON.
-    pub fn stream(
-        self,
-        service: &api::ServiceInfo,
-    ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+    pub fn stream(self, service: &api::ServiceInfo) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
         let news = self.context.registry.events().watch();
         let step = Step::Opening(line(service));
         stream::unfold((self, news, step), async |(hold, mut news, step)| {

@@ -80,11 +80,8 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let error = api::ErrorInfo {
-            code: self.code.as_str().to_owned(),
-            message: self.message,
-            hint: self.hint,
-        };
+        let error =
+            api::ErrorInfo { code: self.code.as_str().to_owned(), message: self.message, hint: self.hint };
         (status, Json(api::ErrorBody { error })).into_response()
     }
 }
@@ -217,9 +214,8 @@ fn warnings(context: &Context, registered: usize, adopted: usize) -> Vec<String>
     match adopted {
         0 => {}
         1 => warnings.push("1 node taken over from another port mapper has not come back yet".into()),
-        _ => warnings.push(format!(
-            "{adopted} nodes taken over from another port mapper have not come back yet"
-        )),
+        _ => warnings
+            .push(format!("{adopted} nodes taken over from another port mapper have not come back yet")),
     }
     let failed = context.counters.accept_errors.get();
     if failed > 0 {
@@ -358,7 +354,10 @@ fn service_on_the_wire(service: &Service) -> api::ServiceInfo {
     }
 }
 
-async fn register(State(context): Shared, Extension(body): Extension<RequestBody>) -> Result<Response, ApiError> {
+async fn register(
+    State(context): Shared,
+    Extension(body): Extension<RequestBody>,
+) -> Result<Response, ApiError> {
     let registered = register_service(&context, body.parse()?, false)?;
     let (status, service) = match &registered {
         Registered::New(service) => (StatusCode::CREATED, service),
@@ -394,8 +393,7 @@ fn register_service(context: &Context, new: api::NewService, held: bool) -> Resu
         let message = "a time to live of 0 would end the service at once";
         return Err(ApiError::new(ErrorCode::InvalidRequest, message, "give it at least 1 ms"));
     }
-    let new =
-        services::NewService { name, port: new.port, metadata: new.metadata, ttl_ms: new.ttl_ms, held };
+    let new = services::NewService { name, port: new.port, metadata: new.metadata, ttl_ms: new.ttl_ms, held };
     context.registry.register_service(new, now_ms()).map_err(|error| {
         let (code, hint) = match &error {
             ServiceError::Taken { name, .. } => (
@@ -403,9 +401,10 @@ fn register_service(context: &Context, new: api::NewService, held: bool) -> Resu
                 format!("choose another name, or end the other one: pmd unregister {name}"),
             ),
             ServiceError::Port => (ErrorCode::InvalidRequest, "give a port from 1 to 65535".to_owned()),
-            ServiceError::TooMany => {
-                (ErrorCode::Full, "unregister services that are not needed; pmd services lists them".to_owned())
-            }
+            ServiceError::TooMany => (
+                ErrorCode::Full,
+                "unregister services that are not needed; pmd services lists them".to_owned(),
+            ),
             ServiceError::Metadata => (ErrorCode::InvalidRequest, "keep the metadata short".to_owned()),
         };
         ApiError::new(code, error.to_string(), hint)
@@ -452,7 +451,9 @@ async fn lookup(State(context): Shared, query: Query<Vec<(String, String)>>) -> 
         return Err(ApiError::new(
             ErrorCode::NotFound,
             format!("this pmd does not know the host {host:?}"),
-            format!("it is not a member here, and this pmd knows only its own host, {own}: ask it with `pmd names {host}`"),
+            format!(
+                "it is not a member here, and this pmd knows only its own host, {own}: ask it with `pmd names {host}`"
+            ),
         ));
     }
     let matches: Vec<_> = [find_name(&context, name, &own), find_service(&context, name, &own)]
@@ -521,14 +522,20 @@ async fn subscribe(
     let since = match last_id.or(parameters.get("since")) {
         None => None,
         Some(number) => Some(number.parse().map_err(|_| {
-            invalid(format!("{number:?} is not the number of an event"), "numbers start at 1; 0 means all".into())
+            invalid(
+                format!("{number:?} is not the number of an event"),
+                "numbers start at 1; 0 means all".into(),
+            )
         })?),
     };
     let mut kinds = Vec::new();
     for asked in parameters.all("kind").flat_map(|list| list.split(',')) {
         let Some(kind) = events::KINDS.into_iter().find(|kind| kind.as_str() == asked) else {
             let known = events::KINDS.map(|kind| kind.as_str()).join(", ");
-            return Err(invalid(format!("unknown kind of event {asked:?}"), format!("the kinds are: {known}")));
+            return Err(invalid(
+                format!("unknown kind of event {asked:?}"),
+                format!("the kinds are: {known}"),
+            ));
         };
         kinds.push(kind);
     }

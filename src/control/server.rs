@@ -11,8 +11,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::TaskTracker;
 
-use super::routes;
 use super::reload;
+use super::routes;
 pub use super::socket::{ControlSocket, bind};
 use crate::daemon::Context;
 use crate::daemon::descriptors::Class;
@@ -55,7 +55,9 @@ pub fn reload(context: &Context) {
             "the configuration file has changed, but these keys need a restart: {}",
             done.needs_restart.join(", ")
         ),
-        Err(error) => tracing::error!("the configuration file is not usable, and nothing has changed: {error}"),
+        Err(error) => {
+            tracing::error!("the configuration file is not usable, and nothing has changed: {error}");
+        }
     }
 }
 

@@ -49,22 +49,33 @@ impl Drop for SocketFile {
 /// Makes the control socket of a daemon with these settings, in the place of one that nobody answers on.
 pub fn bind(settings: &Settings) -> Result<ControlSocket, ControlError> {
     let path = settings.socket.as_path();
-    let group = settings.control_group.as_deref().map(find_group).transpose()?;
     let system = |source: io::Error| ControlError::System { socket: path.into(), source };
-
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    make_folder(folder, group).map_err(system)?;
+    let group = group(settings)?;
+    let folder = prepare_folder(settings)?;
     // Two daemons that start at once must not take each other's new socket for a stale one.
-    let lock = File::open(folder).map_err(system)?;
+    let lock = File::open(&folder).map_err(system)?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| system(error.into()))?;
     remove_stale(path)?;
     make(path, group).map_err(system)
 }
 
-fn find_group(name: &str) -> Result<Gid, ControlError> {
+/// Makes the folder of the control socket, if it is not there.
+pub fn prepare_folder(settings: &Settings) -> Result<PathBuf, ControlError> {
+    let path = settings.socket.as_path();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let group = group(settings)?;
+    match make_folder(folder, group) {
+        Ok(()) => Ok(folder.to_owned()),
+        Err(source) => Err(ControlError::System { socket: path.into(), source }),
+    }
+}
+
+/// The group that may use the socket.
+fn group(settings: &Settings) -> Result<Option<Gid>, ControlError> {
+    let Some(name) = &settings.control_group else { return Ok(None) };
     match Group::from_name(name) {
-        Ok(Some(group)) => Ok(group.gid),
-        _ => Err(ControlError::NoSuchGroup(name.into())),
+        Ok(Some(group)) => Ok(Some(group.gid)),
+        _ => Err(ControlError::NoSuchGroup(name.clone())),
     }
 }
 
@@ -104,8 +115,7 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
 
 fn make(path: &Path, group: Option<Gid>) -> io::Result<ControlSocket> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket: OwnedFd =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     // Nobody can connect before `listen`: what the umask left open is closed by then.
     if let Some(group) = group {

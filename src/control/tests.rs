@@ -212,7 +212,10 @@ fn events_are_resumed_where_the_reader_stopped() {
         let mut filtered = client.events(Some(0), None, &kinds).await.expect("a stream");
         assert_eq!(next_kind(&mut filtered).await.0, "hello");
         assert_eq!(next_kind(&mut filtered).await.0, "service_down");
-        assert_eq!(code(client.events(None, None, &["nodeup".into()]).await), (400, "invalid_request".into()));
+        assert_eq!(
+            code(client.events(None, None, &["nodeup".into()]).await),
+            (400, "invalid_request".into())
+        );
         daemon.end().await;
         assert!(filtered.next().await.expect("a stream").is_none(), "it ends with the daemon");
     });
@@ -276,7 +279,10 @@ fn what_is_asked_wrongly_gets_an_error_in_the_one_form() {
                 "invalid_request",
             ),
             (
-                format!("POST /v1/services HTTP/1.1\r\n{close}content-length: 70000\r\n\r\n{}", "x".repeat(70000)),
+                format!(
+                    "POST /v1/services HTTP/1.1\r\n{close}content-length: 70000\r\n\r\n{}",
+                    "x".repeat(70000)
+                ),
                 413,
                 "too_large",
             ),

@@ -505,7 +505,8 @@ pub(super) fn last_words(watched: bool) -> SendFlags {
 /// Reads what has come on a connection that is about to be closed: left unread, it would turn the end of the
 /// stream into a reset.
 fn drain(socket: &OwnedFd) {
-    let _ = rustix::io::read(socket, &mut [0; MAX_FIRST_READ]);
+    // As much as stock reads; whatever is beyond that ends in a reset there as well.
+    let _ = rustix::io::read(socket, &mut [0; MAX_FIRST_READ + 1]);
 }
 
 fn spare() -> Option<OwnedFd> {

@@ -180,8 +180,9 @@ fn choose_port(option: Option<i32>, environment: &Environment) -> Result<i32, Ar
     match (option, &environment.port) {
         (Some(port), _) => Ok(port),
         (None, None) => Ok(i32::from(DEFAULT_PORT)),
+        // Of a number too large, the low 16 bits count, as with stock.
         (None, Some(text)) => match atoi(text) {
-            0 => Err(ArgsError::Port(text.clone())),
+            port if port & 0xffff == 0 => Err(ArgsError::Port(text.clone())),
             port => Ok(port),
         },
     }
@@ -212,8 +213,9 @@ fn atoi(text: &str) -> i32 {
         .iter()
         .take_while(|byte| byte.is_ascii_digit())
         .fold(0_i64, |value, digit| value.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
-    let value = if negative { -value } else { value };
-    i32::try_from(value.clamp(i64::from(i32::MIN), i64::from(i32::MAX))).unwrap_or_default()
+    // The library's number is a `long`, of which stock keeps the low half.
+    let [.., a, b, c, d] = (if negative { -value } else { value }).to_be_bytes();
+    i32::from_be_bytes([a, b, c, d])
 }
 
 const USAGE: &str = "\
@@ -285,7 +287,9 @@ mod tests {
             ("x", 0),
             ("", 0),
             ("-", 0),
-            ("99999999999", i32::MAX),
+            ("4294971665", 4369),
+            ("99999999999", 1_215_752_191),
+            ("-99999999999999999999", 1),
         ] {
             assert_eq!(atoi(text), number, "{text:?}");
         }

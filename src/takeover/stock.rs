@@ -171,7 +171,10 @@ mod tests {
     #[test]
     fn a_successor_gets_the_options_that_matter_to_it() {
         let words = zero_separated(b"-d\0-port\x005000\0-systemd\0-address\0::1\0-relaxed_command_check\0");
-        assert_eq!(kept_options(words.into_iter()), ["-port", "5000", "-address", "::1", "-relaxed_command_check"]);
+        assert_eq!(
+            kept_options(words.into_iter()),
+            ["-port", "5000", "-address", "::1", "-relaxed_command_check"]
+        );
     }
 
     #[test]

@@ -14,9 +14,8 @@ pub fn active(units: &[&str]) -> Vec<String> {
     if !manages_host() {
         return Vec::new();
     }
-    let is_active = |unit: &&&str| {
-        systemctl(&["is-active", "--quiet", unit]).is_ok_and(|output| output.status.success())
-    };
+    let is_active =
+        |unit: &&&str| systemctl(&["is-active", "--quiet", unit]).is_ok_and(|output| output.status.success());
     units.iter().filter(is_active).map(ToString::to_string).collect()
 }
 

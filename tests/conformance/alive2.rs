@@ -91,6 +91,32 @@ fn answers() -> Vec<Case> {
                 ask("refused", Alive2::new("one"));
                 ask("old form", Alive2::new("two").highest(5));
             }),
+        case("a client that half-closes behind its registration is answered, and gone")
+            .expect(&[r"client: v\x00<creation>", "client: eof", "left: nobody"])
+            .play(|t| {
+                let client = t.dial("client");
+                client.send(&alive2("node"));
+                client.half_close();
+                client.reads_alive2_reply();
+                client.reads_to_end();
+                t.wait_until_unregistered(b"node");
+                t.lists("left");
+            }),
+        case("a node registered over IPv6 is found over IPv4")
+            .expect(&[
+                r"client: v\x00<creation>",
+                r"look-up: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x04node\x00\x00 eof",
+                r"other: v\x01\x00\x00\x00c",
+            ])
+            .play(|t| {
+                let client = t.dial_between("client", "::1", "::1");
+                client.send(&alive2("node"));
+                client.reads_alive2_reply();
+                t.ask("look-up", &port2("node"));
+                let other = t.dial("other");
+                other.send(&alive2("node"));
+                other.reads_alive2_reply();
+            }),
         case("every field is kept as it came")
             .expect(&[
                 r"plain: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x05plain\x00\x00 eof",
@@ -260,6 +286,20 @@ fn duplicates() -> Vec<Case> {
                 let _third = attempt(t, "third", &Alive2::new("taken").port(4002).highest(5).bytes());
                 t.ask("look-up", &port2("taken"));
                 t.stays_open(&holder.peer);
+            }),
+        case("of many that want a name at once, one gets it")
+            .expect(&["successes: 1", "refusals: 39", "left: node"])
+            .play(|t| {
+                t.stop_server();
+                let peers: Vec<Peer> = (0..40).map(|_| t.dial("one of many")).collect();
+                peers.iter().for_each(|peer| peer.send(&alive2("node")));
+                t.continue_server();
+                let answers: Vec<Vec<u8>> = peers.iter().map(|peer| peer.all_of(6)).collect();
+                let successes = answers.iter().filter(|answer| answer.starts_with(b"v\0")).count();
+                let refusals = answers.iter().filter(|answer| *answer == b"v\x01\0\0\0c").count();
+                t.note(&format!("successes: {successes}"));
+                t.note(&format!("refusals: {refusals}"));
+                t.lists("left");
             }),
         case("names are compared byte by byte")
             .expect(&[

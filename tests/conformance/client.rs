@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
@@ -450,6 +451,52 @@ fn command_lines() -> Vec<Case> {
                 t.runs("timeout", &["-packet_timeout", "1", "-names"]);
                 t.runs("delays", &["-delay_accept", "1", "-delay_write", "1", "-names"]);
                 t.runs("last port", &["-port", "4369", "-port", "5001", "-names"]);
+            }),
+        case("odd values that are accepted")
+            .args(&["-relaxed_command_check"])
+            .expect(&[
+                "-packet_timeout 5x: exit 0",
+                "-packet_timeout -3: exit 0",
+                "-delay_write 1x: exit 0",
+                "-delay_write -1: exit 0",
+                "-delay_accept -1: exit 0",
+                "-address : exit 0",
+                "-port 4369x: exit 0",
+                "-port  4369: exit 0",
+                "-port +4369: exit 0",
+                "-daemon -daemon: exit 0",
+                "-systemd -relaxed_command_check: exit 0",
+                r"stop of -names: exit 0, stdout NOEXIST\n",
+                r"stop of two lines: exit 0, stdout NOEXIST\n",
+                r"stop of bad UTF-8: exit 0, stdout NOEXIST\n",
+                "address in bad UTF-8: exit 0",
+            ])
+            .play(|t| {
+                let pairs = [
+                    ["-packet_timeout", "5x"],
+                    ["-packet_timeout", "-3"],
+                    ["-delay_write", "1x"],
+                    ["-delay_write", "-1"],
+                    ["-delay_accept", "-1"],
+                    ["-address", ""],
+                    ["-port", "4369x"],
+                    ["-port", " 4369"],
+                    ["-port", "+4369"],
+                    ["-daemon", "-daemon"],
+                    ["-systemd", "-relaxed_command_check"],
+                ];
+                for [flag, value] in pairs {
+                    t.runs(&format!("{flag} {value}"), &[flag, value, "-started"]);
+                }
+                t.runs("stop of -names", &["-stop", "-names"]);
+                t.runs("stop of two lines", &["-stop", "a\nb"]);
+                let strange = std::ffi::OsStr::from_bytes(b"\xFF\xFE");
+                let mut command = t.command(&["-stop"]);
+                command.arg(strange);
+                t.note(&format!("stop of bad UTF-8: {}", said(&run(command))));
+                let mut command = t.command(&["-address"]);
+                command.arg(strange).arg("-started");
+                t.note(&format!("address in bad UTF-8: {}", said(&run(command))));
             }),
         case("a server in the foreground is silent")
             .expect(&["stdout and stderr are empty", "server: lives"])

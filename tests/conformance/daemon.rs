@@ -12,7 +12,7 @@ use crate::battery::{Case, case};
 use crate::harness::program::{Program, run};
 use crate::harness::{PATIENCE, wait_until};
 use crate::sockets;
-use crate::stage::{Stage, ending, pids, said};
+use crate::stage::{Stage, ending, said};
 use crate::wire::{kill, names};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -27,13 +27,13 @@ fn launch(t: &mut Stage<'_>, args: &[&str]) -> Pid {
     let output = run(t.command(args));
     t.note(&format!("launcher: {}", said(&output)));
     t.wait_until_listening();
-    only_process()
+    only_process(t)
 }
 
-fn only_process() -> Pid {
+fn only_process(t: &Stage<'_>) -> Pid {
     let mut found = Vec::new();
     wait_until("exactly one process", || {
-        found = pids();
+        found = t.netns.processes();
         found.len() == 1
     });
     found[0]
@@ -53,7 +53,7 @@ fn launches() -> Vec<Case> {
                 launch(t, &["-daemon"]);
                 t.ask("names", &names());
                 t.ask("kill", &kill());
-                wait_until("the end of the daemon", || pids().is_empty());
+                wait_until("the end of the daemon", || t.netns.processes().is_empty());
                 t.note("ended");
             }),
         case("flags apply to a daemon, wherever they stand")
@@ -119,7 +119,7 @@ fn launches() -> Vec<Case> {
                 t.wait_until_listening();
                 let given: BTreeSet<String> =
                     given.iter().map(|(name, value)| format!("{name}={}", value.display())).collect();
-                let environment = proc_file(only_process(), "environ");
+                let environment = proc_file(only_process(t), "environ");
                 let kept: BTreeSet<String> = environment.split_terminator('\0').map(str::to_owned).collect();
                 let same = kept == given;
                 t.note(&if same {
@@ -195,7 +195,7 @@ fn failures() -> Vec<Case> {
         case(name).nothing_started().expect(&["launcher: exit 0", "nobody listens"]).play(move |t| {
             let output = run(t.command(args));
             t.note(&format!("launcher: {}", said(&output)));
-            wait_until("the end of the daemon", || pids().is_empty());
+            wait_until("the end of the daemon", || t.netns.processes().is_empty());
             let listeners = sockets::all_listeners();
             t.note(&if listeners.is_empty() {
                 "nobody listens".to_owned()
@@ -213,7 +213,7 @@ fn failures() -> Vec<Case> {
                 let node = t.register("node");
                 let output = run(t.command(&["-daemon"]));
                 t.note(&format!("launcher: {}", said(&output)));
-                wait_until("the end of the second", || pids().len() == 1);
+                wait_until("the end of the second", || t.netns.processes().len() == 1);
                 t.server_lives();
                 t.lists("left");
                 t.stays_open(&node.peer);
@@ -228,7 +228,7 @@ fn failures() -> Vec<Case> {
                     let usage = if usage { ", with usage" } else { "" };
                     t.note(&format!("launcher: {}{usage}", ending(output.status)));
                 }
-                t.note(if pids().is_empty() { "nobody" } else { "somebody" });
+                t.note(if t.netns.processes().is_empty() { "nobody" } else { "somebody" });
             }),
     ]
 }
@@ -267,7 +267,7 @@ fn signals() -> Vec<Case> {
                     t.ask(what, &names());
                 }
                 kill_process(pid, Signal::TERM).expect("the daemon of this case");
-                wait_until("the end of the daemon", || pids().is_empty());
+                wait_until("the end of the daemon", || t.netns.processes().is_empty());
                 t.note("ended");
             }),
     ]

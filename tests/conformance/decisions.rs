@@ -13,6 +13,7 @@ use crate::battery::{Case, Divergence, case};
 use crate::harness::program::Program;
 use crate::harness::wait_until;
 use crate::peer::Peer;
+use crate::sockets;
 use crate::stage::{Node, Stage, wait_until_stopped};
 use crate::wire::{Alive2, alive2, names, port2};
 
@@ -142,7 +143,9 @@ fn reregister(t: &mut Stage<'_>, leave: fn(Peer) -> Option<Peer>) {
     drop(filler);
     t.wait_until_unregistered(b"filler");
     t.stop_server();
+    let (ours, server) = node.peer.ends();
     let _left = leave(node.peer);
+    wait_until("the end to arrive", || sockets::has_news_for_server(server, ours));
     let again = t.dial("again");
     again.send(&Alive2::new("node").port(4001).bytes());
     t.continue_server();
@@ -187,7 +190,9 @@ fn reregistrations() -> Vec<Case> {
                 t.wait_until_unregistered(b"filler");
                 t.stop_server();
                 let Node { peer, creation, .. } = node;
+                let (ours, server) = peer.ends();
                 drop(peer);
+                wait_until("the end to arrive", || sockets::has_news_for_server(server, ours));
                 let again = t.dial("again");
                 again.send(&alive2("node"));
                 t.continue_server();
@@ -255,7 +260,7 @@ fn stopped_holders() -> Vec<Case> {
 }
 
 fn is_listening(port: u16) -> bool {
-    !crate::sockets::listeners(port).is_empty()
+    !sockets::listeners(port).is_empty()
 }
 
 /// One that asks for a long list and does not read it. The buffers on the way are made small first.

@@ -172,6 +172,17 @@ fn unregistrations() -> Vec<Case> {
         data("a byte on a registered connection unregisters", vec![0]),
         data("a request on a registered connection unregisters", names()),
         data("another registration on a registered connection unregisters", alive2("other")),
+        data("as much as one read takes on a registered connection unregisters", vec![b'?'; 3059]),
+        // What one read leaves behind turns the end into a reset.
+        case("a flood on a registered connection unregisters").expect(&["node: reset", "left: nobody"]).play(
+            |t| {
+                let node = t.register("node");
+                node.peer.send(&[b'?'; 20_000]);
+                node.peer.reads_to_end();
+                t.wait_until_unregistered(b"node");
+                t.lists("left");
+            },
+        ),
         case("a half-close of a registered connection unregisters")
             .expect(&["node: eof", "left: nobody"])
             .play(|t| {
@@ -203,6 +214,12 @@ fn unregistrations() -> Vec<Case> {
             drop(client);
             t.wait_until_unregistered(b"node");
             t.lists("left");
+        }),
+        case("many clients at once").expect(&["answered: 300 of 300"]).play(|t| {
+            let clients: Vec<Peer> = (0..300).map(|_| t.dial("client")).collect();
+            clients.iter().for_each(|client| client.send(&port2("nobody")));
+            let answered = clients.iter().filter(|client| client.all() == b"w\x01").count();
+            t.note(&format!("answered: {answered} of 300"));
         }),
         case("many nodes that leave at once").expect(&["before: 300", "left: nobody"]).play(|t| {
             let nodes: Vec<_> = (0..300).map(|number| t.register(format!("n{number}"))).collect();

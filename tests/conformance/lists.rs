@@ -1,6 +1,7 @@
 //! NAMES_REQ and DUMP_REQ: the header, the lines, and their order.
 
 use crate::battery::{Case, case};
+use crate::peer::printable;
 use crate::wire::{Alive2, dump, names, packet};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -100,6 +101,21 @@ fn headers() -> Vec<Case> {
 
 fn dump_request() -> Vec<Case> {
     vec![
+        case("the longest name in the lists")
+            .expect(&["names: whole", "dump: whole", "dump, old: whole"])
+            .play(|t| {
+                let name = "\u{1F600}".repeat(255);
+                let node = t.register_as(&Alive2::new(&name).extra([b'e'; 1020]));
+                let text = String::from_utf8(t.names_text().unwrap_or_default()).expect("UTF-8");
+                t.note(if text == format!("name {name} at port 4000\n") { "names: whole" } else { &text });
+                let name = printable(name.as_bytes());
+                let line = format!("active name     <{name}> at port 4000, fd = N\\n");
+                t.note(if t.dump_lines() == [line] { "dump: whole" } else { "dump: not whole" });
+                drop(node.peer);
+                t.wait_until_unregistered(&node.name);
+                let line = format!("old/unused name <{name}>, port = 4000, fd = N \\n");
+                t.note(if t.dump_lines() == [line] { "dump, old: whole" } else { "dump, old: not whole" });
+            }),
         case("a dump of nothing").expect(&[r"dump: \x00\x00\x11\x11 eof"]).play(|t| t.ask("dump", &dump())),
         case("active nodes newest first, then old names oldest first")
             .expect(&[

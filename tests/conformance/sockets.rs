@@ -14,6 +14,7 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x001;
 const NLM_F_DUMP: u16 = 0x300;
 const TCP: u8 = 6;
+const ESTABLISHED: u8 = 1;
 const TIME_WAIT: u8 = 6;
 const LISTEN: u8 = 10;
 /// Asks for `struct tcp_info`, which comes as an attribute of the type [`INFO`].
@@ -59,6 +60,12 @@ pub(crate) fn has_read_all(server: SocketAddr, ours: SocketAddr) -> bool {
 /// Whether a program still holds the `server` end of a connection.
 pub(crate) fn server_holds(server: SocketAddr, ours: SocketAddr) -> bool {
     connection(server, ours).is_some()
+}
+
+/// Whether something has reached the server's end of a connection that its program has not looked at: bytes, or
+/// the end.
+pub(crate) fn has_news_for_server(server: SocketAddr, ours: SocketAddr) -> bool {
+    connection(server, ours).is_none_or(|socket| socket.unread > 0 || socket.state != ESTABLISHED)
 }
 
 /// How many segments with data have reached our end of a connection.

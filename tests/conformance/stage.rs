@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::battery::Setting;
@@ -61,13 +61,13 @@ impl<'a> Stage<'a> {
     /// Ends everything the case has started, and returns its notes.
     pub(crate) fn finish(self) -> Vec<String> {
         drop(self.server);
-        for pid in pids() {
+        for pid in self.netns.processes() {
             // Whatever lives in this case's namespace was started by it; it may have ended meanwhile.
             let _ = kill_process(pid, Signal::KILL);
         }
         // A listener of the case may live on for a moment in a process that another thread is starting.
         wait_until("the programs of the case to end", || {
-            pids().is_empty() && sockets::all_listeners().is_empty()
+            self.netns.processes().is_empty() && sockets::all_listeners().is_empty()
         });
         self.notes.take()
     }
@@ -294,8 +294,10 @@ impl<'a> Stage<'a> {
     }
 
     fn answer(&self, request: &[u8]) -> Option<Vec<u8>> {
-        let peer = self.dial("probe");
-        peer.send(request);
+        let peer = self.try_dial("probe")?;
+        if !peer.try_send(request) {
+            return None;
+        }
         peer.all().get(4..).map(<[u8]>::to_vec)
     }
 
@@ -354,16 +356,4 @@ fn without_descriptor(line: &str) -> String {
         }
         None => line.to_owned(),
     }
-}
-
-/// The processes in the network namespace of the calling thread. The test's own process counts by its main
-/// thread and is never one of them.
-pub(crate) fn pids() -> Vec<Pid> {
-    let here = std::fs::read_link("/proc/thread-self/ns/net").expect("procfs");
-    let entries = std::fs::read_dir("/proc").expect("procfs");
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|there| there == here))
-        .filter_map(Pid::from_raw)
-        .collect()
 }

@@ -197,6 +197,8 @@ fn refusals() -> Vec<Case> {
         fails("the sockets are another process's", "1", "1"),
         fails("the count of sockets is not a number", "many", "$$"),
         fails("17 sockets are announced", "17", "$$"),
+        fails("more sockets are announced than there are", "2", "$$"),
+        fails("no process is announced", "1", "''"),
         case("inherited sockets do not reach a daemon")
             .nothing_started()
             .expect(&["launcher: exit 0", "nobody listens"])
@@ -205,7 +207,7 @@ fn refusals() -> Vec<Case> {
                 let status = launcher.wait(PATIENCE);
                 t.note(&format!("launcher: {}", ending(status)));
                 wait_until("the daemon to fail", || {
-                    crate::stage::pids().is_empty() && sockets::all_listeners().is_empty()
+                    t.netns.processes().is_empty() && sockets::all_listeners().is_empty()
                 });
                 t.note("nobody listens");
             }),
@@ -293,6 +295,18 @@ fn notifications() -> Vec<Case> {
                 t.ask("kill", &kill());
                 t.server_ends();
                 note_silence(t, &socket);
+            }),
+        case("a manager that does not listen")
+            .nothing_started()
+            .expect(&[r"client: \x00\x00\x11\x11 eof"])
+            .play(|t| {
+                let sockets = vec![tcp4("127.0.0.1:5001")];
+                let nowhere = t.dir.path().join("nowhere");
+                let env = [("NOTIFY_SOCKET", nowhere.to_str().expect("a path in UTF-8"))];
+                t.server = Some(spawn(t, sockets, &["-systemd"], &env));
+                let client = t.dial_at("client", "127.0.0.1:5001".parse().expect("an address"));
+                client.send(&names());
+                client.reads_to_end();
             }),
         case("a manager in the abstract name space").nothing_started().expect(&[READY]).play(|t| {
             let address = SocketAddrUnix::new_abstract_name(b"manager").expect("a short name");

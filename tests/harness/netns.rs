@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,10 +45,14 @@ impl NetNs {
 
     /// The processes whose main thread runs inside the namespace: all of them belong to the test.
     pub fn processes(&self) -> Vec<Pid> {
-        let output = Command::new("ip").args(["netns", "pids", &self.name]).output();
-        let text =
-            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-        text.lines().filter_map(|line| Pid::from_raw(line.trim().parse().ok()?)).collect()
+        let inode = |path: &Path| std::fs::metadata(path).ok().map(|namespace| namespace.ino());
+        let here = inode(&Path::new("/run/netns").join(&self.name));
+        let entries = std::fs::read_dir("/proc").expect("procfs");
+        entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|process| inode(&process.join("ns/net")).is_some_and(|there| Some(there) == here))
+            .filter_map(|process| Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?))
+            .collect()
     }
 
     /// Runs `work` on a thread of its own inside the namespace: sockets it opens belong there.

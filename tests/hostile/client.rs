@@ -102,11 +102,6 @@ impl Client {
         self.0.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         silent
     }
-
-    /// The socket.
-    pub(crate) fn socket(&self) -> &TcpStream {
-        &self.0
-    }
 }
 
 /// Sends one request on a connection of its own and returns all that comes back.

@@ -6,11 +6,11 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
+use crate::budget;
 use crate::client::{Client, Verdict};
 use crate::harness::program::Program;
 use crate::harness::wait_until;
 use crate::wire::Alive2;
-use crate::{budget, client};
 
 /// Tells the process which part it plays; without it, it plays none.
 const PART: &str = "PMD_HOSTILE_PART";
@@ -103,7 +103,7 @@ fn play(daemon: &str, nodes: Vec<Alive2>) {
         assert!(matches!(client.verdict(), Verdict::Accepted(_)), "not registered");
         client
     };
-    let _nodes: Vec<client::Client> = nodes.into_iter().map(register).collect();
+    let _nodes: Vec<Client> = nodes.into_iter().map(register).collect();
     // One write, which is read as one piece.
     std::io::stderr().write_all(READY.as_bytes()).expect("standard error");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());

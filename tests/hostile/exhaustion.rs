@@ -13,20 +13,21 @@ const THREADS: usize = 4;
 /// How often each of them does.
 const TIMES: usize = 100;
 
-/// Leaves the daemon no number that it could give to a new connection.
-fn exhaust(world: &World) {
-    let used = world.descriptors_in_use();
-    let first_free = (0..).find(|number| !used.contains(number)).expect("they are finite");
-    world.limit_descriptors(first_free);
-    assert!(world.count_descriptors() >= first_free);
-}
-
-/// Nodes with the lowest descriptors, and idle connections above, which are of no use when they go.
-fn nodes_and_idle(world: &World) -> (Vec<Node>, Vec<Client>) {
+/// Nodes that have the lowest descriptors, and idle connections above them.
+fn nodes_and_idle_and_no_descriptor(world: &World) -> (Vec<Node>, Vec<Client>) {
     let nodes: Vec<_> = (0..20).map(|n| world.register(Alive2::new(format!("node{n}")))).collect();
+    let limit = first_free(world);
     let idle: Vec<_> = (0..IDLE).map(|_| world.send(&wire::header(9))).collect();
     wait_until("the idle connections to be accepted", || world.count_connections() >= nodes.len() + IDLE);
+    // Now it makes no difference if the idle connections are closed: their numbers are beyond the limit.
+    world.limit_descriptors(limit);
     (nodes, idle)
+}
+
+/// The lowest number that the daemon could give to a new connection.
+fn first_free(world: &World) -> usize {
+    let used = world.descriptors_in_use();
+    (0..).find(|number| !used.contains(number)).expect("they are finite")
 }
 
 /// With the limit of before, everything works again.
@@ -35,7 +36,7 @@ fn recovers(world: &World, nodes: &[Node]) {
     let newcomers: Vec<_> = (0..50).map(|n| world.register(Alive2::new(format!("newcomer{n}")))).collect();
     let half = world.send(&wire::names()[..2]);
     world.look_up_residents();
-    world.wait_until_listed(nodes.iter().chain(&newcomers).map(|node| &node.request));
+    world.wait_until_listed(nodes.iter().chain(&newcomers));
     assert!(half.is_open() && half.send(&wire::names()[2..]));
     assert_eq!(half.answer(), world.ask(&wire::names()));
 }
@@ -43,11 +44,10 @@ fn recovers(world: &World, nodes: &[Node]) {
 #[test]
 fn look_ups_are_answered_without_a_free_descriptor() {
     play(&Setting::new(), |world| {
-        let (nodes, idle) = nodes_and_idle(world);
-        exhaust(world);
+        let (nodes, idle) = nodes_and_idle_and_no_descriptor(world);
         for _ in 0..20 {
             nodes.iter().for_each(|node| world.look_up(&node.request));
-            world.wait_until_listed(nodes.iter().map(|node| &node.request));
+            world.wait_until_listed(&nodes);
         }
         // What would have to stay cannot.
         assert_eq!(world.try_register(Alive2::new("newcomer")).err(), Some(Verdict::Closed));
@@ -63,8 +63,7 @@ fn look_ups_are_answered_without_a_free_descriptor() {
 fn the_last_descriptor_is_never_lost_to_a_connection_that_stays() {
     let _claim = Claim::of(THREADS * TIMES);
     play(&Setting::new(), |world| {
-        let (nodes, _idle) = nodes_and_idle(world);
-        exhaust(world);
+        let (nodes, _idle) = nodes_and_idle_and_no_descriptor(world);
         // Everybody wants the one descriptor at once: those who would keep it must not get it.
         let kept: Vec<Client> = std::thread::scope(|scope| {
             let greedy: Vec<_> =

@@ -40,8 +40,6 @@ fn requests_with_a_few_bytes_bent() {
     play(&Setting::new(), |world| {
         let requests = [
             wire::alive2("mutant"),
-            // Must not end the registration it is a duplicate of, nor be told apart by what follows.
-            wire::alive2("alpha"),
             Alive2::new("mutant-中").extra(b"extra").trailing(b"trailing").bytes(),
             Alive2::new("m".repeat(255)).highest(5).extra([0xff; 1_020]).bytes(),
             wire::port2("alpha"),

@@ -38,7 +38,7 @@ fn nobody_starves(world: &World) {
     }
     let nodes: Vec<Node> = (0..SLOW).map(|n| world.register(Alive2::new(format!("node{n}")))).collect();
     nodes.iter().for_each(|node| world.look_up(&node.request));
-    world.wait_until_listed(nodes.iter().map(|node| &node.request));
+    world.wait_until_listed(&nodes);
 }
 
 #[test]

@@ -13,12 +13,12 @@ const RETURNS: usize = 300;
 
 #[test]
 fn a_full_registry_of_a_daemon_with_128_descriptors() {
-    fill(128, 100);
+    fill(128, 85);
 }
 
 #[test]
 fn a_full_registry_of_a_daemon_with_256_descriptors() {
-    fill(256, 225);
+    fill(256, 180);
 }
 
 /// Fills the registry of a daemon with `limit` descriptors, which has to take at least `least` nodes.
@@ -46,7 +46,7 @@ fn fill(limit: usize, least: usize) {
 
         // A place that is given up can be taken, and then the registry is full again.
         drop(nodes.remove(nodes.len() / 2));
-        world.wait_until_listed(nodes.iter().map(|node| &node.request));
+        world.wait_until_listed(&nodes);
         nodes.push(world.register(Alive2::new("successor")));
         assert!(rejected("more"));
         all_answered(world, &nodes);
@@ -67,7 +67,7 @@ fn fill(limit: usize, least: usize) {
 fn all_answered(world: &World, nodes: &[Node]) {
     world.look_up_residents();
     nodes.iter().for_each(|node| world.look_up(&node.request));
-    world.wait_until_listed(nodes.iter().map(|node| &node.request));
+    world.wait_until_listed(nodes);
     let whole = wire::port2("alpha");
     let halves: Vec<_> = (0..4).map(|_| world.send(&whole[..3])).collect();
     world.look_up_residents();

@@ -75,10 +75,10 @@ fn after_a_registration_that_is_known_to_have_succeeded() {
 fn after_a_registration_that_was_refused() {
     play(&Setting::new(), |world| {
         reset_after(world, |client, number| {
-            // Refused for its name, or as a duplicate, which takes a closer look at the holder.
-            let request = if number % 2 == 0 { Alive2::new(b"\xff") } else { Alive2::new("alpha") };
+            // Refused for its name, or as a duplicate, which takes a closer look at the holder, and time.
+            let request = if number % 50 == 0 { Alive2::new("alpha") } else { Alive2::new(b"\xff") };
             client.send(&request.bytes());
-            if number % 4 < 2 {
+            if number % 100 < 50 {
                 assert_eq!(client.verdict(), Verdict::Refused);
             }
         });

@@ -58,3 +58,57 @@ fn clients_that_never_read_a_long_list_delay_nobody_and_cost_no_memory() {
         world.while_looked_up(|| drop((readers, nodes)));
     });
 }
+
+#[test]
+fn clients_that_read_byte_by_byte_get_the_whole_list() {
+    let claim = Claim::of(NODES);
+    play(&Setting::new().ordinary_packets(), |world| {
+        let nodes = register_many(world, claim.count());
+        let list = world.ask(&wire::names());
+        let readers = readers(world, 3);
+        world.while_looked_up(|| {
+            for reader in &readers {
+                let slowly: Vec<u8> =
+                    std::iter::repeat_with(|| reader.read(1)).take(list.len()).flatten().collect();
+                assert!(slowly == list, "{} bytes of {}", slowly.len(), list.len());
+                assert_eq!(reader.answer(), b"");
+            }
+        });
+        drop(nodes);
+    });
+}
+
+#[test]
+fn clients_that_leave_in_the_middle_of_a_long_list_delay_nobody() {
+    let claim = Claim::of(NODES);
+    play(&Setting::new().ordinary_packets(), |world| {
+        let nodes = register_many(world, claim.count());
+        world.while_looked_up(|| {
+            for round in 0..3 {
+                let readers = readers(world, 100);
+                for (number, reader) in readers.iter().enumerate() {
+                    assert_eq!(reader.read(number * 100).len(), number * 100);
+                    match (number + round) % 3 {
+                        0 => reader.reset_at_end(),
+                        1 => reader.half_close(),
+                        _ => {}
+                    }
+                }
+            }
+        });
+        wait_until("the readers to be let go", || world.count_connections() <= nodes.len() + 4);
+        world.look_up(&nodes[0].request);
+        drop(nodes);
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_is_closed_after_the_packet_timeout() {
+    let claim = Claim::of(NODES);
+    play(&Setting::new().ordinary_packets().args(&["-packet_timeout", "1"]), |world| {
+        let nodes = register_many(world, claim.count());
+        let readers = readers(world, 20);
+        wait_until("the readers to be closed", || world.count_connections() <= nodes.len() + 4);
+        drop((readers, nodes));
+    });
+}

@@ -205,11 +205,11 @@ impl World {
     }
 
     /// Waits until exactly the residents and `others` are listed, the newest first.
-    pub(crate) fn wait_until_listed<'a>(&self, others: impl IntoIterator<Item = &'a Alive2>) {
+    pub(crate) fn wait_until_listed<'a>(&'a self, others: impl IntoIterator<Item = &'a Node>) {
         let mut expected = names_header();
-        let mut all: Vec<&Alive2> = self.residents.iter().map(|node| &node.request).chain(others).collect();
+        let mut all: Vec<&Node> = self.residents.iter().chain(others).collect();
         all.reverse();
-        all.iter().for_each(|node| expected.extend(names_line(node)));
+        all.iter().for_each(|node| expected.extend(names_line(&node.request)));
         wait_until("exactly the nodes that are there to be listed", || self.ask(&wire::names()) == expected);
     }
 
@@ -272,7 +272,7 @@ impl World {
         self.look_up_residents();
         let newcomer = self.register(Alive2::new("newcomer").port(42_000));
         self.look_up(&newcomer.request);
-        self.wait_until_listed([&newcomer.request]);
+        self.wait_until_listed([&newcomer]);
         drop(newcomer);
         self.wait_until_listed([]);
         for node in &self.residents {

@@ -1,0 +1,29 @@
+//! Black-box tests of the command line and of the control API: the built binary, a real daemon, real sockets.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a broken expectation must stop the test, and nothing else can"
+)]
+
+#[path = "cli/api.rs"]
+mod api;
+#[path = "cli/change.rs"]
+mod change;
+#[path = "cli/config.rs"]
+mod config;
+#[path = "cli/events.rs"]
+mod events;
+#[path = "harness/mod.rs"]
+mod harness;
+#[path = "cli/lifecycle.rs"]
+mod lifecycle;
+#[path = "cli/lookups.rs"]
+mod lookups;
+#[path = "cli/output.rs"]
+mod output;
+#[path = "cli/register.rs"]
+mod register;
+#[path = "cli/support.rs"]
+mod support;

@@ -1,0 +1,233 @@
+//! A pmd of its own for every test: a home, a port, and the commands that go with them.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::program::{Program, run};
+use crate::harness::{pmd, wait_until};
+
+/// Where a test's pmd lives.
+#[derive(Debug)]
+pub(crate) struct Home {
+    folder: TempDir,
+    pub(crate) port: u16,
+}
+
+/// What a command said.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Said {
+    /// Its standard output as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{self:#?}"))
+    }
+
+    /// Fails the test unless it ended with this code.
+    pub(crate) fn ended_with(self, code: i32) -> Said {
+        assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+}
+
+impl Home {
+    /// A home without anything in it, and a free port.
+    pub(crate) fn new() -> Home {
+        Home { folder: TempDir::new().expect("a folder"), port: own_port() }
+    }
+
+    /// A home with a running daemon.
+    pub(crate) fn started() -> (Home, Program) {
+        let home = Home::new();
+        let daemon = home.daemon(&[]);
+        (home, daemon)
+    }
+
+    /// The home's folder.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the control socket is.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path().join(format!("pmd-{}.sock", self.port))
+    }
+
+    /// Writes the configuration file.
+    pub(crate) fn configure(&self, text: &str) {
+        std::fs::write(self.path().join("pmd.toml"), text).expect("writing the configuration");
+    }
+
+    /// `pmd ARGS`, with nothing but this home in its environment.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(pmd());
+        command.args(args).env("PMD_HOME", self.path()).env("ERL_EPMD_PORT", self.port.to_string());
+        for other in
+            ["PMD_SOCKET", "PMD_CONFIG", "ERL_EPMD_ADDRESS", "ERL_EPMD_RELAXED_COMMAND_CHECK", "NO_COLOR"]
+        {
+            command.env_remove(other);
+        }
+        command
+    }
+
+    /// Runs `pmd ARGS` to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Said {
+        said(self.command(args))
+    }
+
+    /// Runs `pmd ARGS`, which has to succeed without a word on standard error, and returns what it printed, with
+    /// what differs from run to run replaced.
+    pub(crate) fn prints(&self, args: &[&str]) -> String {
+        let said = self.run(args);
+        assert_eq!((said.code, said.stderr.as_str()), (0, ""), "pmd {args:?} printed\n{}", said.stdout);
+        self.normal(&said.stdout)
+    }
+
+    /// Runs `pmd ARGS` and returns its exit code and what it said on standard error, with what differs from run
+    /// to run replaced; standard output has to be empty.
+    pub(crate) fn complains(&self, args: &[&str]) -> (i32, String) {
+        let said = self.run(args);
+        assert_eq!(said.stdout, "", "pmd {args:?} printed something\n{}", said.stderr);
+        (said.code, self.normal(&said.stderr))
+    }
+
+    /// Text with this test's port, folder, host, numbers of processes and times replaced.
+    pub(crate) fn normal(&self, text: &str) -> String {
+        let text = text
+            .replace(&self.path().display().to_string(), "HOME")
+            .replace(&self.port.to_string(), "PORT")
+            .replace(&host_name(), "HOST");
+        masked(&masked(&text, "pid ", "PID"), "\"pid\": ", "PID")
+    }
+
+    /// Starts the daemon in the foreground and waits until it answers.
+    pub(crate) fn daemon(&self, args: &[&str]) -> Program {
+        let mut command = self.command(&["start", "--foreground"]);
+        command.args(args);
+        let mut program = Program::spawn(command);
+        wait_until("the daemon", || {
+            assert!(program.is_running(), "the daemon ended");
+            UnixStream::connect(self.socket()).is_ok()
+        });
+        program
+    }
+
+    /// Sends bytes to the control socket and returns everything that comes back.
+    pub(crate) fn raw(&self, request: &str) -> String {
+        let mut stream = UnixStream::connect(self.socket()).expect("a daemon");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        stream.write_all(request.as_bytes()).expect("room for a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// One request of the control API: the HTTP status and the body.
+    pub(crate) fn http(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let length = body.len();
+        let answer = self.raw(&format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        ));
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| unchunked(body));
+        let body = body.map(|body| serde_json::from_str(&body).unwrap_or(Value::String(body)));
+        (status.expect("a status"), body.expect("a body"))
+    }
+
+    /// Registers a node the way a node does; it is registered as long as the connection lives.
+    pub(crate) fn node(&self, name: &str, port: u16) -> TcpStream {
+        register_node((Ipv4Addr::LOCALHOST, self.port), name, port).expect("a registration")
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Daemons in the background are nobody's children.
+        let _ = self.command(&["stop"]).output();
+    }
+}
+
+/// A port of this test's own: below those that the system gives to clients, and never the same twice.
+fn own_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 10_000).expect("it is below 10,000");
+    loop {
+        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        let free = |address: IpAddr| TcpListener::bind((address, port)).is_ok();
+        if free(Ipv4Addr::UNSPECIFIED.into()) && free(Ipv6Addr::UNSPECIFIED.into()) {
+            return port;
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) fn said(command: Command) -> Said {
+    let output = run(command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    }
+}
+
+/// Registers a node with the port mapper at `address`; none if it refuses or is not there.
+pub(crate) fn register_node(address: (Ipv4Addr, u16), name: &str, port: u16) -> Option<TcpStream> {
+    let mut body = vec![120];
+    body.extend(port.to_be_bytes());
+    body.extend([77, 0, 0, 6, 0, 5]);
+    body.extend(u16::try_from(name.len()).expect("a short name").to_be_bytes());
+    body.extend(name.as_bytes());
+    body.extend([0, 0]);
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.write_all(&u16::try_from(body.len()).expect("a short request").to_be_bytes()).ok()?;
+    stream.write_all(&body).ok()?;
+    let mut reply = [0; 6];
+    stream.read_exact(&mut reply).ok()?;
+    (reply[..2] == [118, 0]).then_some(stream)
+}
+
+/// What `hostname` prints.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Replaces the number after each `before`.
+fn masked(text: &str, before: &str, with: &str) -> String {
+    let mut pieces = text.split(before);
+    let mut masked = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let rest = piece.trim_start_matches(|c: char| c.is_ascii_digit());
+        masked.push_str(before);
+        masked.push_str(if rest.len() == piece.len() { "" } else { with });
+        masked.push_str(rest);
+    }
+    masked
+}
+
+/// Takes the chunks of a body together, if it comes in chunks (RFC 9112, section 7.1).
+fn unchunked(body: &str) -> String {
+    let mut rest = body;
+    let mut whole = String::new();
+    while let Some((length, chunk)) = rest.split_once("\r\n") {
+        let Ok(length) = usize::from_str_radix(length, 16) else { return body.to_owned() };
+        whole.push_str(&chunk[..length]);
+        rest = &chunk[length + 2..];
+        if length == 0 {
+            return whole;
+        }
+    }
+    body.to_owned()
+}
