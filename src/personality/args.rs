@@ -209,12 +209,13 @@ fn atoi(text: &str) -> i32 {
         [b'+', rest @ ..] => (false, rest),
         rest => (false, rest),
     };
+    let sign = if negative { -1 } else { 1 };
     let value = digits
         .iter()
         .take_while(|byte| byte.is_ascii_digit())
-        .fold(0_i64, |value, digit| value.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
+        .fold(0_i64, |value, digit| value.saturating_mul(10).saturating_add(sign * i64::from(digit - b'0')));
     // The library's number is a `long`, of which stock keeps the low half.
-    let [.., a, b, c, d] = (if negative { -value } else { value }).to_be_bytes();
+    let [.., a, b, c, d] = value.to_be_bytes();
     i32::from_be_bytes([a, b, c, d])
 }
 
@@ -289,7 +290,8 @@ mod tests {
             ("-", 0),
             ("4294971665", 4369),
             ("99999999999", 1_215_752_191),
-            ("-99999999999999999999", 1),
+            ("99999999999999999999", -1),
+            ("-99999999999999999999", 0),
         ] {
             assert_eq!(atoi(text), number, "{text:?}");
         }
