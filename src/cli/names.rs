@@ -14,7 +14,8 @@ use super::runtime::{block_on, with_progress};
 use super::status::{REFRESH, clear, watched};
 use super::target::Target;
 use super::text::{printable, span};
-use crate::control::api::{self, Name, ServiceInfo};
+use crate::control::api::{Name, ServiceInfo};
+use crate::control::wire;
 use crate::takeover::ask;
 
 /// How long another host's port mapper may take to answer.
@@ -74,7 +75,7 @@ async fn local(target: &Target, output: Output, watch: bool) -> Result<()> {
                     name.creation.to_string(),
                     node_type(name.node_type),
                     format!("{}-{}", name.lowest_version, name.highest_version),
-                    api::rfc3339(name.registered_at),
+                    wire::rfc3339(name.registered_at),
                     if name.adopted { "not back yet".into() } else { "registered".into() },
                 ]
             },
@@ -176,8 +177,8 @@ pub fn services(target: &Target, output: Output) -> Result<Exit> {
                         service.name.clone(),
                         service.port.to_string(),
                         metadata(service),
-                        api::rfc3339(service.registered_at),
-                        service.expires_at.map(api::rfc3339).unwrap_or_default(),
+                        wire::rfc3339(service.registered_at),
+                        service.expires_at.map(wire::rfc3339).unwrap_or_default(),
                         lives(service).to_owned(),
                     ]
                 },

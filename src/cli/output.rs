@@ -254,12 +254,12 @@ mod tests {
     fn a_table_has_aligned_columns_and_no_control_characters() {
         assert_eq!(
             table(Format::Table, false),
-            "NAME               STATE\njoe                well\nrobert\\u{1b}[2J    ill\nmüller\n"
+            "NAME             STATE\njoe              well\nrobert\\u{1b}[2J  ill\nmüller\n"
         );
         assert_eq!(
             table(Format::Wide, false),
-            "NAME               SIZE  STATE\njoe                3     well\nrobert\\u{1b}[2J    10    ill\n\
-             müller             7\n"
+            "NAME             SIZE  STATE\njoe              3     well\nrobert\\u{1b}[2J  10    ill\n\
+             müller           7\n"
         );
     }
 
@@ -267,8 +267,8 @@ mod tests {
     fn only_the_state_is_coloured() {
         assert_eq!(
             table(Format::Table, true),
-            "NAME               STATE\njoe                \u{1b}[32mwell\u{1b}[0m\n\
-             robert\\u{1b}[2J    \u{1b}[31mill\u{1b}[0m\nmüller\n"
+            "NAME             STATE\njoe              \u{1b}[32mwell\u{1b}[0m\n\
+             robert\\u{1b}[2J  \u{1b}[31mill\u{1b}[0m\nmüller\n"
         );
     }
 

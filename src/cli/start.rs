@@ -17,7 +17,7 @@ use super::target::{self, Target};
 use crate::config::settings::{self, Settings};
 use crate::control::api::Status;
 use crate::control::client::ClientError;
-use crate::control::routes::host_name;
+use crate::control::host_name;
 use crate::control::socket::prepare_folder;
 use crate::daemon::activation::inherited_listeners;
 use crate::daemon::process::{self, BackgroundError};

@@ -13,9 +13,10 @@ use super::output::{Format, Output, note, stdout};
 use super::runtime::block_on;
 use super::target::Target;
 use super::text::printable;
-use crate::control::api::{self, Event, Gap, GapReason, Hello};
+use crate::control::api::{Event, Gap, GapReason, Hello};
 use crate::control::client::{Client, ClientError, Events};
 use crate::control::events::Message;
+use crate::control::wire;
 
 /// Pause between attempts to reach a daemon that has gone.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -114,7 +115,7 @@ fn print_event(message: &Message, output: Output) -> Result<()> {
         note(&format!("note: an event of a later version of pmd: {}", printable(&message.data)));
         return Ok(());
     };
-    let (at, name) = (api::rfc3339(event.at), printable(&event.name));
+    let (at, name) = (wire::rfc3339(event.at), printable(&event.name));
     let reason = event.reason.as_deref().unwrap_or_default();
     let mut out = stdout();
     if output.format == Format::Plain {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use pmd_protocol::epmd::Alive2;
 use serde::{Deserialize, Serialize};
 
+use super::wire;
 use crate::daemon::counters::Counts;
 use crate::registry::services::Metadata;
 
@@ -34,7 +35,7 @@ pub struct Status {
     /// The control socket.
     pub socket: PathBuf,
     /// When the daemon started.
-    #[serde(with = "rfc3339")]
+    #[serde(with = "wire::rfc3339_ms")]
     pub started_at: Timestamp,
     /// For how long it has been running.
     pub uptime_seconds: u64,
@@ -108,7 +109,7 @@ pub struct Name {
     /// Tells this life of the name from earlier ones.
     pub creation: u32,
     /// When it registered.
-    #[serde(with = "rfc3339")]
+    #[serde(with = "wire::rfc3339_ms")]
     pub registered_at: Timestamp,
     /// For how long it has been registered.
     pub age_seconds: u64,
@@ -142,10 +143,10 @@ pub struct ServiceInfo {
     /// What its owner says about it.
     pub metadata: Metadata,
     /// When it registered first.
-    #[serde(with = "rfc3339")]
+    #[serde(with = "wire::rfc3339_ms")]
     pub registered_at: Timestamp,
     /// When it is dropped unless it registers again.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "rfc3339_option")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "wire::rfc3339_ms_option")]
     pub expires_at: Option<Timestamp>,
     /// Whether it lives as long as a connection.
     pub held: bool,
@@ -208,7 +209,7 @@ pub struct Event {
     /// Its number.
     pub seq: u64,
     /// When it happened.
-    #[serde(with = "rfc3339")]
+    #[serde(with = "wire::rfc3339_ms")]
     pub at: Timestamp,
     /// What happened: `name_up`, `name_down`, `service_up` or `service_down`, and more in later versions.
     pub kind: String,
@@ -302,7 +303,7 @@ pub struct AdoptedName {
     /// See [`Name::lowest_version`].
     pub lowest_version: u16,
     /// What else the node registered, in base 16.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "base16")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::base16")]
     pub extra: Vec<u8>,
 }
 
@@ -399,90 +400,9 @@ impl ErrorCode {
     }
 }
 
-/// The time that a number of milliseconds since the Unix epoch stands for.
-pub fn timestamp(milliseconds: u64) -> Timestamp {
-    i64::try_from(milliseconds)
-        .ok()
-        .and_then(|milliseconds| Timestamp::from_millisecond(milliseconds).ok())
-        .unwrap_or(Timestamp::MAX)
-}
-
-/// RFC 3339 with exactly three digits of a second, so that times have one width and sort as text.
-pub fn rfc3339(time: Timestamp) -> String {
-    jiff::fmt::temporal::DateTimePrinter::new().precision(Some(3)).timestamp_to_string(&time)
-}
-
-mod rfc3339 {
-    use jiff::Timestamp;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&super::rfc3339(*time))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-        Timestamp::deserialize(deserializer)
-    }
-}
-
-mod rfc3339_option {
-    use jiff::Timestamp;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    // serde hands the field over by reference.
-    #[allow(clippy::ref_option)]
-    pub(super) fn serialize<S: Serializer>(
-        time: &Option<Timestamp>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match time {
-            Some(time) => super::rfc3339::serialize(time, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Timestamp>, D::Error> {
-        Option::deserialize(deserializer)
-    }
-}
-
-mod base16 {
-    use std::borrow::Cow;
-    use std::fmt::Write;
-
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::with_capacity(bytes.len() * 2);
-        for byte in bytes {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        serializer.serialize_str(&text)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = Cow::<'_, str>::deserialize(deserializer)?;
-        let digits: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect();
-        let pairs = digits.filter(|digits| digits.len().is_multiple_of(2));
-        let pairs = pairs.ok_or_else(|| D::Error::custom("expected an even number of base 16 digits"))?;
-        Ok(pairs.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_have_milliseconds_and_are_utc() {
-        assert_eq!(rfc3339(timestamp(1_700_000_000_000)), "2023-11-14T22:13:20.000Z");
-        assert_eq!(rfc3339(timestamp(1_700_000_000_042)), "2023-11-14T22:13:20.042Z");
-        assert_eq!(timestamp(u64::MAX), Timestamp::MAX);
-    }
 
     #[test]
     fn an_adopted_name_survives_the_wire() {
@@ -510,7 +430,7 @@ mod tests {
             name: "web".into(),
             port: 80,
             metadata: Metadata::new(),
-            registered_at: timestamp(0),
+            registered_at: wire::timestamp(0),
             expires_at: None,
             held: false,
         };

@@ -15,7 +15,7 @@ use futures_util::{Stream, stream};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::api;
+use super::{api, wire};
 use crate::daemon::Context;
 use crate::registry::events::{Event, EventKind};
 
@@ -119,7 +119,7 @@ impl Sender {
 fn on_the_wire(event: &Event) -> api::Event {
     api::Event {
         seq: event.seq,
-        at: api::timestamp(event.at_ms),
+        at: wire::timestamp(event.at_ms),
         kind: event.kind.as_str().to_owned(),
         name: event.name.to_string(),
         port: event.port,

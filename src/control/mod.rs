@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`api`] | the types on the wire, used by both sides |
 //! | [`socket`] | the socket file: made, protected and removed |
+//! | [`wire`] | how times and bytes are written there |
 //! | [`server`] | connections and their limits |
 //! | [`routes`] | what each path answers |
 //! | [`hold`] | services that live as long as a connection |
@@ -19,6 +20,7 @@ pub mod reload;
 pub mod routes;
 pub mod server;
 pub mod socket;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,11 @@ use crate::daemon::Context;
 /// What tells this start of the daemon from any other.
 pub fn boot_id(context: &Context) -> String {
     format!("{:x}-{}", context.started_ms, std::process::id())
+}
+
+/// What this host calls itself, as `hostname` prints it.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Why there is no control socket.

@@ -31,7 +31,7 @@ impl Daemon {
     fn start_with(settings: Settings) -> Daemon {
         let client = Client::new(&settings.socket);
         let socket = socket::bind(&settings).expect("a socket");
-        let context = Context::new(settings, Vec::new(), 1000);
+        let context = Context::new(settings, Vec::new(), 10_000);
         let server = tokio::spawn(server::serve(Arc::clone(&context), socket));
         Daemon { context, client, server }
     }

@@ -12,6 +12,10 @@ const RESERVE: (usize, usize) = (24, 1000);
 /// Descriptors that waiting connections leave to look-ups and to the daemon itself: an eighth, within these.
 const HEADROOM: (usize, usize) = (8, 64);
 
+/// Places below the ceiling of all classes that registrations leave to the others: requests in two pieces are
+/// completed even if the registry of a daemon with few descriptors is full.
+const WAITING: usize = 8;
+
 /// A class of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -59,7 +63,8 @@ impl Descriptors {
 
     /// How many registrations there can be.
     pub fn max_registered(&self) -> usize {
-        self.limit.saturating_sub((self.limit / 20).clamp(RESERVE.0, RESERVE.1))
+        let most = self.limit.saturating_sub((self.limit / 20).clamp(RESERVE.0, RESERVE.1));
+        most.min(self.ceiling().saturating_sub(WAITING))
     }
 
     /// How many connections of `class` there are.
@@ -132,5 +137,16 @@ mod tests {
         let descriptors = Descriptors::new(64);
         assert_eq!(descriptors.max_registered(), 40);
         assert_eq!(descriptors.reserve(Class::Waiting), Ok(()));
+    }
+
+    #[test]
+    fn with_any_limit_a_full_registry_leaves_places_to_waiting_connections() {
+        for limit in [64, 128, 256, 1_024, 4_096, 20_000, 1_000_000] {
+            let descriptors = Descriptors::new(limit);
+            let registered =
+                (0..limit).take_while(|_| descriptors.reserve(Class::Registered).is_ok()).count();
+            assert_eq!(registered, descriptors.max_registered(), "of {limit}");
+            assert!((0..WAITING).all(|_| descriptors.reserve(Class::Waiting).is_ok()), "of {limit}");
+        }
     }
 }

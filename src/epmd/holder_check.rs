@@ -1,8 +1,8 @@
 //! Is the holder of a name, whose connection still stands, dead all the same?
 //!
 //! A duplicate registration is refused, as stock does, unless the holder is provably gone. The cheap proof (its
-//! connection has ended) is found by the shard itself. This module looks for the other one, for which it reads
-//! `/proc` and tries a connection, so it does that on a thread of its own:
+//! connection has ended) is found by the shard itself. This module looks for the other one, for which it asks the
+//! kernel, may read `/proc` and try a connection, so it does that on a thread of its own:
 //!
 //! *every* process that has the other end of the connection open is stopped or a zombie (or there is none), and
 //! nobody listens on the distribution port. Either alone is normal: a stopped node under a debugger still
@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
@@ -74,8 +74,16 @@ fn is_dead(suspect: &Registration<Connection>) -> bool {
     let peer = getpeername(connection).ok().flatten();
     let as_internet = |address: Option<SocketAddrAny>| SocketAddr::try_from(address?).ok();
     let (Some(own), Some(peer)) = (as_internet(own), as_internet(peer)) else { return false };
-    // The order matters: the look at the processes disturbs nobody, a connection to the node might.
-    owners_are_frozen(peer, own) && port_refuses(suspect.port, peer)
+    // From the cheapest to the dearest, and nothing that the node could notice before it is known to be frozen.
+    nobody_listens(suspect.port, peer) && owners_are_frozen(peer, own) && port_refuses(suspect.port, peer)
+}
+
+/// Whether the kernel knows no listener at `port` that a connection to the node could reach: a node that listens,
+/// as nodes do, is not worth a closer look.
+fn nobody_listens(port: u16, peer: SocketAddr) -> bool {
+    let reachable = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback() || ip == peer.ip();
+    sockets::listeners(port)
+        .is_ok_and(|listeners| !listeners.iter().any(|listener| reachable(listener.local.ip())))
 }
 
 fn port_refuses(port: u16, peer: SocketAddr) -> bool {
@@ -89,44 +97,62 @@ fn port_refuses(port: u16, peer: SocketAddr) -> bool {
 
 /// Whether no running process has the socket at `local`, connected to `remote`, open.
 fn owners_are_frozen(local: SocketAddr, remote: SocketAddr) -> bool {
-    // A table that does not even show this process's own end is that of another network namespace (the socket
-    // was inherited from it), and proves nothing.
-    if look_up(remote, local).is_none() {
+    // A kernel that does not even show this process's own end tells of another network namespace (the socket was
+    // inherited from it), and proves nothing. Neither does an error.
+    if !matches!(sockets::connection(remote, local), Ok(Some(_))) {
         return false;
     }
-    let Some(inode) = look_up(local, remote) else {
+    match sockets::connection(local, remote) {
+        Err(_) => false,
         // Without an entry there is no socket any more: a firewall has swallowed its last words.
-        return true;
-    };
-    // Inode 0 means that no process has it open.
-    inode == 0 || {
-        let owners = processes::holders(&BTreeSet::from([inode]));
-        // None at all means that somebody has it open whom this process may not see, which proves nothing.
-        !owners.is_empty() && owners.into_iter().all(processes::is_frozen)
+        Ok(None) => true,
+        // Inode 0 means that no process has it open.
+        Ok(Some(suspect)) if suspect.inode == 0 => true,
+        Ok(Some(suspect)) => {
+            let owners = processes::holders(&BTreeSet::from([suspect.inode]));
+            // None at all means that somebody has it open whom this process may not see, which proves nothing.
+            !owners.is_empty() && owners.into_iter().all(processes::is_frozen)
+        }
     }
-}
-
-/// The inode of a socket. An IPv4 client of a dual-stack socket is listed among the IPv4 ones, the socket itself
-/// among the IPv6 ones.
-fn look_up(local: SocketAddr, remote: SocketAddr) -> Option<u64> {
-    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    let ends = |a, b| (canonical(a), canonical(b));
-    let wanted = ends(local, remote);
-    let found = sockets::find(|socket| ends(socket.local, socket.remote) == wanted).ok()?;
-    found.first().map(|socket| socket.inode)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_running_holder_is_not_frozen() {
+    /// Both ends of a connection.
+    fn connection() -> (TcpStream, TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("a connection");
+        (client, listener.accept().expect("a connection").0)
+    }
+
+    #[test]
+    fn a_running_holder_is_not_frozen() {
+        let (client, _server) = connection();
         let (local, remote) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
-        assert!(look_up(local, remote).is_some() && look_up(remote, local).is_some());
         assert!(!owners_are_frozen(local, remote));
+    }
+
+    #[test]
+    fn a_holder_that_nobody_has_open_is_frozen() {
+        let (client, _server) = connection();
+        let (local, remote) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
+        // Its end waits for the other's.
+        drop(client);
+        assert!(owners_are_frozen(local, remote));
+    }
+
+    #[test]
+    fn a_listener_is_known_without_a_connection_to_it() {
+        let peer = ([127, 0, 0, 1], 1).into();
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            let listener = std::net::TcpListener::bind(address).expect("a port");
+            let port = listener.local_addr().expect("bound").port();
+            assert!(!nobody_listens(port, peer), "{address}");
+            drop(listener);
+            assert!(nobody_listens(port, peer), "{address}");
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! The kernel's tables of TCP sockets, `/proc/net/tcp` and `tcp6`.
+//! The kernel's tables of TCP sockets, `/proc/net/tcp` and `tcp6`, and the quicker way to a single socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::sock_diag;
 
 /// The tables of this thread's network namespace; `/proc/net` would be those of the process.
 const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
@@ -38,6 +40,31 @@ pub fn find(wanted: impl Fn(&Socket) -> bool) -> io::Result<Vec<Socket>> {
         }
     }
     Ok(found)
+}
+
+/// The socket at `local` that is connected to `remote`.
+///
+/// # Errors
+///
+/// If the kernel does not tell.
+pub fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Socket>> {
+    sock_diag::connection(local, remote).or_else(|_| {
+        // An IPv4 client of a dual-stack socket is listed among the IPv4 ones, the socket itself among the IPv6
+        // ones.
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let ends = |local, remote| (canonical(local), canonical(remote));
+        let mut found = find(|socket| ends(socket.local, socket.remote) == ends(local, remote))?;
+        Ok(found.pop())
+    })
+}
+
+/// The sockets that listen on `port`.
+///
+/// # Errors
+///
+/// If the kernel does not tell.
+pub fn listeners(port: u16) -> io::Result<Vec<Socket>> {
+    sock_diag::listeners(port).or_else(|_| find(|socket| socket.listens && socket.local.port() == port))
 }
 
 fn parse_line(line: &str) -> Option<Socket> {

@@ -29,7 +29,16 @@ fn leave(node: Node, way: usize) {
 
 #[test]
 fn a_name_is_free_the_moment_its_node_has_gone() {
-    play(&Setting::new(), |world| {
+    come_and_go(&Setting::new());
+}
+
+#[test]
+fn a_name_of_another_thread_is_free_the_moment_its_node_has_gone() {
+    come_and_go(&Setting::new().threads(3));
+}
+
+fn come_and_go(setting: &Setting) {
+    play(setting, |world| {
         let survivors: Vec<Node> = world.while_looked_up(|| {
             std::thread::scope(|scope| {
                 let threads: Vec<_> =
@@ -60,7 +69,7 @@ fn live(world: &World, thread: usize) -> Node {
 
 #[test]
 fn a_name_that_many_want_has_one_node_at_a_time() {
-    play(&Setting::new(), |world| {
+    play(&Setting::new().threads(3), |world| {
         let names: Vec<Contested> = (0..CONTESTED).map(|_| Contested::default()).collect();
         world.while_looked_up(|| {
             std::thread::scope(|scope| {

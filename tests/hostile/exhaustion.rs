@@ -61,8 +61,17 @@ fn look_ups_are_answered_without_a_free_descriptor() {
 
 #[test]
 fn the_last_descriptor_is_never_lost_to_a_connection_that_stays() {
+    contend(&Setting::new());
+}
+
+#[test]
+fn the_last_descriptor_is_never_lost_between_several_threads() {
+    contend(&Setting::new().threads(3));
+}
+
+fn contend(setting: &Setting) {
     let _claim = Claim::of(THREADS * TIMES);
-    play(&Setting::new(), |world| {
+    play(setting, |world| {
         let (nodes, _idle) = nodes_and_idle_and_no_descriptor(world);
         // Everybody wants the one descriptor at once: those who would keep it must not get it.
         let kept: Vec<Client> = std::thread::scope(|scope| {

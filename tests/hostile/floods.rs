@@ -110,8 +110,18 @@ fn idle_connections_beyond_the_descriptors_go_oldest_first_and_never_a_node() {
 
 #[test]
 fn a_flood_beyond_the_descriptors_takes_no_place_from_a_node() {
+    flood_beyond(&Setting::new().descriptors(FEW));
+}
+
+#[test]
+fn a_flood_beyond_the_descriptors_on_several_threads_takes_no_place_from_a_node() {
+    // Nodes and idle connections may be those of different threads.
+    flood_beyond(&Setting::new().descriptors(FEW).threads(3));
+}
+
+fn flood_beyond(setting: &Setting) {
     let claim = Claim::of(20 * FEW);
-    play(&Setting::new().descriptors(FEW), |world| {
+    play(setting, |world| {
         let fill = |label: &str| {
             let register = |n| world.try_register(Alive2::new(format!("{label}{n}"))).ok();
             (0..FEW).map_while(register).collect::<Vec<_>>()

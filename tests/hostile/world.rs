@@ -1,6 +1,7 @@
 //! Where a test plays: a host of its own, a daemon, and a few nodes that nothing may happen to.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +18,14 @@ use crate::{budget, harness};
 /// The port of the daemon; every host has its own.
 const PORT: u16 = 4369;
 /// Variables that change what the daemon does.
-const VARIABLES: [&str; 3] = ["ERL_EPMD_ADDRESS", "ERL_EPMD_PORT", "ERL_EPMD_RELAXED_COMMAND_CHECK"];
+const VARIABLES: [&str; 6] = [
+    "ERL_EPMD_ADDRESS",
+    "ERL_EPMD_PORT",
+    "ERL_EPMD_RELAXED_COMMAND_CHECK",
+    "PMD_CONFIG",
+    "PMD_LOG",
+    "PMD_SOCKET",
+];
 /// Descriptors that the daemon may use for itself and did not yet when it was first looked at.
 const LATE_DESCRIPTORS: usize = 4;
 
@@ -25,6 +33,7 @@ const LATE_DESCRIPTORS: usize = 4;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setting {
     args: Vec<&'static str>,
+    threads: Option<usize>,
     descriptors: Option<usize>,
     mtu: Option<u32>,
 }
@@ -40,6 +49,11 @@ impl Setting {
         Setting { args: args.to_vec(), ..self }
     }
 
+    /// With this many threads that serve the port: as `pmd`, because `epmd` takes no configuration.
+    pub(crate) fn threads(self, threads: usize) -> Setting {
+        Setting { threads: Some(threads), ..self }
+    }
+
     /// With at most this many descriptors.
     pub(crate) fn descriptors(self, limit: usize) -> Setting {
         Setting { descriptors: Some(limit), ..self }
@@ -49,6 +63,25 @@ impl Setting {
     /// no more of an answer than it does for a peer elsewhere.
     pub(crate) fn ordinary_packets(self) -> Setting {
         Setting { mtu: Some(1500), ..self }
+    }
+
+    /// The daemon, with what it needs in `dir`.
+    fn command(&self, dir: &Path) -> Command {
+        let mut words = Vec::new();
+        if let Some(limit) = self.descriptors {
+            words.extend(["prlimit".into(), format!("--nofile={limit}")]);
+        }
+        if let Some(threads) = self.threads {
+            std::fs::write(dir.join("pmd.toml"), format!("threads = {threads}\n")).expect("a configuration");
+            words.extend([harness::pmd().into(), "start".into(), "--foreground".into()]);
+        } else {
+            let link = dir.join("epmd");
+            std::os::unix::fs::symlink(harness::pmd(), &link).expect("a link to pmd");
+            words.extend([link.display().to_string(), "-port".into(), PORT.to_string()]);
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(&self.args);
+        command
     }
 }
 
@@ -89,20 +122,11 @@ pub(crate) fn play(setting: &Setting, scenario: impl FnOnce(&World) + Send) {
 impl World {
     fn start(setting: &Setting) -> World {
         let dir = TempDir::new().expect("a directory");
-        let link = dir.path().join("epmd");
-        std::os::unix::fs::symlink(harness::pmd(), &link).expect("a link to pmd");
-        let mut command = match setting.descriptors {
-            Some(limit) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={limit}")).arg(&link);
-                command
-            }
-            None => Command::new(&link),
-        };
+        let mut command = setting.command(dir.path());
         for name in VARIABLES {
             command.env_remove(name);
         }
-        command.args(["-port", &PORT.to_string()]).args(&setting.args).env("PMD_HOME", dir.path());
+        command.env("PMD_HOME", dir.path());
         let mut epmd = Program::spawn(command);
         let control = dir.path().join(format!("pmd-{PORT}.sock"));
         wait_until("the daemon to listen", || {

@@ -1,0 +1,46 @@
+//! The event stream: what a reader may ask for.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+
+use super::request::{ApiError, Parameters};
+use super::{Asked, Shared};
+use crate::control::api::ErrorCode;
+use crate::control::events::{self, Wanted};
+
+pub(super) async fn subscribe(
+    State(context): Shared,
+    query: Asked,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let parameters = Parameters::of(query, &["since", "boot", "kind"])?;
+    let invalid = |message: String, hint: String| ApiError::new(ErrorCode::InvalidRequest, message, hint);
+    // A reader that comes back by itself repeats the first address, but tells its progress in the header.
+    let last_id = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let since = match last_id.or(parameters.get("since")) {
+        None => None,
+        Some(number) => Some(number.parse().map_err(|_| {
+            invalid(
+                format!("{number:?} is not the number of an event"),
+                "numbers start at 1; 0 means all".into(),
+            )
+        })?),
+    };
+    let mut kinds = Vec::new();
+    for asked in parameters.all("kind").flat_map(|list| list.split(',')) {
+        let Some(kind) = events::KINDS.into_iter().find(|kind| kind.as_str() == asked) else {
+            let known = events::KINDS.map(|kind| kind.as_str()).join(", ");
+            return Err(invalid(
+                format!("unknown kind of event {asked:?}"),
+                format!("the kinds are: {known}"),
+            ));
+        };
+        kinds.push(kind);
+    }
+    let wanted = Wanted { since, boot: parameters.get("boot").map(str::to_owned), kinds };
+    let body = Body::from_stream(events::send(context, wanted));
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))], body).into_response())
+}

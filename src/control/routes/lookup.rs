@@ -1,0 +1,114 @@
+//! Finding whatever goes by a name.
+
+use std::net::IpAddr;
+
+use axum::extract::State;
+use axum::response::Json;
+
+use super::request::{ApiError, Parameters};
+use super::{Answer, Asked, Shared};
+use crate::control::api::{self, ErrorCode};
+use crate::control::host_name;
+use crate::daemon::Context;
+use crate::daemon::context::now_ms;
+use crate::registry::services::Metadata;
+
+pub(super) async fn lookup(State(context): Shared, query: Asked) -> Answer<api::Lookup> {
+    let parameters = Parameters::of(query, &["name", "kind"])?;
+    let Some(asked) = parameters.get("name") else {
+        return Err(ApiError::new(
+            ErrorCode::InvalidRequest,
+            "the parameter name is missing",
+            "for example: /v1/lookup?name=rabbit",
+        ));
+    };
+    let kind = match parameters.get("kind") {
+        None => None,
+        Some("name") => Some(api::Kind::Name),
+        Some("service") => Some(api::Kind::Service),
+        Some(kind) => {
+            let message = format!("unknown kind {kind:?}");
+            return Err(ApiError::new(ErrorCode::InvalidRequest, message, "the kinds are: name, service"));
+        }
+    };
+    let own = host_name();
+    let (name, host) = asked.rsplit_once('@').map_or((asked, None), |(name, host)| (name, Some(host)));
+    if let Some(host) = host.filter(|host| !is_this_host(host, &own)) {
+        return Err(ApiError::new(
+            ErrorCode::NotFound,
+            format!("this pmd does not know the host {host:?}"),
+            format!(
+                "it is not a member here, and this pmd knows only its own host, {own}: ask it with `pmd names {host}`"
+            ),
+        ));
+    }
+    let matches: Vec<_> = [find_name(&context, name, &own), find_service(&context, name, &own)]
+        .into_iter()
+        .flatten()
+        .filter(|found| kind.is_none_or(|kind| kind == found.kind))
+        .collect();
+    if matches.is_empty() {
+        return Err(ApiError::new(
+            ErrorCode::NotFound,
+            format!("nothing named {name:?} is registered on {own}"),
+            "pmd names and pmd services list what is; --wait waits for it",
+        ));
+    }
+    Ok(Json(api::Lookup { query: asked.to_owned(), matches }))
+}
+
+fn find_name(context: &Context, name: &str, host: &str) -> Option<api::Match> {
+    let entry = context.registry.name(name)?;
+    Some(api::Match {
+        kind: api::Kind::Name,
+        name: name.to_owned(),
+        host: host.to_owned(),
+        port: entry.port,
+        metadata: Metadata::new(),
+    })
+}
+
+fn find_service(context: &Context, name: &str, host: &str) -> Option<api::Match> {
+    let service = context.registry.service(name)?;
+    // One whose time is over but which nobody has removed yet.
+    if service.expires_ms.is_some_and(|end| end <= now_ms()) {
+        return None;
+    }
+    Some(api::Match {
+        kind: api::Kind::Service,
+        name: name.to_owned(),
+        host: host.to_owned(),
+        port: service.port,
+        metadata: service.metadata,
+    })
+}
+
+/// Whether `host` means the host that calls itself `own`: by its short or its long name, or as "this one".
+fn is_this_host(host: &str, own: &str) -> bool {
+    let short = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
+    if host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+        return true;
+    }
+    // Where both are long names, the domains count as well.
+    if host.contains('.') && own.contains('.') {
+        return host.eq_ignore_ascii_case(own);
+    }
+    short(host) == short(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_known_by_its_short_and_its_long_name() {
+        for host in ["web1", "WEB1", "web1.example.org", "localhost", "127.0.0.1", "::1"] {
+            assert!(is_this_host(host, "web1"), "{host}");
+            assert!(is_this_host(host, "web1.example.org"), "{host}");
+        }
+        assert!(!is_this_host("web1.example.com", "web1.example.org"));
+        for host in ["web2", "web", "", "10.0.0.1", "web1x.example.org"] {
+            assert!(!is_this_host(host, "web1"), "{host}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What each path of the control API answers.
+
+mod daemon;
+mod events;
+mod lookup;
+mod names;
+mod request;
+mod services;
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::response::Json;
+use axum::routing::{delete, get, post};
+use axum::{Router, middleware};
+
+use super::api;
+use crate::daemon::Context;
+use request::ApiError;
+
+/// What every handler gets.
+type Shared = State<Arc<Context>>;
+/// What follows the question mark.
+type Asked = Query<Vec<(String, String)>>;
+/// What most handlers return.
+type Answer<T> = Result<Json<T>, ApiError>;
+
+/// All paths.
+pub fn router(context: Arc<Context>) -> Router {
+    let paths = Router::new()
+        .route("/status", get(daemon::status))
+        .route("/health", get(daemon::health))
+        .route("/names", get(names::list))
+        .route("/names/adopt", post(names::adopt))
+        .route("/services", get(services::list).post(services::register))
+        .route("/services/hold", post(services::hold))
+        .route("/services/{name}", delete(services::unregister))
+        .route("/lookup", get(lookup::lookup))
+        .route("/events", get(events::subscribe))
+        .route("/stop", post(daemon::stop))
+        .route("/reload", post(daemon::reload));
+    Router::new()
+        .nest(api::PREFIX, paths)
+        .fallback(request::no_such_path)
+        .method_not_allowed_fallback(request::no_such_method)
+        .layer(middleware::from_fn(request::read_body))
+        .with_state(context)
+}

@@ -1,0 +1,108 @@
+//! Erlang nodes.
+
+use std::convert::Infallible;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Json, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use pmd_protocol::NodeName;
+use pmd_protocol::limits::MAX_EXTRA;
+
+use super::request::{ApiError, Parameters, RequestBody};
+use super::{Answer, Asked, Shared};
+use crate::control::api::{self, ErrorCode};
+use crate::control::host_name;
+use crate::control::wire::timestamp;
+use crate::daemon::context::now_ms;
+use crate::epmd::holder::Connection;
+use crate::registry::names::{Claim, Registration};
+
+/// Names that are put into one piece of a list, so that a long list is never in memory as a whole.
+const NAMES_AT_ONCE: usize = 256;
+
+pub(super) fn is_adopted(entry: &Registration<Connection>) -> bool {
+    matches!(entry.claim, Claim::Adopted)
+}
+
+pub(super) async fn list(State(context): Shared, query: Asked) -> Result<Response, ApiError> {
+    let adopted = Parameters::of(query, &["adopted"])?.switch("adopted");
+    let mut entries = context.registry.all_names();
+    if let Some(adopted) = adopted {
+        entries.retain(|entry| is_adopted(entry) == adopted);
+    }
+    let now = now_ms();
+    let host = serde_json::to_string(&host_name()).unwrap_or_default();
+    let head = Bytes::from(format!("{{\"host\":{host},\"names\":["));
+    let pieces = (0..entries.len()).step_by(NAMES_AT_ONCE).map(move |start| {
+        let mut piece = Vec::new();
+        for (offset, entry) in entries.iter().skip(start).take(NAMES_AT_ONCE).enumerate() {
+            if start + offset > 0 {
+                piece.push(b',');
+            }
+            // Plain data always has a JSON form.
+            let _ = serde_json::to_writer(&mut piece, &name_on_the_wire(entry, now));
+        }
+        Bytes::from(piece)
+    });
+    let pieces = std::iter::once(head).chain(pieces).chain(std::iter::once(Bytes::from_static(b"]}")));
+    let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
+}
+
+fn name_on_the_wire(entry: &Registration<Connection>, now: u64) -> api::Name {
+    api::Name {
+        name: entry.name.to_string(),
+        port: entry.port,
+        creation: entry.creation,
+        registered_at: timestamp(entry.registered_ms),
+        age_seconds: now.saturating_sub(entry.registered_ms) / 1000,
+        node_type: entry.node_type,
+        highest_version: entry.highest_version,
+        lowest_version: entry.lowest_version,
+        adopted: is_adopted(entry),
+    }
+}
+
+pub(super) async fn adopt(
+    State(context): Shared,
+    Extension(body): Extension<RequestBody>,
+) -> Answer<api::AdoptOutcome> {
+    let asked: api::Adopt = body.parse()?;
+    for entry in &asked.names {
+        let name = entry.name.parse::<NodeName>().map_err(|error| error.to_string());
+        let extra = if entry.extra.len() > MAX_EXTRA {
+            Err("its extra field is too long".to_owned())
+        } else {
+            Ok(())
+        };
+        if let Err(reason) = name.map(drop).and(extra) {
+            return Err(ApiError::new(
+                ErrorCode::InvalidRequest,
+                format!("{:?} cannot be registered: {reason}", entry.name),
+                "leave it out; none of the names was taken over",
+            ));
+        }
+    }
+    let now = now_ms();
+    let mut outcome = api::AdoptOutcome::default();
+    for entry in &asked.names {
+        if context.registry.count_names().0 >= context.descriptors.max_registered() {
+            return Err(ApiError::new(
+                ErrorCode::Full,
+                "all places for nodes are taken",
+                "raise the limit of open descriptors (ulimit -Hn) and restart the daemon",
+            ));
+        }
+        if context.registry.adopt(&entry.as_alive2(), now) {
+            outcome.adopted += 1;
+        } else {
+            outcome.registered += 1;
+        }
+    }
+    Ok(Json(outcome))
+}

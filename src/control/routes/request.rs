@@ -1,0 +1,117 @@
+//! Requests as they come in, and errors as they go out.
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Query, Request};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Json, Response};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::Asked;
+use crate::control::api::{self, ErrorCode};
+use crate::control::server::{MAX_REQUEST, PATIENCE};
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    code: ErrorCode,
+    message: String,
+    hint: String,
+}
+
+impl ApiError {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> ApiError {
+        ApiError { code, message: message.into(), hint: hint.into() }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let error =
+            api::ErrorInfo { code: self.code.as_str().to_owned(), message: self.message, hint: self.hint };
+        (status, Json(api::ErrorBody { error })).into_response()
+    }
+}
+
+/// Reads the body, within its limits, before anything else looks at the request.
+pub(super) async fn read_body(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let body = match tokio::time::timeout(PATIENCE, to_bytes(body, MAX_REQUEST)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            let message = format!("the body is longer than {MAX_REQUEST} bytes or did not come whole");
+            return ApiError::new(ErrorCode::TooLarge, message, "split it into several requests")
+                .into_response();
+        }
+        Err(_) => {
+            let message = format!("the body did not come within {} s", PATIENCE.as_secs());
+            return ApiError::new(ErrorCode::Timeout, message, "send the request again").into_response();
+        }
+    };
+    let mut request = Request::from_parts(head, Body::empty());
+    request.extensions_mut().insert(RequestBody(body));
+    next.run(request).await
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct RequestBody(Bytes);
+
+impl RequestBody {
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        serde_json::from_slice(&self.0).map_err(|error| {
+            ApiError::new(
+                ErrorCode::InvalidRequest,
+                format!("the body is not the JSON that this path takes: {error}"),
+                "the README shows the body of every request",
+            )
+        })
+    }
+}
+
+/// The parameters of a request, each of which must be known: a misspelt one would be a wrong answer.
+#[derive(Debug)]
+pub(super) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    pub(super) fn of(Query(given): Asked, known: &[&str]) -> Result<Parameters, ApiError> {
+        match given.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            Some((name, _)) => Err(ApiError::new(
+                ErrorCode::InvalidRequest,
+                format!("unknown parameter {name:?}"),
+                format!("the parameters of this path are: {}", known.join(", ")),
+            )),
+            None => Ok(Parameters(given)),
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().rfind(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a switch is on: `name`, `name=true` or `name=1`.
+    pub(super) fn switch(&self, name: &str) -> Option<bool> {
+        self.get(name).map(|value| matches!(value, "" | "1" | "true"))
+    }
+}
+
+pub(super) async fn no_such_path() -> ApiError {
+    ApiError::new(
+        ErrorCode::NotFound,
+        "there is no such path",
+        "the paths are /v1/status, names, services, lookup, events, health, stop and reload",
+    )
+}
+
+pub(super) async fn no_such_method() -> ApiError {
+    ApiError::new(
+        ErrorCode::MethodNotAllowed,
+        "the path does not take this method",
+        "the README shows the method of every path",
+    )
+}
