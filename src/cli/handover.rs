@@ -15,7 +15,7 @@ use super::runtime::block_on_uninterrupted;
 use super::start;
 use super::status::nodes;
 use super::stop::stop;
-use super::takeover::UNITS;
+use super::takeover::{UNITS, were};
 use super::target::{Target, absolute};
 use super::text::count;
 use crate::control::api::Status;
@@ -71,7 +71,7 @@ async fn hand_over(global: &Global, target: &Target, args: &args::Handover, outp
 
     // From here until epmd runs, Ctrl-C has to wait.
     end(target, &own_units).await?;
-    note(&format!("ended pmd (pid {}), where {} registered", status.pid, nodes(moved.len())));
+    note(&format!("ended pmd (pid {}), where {} registered", status.pid, were(moved.len())));
     let started = async {
         wait_until_free(target.port).await?;
         let begun = match &next {
@@ -184,7 +184,7 @@ fn plan(status: &Status, own_units: &[String], next: &Next, moved: Vec<Node>) ->
     Plan {
         dry_run: true,
         steps: vec![
-            format!("end {what}, where {} registered", nodes(moved.len())),
+            format!("end {what}, where {} registered", were(moved.len())),
             format!("start {next}"),
             "wait until every node has registered again; OTP 23.3 and later do so within 2 s".to_owned(),
         ],

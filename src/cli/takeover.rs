@@ -117,7 +117,7 @@ async fn take_over(
     Ok(if waited == Exit::Interrupted { waited } else { exit })
 }
 
-fn were(number: usize) -> String {
+pub(super) fn were(number: usize) -> String {
     if number == 1 { "1 node was".into() } else { format!("{} were", nodes(number)) }
 }
 

@@ -9,9 +9,9 @@ use crate::world::{Node, Setting, World, play};
 /// Idle connections that are there before.
 const IDLE: usize = 40;
 /// Threads that ask at a time.
-const THREADS: usize = 4;
+const THREADS: usize = 16;
 /// How often each of them does.
-const TIMES: usize = 100;
+const TIMES: usize = 300;
 
 /// Nodes that have the lowest descriptors, and idle connections above them.
 fn nodes_and_idle_and_no_descriptor(world: &World) -> (Vec<Node>, Vec<Client>) {
