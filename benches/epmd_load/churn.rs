@@ -51,6 +51,7 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
                 number(pmd.median(Slice::cpu_us)),
                 number(null.median(Slice::cpu_us)),
                 number(ratio),
+                number(pmd.ratio(stock, Slice::cpu_us_granted)),
                 number(pmd.ratio(null, Slice::cpu_us)),
                 number(stock.median(Slice::rate)),
                 number(pmd.median(Slice::rate)),
@@ -70,13 +71,15 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         "pmd µs",
         "null µs",
         "pmd / stock",
+        "granted",
         "pmd / null",
         "stock /s",
         "pmd /s",
         "stock refused",
         "pmd refused",
     ];
-    let note = "µs: CPU time of the server per cycle. Each client has its own name and registers it again as soon as it \
+    let note = "µs: CPU time of the server per cycle, refused or not; granted: pmd / stock per cycle that was not \
+                refused. Each client has its own name and registers it again as soon as it \
                 has closed the connection that held it. Null: accepts, answers fixed bytes, waits for the close.";
     report.table("Register and unregister", &head, &rows, note)
 }

@@ -42,6 +42,11 @@ impl Slice {
         self.cpu.as_secs_f64() * 1e6 / self.served()
     }
 
+    /// Microseconds of the server's CPU per request that was granted: the refused ones are overhead.
+    pub(crate) fn cpu_us_granted(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.answered as f64
+    }
+
     /// Served requests per second.
     pub(crate) fn rate(&self) -> f64 {
         self.served() / self.wall.as_secs_f64()

@@ -381,4 +381,88 @@ mod tests {
         assert!(names.unregister("a", adopted.id).is_none());
         assert_eq!(names.len(), 1);
     }
+
+    /// What a client may do to one of a few names.
+    #[derive(Debug, Clone, Copy)]
+    enum Act {
+        Register(usize),
+        Unregister(usize),
+        Adopt(usize),
+    }
+
+    /// The same rules in the plainest form: a list of active names, oldest first, and a list of old ones.
+    #[derive(Debug, Default)]
+    struct Model {
+        active: Vec<(usize, u32, bool)>,
+        old: Vec<(usize, u32)>,
+    }
+
+    impl Model {
+        fn creation(&mut self, name: usize, threshold: usize) -> u32 {
+            if let Some(at) = self.old.iter().position(|(old, _)| *old == name) {
+                self.old.remove(at).1 + 1
+            } else if self.old.len() > threshold {
+                self.old.remove(0).1
+            } else {
+                creation::first(NOW / 1000)
+            }
+        }
+
+        fn act(&mut self, act: Act, threshold: usize) {
+            let at = |model: &Model, name| model.active.iter().position(|(active, ..)| *active == name);
+            match act {
+                Act::Register(name) => match at(self, name) {
+                    Some(taken) if self.active[taken].2 => {}
+                    Some(adopted) => {
+                        let creation = self.active.remove(adopted).1 + 1;
+                        self.active.push((name, creation, true));
+                    }
+                    None => {
+                        let creation = self.creation(name, threshold);
+                        self.active.push((name, creation, true));
+                    }
+                },
+                Act::Adopt(name) if at(self, name).is_none() => {
+                    let creation = self.creation(name, threshold);
+                    self.active.push((name, creation, false));
+                }
+                Act::Adopt(_) => {}
+                Act::Unregister(name) => {
+                    if let Some(at) = at(self, name) {
+                        let (name, creation, _) = self.active.remove(at);
+                        self.old.push((name, creation));
+                    }
+                }
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_history_gives_what_the_plain_rules_give(
+            threshold in 0_usize..3,
+            history in proptest::collection::vec((0_usize..5, 0_usize..3), 0..60),
+        ) {
+            let (mut names, mut model) = (Names::new(threshold), Model::default());
+            for (name, kind) in history {
+                let act = [Act::Register, Act::Unregister, Act::Adopt][kind](name);
+                let text = format!("n{name}");
+                model.act(act, threshold);
+                match act {
+                    Act::Register(_) => drop(names.register(&alive2(&text), Socket(7), NOW)),
+                    Act::Adopt(_) => drop(names.adopt(&alive2(&text), NOW)),
+                    Act::Unregister(_) => {
+                        let id = names.get(&text).map_or(0, |entry| entry.id);
+                        drop(names.unregister(&text, id));
+                    }
+                }
+                let active: Vec<_> =
+                    names.iter().map(|entry| (entry.name.to_string(), entry.creation)).collect();
+                let expected: Vec<_> =
+                    model.active.iter().rev().map(|(name, creation, _)| (format!("n{name}"), *creation)).collect();
+                proptest::prop_assert_eq!(active, expected);
+                proptest::prop_assert_eq!(names.old_names(), model.old.len());
+            }
+        }
+    }
 }
