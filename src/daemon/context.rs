@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::counters::Counters;
 use super::descriptors::Descriptors;
+use super::reserve::Reserve;
 use super::shutdown::Shutdown;
 use crate::config::settings::Settings;
 use crate::epmd::holder::Connection;
@@ -21,6 +22,8 @@ pub struct Context {
     pub counters: Counters,
     /// Who uses how many descriptors.
     pub descriptors: Descriptors,
+    /// The descriptor to accept with when there is no other.
+    pub reserve: Reserve,
     /// How to end it.
     pub shutdown: Shutdown,
     /// The addresses it listens on; empty for inherited sockets that have none.
@@ -38,6 +41,7 @@ impl Context {
             settings,
             counters: Counters::default(),
             descriptors: Descriptors::new(descriptor_limit),
+            reserve: Reserve::new(),
             shutdown: Shutdown::new(),
             listening,
             started_ms: now_ms(),

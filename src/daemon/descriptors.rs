@@ -87,6 +87,12 @@ impl Descriptors {
         Err(full)
     }
 
+    /// Counts one more connection of `class` in any case: it takes the place of one that has ended and is released
+    /// when that is noticed.
+    pub fn reserve_in_place_of_another(&self, class: Class) {
+        self.counter(class).fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts one connection of `class` less.
     pub fn release(&self, class: Class) {
         self.counter(class).fetch_sub(1, Ordering::Relaxed);

@@ -7,6 +7,7 @@ pub mod descriptors;
 pub mod log;
 pub mod notify;
 pub mod process;
+pub mod reserve;
 pub mod run;
 pub mod shutdown;
 

@@ -1,5 +1,6 @@
 //! From settings to a serving daemon, and to its end.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,8 +17,10 @@ use crate::control;
 use crate::epmd::holder_check::HolderCheck;
 use crate::epmd::listener::{ListenError, Listener, bind_all};
 use crate::epmd::shard::Shard;
+use crate::epmd::table::Tables;
+use crate::procfs::sockets;
 
-/// How often services and adopted names are checked for their end.
+/// How often services are checked for their end.
 const EXPIRY: Duration = Duration::from_secs(1);
 /// How long a name taken over from another port mapper waits for its node, which comes back within about 2 s.
 const ADOPTION: Duration = Duration::from_secs(20);
@@ -88,12 +91,15 @@ fn start_shards(context: &Arc<Context>, listeners: Arc<[Listener]>) -> Result<()
     let paused = !(context.settings.delay_accept.is_zero() && context.settings.delay_write.is_zero());
     let shards = if paused { 1 } else { context.settings.threads };
     let holder_check = HolderCheck::start()?;
-    let helpers = (1..shards)
-        .map(|_| Shard::helper(Arc::clone(context), Arc::clone(&listeners), holder_check.clone()))
+    let (first_tables, other_tables) = Tables::for_shards(shards);
+    let helpers = other_tables
+        .map(|tables| {
+            Shard::helper(Arc::clone(context), Arc::clone(&listeners), holder_check.clone(), tables)
+        })
         .collect::<Result<Vec<_>, _>>()
         .map_err(io::Error::from)?;
-    let first =
-        Shard::first(Arc::clone(context), listeners, holder_check, &helpers).map_err(io::Error::from)?;
+    let first = Shard::first(Arc::clone(context), listeners, holder_check, first_tables, &helpers)
+        .map_err(io::Error::from)?;
     for (number, shard) in std::iter::once(first).chain(helpers).enumerate() {
         std::thread::Builder::new().name(format!("epmd-{number}")).spawn(move || {
             let error = shard.run();
@@ -112,7 +118,8 @@ async fn supervise(context: &Arc<Context>, options: &RunOptions) -> Result<Reaso
             None
         }
     };
-    let expiry = tokio::spawn(expire(Arc::clone(context)));
+    let services = tokio::spawn(expire_services(Arc::clone(context)));
+    let adoptions = tokio::spawn(expire_adoptions(Arc::clone(context)));
     let signals = Signals::new(options.signals)?;
     if let Some(on_ready) = options.on_ready {
         on_ready(context);
@@ -132,22 +139,45 @@ async fn supervise(context: &Arc<Context>, options: &RunOptions) -> Result<Reaso
     if options.notify && options.signals == SignalRules::Service {
         notify::stopping();
     }
-    expiry.abort();
+    services.abort();
+    adoptions.abort();
     if let Some(control) = control {
         let _ = tokio::time::timeout(FAREWELL, control).await;
     }
     Ok(reason)
 }
 
-async fn expire(context: Arc<Context>) {
-    let adoption = u64::try_from(ADOPTION.as_millis()).unwrap_or(u64::MAX);
+async fn expire_services(context: Arc<Context>) {
     let mut ticks = tokio::time::interval(EXPIRY);
     loop {
         ticks.tick().await;
-        let now = now_ms();
-        context.registry.expire_services(now);
-        context.registry.end_adoptions(now.saturating_sub(adoption), now);
+        context.registry.expire_services(now_ms());
     }
+}
+
+/// Ends names that were taken over from another port mapper, once their node has had its time to come back and
+/// nobody listens on its port. A node that still does is one that is too old to register again by itself (before
+/// OTP 23.3), and stays to be found.
+async fn expire_adoptions(context: Arc<Context>) {
+    let mut ticks = tokio::time::interval(ADOPTION / 4);
+    loop {
+        ticks.tick().await;
+        let overdue = context.registry.overdue_adoptions(now_ms().saturating_sub(millis(ADOPTION)));
+        if overdue.is_empty() {
+            continue;
+        }
+        let sockets = tokio::task::spawn_blocking(|| sockets::find(|socket| socket.listens)).await;
+        // Without the tables nothing is known, and nothing is ended.
+        let Ok(Ok(sockets)) = sockets else { continue };
+        let listening: BTreeSet<u16> = sockets.iter().map(|socket| socket.local.port()).collect();
+        for entry in overdue.iter().filter(|entry| !listening.contains(&entry.port)) {
+            context.registry.unregister(&entry.name, entry.id, now_ms(), "not_back");
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The signals that this daemon listens to.

@@ -112,7 +112,7 @@ impl Shard {
     }
 
     fn register(&mut self, incoming: Incoming, alive2: &Alive2<'_>, body: &[u8], doubt: Doubt) {
-        if incoming.last || !self.make_room(Class::Registered) {
+        if incoming.last || !(self.make_room(Class::Registered) || self.returns(alive2.name)) {
             self.context.counters.registrations_full.add();
             let most = self.context.descriptors.max_registered();
             self.complain(incoming.peer, || {
@@ -139,6 +139,17 @@ impl Shard {
         }
         self.context.descriptors.release(Class::Registered);
         self.refuse_duplicate(Incoming { socket: holder.into_socket(), peer, watched, last }, alive2);
+    }
+
+    /// Whether the node that has this name has left and only its end has not been seen to, so that another of the
+    /// name can have its place although there is no other; counts that place.
+    fn returns(&self, name: &str) -> bool {
+        let predecessor = self.context.registry.name(name);
+        let left = predecessor.as_deref().and_then(connection).is_some_and(Connection::is_gone);
+        if left {
+            self.context.descriptors.reserve_in_place_of_another(Class::Registered);
+        }
+        left
     }
 
     /// A node has its name: tell it, and watch its connection.
@@ -173,11 +184,13 @@ impl Shard {
             return self.refuse_duplicate(incoming, alive2);
         }
         let checking = Checking { incoming, body: body.to_vec(), suspect: Arc::clone(&suspect) };
-        let asker = self.table.insert(State::Checking(Box::new(checking)));
+        let asker = self.tables.own().insert(State::Checking(Box::new(checking)));
         let question = Question { suspect, asker, inbox: Arc::clone(&self.inbox) };
-        if self.holder_check.ask(question).is_err()
-            && let Some(State::Checking(checking)) = self.table.remove(asker)
-        {
+        if self.holder_check.ask(question).is_ok() {
+            return;
+        }
+        let asked = self.tables.own().remove(asker);
+        if let Some(State::Checking(checking)) = asked {
             self.context.descriptors.release(Class::Waiting);
             self.refuse_duplicate(checking.incoming, alive2);
         }

@@ -7,8 +7,8 @@
 //! accepted it.
 //!
 //! A shard never blocks on a peer, and survives every error of accept. When the process runs out of
-//! descriptors, a shard gives up its least valuable connection, and when there is none, it serves new ones
-//! through a descriptor that it keeps in reserve for that.
+//! descriptors, a shard gives up the least valuable connection, and when there is none, it serves new ones
+//! through a descriptor that is kept in [reserve](crate::daemon::reserve) for that.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -26,7 +26,7 @@ use super::holder::connection;
 use super::holder_check::HolderCheck;
 use super::listener::Listener;
 use super::log_limit::{LogLimit, Verdict};
-use super::table::{Incoming, Reading, State, Table, Token, Writing};
+use super::table::{Incoming, Reading, State, Tables, Token, Writing};
 use super::trace;
 use crate::daemon::Context;
 use crate::daemon::descriptors::{Class, Full};
@@ -94,7 +94,7 @@ pub struct Shard {
     pub(super) context: Arc<Context>,
     pub(super) holder_check: HolderCheck,
     pub(super) inbox: Arc<Inbox>,
-    pub(super) table: Table,
+    pub(super) tables: Tables,
     /// Where look-ups are answered from; kept so that answering allocates nothing.
     pub(super) answer: Vec<u8>,
     listeners: Arc<[Listener]>,
@@ -107,8 +107,6 @@ pub struct Shard {
     wakes: u32,
     /// Whether there were several connections to be had at the last try.
     crowded: bool,
-    /// Given up for a moment when there is no descriptor left to accept with.
-    spare: Option<OwnedFd>,
     log_limit: LogLimit,
     packet_timeout: Duration,
 }
@@ -119,6 +117,7 @@ impl Shard {
         context: Arc<Context>,
         listeners: Arc<[Listener]>,
         holder_check: HolderCheck,
+        tables: Tables,
     ) -> Result<Shard, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let inbox = Inbox::new()?;
@@ -126,7 +125,7 @@ impl Shard {
         Ok(Shard {
             holder_check,
             inbox: Arc::new(inbox),
-            table: Table::default(),
+            tables,
             answer: Vec::with_capacity(MAX_PORT2_REPLY),
             listeners,
             helpers: Vec::new(),
@@ -134,7 +133,6 @@ impl Shard {
             input: Vec::with_capacity(MAX_FIRST_READ),
             wakes: 0,
             crowded: false,
-            spare: spare(),
             log_limit: LogLimit::new(Instant::now()),
             packet_timeout: context.settings.packet_timeout.min(FOREVER),
             context,
@@ -146,9 +144,10 @@ impl Shard {
         context: Arc<Context>,
         listeners: Arc<[Listener]>,
         holder_check: HolderCheck,
+        tables: Tables,
         helpers: &[Shard],
     ) -> Result<Shard, Errno> {
-        let mut shard = Shard::helper(context, listeners, holder_check)?;
+        let mut shard = Shard::helper(context, listeners, holder_check, tables)?;
         for (index, listener) in (0..).zip(shard.listeners.iter()) {
             let data = epoll::EventData::new_u64(SPECIAL | index);
             epoll::add(&shard.epoll, listener, data, epoll::EventFlags::IN)?;
@@ -192,7 +191,7 @@ impl Shard {
     }
 
     fn time_to_next_deadline(&self) -> Option<Timespec> {
-        let wait = self.table.next_deadline()?.saturating_duration_since(Instant::now());
+        let wait = self.tables.own().next_deadline()?.saturating_duration_since(Instant::now());
         // One millisecond more, so that the deadline is over when the kernel's clock says so.
         (wait + Duration::from_millis(1)).try_into().ok()
     }
@@ -224,11 +223,15 @@ impl Shard {
         let listeners = Arc::clone(&self.listeners);
         let mut accepted = 0;
         while accepted < most {
+            if self.context.reserve.is_missing() {
+                self.context.reserve.restore();
+            }
             match acceptfrom_with(&listeners[listener], SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok((socket, peer)) => {
                     accepted += 1;
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                    self.greet(Incoming { socket, peer, watched: false, last: false });
+                    let last = self.context.reserve.is_missing();
+                    self.greet(Incoming { socket, peer, watched: false, last });
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -255,20 +258,20 @@ impl Shard {
         accepted
     }
 
-    /// Frees the reserved descriptor, serves one connection with it, and takes the reserve back.
+    /// Gives the reserved descriptor up, serves one connection with it, and takes it back.
     fn accept_with_the_last_descriptor(&mut self, listener: &Listener) -> bool {
-        let had_spare = self.spare.take().is_some();
-        let accepted = acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
-        let served = match accepted {
-            Ok((socket, peer)) => {
-                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                self.greet(Incoming { socket, peer, watched: false, last: true });
-                true
+        let context = Arc::clone(&self.context);
+        let served = context.reserve.lend(|| {
+            match acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok((socket, peer)) => {
+                    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                    self.greet(Incoming { socket, peer, watched: false, last: true });
+                    true
+                }
+                Err(_) => false,
             }
-            Err(_) => false,
-        };
-        self.spare = spare();
-        if !served && !had_spare {
+        });
+        if !served && context.reserve.is_missing() {
             std::thread::sleep(EXHAUSTED_PAUSE);
         }
         served
@@ -354,16 +357,17 @@ impl Shard {
     }
 
     fn shed(&mut self) -> bool {
-        let Some(token) = self.table.least_valuable() else { return false };
+        let Some(state) = self.tables.give_up() else { return false };
         self.context.counters.shed.add();
-        self.close(token, "shed");
+        self.end(state, "shed");
         true
     }
 
     /// Puts a connection into the table and into epoll. Its class has been counted by the caller.
     pub(super) fn install(&mut self, state: State, watched: bool) {
-        let token = self.table.insert(state);
-        let Some(state) = self.table.get(token) else { return };
+        let mut table = self.tables.own();
+        let token = table.insert(state);
+        let Some(state) = table.get(token) else { return };
         // One shot: whatever happens first moves the connection on, and a registration's socket may outlive
         // its place in the table for as long as somebody else looks at it.
         let flags = epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
@@ -384,6 +388,7 @@ impl Shard {
         } else {
             epoll::add(&self.epoll, socket, data, flags)
         };
+        drop(table);
         if let Err(error) = done {
             tracing::error!("cannot watch a connection: {error}");
             self.close(token, "unwatchable");
@@ -392,30 +397,36 @@ impl Shard {
 
     /// Something has happened on a waiting connection.
     fn progress(&mut self, token: Token) {
-        match self.table.get(token) {
-            None | Some(State::Checking(_)) => {}
+        let next = match self.tables.own().get(token) {
+            None | Some(State::Checking(_)) => return,
             Some(State::Registered(entry)) => {
                 if let Some(connection) = connection(entry) {
                     drain(connection.socket());
                 }
-                self.close(token, "closed");
+                Self::close_ended
             }
             Some(State::Refused(socket)) => {
                 drain(socket);
-                self.close(token, "closed");
+                Self::close_ended
             }
-            Some(State::Reading(_)) => self.read_on(token),
-            Some(State::Writing(_)) => {
-                if let Some(State::Writing(writing)) = self.table.remove(token) {
-                    self.context.descriptors.release(Class::Waiting);
-                    self.write(writing, true, false);
-                }
-            }
-        }
+            Some(State::Reading(_)) => Self::read_on,
+            Some(State::Writing(_)) => Self::write_on,
+        };
+        next(self, token);
+    }
+
+    fn close_ended(&mut self, token: Token) {
+        self.close(token, "closed");
+    }
+
+    fn write_on(&mut self, token: Token) {
+        let Some(State::Writing(writing)) = self.take(token) else { return };
+        self.context.descriptors.release(Class::Waiting);
+        self.write(writing, true, false);
     }
 
     fn read_on(&mut self, token: Token) {
-        let Some(State::Reading(mut reading)) = self.table.remove(token) else { return };
+        let Some(State::Reading(mut reading)) = self.take(token) else { return };
         self.context.descriptors.release(Class::Waiting);
         let mut buffer = [0; MAX_FIRST_READ];
         let limit = parse::read_limit(&reading.input).min(buffer.len());
@@ -449,7 +460,7 @@ impl Shard {
 
     fn open_inbox(&mut self) {
         for (token, dead) in self.inbox.collect() {
-            if let Some(State::Checking(checking)) = self.table.remove(token) {
+            if let Some(State::Checking(checking)) = self.take(token) {
                 self.context.descriptors.release(Class::Waiting);
                 self.conclude(*checking, dead);
             }
@@ -466,26 +477,40 @@ impl Shard {
     }
 
     fn close_overdue(&mut self) {
-        if self.table.next_deadline().is_none() {
+        let Some(deadline) = self.tables.own().next_deadline() else { return };
+        let now = Instant::now();
+        if now < deadline {
             return;
         }
-        let now = Instant::now();
-        while let Some(token) = self.table.overdue(now) {
+        loop {
+            // Looked up by itself: the table must not be held while a connection is closed.
+            let overdue = self.tables.own().overdue(now);
+            let Some(token) = overdue else { return };
             self.context.counters.timeouts.add();
             tracing::debug!("a connection has not completed its request in time, closing it");
             self.close(token, "timeout");
         }
     }
 
+    /// Takes a connection out of the table, if it is still there.
+    fn take(&mut self, token: Token) -> Option<State> {
+        self.tables.own().remove(token)
+    }
+
     /// Closes a connection and ends what it held.
     fn close(&mut self, token: Token, reason: &'static str) {
-        match self.table.remove(token) {
-            None => {}
-            Some(State::Reading(_) | State::Writing(_) | State::Checking(_)) => {
+        if let Some(state) = self.take(token) {
+            self.end(state, reason);
+        }
+    }
+
+    fn end(&mut self, state: State, reason: &'static str) {
+        match state {
+            State::Reading(_) | State::Writing(_) | State::Checking(_) => {
                 self.context.descriptors.release(Class::Waiting);
             }
-            Some(State::Refused(_)) => self.context.descriptors.release(Class::Refused),
-            Some(State::Registered(entry)) => {
+            State::Refused(_) => self.context.descriptors.release(Class::Refused),
+            State::Registered(entry) => {
                 self.unregister(&entry, reason);
                 self.context.descriptors.release(Class::Registered);
             }
@@ -507,8 +532,4 @@ pub(super) fn last_words(watched: bool) -> SendFlags {
 fn drain(socket: &OwnedFd) {
     // As much as stock reads; whatever is beyond that ends in a reset there as well.
     let _ = rustix::io::read(socket, &mut [0; MAX_FIRST_READ + 1]);
-}
-
-fn spare() -> Option<OwnedFd> {
-    std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use slab::Slab;
@@ -145,16 +145,51 @@ impl Table {
         self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, token)| *token)
     }
 
-    /// The connection to give up first when there are too many: the one closest to its deadline, or else the
-    /// registration refused longest ago.
+    /// The connection to give up first when there are too many: the one closest to its deadline, or the
+    /// registration refused longest ago, whichever kind there is more of. So neither kind can crowd out the other.
     pub fn least_valuable(&self) -> Option<Token> {
-        self.deadlines.first().map(|(_, token)| *token).or_else(|| self.refused.first().copied())
+        if self.refused.len() > self.deadlines.len() {
+            self.refused.first().copied()
+        } else {
+            self.deadlines.first().map(|(_, token)| *token)
+        }
     }
 
     fn key(&self, token: Token) -> Option<usize> {
         let key = usize::try_from(token.0 & u64::from(u32::MAX)).ok()?;
         let (generation, _) = self.slots.get(key)?;
         (u64::from(*generation) == token.0 >> 32).then_some(key)
+    }
+}
+
+/// The tables of all shards, as one of them sees them: it works with its own, and makes room in the others' if that
+/// is what it takes.
+#[derive(Debug)]
+pub struct Tables {
+    all: Arc<[Mutex<Table>]>,
+    own: usize,
+}
+
+impl Tables {
+    /// Tables for `count` shards, at least one: the first one's and those of the others.
+    pub fn for_shards(count: usize) -> (Tables, impl Iterator<Item = Tables>) {
+        let all: Arc<[Mutex<Table>]> = (0..count.max(1)).map(|_| Mutex::default()).collect();
+        let of = move |own| Tables { all: Arc::clone(&all), own };
+        (of(0), (1..count).map(of))
+    }
+
+    /// The shard's own. Nobody holds it for longer than a change takes.
+    pub fn own(&self) -> MutexGuard<'_, Table> {
+        self.all[self.own].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the connection out that has to make room: one of this shard, or else of another.
+    pub fn give_up(&self) -> Option<State> {
+        (self.own..self.all.len()).chain(0..self.own).find_map(|number| {
+            let mut table = self.all[number].lock().unwrap_or_else(PoisonError::into_inner);
+            let token = table.least_valuable()?;
+            table.remove(token)
+        })
     }
 }
 
@@ -193,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_deadline_goes_first_and_refused_ones_last() {
+    fn the_earliest_deadline_goes_first_and_refused_ones_when_they_are_more() {
         let mut table = Table::default();
         let now = Instant::now();
         let refused = table.insert(State::Refused(socket()));
@@ -207,5 +242,22 @@ mod tests {
             table.remove(expected);
         }
         assert_eq!(table.least_valuable(), None);
+        let [oldest, newer] = [(); 2].map(|()| table.insert(State::Refused(socket())));
+        let waiting = table.insert(reading(now));
+        for expected in [oldest, waiting, newer] {
+            assert_eq!(table.least_valuable(), Some(expected));
+            table.remove(expected);
+        }
+    }
+
+    #[test]
+    fn room_is_made_in_the_tables_of_others_when_the_own_has_none() {
+        let (first, others) = Tables::for_shards(3);
+        let others: Vec<Tables> = others.collect();
+        others[0].own().insert(reading(Instant::now()));
+        first.own().insert(State::Refused(socket()));
+        assert!(matches!(first.give_up(), Some(State::Refused(_))));
+        assert!(matches!(first.give_up(), Some(State::Reading(_))));
+        assert!(first.give_up().is_none() && others[1].give_up().is_none());
     }
 }

@@ -75,15 +75,12 @@ impl<H: Holder> Registry<H> {
         true
     }
 
-    /// Ends every adopted name that was adopted before `before_ms` and whose node has not come.
-    pub fn end_adoptions(&self, before_ms: u64, now_ms: u64) -> usize {
-        let overdue: Vec<_> = self
-            .names()
-            .iter()
-            .filter(|entry| matches!(entry.claim, Claim::Adopted) && entry.registered_ms < before_ms)
-            .map(Arc::clone)
-            .collect();
-        overdue.iter().filter(|entry| self.unregister(&entry.name, entry.id, now_ms, "not_back")).count()
+    /// The adopted names whose node has not come back although they were adopted before `before_ms`.
+    pub fn overdue_adoptions(&self, before_ms: u64) -> Vec<Arc<Registration<H>>> {
+        let overdue = |entry: &&Arc<Registration<H>>| {
+            matches!(entry.claim, Claim::Adopted) && entry.registered_ms < before_ms
+        };
+        self.names().iter().filter(overdue).map(Arc::clone).collect()
     }
 
     /// The registration that has this name.

@@ -2,8 +2,7 @@
 //!
 //! They are remembered so that a restarted node gets a creation its predecessor did not have even if the clock
 //! stands still. The memory is bounded the way stock epmd bounds it: the oldest record goes when a name that
-//! is *new* arrives while more than [`OldNames::threshold`] are remembered, and the newcomer inherits its
-//! counter.
+//! is *new* arrives while more than the threshold are remembered, and the newcomer inherits its counter.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,11 +1,13 @@
 //! The control API as `curl` would use it.
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::wait_until;
+use crate::harness::{wait_until, wait_within};
 use crate::support::{Home, host_name};
 
 #[test]
@@ -50,6 +52,24 @@ fn every_path_answers() {
     assert_eq!(status, 202);
     assert!(body["pid"].is_number());
     wait_until("the end", || !home.socket().exists());
+}
+
+#[test]
+fn an_adopted_name_stays_as_long_as_its_port_is_listened_on() {
+    let (home, _daemon) = Home::started();
+    let node = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = node.local_addr().expect("its address").port();
+    let adopted = |name: &str, port: u16| {
+        json!({ "name": name, "port": port, "node_type": 77, "protocol": 0, "highest_version": 6, "lowest_version": 5 })
+    };
+    // Nobody listens on the second one's port: privileged, and not what a test host offers.
+    let names = json!({ "names": [adopted("running", port), adopted("gone", 1)] }).to_string();
+    assert_eq!(home.http("POST", "/v1/names/adopt", &names).0, 200);
+    let is_found = |name: &str| home.http("GET", &format!("/v1/lookup?name={name}"), "").0 == 200;
+    wait_within(Duration::from_secs(60), "the end of the name whose node is gone", || !is_found("gone"));
+    assert!(is_found("running"));
+    drop(node);
+    wait_within(Duration::from_secs(60), "the end of the other one", || !is_found("running"));
 }
 
 #[test]

@@ -71,6 +71,16 @@ impl Client {
         }
     }
 
+    /// This many bytes, each by itself; fewer if the connection ends.
+    pub(crate) fn read_singly(&self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count);
+        let mut byte = [0];
+        while bytes.len() < count && recv(&self.0, &mut byte, RecvFlags::empty()) == Ok((1, 1)) {
+            bytes.extend(byte);
+        }
+        bytes
+    }
+
     /// All bytes up to the end of the connection.
     pub(crate) fn answer(&self) -> Vec<u8> {
         self.read(usize::MAX)

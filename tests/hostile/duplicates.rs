@@ -27,17 +27,6 @@ fn a_refusal_that_cannot_be_delivered_does_not_end_the_holder() {
 }
 
 #[test]
-fn a_refusal_that_cannot_be_delivered_after_a_pause_does_not_end_the_holder() {
-    // Stock epmd's test aid: it pauses for a second between reading the request and answering.
-    play(&Setting::new().args(&["-delay_write", "1"]), |world| {
-        let client = world.send(&wire::alive2("alpha"));
-        client.reset_at_end();
-        drop(client);
-        world.look_up(&world.residents()[0].request);
-    });
-}
-
-#[test]
 fn hundreds_of_duplicates_at_once_are_all_refused_and_stay_open() {
     let claim = Claim::of(FLOOD);
     play(&Setting::new(), |world| {

@@ -17,7 +17,7 @@ const SLOW: usize = 20;
 fn refused(world: &World, count: usize) -> Vec<Client> {
     (0..count)
         .map(|number| {
-            let request = if number % 50 == 0 { Alive2::new("alpha") } else { Alive2::new(b"\xff") };
+            let request = if number % 500 == 0 { Alive2::new("alpha") } else { Alive2::new(b"\xff") };
             let client = world.send(&request.bytes());
             assert_eq!(client.verdict(), Verdict::Refused);
             client

@@ -86,8 +86,8 @@ fn nineteen_thousand_nodes() {
     play(&Setting::new().descriptors(limit), |world| {
         let count = most - world.residents().len();
         let mut crowds = [
-            Companion::crowd(world.address(), 0..count / 2),
-            Companion::crowd(world.address(), count / 2..count),
+            Companion::crowd(world.other_address(1), 0..count / 2),
+            Companion::crowd(world.other_address(2), count / 2..count),
         ];
         world.while_looked_up(|| crowds.iter_mut().for_each(Companion::wait_until_registered));
         world.look_up_residents();

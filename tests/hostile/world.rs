@@ -26,6 +26,9 @@ const VARIABLES: [&str; 6] = [
     "PMD_LOG",
     "PMD_SOCKET",
 ];
+/// What makes the kernel remember every handshake.
+const LONG_QUEUES: [(&str, &str); 3] =
+    [("core/somaxconn", "65535"), ("ipv4/tcp_max_syn_backlog", "65535"), ("ipv4/tcp_syncookies", "0")];
 /// Descriptors that the daemon may use for itself and did not yet when it was first looked at.
 const LATE_DESCRIPTORS: usize = 4;
 
@@ -36,6 +39,7 @@ pub(crate) struct Setting {
     threads: Option<usize>,
     descriptors: Option<usize>,
     mtu: Option<u32>,
+    long_queues: bool,
 }
 
 impl Setting {
@@ -63,6 +67,12 @@ impl Setting {
     /// no more of an answer than it does for a peer elsewhere.
     pub(crate) fn ordinary_packets(self) -> Setting {
         Setting { mtu: Some(1500), ..self }
+    }
+
+    /// With a kernel that remembers every handshake of a flood instead of sending SYN cookies: from those it may make
+    /// up connections without another end, which stay until the packet timeout.
+    pub(crate) fn long_queues(self) -> Setting {
+        Setting { long_queues: true, ..self }
     }
 
     /// The daemon, with what it needs in `dir`.
@@ -113,6 +123,12 @@ pub(crate) fn play(setting: &Setting, scenario: impl FnOnce(&World) + Send) {
         netns.ip(&["link", "set", "lo", "mtu", &mtu.to_string()]);
     }
     netns.enter(|| {
+        if setting.long_queues {
+            for (name, value) in LONG_QUEUES {
+                std::fs::write(Path::new("/proc/sys/net").join(name), value)
+                    .expect("a setting of this network");
+            }
+        }
         let mut world = World::start(setting);
         scenario(&world);
         world.prove_untouched();
@@ -150,6 +166,12 @@ impl World {
     /// The daemon's address.
     pub(crate) fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, PORT).into()
+    }
+
+    /// The daemon's address in another loopback network: connections to it have client ports of their own, which
+    /// those to a single address run short of.
+    pub(crate) fn other_address(&self, network: u8) -> SocketAddr {
+        (Ipv4Addr::new(127, network, 0, 1), PORT).into()
     }
 
     /// Connects to the daemon.
