@@ -59,9 +59,7 @@ fn an_adopted_name_stays_as_long_as_its_port_is_listened_on() {
     let (home, _daemon) = Home::started();
     let node = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = node.local_addr().expect("its address").port();
-    let adopted = |name: &str, port: u16| {
-        json!({ "name": name, "port": port, "node_type": 77, "protocol": 0, "highest_version": 6, "lowest_version": 5 })
-    };
+    let adopted = |name: &str, port: u16| json!({ "name": name, "port": port, "node_type": 77, "protocol": 0, "highest_version": 6, "lowest_version": 5 });
     // Nobody listens on the second one's port: privileged, and not what a test host offers.
     let names = json!({ "names": [adopted("running", port), adopted("gone", 1)] }).to_string();
     assert_eq!(home.http("POST", "/v1/names/adopt", &names).0, 200);
