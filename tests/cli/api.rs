@@ -171,7 +171,7 @@ fn connections_beyond_the_limit_are_told_so_and_room_comes_back() {
     let mut taken = Vec::new();
     let refused = (0..100).find_map(|_| {
         let mut stream = UnixStream::connect(home.socket()).expect("a daemon");
-        stream.set_read_timeout(Some(std::time::Duration::from_millis(100))).expect("a timeout");
+        stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
         let mut answer = String::new();
         if stream.read_to_string(&mut answer).is_ok() && !answer.is_empty() {
             return Some(answer);

@@ -25,6 +25,7 @@ fn leave(node: Node, way: usize) {
         2 => assert!(node.client.send(b"\0")),
         _ => {}
     }
+    drop(node);
 }
 
 #[test]
