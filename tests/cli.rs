@@ -25,5 +25,7 @@ mod lookups;
 mod output;
 #[path = "cli/register.rs"]
 mod register;
+#[path = "cli/supervision.rs"]
+mod supervision;
 #[path = "cli/support.rs"]
 mod support;
