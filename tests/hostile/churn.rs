@@ -1,6 +1,7 @@
 //! Nodes that come and go as fast as they can.
 
 use std::collections::HashSet;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +12,9 @@ use crate::world::{Node, Setting, World, play};
 /// Threads that come and go.
 const THREADS: usize = 8;
 /// How often each of them does.
-const LIVES: usize = 600;
+const LIVES: usize = 1_000;
+/// Where the nodes listen.
+const PORT: u16 = 45_000;
 /// Names that all threads want; fewer than threads.
 const CONTESTED: usize = 3;
 
@@ -40,6 +43,8 @@ fn a_name_of_another_thread_is_free_the_moment_its_node_has_gone() {
 
 fn come_and_go(setting: &Setting) {
     play(setting, |world| {
+        // A node that comes back may listen on the port of its predecessor before it registers.
+        let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).expect("a free port");
         let survivors: Vec<Node> = world.while_looked_up(|| {
             std::thread::scope(|scope| {
                 let threads: Vec<_> =
@@ -58,14 +63,13 @@ fn come_and_go(setting: &Setting) {
 /// Registers the same name again and again, each time right after the node before has gone.
 fn live(world: &World, thread: usize) -> Node {
     let name = format!("phoenix{thread}");
-    let port = |life: usize| 10_000 + u16::try_from(life).expect("a port");
     let mut creations = HashSet::new();
     for life in 0..LIVES {
-        let node = world.register(Alive2::new(&name).port(port(life)));
+        let node = world.register(Alive2::new(&name).port(PORT));
         assert!(creations.insert(node.creation), "{name} had creation {} before", node.creation);
         leave(node, life);
     }
-    world.register(Alive2::new(&name).port(port(LIVES)))
+    world.register(Alive2::new(&name).port(PORT))
 }
 
 #[test]

@@ -43,7 +43,6 @@ fn hundreds_of_duplicates_at_once_are_all_refused_and_stay_open() {
         world.look_up_residents();
         world.wait_until_listed([]);
         assert!(duplicates.iter().all(Client::is_open), "stock epmd leaves a refused connection open");
-        assert_eq!(world.count_connections(), duplicates.len());
     });
 }
 

@@ -6,7 +6,7 @@ use crate::wire::{self, Alive2};
 use crate::world::{Setting, World, play};
 
 /// Connections of each kind of garbage, shared out among the threads.
-const CONNECTIONS: usize = 4_000;
+const CONNECTIONS: usize = 12_000;
 /// Threads that send it.
 const THREADS: usize = 4;
 /// More than the longest request, by enough to be read in several pieces.

@@ -6,7 +6,7 @@ use crate::companion::{Companion, crowd_node};
 use crate::wire::{self, Alive2};
 use crate::world::{Node, Setting, World, play};
 
-/// Of 20,000 descriptors as many serve nodes; of fewer, in proportion.
+/// So many nodes can register with so many descriptors.
 const MOST: (usize, usize) = (19_000, 20_000);
 /// Times that a node of a full registry comes back.
 const RETURNS: usize = 300;
@@ -80,23 +80,30 @@ fn all_answered(world: &World, nodes: &[Node]) {
 #[test]
 fn nineteen_thousand_nodes() {
     let limit = descriptor_limit().min(MOST.1);
-    let most = limit * MOST.0 / MOST.1;
-    // Their connections are shared out among processes, because the limit holds for each.
-    let _claim = Claim::of(100);
+    // Most of them live in other processes, because the limit holds for each.
+    let elsewhere = limit / 5 * 4;
+    let _claim = Claim::of(limit / 5);
     play(&Setting::new().descriptors(limit), |world| {
-        let count = most - world.residents().len();
         let mut crowds = [
-            Companion::crowd(world.other_address(1), 0..count / 2),
-            Companion::crowd(world.other_address(2), count / 2..count),
+            Companion::crowd(world.other_address(1), 0..elsewhere / 2),
+            Companion::crowd(world.other_address(2), elsewhere / 2..elsewhere),
         ];
         world.while_looked_up(|| crowds.iter_mut().for_each(Companion::wait_until_registered));
-        world.look_up_residents();
-        (0..count).step_by(97).for_each(|number| world.look_up(&crowd_node(number)));
-        let listing = world.ask(&wire::names());
-        let lines = listing.split(|byte| *byte == b'\n').count() - 1;
-        assert_eq!(lines, most, "every node is listed");
+        let here: Vec<Node> =
+            (elsewhere..limit).map_while(|number| world.try_register(crowd_node(number)).ok()).collect();
+        let count = world.residents().len() + elsewhere + here.len();
+        assert!(limit < MOST.1 || count >= MOST.0, "only {count} nodes of {limit} descriptors");
         assert_eq!(world.try_register(Alive2::new("one more")).err(), Some(Verdict::Closed));
+
         world.look_up_residents();
-        world.while_looked_up(|| crowds.into_iter().for_each(Companion::kill));
+        (0..elsewhere).step_by(97).for_each(|number| world.look_up(&crowd_node(number)));
+        here.iter().step_by(7).for_each(|node| world.look_up(&node.request));
+        let listing = world.ask(&wire::names());
+        assert_eq!(listing.split(|byte| *byte == b'\n').count() - 1, count, "every node is listed");
+        // All leave, and some at once.
+        world.while_looked_up(|| {
+            crowds.into_iter().for_each(Companion::kill);
+            drop(here);
+        });
     });
 }

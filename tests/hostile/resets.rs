@@ -5,7 +5,7 @@ use crate::wire::{self, Alive2};
 use crate::world::{Setting, World, play};
 
 /// Resets at each stage.
-const TIMES: usize = 1_000;
+const TIMES: usize = 3_000;
 /// Threads that share them.
 const THREADS: usize = 4;
 

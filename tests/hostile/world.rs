@@ -26,9 +26,6 @@ const VARIABLES: [&str; 6] = [
     "PMD_LOG",
     "PMD_SOCKET",
 ];
-/// What makes the kernel remember every handshake.
-const LONG_QUEUES: [(&str, &str); 3] =
-    [("core/somaxconn", "65535"), ("ipv4/tcp_max_syn_backlog", "65535"), ("ipv4/tcp_syncookies", "0")];
 /// Descriptors that the daemon may use for itself and did not yet when it was first looked at.
 const LATE_DESCRIPTORS: usize = 4;
 
@@ -39,7 +36,6 @@ pub(crate) struct Setting {
     threads: Option<usize>,
     descriptors: Option<usize>,
     mtu: Option<u32>,
-    long_queues: bool,
 }
 
 impl Setting {
@@ -67,12 +63,6 @@ impl Setting {
     /// no more of an answer than it does for a peer elsewhere.
     pub(crate) fn ordinary_packets(self) -> Setting {
         Setting { mtu: Some(1500), ..self }
-    }
-
-    /// With a kernel that remembers every handshake of a flood instead of sending SYN cookies: from those it may make
-    /// up connections without another end, which stay until the packet timeout.
-    pub(crate) fn long_queues(self) -> Setting {
-        Setting { long_queues: true, ..self }
     }
 
     /// The daemon, with what it needs in `dir`.
@@ -123,12 +113,6 @@ pub(crate) fn play(setting: &Setting, scenario: impl FnOnce(&World) + Send) {
         netns.ip(&["link", "set", "lo", "mtu", &mtu.to_string()]);
     }
     netns.enter(|| {
-        if setting.long_queues {
-            for (name, value) in LONG_QUEUES {
-                std::fs::write(Path::new("/proc/sys/net").join(name), value)
-                    .expect("a setting of this network");
-            }
-        }
         let mut world = World::start(setting);
         scenario(&world);
         world.prove_untouched();
