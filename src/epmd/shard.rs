@@ -370,14 +370,17 @@ impl Shard {
         let Some(state) = table.get(token) else { return };
         // One shot: whatever happens first moves the connection on, and a registration's socket may outlive
         // its place in the table for as long as somebody else looks at it.
-        let flags = epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
+        let input = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
+        // Not the end of the peer's side, which is there to stay: a peer that has sent its last and does not read
+        // would keep the thread busy.
+        let output = epoll::EventFlags::OUT | epoll::EventFlags::ONESHOT;
         let (socket, flags) = match state {
-            State::Reading(reading) => (&reading.incoming.socket, flags | epoll::EventFlags::IN),
-            State::Writing(writing) => (&writing.socket, flags | epoll::EventFlags::OUT),
-            State::Refused(socket) => (socket, flags | epoll::EventFlags::IN),
+            State::Reading(reading) => (&reading.incoming.socket, input),
+            State::Writing(writing) => (&writing.socket, output),
+            State::Refused(socket) => (socket, input),
             State::Registered(entry) => {
                 let Some(connection) = connection(entry) else { return };
-                (connection.socket(), flags | epoll::EventFlags::IN)
+                (connection.socket(), input)
             }
             // Not watched: the verdict comes in any case, and soon.
             State::Checking(_) => return,

@@ -78,6 +78,23 @@ fn clients_that_read_byte_by_byte_get_the_whole_list() {
 }
 
 #[test]
+fn a_client_that_has_said_its_last_and_does_not_read_keeps_nobody_busy() {
+    let claim = Claim::of(NODES);
+    play(&Setting::new().ordinary_packets(), |world| {
+        let nodes = register_many(world, claim.count());
+        let readers = readers(world, 4);
+        readers.iter().for_each(Client::half_close);
+        // Once might be by chance.
+        let mut restful = 0;
+        wait_until("the daemon to rest", || {
+            restful = if world.is_at_rest() { restful + 1 } else { 0 };
+            restful == 30
+        });
+        drop((readers, nodes));
+    });
+}
+
+#[test]
 fn clients_that_leave_in_the_middle_of_a_long_list_delay_nobody() {
     let claim = Claim::of(NODES);
     play(&Setting::new().ordinary_packets(), |world| {

@@ -279,6 +279,15 @@ impl World {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// Whether all of the daemon's threads sleep at this moment.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.epmd.pid())).expect("it runs");
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+        })
+    }
+
     /// What the daemon has logged.
     pub(crate) fn log(&self) -> String {
         self.epmd.stderr()
