@@ -10,14 +10,14 @@
 //! | [`cli`] | the `pmd` command line |
 //! | [`personality`] | what the binary is when it is called `epmd` |
 //! | [`takeover`] | changing places with a running stock epmd |
-//! | [`procfs`] | what the kernel tells about sockets and their processes |
+//! | [`kernel`] | what the kernel tells about sockets and their processes |
 
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod epmd;
+pub mod kernel;
 pub mod personality;
-pub mod procfs;
 pub mod registry;
 pub mod takeover;

@@ -7,7 +7,7 @@ use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::target::Target;
 use crate::control::client::ClientError;
-use crate::procfs::sockets::Socket;
+use crate::kernel::sockets::Socket;
 use crate::takeover::ask;
 use crate::takeover::owner::{self, Owner};
 

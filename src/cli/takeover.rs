@@ -25,7 +25,7 @@ use super::target::{self, Target};
 use crate::config::settings::Settings;
 use crate::control::api::AdoptedName;
 use crate::control::client::Client;
-use crate::procfs::sockets::Socket;
+use crate::kernel::sockets::Socket;
 use crate::takeover::owner::Owner;
 use crate::takeover::process::Process;
 use crate::takeover::stock::Stock;

@@ -18,7 +18,7 @@ use crate::epmd::holder_check::HolderCheck;
 use crate::epmd::listener::{ListenError, Listener, bind_all};
 use crate::epmd::shard::Shard;
 use crate::epmd::table::Tables;
-use crate::procfs::sockets;
+use crate::kernel::sockets;
 
 /// How often services are checked for their end.
 const EXPIRY: Duration = Duration::from_secs(1);

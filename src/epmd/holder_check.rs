@@ -20,7 +20,7 @@ use rustix::net::{SocketAddrAny, getpeername, getsockname};
 use super::holder::{Connection, connection};
 use super::shard::Inbox;
 use super::table::Token;
-use crate::procfs::{processes, sockets};
+use crate::kernel::{processes, sockets};
 use crate::registry::names::Registration;
 
 /// Checks that may wait at a time. Beyond that duplicates are refused at once, so that a flood of them costs

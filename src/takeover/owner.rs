@@ -4,8 +4,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::procfs::processes;
-use crate::procfs::sockets::{self, Socket};
+use crate::kernel::processes;
+use crate::kernel::sockets::{self, Socket};
 
 /// A process that holds a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
