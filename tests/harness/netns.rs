@@ -47,7 +47,7 @@ impl NetNs {
     pub fn processes(&self) -> Vec<Pid> {
         let inode = |path: &Path| std::fs::metadata(path).ok().map(|namespace| namespace.ino());
         let here = inode(&Path::new("/run/netns").join(&self.name));
-        let entries = std::fs::read_dir("/proc").expect("procfs");
+        let entries = std::fs::read_dir("/proc").expect("/proc");
         entries
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|process| inode(&process.join("ns/net")).is_some_and(|there| Some(there) == here))
