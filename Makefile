@@ -26,7 +26,7 @@ doc: ## API documentation, warnings are errors
 
 unit: ## tests of the crates themselves, and of the documentation's examples
 	$(CARGO) test --workspace --lib --locked
-	$(CARGO) test -p pmd-protocol --tests --locked
+	$(CARGO) test -p pmd-protocol -p pmd-core --all-features --tests --locked
 	$(CARGO) test --workspace --doc --locked
 
 system: ## tests of the binary: against stock epmd, hostile input, command line, real Erlang (needs root)

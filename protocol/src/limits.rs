@@ -60,3 +60,25 @@ pub const LISTING_HEADER: usize = 4;
 /// length; more nodes than one host has ports. A client that meets more is talking to something that is not
 /// epmd.
 pub const MAX_LISTING: usize = 16 * 1024 * 1024;
+
+/// Longest name of a host, in bytes (RFC 1035, section 2.3.4, as text without the final dot).
+pub const MAX_HOST_NAME: usize = 253;
+
+/// Longest name of a registry entry, in bytes: the longest Erlang node name.
+pub const MAX_KEY_NAME: usize = MAX_NAME_BYTES;
+
+/// Longest value of a registry entry, in bytes. Holds the largest registration (name and extra of maximal size) and
+/// a service with all the metadata it may have, and leaves room for seven of them in a frame.
+pub const MAX_VALUE: usize = 8 * 1024;
+
+/// Metadata entries of one service or daemon.
+pub const MAX_METADATA: usize = 64;
+
+/// Bytes of all keys and values of one metadata.
+pub const MAX_METADATA_BYTES: usize = 4096;
+
+/// Bytes of a daemon's version text.
+pub const MAX_VERSION_TEXT: usize = 64;
+
+/// Operations in one update: no more than that fit into a frame of maximal size, each being at least 6 bytes.
+pub const MAX_OPS: usize = 64 * 1024 / 6;
