@@ -82,3 +82,35 @@ pub const MAX_VERSION_TEXT: usize = 64;
 
 /// Operations in one update: no more than that fit into a frame of maximal size, each being at least 6 bytes.
 pub const MAX_OPS: usize = 64 * 1024 / 6;
+
+/// Longest frame that a peer may send before it has proven that it belongs to the cluster: type, layout and body. A
+/// greeting is at most 700 bytes, and strangers must not make the daemon hold more than they need.
+pub const MAX_GREETING_FRAME: usize = 1024;
+
+/// Longest frame after that. Large enough for the registrations of a usual host in one, small enough that a heartbeat
+/// behind it is not late: 64 KiB take 5 ms at 100 Mbit/s.
+pub const MAX_FRAME: usize = 64 * 1024;
+
+/// Bytes before the type of a frame: its length.
+pub const FRAME_LENGTH: usize = 4;
+
+/// Bytes of a frame besides its body: type and layout.
+pub const FRAME_FIXED: usize = 2;
+
+/// Addresses that a daemon advertises. More than one host has networks, and few enough for a greeting.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// Longest name of a cluster, in bytes.
+pub const MAX_CLUSTER_NAME: usize = 64;
+
+/// Longest explanation in a farewell, in bytes.
+pub const MAX_REASON: usize = 256;
+
+/// Origins in one summary or request. With stamps of maximal size they fit into [`MAX_FRAME`].
+pub const MAX_STAMPS: usize = 600;
+
+/// Ranges in one reconciliation frame. With ids and digests of 32 bytes they fit into [`MAX_FRAME`].
+pub const MAX_RANGES: usize = 600;
+
+/// Longest packet of the membership protocol.
+pub const MAX_MEMBERSHIP: usize = 32 * 1024;

@@ -241,19 +241,12 @@ impl Store {
     fn stage(&mut self, source: Source, update: Update) -> Result<Staged, ApplyError> {
         let at = (update.origin, source);
         let last = update.last;
-        if update.part == 0 && last {
-            self.stages.remove(&at);
+        let stage = self.stages.remove(&at).filter(|stage| stage.is_of(&update));
+        if stage.is_none() && update.after == update.base.start() && last {
             return Ok(Staged::Complete(update.ops));
         }
-        let limit = self.tuning.staged_bytes;
-        let staged = if update.part == 0 {
-            Stage::begin(update, limit)
-        } else {
-            match self.stages.remove(&at) {
-                Some(mut stage) => stage.add(update, limit).map(|()| stage),
-                None => Err(StageError::Gap),
-            }
-        };
+        let mut stage = stage.unwrap_or_else(|| Stage::new(&update));
+        let staged = stage.add(update, self.tuning.staged_bytes).map(|()| stage);
         match staged {
             Ok(stage) if last => Ok(Staged::Complete(stage.into_ops())),
             Ok(stage) => {

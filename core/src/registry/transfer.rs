@@ -18,18 +18,13 @@ pub struct Transfer {
     base: Base,
     /// What is sent so far: operations up to this version.
     sent: Version,
-    part: u32,
     done: bool,
 }
 
 impl Transfer {
     /// From `base` to `content`.
     pub(super) fn new(origin: NodeId, content: Arc<Content>, base: Base) -> Self {
-        let sent = match base {
-            Base::Nothing => Version::ZERO,
-            Base::After(version) => version,
-        };
-        Self { origin, content, base, sent, part: 0, done: false }
+        Self { origin, content, base, sent: base.start(), done: false }
     }
 
     /// Whose content it is.
@@ -65,24 +60,27 @@ impl Transfer {
             }
             fits
         };
+        let after = self.sent;
         let last = match self.base {
-            Base::Nothing => self.content.entries_after(self.sent).all(&mut take),
-            Base::After(_) => self.content.ops_after(self.sent).all(&mut take),
+            Base::Nothing => self.content.entries_after(after).all(&mut take),
+            Base::After(_) => self.content.ops_after(after).all(&mut take),
         };
-        self.sent = ops.last().map_or(self.sent, |(version, _)| *version);
-        let part = self.part;
-        self.part = self.part.saturating_add(1);
+        self.sent = ops.last().map_or(after, |(version, _)| *version);
         self.done = last;
-        Some(Update { origin: self.origin, stamp: self.content.stamp(), base: self.base, part, last, ops })
+        Some(Update { origin: self.origin, stamp: self.content.stamp(), base: self.base, after, last, ops })
     }
 }
 
 /// A transfer that is being received, from one sender.
+///
+/// What a transfer consists of follows from its stamp and base, however it is cut; so a part fits if it does not leave
+/// anything out, and what it repeats is skipped.
 #[derive(Debug)]
 pub(super) struct Stage {
     stamp: Stamp,
     base: Base,
-    next: u32,
+    /// Operations up to this version are here.
+    reached: Version,
     bytes: usize,
     ops: Vec<(Version, Op)>,
 }
@@ -96,24 +94,30 @@ pub(super) enum StageError {
 }
 
 impl Stage {
-    /// Begins with part 0.
-    pub(super) fn begin(update: Update, limit: usize) -> Result<Self, StageError> {
-        let mut stage = Self { stamp: update.stamp, base: update.base, next: 0, bytes: 0, ops: Vec::new() };
-        stage.add(update, limit)?;
-        Ok(stage)
+    /// A transfer of which nothing is here yet.
+    pub(super) fn new(update: &Update) -> Self {
+        let reached = update.base.start();
+        Self { stamp: update.stamp, base: update.base, reached, bytes: 0, ops: Vec::new() }
     }
 
-    /// Adds the next part.
+    /// Whether the part belongs to this transfer.
+    pub(super) fn is_of(&self, update: &Update) -> bool {
+        (self.stamp, self.base) == (update.stamp, update.base)
+    }
+
+    /// Adds a part.
     pub(super) fn add(&mut self, update: Update, limit: usize) -> Result<(), StageError> {
-        if (update.stamp, update.base, update.part) != (self.stamp, self.base, self.next) {
+        if update.after > self.reached {
             return Err(StageError::Gap);
         }
-        self.next = self.next.saturating_add(1);
-        self.bytes = update.ops.iter().fold(self.bytes, |bytes, (_, op)| bytes.saturating_add(op.size()));
+        for (version, op) in update.ops.into_iter().filter(|(version, _)| *version > self.reached) {
+            self.bytes = self.bytes.saturating_add(op.size());
+            self.ops.push((version, op));
+        }
         if self.bytes > limit {
             return Err(StageError::TooLong);
         }
-        self.ops.extend(update.ops);
+        self.reached = self.ops.last().map_or(self.reached, |(version, _)| *version);
         Ok(())
     }
 

@@ -25,13 +25,24 @@ pub struct Update {
     pub stamp: Stamp,
     /// What it must have before.
     pub base: Base,
-    /// The number of this part, from 0.
-    pub part: u32,
+    /// Operations up to this version were in earlier parts. In the first part it is where the base ends.
+    pub after: Version,
     /// Whether it is the last.
     pub last: bool,
     /// Operations with their versions, which increase over all parts; at most [`MAX_OPS`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_OPS>")]
     pub ops: Vec<(Version, Op)>,
+}
+
+impl Base {
+    /// The version above which a transfer has something to say.
+    #[must_use]
+    pub fn start(self) -> Version {
+        match self {
+            Self::Nothing => Version::ZERO,
+            Self::After(version) => version,
+        }
+    }
 }
 
 impl Update {
