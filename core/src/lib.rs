@@ -15,5 +15,6 @@
 )]
 
 pub mod id;
+pub mod membership;
 pub mod registry;
 pub mod tuning;

@@ -5,11 +5,13 @@
 pub struct Tuning {
     /// The registry.
     pub registry: RegistryTuning,
+    /// Membership and failure detection.
+    pub membership: MembershipTuning,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { registry: RegistryTuning::DEFAULT }
+        Self { registry: RegistryTuning::DEFAULT, membership: MembershipTuning::DEFAULT }
     }
 }
 
@@ -50,4 +52,94 @@ impl Default for RegistryTuning {
     fn default() -> Self {
         Self::DEFAULT
     }
+}
+
+/// How members find out that one of them is gone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MembershipTuning {
+    /// How often each daemon probes another, by turns.
+    ///
+    /// Unit: milliseconds. Default: 1,000. Range: 200 to 10,000. Source: SWIM section 5 (2 s); memberlist's LAN profile
+    /// (1 s).
+    pub probe_period_ms: u64,
+    /// How long an answer to a direct probe may take before helpers are asked; what remains of the period is theirs.
+    ///
+    /// Unit: milliseconds. Default: 400. Range: above the round-trip time, below half the period. Source: memberlist's
+    /// LAN profile (500), shortened because links stand already.
+    pub probe_rtt_ms: u64,
+    /// How many helpers are asked.
+    ///
+    /// Unit: daemons. Default: 3. Range: 1 to 10. Source: SWIM section 4.1, memberlist.
+    pub helpers: usize,
+    /// How often each daemon passes a piece of news about a member on, at least; large clusters more often.
+    ///
+    /// Unit: packets. Default: 10. The 4 log10(n) of memberlist is too few when the cluster grows faster than anybody
+    /// can count it, as when 30 daemons join in one instant. Range: 4 to 50. Source: our own tests.
+    pub transmissions: u8,
+    /// How long a suspect has to object: this many probe periods, times the decimal logarithm of the members, at least
+    /// one.
+    ///
+    /// Unit: probe periods. Default: 4.0. Range: 1.0 to 10.0. Source: memberlist (`SuspicionMult`), foca.
+    pub suspicion_periods: f64,
+    /// How long a suspect has to object when two observers were told that nobody listens there any more.
+    ///
+    /// Unit: milliseconds. Default: 300, enough for an objection through the slowest of usual links. Range: above twice
+    /// the round-trip time. Source: our own; goal G5 asks for one second in all.
+    pub refused_wait_ms: u64,
+    /// How long a dead identity is remembered, so that old news about it cannot bring it back.
+    ///
+    /// Unit: milliseconds. Default: 86,400,000 (a day). Range: at least as long as a daemon may be cut off with old news.
+    /// Source: foca.
+    pub remember_down_ms: u64,
+    /// How far a timer may be late before the daemon holds itself responsible and not its peers.
+    ///
+    /// Unit: milliseconds. Default: 200. Range: above the scheduling latency of the host, below `probe_rtt_ms`. Source:
+    /// our own, after Lifeguard.
+    pub late_ms: u64,
+    /// Heartbeats on standing links.
+    pub phi: PhiTuning,
+}
+
+impl MembershipTuning {
+    /// The defaults.
+    pub const DEFAULT: Self = Self {
+        probe_period_ms: 1_000,
+        probe_rtt_ms: 400,
+        helpers: 3,
+        transmissions: 10,
+        suspicion_periods: 4.0,
+        refused_wait_ms: 300,
+        remember_down_ms: 86_400_000,
+        late_ms: 200,
+        phi: PhiTuning::DEFAULT,
+    };
+}
+
+/// The phi accrual failure detector.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PhiTuning {
+    /// How often a heartbeat is sent on each link.
+    ///
+    /// Unit: milliseconds. Default: 1,000. Range: 100 to 60,000. Source: portmapd, Akka.
+    pub interval_ms: u64,
+    /// How many of the last intervals the estimate rests on.
+    ///
+    /// Unit: heartbeats. Default: 1,000. Range: 10 to 10,000. Source: Hayashibara et al., section 5.2.
+    pub window: usize,
+    /// From which phi on a silent peer is looked into.
+    ///
+    /// Unit: phi, minus the decimal logarithm of the chance to be wrong. Default: 8.0, one mistake in 10^8 under the
+    /// model. Range: 1.0 to 16.0. Source: Akka, Cassandra, portmapd.
+    pub threshold: f64,
+    /// The least standard deviation that is assumed, however regular heartbeats were.
+    ///
+    /// Unit: milliseconds. Default: 500. Range: from 10; at least the pauses that a healthy peer may make. Source:
+    /// portmapd (Akka: 100).
+    pub min_deviation_ms: u64,
+}
+
+impl PhiTuning {
+    /// The defaults.
+    pub const DEFAULT: Self =
+        Self { interval_ms: 1_000, window: 1_000, threshold: 8.0, min_deviation_ms: 500 };
 }

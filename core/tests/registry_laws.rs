@@ -8,7 +8,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pmd_core::id::{NodeId, Stamp};
+use pmd_core::id::{Generation, NodeId, Stamp};
 use pmd_core::registry::Registry;
 use pmd_core::registry::directory::Rank;
 use pmd_core::registry::origin::Content;
@@ -218,28 +218,22 @@ proptest! {
     ) {
         let origin = Origin::play(&acts, window);
         let mut registry = Registry::new(node(100), life(0), tuning(window));
-        let mut latest = None;
+        let (mut latest, mut live) = (None, None);
         for (now, (sent, lives, moment)) in (0_u64..).zip(&traffic) {
             if let Some((source, update)) = update(&origin, sent) {
                 registry.apply(source, update, now).unwrap();
             }
+            let stamp = registry.store().stamp(&origin.id());
+            prop_assert!(stamp >= latest, "went back");
+            latest = stamp;
+            only_the_living_are_visible(&registry, &origin, live)?;
             // Membership knows of some life; it may be behind, ahead, or think that nobody lives.
-            let live = lives.then(|| origin.at(*moment).stamp().generation);
+            live = lives.then(|| origin.at(*moment).stamp().generation);
             match live {
                 Some(generation) => registry.member_up(origin.id(), generation, Rank::default(), now),
                 None => registry.member_down(origin.id(), now),
             };
-            let stamp = registry.store().stamp(&origin.id());
-            prop_assert!(stamp >= latest, "went back");
-            latest = stamp;
-            // Visible is what the origin had at this stamp, if it is of the life that lives, and else nothing. (These
-            // entries are not all readable, so they are counted.)
-            let visible = registry.directory().unreadable() + registry.directory().of(&origin.id()).count();
-            let expected = match (stamp, live) {
-                (Some(stamp), Some(live)) if stamp.generation == live => origin.history[&stamp].len(),
-                _ => 0,
-            };
-            prop_assert_eq!(visible, expected);
+            only_the_living_are_visible(&registry, &origin, live)?;
         }
     }
 
@@ -369,6 +363,22 @@ proptest! {
     }
 }
 
+/// Visible is what the origin had at the replica's stamp, if that is of the life that lives, and else nothing. The
+/// entries of these tests are not all readable, so they are counted.
+fn only_the_living_are_visible(
+    registry: &Registry,
+    origin: &Origin,
+    live: Option<Generation>,
+) -> Result<(), TestCaseError> {
+    let expected = match (registry.store().stamp(&origin.id()), live) {
+        (Some(stamp), Some(live)) if stamp.generation == live => origin.history[&stamp].len(),
+        _ => 0,
+    };
+    let visible = registry.directory().unreadable() + registry.directory().of(&origin.id()).count();
+    prop_assert_eq!(visible, expected);
+    Ok(())
+}
+
 fn exchange(daemons: &mut [Origin], a: usize, b: usize, budget: usize) {
     let [a, b] = daemons.get_disjoint_mut([a, b]).unwrap();
     for _ in 0..2 {
@@ -383,6 +393,27 @@ fn exchange(daemons: &mut [Origin], a: usize, b: usize, budget: usize) {
 fn fingerprint(store: &Store) -> String {
     let all = store.iter().map(|(id, content)| pmd_core::id::fingerprint_of(&id, &content.stamp()));
     all.fold(pmd_core::id::Digest::EMPTY, |sum, share| sum.plus(share)).to_string()
+}
+
+#[test]
+fn a_snapshot_shows_a_fork_too() {
+    let [left, right] =
+        [1, 2].map(|second| Origin::play(&[Act::Put(0, 0), Act::Put(second, 0), Act::Put(3, 0)], 4));
+    let deleted = Origin::play(&[Act::Put(0, 0), Act::Put(1, 0), Act::Delete(0), Act::Put(3, 0)], 4);
+    let id = left.id();
+    for (one, other, fork) in [(&left, &right, true), (&left, &deleted, true), (&left, &left, false)] {
+        let mut replica = replica(0, 4);
+        pull(&mut replica, &Store::with_own(id, Arc::clone(one.at(2)), tuning(4)), id, usize::MAX);
+        let [snapshot] = &parts(id, other.content(), None, usize::MAX)[..] else { unreachable!() };
+        assert_eq!(
+            replica.apply(Source(0), snapshot.clone()).unwrap().fork,
+            fork && one.at(2).contradicts(other.content())
+        );
+        assert!(same(replica.content(&id).unwrap(), other.content()));
+    }
+    assert!(left.content().contradicts(right.content()));
+    assert!(left.content().contradicts(deleted.content()) && deleted.content().contradicts(left.content()));
+    assert!(!left.content().contradicts(left.at(2)));
 }
 
 #[test]
