@@ -14,7 +14,9 @@
     )
 )]
 
+pub mod event;
 pub mod id;
 pub mod membership;
+pub mod overlay;
 pub mod registry;
 pub mod tuning;

@@ -54,6 +54,8 @@ pub struct Host {
     pub version: String,
     /// What its configuration file says about it.
     pub metadata: Metadata,
+    /// Whether it is about to leave the cluster.
+    pub leaving: bool,
 }
 
 /// A registered Erlang node: the fields of its ALIVE2_REQ, and what the daemon added.
@@ -212,6 +214,7 @@ impl Entry {
                 host: host.host.as_str(),
                 version: &host.version,
                 metadata: pairs(&host.metadata),
+                leaving: host.leaving,
             }),
             Self::Name(name) if name.extra.len() > MAX_EXTRA => return Err(TooLong::Field),
             Self::Name(name) => postcard::to_allocvec(&NameFields {
@@ -242,6 +245,7 @@ struct HostFields<'a> {
     version: &'a str,
     #[serde(borrow, deserialize_with = "bounded::vec::<_, _, MAX_METADATA>")]
     metadata: Vec<(&'a str, &'a str)>,
+    leaving: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -281,6 +285,7 @@ fn read_host(key: &Key, bytes: &[u8]) -> Result<Entry, EntryError> {
         host: fields.host.parse().map_err(|_| EntryError::Value)?,
         version: fields.version.to_owned(),
         metadata: metadata(&fields.metadata)?,
+        leaving: fields.leaving,
     }))
 }
 
