@@ -17,6 +17,10 @@
 pub mod event;
 pub mod id;
 pub mod membership;
+pub mod node;
 pub mod overlay;
 pub mod registry;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod spread;
 pub mod tuning;

@@ -22,6 +22,7 @@ pub struct Overlay {
     members: BTreeSet<NodeId>,
     random: BTreeSet<NodeId>,
     redials: BTreeMap<NodeId, Redial>,
+    changed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,21 +37,34 @@ impl Overlay {
     /// A daemon that knows nobody.
     #[must_use]
     pub fn new(me: NodeId, tuning: SpreadTuning) -> Self {
-        Self { me, tuning, members: BTreeSet::new(), random: BTreeSet::new(), redials: BTreeMap::new() }
+        Self {
+            me,
+            tuning,
+            members: BTreeSet::new(),
+            random: BTreeSet::new(),
+            redials: BTreeMap::new(),
+            changed: false,
+        }
     }
 
     /// A member lives.
     pub fn add(&mut self, id: NodeId) {
         if id != self.me && self.members.insert(id) {
+            self.changed = true;
             self.redials.remove(&id);
         }
     }
 
     /// A member does not.
     pub fn remove(&mut self, id: &NodeId) {
-        self.members.remove(id);
+        self.changed |= self.members.remove(id);
         self.random.remove(id);
         self.redials.remove(id);
+    }
+
+    /// Whether members have come or gone since this was asked: then others may be wanted.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// Whom this daemon wants a link to. Random choices are kept while they live.
@@ -75,7 +89,8 @@ impl Overlay {
     /// Which targets to dial now. A dial that is under way is not repeated until its end is known.
     pub fn dials(&mut self, now_ms: u64, linked: &BTreeSet<NodeId>, rng: &mut ChaCha8Rng) -> Vec<NodeId> {
         let targets = self.targets(rng);
-        self.redials.retain(|id, redial| redial.pending || targets.contains(id));
+        // Whoever is linked by now, on whichever way, need not be dialled, even if another dial to it has failed.
+        self.redials.retain(|id, redial| !linked.contains(id) && (redial.pending || targets.contains(id)));
         let mut dials = Vec::new();
         for id in targets.into_iter().filter(|id| !linked.contains(id)) {
             let redial =
@@ -204,6 +219,16 @@ mod tests {
         let after = overlay.targets(&mut rng(3));
         assert_eq!(after.len(), 5);
         assert_eq!(after.intersection(&before).count(), 4);
+    }
+
+    #[test]
+    fn a_failed_dial_to_somebody_who_is_linked_is_forgotten() {
+        let mut overlay = Overlay::new(NodeId::MIN, SpreadTuning::DEFAULT);
+        overlay.add(NodeId::MAX);
+        overlay.linked(&NodeId::MAX);
+        overlay.failed(0, NodeId::MAX, &mut rng(1));
+        assert_eq!(overlay.dials(5_000, &BTreeSet::from([NodeId::MAX]), &mut rng(1)), []);
+        assert_eq!(overlay.poll_timeout(), None, "or its timer would be due for ever");
     }
 
     #[test]

@@ -182,7 +182,7 @@ pub struct SpreadTuning {
     pub redial_max_ms: u64,
     /// How often the cluster as a whole dials somebody it has lost.
     ///
-    /// Unit: milliseconds. Default: 1,000. Range: 100 to 60,000. Source: goal G6, fingerprints equal two seconds after a
+    /// Unit: milliseconds. Default: 500. Range: 100 to 60,000. Source: goal G6, fingerprints equal two seconds after a
     /// split has healed.
     pub seek_lost_ms: u64,
     /// For how long lost members are sought.
@@ -208,7 +208,7 @@ impl SpreadTuning {
         graft_ms: 100,
         redial_ms: 1_000,
         redial_max_ms: 60_000,
-        seek_lost_ms: 1_000,
+        seek_lost_ms: 500,
         seek_lost_for_ms: 600_000,
         exchange_ms: 60_000,
         surplus_ms: 10_000,

@@ -21,6 +21,8 @@ pub struct Phi {
     sum: u64,
     squares: u128,
     last_ms: u64,
+    /// How long a silence may be before phi reaches the threshold. Searched for once for each heartbeat.
+    patience_ms: u64,
 }
 
 impl Phi {
@@ -29,11 +31,13 @@ impl Phi {
     /// Until heartbeats have come, the estimate rests on the interval at which they should.
     #[must_use]
     pub fn new(tuning: PhiTuning, now_ms: u64) -> Self {
-        let mut phi = Self { tuning, intervals: VecDeque::new(), sum: 0, squares: 0, last_ms: now_ms };
+        let mut phi =
+            Self { tuning, intervals: VecDeque::new(), sum: 0, squares: 0, last_ms: now_ms, patience_ms: 0 };
         // Two intervals that are a quarter off to each side (Akka: `firstHeartbeatEstimate`).
         let quarter = tuning.interval_ms / 4;
         phi.add(tuning.interval_ms.saturating_sub(quarter));
         phi.add(tuning.interval_ms.saturating_add(quarter));
+        phi.patience_ms = phi.patience();
         phi
     }
 
@@ -41,6 +45,7 @@ impl Phi {
     pub fn heartbeat(&mut self, now_ms: u64) {
         self.add(now_ms.saturating_sub(self.last_ms));
         self.last_ms = now_ms;
+        self.patience_ms = self.patience();
     }
 
     /// This daemon was not running until now: the silence so far says nothing about the peer.
@@ -65,6 +70,18 @@ impl Phi {
     /// When phi will reach the threshold if nothing comes; monotonic milliseconds.
     #[must_use]
     pub fn deadline(&self) -> u64 {
+        self.last_ms.saturating_add(self.patience_ms)
+    }
+
+    /// Mean and standard deviation in milliseconds.
+    fn estimate(&self) -> (f64, f64) {
+        let count = float(self.intervals.len() as u128).max(1.0);
+        let mean = float(u128::from(self.sum)) / count;
+        let variance = (float(self.squares) / count - mean * mean).max(0.0);
+        (mean, variance.sqrt().max(float(u128::from(self.tuning.min_deviation_ms))).max(1.0))
+    }
+
+    fn patience(&self) -> u64 {
         let (mean, deviation) = self.estimate();
         // Phi only grows with time, so the moment can be searched for. Ten deviations are phi 30 and more.
         let (mut before, mut after) = (0, whole(mean + 10.0 * deviation));
@@ -76,15 +93,7 @@ impl Phi {
                 before = middle + 1;
             }
         }
-        self.last_ms.saturating_add(before)
-    }
-
-    /// Mean and standard deviation in milliseconds.
-    fn estimate(&self) -> (f64, f64) {
-        let count = float(self.intervals.len() as u128).max(1.0);
-        let mean = float(u128::from(self.sum)) / count;
-        let variance = (float(self.squares) / count - mean * mean).max(0.0);
-        (mean, variance.sqrt().max(float(u128::from(self.tuning.min_deviation_ms))).max(1.0))
+        before
     }
 
     fn add(&mut self, interval: u64) {

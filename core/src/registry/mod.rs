@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use pmd_protocol::peer::{Digest, Generation, Key, NodeId, Stamp, Update, Value};
 
 use crate::id::fingerprint_of;
+use crate::spread::reconcile::Share;
 use crate::tuning::RegistryTuning;
 use directory::{Directory, Patch, Rank};
 use origin::ApplyError;
@@ -85,6 +86,28 @@ impl Registry {
     /// The live members with what is here of the life they are in, by id.
     pub fn live(&self) -> impl Iterator<Item = (NodeId, Stamp)> {
         self.members.iter().map(|(id, member)| (*id, self.live_stamp(id, member.generation)))
+    }
+
+    /// The live members with what each adds to the fingerprint, by id.
+    #[must_use]
+    pub fn shares(&self) -> Vec<Share> {
+        let share =
+            |(id, member): (&NodeId, &Member)| (*id, self.live_stamp(id, member.generation), member.share);
+        self.members.iter().map(share).collect()
+    }
+
+    /// Whether a member lives.
+    #[must_use]
+    pub fn is_live(&self, id: &NodeId) -> bool {
+        self.members.contains_key(id)
+    }
+
+    /// Says how good a live member's answers to look-ups are.
+    pub fn rank(&mut self, id: &NodeId, rank: Rank) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.rank = rank;
+            self.directory.rank(id, rank);
+        }
     }
 
     /// Registers something here. `None` if it is registered with this value already.
