@@ -77,6 +77,11 @@ pub struct MembershipTuning {
     ///
     /// Unit: daemons. Default: 3. Range: 1 to 10. Source: SWIM section 4.1, memberlist.
     pub helpers: usize,
+    /// How often news about members are sent while there are any, besides those on probes.
+    ///
+    /// Unit: milliseconds. Default: 100. Range: 50 to 1,000. Source: memberlist's LAN profile (200), halved for goals G5
+    /// and G6; nothing is sent while nothing happens.
+    pub gossip_ms: u64,
     /// How often each daemon passes a piece of news about a member on, at least; large clusters more often.
     ///
     /// Unit: packets. Default: 10. The 4 log10(n) of memberlist is too few when the cluster grows faster than anybody
@@ -92,6 +97,11 @@ pub struct MembershipTuning {
     /// Unit: milliseconds. Default: 300, enough for an objection through the slowest of usual links. Range: above twice
     /// the round-trip time. Source: our own; goal G5 asks for one second in all.
     pub refused_wait_ms: u64,
+    /// How long a suspect has to object when at least three observers, this daemon among them, got no answer from it.
+    ///
+    /// Unit: milliseconds. Default: 1,000. Range: from `refused_wait_ms`. Source: Lifeguard, section IV-B: a suspicion
+    /// that others confirm independently needs less time.
+    pub confirmed_wait_ms: u64,
     /// How long a dead identity is remembered, so that old news about it cannot bring it back.
     ///
     /// Unit: milliseconds. Default: 86,400,000 (a day). Range: at least as long as a daemon may be cut off with old news.
@@ -112,9 +122,11 @@ impl MembershipTuning {
         probe_period_ms: 1_000,
         probe_rtt_ms: 400,
         helpers: 3,
+        gossip_ms: 100,
         transmissions: 10,
         suspicion_periods: 4.0,
         refused_wait_ms: 300,
+        confirmed_wait_ms: 1_000,
         remember_down_ms: 86_400_000,
         late_ms: 200,
         phi: PhiTuning::DEFAULT,

@@ -112,5 +112,8 @@ pub const MAX_STAMPS: usize = 600;
 /// Ranges in one reconciliation frame. With ids and digests of 32 bytes they fit into [`MAX_FRAME`].
 pub const MAX_RANGES: usize = 600;
 
+/// Members in one list of the lost. Their ids fit into [`MAX_FRAME`]; what is beyond comes with the next link.
+pub const MAX_LOST: usize = 2000;
+
 /// Longest packet of the membership protocol.
 pub const MAX_MEMBERSHIP: usize = 32 * 1024;

@@ -7,12 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 use pmd_protocol::limits::{
     FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_FRAME, MAX_GREETING_FRAME, MAX_KEY_NAME,
-    MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_VALUE, MAX_VERSION_TEXT,
+    MAX_LOST, MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_VALUE, MAX_VERSION_TEXT,
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
-    Bye, Echo, Frame, Have, Heartbeat, Hello, Membership, PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range,
-    Ranges, Reason, Sight,
+    Bye, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, PROTOCOL, Probe, Probed, Proof, Prune, Pull,
+    Range, Ranges, Reason, Sight,
 };
 use pmd_protocol::peer::{Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Value, Version};
 use proptest::collection::vec;
@@ -116,7 +116,9 @@ fn frame() -> impl Strategy<Value = Frame> {
         .prop_map(|(token, target, generation)| Frame::Probe(Probe { token, target, generation }));
     let probed = (any::<u64>(), select(vec![Sight::Reached, Sight::Silent, Sight::Refused]))
         .prop_map(|(token, sight)| Frame::Probed(Probed { token, sight }));
+    let lost = vec(id(), 0..8).prop_map(|members| Frame::Lost(Lost { members }));
     prop_oneof![
+        lost,
         greeting(),
         heartbeat,
         membership,
@@ -246,6 +248,7 @@ fn the_largest_lists_fit_into_a_frame() {
         }),
         Frame::Prune(Prune { origins: vec![NodeId::MAX; MAX_STAMPS] }),
         Frame::Ranges(Ranges { ranges: vec![range; MAX_RANGES] }),
+        Frame::Lost(Lost { members: vec![NodeId::MAX; MAX_LOST] }),
     ] {
         let bytes = bytes_of(&frame);
         assert_eq!(decode(&bytes, Phase::Proven), Ok(Some((Decoded::Frame(frame), bytes.len()))));

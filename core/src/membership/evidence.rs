@@ -72,6 +72,8 @@ pub enum Verdict {
         generation: Generation,
         /// Whether two observers were told that nobody listens there.
         refused: bool,
+        /// How many observers reported in time, this daemon included, and did not reach it.
+        observers: usize,
     },
 }
 
@@ -198,6 +200,7 @@ impl Case {
             accused,
             generation: self.generation,
             refused,
+            observers: self.seen.len(),
         })
     }
 }
@@ -222,8 +225,8 @@ mod tests {
         evidence
     }
 
-    fn suspect(refused: bool) -> Verdict {
-        Verdict::Suspect { accused: node(9), generation: LIFE, refused }
+    fn suspect(refused: bool, observers: usize) -> Verdict {
+        Verdict::Suspect { accused: node(9), generation: LIFE, refused, observers }
     }
 
     #[test]
@@ -240,7 +243,7 @@ mod tests {
     fn two_refusals_decide_at_once() {
         let mut evidence = case(Clue::Ended, &[2, 3]);
         assert_eq!(evidence.seen(1, node(1), Sight::Refused), None, "one observer is not enough");
-        assert_eq!(evidence.seen(1, node(2), Sight::Refused), Some(suspect(true)));
+        assert_eq!(evidence.seen(1, node(2), Sight::Refused), Some(suspect(true, 2)));
     }
 
     #[test]
@@ -255,19 +258,19 @@ mod tests {
     fn silence_waits_for_everybody_or_the_end_of_time() {
         let mut evidence = case(Clue::Silent, &[2]);
         assert_eq!(evidence.seen(1, node(1), Sight::Silent), None);
-        assert_eq!(evidence.seen(1, node(2), Sight::Silent), Some(suspect(false)));
+        assert_eq!(evidence.seen(1, node(2), Sight::Silent), Some(suspect(false, 2)));
         let mut evidence = case(Clue::Silent, &[2]);
         assert_eq!(evidence.poll_timeout(), Some(2_000));
         assert_eq!(evidence.handle_timeout(1_999), []);
-        assert_eq!(evidence.handle_timeout(2_000), [suspect(false)]);
+        assert_eq!(evidence.handle_timeout(2_000), [suspect(false, 0)]);
         assert_eq!(evidence.handle_timeout(2_000), []);
     }
 
     #[test]
     fn alone_the_end_of_the_link_is_the_second_observer() {
-        assert_eq!(case(Clue::Ended, &[]).seen(1, node(1), Sight::Refused), Some(suspect(true)));
-        assert_eq!(case(Clue::Silent, &[]).seen(1, node(1), Sight::Refused), Some(suspect(false)));
-        assert_eq!(case(Clue::Ended, &[]).seen(1, node(1), Sight::Silent), Some(suspect(false)));
+        assert_eq!(case(Clue::Ended, &[]).seen(1, node(1), Sight::Refused), Some(suspect(true, 1)));
+        assert_eq!(case(Clue::Silent, &[]).seen(1, node(1), Sight::Refused), Some(suspect(false, 1)));
+        assert_eq!(case(Clue::Ended, &[]).seen(1, node(1), Sight::Silent), Some(suspect(false, 1)));
     }
 
     #[test]
@@ -276,7 +279,7 @@ mod tests {
         assert_eq!(evidence.seen(1, node(9), Sight::Reached), None);
         assert_eq!(evidence.seen(1, node(7), Sight::Reached), None);
         assert_eq!(evidence.seen(2, node(2), Sight::Reached), None);
-        assert_eq!(evidence.handle_timeout(5_000), [suspect(false)]);
+        assert_eq!(evidence.handle_timeout(5_000), [suspect(false, 0)]);
     }
 
     #[test]
@@ -295,6 +298,6 @@ mod tests {
         let mut evidence = case(Clue::Silent, &[2]);
         evidence.postpone(30_000);
         assert_eq!(evidence.handle_timeout(31_500), []);
-        assert_eq!(evidence.handle_timeout(32_000), [suspect(false)]);
+        assert_eq!(evidence.handle_timeout(32_000), [suspect(false, 0)]);
     }
 }

@@ -31,6 +31,9 @@ use super::identity::{Codec, Identity};
 use crate::registry::directory::Liveness;
 use crate::tuning::MembershipTuning;
 
+/// Rounds of gossip with which a new identity makes itself known.
+const RESUME_ROUNDS: usize = 2;
+
 /// What the membership wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -181,6 +184,24 @@ impl Swim {
         told.state == Liveness::Alive
     }
 
+    /// Tells live members that somebody takes them for dead, so that they come back renewed.
+    pub fn recall(&mut self, ids: &[NodeId]) {
+        use foca::Codec as _;
+        for told in ids.iter().filter_map(|id| self.told.get(id)) {
+            let header = foca::Header {
+                src: self.foca.identity().clone(),
+                // The lowest: it must not look like an objection to anything.
+                src_incarnation: Incarnation::default(),
+                dst: told.identity.clone(),
+                message: foca::Message::TurnUndead,
+            };
+            let mut packet = Vec::new();
+            if Codec.encode_header(&header, &mut packet).is_ok() {
+                self.outputs.push_back(Output::Send { to: told.identity.clone(), packet });
+            }
+        }
+    }
+
     /// How long a suspect has to object, in milliseconds.
     #[must_use]
     pub fn suspicion_ms(&self) -> u64 {
@@ -195,7 +216,7 @@ impl Swim {
         let next = Identity { generation, renewal: 0, ..current.clone() };
         // Fails only if nothing has changed.
         let _ = self.foca.change_identity(next, &mut self.runtime);
-        self.drain(now_ms);
+        self.resume(now_ms);
     }
 
     /// Tells the others that this daemon leaves. It belongs to no cluster then, and is of no more use.
@@ -337,11 +358,27 @@ impl Swim {
         while let Some((to, packet)) = self.runtime.to_send() {
             self.outputs.push_back(Output::Send { to, packet: packet.to_vec() });
         }
+        let mut renewed = false;
         while let Some(notification) = self.runtime.to_notify() {
             if let foca::OwnedNotification::Rejoin(identity) = notification {
                 self.outputs.push_back(Output::Renewed { identity });
+                renewed = true;
             }
         }
+        if renewed {
+            self.resume(now_ms);
+        }
+    }
+
+    /// Goes on under a new identity at once. foca would wait until somebody else, who does not know it yet, sends
+    /// something.
+    fn resume(&mut self, now_ms: u64) {
+        // Neither of the two can fail: nothing is applied, and what is sent has been sent before.
+        let _ = self.foca.apply_many(std::iter::empty(), true, &mut self.runtime);
+        for _ in 0..RESUME_ROUNDS {
+            let _ = self.foca.gossip(&mut self.runtime);
+        }
+        self.drain(now_ms);
     }
 
     fn set_timer(&mut self, now_ms: u64, after_ms: u64, fuse: Fuse) {
@@ -388,7 +425,7 @@ fn config(tuning: &MembershipTuning, others: usize) -> foca::Config {
     config.max_packet_size = NonZeroUsize::new(MAX_MEMBERSHIP).unwrap_or(NonZeroUsize::MIN);
     config.max_transmissions =
         config.max_transmissions.max(NonZeroU8::new(tuning.transmissions).unwrap_or(NonZeroU8::MIN));
-    config.periodic_gossip = Some(periodic(200, tuning.helpers));
+    config.periodic_gossip = Some(periodic(tuning.gossip_ms, tuning.helpers));
     config.periodic_announce = Some(periodic(30_000, 1));
     config.periodic_announce_to_down_members = Some(periodic(10_000, 2));
     config

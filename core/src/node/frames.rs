@@ -38,6 +38,7 @@ impl Node {
                     answers.into_iter().for_each(|answer| link.send(answer));
                 }
             }
+            Frame::Lost(lost) => self.recall(&lost.members),
             Frame::Probe(probe) => self.take_probe(link, probe),
             Frame::Probed(probed) => {
                 let observer = self.links.get(&link).map(|link| link.peer.id);

@@ -18,6 +18,10 @@ use crate::registry::directory::{Liveness, Rank};
 /// went back needs one.
 const MAX_RENEWALS: usize = 3;
 const RENEWAL_PERIOD_MS: u64 = 60_000;
+/// So many observers confirm a suspicion: see [`MembershipTuning`](crate::tuning::MembershipTuning).
+const CONFIRMED: usize = 3;
+/// Pause between two rounds of telling members that somebody takes them for dead.
+const RECALL_MS: u64 = 1_000;
 
 impl Node {
     /// Carries out what the membership wants, which may make it want more.
@@ -57,6 +61,15 @@ impl Node {
         self.offer(self.me());
     }
 
+    /// A peer takes these for dead. Those who live have to know, or the peer would have to find each of them.
+    pub(super) fn recall(&mut self, lost: &[NodeId]) {
+        // Every link between two halves brings such a list, and one is enough.
+        if self.next_recall_ms <= self.now.mono_ms {
+            self.next_recall_ms = self.now.mono_ms.saturating_add(RECALL_MS);
+            self.swim.recall(lost);
+        }
+    }
+
     /// Looks into a clue about a member.
     pub(super) fn clue(&mut self, about: (NodeId, Generation), clue: Clue) {
         let (accused, generation) = about;
@@ -91,11 +104,16 @@ impl Node {
         match verdict {
             Verdict::Cleared { only_by_others: true, .. } => self.health.worse(),
             Verdict::Cleared { .. } => {}
-            Verdict::Suspect { accused, generation, refused } => {
+            Verdict::Suspect { accused, generation, refused, observers } => {
+                let usual = self.swim.suspicion_ms();
+                // In a cluster of three there are only two who can look.
+                let confirmed = observers >= self.swim.len().clamp(2, CONFIRMED);
                 let wait = if refused {
                     self.tuning.membership.refused_wait_ms
+                } else if confirmed {
+                    self.health.stretch(self.tuning.membership.confirmed_wait_ms.min(usual))
                 } else {
-                    self.health.stretch(self.swim.suspicion_ms())
+                    self.health.stretch(usual)
                 };
                 self.swim.suspect(self.now.mono_ms, &accused, generation, wait);
             }

@@ -19,8 +19,9 @@ mod members;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
+use pmd_protocol::limits::MAX_LOST;
 use pmd_protocol::peer::entry::TooLong;
-use pmd_protocol::peer::frame::{Reason, Sight};
+use pmd_protocol::peer::frame::{Lost, Reason, Sight};
 use pmd_protocol::peer::{Entry, Frame, Generation, Host, KeyError, NodeId};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -116,7 +117,8 @@ pub enum LinkEvent {
 pub enum Purpose {
     /// To make a link. Ends with [`LinkEvent::Up`] or [`LinkEvent::Failed`].
     Link,
-    /// To see whether it can be reached; the connection is closed again. Ends with [`LinkEvent::Probed`].
+    /// To see whether it can be reached; the connection is closed again. Ends with [`LinkEvent::Probed`], after
+    /// `probe_rtt_ms` at the latest: others wait for the answer.
     Probe(u64),
 }
 
@@ -190,6 +192,7 @@ pub struct Node {
     next_probe: u64,
     next_seek_ms: u64,
     next_exchange_ms: u64,
+    next_recall_ms: u64,
     /// When this daemon began new lives because others knew of a later one.
     renewals: VecDeque<u64>,
     leaving: Leaving,
@@ -262,6 +265,7 @@ impl Node {
             next_probe: 0,
             next_seek_ms: now.mono_ms,
             next_exchange_ms: now.mono_ms.saturating_add(rng.random_range(0..=exchange)),
+            next_recall_ms: now.mono_ms,
             renewals: VecDeque::new(),
             leaving: Leaving::No,
             outputs: VecDeque::new(),
@@ -445,6 +449,10 @@ impl Node {
         self.lost.remove(&who);
         let mut link = Link::new(peer.clone(), initiated, self.now.mono_ms, &self.tuning);
         link.beat(self.now.mono_ms, self.tuning.membership.phi.interval_ms);
+        if !self.lost.is_empty() {
+            let members = self.lost.keys().take(MAX_LOST).copied().collect();
+            link.send(Frame::Lost(Lost { members }));
+        }
         self.links.insert(id, link);
         self.by_peer.insert(who, id);
         // Also if it is a member already: it may know others.

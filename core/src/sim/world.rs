@@ -352,7 +352,7 @@ impl World {
             let peer = Identity::new(id, Default::default(), &[]);
             let (after, sight) = match state {
                 HostState::Refuses => (self.latency(), Sight::Refused),
-                HostState::Up | HostState::Vanished => (DIAL_TIMEOUT_MS, Sight::Silent),
+                HostState::Up | HostState::Vanished => (self.patience(purpose), Sight::Silent),
             };
             self.push(self.now_ms + after, from, from_boot, What::NoAnswer { peer, purpose, sight });
         }
@@ -441,7 +441,7 @@ impl World {
                 let boot = self.boot_of(to);
                 self.push(at, to, boot, What::Dialled { from, from_boot, caller, purpose });
             }
-            None => self.push(self.now_ms + DIAL_TIMEOUT_MS, from, from_boot, failed),
+            None => self.push(self.now_ms + self.patience(purpose), from, from_boot, failed),
         }
     }
 
@@ -488,6 +488,14 @@ impl World {
             }
         };
         self.with(number, |node, now| node.handle_link(now, event));
+    }
+
+    /// How long somebody who dials waits for an answer.
+    fn patience(&self, purpose: Purpose) -> u64 {
+        match purpose {
+            Purpose::Link => DIAL_TIMEOUT_MS,
+            Purpose::Probe(_) => self.tuning.membership.probe_rtt_ms,
+        }
     }
 
     fn new_link(&mut self) -> LinkId {

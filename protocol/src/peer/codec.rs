@@ -103,6 +103,7 @@ impl Frame {
             Self::Ranges(_) => 22,
             Self::Probe(_) => 23,
             Self::Probed(_) => 24,
+            Self::Lost(_) => 25,
         }
     }
 }
@@ -158,6 +159,7 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) -> Result<(), TooLong> {
         Frame::Ranges(body) => write(body),
         Frame::Probe(body) => write(body),
         Frame::Probed(body) => write(body),
+        Frame::Lost(body) => write(body),
     };
     let length = FRAME_FIXED + body.len();
     let announced = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME).ok_or(TooLong(length))?;
@@ -181,6 +183,7 @@ fn read(kind: u8, body: &[u8]) -> Result<Frame, Skip> {
         22 => Frame::Ranges(fields(body)?),
         23 => Frame::Probe(fields(body)?),
         24 => Frame::Probed(fields(body)?),
+        25 => Frame::Lost(fields(body)?),
         _ => return Err(Skip::Unknown),
     })
 }

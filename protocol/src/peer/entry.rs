@@ -345,10 +345,11 @@ mod tests {
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
-        let host =
-            ("[a-z.]{1,253}", "[0-9.]{0,64}", some_metadata()).prop_map(|(host, version, metadata)| {
-                Entry::Host(Host { host: host.parse().unwrap(), version, metadata })
-            });
+        let host = ("[a-z.]{1,253}", "[0-9.]{0,64}", some_metadata(), any::<bool>()).prop_map(
+            |(host, version, metadata, leaving)| {
+                Entry::Host(Host { host: host.parse().unwrap(), version, metadata, leaving })
+            },
+        );
         let name = (
             "[^\0]{0,20}",
             any::<(u16, u8, u8, u16, u16, u32, u64)>(),

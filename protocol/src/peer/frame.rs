@@ -22,7 +22,8 @@ use super::bounded;
 use super::id::{Digest, Generation, NodeId, Stamp};
 use super::update::Update;
 use crate::limits::{
-    MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_MEMBERSHIP, MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_VERSION_TEXT,
+    MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_LOST, MAX_MEMBERSHIP, MAX_RANGES, MAX_REASON, MAX_STAMPS,
+    MAX_VERSION_TEXT,
 };
 
 /// The version of the protocol that this crate speaks. Raised when daemons can no longer talk to older ones.
@@ -55,6 +56,8 @@ pub enum Frame {
     Probe(Probe),
     /// The result.
     Probed(Probed),
+    /// Whom I take for dead.
+    Lost(Lost),
 }
 
 /// Who a daemon is.
@@ -210,6 +213,15 @@ pub struct Probed {
     pub token: u64,
     /// What was seen.
     pub sight: Sight,
+}
+
+/// Members that the sender has lost and the receiver may still see: a split has healed. They have to be told, because
+/// only they can refute their death.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// At most [`MAX_LOST`].
+    #[serde(deserialize_with = "bounded::vec::<_, _, MAX_LOST>")]
+    pub members: Vec<NodeId>,
 }
 
 /// What a daemon saw of another.
