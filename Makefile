@@ -20,9 +20,10 @@ deps: ## install Erlang, Elixir, RabbitMQ and the tools the tests use, if missin
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy -p pmd-core --all-targets --all-features --locked -- -D warnings
 
 doc: ## API documentation, warnings are errors
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --document-private-items --locked
 
 unit: ## tests of the crates themselves, and of the documentation's examples
 	$(CARGO) test --workspace --lib --locked

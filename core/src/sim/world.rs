@@ -38,6 +38,7 @@ pub struct World {
     pub faults: Faults,
     tuning: Tuning,
     hosts: Vec<HostOf>,
+    numbers: BTreeMap<NodeId, usize>,
     heap: BTreeMap<(u64, u64), (usize, u64, What)>,
     next_event: u64,
     next_link: u64,
@@ -71,6 +72,7 @@ impl World {
             faults: Faults::default(),
             tuning: Tuning::default(),
             hosts: Vec::new(),
+            numbers: BTreeMap::new(),
             heap: BTreeMap::new(),
             next_event: 0,
             next_link: 1,
@@ -93,6 +95,7 @@ impl World {
             state: HostState::Vanished,
             daemon: None,
         };
+        self.numbers.insert(host.id, self.hosts.len());
         self.hosts.push(host);
         self.restart(self.hosts.len() - 1, 0);
         self.hosts.len() - 1
@@ -131,7 +134,7 @@ impl World {
             skew_ms,
         }));
         self.drain(number);
-        self.check(number);
+        self.check(number, Scope::Everything);
     }
 
     /// Has one daemon dial another, as `pmd join` does.
@@ -175,7 +178,7 @@ impl World {
             // A daemon that is leaving refuses, as it should.
             let _ = node.handle_command(now, command);
         });
-        self.check(number);
+        self.check(number, Scope::Everything);
     }
 
     /// Registers a service.
@@ -298,7 +301,7 @@ impl World {
     }
 
     fn number_of(&self, id: &NodeId) -> Option<usize> {
-        self.hosts.iter().position(|host| host.id == *id)
+        self.numbers.get(id).copied()
     }
 
     fn stop(&mut self, number: usize, state: HostState) {
@@ -338,9 +341,10 @@ impl World {
         self.events += 1;
         self.log.update(self.now_ms.to_be_bytes());
         self.log.update(u64::try_from(number).unwrap_or(u64::MAX).to_be_bytes());
+        let scope = Scope::of(&what);
         self.happen(number, boot, what);
         self.drain(number);
-        self.check(number);
+        self.check(number, scope);
         true
     }
 
@@ -592,14 +596,21 @@ impl World {
     }
 
     /// What must hold after each event, for the daemon that it touched.
-    fn check(&mut self, number: usize) {
+    fn check(&mut self, number: usize, scope: Scope) {
         let Some(daemon) = self.hosts.get(number).and_then(|host| host.daemon.as_ref()) else { return };
         let node = &daemon.node;
         let me = node.identity().id;
         let own = node.registry().store().stamp(&me).unwrap_or_default();
         let truth = self.truth.entry(me).or_default();
         *truth = own.max(*truth);
-        for (id, content) in node.registry().store().iter().skip(1) {
+        let contents = node.registry().store();
+        let one = match scope {
+            Scope::Nothing => return,
+            Scope::Origin(id) => contents.content(&id).map(|content| (id, content)),
+            Scope::Everything => None,
+        };
+        let all = contents.iter().skip(1).filter(|_| scope == Scope::Everything);
+        for (id, content) in one.into_iter().chain(all).filter(|(id, _)| *id != me) {
             let stamp = content.stamp();
             // Nobody knows more of an origin than it has ever done.
             if self.truth.get(&id).is_none_or(|truth| stamp > *truth) {
@@ -611,6 +622,28 @@ impl World {
                 let what = format!("{} ms: {number} shows {:?} of {id:?}", self.now_ms, stamp.generation);
                 self.violations.push(what);
             }
+        }
+    }
+}
+
+/// What an event can have changed in what a daemon knows of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Nothing,
+    Origin(NodeId),
+    Everything,
+}
+
+impl Scope {
+    fn of(what: &What) -> Self {
+        let What::Bytes { bytes, .. } = what else { return Self::Everything };
+        match decode(bytes, Phase::Proven) {
+            Ok(Some((Decoded::Frame(Frame::Update(update)), _))) => Self::Origin(update.origin),
+            Ok(Some((
+                Decoded::Frame(Frame::Heartbeat(_) | Frame::Have(_) | Frame::Pull(_) | Frame::Prune(_)),
+                _,
+            ))) => Self::Nothing,
+            _ => Self::Everything,
         }
     }
 }
