@@ -20,13 +20,14 @@ deps: ## install Erlang, Elixir, RabbitMQ and the tools the tests use, if missin
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy -p pmd-core --all-targets --all-features --locked -- -D warnings
 
 doc: ## API documentation, warnings are errors
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --document-private-items --locked
 
 unit: ## tests of the crates themselves, and of the documentation's examples
 	$(CARGO) test --workspace --lib --locked
-	$(CARGO) test -p pmd-protocol --tests --locked
+	$(CARGO) test -p pmd-protocol -p pmd-core --all-features --tests --locked
 	$(CARGO) test --workspace --doc --locked
 
 system: ## tests of the binary: against stock epmd, hostile input, command line, real Erlang (needs root)
@@ -36,7 +37,7 @@ bench: ## pmd and stock epmd side by side, in one run
 	$(CARGO) bench --locked --bench epmd_load
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
-	for target in epmd_request epmd_reply epmd_roundtrip; do \
+	for target in epmd_request epmd_reply epmd_roundtrip peer_frames peer_body; do \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target target/fuzz-corpus/$$target fuzz/corpus/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done

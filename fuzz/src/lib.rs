@@ -2,3 +2,4 @@
 //! of, and `protocol/tests/fuzz_corpus.rs` with the committed corpora, on a stable compiler.
 
 pub mod epmd;
+pub mod peer;

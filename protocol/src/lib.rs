@@ -1,11 +1,11 @@
-//! The EPMD wire protocol as values: bytes to requests and replies, and back.
+//! The wire protocols as values: EPMD, and what daemons say to each other.
 //!
 //! There is no state beyond one connection's progress, no socket, no clock and no randomness in this crate,
 //! so the same bytes always give the same values. What a request *does* (who may send it, what is registered,
 //! when a connection is closed) belongs to the daemon; whether its bytes are a request at all is decided here
 //! and only here.
 //!
-//! The format is described in the Erlang distribution protocol documentation, section "EPMD Protocol". Where
+//! The format of EPMD is described in the Erlang distribution protocol documentation, section "EPMD Protocol". Where
 //! that text is silent, the behaviour of stock epmd counts, down to its off-by-ones: a client must not be
 //! able to tell the difference.
 //!
@@ -16,7 +16,9 @@
 //!   epmd::reply::parse_reply ◀── no length ──── epmd::encode::{alive2_reply, port2_found, names_line, …}
 //! ```
 //!
-//! [`epmd::codec`] wraps both sides for `tokio_util::codec::Framed`.
+//! `epmd::codec` (feature `codec`) wraps both sides for `tokio_util::codec::Framed`.
+//!
+//! [`peer`] holds the vocabulary of the daemons among themselves.
 //!
 //! ```
 //! use pmd_protocol::epmd::{Request, encode, parse};
@@ -44,5 +46,6 @@
 pub mod epmd;
 pub mod limits;
 pub mod name;
+pub mod peer;
 
-pub use name::{NodeName, NodeNameError, ServiceName, ServiceNameError};
+pub use name::{HostName, HostNameError, NodeName, NodeNameError, ServiceName, ServiceNameError};

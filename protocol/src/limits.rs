@@ -60,3 +60,60 @@ pub const LISTING_HEADER: usize = 4;
 /// length; more nodes than one host has ports. A client that meets more is talking to something that is not
 /// epmd.
 pub const MAX_LISTING: usize = 16 * 1024 * 1024;
+
+/// Longest name of a host, in bytes (RFC 1035, section 2.3.4, as text without the final dot).
+pub const MAX_HOST_NAME: usize = 253;
+
+/// Longest name of a registry entry, in bytes: the longest Erlang node name.
+pub const MAX_KEY_NAME: usize = MAX_NAME_BYTES;
+
+/// Longest value of a registry entry, in bytes. Holds the largest registration (name and extra of maximal size) and
+/// a service with all the metadata it may have, and leaves room for seven of them in a frame.
+pub const MAX_VALUE: usize = 8 * 1024;
+
+/// Metadata entries of one service or daemon.
+pub const MAX_METADATA: usize = 64;
+
+/// Bytes of all keys and values of one metadata.
+pub const MAX_METADATA_BYTES: usize = 4096;
+
+/// Bytes of a daemon's version text.
+pub const MAX_VERSION_TEXT: usize = 64;
+
+/// Operations in one update: no more than that fit into a frame of maximal size, each being at least 6 bytes.
+pub const MAX_OPS: usize = 64 * 1024 / 6;
+
+/// Longest frame that a peer may send before it has proven that it belongs to the cluster: type, layout and body. A
+/// greeting is at most 700 bytes, and strangers must not make the daemon hold more than they need.
+pub const MAX_GREETING_FRAME: usize = 1024;
+
+/// Longest frame after that. Large enough for the registrations of a usual host in one, small enough that a heartbeat
+/// behind it is not late: 64 KiB take 5 ms at 100 Mbit/s.
+pub const MAX_FRAME: usize = 64 * 1024;
+
+/// Bytes before the type of a frame: its length.
+pub const FRAME_LENGTH: usize = 4;
+
+/// Bytes of a frame besides its body: type and layout.
+pub const FRAME_FIXED: usize = 2;
+
+/// Addresses that a daemon advertises. More than one host has networks, and few enough for a greeting.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// Longest name of a cluster, in bytes.
+pub const MAX_CLUSTER_NAME: usize = 64;
+
+/// Longest explanation in a farewell, in bytes.
+pub const MAX_REASON: usize = 256;
+
+/// Origins in one summary or request. With stamps of maximal size they fit into [`MAX_FRAME`].
+pub const MAX_STAMPS: usize = 600;
+
+/// Ranges in one reconciliation frame. With ids and digests of 32 bytes they fit into [`MAX_FRAME`].
+pub const MAX_RANGES: usize = 600;
+
+/// Members in one list of the lost. Their ids fit into [`MAX_FRAME`]; what is beyond comes with the next link.
+pub const MAX_LOST: usize = 2000;
+
+/// Longest packet of the membership protocol.
+pub const MAX_MEMBERSHIP: usize = 32 * 1024;

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::limits::{MAX_NAME_BYTES, MAX_NAME_CHARS, MAX_SERVICE_NAME_BYTES};
+use crate::limits::{MAX_HOST_NAME, MAX_NAME_BYTES, MAX_NAME_CHARS, MAX_SERVICE_NAME_BYTES};
 
 /// The name of an Erlang node as epmd knows it: the part before the `@`.
 ///
@@ -172,6 +172,70 @@ impl fmt::Debug for ServiceName {
 }
 
 impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The name of a host: what stands behind the `@` of its Erlang nodes.
+///
+/// Not checked against the rules of DNS, because hosts files hold names that break them; only such that it can stand
+/// behind an `@`, in a line of text and in a URL. Compared as it is written: Erlang does not fold case either.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostName(Box<str>);
+
+/// Why text is not the name of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostNameError {
+    /// Nothing at all.
+    #[error("host name is empty")]
+    Empty,
+    /// More than [`MAX_HOST_NAME`].
+    #[error("host name is longer than {MAX_HOST_NAME} bytes")]
+    TooLong,
+    /// White space, a control character, `@` or `/`.
+    #[error("host name must not contain {0:?}")]
+    Character(char),
+}
+
+impl HostName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = HostNameError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s.is_empty() {
+            return Err(HostNameError::Empty);
+        }
+        if s.len() > MAX_HOST_NAME {
+            return Err(HostNameError::TooLong);
+        }
+        match s.chars().find(|c| c.is_control() || c.is_whitespace() || matches!(c, '@' | '/')) {
+            Some(c) => Err(HostNameError::Character(c)),
+            None => Ok(Self(s.into())),
+        }
+    }
+}
+
+impl AsRef<str> for HostName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }

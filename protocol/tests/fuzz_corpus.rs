@@ -1,9 +1,11 @@
 //! Replays the committed fuzz corpora with the checks of the fuzz targets, on a stable compiler.
 
-#![allow(clippy::panic, reason = "a broken law has to fail the test")]
+#![allow(clippy::panic, clippy::expect_used, reason = "a broken law has to fail the test")]
 
 #[path = "../../fuzz/src/epmd.rs"]
 pub mod epmd;
+#[path = "../../fuzz/src/peer.rs"]
+pub mod peer;
 
 use std::fs;
 use std::io;
@@ -38,5 +40,17 @@ fn epmd_reply() -> io::Result<()> {
 #[test]
 fn epmd_roundtrip() -> io::Result<()> {
     assert!(replay("epmd_roundtrip", epmd::roundtrip)? >= 15);
+    Ok(())
+}
+
+#[test]
+fn peer_frames() -> io::Result<()> {
+    assert!(replay("peer_frames", peer::frames)? >= 12);
+    Ok(())
+}
+
+#[test]
+fn peer_body() -> io::Result<()> {
+    assert!(replay("peer_body", peer::body)? >= 12);
     Ok(())
 }

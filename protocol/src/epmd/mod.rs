@@ -1,11 +1,13 @@
 //! EPMD itself: requests, replies, their parsers, encoders and codecs.
 
+#[cfg(feature = "codec")]
 pub mod codec;
 pub mod encode;
 pub mod parse;
 pub mod reply;
 pub mod request;
 
+#[cfg(feature = "codec")]
 pub use codec::{ClientCodec, ClientError, ServerCodec, ServerError, ServerReply};
 pub use encode::{Alive2Reply, EncodeError};
 pub use parse::{FrameError, Malformed, Refusal, RequestError};

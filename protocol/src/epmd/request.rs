@@ -158,6 +158,7 @@ impl OwnedRequest {
 
     /// Copies what [`parse_request`](super::parse::parse_request) returned, and nothing else: its names are
     /// checked.
+    #[cfg(feature = "codec")]
     pub(super) fn from_parsed(request: &Request<'_>) -> Self {
         match request {
             Request::Alive2(alive2) => Self::Alive2(alive2.named(NodeName::from_checked(alive2.name))),

@@ -1,0 +1,102 @@
+//! How far this daemon may trust what it sees.
+//!
+//! Who is slow itself takes others for dead. Lifeguard (A. Dadgar, J. Phillips, J. Currey, "Lifeguard: SWIM-ing with
+//! Situational Awareness", 2017, section IV-A) keeps a score of that: it rises when this daemon turns out to be at
+//! fault and falls with everything that went well, and all waiting times are multiplied by it. The clearest sign needs
+//! no network: a timer that fires late was late because nobody ran it.
+
+use crate::tuning::MembershipTuning;
+
+/// The highest score; waiting times grow up to nine times (Lifeguard: S = 8).
+pub const WORST: u32 = 8;
+
+/// This daemon's opinion of itself.
+#[derive(Clone, Debug)]
+pub struct Health {
+    late_ms: u64,
+    score: u32,
+    /// By how much the last timer was late.
+    lag_ms: u64,
+}
+
+impl Health {
+    /// A healthy daemon.
+    #[must_use]
+    pub fn new(tuning: &MembershipTuning) -> Self {
+        Self { late_ms: tuning.late_ms, score: 0, lag_ms: 0 }
+    }
+
+    /// A timer that was due at `due_ms` fires at `now_ms`; both monotonic. Returns for how long this daemon has not been
+    /// running, 0 if it was on time.
+    pub fn timer(&mut self, due_ms: u64, now_ms: u64) -> u64 {
+        let lag = now_ms.saturating_sub(due_ms);
+        self.lag_ms = if lag > self.late_ms { lag } else { 0 };
+        if self.lag_ms > 0 {
+            self.worse();
+        }
+        self.lag_ms
+    }
+
+    /// Something turned out to be this daemon's fault: it was suspected and could object, or others reached whom it
+    /// could not.
+    pub fn worse(&mut self) {
+        self.score = (self.score + 1).min(WORST);
+    }
+
+    /// A probe was answered in time.
+    pub fn better(&mut self) {
+        self.score = self.score.saturating_sub(1);
+    }
+
+    /// Whether this daemon may accuse anybody at the moment.
+    #[must_use]
+    pub fn may_accuse(&self) -> bool {
+        self.lag_ms == 0
+    }
+
+    /// From 0, healthy, to [`WORST`].
+    #[must_use]
+    pub fn score(&self) -> u32 {
+        self.score
+    }
+
+    /// A waiting time, longer the less this daemon trusts itself.
+    #[must_use]
+    pub fn stretch(&self, wait_ms: u64) -> u64 {
+        wait_ms.saturating_mul(u64::from(self.score) + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_late_accuses_nobody_and_waits_longer() {
+        let mut health = Health::new(&MembershipTuning::DEFAULT);
+        assert_eq!(health.timer(1_000, 1_150), 0);
+        assert!(health.may_accuse());
+        assert_eq!(health.stretch(500), 500);
+        assert_eq!(health.timer(2_000, 9_000), 7_000);
+        assert!(!health.may_accuse());
+        assert_eq!(health.stretch(500), 1_000);
+        assert_eq!(health.timer(9_100, 9_100), 0);
+        assert!(health.may_accuse(), "a tick later");
+        assert_eq!(health.stretch(500), 1_000, "but not as sure as before");
+        health.better();
+        assert_eq!(health.stretch(500), 500);
+    }
+
+    #[test]
+    fn the_score_is_bounded() {
+        let mut health = Health::new(&MembershipTuning::DEFAULT);
+        for _ in 0..100 {
+            health.worse();
+        }
+        assert_eq!(health.score(), WORST);
+        for _ in 0..100 {
+            health.better();
+        }
+        assert_eq!(health.score(), 0);
+    }
+}

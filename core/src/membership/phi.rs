@@ -1,0 +1,202 @@
+//! How surprising a peer's silence is.
+//!
+//! The phi accrual failure detector (N. Hayashibara, X. Défago, R. Yared, T. Katayama, "The φ Accrual Failure
+//! Detector", 2004): from the intervals between past heartbeats it estimates the chance that a heartbeat still comes
+//! after this long a silence. Phi is minus its decimal logarithm, so phi 8 means a chance of 10^-8. Intervals are taken
+//! for normally distributed; the tail is computed with the logistic approximation that Akka uses (S. R. Bowling et al.,
+//! "A Logistic Approximation to the Cumulative Normal Distribution", 2009).
+//!
+//! It is a bad judge of a peer that is paused on purpose, and of the first few heartbeats. Here it never judges: it
+//! says when somebody has to look.
+
+use std::collections::VecDeque;
+
+use crate::tuning::PhiTuning;
+
+/// The heartbeats of one peer.
+#[derive(Clone, Debug)]
+pub struct Phi {
+    tuning: PhiTuning,
+    intervals: VecDeque<u64>,
+    sum: u64,
+    squares: u128,
+    last_ms: u64,
+    /// How long a silence may be before phi reaches the threshold. Searched for once for each heartbeat.
+    patience_ms: u64,
+}
+
+impl Phi {
+    /// Begins to listen. `now_ms` is monotonic.
+    ///
+    /// Until heartbeats have come, the estimate rests on the interval at which they should.
+    #[must_use]
+    pub fn new(tuning: PhiTuning, now_ms: u64) -> Self {
+        let mut phi =
+            Self { tuning, intervals: VecDeque::new(), sum: 0, squares: 0, last_ms: now_ms, patience_ms: 0 };
+        // Two intervals that are a quarter off to each side (Akka: `firstHeartbeatEstimate`).
+        let quarter = tuning.interval_ms / 4;
+        phi.add(tuning.interval_ms.saturating_sub(quarter));
+        phi.add(tuning.interval_ms.saturating_add(quarter));
+        phi.patience_ms = phi.patience();
+        phi
+    }
+
+    /// A heartbeat, or anything else that only a living peer sends.
+    pub fn heartbeat(&mut self, now_ms: u64) {
+        self.add(now_ms.saturating_sub(self.last_ms));
+        self.last_ms = now_ms;
+        self.patience_ms = self.patience();
+    }
+
+    /// This daemon was not running until now: the silence so far says nothing about the peer.
+    pub fn forgive(&mut self, now_ms: u64) {
+        self.last_ms = self.last_ms.max(now_ms);
+    }
+
+    /// Monotonic milliseconds of the last heartbeat.
+    #[must_use]
+    pub fn last_ms(&self) -> u64 {
+        self.last_ms
+    }
+
+    /// How surprising the silence is by now.
+    #[must_use]
+    pub fn phi(&self, now_ms: u64) -> f64 {
+        let (mean, deviation) = self.estimate();
+        let silence = float(u128::from(now_ms.saturating_sub(self.last_ms)));
+        tail((silence - mean) / deviation)
+    }
+
+    /// When phi will reach the threshold if nothing comes; monotonic milliseconds.
+    #[must_use]
+    pub fn deadline(&self) -> u64 {
+        self.last_ms.saturating_add(self.patience_ms)
+    }
+
+    /// Mean and standard deviation in milliseconds.
+    fn estimate(&self) -> (f64, f64) {
+        let count = float(self.intervals.len() as u128).max(1.0);
+        let mean = float(u128::from(self.sum)) / count;
+        let variance = (float(self.squares) / count - mean * mean).max(0.0);
+        (mean, variance.sqrt().max(float(u128::from(self.tuning.min_deviation_ms))).max(1.0))
+    }
+
+    fn patience(&self) -> u64 {
+        let (mean, deviation) = self.estimate();
+        // Phi only grows with time, so the moment can be searched for. Ten deviations are phi 30 and more.
+        let (mut before, mut after) = (0, whole(mean + 10.0 * deviation));
+        while before < after {
+            let middle = before + (after - before) / 2;
+            if tail((float(u128::from(middle)) - mean) / deviation) >= self.tuning.threshold {
+                after = middle;
+            } else {
+                before = middle + 1;
+            }
+        }
+        before
+    }
+
+    fn add(&mut self, interval: u64) {
+        // A day bounds the sums; whoever was silent for longer was gone.
+        let interval = interval.min(86_400_000);
+        self.intervals.push_back(interval);
+        self.sum += interval;
+        self.squares += u128::from(interval).pow(2);
+        while self.intervals.len() > self.tuning.window.max(2) {
+            let Some(old) = self.intervals.pop_front() else { return };
+            self.sum -= old;
+            self.squares -= u128::from(old).pow(2);
+        }
+    }
+}
+
+/// Phi of a silence that is `y` deviations longer than the mean.
+fn tail(y: f64) -> f64 {
+    let e = (-y * (1.5976 + 0.070_566 * y * y)).exp();
+    if y > 0.0 { -(e / (1.0 + e)).log10() } else { -(1.0 - 1.0 / (1.0 + e)).log10() }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "milliseconds of a day, squared, are exact enough")]
+fn float(value: u128) -> f64 {
+    value as f64
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates, which is what is wanted"
+)]
+fn whole(value: f64) -> u64 {
+    value as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TUNING: PhiTuning = PhiTuning::DEFAULT;
+
+    #[test]
+    fn follows_the_normal_distribution() {
+        // One-sided tails of the normal distribution: 2.28e-2 at two deviations, 3.17e-5 at four. The approximation
+        // falls a little faster far out.
+        assert!((tail(0.0) - 0.301).abs() < 1e-3);
+        assert!((tail(2.0) - 1.642).abs() < 0.01);
+        assert!((tail(4.0) - 4.499).abs() < 0.3);
+        assert!(tail(-3.0) < 1e-3);
+    }
+
+    #[test]
+    fn regular_heartbeats_give_the_least_deviation() {
+        let mut phi = Phi::new(TUNING, 0);
+        for beat in 1..=2_000 {
+            phi.heartbeat(beat * 1_000);
+        }
+        assert!(phi.phi(2_001_000) < 0.4, "on time");
+        // Threshold 8 is 5.2 deviations of 500 ms by the approximation, 5.6 without.
+        let deadline = phi.deadline() - 2_000_000;
+        assert!((3_500..3_900).contains(&deadline), "{deadline}");
+    }
+
+    #[test]
+    fn an_irregular_peer_gets_more_time() {
+        let mut phi = Phi::new(TUNING, 0);
+        let mut now = 0;
+        for beat in 0..1_000 {
+            now += if beat % 2 == 0 { 200 } else { 4_000 };
+            phi.heartbeat(now);
+        }
+        assert!(phi.deadline() - now > 10_000);
+    }
+
+    proptest! {
+        #[test]
+        fn the_deadline_is_when_phi_reaches_the_threshold(gaps in vec(0..20_000_u64, 0..50), window in 2..40_usize) {
+            let tuning = PhiTuning { window, ..TUNING };
+            let (mut phi, mut now) = (Phi::new(tuning, 0), 0);
+            for gap in gaps {
+                now += gap;
+                phi.heartbeat(now);
+            }
+            let deadline = phi.deadline();
+            prop_assert!(phi.phi(deadline) >= tuning.threshold);
+            prop_assert!(deadline == now || phi.phi(deadline - 1) < tuning.threshold);
+            prop_assert!(phi.phi(now) <= phi.phi(now + 1_000));
+        }
+
+        #[test]
+        fn the_window_is_bounded_and_its_sums_are_exact(gaps in vec(0..200_000_000_u64, 0..60), window in 2..20_usize) {
+            let (mut phi, mut now) = (Phi::new(PhiTuning { window, ..TUNING }, 0), 0);
+            for gap in gaps {
+                now += gap;
+                phi.heartbeat(now);
+                prop_assert!(phi.intervals.len() <= window);
+                prop_assert_eq!(phi.sum, phi.intervals.iter().sum::<u64>());
+                prop_assert_eq!(phi.squares, phi.intervals.iter().map(|i| u128::from(*i).pow(2)).sum::<u128>());
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What time brings.
+
+use pmd_protocol::peer::frame::Reason;
+use rand::RngExt;
+use rand::seq::IteratorRandom;
+
+use super::{Leaving, LinkId, Node, Output, Purpose};
+use crate::membership::evidence::Clue;
+
+impl Node {
+    pub(super) fn next_due(&self) -> u64 {
+        let links = self.links.values().flat_map(|link| {
+            let beats = [link.next_heartbeat_ms, link.phi.deadline()];
+            beats.into_iter().chain(link.poll_timeout())
+        });
+        if self.leaving == Leaving::Left {
+            return links.min().unwrap_or(u64::MAX);
+        }
+        let leave = match self.leaving {
+            Leaving::Announced(at) => Some(at),
+            Leaving::No | Leaving::Left => None,
+        };
+        let rest = [
+            self.swim.poll_timeout(),
+            self.evidence.poll_timeout(),
+            self.grafts.poll_timeout(),
+            self.overlay.poll_timeout(),
+            self.registry.next_expiry(),
+            (!self.lost.is_empty()).then_some(self.next_seek_ms),
+            Some(self.next_exchange_ms),
+            leave,
+        ];
+        links.chain(rest.into_iter().flatten()).min().unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn run_due(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let lag_ms = self.health.timer(self.next_due(), now_ms);
+        if lag_ms > 0 {
+            // What peers did not say while nobody listened does not count.
+            self.links.values_mut().for_each(|link| link.phi.forgive(now_ms));
+            self.evidence.postpone(lag_ms);
+        }
+        if self.leaving == Leaving::Left {
+            self.run_links();
+            return;
+        }
+        if matches!(self.leaving, Leaving::Announced(at) if at <= now_ms) {
+            self.swim.leave(now_ms);
+            self.settle();
+            self.leaving = Leaving::Left;
+            self.outputs.push_back(Output::Left);
+            return;
+        }
+        self.swim.handle_timeout(now_ms, lag_ms, &self.health);
+        self.settle();
+        for verdict in self.evidence.handle_timeout(now_ms) {
+            self.judge(verdict);
+        }
+        self.run_links();
+        for (link, origin) in self.grafts.due(now_ms) {
+            let have = self.registry.store().stamp(&origin);
+            if let Some(link) = self.links.get_mut(&link) {
+                link.pull(origin, have, true);
+            }
+        }
+        self.run_dials();
+        self.registry.expire(now_ms);
+    }
+
+    fn run_links(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let interval_ms = self.tuning.membership.phi.interval_ms;
+        let mut silent = Vec::new();
+        for link in self.links.values_mut() {
+            if link.next_heartbeat_ms <= now_ms {
+                link.beat(now_ms, interval_ms);
+            }
+            link.wake(now_ms);
+            if link.phi.deadline() <= now_ms {
+                silent.push((link.peer.id, link.peer.generation));
+                // The question is asked; the next silence counts from here.
+                link.phi.forgive(now_ms);
+            }
+        }
+        for about in silent {
+            self.clue(about, Clue::Silent);
+        }
+    }
+
+    /// Dials whom this daemon wants a link to.
+    pub(super) fn dial_targets(&mut self) {
+        if self.leaving == Leaving::Left {
+            return;
+        }
+        let now_ms = self.now.mono_ms;
+        let linked = self.linked();
+        for id in self.overlay.dials(now_ms, &linked, &mut self.rng) {
+            match self.swim.member(&id) {
+                Some((peer, _)) => {
+                    self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
+                }
+                None => self.overlay.failed(now_ms, id, &mut self.rng),
+            }
+        }
+    }
+
+    fn run_dials(&mut self) {
+        self.dial_targets();
+        self.seek_lost();
+        let (now_ms, linked) = (self.now.mono_ms, self.linked());
+        if self.next_exchange_ms <= now_ms {
+            let period = self.tuning.spread.exchange_ms;
+            self.next_exchange_ms = now_ms.saturating_add(period / 2 + self.rng.random_range(0..=period));
+            let outsider = self.overlay.outsider(&linked, &mut self.rng);
+            if let Some((peer, _)) = outsider.and_then(|id| self.swim.member(&id)) {
+                self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
+            }
+            self.close_surplus();
+        }
+    }
+
+    /// All daemons together dial a lost member once in `seek_lost_ms`; each of them does its share.
+    fn seek_lost(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let keep_ms = self.tuning.spread.seek_lost_for_ms;
+        self.lost.retain(|_, (_, since)| now_ms.saturating_sub(*since) < keep_ms);
+        if self.lost.is_empty() || self.next_seek_ms > now_ms {
+            return;
+        }
+        let cluster = u64::try_from(self.swim.len()).unwrap_or(u64::MAX).saturating_add(1);
+        let most = self.tuning.spread.redial_max_ms;
+        let period = self.tuning.spread.seek_lost_ms.saturating_mul(cluster).min(most).max(1);
+        self.next_seek_ms = now_ms.saturating_add(period / 2 + self.rng.random_range(0..=period));
+        if let Some((peer, _)) = self.lost.values().choose(&mut self.rng) {
+            self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
+        }
+    }
+
+    /// Closes links that this daemon has dialled and does not need any more.
+    fn close_surplus(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let targets = self.overlay.targets(&mut self.rng);
+        let old = self.tuning.spread.surplus_ms;
+        let surplus: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| {
+                link.initiated
+                    && now_ms.saturating_sub(link.since_ms) >= old
+                    && !targets.contains(&link.peer.id)
+                    && self.swim.member(&link.peer.id).is_some()
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in surplus {
+            self.close(id, Reason::NotNeeded);
+        }
+    }
+}

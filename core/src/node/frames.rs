@@ -1,0 +1,221 @@
+//! What arrives on links.
+
+use pmd_protocol::peer::frame::{Have, Heartbeat, Probe, Probed, Pull, Reason, Sight};
+use pmd_protocol::peer::{Frame, NodeId, Stamp, Update};
+
+use super::{Alarm, LinkId, Node, Output, ProbeFor, Purpose};
+use crate::registry::directory::Rank;
+use crate::registry::store::{Need, Outcome, OwnClaim, Source};
+use crate::spread::reconcile;
+
+/// Dials for helpers and for own cases together; more only if somebody asks without end.
+const MAX_PROBES: usize = 128;
+
+impl Node {
+    pub(super) fn take_frame(&mut self, link: LinkId, frame: Frame) {
+        if !self.links.contains_key(&link) {
+            return;
+        }
+        match frame {
+            // Of the handshake, which is over; and the farewell, which the link's end will tell.
+            Frame::Hello(_) | Frame::Proof(_) | Frame::Bye(_) => {}
+            Frame::Heartbeat(heartbeat) => self.take_heartbeat(link, &heartbeat),
+            Frame::Membership(membership) => {
+                // Malformed and misdirected packets are nobody's business but the sender's.
+                let _ = self.swim.handle_packet(self.now.mono_ms, &membership.packet, &self.health);
+            }
+            Frame::Update(update) => self.take_update(link, update),
+            Frame::Have(have) => self.take_have(link, &have),
+            Frame::Pull(pull) => self.take_pull(link, &pull),
+            Frame::Prune(prune) => {
+                if let Some(link) = self.links.get_mut(&link) {
+                    prune.origins.into_iter().for_each(|origin| link.pruned(origin));
+                }
+            }
+            Frame::Ranges(ranges) => {
+                let answers = reconcile::answer(&self.registry.shares(), &ranges);
+                if let Some(link) = self.links.get_mut(&link) {
+                    answers.into_iter().for_each(|answer| link.send(answer));
+                }
+            }
+            Frame::Lost(lost) => self.recall(&lost.members),
+            Frame::Probe(probe) => self.take_probe(link, probe),
+            Frame::Probed(probed) => {
+                let observer = self.links.get(&link).map(|link| link.peer.id);
+                if let Some(verdict) =
+                    observer.and_then(|observer| self.evidence.seen(probed.token, observer, probed.sight))
+                {
+                    self.judge(verdict);
+                }
+            }
+        }
+    }
+
+    /// Begins a comparison with the peer of a link.
+    pub(super) fn compare(&mut self, link: LinkId) {
+        let opening = reconcile::open(&self.registry.shares());
+        if let Some(link) = self.links.get_mut(&link) {
+            link.send(opening);
+        }
+    }
+
+    pub(super) fn probed(&mut self, token: u64, sight: Sight) {
+        match self.probes.remove(&token) {
+            Some(ProbeFor::Own(token)) => {
+                if let Some(verdict) = self.evidence.seen(token, self.me(), sight) {
+                    self.judge(verdict);
+                }
+            }
+            Some(ProbeFor::Helper(link, token)) => {
+                if let Some(link) = self.links.get_mut(&link) {
+                    link.send(Frame::Probed(Probed { token, sight }));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Starts to look whether somebody can be reached. Whether it does.
+    pub(super) fn probe(&mut self, target: &NodeId, wanted_by: ProbeFor) -> bool {
+        let Some((peer, _)) = self.swim.member(target) else { return false };
+        if self.probes.len() >= MAX_PROBES {
+            return false;
+        }
+        let token = self.next_probe;
+        self.next_probe += 1;
+        self.probes.insert(token, wanted_by);
+        self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Probe(token) });
+        true
+    }
+
+    fn take_heartbeat(&mut self, id: LinkId, heartbeat: &Heartbeat) {
+        let own = self.registry.fingerprint();
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let nearer = link.heard(self.now.mono_ms, heartbeat);
+        let peer = link.peer.clone();
+        let rtt_us = link.rtt_us;
+        link.unequal = if heartbeat.fingerprint == own { 0 } else { link.unequal + 1 };
+        // Once is usual while news are on their way.
+        let differs = link.unequal >= 2;
+        if differs {
+            link.unequal = 0;
+        }
+        self.health.better();
+        if nearer && let Some((_, liveness)) = self.swim.member(&peer.id) {
+            self.registry.rank(&peer.id, Rank { liveness, rtt_us });
+        }
+        if differs {
+            // Either the registries differ or the members do.
+            self.compare(id);
+            self.swim.announce(self.now.mono_ms, peer);
+        }
+    }
+
+    fn take_update(&mut self, id: LinkId, update: Update) {
+        let (origin, stamp, whole) = (update.origin, update.stamp, update.last);
+        let applied = match self.registry.apply(Source(id.0), update, self.now.mono_ms) {
+            Ok((applied, patch)) => {
+                self.publish(patch);
+                applied
+            }
+            Err(_) => {
+                let peer = self.links.get(&id).map(|link| link.peer.id);
+                self.outputs.extend(peer.map(|peer| Output::Alarm(Alarm::Violation(peer))));
+                self.close(id, Reason::Violation);
+                return;
+            }
+        };
+        if applied.fork {
+            self.outputs.push_back(Output::Alarm(Alarm::Forked(origin)));
+        }
+        let have = self.registry.store().stamp(&origin);
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.peer_has(origin, stamp);
+        match applied.outcome {
+            Outcome::Known => match have.filter(|have| *have > stamp) {
+                // The peer is behind, and may not know it.
+                Some(newer) => link.offer(self.now.mono_ms, origin, newer),
+                // It came another way first.
+                None if whole => link.prune(origin),
+                None => {}
+            },
+            Outcome::Staged => {}
+            Outcome::Applied { now, .. } => {
+                self.grafts.arrived(&origin, now);
+                self.offer(origin);
+            }
+            Outcome::Missing(Need::Newer(have)) => link.pull(origin, have, false),
+            Outcome::Missing(Need::Snapshot) => link.pull(origin, None, false),
+            Outcome::Own(claim) => self.own_claim(claim, stamp),
+        }
+    }
+
+    fn own_claim(&mut self, claim: OwnClaim, stamp: Stamp) {
+        if claim != OwnClaim::Old {
+            self.begin_life(stamp.generation);
+        }
+    }
+
+    fn take_have(&mut self, id: LinkId, have: &Have) {
+        let now_ms = self.now.mono_ms;
+        let me = self.me();
+        let comparing = !have.complete.is_empty();
+        for (origin, theirs) in &have.stamps {
+            let own = self.registry.store().stamp(origin);
+            let Some(link) = self.links.get_mut(&id) else { return };
+            link.peer_has(*origin, *theirs);
+            match own {
+                Some(own) if own > *theirs => {
+                    if self.registry.is_live(origin) {
+                        link.owe(*origin, Some(*theirs));
+                    }
+                }
+                Some(own) if own == *theirs => {}
+                _ if *origin == me => self.own_claim(OwnClaim::Ahead, *theirs),
+                own if comparing => link.pull(*origin, own, false),
+                _ => self.grafts.summary(now_ms, id, *origin, *theirs),
+            }
+        }
+        if !comparing {
+            return;
+        }
+        let listed: std::collections::BTreeSet<_> = have.stamps.iter().map(|(origin, _)| *origin).collect();
+        let live = self.registry.shares();
+        let Some(link) = self.links.get_mut(&id) else { return };
+        for (first, last) in have.complete.iter().filter(|(first, last)| first <= last) {
+            for (origin, ..) in reconcile::within(&live, *first, *last) {
+                if !listed.contains(origin) && self.registry.store().stamp(origin).is_some() {
+                    link.owe(*origin, None);
+                }
+            }
+        }
+    }
+
+    fn take_pull(&mut self, id: LinkId, pull: &Pull) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        for (origin, have) in &pull.wants {
+            if pull.graft {
+                link.grafted(*origin);
+            }
+            link.owe(*origin, *have);
+        }
+    }
+
+    fn take_probe(&mut self, id: LinkId, probe: Probe) {
+        let reached =
+            self.by_peer.get(&probe.target).and_then(|link| self.links.get(link)).is_some_and(|link| {
+                // Heard within two heartbeats: that is as good as a dial.
+                let fresh = self.tuning.membership.phi.interval_ms.saturating_mul(2);
+                link.peer.generation == probe.generation
+                    && self.now.mono_ms.saturating_sub(link.phi.last_ms()) <= fresh
+                    && link.phi.phi(self.now.mono_ms) < 1.0
+            });
+        if !reached && self.probe(&probe.target, ProbeFor::Helper(id, probe.token)) {
+            return;
+        }
+        let sight = if reached { Sight::Reached } else { Sight::Silent };
+        if let Some(link) = self.links.get_mut(&id) {
+            link.send(Frame::Probed(Probed { token: probe.token, sight }));
+        }
+    }
+}

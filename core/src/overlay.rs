@@ -1,0 +1,256 @@
+//! Which links there should be.
+//!
+//! Members in the order of their ids form a ring. Each daemon keeps links to the next two and to three random ones, and
+//! accepts whoever dials it, which makes about ten links each; up to six members that is everybody. Ids are hashes, so
+//! the ring is a random one and neighbours on it rarely share a rack. The successors make the graph connected, the
+//! random links make it short and hard to cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pmd_protocol::peer::NodeId;
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use rand::seq::IteratorRandom;
+
+use crate::tuning::SpreadTuning;
+
+/// The links that this daemon wants, and when it tries next.
+#[derive(Debug)]
+pub struct Overlay {
+    me: NodeId,
+    tuning: SpreadTuning,
+    members: BTreeSet<NodeId>,
+    random: BTreeSet<NodeId>,
+    redials: BTreeMap<NodeId, Redial>,
+    changed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Redial {
+    at_ms: u64,
+    pause_ms: u64,
+    /// Whether a dial is under way.
+    pending: bool,
+}
+
+impl Overlay {
+    /// A daemon that knows nobody.
+    #[must_use]
+    pub fn new(me: NodeId, tuning: SpreadTuning) -> Self {
+        Self {
+            me,
+            tuning,
+            members: BTreeSet::new(),
+            random: BTreeSet::new(),
+            redials: BTreeMap::new(),
+            changed: false,
+        }
+    }
+
+    /// A member lives.
+    pub fn add(&mut self, id: NodeId) {
+        if id != self.me && self.members.insert(id) {
+            self.changed = true;
+            self.redials.remove(&id);
+        }
+    }
+
+    /// A member does not.
+    pub fn remove(&mut self, id: &NodeId) {
+        self.changed |= self.members.remove(id);
+        self.random.remove(id);
+        self.redials.remove(id);
+    }
+
+    /// Whether members have come or gone since this was asked: then others may be wanted.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Whom this daemon wants a link to. Random choices are kept while they live.
+    pub fn targets(&mut self, rng: &mut ChaCha8Rng) -> BTreeSet<NodeId> {
+        let mut targets = self.successors();
+        self.random.retain(|id| !targets.contains(id));
+        while self.random.len() < self.tuning.random {
+            let others =
+                self.members.iter().filter(|id| !targets.contains(*id) && !self.random.contains(*id));
+            let Some(choice) = others.choose(rng).copied() else { break };
+            self.random.insert(choice);
+        }
+        targets.extend(&self.random);
+        targets
+    }
+
+    /// A member that this daemon has no link to and does not want one, chosen at random.
+    pub fn outsider(&mut self, linked: &BTreeSet<NodeId>, rng: &mut ChaCha8Rng) -> Option<NodeId> {
+        self.members.iter().filter(|id| !linked.contains(*id)).choose(rng).copied()
+    }
+
+    /// Which targets to dial now. A dial that is under way is not repeated until its end is known.
+    pub fn dials(&mut self, now_ms: u64, linked: &BTreeSet<NodeId>, rng: &mut ChaCha8Rng) -> Vec<NodeId> {
+        let targets = self.targets(rng);
+        // Whoever is linked by now, on whichever way, need not be dialled, even if another dial to it has failed.
+        self.redials.retain(|id, redial| !linked.contains(id) && (redial.pending || targets.contains(id)));
+        let mut dials = Vec::new();
+        for id in targets.into_iter().filter(|id| !linked.contains(id)) {
+            let redial =
+                self.redials.entry(id).or_insert(Redial { at_ms: now_ms, pause_ms: 0, pending: false });
+            if !redial.pending && redial.at_ms <= now_ms {
+                redial.pending = true;
+                dials.push(id);
+            }
+        }
+        dials
+    }
+
+    /// A dial has led to a link, or one has come up otherwise.
+    pub fn linked(&mut self, id: &NodeId) {
+        self.redials.remove(id);
+    }
+
+    /// A dial has failed, or a link has ended: wait before the next, twice as long each time, give or take a quarter.
+    pub fn failed(&mut self, now_ms: u64, id: NodeId, rng: &mut ChaCha8Rng) {
+        let redial = self.redials.entry(id).or_insert(Redial { at_ms: now_ms, pause_ms: 0, pending: false });
+        let doubled = redial.pause_ms.saturating_mul(2);
+        redial.pause_ms =
+            doubled.clamp(self.tuning.redial_ms, self.tuning.redial_max_ms.max(self.tuning.redial_ms));
+        let quarter = redial.pause_ms / 4;
+        let jitter = rng.random_range(0..=quarter.saturating_mul(2));
+        redial.at_ms = now_ms.saturating_add(redial.pause_ms - quarter).saturating_add(jitter);
+        redial.pending = false;
+    }
+
+    /// When a dial will be due; monotonic milliseconds.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.redials.values().filter(|redial| !redial.pending).map(|redial| redial.at_ms).min()
+    }
+
+    fn successors(&self) -> BTreeSet<NodeId> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let after = self.members.range((Excluded(self.me), Unbounded));
+        after.chain(self.members.range(..self.me)).take(self.tuning.successors).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn rng(seed: u64) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(seed)
+    }
+
+    fn ids(count: usize) -> Vec<NodeId> {
+        let mut rng = rng(7);
+        (0..count).map(|_| NodeId::new(rng.random())).collect()
+    }
+
+    /// The neighbours of each of `count` members: links count for both ends.
+    fn graph(count: usize) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
+        let ids = ids(count);
+        let mut graph: BTreeMap<_, BTreeSet<_>> = ids.iter().map(|id| (*id, BTreeSet::new())).collect();
+        for (number, id) in (0..).zip(&ids) {
+            let mut overlay = Overlay::new(*id, SpreadTuning::DEFAULT);
+            ids.iter().for_each(|other| overlay.add(*other));
+            for target in overlay.targets(&mut rng(number)) {
+                graph.entry(*id).or_default().insert(target);
+                graph.entry(target).or_default().insert(*id);
+            }
+        }
+        graph
+    }
+
+    /// How many hops it takes from `from` to everybody, and how many are reached.
+    fn reach(graph: &BTreeMap<NodeId, BTreeSet<NodeId>>, from: NodeId) -> (usize, usize) {
+        let mut hops = BTreeMap::from([(from, 0)]);
+        let mut queue = VecDeque::from([from]);
+        while let Some(id) = queue.pop_front() {
+            let next = hops.get(&id).map_or(0, |hops| hops + 1);
+            for neighbour in graph.get(&id).into_iter().flatten() {
+                if graph.contains_key(neighbour) && !hops.contains_key(neighbour) {
+                    hops.insert(*neighbour, next);
+                    queue.push_back(*neighbour);
+                }
+            }
+        }
+        (hops.values().copied().max().unwrap_or(0), hops.len())
+    }
+
+    #[test]
+    fn small_clusters_are_a_full_mesh() {
+        for (id, neighbours) in graph(6) {
+            assert_eq!(neighbours.len(), 5, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_thousand_members_are_few_links_and_few_hops_apart() {
+        let graph = graph(1_000);
+        let links: usize = graph.values().map(BTreeSet::len).sum();
+        assert!(links / 1_000 <= 10);
+        let farthest = graph.keys().step_by(50).map(|id| reach(&graph, *id));
+        assert!(farthest.into_iter().all(|(hops, reached)| hops <= 5 && reached == 1_000));
+    }
+
+    #[test]
+    fn half_of_them_killed_at_once_leaves_the_rest_together() {
+        let mut graph = graph(1_000);
+        let dead: Vec<_> = graph.keys().copied().step_by(2).collect();
+        dead.iter().for_each(|id| drop(graph.remove(id)));
+        let best = graph.keys().take(20).map(|id| reach(&graph, *id).1).max();
+        assert!(best >= Some(498), "{best:?}");
+    }
+
+    #[test]
+    fn random_choices_are_kept_while_they_live() {
+        let ids = ids(50);
+        let mut overlay = Overlay::new(NodeId::MIN, SpreadTuning::DEFAULT);
+        ids.iter().for_each(|id| overlay.add(*id));
+        let before = overlay.targets(&mut rng(1));
+        assert_eq!(before.len(), 5);
+        assert_eq!(overlay.targets(&mut rng(2)), before);
+        let gone = before.iter().next_back().copied();
+        gone.iter().for_each(|id| overlay.remove(id));
+        let after = overlay.targets(&mut rng(3));
+        assert_eq!(after.len(), 5);
+        assert_eq!(after.intersection(&before).count(), 4);
+    }
+
+    #[test]
+    fn a_failed_dial_to_somebody_who_is_linked_is_forgotten() {
+        let mut overlay = Overlay::new(NodeId::MIN, SpreadTuning::DEFAULT);
+        overlay.add(NodeId::MAX);
+        overlay.linked(&NodeId::MAX);
+        overlay.failed(0, NodeId::MAX, &mut rng(1));
+        assert_eq!(overlay.dials(5_000, &BTreeSet::from([NodeId::MAX]), &mut rng(1)), []);
+        assert_eq!(overlay.poll_timeout(), None, "or its timer would be due for ever");
+    }
+
+    #[test]
+    fn dials_wait_longer_each_time() {
+        let mut overlay = Overlay::new(NodeId::MIN, SpreadTuning::DEFAULT);
+        overlay.add(NodeId::MAX);
+        let (mut now, none, mut rng) = (0, BTreeSet::new(), rng(1));
+        for expected in [1_000_u64, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
+            assert_eq!(overlay.dials(now, &none, &mut rng), [NodeId::MAX]);
+            assert_eq!(overlay.dials(now + 100_000, &none, &mut rng), [], "under way");
+            overlay.failed(now, NodeId::MAX, &mut rng);
+            let next = overlay.poll_timeout().unwrap_or_default();
+            assert!(
+                (expected * 3 / 4..=expected * 5 / 4).contains(&(next - now)),
+                "{expected}: {}",
+                next - now
+            );
+            assert_eq!(overlay.dials(next - 1, &none, &mut rng), []);
+            now = next;
+        }
+        overlay.linked(&NodeId::MAX);
+        overlay.failed(now, NodeId::MAX, &mut rng);
+        assert!(overlay.poll_timeout().unwrap_or_default() - now <= 1_250, "a good link resets the pause");
+    }
+}

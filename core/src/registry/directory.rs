@@ -1,0 +1,221 @@
+//! What can be looked up: the entries of live origins, by name.
+//!
+//! One name on several hosts is normal (every RabbitMQ host has a `rabbit`), so a look-up has several answers, and the
+//! order is part of the answer: this host first, then members nobody suspects, then the nearest.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pmd_protocol::HostName;
+use pmd_protocol::peer::{Entry, Key, Kind, NodeId, Value};
+
+use super::origin::{Change, Content};
+
+/// How a live member is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Liveness {
+    /// As far as anybody knows, it lives.
+    #[default]
+    Alive,
+    /// Somebody could not reach it, and it has not objected yet.
+    Suspect,
+}
+
+/// What orders the answers to one look-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rank {
+    /// Members that are alive come before those that are suspected.
+    pub liveness: Liveness,
+    /// The round-trip time in microseconds, where it is known. The nearest come first, the unknown last.
+    pub rtt_us: Option<u32>,
+}
+
+/// A visible change of one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shift {
+    /// What could be looked up before.
+    pub before: Option<Arc<Entry>>,
+    /// What can be looked up now.
+    pub after: Option<Arc<Entry>>,
+}
+
+/// What a copy of the directory has to be told to stay a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Patch {
+    /// Entries of a visible origin have changed; also how an origin becomes visible.
+    Change {
+        /// Whose.
+        origin: NodeId,
+        /// Each entry that differs, once.
+        shifts: Vec<Shift>,
+    },
+    /// An origin is not visible any more, with all it had.
+    Hide {
+        /// Whose.
+        origin: NodeId,
+        /// What could be looked up until now.
+        entries: Vec<Arc<Entry>>,
+    },
+}
+
+/// One answer to a look-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where it is registered.
+    pub origin: NodeId,
+    /// The name of that host, where it is known.
+    pub host: Option<HostName>,
+    /// What is registered.
+    pub entry: Arc<Entry>,
+}
+
+/// Entries of visible origins. See the module.
+#[derive(Debug)]
+pub struct Directory {
+    me: NodeId,
+    origins: BTreeMap<NodeId, Shown>,
+    /// Holders of a name, in no order that matters to anybody.
+    index: Index,
+}
+
+type Index = BTreeMap<(Kind, Box<[u8]>), BTreeSet<(NodeId, Arc<Key>)>>;
+
+#[derive(Debug, Default)]
+struct Shown {
+    rank: Rank,
+    host: Option<HostName>,
+    entries: BTreeMap<Arc<Key>, Arc<Entry>>,
+    unreadable: BTreeSet<Arc<Key>>,
+}
+
+impl Directory {
+    /// A directory in which nothing can be found yet; entries of `me` will come first.
+    #[must_use]
+    pub fn new(me: NodeId) -> Self {
+        Self { me, origins: BTreeMap::new(), index: BTreeMap::new() }
+    }
+
+    /// Everybody who has this name, the best first.
+    #[must_use]
+    pub fn look_up(&self, kind: Kind, name: &[u8]) -> Vec<Found> {
+        let Some(holders) = self.index.get(&(kind, name.into())) else { return Vec::new() };
+        let mut found: Vec<_> = holders
+            .iter()
+            .filter_map(|(origin, key)| {
+                let shown = self.origins.get(origin)?;
+                let entry = Arc::clone(shown.entries.get(key)?);
+                // `None` is less than any time, and has to come last.
+                let rtt = shown.rank.rtt_us.map(Reverse);
+                let order = (*origin != self.me, shown.rank.liveness, Reverse(rtt), *origin, Arc::clone(key));
+                Some((order, Found { origin: *origin, host: shown.host.clone(), entry }))
+            })
+            .collect();
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found.into_iter().map(|(_, found)| found).collect()
+    }
+
+    /// All visible entries of one origin, by key.
+    pub fn of(&self, origin: &NodeId) -> impl Iterator<Item = &Arc<Entry>> {
+        self.origins.get(origin).into_iter().flat_map(|shown| shown.entries.values())
+    }
+
+    /// Whether an origin is visible.
+    #[must_use]
+    pub fn is_visible(&self, origin: &NodeId) -> bool {
+        self.origins.contains_key(origin)
+    }
+
+    /// The name of an origin's host, where it is known.
+    #[must_use]
+    pub fn host(&self, origin: &NodeId) -> Option<&HostName> {
+        self.origins.get(origin)?.host.as_ref()
+    }
+
+    /// How many entries of visible origins this version cannot read. They are replicated and left out here.
+    #[must_use]
+    pub fn unreadable(&self) -> usize {
+        self.origins.values().map(|shown| shown.unreadable.len()).sum()
+    }
+
+    /// Makes an origin visible with what it has. Does nothing if it is visible.
+    pub fn show(&mut self, origin: NodeId, rank: Rank, content: &Content) -> Option<Patch> {
+        if self.is_visible(&origin) {
+            return None;
+        }
+        self.origins.insert(origin, Shown { rank, ..Shown::default() });
+        let puts = content.iter().map(|(key, value)| (Arc::clone(key), Some(value.clone()))).collect();
+        Some(Patch::Change { origin, shifts: self.set(origin, puts) })
+    }
+
+    /// Applies changes of a visible origin's content. `None` if nothing that can be seen has changed.
+    pub fn change(&mut self, origin: NodeId, changes: &[Change]) -> Option<Patch> {
+        let changes = changes.iter().map(|change| (Arc::clone(&change.key), change.after.clone())).collect();
+        let shifts = self.set(origin, changes);
+        (!shifts.is_empty()).then_some(Patch::Change { origin, shifts })
+    }
+
+    /// Makes an origin invisible. `None` if it is already.
+    pub fn hide(&mut self, origin: NodeId) -> Option<Patch> {
+        let shown = self.origins.remove(&origin)?;
+        for key in shown.entries.keys() {
+            unlist(&mut self.index, origin, key);
+        }
+        Some(Patch::Hide { origin, entries: shown.entries.into_values().collect() })
+    }
+
+    /// Says how good an origin's answers are.
+    pub fn rank(&mut self, origin: &NodeId, rank: Rank) {
+        if let Some(shown) = self.origins.get_mut(origin) {
+            shown.rank = rank;
+        }
+    }
+
+    fn set(&mut self, origin: NodeId, values: Vec<(Arc<Key>, Option<Value>)>) -> Vec<Shift> {
+        let Some(shown) = self.origins.get_mut(&origin) else { return Vec::new() };
+        let mut shifts = Vec::new();
+        for (key, value) in values {
+            shown.unreadable.remove(&key);
+            let after = match value.map(|value| Entry::read(&key, &value)) {
+                Some(Ok(entry)) => Some(Arc::new(entry)),
+                Some(Err(_)) => {
+                    shown.unreadable.insert(Arc::clone(&key));
+                    None
+                }
+                None => None,
+            };
+            if key.kind() == Kind::HOST {
+                shown.host = match after.as_deref() {
+                    Some(Entry::Host(host)) => Some(host.host.clone()),
+                    _ => None,
+                };
+            }
+            let before = match &after {
+                Some(entry) => shown.entries.insert(Arc::clone(&key), Arc::clone(entry)),
+                None => shown.entries.remove(&key),
+            };
+            match (&before, &after) {
+                (None, Some(_)) => {
+                    let holders = self.index.entry((key.kind(), key.name().into())).or_default();
+                    holders.insert((origin, key));
+                }
+                (Some(_), None) => unlist(&mut self.index, origin, &key),
+                _ => {}
+            }
+            if before != after {
+                shifts.push(Shift { before, after });
+            }
+        }
+        shifts
+    }
+}
+
+fn unlist(index: &mut Index, origin: NodeId, key: &Arc<Key>) {
+    let name = (key.kind(), key.name().into());
+    if let Some(holders) = index.get_mut(&name) {
+        holders.remove(&(origin, Arc::clone(key)));
+        if holders.is_empty() {
+            index.remove(&name);
+        }
+    }
+}

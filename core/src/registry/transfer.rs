@@ -1,0 +1,133 @@
+//! Contents in parts: how what does not fit into a frame crosses a link and still arrives as a whole.
+//!
+//! The sender cuts from an unchanging copy of the content (shared until the content changes), so a transfer always
+//! leads to one version. The receiver stages the parts and applies all or none.
+
+use std::sync::Arc;
+
+use pmd_protocol::limits::MAX_OPS;
+use pmd_protocol::peer::{Base, NodeId, Op, Stamp, Update, Version};
+
+use super::origin::Content;
+
+/// A transfer that is being sent.
+#[derive(Clone, Debug)]
+pub struct Transfer {
+    origin: NodeId,
+    content: Arc<Content>,
+    base: Base,
+    /// What is sent so far: operations up to this version.
+    sent: Version,
+    done: bool,
+}
+
+impl Transfer {
+    /// From `base` to `content`.
+    pub(super) fn new(origin: NodeId, content: Arc<Content>, base: Base) -> Self {
+        Self { origin, content, base, sent: base.start(), done: false }
+    }
+
+    /// Whose content it is.
+    #[must_use]
+    pub fn origin(&self) -> NodeId {
+        self.origin
+    }
+
+    /// What the receiver has at the end.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.content.stamp()
+    }
+
+    /// Whether everything has been cut.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The next part, of at most `budget` bytes unless a single operation is longer. `None` when all are cut.
+    pub fn next_part(&mut self, budget: usize) -> Option<Update> {
+        if self.done {
+            return None;
+        }
+        let mut left = budget.saturating_sub(Update::FIXED);
+        let mut ops: Vec<(Version, Op)> = Vec::new();
+        let mut take = |(version, op): (Version, Op)| {
+            let fits = ops.is_empty() || (op.size() <= left && ops.len() < MAX_OPS);
+            if fits {
+                left = left.saturating_sub(op.size());
+                ops.push((version, op));
+            }
+            fits
+        };
+        let after = self.sent;
+        let last = match self.base {
+            Base::Nothing => self.content.entries_after(after).all(&mut take),
+            Base::After(_) => self.content.ops_after(after).all(&mut take),
+        };
+        self.sent = ops.last().map_or(after, |(version, _)| *version);
+        self.done = last;
+        Some(Update { origin: self.origin, stamp: self.content.stamp(), base: self.base, after, last, ops })
+    }
+}
+
+/// A transfer that is being received, from one sender.
+///
+/// What a transfer consists of follows from its stamp and base, however it is cut; so a part fits if it does not leave
+/// anything out, and what it repeats is skipped.
+#[derive(Debug)]
+pub(super) struct Stage {
+    stamp: Stamp,
+    base: Base,
+    /// Operations up to this version are here.
+    reached: Version,
+    bytes: usize,
+    ops: Vec<(Version, Op)>,
+}
+
+/// Why a part cannot be staged.
+pub(super) enum StageError {
+    /// It does not continue what is there.
+    Gap,
+    /// The transfer has grown beyond the limit.
+    TooLong,
+}
+
+impl Stage {
+    /// A transfer of which nothing is here yet.
+    pub(super) fn new(update: &Update) -> Self {
+        let reached = update.base.start();
+        Self { stamp: update.stamp, base: update.base, reached, bytes: 0, ops: Vec::new() }
+    }
+
+    /// Whether the part belongs to this transfer.
+    pub(super) fn is_of(&self, update: &Update) -> bool {
+        (self.stamp, self.base) == (update.stamp, update.base)
+    }
+
+    /// Adds a part.
+    pub(super) fn add(&mut self, update: Update, limit: usize) -> Result<(), StageError> {
+        if update.after > self.reached {
+            return Err(StageError::Gap);
+        }
+        for (version, op) in update.ops.into_iter().filter(|(version, _)| *version > self.reached) {
+            self.bytes = self.bytes.saturating_add(op.size());
+            self.ops.push((version, op));
+        }
+        if self.bytes > limit {
+            return Err(StageError::TooLong);
+        }
+        self.reached = self.ops.last().map_or(self.reached, |(version, _)| *version);
+        Ok(())
+    }
+
+    /// The operations of all parts.
+    pub(super) fn into_ops(self) -> Vec<(Version, Op)> {
+        self.ops
+    }
+
+    /// What the transfer leads to.
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+}

@@ -1,0 +1,25 @@
+//! A world of simulated daemons: the nodes of production, with time, network and chance under control.
+//!
+//! One heap of events drives everything. Latency, loss and the order of what happens at one moment come from one seed,
+//! so equal seeds give equal histories, which [`World::log_hash`] shows. After each event the invariants of the daemon
+//! that it touched are checked, see [`World::violations`].
+//!
+//! ```
+//! use pmd_core::sim::World;
+//!
+//! let mut world = World::new(7);
+//! for _ in 0..3 {
+//!     world.start();
+//! }
+//! world.join(1, 0);
+//! world.join(2, 0);
+//! assert!(world.run_until(5_000, World::is_converged));
+//! assert!(world.violations().is_empty());
+//! ```
+
+mod faults;
+mod network;
+mod world;
+
+pub use faults::Faults;
+pub use world::World;

@@ -1,0 +1,70 @@
+//! Links, dials and packets of the simulated world.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pmd_protocol::peer::Frame;
+use pmd_protocol::peer::frame::{Reason, Sight};
+
+use crate::membership::Identity;
+use crate::node::{LinkId, Node, Purpose};
+
+/// One daemon, and what its host does for it.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) node: Node,
+    /// Which start of this host it is.
+    pub(super) boot: u64,
+    /// Its links: the other end, and what it has not read yet.
+    pub(super) links: BTreeMap<LinkId, End>,
+    /// Stopped, but its host is up.
+    pub(super) frozen: bool,
+    /// What waits because it is.
+    pub(super) waiting: VecDeque<What>,
+    pub(super) wake_ms: u64,
+    /// How far its wall clock is off, in milliseconds.
+    pub(super) skew_ms: i64,
+}
+
+/// One end of a link.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    pub(super) peer: usize,
+    pub(super) peer_boot: u64,
+    pub(super) peer_link: LinkId,
+    /// Bytes that were sent and not read yet; the window of the transport.
+    pub(super) unread: usize,
+    /// Nothing overtakes on a link.
+    pub(super) last_ms: u64,
+}
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    /// A daemon's timer.
+    Wake,
+    /// Bytes arrive on a link.
+    Bytes { link: LinkId, bytes: Vec<u8>, tries: u32 },
+    /// The peer has read this many bytes.
+    Read { link: LinkId, bytes: usize },
+    /// The other end has gone.
+    Gone { link: LinkId, farewell: Option<Reason> },
+    /// A connection request arrives.
+    Dialled { from: usize, from_boot: u64, caller: Identity, purpose: Purpose },
+    /// It was answered.
+    Answered { from: usize, from_boot: u64, peer_link: Option<LinkId>, peer: Identity, purpose: Purpose },
+    /// It was not.
+    NoAnswer { peer: Identity, purpose: Purpose, sight: Sight },
+    /// A message over a short connection.
+    Packet { frame: Frame },
+}
+
+/// How a host answers whoever dials it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HostState {
+    /// The daemon runs.
+    Up,
+    /// The host is there, the daemon is not.
+    Refuses,
+    /// Nothing answers.
+    Vanished,
+}

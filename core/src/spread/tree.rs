@@ -1,0 +1,138 @@
+//! Who has news that have not come by themselves.
+//!
+//! Plumtree (J. Leitão, J. Pereira, L. Rodrigues, "Epidemic Broadcast Trees", 2007), specialised. Updates travel over
+//! eager links; where the same update came twice, the second link is pruned for that origin, and from then on carries
+//! summaries. A summary of something that does not arrive soon by itself grafts the link again: the tree has a hole
+//! there. There is no message cache and no history of message ids, because the store is both: what matters is not
+//! whether a message was seen but whether its content is here.
+//!
+//! There is a tree for each origin. Plumtree's authors share one among all senders, which makes every path that of the
+//! first sender; with one set of pruned origins for each link, a few bytes each, nobody's news take detours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pmd_protocol::peer::{NodeId, Stamp};
+
+use super::links::LinkId;
+use crate::tuning::SpreadTuning;
+
+/// Origins of which others have more, by summaries.
+#[derive(Debug)]
+pub struct Grafts {
+    tuning: SpreadTuning,
+    missing: BTreeMap<NodeId, Missing>,
+}
+
+#[derive(Debug)]
+struct Missing {
+    stamp: Stamp,
+    due_ms: u64,
+    links: BTreeSet<LinkId>,
+}
+
+impl Grafts {
+    /// Nothing is missing.
+    #[must_use]
+    pub fn new(tuning: SpreadTuning) -> Self {
+        Self { tuning, missing: BTreeMap::new() }
+    }
+
+    /// A summary on `link` says that its peer has this. It has some time to come by itself.
+    pub fn summary(&mut self, now_ms: u64, link: LinkId, origin: NodeId, stamp: Stamp) {
+        let due_ms = now_ms.saturating_add(self.tuning.graft_ms);
+        let missing = self.missing.entry(origin).or_insert(Missing { stamp, due_ms, links: BTreeSet::new() });
+        if stamp > missing.stamp {
+            missing.links.clear();
+            missing.stamp = stamp;
+        }
+        if stamp == missing.stamp {
+            missing.links.insert(link);
+        }
+    }
+
+    /// This much of an origin is here now.
+    pub fn arrived(&mut self, origin: &NodeId, stamp: Stamp) {
+        if self.missing.get(origin).is_some_and(|missing| missing.stamp <= stamp) {
+            self.missing.remove(origin);
+        }
+    }
+
+    /// A link is gone, and whoever was to be asked on it.
+    pub fn drop_link(&mut self, link: LinkId) {
+        self.missing.retain(|_, missing| {
+            missing.links.remove(&link);
+            !missing.links.is_empty()
+        });
+    }
+
+    /// Whom to ask now, and for what. Each link is asked once; if the answer does not come, the next is asked after the
+    /// same time.
+    pub fn due(&mut self, now_ms: u64) -> Vec<(LinkId, NodeId)> {
+        let mut asks = Vec::new();
+        let graft_ms = self.tuning.graft_ms.max(1);
+        self.missing.retain(|origin, missing| {
+            if missing.due_ms > now_ms {
+                return true;
+            }
+            let Some(link) = missing.links.pop_first() else { return false };
+            asks.push((link, *origin));
+            missing.due_ms = now_ms.saturating_add(graft_ms);
+            !missing.links.is_empty()
+        });
+        asks
+    }
+
+    /// When somebody will have to be asked; monotonic milliseconds.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.missing.values().map(|missing| missing.due_ms).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pmd_protocol::peer::{Generation, Version};
+
+    use super::*;
+
+    fn stamp(version: u64) -> Stamp {
+        Stamp { version: Version(version), ..Stamp::start(Generation::default()) }
+    }
+
+    const ORIGIN: NodeId = NodeId::MAX;
+
+    #[test]
+    fn what_comes_by_itself_is_not_asked_for() {
+        let mut grafts = Grafts::new(SpreadTuning::DEFAULT);
+        grafts.summary(0, LinkId(1), ORIGIN, stamp(3));
+        grafts.arrived(&ORIGIN, stamp(2));
+        assert_eq!(grafts.poll_timeout(), Some(100));
+        grafts.arrived(&ORIGIN, stamp(3));
+        assert_eq!(grafts.poll_timeout(), None);
+        assert_eq!(grafts.due(1_000), []);
+    }
+
+    #[test]
+    fn one_after_the_other_is_asked_for_what_does_not_come() {
+        let mut grafts = Grafts::new(SpreadTuning::DEFAULT);
+        for link in [1, 2, 3] {
+            grafts.summary(0, LinkId(link), ORIGIN, stamp(3));
+        }
+        grafts.drop_link(LinkId(2));
+        assert_eq!(grafts.due(99), []);
+        assert_eq!(grafts.due(100), [(LinkId(1), ORIGIN)]);
+        assert_eq!(grafts.due(150), []);
+        assert_eq!(grafts.due(200), [(LinkId(3), ORIGIN)]);
+        assert_eq!(grafts.poll_timeout(), None, "nobody is left to be asked");
+    }
+
+    #[test]
+    fn who_has_less_is_not_asked() {
+        let mut grafts = Grafts::new(SpreadTuning::DEFAULT);
+        grafts.summary(0, LinkId(1), ORIGIN, stamp(3));
+        grafts.summary(10, LinkId(2), ORIGIN, stamp(4));
+        grafts.summary(20, LinkId(3), ORIGIN, stamp(3));
+        assert_eq!(grafts.due(100), [(LinkId(2), ORIGIN)]);
+        assert_eq!(grafts.due(200), []);
+    }
+}

@@ -1,0 +1,79 @@
+//! Laws of the frames between daemons, for arbitrary bytes. Each function panics if one does not hold.
+
+use bytes::BytesMut;
+use pmd_protocol::limits::{FRAME_LENGTH, MAX_FRAME};
+use pmd_protocol::peer::codec::{Decoded, PeerCodec, Phase, decode, encode};
+use pmd_protocol::peer::{Entry, Frame, Op};
+use tokio_util::codec::Decoder;
+
+/// Bytes as a daemon receives them.
+pub fn frames(data: &[u8]) {
+    for phase in [Phase::Greeting, Phase::Proven] {
+        let mut rest = data;
+        let mut all = Vec::new();
+        let end = loop {
+            match decode(rest, phase) {
+                Ok(Some((decoded, used))) => {
+                    assert!(used > FRAME_LENGTH && used <= FRAME_LENGTH + phase.limit());
+                    assert_eq!(decode(&rest[..used], phase), Ok(Some((decoded.clone(), used))));
+                    assert_eq!(decode(&rest[..used - 1], phase), Ok(None), "complete before its last byte");
+                    if let Decoded::Frame(frame) = &decoded {
+                        again(frame);
+                    }
+                    all.push(decoded);
+                    rest = &rest[used..];
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        if end.is_none() {
+            assert!(rest.len() < FRAME_LENGTH + phase.limit(), "a whole frame, and not one");
+        }
+        // How the bytes are split does not matter.
+        let mut codec = PeerCodec::default();
+        if phase == Phase::Proven {
+            codec.proven();
+        }
+        let (mut buffer, mut split) = (BytesMut::new(), Vec::new());
+        let failed = data.chunks(7).any(|chunk| {
+            buffer.extend_from_slice(chunk);
+            loop {
+                match codec.decode(&mut buffer) {
+                    Ok(Some(decoded)) => split.push(decoded),
+                    Ok(None) => break false,
+                    Err(_) => break true,
+                }
+            }
+        });
+        assert_eq!((split, failed), (all, end.is_some()));
+    }
+}
+
+/// The body of a frame, its type in front.
+pub fn body(data: &[u8]) {
+    let Some((kind, body)) = data.split_first() else { return };
+    let Ok(length) = u32::try_from(body.len() + 2) else { return };
+    let frame = [&length.to_be_bytes()[..], &[*kind, 1], body].concat();
+    if body.len() + 2 <= MAX_FRAME {
+        frames(&frame);
+    }
+}
+
+/// What was decoded can be encoded, and is the same then. Entries in it can be read or are refused.
+fn again(frame: &Frame) {
+    let mut bytes = Vec::new();
+    assert_eq!(encode(frame, &mut bytes), Ok(()), "read, but cannot be written");
+    let decoded = decode(&bytes, Phase::Proven);
+    assert_eq!(decoded, Ok(Some((Decoded::Frame(frame.clone()), bytes.len()))));
+    let Frame::Update(update) = frame else { return };
+    for (_, op) in &update.ops {
+        if let Op::Put(key, value) = op
+            && let Ok(entry) = Entry::read(key, value)
+        {
+            let (same_key, written) = entry.write().expect("read, but cannot be written");
+            assert_eq!(&same_key, key);
+            assert_eq!(Entry::read(key, &written), Ok(entry));
+        }
+    }
+}

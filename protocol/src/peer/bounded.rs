@@ -1,0 +1,41 @@
+//! Sequences whose length is checked before anything is allocated for it.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+
+/// Reads a sequence of at most `MAX` elements; for `deserialize_with`.
+///
+/// Plain serde would reserve up to 1 MiB for a length that a few bytes can claim.
+pub(crate) fn vec<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    deserializer.deserialize_seq(AtMost::<T, MAX>(PhantomData))
+}
+
+struct AtMost<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for AtMost<T, MAX> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {MAX} elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+        if let Some(announced) = elements.size_hint().filter(|announced| *announced > MAX) {
+            return Err(A::Error::invalid_length(announced, &self));
+        }
+        let mut all = Vec::new();
+        while let Some(element) = elements.next_element()? {
+            if all.len() == MAX {
+                return Err(A::Error::invalid_length(MAX + 1, &self));
+            }
+            all.push(element);
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,422 @@
+//! What entries of the registry mean.
+//!
+//! A value is one byte for its layout and then the fields in postcard. A newer version appends fields, which an older
+//! one does not look at; it raises the layout only if the old fields no longer mean the same.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::bounded;
+use super::key::{Key, KeyError, Kind, Value, ValueError};
+use crate::limits::{MAX_EXTRA, MAX_METADATA, MAX_METADATA_BYTES, MAX_VERSION_TEXT};
+use crate::name::{HostName, NodeName, ServiceName};
+
+/// The only layout there is so far.
+const LAYOUT: u8 = 1;
+
+/// Free text by key, at most [`MAX_METADATA`] pairs of together [`MAX_METADATA_BYTES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata(BTreeMap<String, String>);
+
+/// Why text is not metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the metadata is over {MAX_METADATA} entries or {MAX_METADATA_BYTES} bytes")]
+pub struct MetadataError;
+
+impl Metadata {
+    /// Takes pairs of key and value.
+    ///
+    /// # Errors
+    ///
+    /// If there are too many or they are too long.
+    pub fn new(pairs: BTreeMap<String, String>) -> Result<Self, MetadataError> {
+        let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if pairs.len() > MAX_METADATA || bytes > MAX_METADATA_BYTES {
+            return Err(MetadataError);
+        }
+        Ok(Self(pairs))
+    }
+
+    /// The pairs.
+    #[must_use]
+    pub fn pairs(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+/// A daemon about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// What stands behind the `@` of its Erlang nodes.
+    pub host: HostName,
+    /// The version of its program; up to [`MAX_VERSION_TEXT`] bytes.
+    pub version: String,
+    /// What its configuration file says about it.
+    pub metadata: Metadata,
+    /// Whether it is about to leave the cluster.
+    pub leaving: bool,
+}
+
+/// A registered Erlang node: the fields of its ALIVE2_REQ, and what the daemon added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// The part of the node name before the `@`.
+    pub name: NodeName,
+    /// The distribution port.
+    pub port: u16,
+    /// 77 for a normal Erlang node, 72 or 104 for hidden and C nodes, 110 for Java.
+    pub node_type: u8,
+    /// 0: TCP.
+    pub protocol: u8,
+    /// The highest distribution version it speaks.
+    pub highest_version: u16,
+    /// The lowest distribution version it speaks.
+    pub lowest_version: u16,
+    /// What sets this life of the name apart from the ones before.
+    pub creation: u32,
+    /// When it registered, in milliseconds since the Unix epoch by its host's clock.
+    pub registered_ms: u64,
+    /// The extra field of its registration; up to [`MAX_EXTRA`] bytes.
+    pub extra: Box<[u8]>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// Which of several services of this name on this host.
+    pub instance: u64,
+    /// The TCP port it listens on.
+    pub port: u16,
+    /// When it registered, in milliseconds since the Unix epoch by its host's clock.
+    pub registered_ms: u64,
+    /// What its owner says about it.
+    pub metadata: Metadata,
+}
+
+/// An entry of the registry, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// The daemon itself.
+    Host(Host),
+    /// An Erlang node.
+    Name(Name),
+    /// A service.
+    Service(Service),
+}
+
+/// Why an entry cannot be understood here. It is replicated nevertheless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// A kind of entry that this version does not know.
+    #[error("unknown kind of entry {}", .0.0)]
+    Kind(Kind),
+    /// A layout that this version does not know.
+    #[error("unknown layout of an entry")]
+    Layout,
+    /// The name breaks the rules of its kind, or its instance does.
+    #[error("entry with a key that its kind does not allow")]
+    Key,
+    /// The value is not what its kind requires.
+    #[error("malformed value of an entry")]
+    Value,
+}
+
+/// Why an entry cannot be replicated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooLong {
+    /// See [`KeyError`].
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// See [`ValueError`]; also for text that is longer than its field may be.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// See [`MAX_EXTRA`] and [`MAX_VERSION_TEXT`].
+    #[error("extra field or version text is too long")]
+    Field,
+}
+
+impl Entry {
+    /// What kind of thing it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Host(_) => Kind::HOST,
+            Self::Name(_) => Kind::NAME,
+            Self::Service(_) => Kind::SERVICE,
+        }
+    }
+
+    /// Its name; empty for a daemon.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Host(_) => "",
+            Self::Name(name) => name.name.as_str(),
+            Self::Service(service) => service.name.as_str(),
+        }
+    }
+
+    /// The port to connect to, of what has one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Host(_) => None,
+            Self::Name(name) => Some(name.port),
+            Self::Service(service) => Some(service.port),
+        }
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    ///
+    /// If this version cannot make sense of it.
+    pub fn read(key: &Key, value: &Value) -> Result<Self, EntryError> {
+        let read = match key.kind() {
+            Kind::HOST => read_host,
+            Kind::NAME => read_name,
+            Kind::SERVICE => read_service,
+            unknown => return Err(EntryError::Kind(unknown)),
+        };
+        match value.as_bytes().split_first() {
+            Some((&LAYOUT, fields)) => read(key, fields),
+            Some(_) => Err(EntryError::Layout),
+            None => Err(EntryError::Value),
+        }
+    }
+
+    /// The key of the entry.
+    ///
+    /// # Errors
+    ///
+    /// Never for the names that exist; the type of the key cannot know.
+    pub fn key(&self) -> Result<Key, KeyError> {
+        let instance = match self {
+            Self::Service(service) => service.instance,
+            Self::Host(_) | Self::Name(_) => 0,
+        };
+        Key::new(self.kind(), self.name().as_bytes(), instance)
+    }
+
+    /// Writes the entry.
+    ///
+    /// # Errors
+    ///
+    /// If a field is longer than [`read`](Self::read) would accept.
+    pub fn write(&self) -> Result<(Key, Value), TooLong> {
+        let mut bytes = vec![LAYOUT];
+        let fields = match self {
+            Self::Host(host) if host.version.len() > MAX_VERSION_TEXT => return Err(TooLong::Field),
+            Self::Host(host) => postcard::to_allocvec(&HostFields {
+                host: host.host.as_str(),
+                version: &host.version,
+                metadata: pairs(&host.metadata),
+                leaving: host.leaving,
+            }),
+            Self::Name(name) if name.extra.len() > MAX_EXTRA => return Err(TooLong::Field),
+            Self::Name(name) => postcard::to_allocvec(&NameFields {
+                port: name.port,
+                node_type: name.node_type,
+                protocol: name.protocol,
+                highest_version: name.highest_version,
+                lowest_version: name.lowest_version,
+                creation: name.creation,
+                registered_ms: name.registered_ms,
+                extra: &name.extra,
+            }),
+            Self::Service(service) => postcard::to_allocvec(&ServiceFields {
+                port: service.port,
+                registered_ms: service.registered_ms,
+                metadata: pairs(&service.metadata),
+            }),
+        };
+        // Writing to memory cannot fail otherwise: every length is known, and nothing here is a float or a map.
+        bytes.extend(fields.map_err(|_| TooLong::Field)?);
+        Ok((self.key()?, Value::new(&bytes)?))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct HostFields<'a> {
+    host: &'a str,
+    version: &'a str,
+    #[serde(borrow, deserialize_with = "bounded::vec::<_, _, MAX_METADATA>")]
+    metadata: Vec<(&'a str, &'a str)>,
+    leaving: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NameFields<'a> {
+    port: u16,
+    node_type: u8,
+    protocol: u8,
+    highest_version: u16,
+    lowest_version: u16,
+    creation: u32,
+    registered_ms: u64,
+    extra: &'a [u8],
+}
+
+#[derive(Serialize, Deserialize)]
+struct ServiceFields<'a> {
+    port: u16,
+    registered_ms: u64,
+    #[serde(borrow, deserialize_with = "bounded::vec::<_, _, MAX_METADATA>")]
+    metadata: Vec<(&'a str, &'a str)>,
+}
+
+/// The fields at the start of `bytes`; what follows is from a newer version.
+fn fields<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, EntryError> {
+    postcard::take_from_bytes(bytes).map(|(fields, _)| fields).map_err(|_| EntryError::Value)
+}
+
+fn read_host(key: &Key, bytes: &[u8]) -> Result<Entry, EntryError> {
+    if !key.name().is_empty() || key.instance() != 0 {
+        return Err(EntryError::Key);
+    }
+    let fields: HostFields<'_> = fields(bytes)?;
+    if fields.version.len() > MAX_VERSION_TEXT {
+        return Err(EntryError::Value);
+    }
+    Ok(Entry::Host(Host {
+        host: fields.host.parse().map_err(|_| EntryError::Value)?,
+        version: fields.version.to_owned(),
+        metadata: metadata(&fields.metadata)?,
+        leaving: fields.leaving,
+    }))
+}
+
+fn read_name(key: &Key, bytes: &[u8]) -> Result<Entry, EntryError> {
+    if key.instance() != 0 {
+        return Err(EntryError::Key);
+    }
+    let fields: NameFields<'_> = fields(bytes)?;
+    if fields.extra.len() > MAX_EXTRA {
+        return Err(EntryError::Value);
+    }
+    Ok(Entry::Name(Name {
+        name: NodeName::parse_registered(key.name()).map_err(|_| EntryError::Key)?,
+        port: fields.port,
+        node_type: fields.node_type,
+        protocol: fields.protocol,
+        highest_version: fields.highest_version,
+        lowest_version: fields.lowest_version,
+        creation: fields.creation,
+        registered_ms: fields.registered_ms,
+        extra: fields.extra.into(),
+    }))
+}
+
+fn read_service(key: &Key, bytes: &[u8]) -> Result<Entry, EntryError> {
+    let name = str::from_utf8(key.name()).map_err(|_| EntryError::Key)?;
+    let fields: ServiceFields<'_> = fields(bytes)?;
+    Ok(Entry::Service(Service {
+        name: name.parse().map_err(|_| EntryError::Key)?,
+        instance: key.instance(),
+        port: fields.port,
+        registered_ms: fields.registered_ms,
+        metadata: metadata(&fields.metadata)?,
+    }))
+}
+
+fn pairs(metadata: &Metadata) -> Vec<(&str, &str)> {
+    metadata.0.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+fn metadata(pairs: &[(&str, &str)]) -> Result<Metadata, EntryError> {
+    let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Metadata::new(pairs).map_err(|_| EntryError::Value)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a broken law has to fail the test")]
+
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn some_metadata() -> impl Strategy<Value = Metadata> {
+        btree_map(".{0,8}", ".{0,16}", 0..6).prop_map(|pairs| Metadata::new(pairs).unwrap())
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let host = ("[a-z.]{1,253}", "[0-9.]{0,64}", some_metadata(), any::<bool>()).prop_map(
+            |(host, version, metadata, leaving)| {
+                Entry::Host(Host { host: host.parse().unwrap(), version, metadata, leaving })
+            },
+        );
+        let name = (
+            "[^\0]{0,20}",
+            any::<(u16, u8, u8, u16, u16, u32, u64)>(),
+            vec(any::<u8>(), 0..=MAX_EXTRA),
+        )
+            .prop_map(|(name, fields, extra)| {
+                let (port, node_type, protocol, highest_version, lowest_version, creation, registered_ms) =
+                    fields;
+                Entry::Name(Name {
+                    name: name.parse().unwrap(),
+                    port,
+                    node_type,
+                    protocol,
+                    highest_version,
+                    lowest_version,
+                    creation,
+                    registered_ms,
+                    extra: extra.into(),
+                })
+            });
+        let service = ("[a-z]{1,20}", any::<(u64, u16, u64)>(), some_metadata()).prop_map(
+            |(name, (instance, port, registered_ms), metadata)| {
+                let name = name.parse().unwrap();
+                Entry::Service(Service { name, instance, port, registered_ms, metadata })
+            },
+        );
+        prop_oneof![host, name, service]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(entry in entry()) {
+            let (key, value) = entry.write().unwrap();
+            prop_assert_eq!(Entry::read(&key, &value), Ok(entry));
+        }
+
+        #[test]
+        fn a_newer_version_may_append_fields(entry in entry(), more in vec(any::<u8>(), 0..20)) {
+            let (key, value) = entry.write().unwrap();
+            let longer = Value::new(&[value.as_bytes(), &more].concat()).unwrap();
+            prop_assert_eq!(Entry::read(&key, &longer), Ok(entry));
+        }
+
+        #[test]
+        fn any_bytes_are_harmless(kind in 0..4_u8, name: Vec<u8>, value: Vec<u8>) {
+            let key = Key::new(Kind(kind), &name, 0).unwrap();
+            let _ = Entry::read(&key, &Value::new(&value).unwrap());
+            let _ = Entry::read(&key, &Value::new(&[&[LAYOUT], value.as_slice()].concat()).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_understood_says_why() {
+        let (key, value) = (Key::new(Kind(9), b"x", 0).unwrap(), Value::new(&[LAYOUT]).unwrap());
+        assert_eq!(Entry::read(&key, &value), Err(EntryError::Kind(Kind(9))));
+        let key = Key::new(Kind::NAME, b"x", 0).unwrap();
+        assert_eq!(Entry::read(&key, &value), Err(EntryError::Value));
+        assert_eq!(Entry::read(&key, &Value::new(&[2]).unwrap()), Err(EntryError::Layout));
+        assert_eq!(Entry::read(&key, &Value::new(&[]).unwrap()), Err(EntryError::Value));
+    }
+
+    #[test]
+    fn metadata_is_bounded() {
+        let pair = |n: usize| (n.to_string(), String::new());
+        assert!(Metadata::new((0..MAX_METADATA).map(pair).collect()).is_ok());
+        assert_eq!(Metadata::new((0..=MAX_METADATA).map(pair).collect()), Err(MetadataError));
+        let long = "x".repeat(MAX_METADATA_BYTES);
+        assert_eq!(Metadata::new([("k".to_owned(), long)].into()), Err(MetadataError));
+    }
+}

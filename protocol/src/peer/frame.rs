@@ -1,0 +1,254 @@
+//! What daemons say to each other, message by message.
+//!
+//! ```text
+//!   initiator                                acceptor
+//!   Hello ───────────────────────────────▶
+//!         ◀─────────────────────────────── Hello
+//!   Proof ───────────────────────────────▶           at most 1 KiB each until here
+//!         ◀─────────────────────────────── Proof
+//!   Heartbeat, Membership, Update, … ◀──▶             at most 64 KiB each
+//!   Bye   ───────────────────────────────▶           any time, by whoever ends it
+//! ```
+//!
+//! A message that this version does not know is skipped by its length. A newer version may append fields to a message;
+//! what follows the known fields is not looked at. If old fields change their meaning, the layout is raised, and an
+//! older version skips the message.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::bounded;
+use super::id::{Digest, Generation, NodeId, Stamp};
+use super::update::Update;
+use crate::limits::{
+    MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_LOST, MAX_MEMBERSHIP, MAX_RANGES, MAX_REASON, MAX_STAMPS,
+    MAX_VERSION_TEXT,
+};
+
+/// The version of the protocol that this crate speaks. Raised when daemons can no longer talk to older ones.
+pub const PROTOCOL: u16 = 1;
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Who I am. The first message of both sides.
+    Hello(Hello),
+    /// That I know the cookie. The second message of both sides.
+    Proof(Proof),
+    /// Why the link ends.
+    Bye(Bye),
+    /// That I live, and what my registry amounts to.
+    Heartbeat(Heartbeat),
+    /// A packet of the membership protocol.
+    Membership(Membership),
+    /// News about one origin.
+    Update(Update),
+    /// What I have, without the content.
+    Have(Have),
+    /// What I want.
+    Pull(Pull),
+    /// Whose updates I get from others already.
+    Prune(Prune),
+    /// What I have, range by range.
+    Ranges(Ranges),
+    /// A request to see whether somebody can be reached.
+    Probe(Probe),
+    /// The result.
+    Probed(Probed),
+    /// Whom I take for dead.
+    Lost(Lost),
+}
+
+/// Who a daemon is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// See [`PROTOCOL`].
+    pub protocol: u16,
+    /// Its id; must be the hash of the key in its certificate.
+    pub id: NodeId,
+    /// Which of its lives this is.
+    pub generation: Generation,
+    /// The name of its cluster, at most [`MAX_CLUSTER_NAME`] bytes. Different names do not talk.
+    #[serde(deserialize_with = "text::<_, MAX_CLUSTER_NAME>")]
+    pub cluster: String,
+    /// Where others can reach it, best first; at most [`MAX_ADDRESSES`].
+    #[serde(deserialize_with = "bounded::vec::<_, _, MAX_ADDRESSES>")]
+    pub addresses: Vec<SocketAddr>,
+    /// The version of its program, at most [`MAX_VERSION_TEXT`] bytes.
+    #[serde(deserialize_with = "text::<_, MAX_VERSION_TEXT>")]
+    pub software: String,
+}
+
+/// The HMAC that only a holder of the cookie can make for this session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// HMAC-SHA256 over role, exported keying material, both ids and the protocol's version.
+    pub mac: [u8; 32],
+}
+
+/// A farewell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bye {
+    /// What the other side can do about it.
+    pub reason: Reason,
+    /// For people, at most [`MAX_REASON`] bytes.
+    #[serde(deserialize_with = "text::<_, MAX_REASON>")]
+    pub text: String,
+}
+
+/// Why a link ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The daemon leaves the cluster.
+    Leaving,
+    /// There is a link between the two already; that one is kept.
+    Duplicate,
+    /// The overlay does not need this link any more.
+    NotNeeded,
+    /// Another cluster, another protocol, or no proof. Trying again does not help.
+    Refused,
+    /// Too many links or handshakes at the moment. Try again later.
+    Busy,
+    /// The other side sent what no honest daemon sends.
+    Violation,
+}
+
+/// A sign of life, sent at a steady pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Increases by one with each heartbeat on this link.
+    pub sequence: u32,
+    /// The fingerprint of the sender's registry.
+    pub fingerprint: Digest,
+    /// How many live members the sender sees.
+    pub members: u32,
+    /// The latest heartbeat that the sender has received, for the receiver to measure the round trip.
+    pub echo: Option<Echo>,
+}
+
+/// An answer to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// Its sequence number.
+    pub sequence: u32,
+    /// How long the answer has waited to be sent, in microseconds.
+    pub held_us: u32,
+}
+
+/// A packet of the membership protocol, opaque here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// At most [`MAX_MEMBERSHIP`] bytes.
+    #[serde(deserialize_with = "bytes::<_, MAX_MEMBERSHIP>")]
+    pub packet: Vec<u8>,
+}
+
+/// A summary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Have {
+    /// What the sender has of these origins; at most [`MAX_STAMPS`].
+    #[serde(deserialize_with = "bounded::vec::<_, _, MAX_STAMPS>")]
+    pub stamps: Vec<(NodeId, Stamp)>,
+    /// Ranges of ids, first and last, in which the sender has nothing live but `stamps`; at most [`MAX_RANGES`]. A
+    /// receiver that has more in one of them answers with it.
+    #[serde(deserialize_with = "bounded::vec::<_, _, MAX_RANGES>")]
+    pub complete: Vec<(NodeId, NodeId)>,
+}
+
+/// A request for updates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    /// Origins, and what the sender has of them; nothing asks for a snapshot. At most [`MAX_STAMPS`].
+    #[serde(deserialize_with = "bounded::vec::<_, _, MAX_STAMPS>")]
+    pub wants: Vec<(NodeId, Option<Stamp>)>,
+    /// Whether the receiver shall push later updates of these origins at once: Plumtree's GRAFT.
+    pub graft: bool,
+}
+
+/// Plumtree's PRUNE: updates of these origins arrive faster on other ways.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prune {
+    /// At most [`MAX_STAMPS`].
+    #[serde(deserialize_with = "bounded::vec::<_, _, MAX_STAMPS>")]
+    pub origins: Vec<NodeId>,
+}
+
+/// One range of ids, and what the sender has in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The first id of the range.
+    pub first: NodeId,
+    /// The last.
+    pub last: NodeId,
+    /// The fingerprint of the live origins in it.
+    pub digest: Digest,
+    /// How many they are.
+    pub count: u32,
+}
+
+/// Range reconciliation: fingerprints of parts of the registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ranges {
+    /// At most [`MAX_RANGES`].
+    #[serde(deserialize_with = "bounded::vec::<_, _, MAX_RANGES>")]
+    pub ranges: Vec<Range>,
+}
+
+/// A request to see whether somebody can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Goes back with the result.
+    pub token: u64,
+    /// Who.
+    pub target: NodeId,
+    /// In which life.
+    pub generation: Generation,
+}
+
+/// The result of a [`Probe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// That of the request.
+    pub token: u64,
+    /// What was seen.
+    pub sight: Sight,
+}
+
+/// Members that the sender has lost and the receiver may still see: a split has healed. They have to be told, because
+/// only they can refute their death.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// At most [`MAX_LOST`].
+    #[serde(deserialize_with = "bounded::vec::<_, _, MAX_LOST>")]
+    pub members: Vec<NodeId>,
+}
+
+/// What a daemon saw of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Sight {
+    /// It answered.
+    Reached,
+    /// Nothing came back in time.
+    Silent,
+    /// Its host answered that nobody listens there.
+    Refused,
+}
+
+/// Text of at most `MAX` bytes.
+fn text<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<String, D::Error> {
+    let text = <&str>::deserialize(deserializer)?;
+    if text.len() > MAX {
+        return Err(de::Error::invalid_length(text.len(), &"shorter text"));
+    }
+    Ok(text.to_owned())
+}
+
+/// At most `MAX` bytes.
+fn bytes<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let bytes = <&[u8]>::deserialize(deserializer)?;
+    if bytes.len() > MAX {
+        return Err(de::Error::invalid_length(bytes.len(), &"fewer bytes"));
+    }
+    Ok(bytes.to_vec())
+}

@@ -1,0 +1,176 @@
+//! Operations on the registry, as they are replicated: bytes with a bound.
+//!
+//! Replication does not look into what it carries. An entry that a daemon cannot read, because a newer version wrote
+//! it or because it is garbage, is stored, compared and passed on like any other; only its own directory leaves it
+//! out. So versions can be mixed in one cluster, and no entry can make two replicas differ.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::limits::{MAX_KEY_NAME, MAX_VALUE};
+
+/// What kind of thing an entry is about. Others than the constants are legal: newer versions have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Kind(pub u8);
+
+impl Kind {
+    /// The daemon itself: one entry, without a name.
+    pub const HOST: Self = Self(0);
+    /// An Erlang node.
+    pub const NAME: Self = Self(1);
+    /// A service.
+    pub const SERVICE: Self = Self(2);
+}
+
+/// What an entry is found by, unique within its origin.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
+    kind: Kind,
+    #[serde(serialize_with = "name_bytes", deserialize_with = "bounded_name")]
+    name: Box<[u8]>,
+    instance: u64,
+}
+
+/// Why there is no such key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("name of {0} bytes is longer than {MAX_KEY_NAME}")]
+pub struct KeyError(usize);
+
+impl Key {
+    /// The key of `name`; `instance` tells several entries of one name apart and is 0 where there can be only one.
+    ///
+    /// # Errors
+    ///
+    /// If the name is longer than [`MAX_KEY_NAME`].
+    pub fn new(kind: Kind, name: &[u8], instance: u64) -> Result<Self, KeyError> {
+        if name.len() > MAX_KEY_NAME {
+            return Err(KeyError(name.len()));
+        }
+        Ok(Self { kind, name: name.into(), instance })
+    }
+
+    /// What kind of thing it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// Which of several of that name.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+}
+
+/// What an entry says: bytes that [`Entry`](super::Entry) knows how to read. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Value(Arc<[u8]>);
+
+/// Why bytes are not a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("value of {0} bytes is longer than {MAX_VALUE}")]
+pub struct ValueError(usize);
+
+impl Value {
+    /// Takes the bytes of a value.
+    ///
+    /// # Errors
+    ///
+    /// If there are more than [`MAX_VALUE`].
+    pub fn new(bytes: &[u8]) -> Result<Self, ValueError> {
+        if bytes.len() > MAX_VALUE {
+            return Err(ValueError(bytes.len()));
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Value({})", self.0.escape_ascii())
+    }
+}
+
+/// One operation of an origin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// The key has this value now.
+    Put(Key, Value),
+    /// The key is gone.
+    Delete(Key),
+}
+
+impl Op {
+    /// The key it is about.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+
+    /// Bytes that it takes in a frame, at most.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        // Tag, kind, instance (10), the version that goes with it (10), and two lengths (3 each).
+        const FIXED: usize = 28;
+        FIXED
+            + match self {
+                Self::Put(key, value) => key.name.len() + value.0.len(),
+                Self::Delete(key) => key.name.len(),
+            }
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        Self::new(bytes).map_err(de::Error::custom)
+    }
+}
+
+fn name_bytes<S: Serializer>(name: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(name)
+}
+
+/// The bytes are borrowed from the input, so nothing is allocated before their number is known to be good.
+fn bounded_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[u8]>, D::Error> {
+    let name = <&[u8]>::deserialize(deserializer)?;
+    if name.len() > MAX_KEY_NAME {
+        return Err(de::Error::custom(KeyError(name.len())));
+    }
+    Ok(name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds() {
+        assert!(Key::new(Kind::NAME, &[b'a'; MAX_KEY_NAME], 0).is_ok());
+        assert_eq!(Key::new(Kind::NAME, &[b'a'; MAX_KEY_NAME + 1], 0), Err(KeyError(MAX_KEY_NAME + 1)));
+        assert!(Value::new(&[0; MAX_VALUE]).is_ok());
+        assert_eq!(Value::new(&[0; MAX_VALUE + 1]), Err(ValueError(MAX_VALUE + 1)));
+    }
+}

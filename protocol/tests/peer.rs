@@ -1,0 +1,303 @@
+//! Frames between daemons: laws for all messages and all bytes, and the limits byte by byte.
+
+#![allow(clippy::unwrap_used, reason = "a broken law has to fail the test")]
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::BytesMut;
+use pmd_protocol::limits::{
+    FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_FRAME, MAX_GREETING_FRAME, MAX_KEY_NAME,
+    MAX_LOST, MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_VALUE, MAX_VERSION_TEXT,
+};
+use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
+use pmd_protocol::peer::frame::{
+    Bye, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, PROTOCOL, Probe, Probed, Proof, Prune, Pull,
+    Range, Ranges, Reason, Sight,
+};
+use pmd_protocol::peer::{Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Value, Version};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use tokio_util::codec::{Decoder, Encoder};
+
+fn id() -> impl Strategy<Value = NodeId> {
+    any::<[u8; 32]>().prop_map(NodeId::new)
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    any::<[u8; 32]>().prop_map(Digest::of)
+}
+
+fn generation() -> impl Strategy<Value = Generation> {
+    any::<(u64, u64)>().prop_map(|(boot_ms, nonce)| Generation { boot_ms, nonce })
+}
+
+fn stamp() -> impl Strategy<Value = Stamp> {
+    (generation(), any::<u64>(), digest()).prop_map(|(generation, version, digest)| Stamp {
+        generation,
+        version: Version(version),
+        digest,
+    })
+}
+
+fn key() -> impl Strategy<Value = Key> {
+    (
+        any::<u8>(),
+        prop_oneof![vec(any::<u8>(), 0..20), vec(any::<u8>(), MAX_KEY_NAME..=MAX_KEY_NAME)],
+        any::<u64>(),
+    )
+        .prop_map(|(kind, name, instance)| Key::new(Kind(kind), &name, instance).unwrap())
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![vec(any::<u8>(), 0..40), vec(any::<u8>(), MAX_VALUE..=MAX_VALUE)]
+        .prop_map(|bytes| Value::new(&bytes).unwrap())
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![(key(), value()).prop_map(|(key, value)| Op::Put(key, value)), key().prop_map(Op::Delete)]
+}
+
+fn update() -> impl Strategy<Value = Update> {
+    let base =
+        prop_oneof![Just(Base::Nothing), any::<u64>().prop_map(|version| Base::After(Version(version)))];
+    let ops = vec((any::<u64>().prop_map(Version), op()), 0..6);
+    (id(), stamp(), base, any::<(u64, bool)>(), ops).prop_map(|(origin, stamp, base, (after, last), ops)| {
+        Update { origin, stamp, base, after: Version(after), last, ops }
+    })
+}
+
+fn greeting() -> impl Strategy<Value = Frame> {
+    let hello = (
+        any::<u16>(),
+        id(),
+        generation(),
+        "[a-z]{0,64}",
+        vec(any::<(IpAddr, u16)>().prop_map(SocketAddr::from), 0..=MAX_ADDRESSES),
+        "[0-9a-z.-]{0,64}",
+    )
+        .prop_map(|(protocol, id, generation, cluster, addresses, software)| {
+            Frame::Hello(Hello { protocol, id, generation, cluster, addresses, software })
+        });
+    let proof = any::<[u8; 32]>().prop_map(|mac| Frame::Proof(Proof { mac }));
+    let reasons = vec![
+        Reason::Leaving,
+        Reason::Duplicate,
+        Reason::NotNeeded,
+        Reason::Refused,
+        Reason::Busy,
+        Reason::Violation,
+    ];
+    let bye = (select(reasons), "[ -~]{0,256}").prop_map(|(reason, text)| Frame::Bye(Bye { reason, text }));
+    prop_oneof![hello, proof, bye]
+}
+
+fn frame() -> impl Strategy<Value = Frame> {
+    let echo = any::<(u32, u32)>().prop_map(|(sequence, held_us)| Echo { sequence, held_us });
+    let heartbeat = (any::<u32>(), digest(), any::<u32>(), prop::option::of(echo)).prop_map(
+        |(sequence, fingerprint, members, echo)| {
+            Frame::Heartbeat(Heartbeat { sequence, fingerprint, members, echo })
+        },
+    );
+    let membership = vec(any::<u8>(), 0..200).prop_map(|packet| Frame::Membership(Membership { packet }));
+    let have = (vec((id(), stamp()), 0..8), vec((id(), id()), 0..4))
+        .prop_map(|(stamps, complete)| Frame::Have(Have { stamps, complete }));
+    let pull = (vec((id(), prop::option::of(stamp())), 0..8), any::<bool>())
+        .prop_map(|(wants, graft)| Frame::Pull(Pull { wants, graft }));
+    let prune = vec(id(), 0..8).prop_map(|origins| Frame::Prune(Prune { origins }));
+    let range = (id(), id(), digest(), any::<u32>()).prop_map(|(first, last, digest, count)| Range {
+        first,
+        last,
+        digest,
+        count,
+    });
+    let ranges = vec(range, 0..8).prop_map(|ranges| Frame::Ranges(Ranges { ranges }));
+    let probe = (any::<u64>(), id(), generation())
+        .prop_map(|(token, target, generation)| Frame::Probe(Probe { token, target, generation }));
+    let probed = (any::<u64>(), select(vec![Sight::Reached, Sight::Silent, Sight::Refused]))
+        .prop_map(|(token, sight)| Frame::Probed(Probed { token, sight }));
+    let lost = vec(id(), 0..8).prop_map(|members| Frame::Lost(Lost { members }));
+    prop_oneof![
+        lost,
+        greeting(),
+        heartbeat,
+        membership,
+        update().prop_map(Frame::Update),
+        have,
+        pull,
+        prune,
+        ranges,
+        probe,
+        probed,
+    ]
+}
+
+fn bytes_of(frame: &Frame) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(frame, &mut bytes).unwrap();
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn what_is_sent_is_received(frames in vec(frame(), 0..6), width in 1..200_usize) {
+        let mut codec = PeerCodec::default();
+        let mut wire = BytesMut::new();
+        for frame in &frames {
+            codec.encode(frame, &mut wire).unwrap();
+        }
+        codec.proven();
+        let (mut buffer, mut received) = (BytesMut::new(), Vec::new());
+        for chunk in wire.chunks(width) {
+            buffer.extend_from_slice(chunk);
+            while let Some(decoded) = codec.decode(&mut buffer).unwrap() {
+                received.push(decoded);
+            }
+        }
+        prop_assert_eq!(received, frames.into_iter().map(Decoded::Frame).collect::<Vec<_>>());
+        prop_assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn a_greeting_fits_into_its_frame(frame in greeting()) {
+        let bytes = bytes_of(&frame);
+        prop_assert_eq!(decode(&bytes, Phase::Greeting), Ok(Some((Decoded::Frame(frame), bytes.len()))));
+    }
+
+    #[test]
+    fn strangers_can_only_greet(frame in frame()) {
+        let greeting = matches!(frame, Frame::Hello(_) | Frame::Proof(_) | Frame::Bye(_));
+        prop_assert_eq!(decode(&bytes_of(&frame), Phase::Greeting).is_ok(), greeting);
+    }
+
+    /// A newer version appends fields; an older one reads the ones it knows.
+    #[test]
+    fn more_fields_are_not_looked_at(frame in frame(), more in vec(any::<u8>(), 1..20)) {
+        let mut bytes = bytes_of(&frame);
+        bytes.extend_from_slice(&more);
+        let length = u32::try_from(bytes.len() - FRAME_LENGTH).unwrap();
+        bytes[..FRAME_LENGTH].copy_from_slice(&length.to_be_bytes());
+        if bytes.len() <= MAX_FRAME {
+            prop_assert_eq!(decode(&bytes, Phase::Proven), Ok(Some((Decoded::Frame(frame), bytes.len()))));
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_skipped_by_its_length(
+        kind in 40..=255_u8,
+        layout in any::<u8>(),
+        body in vec(any::<u8>(), 0..300),
+        next in frame(),
+    ) {
+        let length = u32::try_from(FRAME_FIXED + body.len()).unwrap();
+        let mut bytes = [&length.to_be_bytes()[..], &[kind, layout], &body].concat();
+        let unknown = bytes.len();
+        bytes.extend_from_slice(&bytes_of(&next));
+        let skipped = Decoded::Skipped { kind, why: Skip::Unknown };
+        prop_assert_eq!(decode(&bytes, Phase::Proven), Ok(Some((skipped, unknown))));
+        let rest = &bytes[unknown..];
+        prop_assert_eq!(decode(rest, Phase::Proven), Ok(Some((Decoded::Frame(next), rest.len()))));
+    }
+
+    #[test]
+    fn a_known_message_of_an_unknown_layout_is_skipped(frame in frame(), layout in 2..=255_u8) {
+        let mut bytes = bytes_of(&frame);
+        bytes[FRAME_LENGTH + 1] = layout;
+        let skipped = Decoded::Skipped { kind: frame.kind(), why: Skip::Unknown };
+        prop_assert_eq!(decode(&bytes, Phase::Proven), Ok(Some((skipped, bytes.len()))));
+    }
+}
+
+#[test]
+fn a_length_is_refused_before_its_bytes_come() {
+    for (phase, limit) in [(Phase::Greeting, MAX_GREETING_FRAME), (Phase::Proven, MAX_FRAME)] {
+        let most = u32::try_from(limit).unwrap();
+        assert_eq!(decode(&most.to_be_bytes(), phase), Ok(None));
+        let error = FrameError::TooLong { length: most + 1, limit };
+        assert_eq!(decode(&(most + 1).to_be_bytes(), phase), Err(error));
+        assert!(decode(&u32::MAX.to_be_bytes(), phase).is_err());
+        for short in [0_u32, 1] {
+            assert_eq!(decode(&short.to_be_bytes(), phase), Err(FrameError::TooShort(short)));
+        }
+    }
+}
+
+#[test]
+fn malformed_bodies_are_skipped_among_members_and_end_the_link_of_strangers() {
+    let bytes = [0, 0, 0, 3, 1, 1, 0x80];
+    let skipped = Decoded::Skipped { kind: 1, why: Skip::Malformed };
+    assert_eq!(decode(&bytes, Phase::Proven), Ok(Some((skipped, bytes.len()))));
+    assert_eq!(decode(&bytes, Phase::Greeting), Err(FrameError::BeforeProof(1)));
+}
+
+#[test]
+fn the_largest_lists_fit_into_a_frame() {
+    let stamp = Stamp {
+        generation: Generation { boot_ms: u64::MAX, nonce: u64::MAX },
+        version: Version(u64::MAX),
+        digest: Digest::EMPTY,
+    };
+    let range = Range { first: NodeId::MIN, last: NodeId::MAX, digest: Digest::EMPTY, count: u32::MAX };
+    let stamps = vec![(NodeId::MAX, stamp); MAX_STAMPS];
+    for frame in [
+        Frame::Have(Have { stamps: stamps.clone(), complete: vec![] }),
+        Frame::Have(Have { stamps: vec![], complete: vec![(NodeId::MIN, NodeId::MAX); MAX_RANGES] }),
+        Frame::Pull(Pull {
+            wants: stamps.iter().map(|(id, stamp)| (*id, Some(*stamp))).collect(),
+            graft: true,
+        }),
+        Frame::Prune(Prune { origins: vec![NodeId::MAX; MAX_STAMPS] }),
+        Frame::Ranges(Ranges { ranges: vec![range; MAX_RANGES] }),
+        Frame::Lost(Lost { members: vec![NodeId::MAX; MAX_LOST] }),
+    ] {
+        let bytes = bytes_of(&frame);
+        assert_eq!(decode(&bytes, Phase::Proven), Ok(Some((Decoded::Frame(frame), bytes.len()))));
+    }
+}
+
+/// One element, or one byte, more than allowed.
+#[test]
+fn lists_and_texts_beyond_their_limits_are_malformed() {
+    let hello = Hello {
+        protocol: PROTOCOL,
+        id: NodeId::MIN,
+        generation: Generation::default(),
+        cluster: "a".repeat(MAX_CLUSTER_NAME),
+        addresses: vec!["[::1]:4369".parse().unwrap(); MAX_ADDRESSES],
+        software: "a".repeat(MAX_VERSION_TEXT),
+    };
+    assert!(bytes_of(&Frame::Hello(hello.clone())).len() <= MAX_GREETING_FRAME);
+    let more = |text: &str| format!("{text}a");
+    let mut addresses = hello.addresses.clone();
+    addresses.push(addresses[0]);
+    for frame in [
+        Frame::Hello(Hello { cluster: more(&hello.cluster), ..hello.clone() }),
+        Frame::Hello(Hello { software: more(&hello.software), ..hello.clone() }),
+        Frame::Hello(Hello { addresses, ..hello }),
+        Frame::Bye(Bye { reason: Reason::Busy, text: "a".repeat(MAX_REASON + 1) }),
+        Frame::Prune(Prune { origins: vec![NodeId::MIN; MAX_STAMPS + 1] }),
+    ] {
+        let skipped = Decoded::Skipped { kind: frame.kind(), why: Skip::Malformed };
+        let bytes = bytes_of(&frame);
+        assert_eq!(decode(&bytes, Phase::Proven), Ok(Some((skipped, bytes.len()))));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_not_sent() {
+    let mut out = vec![7];
+    let ops = (1..=9).map(|number| {
+        let key = Key::new(Kind::NAME, &[number], 0).unwrap();
+        (Version(number.into()), Op::Put(key, Value::new(&[0; MAX_VALUE]).unwrap()))
+    });
+    let update = Update {
+        origin: NodeId::MIN,
+        stamp: Stamp::default(),
+        base: Base::Nothing,
+        after: Version::ZERO,
+        last: true,
+        ops: ops.collect(),
+    };
+    assert!(encode(&Frame::Update(update), &mut out).is_err());
+    assert_eq!(out, [7]);
+}
