@@ -19,7 +19,7 @@ deps: ## install Erlang, Elixir, RabbitMQ and the tools the tests use, if missin
 
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	$(CARGO) clippy -p pmd-core --all-targets --all-features --locked -- -D warnings
 
 doc: ## API documentation, warnings are errors
