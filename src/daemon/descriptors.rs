@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Descriptors that registrations leave to everything else: a twentieth, within these bounds.
 const RESERVE: (usize, usize) = (24, 1000);
-/// Descriptors that waiting connections leave to look-ups and to the daemon itself: an eighth, within these.
-const HEADROOM: (usize, usize) = (8, 64);
-
-/// Places below the ceiling of all classes that registrations leave to the others: requests in two pieces are
-/// completed even if the registry of a daemon with few descriptors is full.
-const WAITING: usize = 8;
+/// What the daemon uses for itself until it has been counted.
+const OWN: usize = 32;
+/// What it may come to use later: for control connections (a 64th, within these bounds), and for a moment.
+const LATER: (usize, usize) = (1, 16);
+const FOR_A_MOMENT: usize = 4;
+/// Places that even a full registry leaves to connections that have to wait.
+const LEAST_WAITING: usize = 4;
 
 /// A class of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,7 @@ pub enum Full {
 #[derive(Debug)]
 pub struct Descriptors {
     limit: usize,
+    own: AtomicUsize,
     registered: AtomicUsize,
     waiting: AtomicUsize,
     refused: AtomicUsize,
@@ -50,6 +52,7 @@ impl Descriptors {
     pub fn new(limit: usize) -> Descriptors {
         Descriptors {
             limit,
+            own: AtomicUsize::new(OWN),
             registered: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
@@ -61,10 +64,16 @@ impl Descriptors {
         self.limit
     }
 
+    /// Sets how many descriptors the daemon uses for itself: those that are no connection, and one for each thread
+    /// that may just have accepted one.
+    pub fn set_own(&self, own: usize) {
+        self.own.store(own, Ordering::Relaxed);
+    }
+
     /// How many registrations there can be.
     pub fn max_registered(&self) -> usize {
-        let most = self.limit.saturating_sub((self.limit / 20).clamp(RESERVE.0, RESERVE.1));
-        most.min(self.ceiling().saturating_sub(WAITING))
+        let for_others = (self.limit / 20).clamp(RESERVE.0, RESERVE.1);
+        self.limit.saturating_sub(for_others).min(self.ceiling().saturating_sub(LEAST_WAITING))
     }
 
     /// How many connections of `class` there are.
@@ -87,12 +96,6 @@ impl Descriptors {
         Err(full)
     }
 
-    /// Counts one more connection of `class` in any case: it takes the place of one that has ended and is released
-    /// when that is noticed.
-    pub fn reserve_in_place_of_another(&self, class: Class) {
-        self.counter(class).fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Counts one connection of `class` less.
     pub fn release(&self, class: Class) {
         self.counter(class).fetch_sub(1, Ordering::Relaxed);
@@ -102,10 +105,10 @@ impl Descriptors {
         [Class::Registered, Class::Waiting, Class::Refused].map(|class| self.count(class)).iter().sum()
     }
 
+    /// Connections of all classes together.
     fn ceiling(&self) -> usize {
-        // The second share is for what is no EPMD connection: listeners, epoll, the control socket, logs.
-        let headroom = (self.limit / 8).clamp(HEADROOM.0, HEADROOM.1);
-        self.limit.saturating_sub(2 * headroom)
+        let later = (self.limit / 64).clamp(LATER.0, LATER.1) + FOR_A_MOMENT;
+        self.limit.saturating_sub(self.own.load(Ordering::Relaxed) + later)
     }
 
     fn counter(&self, class: Class) -> &AtomicUsize {
@@ -132,7 +135,7 @@ mod tests {
         while descriptors.reserve(Class::Registered).is_ok() {}
         assert_eq!(descriptors.count(Class::Registered), 19_000);
         while descriptors.reserve(Class::Waiting).is_ok() {}
-        assert_eq!(descriptors.count(Class::Waiting), 872);
+        assert_eq!(descriptors.count(Class::Waiting), 20_000 - 19_000 - OWN - 16 - FOR_A_MOMENT);
         assert_eq!(descriptors.reserve(Class::Registered), Err(Full::Class));
         descriptors.release(Class::Waiting);
         assert_eq!(descriptors.reserve(Class::Refused), Ok(()));
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     fn small_limits_leave_something_for_everybody() {
         let descriptors = Descriptors::new(64);
-        assert_eq!(descriptors.max_registered(), 40);
+        assert_eq!(descriptors.max_registered(), 64 - OWN - 1 - FOR_A_MOMENT - LEAST_WAITING);
         assert_eq!(descriptors.reserve(Class::Waiting), Ok(()));
     }
 
@@ -152,7 +155,7 @@ mod tests {
             let registered =
                 (0..limit).take_while(|_| descriptors.reserve(Class::Registered).is_ok()).count();
             assert_eq!(registered, descriptors.max_registered(), "of {limit}");
-            assert!((0..WAITING).all(|_| descriptors.reserve(Class::Waiting).is_ok()), "of {limit}");
+            assert!((0..LEAST_WAITING).all(|_| descriptors.reserve(Class::Waiting).is_ok()), "of {limit}");
         }
     }
 }

@@ -121,6 +121,10 @@ async fn supervise(context: &Arc<Context>, options: &RunOptions) -> Result<Reaso
     let services = tokio::spawn(expire_services(Arc::clone(context)));
     let adoptions = tokio::spawn(expire_adoptions(Arc::clone(context)));
     let signals = Signals::new(options.signals)?;
+    // Now that all of it is there. Connections that have come meanwhile are counted in, which errs on the safe side.
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        context.descriptors.set_own(open.count() + context.settings.threads);
+    }
     if let Some(on_ready) = options.on_ready {
         on_ready(context);
     }

@@ -78,6 +78,7 @@ impl Shard {
     pub(super) fn unregister(&self, entry: &Registration<Connection>, reason: &'static str) {
         if self.context.registry.unregister(&entry.name, entry.id, now_ms(), reason) {
             self.context.counters.unregistrations.add();
+            self.release_place(entry);
             tracing::debug!("unregistering '{}:{}', port {}", entry.name, entry.creation, entry.port);
             trace::names(&self.context.registry);
         }
@@ -112,7 +113,11 @@ impl Shard {
     }
 
     fn register(&mut self, incoming: Incoming, alive2: &Alive2<'_>, body: &[u8], doubt: Doubt) {
-        if incoming.last || !(self.make_room(Class::Registered) || self.returns(alive2.name)) {
+        if incoming.last || !self.has_room_for(alive2.name) {
+            // Its holder may be dead without having left.
+            if let Some(current) = self.context.registry.name(alive2.name) {
+                return self.doubt(incoming, alive2, body, current, doubt);
+            }
             self.context.counters.registrations_full.add();
             let most = self.context.descriptors.max_registered();
             self.complain(incoming.peer, || {
@@ -141,15 +146,26 @@ impl Shard {
         self.refuse_duplicate(Incoming { socket: holder.into_socket(), peer, watched, last }, alive2);
     }
 
-    /// Whether the node that has this name has left and only its end has not been seen to, so that another of the
-    /// name can have its place although there is no other; counts that place.
-    fn returns(&self, name: &str) -> bool {
-        let predecessor = self.context.registry.name(name);
-        let left = predecessor.as_deref().and_then(connection).is_some_and(Connection::is_gone);
-        if left {
-            self.context.descriptors.reserve_in_place_of_another(Class::Registered);
+    fn has_room_for(&mut self, name: &str) -> bool {
+        self.make_room(Class::Registered) || (self.end_if_gone(name) && self.make_room(Class::Registered))
+    }
+
+    /// Ends the registration of this name if its node has left and only its end has not been seen to, so that another
+    /// of the name can have its place although there is no other.
+    fn end_if_gone(&self, name: &str) -> bool {
+        let Some(entry) = self.context.registry.name(name) else { return false };
+        let gone = connection(&entry).is_some_and(Connection::is_gone);
+        if gone {
+            self.evict(&entry, "holder_gone");
         }
-        left
+        gone
+    }
+
+    /// The place of a registration that has ended is free, whenever its connection is closed.
+    fn release_place(&self, entry: &Registration<Connection>) {
+        if connection(entry).is_some() {
+            self.context.descriptors.release(Class::Registered);
+        }
     }
 
     /// A node has its name: tell it, and watch its connection.
@@ -162,7 +178,6 @@ impl Shard {
             .map_or(Ok(0), |connection| send(connection.socket(), reply.as_bytes(), SendFlags::NOSIGNAL));
         if sent != Ok(reply.as_bytes().len()) {
             self.unregister(&entry, "closed");
-            self.context.descriptors.release(Class::Registered);
             return;
         }
         self.context.counters.registrations.add();
@@ -199,6 +214,7 @@ impl Shard {
     fn evict(&self, entry: &Registration<Connection>, reason: &'static str) {
         if self.context.registry.unregister(&entry.name, entry.id, now_ms(), reason) {
             self.context.counters.evictions.add();
+            self.release_place(entry);
             tracing::info!(name = &*entry.name, port = entry.port, reason, "evicted a dead node's name");
         }
         if let Some(connection) = connection(entry) {

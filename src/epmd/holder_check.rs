@@ -4,9 +4,11 @@
 //! connection has ended) is found by the shard itself. This module looks for the other one, for which it asks the
 //! kernel, may read `/proc` and try a connection, so it does that on a thread of its own:
 //!
-//! *every* process that has the other end of the connection open is stopped or a zombie (or there is none), and
-//! nobody listens on the distribution port. Either alone is normal: a stopped node under a debugger still
-//! listens, and a test program may register a port it does not listen on.
+//! - no process has the other end of the connection open: its last packet is on the way, or was swallowed by a
+//!   firewall; or
+//! - *every* process that has it open is stopped or a zombie, and nobody listens on the distribution port. Either
+//!   alone is normal: a stopped node under a debugger still listens, and a test program may register a port it does
+//!   not listen on.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -74,8 +76,33 @@ fn is_dead(suspect: &Registration<Connection>) -> bool {
     let peer = getpeername(connection).ok().flatten();
     let as_internet = |address: Option<SocketAddrAny>| SocketAddr::try_from(address?).ok();
     let (Some(own), Some(peer)) = (as_internet(own), as_internet(peer)) else { return false };
+    let Some(end) = end_of_holder(peer, own) else { return false };
+    let End::Open { inode } = end else { return true };
     // From the cheapest to the dearest, and nothing that the node could notice before it is known to be frozen.
-    nobody_listens(suspect.port, peer) && owners_are_frozen(peer, own) && port_refuses(suspect.port, peer)
+    nobody_listens(suspect.port, peer) && owners_are_frozen(inode) && port_refuses(suspect.port, peer)
+}
+
+/// The holder's end of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// No process has it open.
+    Closed,
+    /// It is open as the socket of this inode.
+    Open {
+        /// Names it among a process's descriptors.
+        inode: u64,
+    },
+}
+
+/// The socket at `local` that is connected to `remote`; none if the kernel does not tell.
+fn end_of_holder(local: SocketAddr, remote: SocketAddr) -> Option<End> {
+    // A kernel that does not even show this process's own end tells of another network namespace (the socket was
+    // inherited from it), and proves nothing.
+    sockets::connection(remote, local).ok()??;
+    match sockets::connection(local, remote).ok()? {
+        Some(socket) if socket.inode != 0 => Some(End::Open { inode: socket.inode }),
+        _ => Some(End::Closed),
+    }
 }
 
 /// Whether the kernel knows no listener at `port` that a connection to the node could reach: a node that listens,
@@ -95,25 +122,11 @@ fn port_refuses(port: u16, peer: SocketAddr) -> bool {
     refuses(SocketAddr::new(peer.ip(), port)) && refuses(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
-/// Whether no running process has the socket at `local`, connected to `remote`, open.
-fn owners_are_frozen(local: SocketAddr, remote: SocketAddr) -> bool {
-    // A kernel that does not even show this process's own end tells of another network namespace (the socket was
-    // inherited from it), and proves nothing. Neither does an error.
-    if !matches!(sockets::connection(remote, local), Ok(Some(_))) {
-        return false;
-    }
-    match sockets::connection(local, remote) {
-        Err(_) => false,
-        // Without an entry there is no socket any more: a firewall has swallowed its last words.
-        Ok(None) => true,
-        // Inode 0 means that no process has it open.
-        Ok(Some(suspect)) if suspect.inode == 0 => true,
-        Ok(Some(suspect)) => {
-            let owners = processes::holders(&BTreeSet::from([suspect.inode]));
-            // None at all means that somebody has it open whom this process may not see, which proves nothing.
-            !owners.is_empty() && owners.into_iter().all(processes::is_frozen)
-        }
-    }
+/// Whether no running process has the socket open.
+fn owners_are_frozen(inode: u64) -> bool {
+    let owners = processes::holders(&BTreeSet::from([inode]));
+    // None at all means that somebody has it open whom this process may not see, which proves nothing.
+    !owners.is_empty() && owners.into_iter().all(processes::is_frozen)
 }
 
 #[cfg(test)]
@@ -131,16 +144,17 @@ mod tests {
     fn a_running_holder_is_not_frozen() {
         let (client, _server) = connection();
         let (local, remote) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
-        assert!(!owners_are_frozen(local, remote));
+        let Some(End::Open { inode }) = end_of_holder(local, remote) else { panic!("it is open") };
+        assert!(!owners_are_frozen(inode));
     }
 
     #[test]
-    fn a_holder_that_nobody_has_open_is_frozen() {
+    fn an_end_that_nobody_has_open_is_closed() {
         let (client, _server) = connection();
         let (local, remote) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
-        // Its end waits for the other's.
+        // It waits for the other end, which is still open.
         drop(client);
-        assert!(owners_are_frozen(local, remote));
+        assert_eq!(end_of_holder(local, remote), Some(End::Closed));
     }
 
     #[test]
@@ -158,6 +172,6 @@ mod tests {
     #[test]
     fn the_end_of_a_connection_of_another_namespace_proves_nothing() {
         let nowhere = ([127, 1, 2, 3], 9).into();
-        assert!(!owners_are_frozen(nowhere, nowhere));
+        assert_eq!(end_of_holder(nowhere, nowhere), None);
     }
 }

@@ -166,11 +166,18 @@ impl Shard {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return error,
             }
+            // First what has come to an end: it makes room for newcomers, and frees names that they may want.
+            for event in &events {
+                let token = event.data.u64();
+                if token & SPECIAL == 0 {
+                    self.progress(Token(token));
+                }
+            }
             for event in &events {
                 match event.data.u64() {
                     INBOX => self.open_inbox(),
                     special if special & SPECIAL != 0 => self.wake(special & !SPECIAL),
-                    token => self.progress(Token(token)),
+                    _ => {}
                 }
             }
             self.close_overdue();
@@ -235,6 +242,8 @@ impl Shard {
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
+                // Some connections may have ended since the last look at them.
+                Err(Errno::MFILE) if accepted > 0 => break,
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                     self.context.counters.accept_errors.add();
                     self.complain(None, || format!("cannot accept a connection: {error}"));
@@ -349,10 +358,14 @@ impl Shard {
 
     /// Counts one more connection of `class`, closing the least valuable one if that is what it takes.
     pub(super) fn make_room(&mut self, class: Class) -> bool {
-        match self.context.descriptors.reserve(class) {
-            Ok(()) => true,
-            Err(Full::Class) => false,
-            Err(Full::Process) => self.shed() && self.context.descriptors.reserve(class).is_ok(),
+        loop {
+            match self.context.descriptors.reserve(class) {
+                Ok(()) => return true,
+                Err(Full::Class) => return false,
+                // Tried again, because another thread may be quicker to take the place that was made.
+                Err(Full::Process) if self.shed() => {}
+                Err(Full::Process) => return false,
+            }
         }
     }
 
@@ -513,10 +526,7 @@ impl Shard {
                 self.context.descriptors.release(Class::Waiting);
             }
             State::Refused(_) => self.context.descriptors.release(Class::Refused),
-            State::Registered(entry) => {
-                self.unregister(&entry, reason);
-                self.context.descriptors.release(Class::Registered);
-            }
+            State::Registered(entry) => self.unregister(&entry, reason),
         }
     }
 }

@@ -145,13 +145,11 @@ impl Table {
         self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, token)| *token)
     }
 
-    /// The connection to give up first when there are too many: the one closest to its deadline, or the
-    /// registration refused longest ago, whichever kind there is more of. So neither kind can crowd out the other.
-    pub fn least_valuable(&self) -> Option<Token> {
-        if self.refused.len() > self.deadlines.len() {
-            self.refused.first().copied()
-        } else {
-            self.deadlines.first().map(|(_, token)| *token)
+    /// The connection of this kind that has been there longest: closest to its deadline, or refused first.
+    fn oldest(&self, kind: Kind) -> Option<Token> {
+        match kind {
+            Kind::Waiting => self.deadlines.first().map(|(_, token)| *token),
+            Kind::Refused => self.refused.first().copied(),
         }
     }
 
@@ -183,14 +181,53 @@ impl Tables {
         self.all[self.own].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the connection out that has to make room: one of this shard, or else of another.
+    /// Takes the connection out that has to make room: the oldest of the kind there is more of, in all tables
+    /// together, so that neither kind can crowd out the other.
     pub fn give_up(&self) -> Option<State> {
-        (self.own..self.all.len()).chain(0..self.own).find_map(|number| {
-            let mut table = self.all[number].lock().unwrap_or_else(PoisonError::into_inner);
-            let token = table.least_valuable()?;
-            table.remove(token)
-        })
+        let count = |count: fn(&Table) -> usize| self.each().map(|table| count(&table)).sum::<usize>();
+        let refused = count(|table| table.refused.len());
+        let waiting = count(|table| table.deadlines.len());
+        let kinds = [Kind::Refused, Kind::Waiting];
+        let [first, second] = if refused > waiting { kinds } else { [kinds[1], kinds[0]] };
+        self.give_up_of(first).or_else(|| self.give_up_of(second))
     }
+
+    fn give_up_of(&self, kind: Kind) -> Option<State> {
+        // Ages of refused connections cannot be compared between tables, so the fullest gives one up.
+        let mut table = match kind {
+            Kind::Waiting => self
+                .each()
+                .enumerate()
+                .filter_map(|(number, table)| Some((table.next_deadline()?, number)))
+                .min()
+                .map(|(_, number)| number),
+            Kind::Refused => self
+                .each()
+                .enumerate()
+                .map(|(number, table)| (table.refused.len(), number))
+                .max()
+                .map(|(_, n)| n),
+        }
+        .and_then(|number| self.all.get(number))?
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+        let token = table.oldest(kind)?;
+        table.remove(token)
+    }
+
+    /// Each table, locked while it is looked at and no longer.
+    fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Table>> {
+        self.all.iter().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The two kinds of connections that can be given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Its request is not complete, or its answer not read.
+    Waiting,
+    /// Its registration was refused.
+    Refused,
 }
 
 fn deadline(state: &State) -> Option<Instant> {
@@ -237,27 +274,27 @@ mod tests {
         assert_eq!(table.next_deadline(), Some(now + Duration::from_secs(1)));
         assert_eq!(table.overdue(now), None);
         assert_eq!(table.overdue(now + Duration::from_secs(1)), Some(soon));
-        for expected in [soon, late, refused] {
-            assert_eq!(table.least_valuable(), Some(expected));
+        for (kind, expected) in [(Kind::Waiting, soon), (Kind::Waiting, late), (Kind::Refused, refused)] {
+            assert_eq!(table.oldest(kind), Some(expected));
             table.remove(expected);
         }
-        assert_eq!(table.least_valuable(), None);
-        let [oldest, newer] = [(); 2].map(|()| table.insert(State::Refused(socket())));
-        let waiting = table.insert(reading(now));
-        for expected in [oldest, waiting, newer] {
-            assert_eq!(table.least_valuable(), Some(expected));
-            table.remove(expected);
-        }
+        assert_eq!((table.oldest(Kind::Waiting), table.oldest(Kind::Refused)), (None, None));
     }
 
     #[test]
-    fn room_is_made_in_the_tables_of_others_when_the_own_has_none() {
+    fn the_kind_there_is_more_of_gives_one_up_wherever_it_is() {
         let (first, others) = Tables::for_shards(3);
         let others: Vec<Tables> = others.collect();
+        first.own().insert(reading(Instant::now()));
         others[0].own().insert(reading(Instant::now()));
-        first.own().insert(State::Refused(socket()));
-        assert!(matches!(first.give_up(), Some(State::Refused(_))));
-        assert!(matches!(first.give_up(), Some(State::Reading(_))));
-        assert!(first.give_up().is_none() && others[1].give_up().is_none());
+        for _ in 0..3 {
+            others[1].own().insert(State::Refused(socket()));
+        }
+        for expected in ["refused", "waiting", "refused", "waiting", "refused"] {
+            let given_up = first.give_up().expect("there are more");
+            let kind = if matches!(given_up, State::Refused(_)) { "refused" } else { "waiting" };
+            assert_eq!(kind, expected);
+        }
+        assert!(first.give_up().is_none());
     }
 }

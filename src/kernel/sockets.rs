@@ -53,7 +53,12 @@ pub fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<So
         // ones.
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let ends = |local, remote| (canonical(local), canonical(remote));
-        let mut found = find(|socket| ends(socket.local, socket.remote) == ends(local, remote))?;
+        let look = || find(|socket| ends(socket.local, socket.remote) == ends(local, remote));
+        let mut found = look()?;
+        if found.is_empty() {
+            // The tables change while they are read, and one that moves can be missed, but hardly twice.
+            found = look()?;
+        }
         Ok(found.pop())
     })
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::client::{Client, Verdict};
 use crate::wire::{self, Alive2};
-use crate::world::{Node, Setting, World, play};
+use crate::world::{Node, Setting, World, play, without_new_processes};
 
 /// Threads that come and go.
 const THREADS: usize = 8;
@@ -45,13 +45,14 @@ fn come_and_go(setting: &Setting) {
     play(setting, |world| {
         // A node that comes back may listen on the port of its predecessor before it registers.
         let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).expect("a free port");
-        let survivors: Vec<Node> = world.while_looked_up(|| {
+        let live_all = || {
             std::thread::scope(|scope| {
                 let threads: Vec<_> =
                     (0..THREADS).map(|thread| scope.spawn(move || live(world, thread))).collect();
                 threads.into_iter().map(|thread| thread.join().expect("a thread of nodes")).collect()
             })
-        });
+        };
+        let survivors: Vec<Node> = without_new_processes(|| world.while_looked_up(live_all));
         survivors.iter().for_each(|node| world.look_up(&node.request));
         // They registered in any order, so they are looked for one by one.
         let listing = world.ask(&wire::names());

@@ -11,6 +11,7 @@ use crate::client::{Client, Verdict};
 use crate::harness::program::Program;
 use crate::harness::wait_until;
 use crate::wire::Alive2;
+use crate::world::{starting, wait_until_stopped};
 
 /// Tells the process which part it plays; without it, it plays none.
 const PART: &str = "PMD_HOSTILE_PART";
@@ -35,7 +36,7 @@ impl Companion {
     fn start(part: String) -> Companion {
         let mut command = Command::new(std::env::current_exe().expect("this test binary"));
         command.args(["--exact", "companion::plays_its_part", "--ignored", "--nocapture"]).env(PART, part);
-        Companion(Program::spawn_listening(command))
+        starting(|| Companion(Program::spawn_listening(command)))
     }
 
     /// Waits until all its nodes are registered.
@@ -49,11 +50,7 @@ impl Companion {
     /// Stops the process as a debugger or `kill -STOP` does, and waits until it stands still.
     pub(crate) fn freeze(&self) {
         self.0.signal(Signal::STOP);
-        let status = format!("/proc/{}/stat", self.0.pid());
-        wait_until("a companion to stop", || {
-            let text = std::fs::read_to_string(&status).unwrap_or_default();
-            text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
-        });
+        wait_until_stopped(self.0.pid());
     }
 
     /// Lets a stopped process go on.

@@ -139,11 +139,13 @@ fn flood_beyond(setting: &Setting) {
         let capacity = undisturbed.len();
         drop(undisturbed);
         world.wait_until_listed([]);
-        let flood = world.while_looked_up(|| flood(world.address(), claim.count(), &halves()));
+        let mut idle = world.while_looked_up(|| flood(world.address(), claim.count() / 2, &halves()));
+        // All at once, which is when the daemon's threads help each other.
+        idle.extend(world.while_stopped(|| flood(world.address(), claim.count() / 2, &halves())));
         let amidst = fill("amidst");
         assert_eq!(amidst.len(), capacity, "idle connections must give way to nodes");
         world.while_looked_up(|| amidst.iter().for_each(|node| world.look_up(&node.request)));
         world.wait_until_listed(&amidst);
-        drop(flood);
+        drop(idle);
     });
 }

@@ -67,14 +67,11 @@ fn more_refused_registrations_than_descriptors_starve_nobody() {
 fn more_refused_registrations_than_descriptors_on_several_threads_starve_nobody() {
     let claim = Claim::of(4 * FEW);
     play(&Setting::new().descriptors(FEW).threads(3), |world| {
-        // From several threads at a time, so that the daemon's threads share them.
-        let refused: Vec<Client> = world.while_looked_up(|| {
-            std::thread::scope(|scope| {
-                let share = claim.count() / 4;
-                let threads: Vec<_> = (0..4).map(|_| scope.spawn(move || refused(world, share))).collect();
-                threads.into_iter().flat_map(|thread| thread.join().expect("a thread of nodes")).collect()
-            })
+        // All at once, so that the daemon's threads share them.
+        let refused: Vec<Client> = world.while_stopped(|| {
+            (0..claim.count()).map(|_| world.send(&Alive2::new(b"\xff").bytes())).collect()
         });
+        assert!(refused.iter().all(|client| client.verdict() == Verdict::Refused));
         nobody_starves(world);
         drop(refused);
     });

@@ -4,7 +4,7 @@ use crate::budget::{Claim, descriptor_limit};
 use crate::client::Verdict;
 use crate::companion::{Companion, crowd_node};
 use crate::wire::{self, Alive2};
-use crate::world::{Node, Setting, World, play};
+use crate::world::{Node, Setting, World, play, without_new_processes};
 
 /// So many nodes can register with so many descriptors.
 const MOST: (usize, usize) = (19_000, 20_000);
@@ -51,14 +51,20 @@ fn fill(limit: usize, least: usize) {
         assert!(rejected("more"));
         all_answered(world, &nodes);
 
+        // Who wants a name that is taken is told so, full or not.
+        let duplicate = world.try_register(Alive2::new("alpha"));
+        assert_eq!(duplicate.err(), Some(Verdict::Refused));
+
         // A node that comes back at once finds its place free, although nothing else could register.
-        for time in 0..RETURNS {
-            let Node { request, creation, client } = nodes.remove(time % nodes.len());
-            drop(client);
-            let back = world.register(request);
-            assert_ne!(back.creation, creation);
-            nodes.push(back);
-        }
+        without_new_processes(|| {
+            for time in 0..RETURNS {
+                let Node { request, creation, client } = nodes.remove(time % nodes.len());
+                drop(client);
+                let back = world.register(request);
+                assert_ne!(back.creation, creation);
+                nodes.push(back);
+            }
+        });
         all_answered(world, &nodes);
     });
 }

@@ -6,7 +6,7 @@ use crate::budget::Claim;
 use crate::client::Client;
 use crate::harness::wait_until;
 use crate::wire::{self, Alive2};
-use crate::world::{Node, Setting, World, play};
+use crate::world::{LATE_DESCRIPTORS, Node, Setting, World, play};
 
 /// Nodes in the list.
 const NODES: usize = 5_000;
@@ -28,12 +28,16 @@ fn ask_only(daemon: SocketAddr) -> Client {
     Client::sending(daemon, &wire::names())
 }
 
-/// Clients that all wait in the daemon for their own reading.
-fn readers(world: &World, count: usize) -> Vec<Client> {
-    let before = world.count_connections();
+/// Clients that all wait in the daemon for their own reading, beside the connections that it holds.
+fn readers(world: &World, held: usize, count: usize) -> Vec<Client> {
     let readers: Vec<Client> = (0..count).map(|_| ask_only(world.address())).collect();
-    wait_until("all readers to be waited for", || world.count_connections() >= before + count);
+    wait_until("all readers to be waited for", || world.count_connections() >= held + count);
     readers
+}
+
+/// Waits until the daemon holds no reader any more.
+fn wait_until_let_go(world: &World, nodes: &[Node]) {
+    wait_until("the readers to be let go", || world.count_connections() <= nodes.len() + LATE_DESCRIPTORS);
 }
 
 #[test]
@@ -43,9 +47,9 @@ fn clients_that_never_read_a_long_list_delay_nobody_and_cost_no_memory() {
         let nodes = register_many(world, claim.count() - READERS);
         let list = world.ask(&wire::names());
         assert!(list.len() > nodes.len() * NAME);
-        let first = readers(world, 1);
+        let first = readers(world, nodes.len(), 1);
         let before = world.resident_memory();
-        let readers = world.while_looked_up(|| readers(world, READERS - 1));
+        let readers = world.while_looked_up(|| readers(world, nodes.len() + 1, READERS - 1));
         let grown = world.resident_memory().saturating_sub(before);
         assert!(grown < MEMORY, "{} readers cost {grown} KiB", readers.len());
         world.look_up_residents();
@@ -65,7 +69,7 @@ fn clients_that_read_byte_by_byte_get_the_whole_list() {
     play(&Setting::new().ordinary_packets(), |world| {
         let nodes = register_many(world, claim.count());
         let list = world.ask(&wire::names());
-        let readers = readers(world, 2);
+        let readers = readers(world, nodes.len(), 2);
         world.while_looked_up(|| {
             for reader in &readers {
                 let slowly = reader.read_singly(list.len());
@@ -82,7 +86,7 @@ fn a_client_that_has_said_its_last_and_does_not_read_keeps_nobody_busy() {
     let claim = Claim::of(NODES);
     play(&Setting::new().ordinary_packets(), |world| {
         let nodes = register_many(world, claim.count());
-        let readers = readers(world, 4);
+        let readers = readers(world, nodes.len(), 4);
         readers.iter().for_each(Client::half_close);
         // Once might be by chance.
         let mut restful = 0;
@@ -101,7 +105,7 @@ fn clients_that_leave_in_the_middle_of_a_long_list_delay_nobody() {
         let nodes = register_many(world, claim.count());
         world.while_looked_up(|| {
             for round in 0..3 {
-                let readers = readers(world, 100);
+                let readers = readers(world, nodes.len(), 100);
                 for (number, reader) in readers.iter().enumerate() {
                     assert_eq!(reader.read(number * 100).len(), number * 100);
                     match (number + round) % 3 {
@@ -110,9 +114,10 @@ fn clients_that_leave_in_the_middle_of_a_long_list_delay_nobody() {
                         _ => {}
                     }
                 }
+                drop(readers);
+                wait_until_let_go(world, &nodes);
             }
         });
-        wait_until("the readers to be let go", || world.count_connections() <= nodes.len() + 4);
         world.look_up(&nodes[0].request);
         drop(nodes);
     });
@@ -123,8 +128,8 @@ fn a_client_that_never_reads_is_closed_after_the_packet_timeout() {
     let claim = Claim::of(NODES);
     play(&Setting::new().ordinary_packets().args(&["-packet_timeout", "1"]), |world| {
         let nodes = register_many(world, claim.count());
-        let readers = readers(world, 20);
-        wait_until("the readers to be closed", || world.count_connections() <= nodes.len() + 4);
+        let readers = readers(world, nodes.len(), 20);
+        wait_until_let_go(world, &nodes);
         drop((readers, nodes));
     });
 }

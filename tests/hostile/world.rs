@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tempfile::TempDir;
@@ -27,7 +28,7 @@ const VARIABLES: [&str; 6] = [
     "PMD_SOCKET",
 ];
 /// Descriptors that the daemon may use for itself and did not yet when it was first looked at.
-const LATE_DESCRIPTORS: usize = 4;
+pub(crate) const LATE_DESCRIPTORS: usize = 4;
 
 /// How the daemon and its host differ from the ordinary.
 #[derive(Debug, Clone, Default)]
@@ -108,15 +109,35 @@ pub(crate) struct World {
 pub(crate) fn play(setting: &Setting, scenario: impl FnOnce(&World) + Send) {
     // Before anything is started that would inherit the lower limit.
     budget::descriptor_limit();
-    let netns = NetNs::new();
-    if let Some(mtu) = setting.mtu {
-        netns.ip(&["link", "set", "lo", "mtu", &mtu.to_string()]);
-    }
+    let netns = starting(|| {
+        let netns = NetNs::new();
+        if let Some(mtu) = setting.mtu {
+            netns.ip(&["link", "set", "lo", "mtu", &mtu.to_string()]);
+        }
+        netns
+    });
     netns.enter(|| {
-        let mut world = World::start(setting);
+        let mut world = starting(|| World::start(setting));
         scenario(&world);
         world.prove_untouched();
     });
+    starting(|| drop(netns));
+}
+
+/// Held by who starts processes, and alone by who cannot bear that.
+static STARTS: RwLock<()> = RwLock::new(());
+
+/// Runs what starts processes.
+pub(crate) fn starting<T>(work: impl FnOnce() -> T) -> T {
+    let _held = STARTS.read().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
+
+/// Runs what relies on a connection being closed when it was dropped: while no process is started, because a new one
+/// has copies of all descriptors until it becomes the program that it is to be.
+pub(crate) fn without_new_processes<T>(work: impl FnOnce() -> T) -> T {
+    let _held = STARTS.write().unwrap_or_else(PoisonError::into_inner);
+    work()
 }
 
 impl World {
@@ -296,6 +317,7 @@ impl World {
     /// Stops the daemon while `meanwhile` runs: all that happens then meets it at once.
     pub(crate) fn while_stopped<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
         self.epmd.signal(Signal::STOP);
+        wait_until_stopped(self.epmd.pid());
         let go_on = OnDrop(|| self.epmd.signal(Signal::CONT));
         let value = meanwhile();
         drop(go_on);
@@ -320,6 +342,14 @@ impl World {
         }
         wait_until("the daemon to close what nobody uses", || self.count_connections() <= LATE_DESCRIPTORS);
     }
+}
+
+/// Waits until a process has been stopped by a signal.
+pub(crate) fn wait_until_stopped(pid: u32) {
+    wait_until("a process to stop", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    });
 }
 
 /// PORT2_RESP for a registered node.
