@@ -24,6 +24,8 @@ use crate::kernel::sockets;
 const EXPIRY: Duration = Duration::from_secs(1);
 /// How long a name taken over from another port mapper waits for its node, which comes back within about 2 s.
 const ADOPTION: Duration = Duration::from_secs(20);
+/// Descriptors of a shard: its epoll set, its bell, and a connection that it has just accepted.
+const SHARD_DESCRIPTORS: usize = 3;
 /// How long the end of the control connections is waited for.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -75,13 +77,12 @@ pub fn foreground(settings: Settings, mut options: RunOptions) -> Result<Reason,
     };
     let addresses = listeners.iter().filter_map(Listener::address).collect();
     let context = Context::new(settings, addresses, limit);
-    start_shards(&context, listeners.into())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
         .enable_all()
         .build()?;
-    let reason = runtime.block_on(supervise(&context, &options))?;
+    let reason = runtime.block_on(supervise(&context, listeners.into(), &options))?;
     runtime.shutdown_timeout(FAREWELL);
     Ok(reason)
 }
@@ -109,7 +110,11 @@ fn start_shards(context: &Arc<Context>, listeners: Arc<[Listener]>) -> Result<()
     Ok(())
 }
 
-async fn supervise(context: &Arc<Context>, options: &RunOptions) -> Result<Reason, StartError> {
+async fn supervise(
+    context: &Arc<Context>,
+    listeners: Arc<[Listener]>,
+    options: &RunOptions,
+) -> Result<Reason, StartError> {
     // Without its control socket the daemon is still a port mapper, and that is what nodes depend on.
     let control = match control::socket::bind(&context.settings) {
         Ok(socket) => Some(tokio::spawn(control::server::serve(Arc::clone(context), socket))),
@@ -121,10 +126,12 @@ async fn supervise(context: &Arc<Context>, options: &RunOptions) -> Result<Reaso
     let services = tokio::spawn(expire_services(Arc::clone(context)));
     let adoptions = tokio::spawn(expire_adoptions(Arc::clone(context)));
     let signals = Signals::new(options.signals)?;
-    // Now that all of it is there. Connections that have come meanwhile are counted in, which errs on the safe side.
+    // Now that all of it is there but the shards. Until they run, connections wait in the kernel.
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        context.descriptors.set_own(open.count() + context.settings.threads);
+        let threads = context.settings.threads;
+        context.descriptors.set_own(open.count() + SHARD_DESCRIPTORS * threads);
     }
+    start_shards(context, listeners)?;
     if let Some(on_ready) = options.on_ready {
         on_ready(context);
     }
