@@ -24,8 +24,6 @@ mod churn;
 mod client;
 #[path = "hostile/companion.rs"]
 mod companion;
-#[path = "hostile/duplicates.rs"]
-mod duplicates;
 #[path = "hostile/exhaustion.rs"]
 mod exhaustion;
 #[path = "hostile/floods.rs"]
@@ -36,18 +34,14 @@ mod frozen_holders;
 mod garbage;
 #[path = "harness/mod.rs"]
 mod harness;
-#[path = "hostile/log_lines.rs"]
-mod log_lines;
 #[path = "hostile/refusals.rs"]
 mod refusals;
 #[path = "hostile/registry_limit.rs"]
 mod registry_limit;
 #[path = "hostile/resets.rs"]
 mod resets;
-#[path = "hostile/slow_readers.rs"]
-mod slow_readers;
-#[path = "hostile/slow_senders.rs"]
-mod slow_senders;
+#[path = "hostile/slow_peers.rs"]
+mod slow_peers;
 #[path = "conformance/wire.rs"]
 #[allow(dead_code, reason = "the conformance battery uses more of it")]
 mod wire;

@@ -12,12 +12,12 @@ const MOST: (usize, usize) = (19_000, 20_000);
 const RETURNS: usize = 300;
 
 #[test]
-fn a_full_registry_of_a_daemon_with_128_descriptors() {
+fn a_full_registry_of_128_descriptors_answers_and_takes_who_returns() {
     fill(128, 85);
 }
 
 #[test]
-fn a_full_registry_of_a_daemon_with_256_descriptors() {
+fn a_full_registry_of_256_descriptors_answers_and_takes_who_returns() {
     fill(256, 180);
 }
 
@@ -84,7 +84,7 @@ fn all_answered(world: &World, nodes: &[Node]) {
 }
 
 #[test]
-fn nineteen_thousand_nodes() {
+fn nineteen_thousand_nodes_are_registered_and_found() {
     let limit = descriptor_limit().min(MOST.1);
     // Most of them live in other processes, because the limit holds for each.
     let elsewhere = limit / 5 * 4;

@@ -28,12 +28,12 @@ fn reset_after(world: &World, what: impl Fn(&Client, usize) + Sync) {
 }
 
 #[test]
-fn right_after_the_connection_was_made() {
+fn resets_right_after_the_connection_was_made_harm_nobody() {
     play(&Setting::new(), |world| reset_after(world, |_, _| {}));
 }
 
 #[test]
-fn after_half_a_request() {
+fn resets_after_half_a_request_harm_nobody() {
     let halves = crate::floods::halves();
     play(&Setting::new(), |world| {
         reset_after(world, |client, number| {
@@ -43,7 +43,7 @@ fn after_half_a_request() {
 }
 
 #[test]
-fn after_a_question_whose_answer_is_not_read() {
+fn resets_after_a_question_whose_answer_is_not_read_harm_nobody() {
     let questions = [wire::port2("alpha"), wire::names(), wire::dump(), wire::kill(), wire::port2("nobody")];
     play(&Setting::new(), |world| {
         reset_after(world, |client, number| {
@@ -53,7 +53,7 @@ fn after_a_question_whose_answer_is_not_read() {
 }
 
 #[test]
-fn after_a_registration_whose_answer_is_not_read() {
+fn resets_after_a_registration_whose_answer_is_not_read_unregister() {
     play(&Setting::new(), |world| {
         reset_after(world, |client, number| {
             client.send(&wire::alive2(format!("hasty{}", number % 100)));
@@ -62,7 +62,7 @@ fn after_a_registration_whose_answer_is_not_read() {
 }
 
 #[test]
-fn after_a_registration_that_is_known_to_have_succeeded() {
+fn resets_after_a_registration_unregister() {
     play(&Setting::new(), |world| {
         reset_after(world, |client, number| {
             client.send(&wire::alive2(format!("brief{number}")));
@@ -72,7 +72,7 @@ fn after_a_registration_that_is_known_to_have_succeeded() {
 }
 
 #[test]
-fn after_a_registration_that_was_refused() {
+fn resets_after_a_refused_registration_harm_nobody() {
     play(&Setting::new(), |world| {
         reset_after(world, |client, number| {
             // Refused for its name, or as a duplicate, which takes a closer look at the holder, and time.
@@ -86,7 +86,7 @@ fn after_a_registration_that_was_refused() {
 }
 
 #[test]
-fn before_the_connection_was_accepted() {
+fn resets_before_the_connection_was_accepted_harm_nobody() {
     let requests =
         [Vec::new(), wire::alive2("ghost"), wire::alive2("alpha"), wire::port2("alpha"), wire::names()];
     play(&Setting::new(), |world| {

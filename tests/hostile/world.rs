@@ -164,7 +164,9 @@ impl World {
             Alive2::new("d".repeat(254)).port(65_535),
         ];
         world.residents = residents.map(|request| world.register(request)).into();
-        world.descriptors = world.count_descriptors();
+        // Not before it has closed what it needed for a moment.
+        world.wait_until_at_rest();
+        world.descriptors = world.descriptors_in_use().len();
         world
     }
 
@@ -266,14 +268,9 @@ impl World {
 
     // ---- the daemon
 
-    /// How many descriptors the daemon has open.
-    pub(crate) fn count_descriptors(&self) -> usize {
-        self.descriptors_in_use().len()
-    }
-
     /// How many descriptors the daemon has open beyond its own and those of the residents.
     pub(crate) fn count_connections(&self) -> usize {
-        self.count_descriptors().saturating_sub(self.descriptors)
+        self.descriptors_in_use().len().saturating_sub(self.descriptors)
     }
 
     /// The numbers of the daemon's open descriptors, ascending.
@@ -300,8 +297,18 @@ impl World {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// Waits until the daemon does nothing.
+    pub(crate) fn wait_until_at_rest(&self) {
+        // Once might be by chance.
+        let mut restful = 0;
+        wait_until("the daemon to rest", || {
+            restful = if self.is_at_rest() { restful + 1 } else { 0 };
+            restful == 5
+        });
+    }
+
     /// Whether all of the daemon's threads sleep at this moment.
-    pub(crate) fn is_at_rest(&self) -> bool {
+    fn is_at_rest(&self) -> bool {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.epmd.pid())).expect("it runs");
         threads.flatten().all(|thread| {
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();

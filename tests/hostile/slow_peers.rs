@@ -1,6 +1,7 @@
-//! Clients that ask for a long list and do not read it.
+//! Clients that take their time: to read a long list, or to send a request.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::budget::Claim;
 use crate::client::Client;
@@ -17,6 +18,9 @@ const READERS: usize = 300;
 /// What the daemon may need for all of them together, in KiB; a list for each would be three hundred times as much
 /// as this at least.
 const MEMORY: usize = 4 * 1024;
+
+/// Between two bytes of a slow sender: often enough to be no silence by any packet timeout.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Fills the registry.
 fn register_many(world: &World, count: usize) -> Vec<Node> {
@@ -88,12 +92,7 @@ fn a_client_that_has_said_its_last_and_does_not_read_keeps_nobody_busy() {
         let nodes = register_many(world, claim.count());
         let readers = readers(world, nodes.len(), 4);
         readers.iter().for_each(Client::half_close);
-        // Once might be by chance.
-        let mut restful = 0;
-        wait_until("the daemon to rest", || {
-            restful = if world.is_at_rest() { restful + 1 } else { 0 };
-            restful == 30
-        });
+        world.wait_until_at_rest();
         drop((readers, nodes));
     });
 }
@@ -131,5 +130,49 @@ fn a_client_that_never_reads_is_closed_after_the_packet_timeout() {
         let readers = readers(world, nodes.len(), 20);
         wait_until_let_go(world, &nodes);
         drop((readers, nodes));
+    });
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_prolong_the_time_for_a_request() {
+    play(&Setting::new().args(&["-packet_timeout", "1"]), |world| {
+        let requests = [
+            // At this pace each of these takes many times the packet timeout.
+            [wire::header(3_057), vec![b'z'; 3_057]].concat(),
+            wire::port2("a".repeat(254)),
+            Alive2::new("dripping").extra([7; 1_000]).bytes(),
+            [wire::header(3_057), vec![b'n'; 3_057]].concat(),
+        ];
+        let drips: Vec<Client> = requests.iter().map(|_| world.dial()).collect();
+        // Others that are silent, to see that one does not prolong another's time either.
+        let silent: Vec<Client> = (0..5).map(|_| world.dial()).collect();
+        for position in 0.. {
+            let mut open = drips.iter().zip(&requests).filter(|(drip, _)| drip.is_open()).peekable();
+            let Some((one, _)) = open.peek() else { break };
+            let one = *one;
+            for (drip, request) in open {
+                let byte = request.get(position..=position);
+                drip.send(byte.expect("closed before its request was complete"));
+            }
+            // Whichever comes first: the pause or the end.
+            one.stays_silent_for(PAUSE);
+            world.look_up_residents();
+        }
+        for client in drips.iter().chain(&silent) {
+            assert_eq!(client.answer(), b"", "closed without an answer");
+        }
+    });
+}
+
+#[test]
+fn a_request_in_single_bytes_is_answered_while_there_is_time() {
+    play(&Setting::new(), |world| {
+        let whole = wire::port2(&world.residents()[4].request.name);
+        let client = world.dial();
+        for byte in &whole {
+            assert!(client.send(&[*byte]));
+            world.look_up_residents();
+        }
+        assert_eq!(client.answer(), world.ask(&whole));
     });
 }
