@@ -1,12 +1,14 @@
 //! One connection to the daemon, as its peers see it.
 
 use std::io::{ErrorKind, Read};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect, recv, send, socket_with,
+};
 
 use crate::harness::PATIENCE;
 
@@ -28,7 +30,19 @@ pub(crate) struct Client(TcpStream);
 impl Client {
     /// Connects.
     pub(crate) fn connect(to: SocketAddr) -> Client {
-        let socket = TcpStream::connect(to).unwrap_or_else(|error| panic!("connecting to {to}: {error}"));
+        Client::over(TcpStream::connect(to).unwrap_or_else(|error| panic!("connecting to {to}: {error}")))
+    }
+
+    /// Connects from one of the addresses of this host.
+    pub(crate) fn connect_from(from: Ipv4Addr, to: SocketAddr) -> Client {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let socket = socket.expect("a socket");
+        bind(&socket, &SocketAddr::from((from, 0))).expect("an address of this host");
+        connect(&socket, &to).unwrap_or_else(|error| panic!("connecting from {from} to {to}: {error}"));
+        Client::over(socket.into())
+    }
+
+    fn over(socket: TcpStream) -> Client {
         // Answers are waited for, but not for ever.
         socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         Client(socket)

@@ -1,14 +1,20 @@
 //! Holders of a name that no longer do anything, and others that only look like it.
 
-use crate::client::Verdict;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
+
+use crate::client::{Client, Verdict};
 use crate::companion::Companion;
 use crate::wire::{self, Alive2};
-use crate::world::{Setting, World, play};
+use crate::world::{Setting, World, play, starting, without_new_processes};
 
 /// The distribution port of the holders.
 const PORT: u16 = 45_000;
 /// The distribution port of whoever wants their name.
 const OTHER: u16 = 45_001;
+
+/// Another address of the same host.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 5, 5, 5);
 
 /// A process that holds the name `holder`.
 fn holder(world: &World, listens: bool) -> Companion {
@@ -74,6 +80,39 @@ fn a_running_holder_whose_port_refuses_keeps_its_name() {
         holder.kill();
         wait_until_free(world);
     });
+}
+
+#[test]
+fn a_holder_whose_last_packets_are_lost_gives_way_although_its_port_listens() {
+    play(&Setting::new(), |world| {
+        // The next node of the name may well listen on the port of the last one.
+        let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).expect("a free port");
+        let request = Alive2::new("holder").port(PORT);
+        let holder = Client::connect_from(ELSEWHERE, world.address());
+        assert!(holder.send(&request.bytes()));
+        assert!(matches!(holder.verdict(), Verdict::Accepted(_)));
+        assert_eq!(world.try_register(request.clone()).err(), Some(Verdict::Refused));
+        swallow_all_from(ELSEWHERE);
+        drop(holder);
+        let newcomer = without_new_processes(|| world.register(request));
+        world.wait_until_listed([&newcomer]);
+    });
+}
+
+/// Makes the kernel of this host drop every packet from this address of its own.
+fn swallow_all_from(address: Ipv4Addr) {
+    let from = address.to_string();
+    for rule in [
+        // The rule for local addresses comes first, unless it is moved.
+        vec!["add", "pref", "2", "lookup", "local"],
+        vec!["del", "pref", "0"],
+        vec!["add", "pref", "1", "blackhole", "from", &from],
+    ] {
+        // This thread is on the host of the test, and so is what it starts.
+        let output =
+            starting(|| Command::new("ip").arg("rule").args(&rule).output()).expect("`ip` of iproute2");
+        assert!(output.status.success(), "ip rule {rule:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! As many nodes as there are descriptors for.
 
 use crate::budget::{Claim, descriptor_limit};
-use crate::client::Verdict;
+use crate::client::{Client, Verdict};
 use crate::companion::{Companion, crowd_node};
 use crate::wire::{self, Alive2};
 use crate::world::{Node, Setting, World, play, without_new_processes};
@@ -66,7 +66,25 @@ fn fill(limit: usize, least: usize) {
             }
         });
         all_answered(world, &nodes);
+
+        // And so do all of them at once.
+        let back: Vec<Node> = without_new_processes(|| {
+            let asked: Vec<(Alive2, Client)> = world.while_stopped(|| {
+                let requests: Vec<Alive2> = nodes.drain(..).map(|node| node.request).collect();
+                requests.into_iter().map(|request| (request.clone(), world.send(&request.bytes()))).collect()
+            });
+            asked.into_iter().map(|(request, client)| accepted(request, client)).collect()
+        });
+        all_answered(world, &back);
     });
+}
+
+/// The node that has sent this request, and has to be registered now.
+fn accepted(request: Alive2, client: Client) -> Node {
+    match client.verdict() {
+        Verdict::Accepted(creation) => Node { request, creation, client },
+        other => panic!("registering {}: {other:?}", request.name.escape_ascii()),
+    }
 }
 
 /// Everybody is answered, in one piece or two.

@@ -125,7 +125,7 @@ fn clients_that_leave_in_the_middle_of_a_long_list_delay_nobody() {
 #[test]
 fn a_client_that_never_reads_is_closed_after_the_packet_timeout() {
     let claim = Claim::of(NODES);
-    play(&Setting::new().ordinary_packets().args(&["-packet_timeout", "1"]), |world| {
+    play(&Setting::new().ordinary_packets().args(&["-packet_timeout", "3"]), |world| {
         let nodes = register_many(world, claim.count());
         let readers = readers(world, nodes.len(), 20);
         wait_until_let_go(world, &nodes);
