@@ -6,6 +6,8 @@
 //! | [`epmd`] | the EPMD protocol on TCP: the hot path |
 //! | [`daemon`] | the running process: start, shared state, end |
 //! | [`control`] | the local API on a Unix socket, both sides of it |
+//! | [`link`] | connections to other daemons: TLS, the proof of the cookie, frames |
+//! | [`discovery`] | finding other daemons |
 //! | [`config`] | flags, environment and files become settings |
 //! | [`cli`] | the `pmd` command line |
 //! | [`personality`] | what the binary is when it is called `epmd` |
@@ -16,8 +18,10 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod discovery;
 pub mod epmd;
 pub mod kernel;
+pub mod link;
 pub mod personality;
 pub mod registry;
 pub mod takeover;

@@ -117,13 +117,14 @@ fn print_event(message: &Message, output: Output) -> Result<()> {
     };
     let (at, name) = (wire::rfc3339(event.at), printable(&event.name));
     let reason = event.reason.as_deref().unwrap_or_default();
+    let port = event.port.map(|port| port.to_string()).unwrap_or_default();
     let mut out = stdout();
     if output.format == Format::Plain {
-        writeln!(out, "{}\t{at}\t{}\t{name}\t{}\t{reason}", event.seq, event.kind, event.port)?;
+        writeln!(out, "{}\t{at}\t{}\t{name}\t{}\t{reason}", event.seq, event.kind, port)?;
     } else {
         let number =
             if output.format == Format::Wide { format!("{:>8}  ", event.seq) } else { String::new() };
-        let line = format!("{number}{at}  {:<12}  {name}  {}  {reason}", event.kind, event.port);
+        let line = format!("{number}{at}  {:<12}  {name}  {}  {reason}", event.kind, port);
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(out.flush()?)

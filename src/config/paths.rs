@@ -1,11 +1,14 @@
 //! Where pmd keeps its files.
 //!
-//! | whose daemon | sockets | configuration |
-//! |---|---|---|
-//! | `PMD_HOME` is set | `$PMD_HOME` | `$PMD_HOME` |
-//! | root's | `/run/pmd`, or systemd's `RUNTIME_DIRECTORY` | `/etc/pmd` |
-//! | anybody else's | `~/.pmd`, or systemd's `RUNTIME_DIRECTORY` | `~/.pmd` |
+//! | whose daemon | sockets | configuration | cookie, keys |
+//! |---|---|---|---|
+//! | `PMD_HOME` is set | `$PMD_HOME` | `$PMD_HOME` | `$PMD_HOME` |
+//! | root's | `/run/pmd`, or systemd's `RUNTIME_DIRECTORY` | `/etc/pmd` | `/var/lib/pmd`, or systemd's `STATE_DIRECTORY` |
+//! | anybody else's | `~/.pmd`, or systemd's `RUNTIME_DIRECTORY` | `~/.pmd` | `~/.pmd`, or systemd's `STATE_DIRECTORY` |
 
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::environment::{self, Lookup};
@@ -14,12 +17,15 @@ use super::environment::{self, Lookup};
 const SYSTEM_RUNTIME: &str = "/run/pmd";
 /// The directory of the system's configuration.
 const SYSTEM_CONFIG: &str = "/etc/pmd";
+/// The directory of the system's cookie and keys.
+const SYSTEM_STATE: &str = "/var/lib/pmd";
 
 /// The directories of one user's pmd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     sockets: PathBuf,
     config: PathBuf,
+    state: PathBuf,
     /// Whether a client may also look for the system's daemon.
     system_too: bool,
 }
@@ -32,23 +38,50 @@ impl Paths {
 
     fn of(variables: Lookup<'_>, root: bool, home: Option<PathBuf>) -> Paths {
         if let Some(home) = environment::path(variables, "PMD_HOME") {
-            return Paths { sockets: home.clone(), config: home, system_too: false };
+            return Paths { sockets: home.clone(), config: home.clone(), state: home, system_too: false };
         }
         // systemd separates several directories with colons; the first is the one to be used.
-        let runtime = environment::path(variables, "RUNTIME_DIRECTORY")
-            .and_then(|list| list.to_str().and_then(|list| list.split(':').next().map(PathBuf::from)));
+        let given = |variable| {
+            environment::path(variables, variable)
+                .and_then(|list| list.to_str().and_then(|list| list.split(':').next().map(PathBuf::from)))
+        };
+        let (runtime, state) = (given("RUNTIME_DIRECTORY"), given("STATE_DIRECTORY"));
         if root {
-            let sockets = runtime.unwrap_or_else(|| SYSTEM_RUNTIME.into());
-            return Paths { sockets, config: SYSTEM_CONFIG.into(), system_too: false };
+            return Paths {
+                sockets: runtime.unwrap_or_else(|| SYSTEM_RUNTIME.into()),
+                config: SYSTEM_CONFIG.into(),
+                state: state.unwrap_or_else(|| SYSTEM_STATE.into()),
+                system_too: false,
+            };
         }
         // A user without a home gets what everybody may write to; the socket's own mode still protects it.
         let home = home.unwrap_or_else(std::env::temp_dir).join(".pmd");
-        Paths { sockets: runtime.unwrap_or_else(|| home.clone()), config: home, system_too: true }
+        Paths {
+            sockets: runtime.unwrap_or_else(|| home.clone()),
+            config: home.clone(),
+            state: state.unwrap_or(home),
+            system_too: true,
+        }
     }
 
     /// The configuration file, unless one is asked for by name.
     pub fn config_file(&self) -> PathBuf {
         self.config.join("pmd.toml")
+    }
+
+    /// The cluster's cookie, unless another file is named.
+    pub fn cookie(&self) -> PathBuf {
+        self.state.join("cookie")
+    }
+
+    /// The private key of this user's daemon on `port`, unless another file is named.
+    pub fn key(&self, port: u16) -> PathBuf {
+        self.state.join(format!("node-{port}.key"))
+    }
+
+    /// The directory of the cookie and of keys.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     /// The control socket of this user's daemon on `port`.
@@ -68,6 +101,18 @@ impl Paths {
         }
         own
     }
+}
+
+/// Makes a folder and those above it, for the owner alone; leaves one that is there as it is.
+///
+/// # Errors
+///
+/// If the system refuses it.
+pub fn make_private_folder(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn socket_in(folder: &Path, port: u16) -> PathBuf {

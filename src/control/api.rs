@@ -3,6 +3,8 @@
 //! Times are RFC 3339 in UTC with milliseconds; durations have their unit in the key. Readers must ignore keys
 //! they do not know: later versions add some.
 
+mod cluster;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -13,6 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::wire;
 use crate::daemon::counters::Counts;
 use crate::registry::services::Metadata;
+
+pub use cluster::{
+    ClusterName, ClusterNameList, ClusterService, ClusterServiceList, ClusterStatus, Discovered, Found,
+    IdentityMode, Join, JoinFailure, Joined, JoinedPeer, Leave, LeftCluster, Node, NodeList, NodeState, Path,
+    Peer, PeerList,
+};
 
 /// What is common to all paths.
 pub const PREFIX: &str = "/v1";
@@ -51,6 +59,9 @@ pub struct Status {
     pub descriptors: DescriptorNumbers,
     /// What has been counted since the start.
     pub counters: Counts,
+    /// The cluster, if the daemon takes part in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterStatus>,
     /// What should be looked after, in sentences.
     pub warnings: Vec<String>,
 }
@@ -196,6 +207,9 @@ pub struct Match {
     pub name: String,
     /// The host it runs on.
     pub host: String,
+    /// The id of that host's daemon, if this one takes part in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
     /// Its port.
     pub port: u16,
     /// What a service's owner says about it.
@@ -211,12 +225,19 @@ pub struct Event {
     /// When it happened.
     #[serde(with = "wire::rfc3339_ms")]
     pub at: Timestamp,
-    /// What happened: `name_up`, `name_down`, `service_up` or `service_down`, and more in later versions.
+    /// What happened: `name_up`, `name_down`, `service_up`, `service_down`, or to a daemon of the cluster `node_up`,
+    /// `node_suspect`, `node_down`, `node_left`; and more in later versions.
     pub kind: String,
-    /// The name of the node or service.
+    /// The name of the Erlang node or service; of a daemon, that of its host.
     pub name: String,
-    /// Its port.
-    pub port: u16,
+    /// The port of the Erlang node or service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The host where it happened.
+    pub host: String,
+    /// The id of that host's daemon, if this one takes part in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
     /// Why, where there is more than one possible reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -369,6 +390,16 @@ pub enum ErrorCode {
     Full,
     /// The daemon is about to end.
     Ending,
+    /// The daemon takes no part in a cluster.
+    NoCluster,
+    /// The name of a daemon to be joined has no address.
+    Unresolvable,
+    /// Nobody answers at the address of a daemon to be joined.
+    Unreachable,
+    /// A daemon to be joined does not let this one in, or is not to be let in itself.
+    Refused,
+    /// A daemon was to join itself.
+    Oneself,
 }
 
 impl ErrorCode {
@@ -383,18 +414,25 @@ impl ErrorCode {
             ErrorCode::Timeout => "timeout",
             ErrorCode::Full => "full",
             ErrorCode::Ending => "ending",
+            ErrorCode::NoCluster => "no_cluster",
+            ErrorCode::Unresolvable => "unresolvable",
+            ErrorCode::Unreachable => "unreachable",
+            ErrorCode::Refused => "refused",
+            ErrorCode::Oneself => "oneself",
         }
     }
 
     /// The HTTP status that goes with it.
     pub fn status(self) -> u16 {
         match self {
-            ErrorCode::InvalidRequest => 400,
-            ErrorCode::NotFound => 404,
+            ErrorCode::InvalidRequest | ErrorCode::Oneself => 400,
+            ErrorCode::Refused => 403,
+            ErrorCode::NotFound | ErrorCode::Unresolvable => 404,
             ErrorCode::MethodNotAllowed => 405,
             ErrorCode::Timeout => 408,
-            ErrorCode::Conflict => 409,
+            ErrorCode::Conflict | ErrorCode::NoCluster => 409,
             ErrorCode::TooLarge => 413,
+            ErrorCode::Unreachable => 502,
             ErrorCode::Full | ErrorCode::Ending => 503,
         }
     }
@@ -445,9 +483,11 @@ mod tests {
     #[test]
     fn codes_are_what_serde_makes_of_them() {
         use ErrorCode::{
-            Conflict, Ending, Full, InvalidRequest, MethodNotAllowed, NotFound, Timeout, TooLarge,
+            Conflict, Ending, Full, InvalidRequest, MethodNotAllowed, NoCluster, NotFound, Oneself, Refused,
+            Timeout, TooLarge, Unreachable, Unresolvable,
         };
-        for code in [Conflict, Ending, Full, InvalidRequest, MethodNotAllowed, NotFound, Timeout, TooLarge] {
+        let first = [Conflict, Ending, Full, InvalidRequest, MethodNotAllowed, NotFound, Timeout, TooLarge];
+        for code in first.into_iter().chain([NoCluster, Oneself, Refused, Unreachable, Unresolvable]) {
             assert_eq!(serde_json::to_value(code).expect("a string"), code.as_str());
         }
     }

@@ -206,6 +206,42 @@ impl Client {
         Ok(Events { body, reader: Reader::default(), ready: Vec::new().into_iter() })
     }
 
+    /// Joins the cluster of whoever answers at these addresses. It may take as long as the request says, and a little more.
+    pub async fn join(&self, join: &api::Join) -> Result<api::Joined> {
+        self.post("/join", join).await
+    }
+
+    /// Leaves the cluster, or drops one peer.
+    pub async fn leave(&self, leave: &api::Leave) -> Result<api::LeftCluster> {
+        self.post("/leave", leave).await
+    }
+
+    /// The daemons of the cluster.
+    pub async fn nodes(&self) -> Result<api::NodeList> {
+        self.get("/nodes").await
+    }
+
+    /// The links to other daemons.
+    pub async fn peers(&self) -> Result<api::PeerList> {
+        self.get("/peers").await
+    }
+
+    /// Erlang nodes in the whole cluster, or on one of its hosts.
+    pub async fn cluster_names(&self, host: Option<&str>) -> Result<api::ClusterNameList> {
+        let host = host.map(|host| format!("&host={}", percent_encoded(host))).unwrap_or_default();
+        self.get(&format!("/names?scope=cluster{host}")).await
+    }
+
+    /// Services in the whole cluster.
+    pub async fn cluster_services(&self) -> Result<api::ClusterServiceList> {
+        self.get("/services?scope=cluster").await
+    }
+
+    /// What discovery has found.
+    pub async fn discover(&self) -> Result<api::Discovered> {
+        self.get("/discover").await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let response = self.send(Method::GET, path, None).await?;
         self.understand(response).await

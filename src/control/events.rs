@@ -20,8 +20,16 @@ use crate::daemon::Context;
 use crate::registry::events::{Event, EventKind};
 
 /// Every kind of event there is.
-pub const KINDS: [EventKind; 4] =
-    [EventKind::NameUp, EventKind::NameDown, EventKind::ServiceUp, EventKind::ServiceDown];
+pub const KINDS: [EventKind; 8] = [
+    EventKind::NameUp,
+    EventKind::NameDown,
+    EventKind::ServiceUp,
+    EventKind::ServiceDown,
+    EventKind::NodeUp,
+    EventKind::NodeSuspect,
+    EventKind::NodeDown,
+    EventKind::NodeLeft,
+];
 /// Time without an event after which a reader is told that the stream still stands.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Events that are put into one piece: bounds what one slow reader makes the daemon hold.
@@ -117,12 +125,18 @@ impl Sender {
 }
 
 fn on_the_wire(event: &Event) -> api::Event {
+    let (host, node_id) = match &event.origin {
+        Some(origin) => (origin.host.to_string(), Some(origin.id.to_string())),
+        None => (super::host_name(), None),
+    };
     api::Event {
         seq: event.seq,
         at: wire::timestamp(event.at_ms),
         kind: event.kind.as_str().to_owned(),
         name: event.name.to_string(),
         port: event.port,
+        host,
+        node_id,
         reason: event.reason.map(str::to_owned),
     }
 }

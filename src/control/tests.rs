@@ -198,7 +198,7 @@ fn events_are_resumed_where_the_reader_stopped() {
         let message = live.next().await.expect("a stream").expect("a message");
         assert_eq!((message.id, message.event.as_str()), (Some(2), "service_up"));
         let event: api::Event = serde_json::from_str(&message.data).expect("an event");
-        assert_eq!((event.seq, event.name.as_str(), event.port, event.reason), (2, "b", 2, None));
+        assert_eq!((event.seq, event.name.as_str(), event.port, event.reason), (2, "b", Some(2), None));
 
         let boot = super::boot_id(&daemon.context);
         let mut resumed = client.events(Some(1), Some(&boot), &[]).await.expect("a stream");

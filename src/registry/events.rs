@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pmd_protocol::peer::NodeId;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -24,6 +25,14 @@ pub enum EventKind {
     ServiceUp,
     /// A service's registration ended.
     ServiceDown,
+    /// A daemon has joined the cluster, or has come back.
+    NodeUp,
+    /// A daemon could not be reached, and has not objected yet.
+    NodeSuspect,
+    /// A daemon is gone.
+    NodeDown,
+    /// A daemon has left after saying so.
+    NodeLeft,
 }
 
 impl EventKind {
@@ -34,6 +43,10 @@ impl EventKind {
             EventKind::NameDown => "name_down",
             EventKind::ServiceUp => "service_up",
             EventKind::ServiceDown => "service_down",
+            EventKind::NodeUp => "node_up",
+            EventKind::NodeSuspect => "node_suspect",
+            EventKind::NodeDown => "node_down",
+            EventKind::NodeLeft => "node_left",
         }
     }
 }
@@ -47,12 +60,23 @@ pub struct Event {
     pub at_ms: u64,
     /// What kind of thing.
     pub kind: EventKind,
-    /// The name of the node or service.
+    /// The name of the Erlang node or service; of a daemon, that of its host.
     pub name: Arc<str>,
-    /// Its port.
-    pub port: u16,
+    /// The port of the Erlang node or service.
+    pub port: Option<u16>,
     /// Why, where there is more than one possible reason.
     pub reason: Option<&'static str>,
+    /// Where it happened; none for this host.
+    pub origin: Option<Origin>,
+}
+
+/// Another daemon of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Its id.
+    pub id: NodeId,
+    /// The name of its host; empty if it is not known.
+    pub host: Arc<str>,
 }
 
 /// The answer to "what has happened since".
@@ -86,7 +110,7 @@ impl EventLog {
         EventLog { window: Mutex::default(), news: watch::Sender::new(0) }
     }
 
-    /// Adds an event.
+    /// Adds what has happened to an Erlang node or service of this host.
     pub fn publish(
         &self,
         at_ms: u64,
@@ -95,13 +119,31 @@ impl EventLog {
         port: u16,
         reason: Option<&'static str>,
     ) {
+        self.add(Event { seq: 0, at_ms, kind, name, port: Some(port), reason, origin: None });
+    }
+
+    /// Adds what has happened elsewhere in the cluster.
+    pub fn publish_remote(
+        &self,
+        at_ms: u64,
+        kind: EventKind,
+        name: Arc<str>,
+        port: Option<u16>,
+        origin: Origin,
+    ) {
+        self.add(Event { seq: 0, at_ms, kind, name, port, reason: None, origin: Some(origin) });
+    }
+
+    /// Adds an event, whose number is given here.
+    fn add(&self, mut event: Event) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = window.last + 1;
         window.last = seq;
         if window.events.len() == WINDOW {
             window.events.pop_front();
         }
-        window.events.push_back(Event { seq, at_ms, kind, name, port, reason });
+        event.seq = seq;
+        window.events.push_back(event);
         // Waking nobody is not free, and every registration comes by here.
         if self.news.receiver_count() > 0 {
             self.news.send_replace(seq);

@@ -49,6 +49,7 @@ pub(super) async fn status(State(context): Shared) -> Json<api::Status> {
             refused: descriptors.count(Class::Refused),
         },
         counters: context.counters.read(),
+        cluster: None,
         warnings: warnings(&context, registered, adopted),
     })
 }

@@ -63,6 +63,7 @@ fn find_name(context: &Context, name: &str, host: &str) -> Option<api::Match> {
         kind: api::Kind::Name,
         name: name.to_owned(),
         host: host.to_owned(),
+        node_id: None,
         port: entry.port,
         metadata: Metadata::new(),
     })
@@ -78,6 +79,7 @@ fn find_service(context: &Context, name: &str, host: &str) -> Option<api::Match>
         kind: api::Kind::Service,
         name: name.to_owned(),
         host: host.to_owned(),
+        node_id: None,
         port: service.port,
         metadata: service.metadata,
     })
