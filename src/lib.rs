@@ -7,6 +7,8 @@
 //! | [`daemon`] | the running process: start, shared state, end |
 //! | [`control`] | the local API on a Unix socket, both sides of it |
 //! | [`link`] | connections to other daemons: TLS, the proof of the cookie, frames |
+//! | [`tls`] | keys, certificates, and who is let through the handshake |
+//! | [`directory`] | what other hosts have, for the EPMD port |
 //! | [`discovery`] | finding other daemons |
 //! | [`config`] | flags, environment and files become settings |
 //! | [`cli`] | the `pmd` command line |
@@ -18,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod directory;
 pub mod discovery;
 pub mod epmd;
 pub mod kernel;
@@ -25,3 +28,4 @@ pub mod link;
 pub mod personality;
 pub mod registry;
 pub mod takeover;
+pub mod tls;

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use pmd_protocol::limits::{
-    FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_FRAME, MAX_GREETING_FRAME, MAX_KEY_NAME,
-    MAX_LOST, MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_VALUE, MAX_VERSION_TEXT,
+    FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_FRAME, MAX_GREETING_FRAME, MAX_HOST_NAME,
+    MAX_KEY_NAME, MAX_LOST, MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_VALUE, MAX_VERSION_TEXT,
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
@@ -71,15 +71,15 @@ fn greeting() -> impl Strategy<Value = Frame> {
     let hello = (
         any::<u16>(),
         id(),
-        generation(),
+        (generation(), any::<u32>(), "[a-z.]{0,253}"),
         "[a-z]{0,64}",
         vec(any::<(IpAddr, u16)>().prop_map(SocketAddr::from), 0..=MAX_ADDRESSES),
         "[0-9a-z.-]{0,64}",
     )
-        .prop_map(|(protocol, id, generation, cluster, addresses, software)| {
-            Frame::Hello(Hello { protocol, id, generation, cluster, addresses, software })
+        .prop_map(|(protocol, id, (generation, renewal, host), cluster, addresses, software)| {
+            Frame::Hello(Hello { protocol, id, generation, renewal, host, cluster, addresses, software })
         });
-    let proof = any::<[u8; 32]>().prop_map(|mac| Frame::Proof(Proof { mac }));
+    let proof = any::<[u8; 32]>().prop_map(|mac| Frame::Proof(Proof { mac, other: Some(mac) }));
     let reasons = vec![
         Reason::Leaving,
         Reason::Duplicate,
@@ -262,6 +262,8 @@ fn lists_and_texts_beyond_their_limits_are_malformed() {
         protocol: PROTOCOL,
         id: NodeId::MIN,
         generation: Generation::default(),
+        renewal: u32::MAX,
+        host: "a".repeat(MAX_HOST_NAME),
         cluster: "a".repeat(MAX_CLUSTER_NAME),
         addresses: vec!["[::1]:4369".parse().unwrap(); MAX_ADDRESSES],
         software: "a".repeat(MAX_VERSION_TEXT),
@@ -272,6 +274,7 @@ fn lists_and_texts_beyond_their_limits_are_malformed() {
     addresses.push(addresses[0]);
     for frame in [
         Frame::Hello(Hello { cluster: more(&hello.cluster), ..hello.clone() }),
+        Frame::Hello(Hello { host: more(&hello.host), ..hello.clone() }),
         Frame::Hello(Hello { software: more(&hello.software), ..hello.clone() }),
         Frame::Hello(Hello { addresses, ..hello }),
         Frame::Bye(Bye { reason: Reason::Busy, text: "a".repeat(MAX_REASON + 1) }),

@@ -17,7 +17,6 @@ use super::target::{self, Target};
 use crate::config::settings::{self, Settings};
 use crate::control::api::Status;
 use crate::control::client::ClientError;
-use crate::control::host_name;
 use crate::control::socket::prepare_folder;
 use crate::daemon::activation::inherited_listeners;
 use crate::daemon::process::{self, BackgroundError};
@@ -219,6 +218,7 @@ fn in_foreground(settings: Settings, target: &Target, output: Output) -> Result<
             error.to_string(),
             "choose addresses of this host with --bind, and a port that this user may have with --port",
         )),
+        Err(StartError::Cluster(error)) => Err(Failure::new(Exit::General, error.to_string(), error.hint())),
         Err(error @ StartError::System(_)) => {
             Err(Failure::new(Exit::General, error.to_string(), "free what is full, and try again"))
         }
@@ -278,7 +278,7 @@ fn write_banner(out: &mut impl Write, context: &Context) -> io::Result<()> {
         out,
         "pmd {} is running on port {port} of {} (pid {})",
         env!("CARGO_PKG_VERSION"),
-        host_name(),
+        context.settings.host,
         std::process::id()
     )?;
     writeln!(out, "  addresses       {}", addresses.join(", "))?;

@@ -98,12 +98,6 @@ pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
     let paths = Paths::of_process();
     let config = ConfigFile::of(global, &paths);
     let from_file = config.read()?;
-    for key in from_file.without_effect() {
-        note(&format!(
-            "note: {}: {key} has no effect yet: this version of pmd does not form clusters",
-            config.path.display()
-        ));
-    }
     let flags = RawConfig {
         port: global.port,
         bind: start.addresses(),
@@ -113,7 +107,7 @@ pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
         ..RawConfig::default()
     };
     let environment = environment::read(&environment::of_process)?;
-    let mut settings = Settings::from_raw(flags.or(environment).or(from_file.clone()), &paths);
+    let mut settings = Settings::from_raw(flags.or(environment).or(from_file.clone()), &paths)?;
     settings.socket = absolute(&settings.socket);
     settings.config_file = Some(config.path);
     settings.from_file = from_file;

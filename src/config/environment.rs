@@ -41,6 +41,12 @@ pub fn read(variables: Lookup<'_>) -> Result<RawConfig, ConfigError> {
         packet_timeout: text(variables, "PMD_PACKET_TIMEOUT", positive_duration)?,
         socket: path(variables, "PMD_SOCKET"),
         control_group: text(variables, "PMD_CONTROL_GROUP", |group| Ok(group.to_owned()))?,
+        host_name: text(variables, "PMD_HOST_NAME", |host| Ok(host.to_owned()))?,
+        cluster: text(variables, "PMD_CLUSTER", |cluster| Ok(cluster.to_owned()))?,
+        cookie_file: path(variables, "PMD_COOKIE_FILE"),
+        advertise: text(variables, "PMD_ADVERTISE", words)?,
+        join: text(variables, "PMD_JOIN", words)?,
+        discovery: text(variables, "PMD_DISCOVERY", words)?,
         ..RawConfig::default()
     })
 }
@@ -75,6 +81,11 @@ fn text<T>(
         value: value.to_string_lossy().into_owned(),
         reason,
     })
+}
+
+/// Separated by commas.
+fn words(text: &str) -> Result<Vec<String>, String> {
+    Ok(text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect())
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {

@@ -22,7 +22,9 @@ pub fn read(path: &Path, asked_for: bool) -> Result<Option<RawConfig>, ConfigErr
     // A path in a file means the same wherever pmd is started.
     let folder = path.parent().unwrap_or(Path::new(""));
     raw.socket = raw.socket.map(|socket| folder.join(socket));
-    raw.ca_cert_path = raw.ca_cert_path.map(|file| folder.join(file));
+    for file in [&mut raw.cookie_file, &mut raw.ca_cert_path, &mut raw.cert_path, &mut raw.key_path] {
+        *file = file.take().map(|file| folder.join(file));
+    }
     Ok(Some(raw))
 }
 
@@ -114,6 +116,7 @@ fn distance(left: &str, right: &str) -> usize {
 mod tests {
     use std::time::Duration;
 
+    use super::super::raw::EpmdAccess;
     use super::*;
 
     fn complaint(text: &str) -> (String, String) {
@@ -141,8 +144,22 @@ mod tests {
             phi_threshold = 8.0
             phi_window_size = 1000
             phi_min_std_deviation_ms = 500
+            host_name = "db1.example.org"
+            cluster = "production"
+            cookie_file = "cookie"
+            advertise = ["10.0.0.1:4369"]
+            join = ["db2"]
+            discovery = ["broadcast"]
+            epmd_access = "members"
+            cert_path = "/etc/pmd/db1.pem"
+            key_path = "/etc/pmd/db1.key"
             [metadata]
             role = "worker"
+            [[peer]]
+            address = "db3:4370"
+            [[peer]]
+            address = "db4"
+            auto_connect = false
             "#,
             Path::new("pmd.toml"),
         )
@@ -150,7 +167,9 @@ mod tests {
         assert_eq!(raw.port.map(|port| port.get()), Some(4370));
         assert_eq!(raw.bind.as_ref().map(Vec::len), Some(2));
         assert_eq!(raw.packet_timeout, Some(Duration::from_secs(5)));
-        assert_eq!(raw.without_effect().len(), 6);
+        assert_eq!((raw.phi_window_size, raw.epmd_access), (Some(1000), Some(EpmdAccess::Members)));
+        let peers = raw.peer.expect("two peers");
+        assert_eq!(peers.iter().map(|peer| peer.auto_connect).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]

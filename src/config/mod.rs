@@ -10,6 +10,7 @@
 //! Every value is checked where it is read, so that a message can name the file and line, the variable or the
 //! flag that it came from.
 
+pub mod cluster;
 pub mod environment;
 pub mod file;
 pub mod paths;
@@ -57,6 +58,16 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A value is not what its key needs, wherever it came from.
+    #[error("{key} = {value:?} cannot be used: {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl ConfigError {
@@ -70,6 +81,9 @@ impl ConfigError {
             ConfigError::Invalid { hint: Some(hint), .. } => hint.clone(),
             ConfigError::Invalid { path, line, .. } => format!("correct line {line} of {}", path.display()),
             ConfigError::Environment { variable, .. } => format!("correct or unset {variable}"),
+            ConfigError::Value { key, .. } => {
+                format!("correct {key} in the configuration file, on the command line or in the environment")
+            }
         }
     }
 }

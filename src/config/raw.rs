@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -88,26 +89,72 @@ pub struct RawConfig {
     pub control_group: Option<String>,
     /// What this host says about itself.
     pub metadata: Option<Metadata>,
-
-    // Keys of portmapd, whose files are to be taken as they are. Nothing of it has a meaning before there are
-    // clusters; the types are checked all the same, so that a file does not turn bad with an update.
-    /// The certificate of the cluster's authority.
+    /// What this host is called in the cluster: what stands behind the `@` of its Erlang nodes.
+    pub host_name: Option<String>,
+    /// The name of the cluster. Daemons of different clusters do not talk to each other.
+    pub cluster: Option<String>,
+    /// The file of the cluster's cookie.
+    pub cookie_file: Option<PathBuf>,
+    /// Where others are told that they can reach this daemon, best first: addresses, with or without a port.
+    pub advertise: Option<Vec<String>>,
+    /// Addresses of daemons to join.
+    pub join: Option<Vec<String>>,
+    /// The same, one table each.
+    pub peer: Option<Vec<Peer>>,
+    /// Ways to find other daemons: `broadcast`, `dns:NAME`, `exec:COMMAND`.
+    pub discovery: Option<Vec<String>>,
+    /// From where look-ups are answered.
+    pub epmd_access: Option<EpmdAccess>,
+    /// The certificate of the cluster's authority. With it, only certificates that it has issued are accepted.
     pub ca_cert_path: Option<PathBuf>,
-    /// Seconds between heartbeats.
+    /// This daemon's certificate, issued by that authority.
+    pub cert_path: Option<PathBuf>,
+    /// The key of that certificate.
+    pub key_path: Option<PathBuf>,
+    /// Seconds between heartbeats, 1 to 60.
+    #[serde(default, deserialize_with = "heartbeat")]
     pub heartbeat_interval_secs: Option<u64>,
-    /// Seconds between rounds of anti-entropy.
+    /// Seconds between comparisons with a random other daemon, at least 1.
+    #[serde(default, deserialize_with = "positive")]
     pub sync_interval_secs: Option<u64>,
-    /// Suspicion at which a host counts as gone.
+    /// Suspicion from which a silent daemon is looked into, 1 to 16.
+    #[serde(default, deserialize_with = "threshold")]
     pub phi_threshold: Option<f64>,
-    /// Heartbeats that the suspicion is computed from.
+    /// Heartbeats that the suspicion is computed from, 10 to 10,000.
+    #[serde(default, deserialize_with = "window")]
     pub phi_window_size: Option<u64>,
-    /// The least deviation of heartbeats that is assumed, in milliseconds.
+    /// The least deviation of heartbeats that is assumed, in milliseconds, at least 10.
+    #[serde(default, deserialize_with = "deviation")]
     pub phi_min_std_deviation_ms: Option<u64>,
+}
+
+/// A daemon that is to be joined.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its address: `HOST` or `HOST:PORT`.
+    pub address: String,
+    /// Whether it is joined without being asked for.
+    #[serde(default = "yes")]
+    pub auto_connect: bool,
+}
+
+/// From where look-ups are answered. Changes are only ever taken from this host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EpmdAccess {
+    /// From everywhere, as stock epmd does.
+    #[default]
+    Open,
+    /// From this host and from those of live members.
+    Members,
+    /// From this host.
+    Local,
 }
 
 impl RawConfig {
     /// Every key of the configuration file.
-    pub const KEYS: [&'static str; 14] = [
+    pub const KEYS: [&'static str; 24] = [
         "port",
         "bind",
         "relaxed_command_check",
@@ -116,7 +163,17 @@ impl RawConfig {
         "socket",
         "control_group",
         "metadata",
+        "host_name",
+        "cluster",
+        "cookie_file",
+        "advertise",
+        "join",
+        "peer",
+        "discovery",
+        "epmd_access",
         "ca_cert_path",
+        "cert_path",
+        "key_path",
         "heartbeat_interval_secs",
         "sync_interval_secs",
         "phi_threshold",
@@ -135,26 +192,23 @@ impl RawConfig {
             socket: self.socket.or(other.socket),
             control_group: self.control_group.or(other.control_group),
             metadata: self.metadata.or(other.metadata),
+            host_name: self.host_name.or(other.host_name),
+            cluster: self.cluster.or(other.cluster),
+            cookie_file: self.cookie_file.or(other.cookie_file),
+            advertise: self.advertise.or(other.advertise),
+            join: self.join.or(other.join),
+            peer: self.peer.or(other.peer),
+            discovery: self.discovery.or(other.discovery),
+            epmd_access: self.epmd_access.or(other.epmd_access),
             ca_cert_path: self.ca_cert_path.or(other.ca_cert_path),
+            cert_path: self.cert_path.or(other.cert_path),
+            key_path: self.key_path.or(other.key_path),
             heartbeat_interval_secs: self.heartbeat_interval_secs.or(other.heartbeat_interval_secs),
             sync_interval_secs: self.sync_interval_secs.or(other.sync_interval_secs),
             phi_threshold: self.phi_threshold.or(other.phi_threshold),
             phi_window_size: self.phi_window_size.or(other.phi_window_size),
             phi_min_std_deviation_ms: self.phi_min_std_deviation_ms.or(other.phi_min_std_deviation_ms),
         }
-    }
-
-    /// The keys that are set but mean nothing to a pmd without clusters.
-    pub fn without_effect(&self) -> Vec<&'static str> {
-        let set = [
-            ("ca_cert_path", self.ca_cert_path.is_some()),
-            ("heartbeat_interval_secs", self.heartbeat_interval_secs.is_some()),
-            ("sync_interval_secs", self.sync_interval_secs.is_some()),
-            ("phi_threshold", self.phi_threshold.is_some()),
-            ("phi_window_size", self.phi_window_size.is_some()),
-            ("phi_min_std_deviation_ms", self.phi_min_std_deviation_ms.is_some()),
-        ];
-        set.iter().filter(|(_, set)| *set).map(|(key, _)| *key).collect()
     }
 }
 
@@ -215,6 +269,49 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration
     match u64::deserialize(deserializer)? {
         0 => Err(de::Error::custom("0: at least one second is needed")),
         seconds => Ok(Some(Duration::from_secs(seconds))),
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn within<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    range: RangeInclusive<u64>,
+) -> Result<Option<u64>, D::Error> {
+    let number = u64::deserialize(deserializer)?;
+    if range.contains(&number) {
+        return Ok(Some(number));
+    }
+    let (least, most) = (range.start(), range.end());
+    Err(de::Error::custom(if *most == u64::MAX {
+        format!("{number}: at least {least} is needed")
+    } else {
+        format!("{number}: from {least} to {most} is possible")
+    }))
+}
+
+fn heartbeat<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    within(deserializer, 1..=60)
+}
+
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    within(deserializer, 1..=u64::MAX)
+}
+
+fn window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    within(deserializer, 10..=10_000)
+}
+
+fn deviation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    within(deserializer, 10..=u64::MAX)
+}
+
+fn threshold<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    match f64::deserialize(deserializer)? {
+        threshold if (1.0..=16.0).contains(&threshold) => Ok(Some(threshold)),
+        other => Err(de::Error::custom(format!("{other}: from 1 to 16 is possible"))),
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ConfigError;
+use super::cluster::ClusterSettings;
 use super::paths::Paths;
 use super::raw::RawConfig;
 use crate::registry::names::OLD_NAMES;
@@ -41,6 +43,10 @@ pub struct Settings {
     pub control_group: Option<String>,
     /// What this host says about itself.
     pub metadata: Metadata,
+    /// What this host is called: what stands behind the `@` of its Erlang nodes.
+    pub host: String,
+    /// The daemon's part in a cluster; none for one that was started by the name `epmd`.
+    pub cluster: Option<ClusterSettings>,
     /// The configuration file, which need not exist; none if there is no place for one.
     pub config_file: Option<PathBuf>,
     /// What the configuration file said when the daemon started.
@@ -62,25 +68,35 @@ impl Settings {
             socket,
             control_group: None,
             metadata: Metadata::new(),
+            host: host_name(),
+            cluster: None,
             config_file: None,
             from_file: RawConfig::default(),
         }
     }
 
     /// The settings that all sources together make: `raw` is what they say, the strongest first.
-    pub fn from_raw(raw: RawConfig, paths: &Paths) -> Settings {
+    ///
+    /// # Errors
+    ///
+    /// If values are right each by itself, and together are not.
+    pub fn from_raw(raw: RawConfig, paths: &Paths) -> Result<Settings, ConfigError> {
         let port = raw.port.map_or(PORT, |port| port.get());
+        let host = raw.host_name.clone().unwrap_or_else(host_name);
+        let cluster = ClusterSettings::from_raw(&raw, &host, port, paths)?;
         let socket = raw.socket.unwrap_or_else(|| paths.socket(port));
         let defaults = Settings::new(port.into(), socket);
-        Settings {
+        Ok(Settings {
             bind: raw.bind.unwrap_or(defaults.bind),
             relaxed_command_check: raw.relaxed_command_check.unwrap_or(defaults.relaxed_command_check),
             packet_timeout: raw.packet_timeout.unwrap_or(defaults.packet_timeout),
             threads: raw.threads.unwrap_or(defaults.threads),
             control_group: raw.control_group,
             metadata: raw.metadata.unwrap_or_default(),
+            host,
+            cluster: Some(cluster),
             ..defaults
-        }
+        })
     }
 
     /// The port that is really listened on.
@@ -88,6 +104,11 @@ impl Settings {
         let [.., high, low] = self.port.to_be_bytes();
         u16::from_be_bytes([high, low])
     }
+}
+
+/// What this host calls itself, as `hostname` prints it.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Half the cores, up to four: those who ask a port mapper run on the same host for the most part, and a second

@@ -113,7 +113,12 @@ impl Sender {
             }
             for event in &since.events {
                 if self.kinds.is_empty() || self.kinds.contains(&event.kind) {
-                    block(&mut text, Some(event.seq), event.kind.as_str(), &on_the_wire(event));
+                    block(
+                        &mut text,
+                        Some(event.seq),
+                        event.kind.as_str(),
+                        &on_the_wire(event, &self.context.settings.host),
+                    );
                 }
             }
             self.cursor = since.last;
@@ -124,10 +129,10 @@ impl Sender {
     }
 }
 
-fn on_the_wire(event: &Event) -> api::Event {
+fn on_the_wire(event: &Event, own: &str) -> api::Event {
     let (host, node_id) = match &event.origin {
         Some(origin) => (origin.host.to_string(), Some(origin.id.to_string())),
-        None => (super::host_name(), None),
+        None => (own.to_owned(), None),
     };
     api::Event {
         seq: event.seq,

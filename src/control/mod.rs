@@ -35,11 +35,6 @@ pub fn boot_id(context: &Context) -> String {
     format!("{:x}-{}", context.started_ms, std::process::id())
 }
 
-/// What this host calls itself, as `hostname` prints it.
-pub fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {

@@ -1,8 +1,9 @@
 //! What the parts of a running daemon share.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::cluster::Cluster;
 use super::counters::Counters;
 use super::descriptors::Descriptors;
 use super::reserve::Reserve;
@@ -24,6 +25,8 @@ pub struct Context {
     pub descriptors: Descriptors,
     /// The descriptor to accept with when there is no other.
     pub reserve: Reserve,
+    /// Its part in a cluster, once that has begun.
+    pub cluster: OnceLock<Arc<Cluster>>,
     /// How to end it.
     pub shutdown: Shutdown,
     /// The addresses it listens on; empty for inherited sockets that have none.
@@ -42,6 +45,7 @@ impl Context {
             counters: Counters::default(),
             descriptors: Descriptors::new(descriptor_limit),
             reserve: Reserve::new(),
+            cluster: OnceLock::new(),
             shutdown: Shutdown::new(),
             listening,
             started_ms: now_ms(),

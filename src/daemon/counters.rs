@@ -1,8 +1,10 @@
-//! Everything the daemon counts about its EPMD side, since its start.
+//! Everything the daemon counts, since its start.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
+
+use crate::link::greeting::GreetingError;
 
 /// One number that only grows.
 #[derive(Debug, Default)]
@@ -76,4 +78,55 @@ counters! {
     shed,
     /// Times that accept failed.
     accept_errors,
+    /// Other daemons that were let in.
+    handshakes,
+    /// Connections of daemons closed unseen because there were too many handshakes, or no descriptors.
+    handshakes_full,
+    /// Handshakes that were not complete in time.
+    handshakes_timeout,
+    /// Handshakes that the other side broke off.
+    handshakes_broken,
+    /// Handshakes that failed in TLS: no certificate, not one of the authority's, an old version.
+    handshakes_tls,
+    /// Daemons that did not know the cookie.
+    handshakes_cookie,
+    /// Daemons of another cluster or another version of the protocol.
+    handshakes_foreign,
+    /// Daemons that were not who they said they are.
+    handshakes_identity,
+    /// Handshakes in which something else was sent than belongs there.
+    handshakes_protocol,
+    /// Attempts to reach another daemon that failed.
+    dials_failed,
+    /// Frames from other daemons.
+    frames_received,
+    /// Frames to other daemons.
+    frames_sent,
+    /// Frames that mean nothing to this version.
+    frames_skipped,
+    /// Links closed because the peer sent what no honest daemon sends.
+    violations,
+}
+
+impl Counters {
+    /// Counts a daemon that was not let in.
+    pub fn refused_handshake(&self, error: &GreetingError) {
+        match error {
+            GreetingError::Late => self.handshakes_timeout.add(),
+            GreetingError::Io(_) | GreetingError::Closed | GreetingError::Refused { .. } => {
+                self.handshakes_broken.add();
+            }
+            GreetingError::Tls(_) => self.handshakes_tls.add(),
+            GreetingError::Cookie => self.handshakes_cookie.add(),
+            GreetingError::Cluster(_) | GreetingError::Protocol(_) | GreetingError::Left => {
+                self.handshakes_foreign.add();
+            }
+            GreetingError::Id
+            | GreetingError::Name(_)
+            | GreetingError::Oneself
+            | GreetingError::Twin
+            | GreetingError::Stranger => self.handshakes_identity.add(),
+            GreetingError::Frame(_) | GreetingError::Unexpected(_) => self.handshakes_protocol.add(),
+        }
+    }
 }

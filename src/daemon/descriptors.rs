@@ -1,7 +1,7 @@
 //! Who may use how many of the process's descriptors.
 //!
-//! Three classes of EPMD connections compete: registrations, connections whose request is not complete (or
-//! whose answer is not read), and refused registrations, which stock epmd keeps open. Each class leaves room
+//! Four classes of connections compete: registrations, connections whose request is not complete (or whose answer is
+//! not read), refused registrations, which stock epmd keeps open, and those to other daemons. Each class leaves room
 //! for the ones that matter more, so that neither a full registry nor a flood of idle connections keeps a
 //! look-up from being answered.
 
@@ -26,6 +26,8 @@ pub enum Class {
     Waiting,
     /// Its registration was refused; stock epmd leaves it open.
     Refused,
+    /// Leads to another daemon, or comes from one that has still to prove it.
+    Link,
 }
 
 /// What there is no room in.
@@ -45,6 +47,7 @@ pub struct Descriptors {
     registered: AtomicUsize,
     waiting: AtomicUsize,
     refused: AtomicUsize,
+    links: AtomicUsize,
 }
 
 impl Descriptors {
@@ -56,6 +59,7 @@ impl Descriptors {
             registered: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
+            links: AtomicUsize::new(0),
         }
     }
 
@@ -102,7 +106,8 @@ impl Descriptors {
     }
 
     fn total(&self) -> usize {
-        [Class::Registered, Class::Waiting, Class::Refused].map(|class| self.count(class)).iter().sum()
+        let all = [Class::Registered, Class::Waiting, Class::Refused, Class::Link];
+        all.map(|class| self.count(class)).iter().sum()
     }
 
     /// Connections of all classes together.
@@ -116,6 +121,7 @@ impl Descriptors {
             Class::Registered => &self.registered,
             Class::Waiting => &self.waiting,
             Class::Refused => &self.refused,
+            Class::Link => &self.links,
         }
     }
 }

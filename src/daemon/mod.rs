@@ -1,7 +1,10 @@
 //! The running daemon: what its parts share, how it starts and how it ends.
 
 pub mod activation;
+pub mod addresses;
+pub mod cluster;
 pub mod context;
+pub mod core_task;
 pub mod counters;
 pub mod descriptors;
 pub mod log;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::cluster::{Cluster, ClusterError, Prepared};
 use super::context::{Context, now_ms};
 use super::shutdown::Reason;
 use super::{notify, process};
@@ -63,6 +64,9 @@ pub enum StartError {
     /// The EPMD port could not be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The daemon cannot take part in a cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The system refused something else.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -75,6 +79,8 @@ pub fn foreground(settings: Settings, mut options: RunOptions) -> Result<Reason,
         Some(inherited) => inherited,
         None => bind_all(&settings.bind, settings.listen_port())?,
     };
+    // Only once the port is had: what another daemon uses is not touched.
+    let prepared = settings.cluster.as_ref().map(Prepared::new).transpose()?;
     let addresses = listeners.iter().filter_map(Listener::address).collect();
     let context = Context::new(settings, addresses, limit);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -82,7 +88,7 @@ pub fn foreground(settings: Settings, mut options: RunOptions) -> Result<Reason,
         .thread_name("control")
         .enable_all()
         .build()?;
-    let reason = runtime.block_on(supervise(&context, listeners.into(), &options))?;
+    let reason = runtime.block_on(supervise(&context, listeners.into(), prepared, &options))?;
     runtime.shutdown_timeout(FAREWELL);
     Ok(reason)
 }
@@ -113,8 +119,13 @@ fn start_shards(context: &Arc<Context>, listeners: Arc<[Listener]>) -> Result<()
 async fn supervise(
     context: &Arc<Context>,
     listeners: Arc<[Listener]>,
+    prepared: Option<Prepared>,
     options: &RunOptions,
 ) -> Result<Reason, StartError> {
+    if let Some((settings, prepared)) = context.settings.cluster.as_ref().zip(prepared) {
+        let cluster = Cluster::start(context, settings, prepared)?;
+        let _ = context.cluster.set(cluster);
+    }
     // Without its control socket the daemon is still a port mapper, and that is what nodes depend on.
     let control = match control::socket::bind(&context.settings) {
         Ok(socket) => Some(tokio::spawn(control::server::serve(Arc::clone(context), socket))),
@@ -152,6 +163,10 @@ async fn supervise(
     }
     services.abort();
     adoptions.abort();
+    if let Some(cluster) = context.cluster.get() {
+        // An end of the core is the end of everything, and then there is nobody to tell.
+        let _ = cluster.leave().await;
+    }
     if let Some(control) = control {
         let _ = tokio::time::timeout(FAREWELL, control).await;
     }

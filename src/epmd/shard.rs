@@ -30,6 +30,7 @@ use super::table::{Incoming, Reading, State, Tables, Token, Writing};
 use super::trace;
 use crate::daemon::Context;
 use crate::daemon::descriptors::{Class, Full};
+use crate::link::accept::Stranger;
 
 /// Connections accepted in a row before waiting connections get their turn, and other shards are asked to help.
 const ACCEPT_BATCH: usize = 64;
@@ -39,6 +40,9 @@ const PROBE: u32 = 16;
 const EVENTS: usize = 256;
 /// Bit of an epoll token that says: no connection.
 const SPECIAL: u64 = 1 << 63;
+/// The first byte of a TLS connection (RFC 8446, section 5.1: handshake). No EPMD request begins with it: its length
+/// would be beyond any limit.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// The token of the inbox; listeners are the special tokens from 0.
 const INBOX: u64 = SPECIAL | (1 << 32);
 /// How long a thread rests that can neither accept nor make room: the kernel's table of files is full.
@@ -308,6 +312,10 @@ impl Shard {
     /// Carries out what has come so far, if it is a whole request.
     fn digest(&mut self, incoming: Incoming, input: &[u8]) {
         trace::bytes(input);
+        let incoming = match self.pass_on(incoming, input) {
+            Some(incoming) => incoming,
+            None => return,
+        };
         match parse::frame(input) {
             Ok(Some(body)) => self.answer(incoming, body),
             Ok(None) => self.wait_for_more(incoming, input),
@@ -316,6 +324,19 @@ impl Shard {
                 self.complain(incoming.peer, || error.to_string());
             }
         }
+    }
+
+    /// Hands a connection that has begun with TLS on to where other daemons are received; gives back any other.
+    fn pass_on(&self, incoming: Incoming, input: &[u8]) -> Option<Incoming> {
+        let (Some(&TLS_HANDSHAKE), Some(cluster)) = (input.first(), self.context.cluster.get()) else {
+            return Some(incoming);
+        };
+        let Some(address) = incoming.peer.filter(|_| !incoming.last) else { return Some(incoming) };
+        if incoming.watched && epoll::delete(&self.epoll, &incoming.socket).is_err() {
+            return Some(incoming);
+        }
+        cluster.admit(Stranger { socket: incoming.socket, address, head: input.to_vec() });
+        None
     }
 
     fn wait_for_more(&mut self, incoming: Incoming, input: &[u8]) {

@@ -1,9 +1,10 @@
 //! What is registered on this host, and what was.
 //!
 //! [`Registry`] puts the pieces together: [`names`] and [`services`] decide, [`directory`] answers look-ups,
-//! [`events`] tells who watches. A change is decided under a short lock, is in the directory before the call
+//! [`events`] tells who watches, [`changes`] the cluster. A change is decided under a short lock, is in the directory before the call
 //! returns, and is then told.
 
+pub mod changes;
 pub mod creation;
 pub mod directory;
 pub mod events;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pmd_protocol::epmd::Alive2;
 
+use changes::{Changed, Changes};
 use directory::Directory;
 use events::{EventKind, EventLog};
 use names::{Claim, Duplicate, Holder, Names, Registration};
@@ -28,6 +30,7 @@ pub struct Registry<H> {
     services: Mutex<Services>,
     directory: Directory<H>,
     events: EventLog,
+    changes: Changes,
 }
 
 impl<H: Holder> Registry<H> {
@@ -40,6 +43,7 @@ impl<H: Holder> Registry<H> {
             services: Mutex::new(Services::default()),
             directory: Directory::new(),
             events: EventLog::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -119,12 +123,26 @@ impl<H: Holder> Registry<H> {
         &self.events
     }
 
+    /// What the cluster has to be told.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Marks everything as changed: for a cluster that knows nothing of this host yet.
+    pub fn mark_all(&self) {
+        self.changes.watch();
+        self.all_names().iter().for_each(|entry| self.changes.mark(Changed::Name(Arc::clone(&entry.name))));
+        self.all_services().into_iter().for_each(|service| self.changes.mark(Changed::Service(service.name)));
+    }
+
     /// Registers or renews a service.
     pub fn register_service(&self, new: NewService, now_ms: u64) -> Result<Registered, ServiceError> {
         let mut services = self.services();
         let registered = services.register(new, now_ms)?;
-        if let Registered::New(service) = &registered {
-            self.tell_service(EventKind::ServiceUp, service, now_ms, None);
+        match &registered {
+            Registered::New(service) => self.tell_service(EventKind::ServiceUp, service, now_ms, None),
+            // Its metadata may have changed.
+            Registered::Renewed(service) => self.changes.mark(Changed::Service(Arc::clone(&service.name))),
         }
         Ok(registered)
     }
@@ -173,10 +191,12 @@ impl<H: Holder> Registry<H> {
     // Events are published while the lock that ordered the changes is held, so that their numbers follow the
     // order in which things happened.
     fn tell_name(&self, kind: EventKind, entry: &Registration<H>, now_ms: u64, reason: Option<&'static str>) {
+        self.changes.mark(Changed::Name(Arc::clone(&entry.name)));
         self.events.publish(now_ms, kind, Arc::clone(&entry.name), entry.port, reason);
     }
 
     fn tell_service(&self, kind: EventKind, service: &Service, now_ms: u64, reason: Option<&'static str>) {
+        self.changes.mark(Changed::Service(Arc::clone(&service.name)));
         self.events.publish(now_ms, kind, Arc::clone(&service.name), service.port, reason);
     }
 

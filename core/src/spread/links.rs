@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pmd_protocol::limits::MAX_STAMPS;
 use pmd_protocol::peer::frame::{Echo, Have, Heartbeat, Prune, Pull};
-use pmd_protocol::peer::{Frame, NodeId, Stamp};
+use pmd_protocol::peer::{Digest, Frame, NodeId, Stamp};
 
 use crate::membership::Identity;
 use crate::membership::phi::Phi;
@@ -57,6 +57,8 @@ pub struct Link {
     /// When heartbeats were sent that may still be answered.
     sent_ms: VecDeque<(u32, u64)>,
     heard: Option<(u32, u64)>,
+    /// The fingerprint in its last heartbeat.
+    told: Option<Digest>,
     flush: bool,
     hold_until_ms: u64,
 }
@@ -87,6 +89,7 @@ impl Link {
             sequence: 0,
             sent_ms: VecDeque::new(),
             heard: None,
+            told: None,
             flush: false,
             hold_until_ms: 0,
         }
@@ -155,6 +158,7 @@ impl Link {
     pub fn heard(&mut self, now_ms: u64, heartbeat: &Heartbeat) -> bool {
         self.phi.heartbeat(now_ms);
         self.heard = Some((heartbeat.sequence, now_ms));
+        self.told = Some(heartbeat.fingerprint);
         let Some(echo) = heartbeat.echo else { return false };
         let Some(sent) =
             self.sent_ms.iter().find(|(sequence, _)| *sequence == echo.sequence).map(|(_, at)| *at)
@@ -169,6 +173,12 @@ impl Link {
         let after = before.map_or(trip, |rtt| (rtt - rtt / 8).saturating_add(trip / 8));
         self.rtt_us = Some(after);
         before.is_none_or(|before| before.abs_diff(after) > before / 4)
+    }
+
+    /// Whether the peer said last that its registry has this fingerprint; `None` if it has not said anything yet.
+    #[must_use]
+    pub fn agrees(&self, own: &Digest) -> Option<bool> {
+        self.told.map(|told| told == *own)
     }
 
     /// Time has come for changes that were gathered.

@@ -22,8 +22,8 @@ use super::bounded;
 use super::id::{Digest, Generation, NodeId, Stamp};
 use super::update::Update;
 use crate::limits::{
-    MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_LOST, MAX_MEMBERSHIP, MAX_RANGES, MAX_REASON, MAX_STAMPS,
-    MAX_VERSION_TEXT,
+    MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_HOST_NAME, MAX_LOST, MAX_MEMBERSHIP, MAX_RANGES, MAX_REASON,
+    MAX_STAMPS, MAX_VERSION_TEXT,
 };
 
 /// The version of the protocol that this crate speaks. Raised when daemons can no longer talk to older ones.
@@ -69,6 +69,11 @@ pub struct Hello {
     pub id: NodeId,
     /// Which of its lives this is.
     pub generation: Generation,
+    /// How often it was declared dead in this life, or has moved: see the membership.
+    pub renewal: u32,
+    /// The name of its host, at most [`MAX_HOST_NAME`] bytes; what a certificate of the cluster's authority has to say.
+    #[serde(deserialize_with = "text::<_, MAX_HOST_NAME>")]
+    pub host: String,
     /// The name of its cluster, at most [`MAX_CLUSTER_NAME`] bytes. Different names do not talk.
     #[serde(deserialize_with = "text::<_, MAX_CLUSTER_NAME>")]
     pub cluster: String,
@@ -85,6 +90,9 @@ pub struct Hello {
 pub struct Proof {
     /// HMAC-SHA256 over role, exported keying material, both ids and the protocol's version.
     pub mac: [u8; 32],
+    /// The same with the other cookie, from an initiator that has two while the cookie is being changed. The acceptor
+    /// answers with the one that it knows.
+    pub other: Option<[u8; 32]>,
 }
 
 /// A farewell.

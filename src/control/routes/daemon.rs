@@ -8,10 +8,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 
 use super::request::{ApiError, Parameters};
-use super::{Answer, Asked, Shared, names};
+use super::{Answer, Asked, Shared, cluster, names};
 use crate::control::api::{self, ErrorCode};
+use crate::control::boot_id;
 use crate::control::wire::timestamp;
-use crate::control::{boot_id, host_name};
 use crate::daemon::Context;
 use crate::daemon::context::now_ms;
 use crate::daemon::descriptors::Class;
@@ -24,15 +24,23 @@ const FEW_DESCRIPTORS: usize = 4096;
 /// How long the daemon waits for itself when it is asked whether it is ready.
 const SELF_TEST: Duration = Duration::from_secs(2);
 
-pub(super) async fn status(State(context): Shared) -> Json<api::Status> {
+pub(super) async fn status(State(context): Shared) -> Answer<api::Status> {
     let (registered, old) = context.registry.count_names();
     let adopted = context.registry.all_names().iter().filter(|entry| names::is_adopted(entry)).count();
     let descriptors = &context.descriptors;
-    Json(api::Status {
+    let mut warnings = warnings(&context, registered, adopted);
+    let cluster = match context.cluster.get() {
+        None => None,
+        Some(cluster) => {
+            warnings.extend(cluster::warnings(cluster).await);
+            Some(cluster::status(cluster).await?)
+        }
+    };
+    Ok(Json(api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         boot_id: boot_id(&context),
-        host: host_name(),
+        host: context.settings.host.clone(),
         port: context.settings.port,
         listening: context.listening.clone(),
         socket: context.settings.socket.clone(),
@@ -49,9 +57,9 @@ pub(super) async fn status(State(context): Shared) -> Json<api::Status> {
             refused: descriptors.count(Class::Refused),
         },
         counters: context.counters.read(),
-        cluster: None,
-        warnings: warnings(&context, registered, adopted),
-    })
+        cluster,
+        warnings,
+    }))
 }
 
 fn warnings(context: &Context, registered: usize, adopted: usize) -> Vec<String> {

@@ -6,9 +6,8 @@ use axum::extract::State;
 use axum::response::Json;
 
 use super::request::{ApiError, Parameters};
-use super::{Answer, Asked, Shared};
+use super::{Answer, Asked, Shared, cluster};
 use crate::control::api::{self, ErrorCode};
-use crate::control::host_name;
 use crate::daemon::Context;
 use crate::daemon::context::now_ms;
 use crate::registry::services::Metadata;
@@ -31,8 +30,28 @@ pub(super) async fn lookup(State(context): Shared, query: Asked) -> Answer<api::
             return Err(ApiError::new(ErrorCode::InvalidRequest, message, "the kinds are: name, service"));
         }
     };
-    let own = host_name();
+    let own = context.settings.host.clone();
     let (name, host) = asked.rsplit_once('@').map_or((asked, None), |(name, host)| (name, Some(host)));
+    let is_wanted = |found: &api::Match| kind.is_none_or(|kind| kind == found.kind);
+    if let Some(cluster) = context.cluster.get() {
+        let host = host.map(|host| if is_this_host(host, &own) { own.as_str() } else { host });
+        let (mut matches, known) =
+            cluster::look_up(cluster, name.to_owned(), host.map(str::to_owned)).await?;
+        matches.retain(is_wanted);
+        return match (matches.is_empty(), host.filter(|_| !known)) {
+            (false, _) => Ok(Json(api::Lookup { query: asked.to_owned(), matches })),
+            (true, Some(host)) => Err(ApiError::new(
+                ErrorCode::NotFound,
+                format!("no host of the cluster is called {host:?}"),
+                "pmd nodes lists the hosts; pmd join adds one",
+            )),
+            (true, None) => Err(ApiError::new(
+                ErrorCode::NotFound,
+                format!("nothing named {asked:?} is registered in the cluster"),
+                "pmd names --cluster and pmd services --cluster list what is; --wait waits for it",
+            )),
+        };
+    }
     if let Some(host) = host.filter(|host| !is_this_host(host, &own)) {
         return Err(ApiError::new(
             ErrorCode::NotFound,
@@ -45,7 +64,7 @@ pub(super) async fn lookup(State(context): Shared, query: Asked) -> Answer<api::
     let matches: Vec<_> = [find_name(&context, name, &own), find_service(&context, name, &own)]
         .into_iter()
         .flatten()
-        .filter(|found| kind.is_none_or(|kind| kind == found.kind))
+        .filter(is_wanted)
         .collect();
     if matches.is_empty() {
         return Err(ApiError::new(
@@ -87,15 +106,10 @@ fn find_service(context: &Context, name: &str, host: &str) -> Option<api::Match>
 
 /// Whether `host` means the host that calls itself `own`: by its short or its long name, or as "this one".
 fn is_this_host(host: &str, own: &str) -> bool {
-    let short = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
     if host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
         return true;
     }
-    // Where both are long names, the domains count as well.
-    if host.contains('.') && own.contains('.') {
-        return host.eq_ignore_ascii_case(own);
-    }
-    short(host) == short(own)
+    cluster::same_host(host, own)
 }
 
 #[cfg(test)]

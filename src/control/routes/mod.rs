@@ -1,5 +1,6 @@
 //! What each path of the control API answers.
 
+mod cluster;
 mod daemon;
 mod events;
 mod lookup;
@@ -36,6 +37,10 @@ pub fn router(context: Arc<Context>) -> Router {
         .route("/services/hold", post(services::hold))
         .route("/services/{name}", delete(services::unregister))
         .route("/lookup", get(lookup::lookup))
+        .route("/nodes", get(cluster::nodes))
+        .route("/peers", get(cluster::peers))
+        .route("/join", post(cluster::join))
+        .route("/leave", post(cluster::leave))
         .route("/events", get(events::subscribe))
         .route("/stop", post(daemon::stop))
         .route("/reload", post(daemon::reload));

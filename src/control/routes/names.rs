@@ -14,9 +14,8 @@ use pmd_protocol::NodeName;
 use pmd_protocol::limits::MAX_EXTRA;
 
 use super::request::{ApiError, Parameters, RequestBody};
-use super::{Answer, Asked, Shared};
+use super::{Answer, Asked, Shared, cluster};
 use crate::control::api::{self, ErrorCode};
-use crate::control::host_name;
 use crate::control::wire::timestamp;
 use crate::daemon::context::now_ms;
 use crate::epmd::holder::Connection;
@@ -30,13 +29,18 @@ pub(super) fn is_adopted(entry: &Registration<Connection>) -> bool {
 }
 
 pub(super) async fn list(State(context): Shared, query: Asked) -> Result<Response, ApiError> {
-    let adopted = Parameters::of(query, &["adopted"])?.switch("adopted");
+    let parameters = Parameters::of(query, &["adopted", "scope", "host"])?;
+    if in_cluster(&parameters)? {
+        let host = parameters.get("host").map(str::to_owned);
+        return Ok(Json(cluster::names(cluster::of(&context)?, host).await?).into_response());
+    }
+    let adopted = parameters.switch("adopted");
     let mut entries = context.registry.all_names();
     if let Some(adopted) = adopted {
         entries.retain(|entry| is_adopted(entry) == adopted);
     }
     let now = now_ms();
-    let host = serde_json::to_string(&host_name()).unwrap_or_default();
+    let host = serde_json::to_string(&context.settings.host).unwrap_or_default();
     let head = Bytes::from(format!("{{\"host\":{host},\"names\":["));
     let pieces = (0..entries.len()).step_by(NAMES_AT_ONCE).map(move |start| {
         let mut piece = Vec::new();
@@ -52,6 +56,18 @@ pub(super) async fn list(State(context): Shared, query: Asked) -> Result<Respons
     let pieces = std::iter::once(head).chain(pieces).chain(std::iter::once(Bytes::from_static(b"]}")));
     let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
     Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
+}
+
+/// Whether the whole cluster is asked for, and not this host.
+pub(super) fn in_cluster(parameters: &Parameters) -> Result<bool, ApiError> {
+    match parameters.get("scope") {
+        None | Some("host") => Ok(false),
+        Some("cluster") => Ok(true),
+        Some(scope) => {
+            let message = format!("unknown scope {scope:?}");
+            Err(ApiError::new(ErrorCode::InvalidRequest, message, "the scopes are: host, cluster"))
+        }
+    }
 }
 
 fn name_on_the_wire(entry: &Registration<Connection>, now: u64) -> api::Name {

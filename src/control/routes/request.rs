@@ -26,11 +26,17 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// What goes into the body of the answer.
+    pub(super) fn into_info(self) -> api::ErrorInfo {
+        api::ErrorInfo { code: self.code.as_str().to_owned(), message: self.message, hint: self.hint }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let error =
-            api::ErrorInfo { code: self.code.as_str().to_owned(), message: self.message, hint: self.hint };
+        let error = self.into_info();
         (status, Json(api::ErrorBody { error })).into_response()
     }
 }
@@ -104,7 +110,8 @@ pub(super) async fn no_such_path() -> ApiError {
     ApiError::new(
         ErrorCode::NotFound,
         "there is no such path",
-        "the paths are /v1/status, names, services, lookup, events, health, stop and reload",
+        "the paths are /v1/status, nodes, peers, join, leave, names, services, lookup, discover, events, health, stop and \
+         reload",
     )
 }
 

@@ -8,19 +8,22 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use pmd_protocol::{ServiceName, ServiceNameError};
 
-use super::request::{ApiError, RequestBody};
-use super::{Answer, Shared};
+use super::names::in_cluster;
+use super::request::{ApiError, Parameters, RequestBody};
+use super::{Answer, Asked, Shared, cluster};
 use crate::control::api::{self, ErrorCode};
 use crate::control::hold::Hold;
-use crate::control::host_name;
 use crate::control::wire::timestamp;
 use crate::daemon::Context;
 use crate::daemon::context::now_ms;
 use crate::registry::services::{NewService, Registered, Service, ServiceError};
 
-pub(super) async fn list(State(context): Shared) -> Json<api::ServiceList> {
+pub(super) async fn list(State(context): Shared, query: Asked) -> Result<Response, ApiError> {
+    if in_cluster(&Parameters::of(query, &["scope"])?)? {
+        return Ok(Json(cluster::services(cluster::of(&context)?).await?).into_response());
+    }
     let services = context.registry.all_services().iter().map(service_on_the_wire).collect();
-    Json(api::ServiceList { host: host_name(), services })
+    Ok(Json(api::ServiceList { host: context.settings.host.clone(), services }).into_response())
 }
 
 fn service_on_the_wire(service: &Service) -> api::ServiceInfo {

@@ -1,0 +1,167 @@
+//! Connections that other daemons have made: from the EPMD port, where the first byte told them apart, to the core.
+//!
+//! A stranger costs a bounded amount for a bounded time, and one address cannot take the place of all others.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use super::greeting::{self, Greeted, GreetingError};
+use super::me::Me;
+use super::place::Place;
+use super::proof::Role;
+use super::wire::Wire;
+use super::{packet, session};
+use crate::daemon::Context;
+use crate::daemon::core_task::Core;
+use crate::epmd::log_limit::{LogLimit, Verdict};
+use crate::tls::ALPN_PACKET;
+
+/// Connections that wait to be looked at.
+const QUEUE: usize = 256;
+/// Handshakes at once: at about 25 KiB each a bounded price for strangers.
+const HANDSHAKES: usize = 128;
+/// Of these, from one address: hosts behind one address may start together, and one host alone shall not keep all others
+/// out.
+const HANDSHAKES_OF_ONE: usize = 48;
+
+/// A connection whose first byte was that of TLS.
+#[derive(Debug)]
+pub struct Stranger {
+    /// The connection.
+    pub socket: OwnedFd,
+    /// Its other end.
+    pub address: SocketAddr,
+    /// What was read already.
+    pub head: Vec<u8>,
+}
+
+/// Where the threads of the EPMD port leave such connections.
+#[derive(Debug, Clone)]
+pub struct Doorman(mpsc::Sender<Stranger>);
+
+impl Doorman {
+    /// A doorman, and the queue behind it.
+    pub fn new() -> (Doorman, mpsc::Receiver<Stranger>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Doorman(sender), receiver)
+    }
+
+    /// Takes a connection over; gives it back if there are too many.
+    ///
+    /// # Errors
+    ///
+    /// With the connection, to be closed.
+    pub fn offer(&self, stranger: Stranger) -> Result<(), Stranger> {
+        self.0.try_send(stranger).map_err(mpsc::error::TrySendError::into_inner)
+    }
+}
+
+/// Handshakes under way, by address.
+#[derive(Debug, Default)]
+struct Handshakes(Mutex<(usize, HashMap<IpAddr, usize>)>);
+
+impl Handshakes {
+    /// The right to one more with this address, if there is room.
+    fn begin(self: &Arc<Handshakes>, address: IpAddr) -> Option<Handshake> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (total, by_address) = &mut *all;
+        let own = by_address.get(&address).copied().unwrap_or_default();
+        if *total >= HANDSHAKES || own >= HANDSHAKES_OF_ONE {
+            return None;
+        }
+        *total += 1;
+        by_address.insert(address, own + 1);
+        Some(Handshake { all: Arc::clone(self), address })
+    }
+}
+
+#[derive(Debug)]
+struct Handshake {
+    all: Arc<Handshakes>,
+    address: IpAddr,
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (total, by_address) = &mut *all;
+        *total -= 1;
+        if let Some(own) = by_address.get_mut(&self.address) {
+            *own -= 1;
+            if *own == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Serves the connections that come through the doorman, until there is none any more.
+pub async fn serve(mut strangers: mpsc::Receiver<Stranger>, context: Arc<Context>, me: Arc<Me>, core: Core) {
+    let handshakes = Arc::new(Handshakes::default());
+    let log = Arc::new(Mutex::new(LogLimit::new(Instant::now())));
+    while let Some(Stranger { socket, address, head }) = strangers.recv().await {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let (Some(handshake), Some(place)) = (handshakes.begin(address.ip()), Place::take(&context)) else {
+            context.counters.handshakes_full.add();
+            continue;
+        };
+        // The shard has made it not blocking.
+        let socket = match TcpStream::from_std(StdStream::from(socket)) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::debug!(%address, "cannot use a connection: {error}");
+                continue;
+            }
+        };
+        let (context, me, core, log) =
+            (Arc::clone(&context), Arc::clone(&me), core.clone(), Arc::clone(&log));
+        tokio::spawn(async move {
+            let _place = place;
+            let wire = Wire::new(socket, address, head);
+            let greeted = tokio::time::timeout(greeting::PATIENCE, Box::pin(admit(wire, &me))).await;
+            drop(handshake);
+            match greeted.unwrap_or(Err(GreetingError::Late)) {
+                Ok((greeted, true)) => packet::serve(greeted, core, None).await,
+                Ok((greeted, false)) => {
+                    context.counters.handshakes.add();
+                    session::serve(greeted, false, core, context).await;
+                }
+                Err(error) => refuse(&context, &log, address, &error),
+            }
+        });
+    }
+}
+
+/// Carries out both handshakes; the peer, and whether it has come with packets only.
+async fn admit(wire: Wire, me: &Me) -> Result<(Greeted, bool), GreetingError> {
+    let tls = me.tls();
+    let stream = TlsAcceptor::from(tls.server()).accept(wire).await?;
+    let packets = match stream.get_ref().1.alpn_protocol() {
+        Some(alpn) => alpn == ALPN_PACKET,
+        None => return Err(GreetingError::Tls("it has not said which protocol it speaks".into())),
+    };
+    let greeted = greeting::greet(TlsStream::from(stream), me, &tls, Role::Acceptor).await?;
+    Ok((greeted, packets))
+}
+
+fn refuse(context: &Context, log: &Mutex<LogLimit>, address: SocketAddr, error: &GreetingError) {
+    // Who only wanted to know who is there has said so.
+    if matches!(error, GreetingError::Refused { .. }) {
+        return;
+    }
+    context.counters.refused_handshake(error);
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    match log.check(Instant::now()) {
+        Verdict::LeaveOut => return,
+        Verdict::Write => {}
+        Verdict::WriteAfter(left_out) => tracing::warn!("{left_out} lines like the next were left out"),
+    }
+    tracing::warn!(peer = %address, reason = error.label(), "a daemon was not let in: {error}");
+}

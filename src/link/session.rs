@@ -1,0 +1,173 @@
+//! A standing link: frames of the peer go to the core, frames of the core to the peer.
+//!
+//! Neither side waits for the other: what the core has for this link is made when the socket can take it, and a peer
+//! that sends faster than the core works is not read from.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::BytesMut;
+use futures_util::{SinkExt, Stream, StreamExt};
+use pmd_core::node::LinkId;
+use pmd_protocol::peer::codec::{PeerCodec, PeerError};
+use pmd_protocol::peer::frame::{Bye, Reason};
+use pmd_protocol::peer::{Decoded, Frame};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::codec::Encoder;
+
+use super::greeting::Greeted;
+use crate::daemon::Context;
+use crate::daemon::core_task::{Core, Input, LinkEnd};
+use crate::daemon::counters::Counters;
+
+/// Frames that were made for a link and are not written: enough to keep the socket busy while more are made.
+pub const OUTPUT: usize = 4;
+/// Bytes that are written at once.
+const BATCH: usize = 64 * 1024;
+
+/// Where the core leaves frames for a link, and learns whether there is room.
+#[derive(Debug)]
+pub struct Output {
+    frames: mpsc::Sender<Frame>,
+    /// Set by the core when it has more than there is room for.
+    waiting: Arc<AtomicBool>,
+}
+
+impl Output {
+    /// Whether there is room for a frame. If not, the core is told when there is.
+    pub fn has_room(&self) -> bool {
+        if self.frames.capacity() > 0 {
+            return true;
+        }
+        self.waiting.store(true, Ordering::Release);
+        // The writer may have taken all of it just before it could see the mark.
+        self.frames.capacity() > 0
+    }
+
+    /// Leaves a frame; it is dropped if there is no room or no link any more.
+    pub fn send(&self, frame: Frame) {
+        let _ = self.frames.try_send(frame);
+    }
+}
+
+/// Serves a link until one side ends it.
+pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<Context>) {
+    let (frames, output) = mpsc::channel(OUTPUT);
+    let (close, closed) = oneshot::channel();
+    let (tell, told) = oneshot::channel();
+    let waiting = Arc::new(AtomicBool::new(false));
+    let end = LinkEnd {
+        peer: greeted.identity(),
+        host: greeted.host.clone(),
+        address: greeted.address,
+        initiated,
+        traffic: Arc::clone(&greeted.traffic),
+        output: Output { frames, waiting: Arc::clone(&waiting) },
+        close,
+    };
+    if core.send(Input::LinkUp(Box::new(end), tell)).await.is_err() {
+        return;
+    }
+    let Ok(link) = told.await else { return };
+    let Greeted { frames, .. } = greeted;
+    // What was read behind the last frame of the greeting belongs to the link.
+    let mut parts = frames.into_parts();
+    let early = std::mem::take(&mut parts.read_buf);
+    let (reading, mut writing) = tokio::io::split(parts.io);
+    let mut reading = tokio_util::codec::FramedRead::new(reading, parts.codec);
+    reading.read_buffer_mut().unsplit(early);
+    let farewell = tokio::select! {
+        farewell = read(&mut reading, link, &core, &context.counters) => Some(farewell),
+        reason = write(&mut writing, output, closed, &waiting, link, &core) => {
+            if let Some(reason) = reason {
+                let _ = tokio::time::timeout(super::greeting::PATIENCE, part(&mut writing, reason)).await;
+                // The core has closed it and knows.
+                None
+            } else {
+                Some(None)
+            }
+        }
+    };
+    if let Some(farewell) = farewell {
+        let _ = core.send(Input::LinkDown { link, farewell }).await;
+    }
+}
+
+/// Reads until the peer ends the link; its farewell, if there was one.
+async fn read(
+    frames: &mut (impl Stream<Item = Result<Decoded, PeerError>> + Unpin),
+    link: LinkId,
+    core: &Core,
+    counters: &Counters,
+) -> Option<Reason> {
+    loop {
+        match frames.next().await? {
+            Ok(Decoded::Frame(Frame::Bye(bye))) => return Some(bye.reason),
+            Ok(Decoded::Frame(frame)) => {
+                counters.frames_received.add();
+                core.send(Input::Frame { link, frame }).await.ok()?;
+            }
+            Ok(Decoded::Skipped { kind, why }) => {
+                counters.frames_skipped.add();
+                tracing::debug!(kind, ?why, "skipped a frame");
+            }
+            Err(PeerError::Frame(error)) => {
+                counters.violations.add();
+                tracing::warn!("a peer has broken the protocol, its link is closed: {error}");
+                return None;
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Writes what the core has until it closes the link, for the reason that is returned; none if the socket fails.
+async fn write(
+    socket: &mut (impl AsyncWrite + Unpin),
+    mut output: mpsc::Receiver<Frame>,
+    mut closed: oneshot::Receiver<Reason>,
+    waiting: &AtomicBool,
+    link: LinkId,
+    core: &Core,
+) -> Option<Reason> {
+    let mut codec = PeerCodec::default();
+    let mut bytes = BytesMut::new();
+    let mut reason = None;
+    loop {
+        tokio::select! {
+            biased;
+            frame = output.recv() => {
+                let frame = frame?;
+                let _ = codec.encode(&frame, &mut bytes);
+            }
+            why = &mut closed, if reason.is_none() => {
+                // What was said before the end is still to be heard.
+                reason = Some(why.unwrap_or(Reason::Leaving));
+            }
+        }
+        while bytes.len() < BATCH
+            && let Ok(frame) = output.try_recv()
+        {
+            let _ = codec.encode(&frame, &mut bytes);
+        }
+        if !bytes.is_empty() {
+            socket.write_all(&bytes).await.ok()?;
+            socket.flush().await.ok()?;
+            bytes.clear();
+        }
+        if reason.is_some() && output.is_empty() {
+            return reason;
+        }
+        if waiting.swap(false, Ordering::AcqRel) {
+            core.send(Input::Writable(link)).await.ok()?;
+        }
+    }
+}
+
+async fn part(socket: &mut (impl AsyncWrite + Unpin), reason: Reason) {
+    let mut sink = tokio_util::codec::FramedWrite::new(socket, PeerCodec::default());
+    let bye = Frame::Bye(Bye { reason, text: String::new() });
+    let _ = sink.send(&bye).await;
+    let _ = SinkExt::<&Frame>::close(&mut sink).await;
+}
