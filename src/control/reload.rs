@@ -1,22 +1,53 @@
-//! Reading the configuration file again while the daemon runs.
+//! Reading the configuration, the cookie and the certificates again while the daemon runs.
 //!
-//! Today nothing of it can be changed without a restart; that the file is right, and what a restart would bring,
-//! is worth knowing before the restart.
+//! Cookie and certificates are in force at once, for links that are made from then on. Of the configuration file nothing
+//! can be changed without a restart; that it is right, and what a restart would bring, is worth knowing before that.
 
 use super::api;
-use crate::config::settings::Settings;
 use crate::config::{ConfigError, file};
+use crate::daemon::Context;
+use crate::daemon::cluster::ClusterError;
 
-/// Reads the file again and compares it with what the daemon was started with.
-pub fn reload(settings: &Settings) -> Result<api::Reloaded, ConfigError> {
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The configuration file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The cookie or a certificate is.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+impl ReloadError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            ReloadError::Config(error) => error.hint(),
+            ReloadError::Cluster(error) => error.hint(),
+        }
+    }
+}
+
+/// Reads everything again. Reads files, so not for a thread that must not wait.
+///
+/// # Errors
+///
+/// If something is wrong; nothing has changed then.
+pub fn reload(context: &Context) -> Result<api::Reloaded, ReloadError> {
+    let settings = &context.settings;
     let now = match &settings.config_file {
         // A file that has been removed says as little as an empty one.
         Some(path) => file::read(path, false)?.unwrap_or_default(),
         None => settings.from_file.clone(),
     };
+    let applied = match (context.cluster.get(), &settings.cluster) {
+        (Some(cluster), Some(settings)) => cluster.reload(settings)?,
+        _ => Vec::new(),
+    };
     Ok(api::Reloaded {
         config_file: settings.config_file.clone(),
-        applied: Vec::new(),
+        applied: applied.into_iter().map(str::to_owned).collect(),
         needs_restart: file::changed(&settings.from_file, &now),
     })
 }

@@ -49,15 +49,20 @@ pub async fn serve(context: Arc<Context>, socket: ControlSocket) {
 
 /// Reads the configuration file again and says in the log what came of it: what a hang-up signal asks for.
 pub fn reload(context: &Context) {
-    match reload::reload(&context.settings) {
-        Ok(done) if done.needs_restart.is_empty() => tracing::info!("the configuration file is unchanged"),
-        Ok(done) => tracing::warn!(
-            "the configuration file has changed, but these keys need a restart: {}",
-            done.needs_restart.join(", ")
-        ),
-        Err(error) => {
-            tracing::error!("the configuration file is not usable, and nothing has changed: {error}");
+    match reload::reload(context) {
+        Ok(done) => {
+            if done.applied.is_empty() && done.needs_restart.is_empty() {
+                tracing::info!("read everything again: nothing has changed");
+            }
+            if !done.applied.is_empty() {
+                tracing::info!("in force from now on: {}", done.applied.join(", "));
+            }
+            if !done.needs_restart.is_empty() {
+                let keys = done.needs_restart.join(", ");
+                tracing::warn!("the configuration file has changed, but these keys need a restart: {keys}");
+            }
         }
+        Err(error) => tracing::error!("nothing was read again, and nothing has changed: {error}"),
     }
 }
 

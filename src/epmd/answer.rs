@@ -1,5 +1,6 @@
 //! What each request does, and what is answered.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pmd_protocol::epmd::{Alive2, Request, RequestError, encode, parse};
@@ -11,9 +12,11 @@ use super::locality::socket_is_local;
 use super::shard::{Shard, last_words};
 use super::table::{Checking, Incoming, State};
 use super::trace;
+use crate::config::raw::EpmdAccess;
 use crate::daemon::context::now_ms;
 use crate::daemon::descriptors::Class;
 use crate::daemon::shutdown::Reason;
+use crate::directory::same_host;
 use crate::registry::names::{Duplicate, Registration};
 
 /// How often a name is tried for whose holder turned out to be gone. More than once only if somebody else takes
@@ -33,8 +36,8 @@ impl Shard {
     /// Carries out a complete request.
     pub(super) fn answer(&mut self, incoming: Incoming, body: &[u8]) {
         match parse::parse_request(body) {
-            Ok(Request::PortPlease2 { name }) => self.look_up(&incoming, name),
-            Ok(Request::Names) => self.names(incoming),
+            Ok(Request::PortPlease2 { name }) if self.may_ask(&incoming) => self.look_up(&incoming, name),
+            Ok(Request::Names) if self.may_ask(&incoming) => self.names(incoming),
             Ok(Request::Alive2(alive2)) if self.allows(&incoming, "ALIVE2") => {
                 self.register(incoming, &alive2, body, Doubt::Open);
             }
@@ -86,7 +89,9 @@ impl Shard {
 
     fn look_up(&mut self, incoming: &Incoming, name: &str) {
         self.answer.clear();
-        if self.context.registry.directory().answer(name, &mut self.answer) {
+        let found = self.context.registry.directory().answer(name, &mut self.answer)
+            || self.look_up_in_cluster(name);
+        if found {
             self.context.counters.lookups_found.add();
         } else {
             self.context.counters.lookups_not_found.add();
@@ -97,6 +102,32 @@ impl Shard {
         // An answer is at most 2 kB, which a fresh socket always takes whole.
         let _ = send(&incoming.socket, &self.answer, last_words(incoming.watched));
         tracing::debug!("got PORT2_REQ, {}", if self.answer.len() > 2 { "ok" } else { "not found" });
+    }
+
+    /// Looks for `name@host`, which is no name that stock epmd would know: the node `name` on another host, or on
+    /// this one.
+    fn look_up_in_cluster(&mut self, name: &str) -> bool {
+        let Some((name, host)) = name.rsplit_once('@') else { return false };
+        let Some(cluster) = self.context.cluster.get() else { return false };
+        let own = cluster.me().host().as_str();
+        (same_host(host, own) && self.context.registry.directory().answer(name, &mut self.answer))
+            || cluster.directory().answer(name, host, &mut self.answer)
+    }
+
+    /// Whether look-ups are answered to where this one comes from.
+    fn may_ask(&mut self, incoming: &Incoming) -> bool {
+        let Some(settings) = &self.context.settings.cluster else { return true };
+        if settings.epmd_access == EpmdAccess::Open || socket_is_local(&incoming.socket, incoming.peer) {
+            return true;
+        }
+        let is_member = |peer: SocketAddr| {
+            self.context.cluster.get().is_some_and(|cluster| cluster.directory().is_member(peer.ip()))
+        };
+        if settings.epmd_access == EpmdAccess::Members && incoming.peer.is_some_and(is_member) {
+            return true;
+        }
+        self.complain(incoming.peer, || "look-up refused: epmd_access does not allow it".into());
+        false
     }
 
     fn names(&mut self, incoming: Incoming) {

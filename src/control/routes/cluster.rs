@@ -20,6 +20,7 @@ use crate::control::wire::timestamp;
 use crate::daemon::Context;
 use crate::daemon::cluster::{Cluster, JoinError};
 use crate::daemon::core_task::{Ended, Running};
+use crate::directory::same_host;
 use crate::link::dial::DialError;
 use crate::link::greeting::GreetingError;
 use crate::registry::services::Metadata;
@@ -289,15 +290,6 @@ fn found_on_the_wire(found: Found) -> Option<api::Match> {
         port: found.entry.port()?,
         metadata,
     })
-}
-
-/// Whether two names mean the same host: where both are long names, the domains count as well.
-pub(super) fn same_host(one: &str, other: &str) -> bool {
-    if one.contains('.') && other.contains('.') {
-        return one.eq_ignore_ascii_case(other);
-    }
-    let short = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
-    short(one) == short(other)
 }
 
 pub(super) async fn join(

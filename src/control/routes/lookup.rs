@@ -10,6 +10,7 @@ use super::{Answer, Asked, Shared, cluster};
 use crate::control::api::{self, ErrorCode};
 use crate::daemon::Context;
 use crate::daemon::context::now_ms;
+use crate::directory::same_host;
 use crate::registry::services::Metadata;
 
 pub(super) async fn lookup(State(context): Shared, query: Asked) -> Answer<api::Lookup> {
@@ -109,7 +110,7 @@ fn is_this_host(host: &str, own: &str) -> bool {
     if host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
         return true;
     }
-    cluster::same_host(host, own)
+    same_host(host, own)
 }
 
 #[cfg(test)]
