@@ -89,8 +89,8 @@ impl Shard {
 
     fn look_up(&mut self, incoming: &Incoming, name: &str) {
         self.answer.clear();
-        let found = self.context.registry.directory().answer(name, &mut self.answer)
-            || self.look_up_in_cluster(name);
+        let found =
+            self.context.registry.directory().answer(name, &mut self.answer) || self.look_up_in_cluster(name);
         if found {
             self.context.counters.lookups_found.add();
         } else {

@@ -49,24 +49,33 @@ fn a_wrong_file_does_not_keep_a_command_from_a_running_daemon() {
 }
 
 #[test]
-fn the_file_of_portmapd_is_taken_with_notes() {
+fn the_file_of_portmapd_is_taken_as_it_is() {
     let home = Home::new();
     home.configure(
         "bind = \"127.0.0.1\"\nheartbeat_interval_secs = 10\nsync_interval_secs = 5\nphi_threshold = 8.0\n\
-         phi_window_size = 1000\nphi_min_std_deviation_ms = 500\nca_cert_path = \"ca.pem\"\n\
+         phi_window_size = 1000\nphi_min_std_deviation_ms = 500\n\
          [metadata]\nrole = \"worker\"\n",
     );
     let said = home.run(&["start"]).ended_with(0);
-    assert_eq!(said.stderr.lines().count(), 6, "{said:?}");
-    assert!(
-        home.normal(&said.stderr).contains(
-            "note: HOME/pmd.toml: phi_threshold has no effect yet: this version of pmd does not form clusters\n"
-        ),
-        "{said:?}"
-    );
+    assert_eq!(said.stderr, "");
     let status = home.run(&["status", "--json"]).ended_with(0).json();
     assert_eq!(status["metadata"]["role"], "worker");
     assert_eq!(status["listening"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn an_authority_without_a_certificate_for_this_host_is_an_error() {
+    let home = Home::new();
+    home.configure("host_name = \"db1\"\nca_cert_path = \"ca.pem\"\n");
+    assert_eq!(
+        home.complains(&["start"]),
+        (
+            1,
+            "error: cannot read HOME/db1.pem: No such file or directory (os error 2)\n\
+             hint: see that the file is there and that pmd's user may read it\n"
+                .into()
+        )
+    );
 }
 
 #[test]

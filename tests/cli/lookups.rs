@@ -94,8 +94,8 @@ fn what_is_not_there_is_not_found() {
         home.complains(&["lookup", "nobody"]),
         (
             4,
-            "error: nothing named \"nobody\" is registered on HOST\n\
-             hint: pmd names and pmd services list what is; --wait waits for it\n"
+            "error: nothing named \"nobody\" is registered in the cluster\n\
+             hint: pmd names --cluster and pmd services --cluster list what is; --wait waits for it\n"
                 .into()
         )
     );
@@ -103,8 +103,8 @@ fn what_is_not_there_is_not_found() {
         home.complains(&["lookup", "nobody@elsewhere"]),
         (
             4,
-            "error: this pmd does not know the host \"elsewhere\"\nhint: it is not a member here, and this pmd \
-             knows only its own host, HOST: ask it with `pmd names elsewhere`\n"
+            "error: no host of the cluster is called \"elsewhere\"\n\
+             hint: pmd nodes lists the hosts; pmd join adds one\n"
                 .into()
         )
     );
@@ -114,7 +114,7 @@ fn what_is_not_there_is_not_found() {
         home.complains(&["lookup", "nobody", "--wait", "50ms"]),
         (
             6,
-            "error: \"nobody\" did not come within 50ms: nothing named \"nobody\" is registered on HOST\n\
+            "error: \"nobody\" did not come within 50ms: nothing named \"nobody\" is registered in the cluster\n\
              hint: see what is registered with pmd names and pmd services, or wait longer\n"
                 .into()
         )
