@@ -1,10 +1,11 @@
 # The recipes of this repository, all of them. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test deps lint doc unit system bench fuzz install
+.PHONY: help run test deps lint doc unit system bench fuzz sim install
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
+SIM ?= idle 1000 24
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +42,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target target/fuzz-corpus/$$target fuzz/corpus/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+sim: ## a simulated cluster: make sim SIM='join 5000' (what else there is: SIM=help)
+	$(CARGO) run --release --locked -p pmd-core --features sim --example sim -- $(SIM)
 
 install: ## install the binary, its man pages and completions under PREFIX
 	$(CARGO) build --release --locked

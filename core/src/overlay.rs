@@ -126,6 +126,15 @@ impl Overlay {
         self.redials.values().filter(|redial| !redial.pending).map(|redial| redial.at_ms).min()
     }
 
+    /// Whether a member is one of those that follow or precede this daemon in the ring.
+    #[must_use]
+    pub fn is_near(&self, id: &NodeId) -> bool {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let before = self.members.range(..self.me).rev();
+        let before = before.chain(self.members.range((Excluded(self.me), Unbounded)).rev());
+        self.successors().contains(id) || before.take(self.tuning.successors).any(|near| near == id)
+    }
+
     fn successors(&self) -> BTreeSet<NodeId> {
         use std::ops::Bound::{Excluded, Unbounded};
         let after = self.members.range((Excluded(self.me), Unbounded));
@@ -204,6 +213,24 @@ mod tests {
         dead.iter().for_each(|id| drop(graph.remove(id)));
         let best = graph.keys().take(20).map(|id| reach(&graph, *id).1).max();
         assert!(best >= Some(498), "{best:?}");
+    }
+
+    #[test]
+    fn both_ends_agree_who_is_near() {
+        let ids = ids(40);
+        let overlays: BTreeMap<_, _> = ids
+            .iter()
+            .map(|id| {
+                let mut overlay = Overlay::new(*id, SpreadTuning::DEFAULT);
+                ids.iter().for_each(|other| overlay.add(*other));
+                (*id, overlay)
+            })
+            .collect();
+        for (id, overlay) in &overlays {
+            let near: Vec<_> = ids.iter().filter(|other| overlay.is_near(other)).collect();
+            assert_eq!(near.len(), 4);
+            assert!(near.into_iter().all(|other| overlays.get(other).is_some_and(|other| other.is_near(id))));
+        }
     }
 
     #[test]

@@ -63,34 +63,24 @@ impl Default for RegistryTuning {
 /// How members find out that one of them is gone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MembershipTuning {
-    /// How often each daemon probes another, by turns.
+    /// How long this daemon and its helpers have to find out whether somebody can be reached; also the unit of the time
+    /// that a suspect gets.
     ///
-    /// Unit: milliseconds. Default: 1,000. Range: 200 to 10,000. Source: SWIM section 5 (2 s); memberlist's LAN profile
-    /// (1 s).
+    /// Unit: milliseconds. Default: 1,000. Range: 200 to 10,000. Source: the period of memberlist's LAN profile.
     pub probe_period_ms: u64,
-    /// How long an answer to a direct probe may take before helpers are asked; what remains of the period is theirs.
+    /// How long a dial may take that is to find out whether somebody can be reached.
     ///
-    /// Unit: milliseconds. Default: 400. Range: above the round-trip time, below half the period. Source: memberlist's
-    /// LAN profile (500), shortened because links stand already.
+    /// Unit: milliseconds. Default: 400. Range: above three round trips, below half of `probe_period_ms`. Source:
+    /// memberlist's LAN profile (500).
     pub probe_rtt_ms: u64,
     /// How many helpers are asked.
     ///
     /// Unit: daemons. Default: 3. Range: 1 to 10. Source: SWIM section 4.1, memberlist.
     pub helpers: usize,
-    /// How often news about members are sent while there are any, besides those on probes.
-    ///
-    /// Unit: milliseconds. Default: 100. Range: 50 to 1,000. Source: memberlist's LAN profile (200), halved for goals G5
-    /// and G6; nothing is sent while nothing happens.
-    pub gossip_ms: u64,
-    /// How often each daemon passes a piece of news about a member on, at least; large clusters more often.
-    ///
-    /// Unit: packets. Default: 10. The 4 log10(n) of memberlist is too few when the cluster grows faster than anybody
-    /// can count it, as when 30 daemons join in one instant. Range: 4 to 50. Source: our own tests.
-    pub transmissions: u8,
     /// How long a suspect has to object: this many probe periods, times the decimal logarithm of the members, at least
     /// one.
     ///
-    /// Unit: probe periods. Default: 4.0. Range: 1.0 to 10.0. Source: memberlist (`SuspicionMult`), foca.
+    /// Unit: probe periods. Default: 4.0. Range: 1.0 to 10.0. Source: memberlist (`SuspicionMult`).
     pub suspicion_periods: f64,
     /// How long a suspect has to object when two observers were told that nobody listens there any more.
     ///
@@ -105,7 +95,7 @@ pub struct MembershipTuning {
     /// How long a dead identity is remembered, so that old news about it cannot bring it back.
     ///
     /// Unit: milliseconds. Default: 86,400,000 (a day). Range: at least as long as a daemon may be cut off with old news.
-    /// Source: foca.
+    /// Source: our own; older news bring it back until somebody dials it, which is seconds.
     pub remember_down_ms: u64,
     /// How far a timer may be late before the daemon holds itself responsible and not its peers.
     ///
@@ -122,8 +112,6 @@ impl MembershipTuning {
         probe_period_ms: 1_000,
         probe_rtt_ms: 400,
         helpers: 3,
-        gossip_ms: 100,
-        transmissions: 10,
         suspicion_periods: 4.0,
         refused_wait_ms: 300,
         confirmed_wait_ms: 1_000,
@@ -136,15 +124,16 @@ impl MembershipTuning {
 /// The phi accrual failure detector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhiTuning {
-    /// How often a heartbeat is sent on each link.
+    /// How often a heartbeat is sent to neighbours in the ring; less often to others, see
+    /// [`SpreadTuning::far_pace`].
     ///
-    /// Unit: milliseconds. Default: 1,000. Range: 100 to 60,000. Source: portmapd, Akka.
+    /// Unit: milliseconds, sent in tenths of a second. Default: 1,000. Range: 100 to 60,000. Source: portmapd, Akka.
     pub interval_ms: u64,
     /// How many of the last intervals the estimate rests on.
     ///
     /// Unit: heartbeats. Default: 1,000. Range: 10 to 10,000. Source: Hayashibara et al., section 5.2.
     pub window: usize,
-    /// From which phi on a silent peer is looked into.
+    /// From which phi on a peer's silence is no chance any more. It is looked into from half of it on.
     ///
     /// Unit: phi, minus the decimal logarithm of the chance to be wrong. Default: 8.0, one mistake in 10^8 under the
     /// model. Range: 1.0 to 16.0. Source: Akka, Cassandra, portmapd.
@@ -175,6 +164,11 @@ pub struct SpreadTuning {
     /// Unit: links. Default: 3. Range: 1 to 8. Source: our own graph checks: five hops reach 1,000 members, and half the
     /// members killed at once leave fewer than 0.4 % unreached.
     pub random: usize,
+    /// On links other than those to the next and the previous members by id, heartbeats come this many times slower. The
+    /// four neighbours notice a silence soon enough for everybody.
+    ///
+    /// Unit: factor. Default: 3. Range: 1 to 10. Source: our own; goal G4.
+    pub far_pace: u64,
     /// How long changes are gathered after one was sent.
     ///
     /// Unit: milliseconds. Default: 5. Range: 0 to 100. Source: our own; five hops cost 25 ms in the worst case, and a
@@ -197,7 +191,7 @@ pub struct SpreadTuning {
     /// Unit: milliseconds. Default: 500. Range: 100 to 60,000. Source: goal G6, fingerprints equal two seconds after a
     /// split has healed.
     pub seek_lost_ms: u64,
-    /// For how long lost members are sought.
+    /// For how long lost members are sought eagerly. After that each daemon tries one in each `exchange_ms`.
     ///
     /// Unit: milliseconds. Default: 600,000. Range: 0 to a day. Source: our own.
     pub seek_lost_for_ms: u64,
@@ -216,6 +210,7 @@ impl SpreadTuning {
     pub const DEFAULT: Self = Self {
         successors: 2,
         random: 3,
+        far_pace: 3,
         coalesce_ms: 5,
         graft_ms: 100,
         redial_ms: 1_000,

@@ -314,7 +314,7 @@ fn equal_seeds_have_equal_histories() {
         world.kill(5);
         world.faults.loss_permille = 100;
         world.run_for(20_000);
-        (world.log_hash(), world.events(), world.bytes())
+        (world.log_hash(), world.events(), world.traffic())
     };
     assert_eq!(run(24), run(24));
     assert_ne!(run(24).0, run(25).0);
@@ -324,10 +324,15 @@ fn equal_seeds_have_equal_histories() {
 fn idle_traffic_is_flat() {
     let mut world = cluster(26, 60);
     world.run_for(30_000);
-    let before = world.bytes();
+    let before = world.traffic();
     world.run_for(60_000);
-    let each = (world.bytes() - before) / 60 / 60;
-    println!("60 daemons: {each} bytes a second each");
-    assert!(each <= 1_000, "{each}");
+    let sent = world.traffic().since(&before);
+    let each = |bytes: u64| bytes / 60 / 60;
+    println!(
+        "60 daemons: {} bytes a second each, {} with TCP/IP: {sent:?}",
+        each(sent.encrypted()),
+        each(sent.on_the_wire())
+    );
+    assert!(each(sent.encrypted()) <= 460);
     is_fine(&world);
 }

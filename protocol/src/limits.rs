@@ -83,6 +83,9 @@ pub const MAX_VERSION_TEXT: usize = 64;
 /// Operations in one update: no more than that fit into a frame of maximal size, each being at least 6 bytes.
 pub const MAX_OPS: usize = 64 * 1024 / 6;
 
+/// Updates in one frame: no more than that fit into a frame of maximal size, each being at least 80 bytes.
+pub const MAX_UPDATES: usize = 64 * 1024 / 80;
+
 /// Longest frame that a peer may send before it has proven that it belongs to the cluster: type, layout and body. A
 /// greeting is at most 700 bytes, and strangers must not make the daemon hold more than they need.
 pub const MAX_GREETING_FRAME: usize = 1024;

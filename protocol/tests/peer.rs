@@ -7,14 +7,16 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 use pmd_protocol::limits::{
     FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_FRAME, MAX_GREETING_FRAME, MAX_HOST_NAME,
-    MAX_KEY_NAME, MAX_LOST, MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_VALUE, MAX_VERSION_TEXT,
+    MAX_KEY_NAME, MAX_LOST, MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_UPDATES, MAX_VALUE, MAX_VERSION_TEXT,
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
     Bye, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, PROTOCOL, Probe, Probed, Proof, Prune, Pull,
-    Range, Ranges, Reason, Sight,
+    Range, Ranges, Reason, Sight, Summary,
 };
-use pmd_protocol::peer::{Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Value, Version};
+use pmd_protocol::peer::{
+    Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Updates, Value, Version,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -93,11 +95,10 @@ fn greeting() -> impl Strategy<Value = Frame> {
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
-    let echo = any::<(u32, u32)>().prop_map(|(sequence, held_us)| Echo { sequence, held_us });
-    let heartbeat = (any::<u32>(), digest(), any::<u32>(), prop::option::of(echo)).prop_map(
-        |(sequence, fingerprint, members, echo)| {
-            Frame::Heartbeat(Heartbeat { sequence, fingerprint, members, echo })
-        },
+    let echo = any::<(u8, u16)>().prop_map(|(sequence, held_ms)| Echo { sequence, held_ms });
+    let summary = any::<([u8; 8], u32)>().prop_map(|(fingerprint, members)| Summary { fingerprint, members });
+    let heartbeat = (any::<u8>(), any::<u16>(), prop::option::of(summary), prop::option::of(echo)).prop_map(
+        |(sequence, next_ds, summary, echo)| Frame::Heartbeat(Heartbeat { sequence, next_ds, summary, echo }),
     );
     let membership = vec(any::<u8>(), 0..200).prop_map(|packet| Frame::Membership(Membership { packet }));
     let have = (vec((id(), stamp()), 0..8), vec((id(), id()), 0..4))
@@ -123,6 +124,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         heartbeat,
         membership,
         update().prop_map(Frame::Update),
+        vec(update(), 0..3).prop_map(|updates| Frame::Updates(Updates { updates })),
         have,
         pull,
         prune,
@@ -231,6 +233,12 @@ fn malformed_bodies_are_skipped_among_members_and_end_the_link_of_strangers() {
 }
 
 #[test]
+fn an_idle_heartbeat_is_small() {
+    let heartbeat = Heartbeat { sequence: 200, next_ds: 10, summary: None, echo: None };
+    assert_eq!(bytes_of(&Frame::Heartbeat(heartbeat)).len(), 10);
+}
+
+#[test]
 fn the_largest_lists_fit_into_a_frame() {
     let stamp = Stamp {
         generation: Generation { boot_ms: u64::MAX, nonce: u64::MAX },
@@ -270,6 +278,14 @@ fn lists_and_texts_beyond_their_limits_are_malformed() {
     };
     assert!(bytes_of(&Frame::Hello(hello.clone())).len() <= MAX_GREETING_FRAME);
     let more = |text: &str| format!("{text}a");
+    let empty = Update {
+        origin: NodeId::MIN,
+        stamp: Stamp::default(),
+        base: Base::Nothing,
+        after: Version::ZERO,
+        last: true,
+        ops: vec![],
+    };
     let mut addresses = hello.addresses.clone();
     addresses.push(addresses[0]);
     for frame in [
@@ -279,6 +295,7 @@ fn lists_and_texts_beyond_their_limits_are_malformed() {
         Frame::Hello(Hello { addresses, ..hello }),
         Frame::Bye(Bye { reason: Reason::Busy, text: "a".repeat(MAX_REASON + 1) }),
         Frame::Prune(Prune { origins: vec![NodeId::MIN; MAX_STAMPS + 1] }),
+        Frame::Updates(Updates { updates: vec![empty; MAX_UPDATES + 1] }),
     ] {
         let skipped = Decoded::Skipped { kind: frame.kind(), why: Skip::Malformed };
         let bytes = bytes_of(&frame);

@@ -27,8 +27,10 @@ pub const MAX_CASES: usize = 64;
 pub enum Clue {
     /// The link ended without a farewell: end of stream, or reset.
     Ended,
-    /// Phi reached its threshold.
+    /// It has been silent for surprisingly long, or somebody takes it for dead.
     Silent,
+    /// A dial has failed.
+    Unreached,
 }
 
 /// What is to be done now.

@@ -1,48 +1,47 @@
-//! The members of the cluster: SWIM, as the foca crate implements it.
+//! The members of the cluster.
 //!
-//! A. Das, I. Gupta, A. Motivala, "SWIM: Scalable Weakly-consistent Infection-style Process Group Membership Protocol",
-//! 2002. Each daemon probes one member after the other in random order; who does not answer, neither directly nor to
-//! helpers, is suspected, and dead unless it objects in time. News ride on the probes.
+//! The rules are those of SWIM (A. Das, I. Gupta, A. Motivala, "SWIM: Scalable Weakly-consistent Infection-style Process
+//! Group Membership Protocol", 2002, section 4): who could not be reached is suspected, and gone unless it objects in
+//! time; it alone may raise its incarnation.
 //!
 //! ```text
-//!             probe failed, or evidence            nobody objected in time
+//!             evidence                             nobody objected in time
 //!   Alive ───────────────────────────▶ Suspect ─────────────────────────────▶ Down
 //!     ▲                                   │                                     │
 //!     └─── objected: higher incarnation ──┘                                     │
 //!     └──────────── came back: later life, or the same one renewed ────────────┘
 //! ```
 //!
-//! This adaptor adds what foca leaves to its user: timers on the caller's clock (time during which this daemon did not
-//! run does not count), suspicion on evidence, transitions of members as events, and a guard against another daemon with
-//! this one's identity.
+//! What SWIM does by chance is done here with what stands already. It probes a random member each period; here everybody
+//! hears the heartbeats of ten others, looks into each silence at once ([`evidence`](super::evidence)), and dials a
+//! member outside its links now and then. It infects by random packets; here news flow over the links of the overlay,
+//! and a link remembers what its peer knows, as it does for the registry. So an idle cluster says nothing about its
+//! members, however many they are, and news need a few hops and not rounds.
+//!
+//! The table is joined like the registry: of two records of one member the one with the greater [`Standing`] counts, in
+//! whatever order they come and however often.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use foca::{AccumulatingRuntime, Foca, Incarnation, Member, NoCustomBroadcast, PeriodicParams, State, Timer};
-use pmd_protocol::limits::MAX_MEMBERSHIP;
 use pmd_protocol::peer::{Generation, NodeId};
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
 
-use super::health::Health;
-use super::identity::{Codec, Identity};
+use super::identity::Identity;
+pub use super::packet::PacketError;
+use super::packet::{Record, Standing, State, unpack};
 use crate::registry::directory::Liveness;
 use crate::tuning::MembershipTuning;
 
-/// Rounds of gossip with which a new identity makes itself known.
-const RESUME_ROUNDS: usize = 2;
+/// Members of whom anything is remembered, dead ones included. Only a proven member can make the table grow; this bounds
+/// what a broken one can do (20 MB).
+pub const MAX_KNOWN: usize = 65_536;
 
-/// What the membership wants.
+/// What the membership wants, or tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Send this packet.
-    Send {
-        /// To whom.
-        to: Identity,
-        /// At most [`MAX_MEMBERSHIP`] bytes.
-        packet: Vec<u8>,
+    /// There is something new about a member, or about this daemon: everybody has to be told.
+    News {
+        /// About whom.
+        id: NodeId,
     },
     /// A member lives (or is suspected): it is new, has come back, or is in a later life or another state than before.
     Up {
@@ -61,56 +60,44 @@ pub enum Output {
         /// What it is called now.
         identity: Identity,
     },
-    /// Another daemon has this one's identity, and a later life. The packet was ignored. It must not go on like this.
+    /// Another daemon has this one's identity, and a later life. It must not go on like this.
     LaterLife {
         /// The other.
         identity: Identity,
     },
 }
 
-/// A packet that is not one, or not for this daemon. To be counted; nothing else follows from it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("membership packet: {0}")]
-pub struct PacketError(String);
-
-/// The members, as this daemon knows them.
+/// The members as one daemon knows them. See the module.
+#[derive(Debug)]
 pub struct Swim {
-    foca: Foca<Identity, Codec, ChaCha8Rng, NoCustomBroadcast>,
-    runtime: AccumulatingRuntime<Identity>,
+    own: Record,
     tuning: MembershipTuning,
-    timers: BTreeMap<(u64, u64), Fuse>,
-    next_timer: u64,
-    /// What has been told about members, to tell only what is new.
-    told: BTreeMap<NodeId, Told>,
+    table: BTreeMap<NodeId, Record>,
+    live: usize,
+    /// When each of the dead was found dead, oldest first.
+    dead: BTreeSet<(u64, NodeId)>,
+    suspicions: BTreeMap<NodeId, Suspicion>,
     outputs: VecDeque<Output>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
-    identity: Identity,
-    state: Liveness,
-    incarnation: Incarnation,
-}
-
-/// What happens when a timer fires.
-enum Fuse {
-    Foca(Timer<Identity>),
-    /// Evidence made a member a suspect; it is dead if it is still the same suspect.
-    Suspicion(Identity, Incarnation),
+/// A member is gone at this time if nothing newer is known of it by then.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    due_ms: u64,
+    standing: Standing,
 }
 
 impl Swim {
-    /// A daemon that knows nobody. Equal seeds lead to equal choices.
+    /// A daemon that knows nobody.
     #[must_use]
-    pub fn new(identity: Identity, tuning: MembershipTuning, seed: [u8; 32]) -> Self {
-        let rng = ChaCha8Rng::from_seed(seed);
+    pub fn new(identity: Identity, tuning: MembershipTuning) -> Self {
         Self {
-            foca: Foca::new(identity, config(&tuning, 1), rng, Codec),
-            runtime: AccumulatingRuntime::new(),
+            own: Record::alive(identity),
             tuning,
-            timers: BTreeMap::new(),
-            next_timer: 0,
-            told: BTreeMap::new(),
+            table: BTreeMap::new(),
+            live: 0,
+            dead: BTreeSet::new(),
+            suspicions: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -118,146 +105,147 @@ impl Swim {
     /// What this daemon is called at the moment.
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        self.foca.identity()
+        &self.own.identity
     }
 
     /// The live members besides this one, by id.
     pub fn members(&self) -> impl Iterator<Item = (&Identity, Liveness)> {
-        self.told.values().map(|told| (&told.identity, told.state))
+        self.table.values().filter_map(|record| Some((&record.identity, liveness(record.state)?)))
     }
 
     /// A live member.
     #[must_use]
     pub fn member(&self, id: &NodeId) -> Option<(&Identity, Liveness)> {
-        self.told.get(id).map(|told| (&told.identity, told.state))
+        let record = self.table.get(id)?;
+        Some((&record.identity, liveness(record.state)?))
+    }
+
+    /// What is known of a member or of this daemon, dead or alive.
+    #[must_use]
+    pub fn record(&self, id: &NodeId) -> Option<&Record> {
+        if *id == self.own.identity.id { Some(&self.own) } else { self.table.get(id) }
     }
 
     /// How many live members there are besides this one.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.told.len()
+        self.live
     }
 
     /// Whether this daemon is alone.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.told.is_empty()
+        self.live == 0
     }
 
-    /// Asks a daemon, of whom a greeting is known, to be told about the cluster.
-    pub fn announce(&mut self, now_ms: u64, to: Identity) {
-        // Fails only if its own identity does not fit into a packet, which is bounded.
-        let _ = self.foca.announce(to, &mut self.runtime);
-        self.drain(now_ms);
-    }
-
-    /// Takes a packet.
+    /// Takes a packet; what its sender knows.
     ///
     /// # Errors
     ///
-    /// If it is malformed or misdirected. What could be used of it has been.
-    pub fn handle_packet(&mut self, now_ms: u64, packet: &[u8], health: &Health) -> Result<(), PacketError> {
-        let news = self.inspect(packet)?;
-        if let Some(identity) = news.later_life {
-            self.outputs.push_back(Output::LaterLife { identity });
-            return Ok(());
+    /// If it is malformed. Nothing has changed then.
+    pub fn handle_packet(
+        &mut self,
+        now_ms: u64,
+        packet: &[u8],
+    ) -> Result<Vec<(NodeId, Standing)>, PacketError> {
+        let records = unpack(packet)?;
+        let heard = records.iter().map(|record| (record.identity.id, record.standing())).collect();
+        let usual_ms = self.suspicion_ms();
+        for record in records {
+            self.learn(now_ms, record, usual_ms);
         }
-        let result = self.foca.handle_data(packet, &mut self.runtime);
-        self.drain_with(now_ms, health);
-        if news.changes {
-            self.tell(now_ms);
-        }
-        result.map_err(|error| PacketError(error.to_string()))
+        Ok(heard)
+    }
+
+    /// A daemon has proven who it is, so it lives; unless more is known of it than it says. Then it has to be told.
+    pub fn meet(&mut self, now_ms: u64, identity: Identity) {
+        self.learn(now_ms, Record::alive(identity), 0);
     }
 
     /// Suspects a member on evidence: it is dead in `wait_ms` unless it objects. Whether it is a live member, in this
     /// life, whom nobody suspects yet.
     pub fn suspect(&mut self, now_ms: u64, id: &NodeId, generation: Generation, wait_ms: u64) -> bool {
-        let Some(told) = self.told.get(id).filter(|told| told.identity.generation == generation).cloned()
+        let Some(record) = self.table.get(id).filter(|record| record.identity.generation == generation)
         else {
             return false;
         };
-        // A suspect stays one, but a shorter wait may apply to it now.
-        self.set_timer(now_ms, wait_ms, Fuse::Suspicion(told.identity.clone(), told.incarnation));
-        let update = Member::new(told.identity, told.incarnation, State::Suspect);
-        self.apply(now_ms, update);
-        told.state == Liveness::Alive
+        match record.state {
+            State::Alive => {
+                let record = Record { state: State::Suspect, ..record.clone() };
+                self.learn(now_ms, record, wait_ms);
+                true
+            }
+            State::Suspect => {
+                // It stays one, but a shorter wait may apply to it now.
+                if let Some(suspicion) = self.suspicions.get_mut(id) {
+                    suspicion.due_ms = suspicion.due_ms.min(now_ms.saturating_add(wait_ms));
+                }
+                false
+            }
+            State::Down => false,
+        }
     }
 
-    /// Tells live members that somebody takes them for dead, so that they come back renewed.
-    pub fn recall(&mut self, ids: &[NodeId]) {
-        use foca::Codec as _;
-        for told in ids.iter().filter_map(|id| self.told.get(id)) {
-            let header = foca::Header {
-                src: self.foca.identity().clone(),
-                // The lowest: it must not look like an objection to anything.
-                src_incarnation: Incarnation::default(),
-                dst: told.identity.clone(),
-                message: foca::Message::TurnUndead,
-            };
-            let mut packet = Vec::new();
-            if Codec.encode_header(&header, &mut packet).is_ok() {
-                self.outputs.push_back(Output::Send { to: told.identity.clone(), packet });
-            }
-        }
+    /// Somebody takes this daemon for dead: comes back under a renewed identity.
+    pub fn renew(&mut self) {
+        self.renew_after(self.own.identity.renewal);
     }
 
     /// How long a suspect has to object, in milliseconds.
     #[must_use]
     pub fn suspicion_ms(&self) -> u64 {
-        u64::try_from(config(&self.tuning, self.told.len()).suspect_to_down_after.as_millis())
-            .unwrap_or(u64::MAX)
+        let members = u32::try_from(self.live).unwrap_or(u32::MAX).saturating_add(1);
+        let periods = self.tuning.suspicion_periods.clamp(1.0, 1_000.0) * f64::from(members).log10().max(1.0);
+        millis(self.tuning.probe_period_ms, periods)
     }
 
     /// Begins a new life without having been away: others know something about the current one that this daemon does
     /// not know itself, see [`OwnClaim`](crate::registry::store::OwnClaim) and [`Output::LaterLife`].
-    pub fn begin_life(&mut self, now_ms: u64, generation: Generation) {
-        let current = self.foca.identity();
-        let next = Identity { generation, renewal: 0, ..current.clone() };
-        // Fails only if nothing has changed.
-        let _ = self.foca.change_identity(next, &mut self.runtime);
-        self.resume(now_ms);
+    pub fn begin_life(&mut self, generation: Generation) {
+        self.own = Record::alive(Identity { generation, renewal: 0, ..self.own.identity.clone() });
+        self.outputs.push_back(Output::News { id: self.own.identity.id });
     }
 
     /// Tells the others that this daemon leaves. It belongs to no cluster then, and is of no more use.
-    pub fn leave(&mut self, now_ms: u64) {
-        // An error means that nobody could be told; they will notice.
-        let _ = self.foca.leave_cluster(&mut self.runtime);
-        self.drain(now_ms);
+    pub fn leave(&mut self) {
+        self.own.state = State::Down;
+        self.outputs.push_back(Output::News { id: self.own.identity.id });
     }
 
     /// Runs what is due. `now_ms` is monotonic.
     ///
-    /// `lag_ms` is for how long this daemon has not been running. That time does not count: nobody is accused of not
-    /// having answered while the answer waited here to be read.
-    pub fn handle_timeout(&mut self, now_ms: u64, lag_ms: u64, health: &Health) {
-        if lag_ms > 0 {
-            let late = std::mem::take(&mut self.timers);
-            let shifted =
-                late.into_iter().map(|((due, number), fuse)| ((due.saturating_add(lag_ms), number), fuse));
-            self.timers = shifted.collect();
+    /// `lag_ms` is for how long this daemon has not been running. That time does not count: nobody is condemned whose
+    /// objection waited here to be read.
+    pub fn handle_timeout(&mut self, now_ms: u64, lag_ms: u64) {
+        for suspicion in self.suspicions.values_mut() {
+            suspicion.due_ms = suspicion.due_ms.saturating_add(lag_ms);
         }
-        let mut fired = false;
-        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now_ms) {
-            fired = true;
-            match entry.remove() {
-                Fuse::Foca(timer) => {
-                    // The errors are about its own bookkeeping, and it recovers from them.
-                    let _ = self.foca.handle_timer(timer, &mut self.runtime);
-                    self.drain_with(now_ms, health);
-                }
-                Fuse::Suspicion(identity, incarnation) => self.condemn(now_ms, identity, incarnation),
+        let due: Vec<_> = self
+            .suspicions
+            .iter()
+            .filter(|(_, suspicion)| suspicion.due_ms <= now_ms)
+            .map(|(id, suspicion)| (*id, suspicion.standing))
+            .collect();
+        for (id, standing) in due {
+            self.suspicions.remove(&id);
+            let record = self.table.get(&id).filter(|record| record.standing() == standing);
+            if let Some(record) = record.map(|record| Record { state: State::Down, ..record.clone() }) {
+                self.learn(now_ms, record, 0);
             }
         }
-        if fired {
-            self.tell(now_ms);
+        while let Some((since, id)) =
+            self.dead.first().copied().filter(|(since, _)| self.is_over(now_ms, *since))
+        {
+            self.dead.remove(&(since, id));
+            self.table.remove(&id);
         }
     }
 
     /// When something will be due; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.timers.first_key_value().map(|((due, _), _)| *due)
+        let forget = self.dead.first().map(|(since, _)| since.saturating_add(self.tuning.remember_down_ms));
+        self.suspicions.values().map(|suspicion| suspicion.due_ms).chain(forget).min()
     }
 
     /// The next thing that is wanted. To be called until there is none, after each call of anything else.
@@ -265,143 +253,82 @@ impl Swim {
         self.outputs.pop_front()
     }
 
-    fn condemn(&mut self, now_ms: u64, identity: Identity, incarnation: Incarnation) {
-        let told = Told { identity, state: Liveness::Suspect, incarnation };
-        if self.told.get(&told.identity.id) == Some(&told) {
-            self.apply(now_ms, Member::new(told.identity, incarnation, State::Down));
-        }
+    fn is_over(&self, now_ms: u64, since_ms: u64) -> bool {
+        now_ms.saturating_sub(since_ms) >= self.tuning.remember_down_ms
     }
 
-    fn apply(&mut self, now_ms: u64, update: Member<Identity>) {
-        // Fails only if a member does not fit into a packet, which is bounded.
-        let _ = self.foca.apply_many(std::iter::once(update), true, &mut self.runtime);
-        // At once, and not when the next probe is due: the accused wants to object, the others to know.
-        let _ = self.foca.gossip(&mut self.runtime);
-        self.drain(now_ms);
-        self.tell(now_ms);
-    }
-
-    /// Looks through a packet before foca does.
-    fn inspect(&self, packet: &[u8]) -> Result<News, PacketError> {
-        use foca::Codec as _;
-        let malformed = |error: super::identity::CodecError| PacketError(error.to_string());
-        let mut rest = packet;
-        let header = Codec.decode_header(&mut rest).map_err(malformed)?;
-        let mut news = News::default();
-        self.note(&header.src, header.src_incarnation, State::Alive, &mut news);
-        if let Some((count, mut members)) = rest.split_first_chunk::<2>() {
-            for _ in 0..u16::from_be_bytes(*count) {
-                let member = Codec.decode_member(&mut members).map_err(malformed)?;
-                self.note(member.id(), member.incarnation(), member.state(), &mut news);
-            }
-        }
-        Ok(news)
-    }
-
-    fn note(&self, identity: &Identity, incarnation: Incarnation, state: State, news: &mut News) {
-        let me = self.foca.identity();
-        if identity.id == me.id {
-            if identity.generation > me.generation {
-                news.later_life = Some(identity.clone());
-            }
-            // What concerns this daemon may end in a renewal, and that in news about others.
-            news.changes |= state != State::Alive;
+    /// Takes what somebody says about a member, if it is newer than what is known.
+    fn learn(&mut self, now_ms: u64, record: Record, wait_ms: u64) {
+        let id = record.identity.id;
+        if id == self.own.identity.id {
+            self.answer(&record);
             return;
         }
-        let told = self.told.get(&identity.id);
-        news.changes |= told.is_none_or(|told| {
-            told.identity != *identity
-                || told.incarnation != incarnation
-                || Some(told.state) != liveness(state)
-        });
-    }
-
-    /// Tells what has changed.
-    fn tell(&mut self, now_ms: u64) {
-        let mut gone = std::mem::take(&mut self.told);
-        let before = gone.len();
-        for member in self.foca.iter_members() {
-            let Some(state) = liveness(member.state()) else { continue };
-            let told = Told { identity: member.id().clone(), state, incarnation: member.incarnation() };
-            let known = gone.remove(&told.identity.id);
-            if known.is_none_or(|known| (&known.identity, known.state) != (&told.identity, state)) {
-                self.outputs.push_back(Output::Up { identity: told.identity.clone(), liveness: state });
+        let standing = record.standing();
+        let known = self.table.get(&id);
+        if known.is_some_and(|known| known.standing() >= standing) {
+            return;
+        }
+        if known.is_none() && self.table.len() >= MAX_KNOWN {
+            return;
+        }
+        let (state, identity) = (record.state, record.identity.clone());
+        let before = self.table.insert(id, record);
+        let was_live = before.as_ref().is_some_and(Record::is_live);
+        self.suspicions.remove(&id);
+        if before.is_some() && !was_live {
+            self.dead.retain(|(_, dead)| *dead != id);
+        }
+        match (state, liveness(state)) {
+            (_, Some(liveness)) => {
+                self.live += usize::from(!was_live);
+                if state == State::Suspect {
+                    let due_ms = now_ms.saturating_add(wait_ms);
+                    self.suspicions.insert(id, Suspicion { due_ms, standing });
+                }
+                let same = before.is_some_and(|before| before.identity == identity && before.state == state);
+                if !same {
+                    self.outputs.push_back(Output::Up { identity, liveness });
+                }
             }
-            self.told.insert(told.identity.id, told);
-        }
-        self.outputs.extend(gone.into_values().map(|told| Output::Down { identity: told.identity }));
-        if self.told.len() != before {
-            // Nothing that may not change changes, so this cannot be refused.
-            let _ = self.foca.set_config(config(&self.tuning, self.told.len()));
-            self.drain(now_ms);
-        }
-    }
-
-    fn drain(&mut self, now_ms: u64) {
-        self.drain_stretched(now_ms, |_, after| after);
-    }
-
-    fn drain_with(&mut self, now_ms: u64, health: &Health) {
-        // Lifeguard, section IV-A: who doubts itself probes less often and waits longer for answers.
-        self.drain_stretched(now_ms, |timer, after| match timer {
-            Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => health.stretch(after),
-            _ => after,
-        });
-    }
-
-    fn drain_stretched(&mut self, now_ms: u64, stretch: impl Fn(&Timer<Identity>, u64) -> u64) {
-        while let Some((after, timer)) = self.runtime.to_schedule() {
-            let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            let after = stretch(&timer, after);
-            self.set_timer(now_ms, after, Fuse::Foca(timer));
-        }
-        while let Some((to, packet)) = self.runtime.to_send() {
-            self.outputs.push_back(Output::Send { to, packet: packet.to_vec() });
-        }
-        let mut renewed = false;
-        while let Some(notification) = self.runtime.to_notify() {
-            if let foca::OwnedNotification::Rejoin(identity) = notification {
-                self.outputs.push_back(Output::Renewed { identity });
-                renewed = true;
+            (_, None) => {
+                self.dead.insert((now_ms, id));
+                if was_live {
+                    self.live -= 1;
+                    self.outputs.push_back(Output::Down { identity });
+                }
             }
         }
-        if renewed {
-            self.resume(now_ms);
+        self.outputs.push_back(Output::News { id });
+    }
+
+    /// Answers what somebody says about this daemon itself.
+    fn answer(&mut self, record: &Record) {
+        let (own, said) = (self.own.standing(), record.standing());
+        if said <= own || own.is_down() {
+            return;
+        }
+        if record.identity.generation > self.own.identity.generation {
+            self.outputs.push_back(Output::LaterLife { identity: record.identity.clone() });
+        } else if record.state == State::Down || record.identity.renewal > self.own.identity.renewal {
+            self.renew_after(record.identity.renewal);
+        } else if let Some(incarnation) = record.incarnation.checked_add(1) {
+            self.own.incarnation = incarnation;
+            self.outputs.push_back(Output::News { id: self.own.identity.id });
+        } else {
+            self.renew();
         }
     }
 
-    /// Goes on under a new identity at once. foca would wait until somebody else, who does not know it yet, sends
-    /// something.
-    fn resume(&mut self, now_ms: u64) {
-        // Neither of the two can fail: nothing is applied, and what is sent has been sent before.
-        let _ = self.foca.apply_many(std::iter::empty(), true, &mut self.runtime);
-        for _ in 0..RESUME_ROUNDS {
-            let _ = self.foca.gossip(&mut self.runtime);
+    fn renew_after(&mut self, renewal: u32) {
+        if !self.own.is_live() {
+            return;
         }
-        self.drain(now_ms);
+        let renewal = renewal.max(self.own.identity.renewal).saturating_add(1);
+        self.own = Record::alive(Identity { renewal, ..self.own.identity.clone() });
+        self.outputs.push_back(Output::Renewed { identity: self.own.identity.clone() });
+        self.outputs.push_back(Output::News { id: self.own.identity.id });
     }
-
-    fn set_timer(&mut self, now_ms: u64, after_ms: u64, fuse: Fuse) {
-        self.timers.insert((now_ms.saturating_add(after_ms), self.next_timer), fuse);
-        self.next_timer += 1;
-    }
-}
-
-impl std::fmt::Debug for Swim {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Swim")
-            .field("identity", self.foca.identity())
-            .field("told", &self.told)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a packet brings.
-#[derive(Default)]
-struct News {
-    /// Whether members may be others, or in another state, than was told.
-    changes: bool,
-    later_life: Option<Identity>,
 }
 
 fn liveness(state: State) -> Option<Liveness> {
@@ -412,28 +339,12 @@ fn liveness(state: State) -> Option<Liveness> {
     }
 }
 
-/// The settings for a cluster in which `others` live besides this daemon.
-fn config(tuning: &MembershipTuning, others: usize) -> foca::Config {
-    let cluster = u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1);
-    let mut config = foca::Config::new_lan(NonZeroU32::new(cluster).unwrap_or(NonZeroU32::MIN));
-    let periods = tuning.suspicion_periods * f64::from(cluster).log10().max(1.0);
-    config.probe_period = Duration::from_millis(tuning.probe_period_ms);
-    config.probe_rtt = Duration::from_millis(tuning.probe_rtt_ms);
-    config.num_indirect_probes = NonZeroUsize::new(tuning.helpers).unwrap_or(NonZeroUsize::MIN);
-    config.suspect_to_down_after = config.probe_period.mul_f64(periods.clamp(1.0, 1_000.0));
-    config.remove_down_after = Some(Duration::from_millis(tuning.remember_down_ms));
-    config.max_packet_size = NonZeroUsize::new(MAX_MEMBERSHIP).unwrap_or(NonZeroUsize::MIN);
-    config.max_transmissions =
-        config.max_transmissions.max(NonZeroU8::new(tuning.transmissions).unwrap_or(NonZeroU8::MIN));
-    config.periodic_gossip = Some(periodic(tuning.gossip_ms, tuning.helpers));
-    config.periodic_announce = Some(periodic(30_000, 1));
-    config.periodic_announce_to_down_members = Some(periodic(10_000, 2));
-    config
-}
-
-fn periodic(frequency_ms: u64, members: usize) -> PeriodicParams {
-    PeriodicParams {
-        frequency: Duration::from_millis(frequency_ms),
-        num_members: NonZeroUsize::new(members).unwrap_or(NonZeroUsize::MIN),
-    }
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "saturates, which is what is wanted"
+)]
+fn millis(period_ms: u64, periods: f64) -> u64 {
+    (period_ms as f64 * periods) as u64
 }

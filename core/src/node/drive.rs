@@ -1,5 +1,7 @@
 //! What time brings.
 
+use std::collections::BTreeMap;
+
 use pmd_protocol::peer::frame::Reason;
 use rand::RngExt;
 use rand::seq::IteratorRandom;
@@ -27,6 +29,7 @@ impl Node {
             self.overlay.poll_timeout(),
             self.registry.next_expiry(),
             (!self.lost.is_empty()).then_some(self.next_seek_ms),
+            self.recalls.values().map(|recall| recall.due_ms).min(),
             Some(self.next_exchange_ms),
             leave,
         ];
@@ -46,14 +49,15 @@ impl Node {
             return;
         }
         if matches!(self.leaving, Leaving::Announced(at) if at <= now_ms) {
-            self.swim.leave(now_ms);
+            self.swim.leave();
             self.settle();
             self.leaving = Leaving::Left;
             self.outputs.push_back(Output::Left);
             return;
         }
-        self.swim.handle_timeout(now_ms, lag_ms, &self.health);
+        self.swim.handle_timeout(now_ms, lag_ms);
         self.settle();
+        self.run_recalls();
         for verdict in self.evidence.handle_timeout(now_ms) {
             self.judge(verdict);
         }
@@ -70,11 +74,12 @@ impl Node {
 
     fn run_links(&mut self) {
         let now_ms = self.now.mono_ms;
-        let interval_ms = self.tuning.membership.phi.interval_ms;
+        let due = self.links.values().filter(|link| link.next_heartbeat_ms <= now_ms);
+        let paces: BTreeMap<_, _> = due.map(|link| (link.peer.id, self.pace(&link.peer.id))).collect();
         let mut silent = Vec::new();
         for link in self.links.values_mut() {
-            if link.next_heartbeat_ms <= now_ms {
-                link.beat(now_ms, interval_ms);
+            if let Some(pace_ms) = paces.get(&link.peer.id).filter(|_| link.next_heartbeat_ms <= now_ms) {
+                link.beat(now_ms, *pace_ms);
             }
             link.wake(now_ms);
             if link.phi.deadline() <= now_ms {
@@ -106,34 +111,45 @@ impl Node {
     }
 
     fn run_dials(&mut self) {
-        self.dial_targets();
+        let now_ms = self.now.mono_ms;
+        if self.overlay.poll_timeout().is_some_and(|due_ms| due_ms <= now_ms) {
+            self.dial_targets();
+        }
         self.seek_lost();
-        let (now_ms, linked) = (self.now.mono_ms, self.linked());
         if self.next_exchange_ms <= now_ms {
+            let linked = self.linked();
             let period = self.tuning.spread.exchange_ms;
             self.next_exchange_ms = now_ms.saturating_add(period / 2 + self.rng.random_range(0..=period));
             let outsider = self.overlay.outsider(&linked, &mut self.rng);
-            if let Some((peer, _)) = outsider.and_then(|id| self.swim.member(&id)) {
+            let member = outsider.and_then(|id| self.swim.member(&id)).map(|(peer, _)| peer);
+            let lost = self.lost.values().map(|(peer, _)| peer).choose(&mut self.rng);
+            for peer in member.into_iter().chain(lost) {
                 self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
             }
             self.close_surplus();
+            self.links.values_mut().for_each(|link| link.trim(|id| self.swim.record(id).is_some()));
         }
     }
 
     /// All daemons together dial a lost member once in `seek_lost_ms`; each of them does its share.
     fn seek_lost(&mut self) {
         let now_ms = self.now.mono_ms;
-        let keep_ms = self.tuning.spread.seek_lost_for_ms;
-        self.lost.retain(|_, (_, since)| now_ms.saturating_sub(*since) < keep_ms);
         if self.lost.is_empty() || self.next_seek_ms > now_ms {
             return;
         }
+        let keep_ms = self.tuning.membership.remember_down_ms;
+        self.lost.retain(|_, (_, since)| now_ms.saturating_sub(*since) < keep_ms);
+        let eager_ms = self.tuning.spread.seek_lost_for_ms;
+        let recent = self.lost.values().filter(|(_, since)| now_ms.saturating_sub(*since) < eager_ms);
+        let chosen = recent.map(|(peer, _)| peer).choose(&mut self.rng).cloned();
         let cluster = u64::try_from(self.swim.len()).unwrap_or(u64::MAX).saturating_add(1);
         let most = self.tuning.spread.redial_max_ms;
         let period = self.tuning.spread.seek_lost_ms.saturating_mul(cluster).min(most).max(1);
         self.next_seek_ms = now_ms.saturating_add(period / 2 + self.rng.random_range(0..=period));
-        if let Some((peer, _)) = self.lost.values().choose(&mut self.rng) {
-            self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
+        match chosen {
+            Some(peer) => self.outputs.push_back(Output::Dial { peer, purpose: Purpose::Link }),
+            // Those that are left are tried with the exchanges, which are rare.
+            None => self.next_seek_ms = now_ms.saturating_add(most),
         }
     }
 

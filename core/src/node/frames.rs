@@ -20,11 +20,11 @@ impl Node {
             // Of the handshake, which is over; and the farewell, which the link's end will tell.
             Frame::Hello(_) | Frame::Proof(_) | Frame::Bye(_) => {}
             Frame::Heartbeat(heartbeat) => self.take_heartbeat(link, &heartbeat),
-            Frame::Membership(membership) => {
-                // Malformed and misdirected packets are nobody's business but the sender's.
-                let _ = self.swim.handle_packet(self.now.mono_ms, &membership.packet, &self.health);
-            }
+            Frame::Membership(membership) => self.take_membership(link, &membership.packet),
             Frame::Update(update) => self.take_update(link, update),
+            Frame::Updates(updates) => {
+                updates.updates.into_iter().for_each(|update| self.take_update(link, update));
+            }
             Frame::Have(have) => self.take_have(link, &have),
             Frame::Pull(pull) => self.take_pull(link, &pull),
             Frame::Prune(prune) => {
@@ -38,7 +38,7 @@ impl Node {
                     answers.into_iter().for_each(|answer| link.send(answer));
                 }
             }
-            Frame::Lost(lost) => self.recall(&lost.members),
+            Frame::Lost(lost) => self.recall(link, &lost.members),
             Frame::Probe(probe) => self.take_probe(link, probe),
             Frame::Probed(probed) => {
                 let observer = self.links.get(&link).map(|link| link.peer.id);
@@ -89,25 +89,27 @@ impl Node {
     }
 
     fn take_heartbeat(&mut self, id: LinkId, heartbeat: &Heartbeat) {
-        let own = self.registry.fingerprint();
+        let own = self.registry.summary();
+        let Some(peer) = self.links.get(&id).map(|link| link.peer.id) else { return };
+        let pace_ms = self.pace(&peer);
         let Some(link) = self.links.get_mut(&id) else { return };
         let nearer = link.heard(self.now.mono_ms, heartbeat);
-        let peer = link.peer.clone();
         let rtt_us = link.rtt_us;
-        link.unequal = if heartbeat.fingerprint == own { 0 } else { link.unequal + 1 };
+        link.beat_along(self.now.mono_ms, pace_ms);
+        link.unequal = if link.agrees(&own) { 0 } else { link.unequal + 1 };
         // Once is usual while news are on their way.
         let differs = link.unequal >= 2;
         if differs {
             link.unequal = 0;
         }
         self.health.better();
-        if nearer && let Some((_, liveness)) = self.swim.member(&peer.id) {
-            self.registry.rank(&peer.id, Rank { liveness, rtt_us });
+        if nearer && let Some((_, liveness)) = self.swim.member(&peer) {
+            self.registry.rank(&peer, Rank { liveness, rtt_us });
         }
         if differs {
             // Either the registries differ or the members do.
             self.compare(id);
-            self.swim.announce(self.now.mono_ms, peer);
+            self.tell_all(id);
         }
     }
 
@@ -140,9 +142,13 @@ impl Node {
                 None => {}
             },
             Outcome::Staged => {}
-            Outcome::Applied { now, .. } => {
+            Outcome::Applied { before, now, .. } => {
                 self.grafts.arrived(&origin, now);
-                self.offer(origin);
+                if before.is_some_and(|before| before.generation == now.generation) {
+                    self.offer(origin);
+                } else {
+                    self.offer_wanted(origin);
+                }
             }
             Outcome::Missing(Need::Newer(have)) => link.pull(origin, have, false),
             Outcome::Missing(Need::Snapshot) => link.pull(origin, None, false),
@@ -204,11 +210,10 @@ impl Node {
     fn take_probe(&mut self, id: LinkId, probe: Probe) {
         let reached =
             self.by_peer.get(&probe.target).and_then(|link| self.links.get(link)).is_some_and(|link| {
-                // Heard within two heartbeats: that is as good as a dial.
-                let fresh = self.tuning.membership.phi.interval_ms.saturating_mul(2);
+                // Heard just now: that is as good as a dial.
+                let interval_ms = self.tuning.membership.phi.interval_ms;
                 link.peer.generation == probe.generation
-                    && self.now.mono_ms.saturating_sub(link.phi.last_ms()) <= fresh
-                    && link.phi.phi(self.now.mono_ms) < 1.0
+                    && self.now.mono_ms.saturating_sub(link.phi.last_ms()) <= interval_ms
             });
         if !reached && self.probe(&probe.target, ProbeFor::Helper(id, probe.token)) {
             return;

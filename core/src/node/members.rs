@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use pmd_protocol::peer::frame::{Membership, Probe, Sight};
-use pmd_protocol::peer::{Entry, Frame, Generation, NodeId};
+use pmd_protocol::limits::MAX_LOST;
+use pmd_protocol::peer::frame::{Lost, Membership, Probe, Reason, Sight};
+use pmd_protocol::peer::{Entry, Frame, Generation, NodeId, Stamp};
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 
-use super::{Alarm, Leaving, Node, Output, ProbeFor};
+use super::{Alarm, Leaving, LinkId, Node, Output, ProbeFor, Recall};
 use crate::event::Happening;
 use crate::membership::Identity;
 use crate::membership::evidence::{Clue, Inquiry, Verdict};
+use crate::membership::packet::pack;
 use crate::membership::swim;
 use crate::registry::directory::{Liveness, Rank};
 
@@ -20,15 +22,20 @@ const MAX_RENEWALS: usize = 3;
 const RENEWAL_PERIOD_MS: u64 = 60_000;
 /// So many observers confirm a suspicion: see [`MembershipTuning`](crate::tuning::MembershipTuning).
 const CONFIRMED: usize = 3;
-/// Pause between two rounds of telling members that somebody takes them for dead.
+/// Pause between two renewals of this daemon on others' word: every link between two halves brings it, and one is enough.
 const RECALL_MS: u64 = 1_000;
+/// After this time without an answer to that word, it may be true: somebody has to look. Members are not called again
+/// before that.
+const DOUBT_MS: u64 = 3_000;
+/// Members that are remembered as lost, to be dialled. Beyond it the longest lost go.
+const MAX_SOUGHT: usize = 4_096;
 
 impl Node {
     /// Carries out what the membership wants, which may make it want more.
     pub(super) fn settle(&mut self) {
         while let Some(output) = self.swim.poll_output() {
             match output {
-                swim::Output::Send { to, packet } => self.send_membership(to, packet),
+                swim::Output::News { id } => self.spread_news(id),
                 swim::Output::Up { identity, liveness } => self.member_up(&identity, liveness),
                 swim::Output::Down { identity } => self.member_down(identity),
                 // It is still in the same life, so nothing else changes.
@@ -36,8 +43,66 @@ impl Node {
                 swim::Output::LaterLife { identity } => self.begin_life(identity.generation),
             }
         }
+        self.teller = None;
         if self.overlay.take_changed() {
             self.dial_targets();
+        }
+    }
+
+    /// Every link whose peer does not know it will carry it.
+    fn spread_news(&mut self, id: NodeId) {
+        let Some(standing) = self.swim.record(&id).map(|record| record.standing()) else { return };
+        for link in self.links.values_mut() {
+            link.tell(self.now.mono_ms, id, standing);
+        }
+    }
+
+    /// Tells the peer of a link about this daemon, and what is known of the peer itself if that is more than its
+    /// greeting has said.
+    pub(super) fn introduce(&mut self, link: LinkId, peer: NodeId) {
+        let now_ms = self.now.mono_ms;
+        for id in [self.me(), peer] {
+            let record = self.swim.record(&id);
+            if let (Some(record), Some(link)) = (record, self.links.get_mut(&link)) {
+                link.tell(now_ms, id, record.standing());
+            }
+        }
+    }
+
+    /// Tells the peer of a link about all live members, except what it is known to know.
+    pub(super) fn tell_all(&mut self, link: LinkId) {
+        let Some(link) = self.links.get_mut(&link) else { return };
+        for (identity, _) in self.swim.members() {
+            if let Some(record) = self.swim.record(&identity.id) {
+                link.tell(self.now.mono_ms, identity.id, record.standing());
+            }
+        }
+    }
+
+    pub(super) fn take_membership(&mut self, id: LinkId, packet: &[u8]) {
+        // Malformed packets are nobody's business but the sender's.
+        let Ok(heard) = self.swim.handle_packet(self.now.mono_ms, packet) else { return };
+        let mut dead = Vec::new();
+        for (member, theirs) in heard {
+            let Some(link) = self.links.get_mut(&id) else { return };
+            link.peer_knows(member, theirs);
+            let Some(own) = self.swim.record(&member).map(|record| record.standing()) else { continue };
+            if own > theirs && own.is_down() && own.differs_in_death(&theirs) {
+                // The peer takes somebody for alive who is dead here: it may have been elsewhere when that happened, or
+                // on the other side of a split. Whoever lives can say so.
+                dead.push(member);
+            } else if own > theirs {
+                link.tell(self.now.mono_ms, member, own);
+            }
+            if self.grafts.is_missing(&member)
+                && let Some(generation) = self.swim.record(&member).map(|record| record.identity.generation)
+            {
+                self.grafts.summary(self.now.mono_ms, id, member, Stamp::start(generation));
+            }
+        }
+        if let Some(link) = self.links.get_mut(&id) {
+            dead.chunks(MAX_LOST)
+                .for_each(|members| link.send(Frame::Lost(Lost { members: members.to_vec() })));
         }
     }
 
@@ -57,16 +122,53 @@ impl Node {
         self.renewals.push_back(now_ms);
         let generation = later.renewed(self.now.wall_ms, self.rng.random());
         self.registry.renew(generation);
-        self.swim.begin_life(now_ms, generation);
+        self.swim.begin_life(generation);
         self.offer(self.me());
     }
 
-    /// A peer takes these for dead. Those who live have to know, or the peer would have to find each of them.
-    pub(super) fn recall(&mut self, lost: &[NodeId]) {
-        // Every link between two halves brings such a list, and one is enough.
-        if self.next_recall_ms <= self.now.mono_ms {
-            self.next_recall_ms = self.now.mono_ms.saturating_add(RECALL_MS);
-            self.swim.recall(lost);
+    /// The peer of a link takes these for dead. Those who live have to know, for only they can come back; so the word is
+    /// passed on, once. Who does not come back is looked into.
+    pub(super) fn recall(&mut self, from: LinkId, lost: &[NodeId]) {
+        let now_ms = self.now.mono_ms;
+        let mut called = Vec::new();
+        for id in lost {
+            if *id == self.me() {
+                if self.next_recall_ms <= now_ms {
+                    self.next_recall_ms = now_ms.saturating_add(RECALL_MS);
+                    self.swim.renew();
+                }
+                continue;
+            }
+            let lives = self.swim.record(id).filter(|record| record.is_live());
+            if let Some(record) = lives.filter(|_| !self.recalls.contains_key(id)) {
+                let recall = Recall { standing: record.standing(), due_ms: now_ms.saturating_add(DOUBT_MS) };
+                self.recalls.insert(*id, recall);
+                called.push(*id);
+            }
+        }
+        if called.is_empty() {
+            return;
+        }
+        for (_, link) in self.links.iter_mut().filter(|(id, _)| **id != from) {
+            link.send(Frame::Lost(Lost { members: called.clone() }));
+        }
+    }
+
+    /// Looks into those who have not come back after they were called.
+    pub(super) fn run_recalls(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let due: Vec<_> = self
+            .recalls
+            .iter()
+            .filter(|(_, recall)| recall.due_ms <= now_ms)
+            .map(|(id, recall)| (*id, recall.standing))
+            .collect();
+        for (id, standing) in due {
+            self.recalls.remove(&id);
+            let same = self.swim.record(&id).filter(|record| record.standing() == standing);
+            if let Some(generation) = same.map(|record| record.identity.generation) {
+                self.clue((id, generation), Clue::Silent);
+            }
         }
     }
 
@@ -115,16 +217,31 @@ impl Node {
                 } else {
                     self.health.stretch(usual)
                 };
-                self.swim.suspect(self.now.mono_ms, &accused, generation, wait);
+                if self.swim.suspect(self.now.mono_ms, &accused, generation, wait) {
+                    self.tell_accused(&accused);
+                }
             }
         }
     }
 
-    fn send_membership(&mut self, to: Identity, packet: Vec<u8>) {
-        let frame = Frame::Membership(Membership { packet });
-        match self.by_peer.get(&to.id).and_then(|link| self.links.get_mut(link)) {
+    /// Tells a suspect at once, on the shortest way, however its links are.
+    fn tell_accused(&mut self, accused: &NodeId) {
+        let Some(record) = self.swim.record(accused) else { return };
+        let (packet, _) = pack([record], usize::MAX);
+        let (to, frame) = (record.identity.clone(), Frame::Membership(Membership { packet }));
+        match self.by_peer.get(accused).and_then(|link| self.links.get_mut(link)) {
             Some(link) => link.send(frame),
             None => self.outputs.push_back(Output::Packet { to, frame }),
+        }
+    }
+
+    /// Asks for what a member has registered, whoever has just told of it; and if it does not come, others who do.
+    fn fetch(&mut self, id: NodeId, generation: Generation) {
+        let Some(teller) = self.teller.and_then(|link| self.links.get_mut(&link)) else { return };
+        let have = self.registry.store().stamp(&id);
+        teller.pull(id, have, false);
+        if self.registry.lacks(&id) {
+            self.grafts.asked(self.now.mono_ms, id, Stamp::start(generation));
         }
     }
 
@@ -144,7 +261,9 @@ impl Node {
         self.tell(id, what);
         self.overlay.add(id);
         self.lost.remove(&id);
-        self.offer(id);
+        if before.is_none_or(|(generation, _)| generation != identity.generation) {
+            self.fetch(id, identity.generation);
+        }
     }
 
     fn member_down(&mut self, identity: Identity) {
@@ -157,11 +276,34 @@ impl Node {
         self.seen.remove(&id);
         self.overlay.remove(&id);
         self.evidence.drop_case(&id);
-        if !left {
-            if self.lost.is_empty() {
-                self.next_seek_ms = self.next_seek_ms.max(self.now.mono_ms);
-            }
-            self.lost.insert(id, (identity, self.now.mono_ms));
+        self.recalls.remove(&id);
+        self.grafts.drop_origin(&id);
+        for link in self.links.values_mut() {
+            link.drop_origin(&id);
+        }
+        if left {
+            return;
+        }
+        if self.lost.is_empty() {
+            self.next_seek_ms = self.next_seek_ms.max(self.now.mono_ms);
+        }
+        self.lost.insert(id, (identity, self.now.mono_ms));
+        if self.lost.len() > MAX_SOUGHT
+            && let Some(oldest) = self.lost.iter().min_by_key(|(_, (_, since))| *since).map(|(id, _)| *id)
+        {
+            self.lost.remove(&oldest);
+        }
+        self.part(id);
+    }
+
+    /// A peer is dead for everybody. If it was heard just now it is not, and has to know; else its link is of no use any
+    /// more, even if the transport has not noticed, and would be in the way of the next.
+    fn part(&mut self, peer: NodeId) {
+        let Some(id) = self.by_peer.get(&peer).copied() else { return };
+        let (now_ms, interval_ms) = (self.now.mono_ms, self.tuning.membership.phi.interval_ms);
+        match self.links.get_mut(&id).filter(|link| link.is_fresh(now_ms, interval_ms)) {
+            Some(link) => link.send(Frame::Lost(Lost { members: vec![peer] })),
+            None => self.close(id, Reason::NotNeeded),
         }
     }
 

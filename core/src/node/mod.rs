@@ -30,6 +30,7 @@ use crate::event::{Event, EventLog, Since, happenings};
 use crate::membership::Identity;
 use crate::membership::evidence::{Clue, Evidence};
 use crate::membership::health::Health;
+use crate::membership::packet::Standing;
 use crate::membership::swim::Swim;
 use crate::overlay::Overlay;
 use crate::registry::Registry;
@@ -193,10 +194,22 @@ pub struct Node {
     next_seek_ms: u64,
     next_exchange_ms: u64,
     next_recall_ms: u64,
+    /// Live members that others take for dead, and since when they are called.
+    recalls: BTreeMap<NodeId, Recall>,
+    /// On which link that came what is being dealt with.
+    teller: Option<LinkId>,
     /// When this daemon began new lives because others knew of a later one.
     renewals: VecDeque<u64>,
     leaving: Leaving,
     outputs: VecDeque<Output>,
+}
+
+/// A member was told that others take it for dead.
+#[derive(Clone, Copy, Debug)]
+struct Recall {
+    /// If nothing is newer than this by then, the others may be right.
+    standing: Standing,
+    due_ms: u64,
 }
 
 /// How far this daemon is with leaving.
@@ -251,7 +264,7 @@ impl Node {
         let exchange = tuning.spread.exchange_ms;
         Ok(Self {
             now,
-            swim: Swim::new(Identity::new(id, generation, &addresses), tuning.membership, rng.random()),
+            swim: Swim::new(Identity::new(id, generation, &addresses), tuning.membership),
             overlay: Overlay::new(id, tuning.spread),
             evidence: Evidence::new(id, &tuning.membership),
             health: Health::new(&tuning.membership),
@@ -266,6 +279,8 @@ impl Node {
             next_seek_ms: now.mono_ms,
             next_exchange_ms: now.mono_ms.saturating_add(rng.random_range(0..=exchange)),
             next_recall_ms: now.mono_ms,
+            recalls: BTreeMap::new(),
+            teller: None,
             renewals: VecDeque::new(),
             leaving: Leaving::No,
             outputs: VecDeque::new(),
@@ -291,6 +306,12 @@ impl Node {
     /// The live members besides this one.
     pub fn members(&self) -> impl Iterator<Item = (&Identity, Liveness)> {
         self.swim.members()
+    }
+
+    /// How many live members there are besides this one.
+    #[must_use]
+    pub fn member_count(&self) -> usize {
+        self.swim.len()
     }
 
     /// The life in which a member is alive.
@@ -339,6 +360,7 @@ impl Node {
     /// Takes a message from a link. Links that are not known are ignored: they were closed, and it crossed that.
     pub fn handle_frame(&mut self, now: Now, link: LinkId, frame: Frame) {
         self.now = now;
+        self.teller = Some(link);
         self.take_frame(link, frame);
         self.settle();
     }
@@ -347,8 +369,8 @@ impl Node {
     pub fn handle_packet(&mut self, now: Now, frame: Frame) {
         self.now = now;
         if let Frame::Membership(membership) = frame {
-            // Malformed and misdirected packets are nobody's business but the sender's.
-            let _ = self.swim.handle_packet(now.mono_ms, &membership.packet, &self.health);
+            // Malformed packets are nobody's business but the sender's.
+            let _ = self.swim.handle_packet(now.mono_ms, &membership.packet);
         }
         self.settle();
     }
@@ -359,7 +381,7 @@ impl Node {
         match event {
             LinkEvent::Up { link, peer, initiated } => self.link_up(link, peer, initiated),
             LinkEvent::Down { link, farewell } => self.link_down(link, farewell),
-            LinkEvent::Failed { peer } => self.overlay.failed(now.mono_ms, peer, &mut self.rng),
+            LinkEvent::Failed { peer } => self.link_failed(peer),
             LinkEvent::Probed { token, sight } => self.probed(token, sight),
         }
         self.settle();
@@ -382,7 +404,7 @@ impl Node {
     /// Updates are made at this moment from what the registry is now, so messages should be taken when they can be
     /// written and not before.
     pub fn poll_transmit(&mut self, link: LinkId, budget: usize) -> Option<Frame> {
-        self.links.get_mut(&link)?.poll(self.now.mono_ms, &self.registry, budget)
+        self.links.get_mut(&link)?.poll(self.now.mono_ms, &self.registry, &self.swim, budget)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has to be called; monotonic milliseconds.
@@ -424,6 +446,13 @@ impl Node {
         }
     }
 
+    /// An origin has come that was not here: whoever has asked for it gets it.
+    fn offer_wanted(&mut self, origin: NodeId) {
+        if self.registry.is_live(&origin) {
+            self.links.values_mut().for_each(|link| link.offer_wanted(self.now.mono_ms, origin));
+        }
+    }
+
     fn link_up(&mut self, id: LinkId, peer: Identity, initiated: bool) {
         let who = peer.id;
         if who == self.me() {
@@ -431,12 +460,15 @@ impl Node {
             self.outputs.push_back(Output::Close { link: id, reason: Reason::Duplicate });
             return;
         }
+        let now_ms = self.now.mono_ms;
         if let Some(old) = self.by_peer.get(&who).copied() {
             // Both may have dialled at once: both keep the link that the lower id has dialled. If one has dialled
-            // twice, it has lost the first.
+            // twice, it has lost the first; so it has if that has been silent for too long.
             let by_lower = |initiated: bool| initiated == (self.me() < who);
-            let old_initiated = self.links.get(&old).is_some_and(|link| link.initiated);
-            let keep_old = by_lower(old_initiated) && !by_lower(initiated);
+            let interval_ms = self.tuning.membership.phi.interval_ms;
+            let keep_old = self.links.get(&old).is_some_and(|link| {
+                by_lower(link.initiated) && !by_lower(initiated) && link.is_fresh(now_ms, interval_ms)
+            });
             let surplus = if keep_old { id } else { old };
             self.outputs.push_back(Output::Close { link: surplus, reason: Reason::Duplicate });
             if keep_old {
@@ -447,18 +479,20 @@ impl Node {
         self.overlay.linked(&who);
         self.evidence.drop_case(&who);
         self.lost.remove(&who);
-        let mut link = Link::new(peer.clone(), initiated, self.now.mono_ms, &self.tuning);
-        link.beat(self.now.mono_ms, self.tuning.membership.phi.interval_ms);
+        let is_new = self.life_of(&who) != Some(peer.generation);
+        let mut link = Link::new(peer.clone(), initiated, now_ms, &self.tuning);
+        link.beat(now_ms, self.pace(&who));
         if !self.lost.is_empty() {
             let members = self.lost.keys().take(MAX_LOST).copied().collect();
             link.send(Frame::Lost(Lost { members }));
         }
         self.links.insert(id, link);
         self.by_peer.insert(who, id);
-        // Also if it is a member already: it may know others.
-        self.swim.announce(self.now.mono_ms, peer);
-        if initiated {
-            self.compare(id);
+        self.teller = Some(id);
+        self.swim.meet(now_ms, peer);
+        self.introduce(id, who);
+        if is_new {
+            self.tell_all(id);
         }
     }
 
@@ -468,6 +502,20 @@ impl Node {
         if farewell.is_none() {
             self.clue((link.peer.id, link.peer.generation), Clue::Ended);
         }
+    }
+
+    fn link_failed(&mut self, peer: NodeId) {
+        self.overlay.failed(self.now.mono_ms, peer, &mut self.rng);
+        if let Some(generation) = self.life_of(&peer) {
+            self.clue((peer, generation), Clue::Unreached);
+        }
+    }
+
+    /// How often heartbeats go to a member.
+    fn pace(&self, id: &NodeId) -> u64 {
+        let interval_ms = self.tuning.membership.phi.interval_ms;
+        let far = self.tuning.spread.far_pace.max(1);
+        if self.overlay.is_near(id) { interval_ms } else { interval_ms.saturating_mul(far) }
     }
 
     fn forget_link(&mut self, id: LinkId) -> Option<Link> {
@@ -481,7 +529,9 @@ impl Node {
     }
 
     fn close(&mut self, id: LinkId, reason: Reason) {
-        if self.forget_link(id).is_some() {
+        if let Some(link) = self.forget_link(id) {
+            // If it is wanted after all, it will be dialled again.
+            self.overlay.failed(self.now.mono_ms, link.peer.id, &mut self.rng);
             self.outputs.push_back(Output::Close { link: id, reason });
         }
     }

@@ -17,6 +17,7 @@ pub mod transfer;
 
 use std::collections::BTreeMap;
 
+use pmd_protocol::peer::frame::Summary;
 use pmd_protocol::peer::{Digest, Generation, Key, NodeId, Stamp, Update, Value};
 
 use crate::id::fingerprint_of;
@@ -81,6 +82,22 @@ impl Registry {
     #[must_use]
     pub fn fingerprint(&self) -> Digest {
         self.fingerprint
+    }
+
+    /// What heartbeats say of it.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let [a, b, c, d, e, f, g, h, ..] = *self.fingerprint.as_bytes();
+        let members = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        Summary { fingerprint: [a, b, c, d, e, f, g, h], members }
+    }
+
+    /// Whether a member lives of whose current life nothing is here.
+    #[must_use]
+    pub fn lacks(&self, id: &NodeId) -> bool {
+        self.members.get(id).is_some_and(|member| {
+            self.store.stamp(id).is_none_or(|stamp| stamp.generation != member.generation)
+        })
     }
 
     /// The live members with what is here of the life they are in, by id.
@@ -196,6 +213,9 @@ impl Registry {
 
     /// Drops content that has been invisible for long enough; how many origins' it was.
     pub fn expire(&mut self, now_ms: u64) -> usize {
+        if self.next_expiry().is_none_or(|due| due > now_ms) {
+            return 0;
+        }
         let mut over = self.dead.len().saturating_sub(self.tuning.max_dead);
         let mut by_age: Vec<_> = self.dead.iter().map(|(id, since)| (*since, *id)).collect();
         by_age.sort_unstable();

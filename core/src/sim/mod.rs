@@ -18,8 +18,13 @@
 //! ```
 
 mod faults;
+mod heap;
+mod invariants;
 mod network;
+mod traffic;
+mod transport;
 mod world;
 
 pub use faults::Faults;
+pub use traffic::Traffic;
 pub use world::World;

@@ -20,6 +20,7 @@ pub(super) struct Daemon {
     pub(super) frozen: bool,
     /// What waits because it is.
     pub(super) waiting: VecDeque<What>,
+    /// When its timer is set; other wake-ups are void.
     pub(super) wake_ms: u64,
     /// How far its wall clock is off, in milliseconds.
     pub(super) skew_ms: i64,
@@ -35,6 +36,8 @@ pub(super) struct End {
     pub(super) unread: usize,
     /// Nothing overtakes on a link.
     pub(super) last_ms: u64,
+    /// Until when what has arrived has to be acknowledged, if nothing is sent by then.
+    pub(super) acknowledge_ms: Option<u64>,
 }
 
 /// What can happen.
@@ -44,8 +47,6 @@ pub(super) enum What {
     Wake,
     /// Bytes arrive on a link.
     Bytes { link: LinkId, bytes: Vec<u8>, tries: u32 },
-    /// The peer has read this many bytes.
-    Read { link: LinkId, bytes: usize },
     /// The other end has gone.
     Gone { link: LinkId, farewell: Option<Reason> },
     /// A connection request arrives.

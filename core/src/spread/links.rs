@@ -7,19 +7,31 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pmd_protocol::limits::MAX_STAMPS;
-use pmd_protocol::peer::frame::{Echo, Have, Heartbeat, Prune, Pull};
-use pmd_protocol::peer::{Digest, Frame, NodeId, Stamp};
+use pmd_protocol::limits::{MAX_STAMPS, MAX_UPDATES};
+use pmd_protocol::peer::frame::{Echo, Have, Heartbeat, Membership, Prune, Pull, Summary};
+use pmd_protocol::peer::{Frame, NodeId, Stamp, Update, Updates};
 
 use crate::membership::Identity;
+use crate::membership::packet::{Standing, pack};
 use crate::membership::phi::Phi;
+use crate::membership::swim::Swim;
 use crate::registry::Registry;
 use crate::registry::transfer::Transfer;
 use crate::tuning::Tuning;
 
-/// Messages that wait for the socket besides updates. Membership packets are at most a few in each period; more only
-/// pile up before a peer that does not read, and then the newest are worth most.
+/// Messages that wait for the socket besides what is made when it can take something. They are answers and questions, a
+/// few at a time; more only pile up before a peer that does not read, and then the newest are worth most.
 pub const MAX_QUEUE: usize = 64;
+
+/// Heartbeats that may still be answered.
+const MAX_SENT: usize = 16;
+/// Every so many heartbeats one answers the peer's, and the first few of a link do.
+const ECHO_EVERY: u32 = 8;
+const ECHO_FIRST: u32 = 3;
+/// How much later than promised a heartbeat may be that answers the peer's: nothing to phi, and enough for most paths.
+const ANSWER_MS: u64 = 40;
+/// Bytes of a list of updates besides the updates.
+const LIST_FIXED: usize = 8;
 
 /// A link's number, given by whoever owns the sockets; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +55,13 @@ pub struct Link {
     /// When the next heartbeat is due; monotonic milliseconds.
     pub next_heartbeat_ms: u64,
     coalesce_ms: u64,
+    /// What the peer knows of members.
+    known_members: BTreeMap<NodeId, Standing>,
+    /// Members of whom it has to be told.
+    members: BTreeSet<NodeId>,
     known: BTreeMap<NodeId, Stamp>,
+    /// Origins that the peer has asked for and that are not here yet.
+    wanted: BTreeSet<NodeId>,
     lazy: BTreeSet<NodeId>,
     dirty: BTreeSet<NodeId>,
     summaries: BTreeSet<NodeId>,
@@ -52,13 +70,15 @@ pub struct Link {
     prunes: BTreeSet<NodeId>,
     queue: VecDeque<Frame>,
     transfer: Option<Transfer>,
-    heartbeat: bool,
-    sequence: u32,
+    /// Whether a heartbeat is to be sent, and when the next will be.
+    heartbeat: Option<u64>,
+    beats: u32,
     /// When heartbeats were sent that may still be answered.
-    sent_ms: VecDeque<(u32, u64)>,
-    heard: Option<(u32, u64)>,
-    /// The fingerprint in its last heartbeat.
-    told: Option<Digest>,
+    sent_ms: VecDeque<(u8, u64)>,
+    heard: Option<(u8, u64)>,
+    /// What the peer was told of this daemon's registry, and what it has told of its own.
+    told: Option<Summary>,
+    summary: Option<Summary>,
     flush: bool,
     hold_until_ms: u64,
 }
@@ -76,7 +96,10 @@ impl Link {
             unequal: 0,
             next_heartbeat_ms: now_ms,
             coalesce_ms: tuning.spread.coalesce_ms,
+            known_members: BTreeMap::new(),
+            members: BTreeSet::new(),
             known: BTreeMap::new(),
+            wanted: BTreeSet::new(),
             lazy: BTreeSet::new(),
             dirty: BTreeSet::new(),
             summaries: BTreeSet::new(),
@@ -85,14 +108,43 @@ impl Link {
             prunes: BTreeSet::new(),
             queue: VecDeque::new(),
             transfer: None,
-            heartbeat: false,
-            sequence: 0,
+            heartbeat: None,
+            beats: 0,
             sent_ms: VecDeque::new(),
             heard: None,
             told: None,
+            summary: None,
             flush: false,
             hold_until_ms: 0,
         }
+    }
+
+    /// The peer knows this of a member, as it says or as it was told.
+    pub fn peer_knows(&mut self, id: NodeId, standing: Standing) {
+        let known = self.known_members.entry(id).or_insert(standing);
+        *known = standing.max(*known);
+    }
+
+    /// There is something to tell about a member, unless the peer knows it.
+    pub fn tell(&mut self, now_ms: u64, id: NodeId, standing: Standing) {
+        if self.known_members.get(&id).is_none_or(|known| *known < standing) {
+            self.members.insert(id);
+            self.wake(now_ms);
+        }
+    }
+
+    /// A member is gone: there is nothing to say about its entries.
+    pub fn drop_origin(&mut self, origin: &NodeId) {
+        self.known.remove(origin);
+        self.dirty.remove(origin);
+        self.summaries.remove(origin);
+        self.wanted.remove(origin);
+        self.lazy.remove(origin);
+    }
+
+    /// Forgets what the peer knows of members that nobody remembers.
+    pub fn trim(&mut self, is_remembered: impl Fn(&NodeId) -> bool) {
+        self.known_members.retain(|id, _| is_remembered(id));
     }
 
     /// The peer has this of an origin, as it says or as it was sent.
@@ -103,11 +155,20 @@ impl Link {
 
     /// There is something new of an origin: an update or, where it was pruned, a summary.
     pub fn offer(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp) {
+        self.wanted.remove(&origin);
         if self.known.get(&origin).is_some_and(|known| *known >= stamp) {
             return;
         }
         if self.lazy.contains(&origin) { &mut self.summaries } else { &mut self.dirty }.insert(origin);
         self.wake(now_ms);
+    }
+
+    /// An origin has come that was not here: only who asked for it gets it, the others ask whom they have heard of it from.
+    pub fn offer_wanted(&mut self, now_ms: u64, origin: NodeId) {
+        if self.wanted.remove(&origin) {
+            self.dirty.insert(origin);
+            self.wake(now_ms);
+        }
     }
 
     /// The peer lacks this, whatever the tree says; `have` is what it has.
@@ -148,17 +209,27 @@ impl Link {
         self.queue.push_back(frame);
     }
 
-    /// Sends a heartbeat, with what the registry is then.
+    /// Sends a heartbeat, with what the registry is then; the next in `interval_ms`.
     pub fn beat(&mut self, now_ms: u64, interval_ms: u64) {
-        self.heartbeat = true;
+        self.heartbeat = Some(interval_ms);
         self.next_heartbeat_ms = now_ms.saturating_add(interval_ms);
+    }
+
+    /// Answers a heartbeat with the next one of its own, if that is due soon anyway. The answer takes the transport's
+    /// acknowledgement along; and as whoever answers waits a little longer the next time, one end goes on to answer the
+    /// other and they do not cross.
+    pub fn beat_along(&mut self, now_ms: u64, interval_ms: u64) {
+        if self.next_heartbeat_ms.saturating_sub(now_ms) <= interval_ms / 2 {
+            self.beat(now_ms, interval_ms);
+            self.next_heartbeat_ms = self.next_heartbeat_ms.saturating_add(ANSWER_MS.min(interval_ms / 2));
+        }
     }
 
     /// Takes a heartbeat. Whether the round-trip time has changed noticeably.
     pub fn heard(&mut self, now_ms: u64, heartbeat: &Heartbeat) -> bool {
-        self.phi.heartbeat(now_ms);
+        self.phi.heartbeat(now_ms, u64::from(heartbeat.next_ds).saturating_mul(100));
         self.heard = Some((heartbeat.sequence, now_ms));
-        self.told = Some(heartbeat.fingerprint);
+        self.summary = heartbeat.summary.or(self.summary);
         let Some(echo) = heartbeat.echo else { return false };
         let Some(sent) =
             self.sent_ms.iter().find(|(sequence, _)| *sequence == echo.sequence).map(|(_, at)| *at)
@@ -166,7 +237,7 @@ impl Link {
             return false;
         };
         self.sent_ms.retain(|(_, at)| *at > sent);
-        let trip = now_ms.saturating_sub(sent).saturating_mul(1_000).saturating_sub(echo.held_us.into());
+        let trip = now_ms.saturating_sub(sent).saturating_sub(echo.held_ms.into()).saturating_mul(1_000);
         let trip = u32::try_from(trip).unwrap_or(u32::MAX);
         let before = self.rtt_us;
         // RFC 6298, section 2: an eighth of each new measurement.
@@ -175,16 +246,27 @@ impl Link {
         before.is_none_or(|before| before.abs_diff(after) > before / 4)
     }
 
-    /// Whether the peer said last that its registry has this fingerprint; `None` if it has not said anything yet.
+    /// Whether the peer was heard when it had promised, or nearly.
     #[must_use]
-    pub fn agrees(&self, own: &Digest) -> Option<bool> {
-        self.told.map(|told| told == *own)
+    pub fn is_fresh(&self, now_ms: u64, interval_ms: u64) -> bool {
+        now_ms.saturating_sub(self.phi.last_ms()) <= interval_ms || self.phi.phi(now_ms) < 1.0
+    }
+
+    /// What the peer said last of its registry; `None` if it has not said anything yet.
+    #[must_use]
+    pub fn summary(&self) -> Option<Summary> {
+        self.summary
+    }
+
+    /// Whether the peer's registry amounts to the same as this daemon's, by its latest heartbeat.
+    #[must_use]
+    pub fn agrees(&self, own: &Summary) -> bool {
+        self.summary.is_none_or(|summary| summary.fingerprint == own.fingerprint)
     }
 
     /// Time has come for changes that were gathered.
     pub fn wake(&mut self, now_ms: u64) {
-        let gathered = !self.dirty.is_empty() || !self.summaries.is_empty();
-        if gathered && now_ms >= self.hold_until_ms {
+        if self.has_gathered() && now_ms >= self.hold_until_ms {
             self.flush = true;
         }
     }
@@ -192,14 +274,17 @@ impl Link {
     /// When [`wake`](Self::wake) has something to do; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        let gathered = !self.dirty.is_empty() || !self.summaries.is_empty();
-        (gathered && !self.flush).then_some(self.hold_until_ms)
+        (!self.flush && self.has_gathered()).then_some(self.hold_until_ms)
+    }
+
+    fn has_gathered(&self) -> bool {
+        !self.dirty.is_empty() || !self.summaries.is_empty() || !self.members.is_empty()
     }
 
     /// The next message, of at most `budget` bytes unless a single operation is longer; what is urgent first.
-    pub fn poll(&mut self, now_ms: u64, registry: &Registry, budget: usize) -> Option<Frame> {
-        if std::mem::take(&mut self.heartbeat) {
-            return Some(self.heartbeat(now_ms, registry));
+    pub fn poll(&mut self, now_ms: u64, registry: &Registry, swim: &Swim, budget: usize) -> Option<Frame> {
+        if let Some(interval_ms) = self.heartbeat.take() {
+            return Some(self.heartbeat(now_ms, interval_ms, registry));
         }
         if let Some(frame) = self.queue.pop_front() {
             return Some(frame);
@@ -221,19 +306,9 @@ impl Link {
         if !self.flush {
             return None;
         }
-        while let Some(origin) = self.dirty.pop_first() {
-            // What is dead by now is nobody's business.
-            if !registry.is_live(&origin) {
-                continue;
-            }
-            let Some(mut transfer) = registry.transfer(&origin, self.known.get(&origin).copied()) else {
-                continue;
-            };
-            // The link delivers in order or ends, so what is sent is as good as there.
-            self.known.insert(origin, transfer.stamp());
-            let update = transfer.next_part(budget)?;
-            self.transfer = Some(transfer).filter(|transfer| !transfer.is_done());
-            return Some(Frame::Update(update));
+        let news = self.news(swim, budget).or_else(|| self.updates(registry, budget));
+        if news.is_some() {
+            return news;
         }
         if !self.summaries.is_empty() {
             let stamps = take(&mut self.summaries);
@@ -246,21 +321,80 @@ impl Link {
         None
     }
 
-    fn heartbeat(&mut self, now_ms: u64, registry: &Registry) -> Frame {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.sent_ms.push_back((self.sequence, now_ms));
-        if self.sent_ms.len() > 16 {
+    /// What the peer does not know of members, before anything else: it asks for their entries then.
+    fn news(&mut self, swim: &Swim, budget: usize) -> Option<Frame> {
+        let known = &self.known_members;
+        self.members.retain(|id| {
+            swim.record(id).is_some_and(|record| known.get(id).is_none_or(|known| *known < record.standing()))
+        });
+        if self.members.is_empty() {
+            return None;
+        }
+        let records: Vec<_> = self.members.iter().filter_map(|id| swim.record(id)).collect();
+        let (packet, count) = pack(records.iter().copied(), budget);
+        for record in records.into_iter().take(count) {
+            let id = record.identity.id;
+            self.members.remove(&id);
+            // The link delivers in order or ends, so what is sent is as good as there.
+            self.known_members.insert(id, record.standing());
+        }
+        Some(Frame::Membership(Membership { packet }))
+    }
+
+    fn updates(&mut self, registry: &Registry, budget: usize) -> Option<Frame> {
+        let mut updates: Vec<Update> = Vec::new();
+        let mut left = budget.saturating_sub(LIST_FIXED);
+        while updates.len() < MAX_UPDATES {
+            let Some(origin) = self.dirty.pop_first() else { break };
+            // What is dead by now is nobody's business.
+            if !registry.is_live(&origin) {
+                continue;
+            }
+            let Some(mut transfer) = registry.transfer(&origin, self.known.get(&origin).copied()) else {
+                if registry.lacks(&origin) {
+                    self.wanted.insert(origin);
+                }
+                continue;
+            };
+            let Some(update) = transfer.next_part(left) else { continue };
+            if !updates.is_empty() && update.size() > left {
+                self.dirty.insert(origin);
+                break;
+            }
+            left = left.saturating_sub(update.size());
+            self.known.insert(origin, transfer.stamp());
+            updates.push(update);
+            if !transfer.is_done() {
+                self.transfer = Some(transfer);
+                break;
+            }
+        }
+        match updates.len() {
+            0 => None,
+            1 => updates.pop().map(Frame::Update),
+            _ => Some(Frame::Updates(Updates { updates })),
+        }
+    }
+
+    fn heartbeat(&mut self, now_ms: u64, interval_ms: u64, registry: &Registry) -> Frame {
+        self.beats = self.beats.wrapping_add(1);
+        let [.., sequence] = self.beats.to_be_bytes();
+        self.sent_ms.push_back((sequence, now_ms));
+        if self.sent_ms.len() > MAX_SENT {
             self.sent_ms.pop_front();
         }
-        let echo = self.heard.take().map(|(sequence, at)| Echo {
-            sequence,
-            held_us: u32::try_from(now_ms.saturating_sub(at).saturating_mul(1_000)).unwrap_or(u32::MAX),
-        });
-        let members = u32::try_from(registry.live().count()).unwrap_or(u32::MAX);
+        let echo = self
+            .heard
+            .filter(|_| self.beats <= ECHO_FIRST || self.beats.is_multiple_of(ECHO_EVERY))
+            .and_then(|(sequence, at)| {
+                Some(Echo { sequence, held_ms: u16::try_from(now_ms.saturating_sub(at)).ok()? })
+            });
+        let summary = Some(registry.summary()).filter(|summary| self.told != Some(*summary));
+        self.told = summary.or(self.told);
         Frame::Heartbeat(Heartbeat {
-            sequence: self.sequence,
-            fingerprint: registry.fingerprint(),
-            members,
+            sequence,
+            next_ds: u16::try_from(interval_ms.saturating_add(50) / 100).unwrap_or(u16::MAX),
+            summary,
             echo,
         })
     }

@@ -21,6 +21,8 @@ use crate::tuning::SpreadTuning;
 pub struct Grafts {
     tuning: SpreadTuning,
     missing: BTreeMap<NodeId, Missing>,
+    /// The same by the time at which somebody has to be asked.
+    due: BTreeSet<(u64, NodeId)>,
 }
 
 #[derive(Debug)]
@@ -34,58 +36,86 @@ impl Grafts {
     /// Nothing is missing.
     #[must_use]
     pub fn new(tuning: SpreadTuning) -> Self {
-        Self { tuning, missing: BTreeMap::new() }
+        Self { tuning, missing: BTreeMap::new(), due: BTreeSet::new() }
     }
 
     /// A summary on `link` says that its peer has this. It has some time to come by itself.
     pub fn summary(&mut self, now_ms: u64, link: LinkId, origin: NodeId, stamp: Stamp) {
+        self.asked(now_ms, origin, stamp);
+        if let Some(missing) = self.missing.get_mut(&origin) {
+            if stamp > missing.stamp {
+                missing.links.clear();
+                missing.stamp = stamp;
+            }
+            if stamp == missing.stamp {
+                missing.links.insert(link);
+            }
+        }
+    }
+
+    /// Somebody was asked for this; if it does not come, whoever else has it by then is asked.
+    pub fn asked(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp) {
         let due_ms = now_ms.saturating_add(self.tuning.graft_ms);
-        let missing = self.missing.entry(origin).or_insert(Missing { stamp, due_ms, links: BTreeSet::new() });
-        if stamp > missing.stamp {
-            missing.links.clear();
-            missing.stamp = stamp;
-        }
-        if stamp == missing.stamp {
-            missing.links.insert(link);
-        }
+        let due = &mut self.due;
+        self.missing.entry(origin).or_insert_with(|| {
+            due.insert((due_ms, origin));
+            Missing { stamp, due_ms, links: BTreeSet::new() }
+        });
+    }
+
+    /// Whether something of this origin is missing.
+    #[must_use]
+    pub fn is_missing(&self, origin: &NodeId) -> bool {
+        self.missing.contains_key(origin)
     }
 
     /// This much of an origin is here now.
     pub fn arrived(&mut self, origin: &NodeId, stamp: Stamp) {
         if self.missing.get(origin).is_some_and(|missing| missing.stamp <= stamp) {
-            self.missing.remove(origin);
+            self.drop_origin(origin);
+        }
+    }
+
+    /// An origin is not wanted any more.
+    pub fn drop_origin(&mut self, origin: &NodeId) {
+        if let Some(missing) = self.missing.remove(origin) {
+            self.due.remove(&(missing.due_ms, *origin));
         }
     }
 
     /// A link is gone, and whoever was to be asked on it.
     pub fn drop_link(&mut self, link: LinkId) {
-        self.missing.retain(|_, missing| {
+        for missing in self.missing.values_mut() {
             missing.links.remove(&link);
-            !missing.links.is_empty()
-        });
+        }
     }
 
     /// Whom to ask now, and for what. Each link is asked once; if the answer does not come, the next is asked after the
     /// same time.
     pub fn due(&mut self, now_ms: u64) -> Vec<(LinkId, NodeId)> {
         let mut asks = Vec::new();
-        let graft_ms = self.tuning.graft_ms.max(1);
-        self.missing.retain(|origin, missing| {
-            if missing.due_ms > now_ms {
-                return true;
+        let later_ms = now_ms.saturating_add(self.tuning.graft_ms.max(1));
+        while let Some((_, origin)) = self.due.first().copied().filter(|(due_ms, _)| *due_ms <= now_ms) {
+            self.due.pop_first();
+            let Some(missing) = self.missing.get_mut(&origin) else { continue };
+            match missing.links.pop_first() {
+                Some(link) => {
+                    asks.push((link, origin));
+                    missing.due_ms = later_ms;
+                    self.due.insert((later_ms, origin));
+                }
+                None => {
+                    self.missing.remove(&origin);
+                }
             }
-            let Some(link) = missing.links.pop_first() else { return false };
-            asks.push((link, *origin));
-            missing.due_ms = now_ms.saturating_add(graft_ms);
-            !missing.links.is_empty()
-        });
+        }
         asks
     }
 
     /// When somebody will have to be asked; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.missing.values().map(|missing| missing.due_ms).min()
+        self.due.first().map(|(due_ms, _)| *due_ms)
     }
 }
 
@@ -123,7 +153,8 @@ mod tests {
         assert_eq!(grafts.due(100), [(LinkId(1), ORIGIN)]);
         assert_eq!(grafts.due(150), []);
         assert_eq!(grafts.due(200), [(LinkId(3), ORIGIN)]);
-        assert_eq!(grafts.poll_timeout(), None, "nobody is left to be asked");
+        assert_eq!(grafts.due(300), [], "nobody is left to be asked");
+        assert_eq!(grafts.poll_timeout(), None);
     }
 
     #[test]
@@ -134,5 +165,17 @@ mod tests {
         grafts.summary(20, LinkId(3), ORIGIN, stamp(3));
         assert_eq!(grafts.due(100), [(LinkId(2), ORIGIN)]);
         assert_eq!(grafts.due(200), []);
+        assert!(!grafts.is_missing(&ORIGIN));
+    }
+
+    #[test]
+    fn what_was_asked_for_in_vain_is_asked_of_whoever_has_it_by_then() {
+        let mut grafts = Grafts::new(SpreadTuning::DEFAULT);
+        grafts.asked(0, ORIGIN, stamp(0));
+        assert!(grafts.is_missing(&ORIGIN));
+        grafts.summary(50, LinkId(4), ORIGIN, stamp(0));
+        assert_eq!(grafts.due(100), [(LinkId(4), ORIGIN)]);
+        grafts.arrived(&ORIGIN, stamp(1));
+        assert_eq!(grafts.poll_timeout(), None);
     }
 }

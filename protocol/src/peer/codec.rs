@@ -104,6 +104,7 @@ impl Frame {
             Self::Probe(_) => 23,
             Self::Probed(_) => 24,
             Self::Lost(_) => 25,
+            Self::Updates(_) => 26,
         }
     }
 }
@@ -160,6 +161,7 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) -> Result<(), TooLong> {
         Frame::Probe(body) => write(body),
         Frame::Probed(body) => write(body),
         Frame::Lost(body) => write(body),
+        Frame::Updates(body) => write(body),
     };
     let length = FRAME_FIXED + body.len();
     let announced = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME).ok_or(TooLong(length))?;
@@ -184,6 +186,7 @@ fn read(kind: u8, body: &[u8]) -> Result<Frame, Skip> {
         23 => Frame::Probe(fields(body)?),
         24 => Frame::Probed(fields(body)?),
         25 => Frame::Lost(fields(body)?),
+        26 => Frame::Updates(fields(body)?),
         _ => return Err(Skip::Unknown),
     })
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::bounded;
 use super::id::{Digest, Generation, NodeId, Stamp};
-use super::update::Update;
+use super::update::{Update, Updates};
 use crate::limits::{
     MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_HOST_NAME, MAX_LOST, MAX_MEMBERSHIP, MAX_RANGES, MAX_REASON,
     MAX_STAMPS, MAX_VERSION_TEXT,
@@ -44,6 +44,8 @@ pub enum Frame {
     Membership(Membership),
     /// News about one origin.
     Update(Update),
+    /// News about several.
+    Updates(Updates),
     /// What I have, without the content.
     Have(Have),
     /// What I want.
@@ -122,26 +124,35 @@ pub enum Reason {
     Violation,
 }
 
-/// A sign of life, sent at a steady pace.
+/// A sign of life. Most are ten bytes: what has not changed since the last on this link is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Increases by one with each heartbeat on this link.
-    pub sequence: u32,
-    /// The fingerprint of the sender's registry.
-    pub fingerprint: Digest,
-    /// How many live members the sender sees.
-    pub members: u32,
-    /// The latest heartbeat that the sender has received, for the receiver to measure the round trip.
+    /// Increases by one with each heartbeat on this link, and begins again after 255.
+    pub sequence: u8,
+    /// The next will come in this many tenths of a second.
+    pub next_ds: u16,
+    /// What the sender's registry amounts to; in the first heartbeat, and whenever it has changed.
+    pub summary: Option<Summary>,
+    /// Now and then the latest heartbeat that the sender has received, for the receiver to measure the round trip.
     pub echo: Option<Echo>,
+}
+
+/// What a registry amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The first 8 bytes of its fingerprint.
+    pub fingerprint: [u8; 8],
+    /// How many live members its owner sees, itself included.
+    pub members: u32,
 }
 
 /// An answer to a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Echo {
     /// Its sequence number.
-    pub sequence: u32,
-    /// How long the answer has waited to be sent, in microseconds.
-    pub held_us: u32,
+    pub sequence: u8,
+    /// How long the answer has waited to be sent, in milliseconds.
+    pub held_ms: u16,
 }
 
 /// A packet of the membership protocol, opaque here.

@@ -16,4 +16,4 @@ pub use entry::{Entry, EntryError, Host, Metadata, MetadataError, Name, Service}
 pub use frame::Frame;
 pub use id::{Digest, Generation, NodeId, Stamp, Version};
 pub use key::{Key, KeyError, Kind, Op, Value, ValueError};
-pub use update::{Base, Update};
+pub use update::{Base, Update, Updates};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::bounded;
 use super::id::{NodeId, Stamp, Version};
 use super::key::Op;
-use crate::limits::MAX_OPS;
+use crate::limits::{MAX_OPS, MAX_UPDATES};
 
 /// What a replica must have for the operations of an update to make sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,14 @@ pub struct Update {
     pub ops: Vec<(Version, Op)>,
 }
 
+/// Updates of several origins in one frame: with each frame comes the cost of encrypting and handling it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Updates {
+    /// At most [`MAX_UPDATES`], together no longer than a frame.
+    #[serde(deserialize_with = "bounded::vec::<_, _, MAX_UPDATES>")]
+    pub updates: Vec<Update>,
+}
+
 impl Base {
     /// The version above which a transfer has something to say.
     #[must_use]
@@ -48,4 +56,10 @@ impl Base {
 impl Update {
     /// Bytes that an update takes in a frame besides its operations, at most.
     pub const FIXED: usize = 128;
+
+    /// Bytes that it takes in a frame, at most.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        Self::FIXED + self.ops.iter().map(|(_, op)| op.size()).sum::<usize>()
+    }
 }

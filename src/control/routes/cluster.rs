@@ -9,7 +9,8 @@ use axum::response::Json;
 use pmd_core::membership::Identity;
 use pmd_core::node::Node;
 use pmd_core::registry::directory::{Found, Liveness};
-use pmd_protocol::peer::frame::Reason;
+use pmd_core::spread::links::Link;
+use pmd_protocol::peer::frame::{Reason, Summary};
 use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
 use rustls::pki_types::CertificateDer;
 
@@ -61,7 +62,8 @@ pub(super) async fn status(cluster: &Arc<Cluster>) -> Result<api::ClusterStatus,
         .visit(move |running| {
             let node = running.node();
             let fingerprint = node.registry().fingerprint();
-            let agreeing = node.links().filter(|(_, link)| link.agrees(&fingerprint) == Some(true)).count();
+            let summary = node.registry().summary();
+            let agreeing = node.links().filter(|(_, link)| agrees(link, &summary)).count();
             let links = node.links().count();
             let states: Vec<Liveness> = node.members().map(|(_, liveness)| liveness).collect();
             let count = |kind: Kind| entries(node).filter(|(_, entry)| entry.kind() == kind).count();
@@ -159,7 +161,7 @@ pub(super) async fn peers(State(context): Shared) -> Answer<api::PeerList> {
 fn links(running: &Running) -> Vec<api::Peer> {
     let node = running.node();
     let now_ms = running.now().mono_ms;
-    let fingerprint = node.registry().fingerprint();
+    let summary = node.registry().summary();
     let both = node.links().filter_map(|(id, link)| Some((link, running.link(id)?)));
     both.map(|(link, end)| api::Peer {
         id: link.peer.id.to_string(),
@@ -173,9 +175,14 @@ fn links(running: &Running) -> Vec<api::Peer> {
         heard_ms: now_ms.saturating_sub(link.phi.last_ms()),
         received_bytes: end.traffic.received(),
         sent_bytes: end.traffic.sent(),
-        agrees: link.agrees(&fingerprint) == Some(true),
+        agrees: agrees(link, &summary),
     })
     .collect()
+}
+
+/// Whether a peer said last that it has this.
+fn agrees(link: &Link, own: &Summary) -> bool {
+    link.summary().is_some_and(|summary| summary.fingerprint == own.fingerprint)
 }
 
 /// All entries of live daemons, with whose they are.
