@@ -7,6 +7,7 @@
 //! | [`daemon`] | the running process: start, shared state, end |
 //! | [`control`] | the local API on a Unix socket, both sides of it |
 //! | [`link`] | connections to other daemons: TLS, the proof of the cookie, frames |
+//! | [`tls`] | certificates |
 //! | [`discovery`] | finding other daemons |
 //! | [`config`] | flags, environment and files become settings |
 //! | [`cli`] | the `pmd` command line |
@@ -25,3 +26,4 @@ pub mod link;
 pub mod personality;
 pub mod registry;
 pub mod takeover;
+pub mod tls;
