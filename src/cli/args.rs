@@ -6,11 +6,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use super::output::Format;
 use crate::config::environment::positive_duration;
 use crate::config::raw::{Port, parse_addresses, parse_duration};
+use crate::control::events::KINDS;
+use crate::registry::events::EventKind;
 
 /// Help begins with what the command is for and with examples: what most people came to see.
 const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -132,7 +135,13 @@ Examples:
 Examples:
   pmd subscribe                            From now on, until Ctrl-C
   pmd subscribe --kind name_up --json      One JSON object a line
-  pmd subscribe --since 0                  First everything that the daemon remembers")]
+  pmd subscribe -k node_up -k node_down    Hosts of the cluster that come and go
+  pmd subscribe --since 0                  First everything that the daemon remembers", after_help = "\
+The kinds are name_up, name_down, service_up and service_down, for Erlang nodes and services, and
+node_up, node_suspect, node_down and node_left, for the daemons of the cluster.
+
+With --output plain, a line has eight fields separated by tabs: number, time, kind, name, port,
+reason, host, id of that host's daemon. What an event does not have is empty.")]
     Subscribe(Subscribe),
     /// Tell by the exit code whether the daemon is well: 0 or 8
     #[command(help_template = HELP, before_help = "\
@@ -281,7 +290,7 @@ pub struct Named {
 #[derive(Debug, Args)]
 pub struct Subscribe {
     /// Only events of this kind; may be repeated
-    #[arg(short, long, value_name = "KIND", value_parser = ["name_up", "name_down", "service_up", "service_down"])]
+    #[arg(short, long, value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS.map(EventKind::as_str)), hide_possible_values = true)]
     pub kind: Vec<String>,
     /// Begin after the event of this number; 0 for all that the daemon remembers [default: from now on]
     #[arg(short, long, value_name = "NUMBER")]
