@@ -11,6 +11,8 @@
 mod api;
 #[path = "cli/change.rs"]
 mod change;
+#[path = "cli/cluster.rs"]
+mod cluster;
 #[path = "cli/config.rs"]
 mod config;
 #[path = "cli/events.rs"]
@@ -25,6 +27,8 @@ mod lookups;
 mod output;
 #[path = "cli/register.rs"]
 mod register;
+#[path = "cli/stub.rs"]
+mod stub;
 #[path = "cli/supervision.rs"]
 mod supervision;
 #[path = "cli/support.rs"]

@@ -1,6 +1,8 @@
 //! What can be typed. Nothing is looked up or decided here: that is [`target`](super::target)'s part, and that
 //! of each command.
 
+mod cluster;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,6 +16,8 @@ use crate::config::environment::positive_duration;
 use crate::config::raw::{Port, parse_addresses, parse_duration};
 use crate::control::events::KINDS;
 use crate::registry::events::EventKind;
+
+pub use cluster::{Discover, Join, Leave, Services, Status};
 
 /// Help begins with what the command is for and with examples: what most people came to see.
 const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -31,6 +35,8 @@ Examples:
   pmd takeover              Replace a running epmd without restarting a node
   pmd names                 List the Erlang nodes of this host
   pmd lookup rabbit         Print where a node or service listens
+  pmd join host1            Make one cluster of this host and host1
+  pmd nodes                 List the hosts of the cluster
   pmd status                Show how the daemon is
   pmd epmd -names           Do what epmd would do",
     after_help = "\
@@ -101,22 +107,62 @@ Examples:
 Examples:
   pmd status
   pmd status --watch
+  pmd status --wait-converged 30s    Wait until all daemons know the same
   pmd status --json | jq .names.registered")]
-    Status(Watch),
-    /// List the Erlang nodes of this host, or of another one
+    Status(Status),
+    /// Join a cluster, and wait until it has let this host in
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd join host1                    Through the pmd on host1
+  pmd join host1 10.0.0.2:4369      Through as many of them as answer; one is enough
+  pmd join host1 --timeout 30s      Give it longer than 10 s")]
+    Join(Join),
+    /// Leave the cluster, or drop the link to one daemon
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd leave                 Tell all others, and be alone from now on
+  pmd leave host1           Only drop the link to host1")]
+    Leave(Leave),
+    /// List the hosts of the cluster
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd nodes
+  pmd nodes -o wide         With ids, start times and metadata
+  pmd nodes --watch")]
+    Nodes(Watch),
+    /// List the links to other daemons
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd peers                 With round-trip times, and who agrees about the registry
+  pmd peers --watch")]
+    Peers(Watch),
+    /// List the daemons that were found on the networks, without joining them
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd discover
+  pmd discover --wait 5s    Listen for a while first")]
+    Discover(Discover),
+    /// List the Erlang nodes of this host, of another one, or of the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd names                 Those registered here
   pmd names -o wide         With everything that is known of them
+  pmd names --cluster       Those of all hosts of the cluster
+  pmd names --cluster db1   Those of the host db1, as the cluster knows them
   pmd names db1             Those of the host db1, whichever port mapper runs there")]
     Names(Names),
-    /// List the services of this host
-    #[command(help_template = HELP, before_help = "Examples:\n  pmd services\n  pmd services --json")]
-    Services,
+    /// List the services of this host, or of the cluster
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd services
+  pmd services --cluster    Those of all hosts of the cluster")]
+    Services(Services),
     /// Print where an Erlang node or a service listens
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd lookup rabbit                 Prints HOST:PORT, or exits with 4
+  pmd lookup rabbit@host1           The one on that host of the cluster
+  pmd lookup rabbit --all           One line for each host that has one
   pmd lookup web --wait 30s         Waits until it is there, or exits with 6")]
     Lookup(Lookup),
     /// Register a service
@@ -232,8 +278,11 @@ pub struct Watch {
 /// Options of `pmd names`.
 #[derive(Debug, Args)]
 pub struct Names {
-    /// The host to ask, in place of the local daemon
+    /// The host to ask, in place of the local daemon; with --cluster, the host whose nodes are wanted
     pub host: Option<String>,
+    /// Those of all hosts of the cluster
+    #[arg(long)]
+    pub cluster: bool,
     /// How often it is shown.
     #[command(flatten)]
     pub watch: Watch,
@@ -372,13 +421,36 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-        assert!(names.len() >= 17, "{names:?}");
-        for name in names {
-            let sub = command.find_subcommand_mut(&name).expect("it was listed");
-            let help = sub.render_help().to_string();
-            let (examples, usage) = (help.find("Examples:"), help.find("Usage:"));
-            assert!(examples.is_some() && examples < usage, "{help}");
+        assert!(names.len() >= 22, "{names:?}");
+        command.get_subcommands_mut().for_each(shows_examples_first);
+    }
+
+    fn shows_examples_first(command: &mut clap::Command) {
+        let help = command.render_help().to_string();
+        let (examples, usage) = (help.find("Examples:"), help.find("Usage:"));
+        assert!(examples.is_some() && examples < usage, "{help}");
+        command.get_subcommands_mut().for_each(shows_examples_first);
+    }
+
+    #[test]
+    fn the_examples_of_the_help_can_be_typed() {
+        let mut command = Cli::command();
+        command.build();
+        examples_are_right(&command);
+    }
+
+    fn examples_are_right(command: &clap::Command) {
+        let help = command.get_before_help().map(ToString::to_string).unwrap_or_default();
+        for line in help.lines().filter_map(|line| line.strip_prefix("  pmd ")) {
+            // What follows two blanks, a pipe or an arrow is not the command any more.
+            let words = line.split(['|', '>', '#']).next().unwrap_or_default();
+            let words = words.split("  ").next().unwrap_or_default().replace('"', "");
+            let typed = std::iter::once("pmd").chain(words.split_whitespace());
+            if let Err(error) = Cli::try_parse_from(typed) {
+                assert!(!error.use_stderr(), "pmd {words}: {error}");
+            }
         }
+        command.get_subcommands().for_each(examples_are_right);
     }
 
     #[test]

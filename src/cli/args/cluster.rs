@@ -1,0 +1,122 @@
+//! What can be typed about the cluster.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Watch;
+use crate::config::environment::positive_duration;
+use crate::config::raw::{Port, parse_duration};
+
+/// Options of `pmd join`.
+#[derive(Debug, Args)]
+pub struct Join {
+    /// Where daemons of the cluster are.
+    // Given apart, as brackets mean something in documentation.
+    #[arg(required = true, value_name = "ADDR", value_parser = parse_peer,
+        help = "Where a daemon of the cluster is: HOST, HOST:PORT or [IPV6]:PORT; without a port, the local daemon's own")]
+    pub addresses: Vec<String>,
+    /// How long it may take
+    #[arg(short, long, value_name = "TIME", value_parser = positive_duration, default_value = "10s")]
+    pub timeout: Duration,
+}
+
+/// Options of `pmd leave`.
+#[derive(Debug, Args)]
+pub struct Leave {
+    /// Only drop the link to this daemon: an address as it was joined, or the name of a host
+    #[arg(value_name = "ADDR|HOST", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub peer: Option<String>,
+}
+
+/// Options of `pmd status`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Status {
+    /// How often it is shown.
+    #[command(flatten)]
+    pub watch: Watch,
+    /// First wait until all daemons have the same registry, as long as this; exits with 6 if they do not get there
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "watch")]
+    pub wait_converged: Option<Duration>,
+}
+
+/// Options of `pmd services`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Services {
+    /// Those of all hosts of the cluster
+    #[arg(long)]
+    pub cluster: bool,
+}
+
+/// Options of `pmd discover`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Discover {
+    /// Listen for this long before printing what was found
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
+}
+
+/// The address of a daemon. What has another form cannot be one, and is better told here than after a look-up.
+pub(super) fn parse_peer(text: &str) -> Result<String, String> {
+    let form = |why: &str| Err(format!("{why}; an address is HOST, HOST:PORT or [IPV6]:PORT"));
+    if text.is_empty() {
+        return form("it is empty");
+    }
+    if text.contains('@') {
+        return form("that is the name of an Erlang node");
+    }
+    if text.contains("://") {
+        return form("that is a URL");
+    }
+    if text.contains(|c: char| c.is_whitespace() || c == ',' || c == '/') {
+        return form("one address is needed in each place");
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((ip, port))) if ip.parse::<Ipv6Addr>().is_ok() => match port.strip_prefix(':') {
+            Some(port) => (ip, Some(port)),
+            None if port.is_empty() => (ip, None),
+            None => return form("what follows the address is no port"),
+        },
+        Some(_) => return form("what stands in brackets is no IPv6 address"),
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    if host.is_empty() {
+        return form("it names no host");
+    }
+    match port.map(str::parse::<Port>) {
+        Some(Err(error)) => form(&error.to_string()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_daemons_have_three_forms() {
+        for right in
+            ["host1", "host1.example.org:4370", "10.0.0.1", "10.0.0.1:4369", "::1", "[::1]", "[fd00::1]:4369"]
+        {
+            assert_eq!(parse_peer(right).as_deref(), Ok(right));
+        }
+        for (wrong, why) in [
+            ("", "it is empty"),
+            ("rabbit@host1", "that is the name of an Erlang node"),
+            ("http://host1", "that is a URL"),
+            ("host1,host2", "one address is needed in each place"),
+            ("host1:", "a port is a number from 1 to 65535"),
+            ("host1:http", "a port is a number from 1 to 65535"),
+            (":4369", "it names no host"),
+            ("[host1]:4369", "what stands in brackets is no IPv6 address"),
+            ("[::1]4369", "what follows the address is no port"),
+        ] {
+            let said = parse_peer(wrong).expect_err(wrong);
+            assert_eq!(said, format!("{why}; an address is HOST, HOST:PORT or [IPV6]:PORT"));
+        }
+    }
+}
