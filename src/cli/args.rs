@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 
 use super::output::Format;
@@ -16,6 +16,7 @@ use crate::config::environment::positive_duration;
 use crate::config::raw::{Port, parse_addresses, parse_duration};
 use crate::control::events::KINDS;
 use crate::registry::events::EventKind;
+use cluster::parse_peer;
 
 pub use cluster::{Discover, Join, Leave, Services, Status};
 
@@ -94,7 +95,9 @@ pub enum Command {
 Examples:
   pmd start                          In the background; returns when it answers
   pmd start --foreground             In the foreground, until Ctrl-C
-  pmd start --bind 10.0.0.5          Listen on that address and on loopback only")]
+  pmd start --bind 10.0.0.5          Listen on that address and on loopback only
+  pmd start --join host1             Join the cluster of host1, again and again until it is there
+  pmd start --discovery broadcast    Join whoever is heard on the same network")]
     Start(Start),
     /// Stop the daemon and wait until it is gone
     #[command(help_template = HELP, before_help = "Examples:\n  pmd stop\n  pmd stop --port 5000")]
@@ -246,6 +249,18 @@ pub struct Start {
     /// How long a connection may take to complete its request [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub packet_timeout: Option<Duration>,
+    /// Join the cluster of the daemon at this address; may be repeated
+    #[arg(short, long, value_name = "ADDR", value_parser = parse_peer)]
+    pub join: Vec<String>,
+    /// Look for other daemons in this way: broadcast, dns:NAME or exec:COMMAND; may be repeated
+    #[arg(long, value_name = "SPEC", value_parser = NonEmptyStringValueParser::new())]
+    pub discovery: Vec<String>,
+    /// The name of the cluster; daemons of other clusters are not let in
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub cluster: Option<String>,
+    /// Where other daemons are told to find this one; may be repeated [default: the addresses of this host]
+    #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
+    pub advertise: Vec<String>,
 }
 
 /// Addresses that were given with one flag.

@@ -88,6 +88,14 @@ pub struct RawConfig {
     pub control_group: Option<String>,
     /// What this host says about itself.
     pub metadata: Option<Metadata>,
+    /// Daemons to join: `HOST`, `HOST:PORT` or `[IPV6]:PORT`.
+    pub join: Option<Vec<String>>,
+    /// Ways to find other daemons.
+    pub discovery: Option<Vec<String>>,
+    /// The name of the cluster.
+    pub cluster: Option<String>,
+    /// Where other daemons are told to find this one.
+    pub advertise: Option<Vec<String>>,
 
     // Keys of portmapd, whose files are to be taken as they are. Nothing of it has a meaning before there are
     // clusters; the types are checked all the same, so that a file does not turn bad with an update.
@@ -107,7 +115,7 @@ pub struct RawConfig {
 
 impl RawConfig {
     /// Every key of the configuration file.
-    pub const KEYS: [&'static str; 14] = [
+    pub const KEYS: [&'static str; 18] = [
         "port",
         "bind",
         "relaxed_command_check",
@@ -116,6 +124,10 @@ impl RawConfig {
         "socket",
         "control_group",
         "metadata",
+        "join",
+        "discovery",
+        "cluster",
+        "advertise",
         "ca_cert_path",
         "heartbeat_interval_secs",
         "sync_interval_secs",
@@ -135,6 +147,10 @@ impl RawConfig {
             socket: self.socket.or(other.socket),
             control_group: self.control_group.or(other.control_group),
             metadata: self.metadata.or(other.metadata),
+            join: self.join.or(other.join),
+            discovery: self.discovery.or(other.discovery),
+            cluster: self.cluster.or(other.cluster),
+            advertise: self.advertise.or(other.advertise),
             ca_cert_path: self.ca_cert_path.or(other.ca_cert_path),
             heartbeat_interval_secs: self.heartbeat_interval_secs.or(other.heartbeat_interval_secs),
             sync_interval_secs: self.sync_interval_secs.or(other.sync_interval_secs),
