@@ -19,6 +19,8 @@ mod config;
 mod events;
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "cli/identity.rs"]
+mod identity;
 #[path = "cli/lifecycle.rs"]
 mod lifecycle;
 #[path = "cli/lookups.rs"]

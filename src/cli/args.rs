@@ -18,7 +18,7 @@ use crate::control::events::KINDS;
 use crate::registry::events::EventKind;
 use cluster::parse_peer;
 
-pub use cluster::{Discover, Join, Leave, Services, Status};
+pub use cluster::{Cookie, Discover, Join, Leave, Rotate, Services, Status};
 
 /// Help begins with what the command is for and with examples: what most people came to see.
 const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -210,6 +210,18 @@ Examples:
   pmd handover --dry-run    Say what would be done
   pmd handover              Do it, and wait until every node is back")]
     Handover(Handover),
+    /// Show or change the secret that the daemons of a cluster share
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd cookie path           Where the file is
+  pmd cookie show           What is in it
+  pmd cookie rotate         Change it without a moment in which hosts shut each other out",
+        subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+    Cookie {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: Cookie,
+    },
     /// Do what epmd would do: takes every option of epmd
     #[command(help_template = HELP, before_help = "\
 Examples:
@@ -436,7 +448,7 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-        assert!(names.len() >= 22, "{names:?}");
+        assert!(names.len() >= 23, "{names:?}");
         command.get_subcommands_mut().for_each(shows_examples_first);
     }
 

@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod converged;
+pub mod cookie;
 pub mod diagnosis;
 pub mod discover;
 pub mod everywhere;
@@ -81,6 +82,7 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Nodes(args) => nodes::run(&target()?, args.watch, output),
         Command::Peers(args) => peers::run(&target()?, args.watch, output),
         Command::Discover(args) => discover::run(&target()?, args.wait, output),
+        Command::Cookie { action } => cookie::run(global, &action, output),
         Command::Names(args) => names::run(&target()?, &args, output),
         Command::Services(args) => names::services(&target()?, args.cluster, output),
         Command::Lookup(args) => lookup::run(&target()?, &args, output),

@@ -22,6 +22,7 @@ pub fn read(path: &Path, asked_for: bool) -> Result<Option<RawConfig>, ConfigErr
     // A path in a file means the same wherever pmd is started.
     let folder = path.parent().unwrap_or(Path::new(""));
     raw.socket = raw.socket.map(|socket| folder.join(socket));
+    raw.cookie_file = raw.cookie_file.map(|file| folder.join(file));
     raw.ca_cert_path = raw.ca_cert_path.map(|file| folder.join(file));
     Ok(Some(raw))
 }

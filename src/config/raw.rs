@@ -96,6 +96,8 @@ pub struct RawConfig {
     pub cluster: Option<String>,
     /// Where other daemons are told to find this one.
     pub advertise: Option<Vec<String>>,
+    /// Where the cluster's cookie is.
+    pub cookie_file: Option<PathBuf>,
 
     // Keys of portmapd, whose files are to be taken as they are. Nothing of it has a meaning before there are
     // clusters; the types are checked all the same, so that a file does not turn bad with an update.
@@ -115,7 +117,7 @@ pub struct RawConfig {
 
 impl RawConfig {
     /// Every key of the configuration file.
-    pub const KEYS: [&'static str; 18] = [
+    pub const KEYS: [&'static str; 19] = [
         "port",
         "bind",
         "relaxed_command_check",
@@ -128,6 +130,7 @@ impl RawConfig {
         "discovery",
         "cluster",
         "advertise",
+        "cookie_file",
         "ca_cert_path",
         "heartbeat_interval_secs",
         "sync_interval_secs",
@@ -151,6 +154,7 @@ impl RawConfig {
             discovery: self.discovery.or(other.discovery),
             cluster: self.cluster.or(other.cluster),
             advertise: self.advertise.or(other.advertise),
+            cookie_file: self.cookie_file.or(other.cookie_file),
             ca_cert_path: self.ca_cert_path.or(other.ca_cert_path),
             heartbeat_interval_secs: self.heartbeat_interval_secs.or(other.heartbeat_interval_secs),
             sync_interval_secs: self.sync_interval_secs.or(other.sync_interval_secs),

@@ -1,11 +1,11 @@
-//! What can be typed about the cluster.
+//! What can be typed about the cluster and about the identity of its daemons.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
-use super::Watch;
+use super::{HELP, Watch};
 use crate::config::environment::positive_duration;
 use crate::config::raw::{Port, parse_duration};
 
@@ -55,6 +55,37 @@ pub struct Discover {
     /// Listen for this long before printing what was found
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
+}
+
+/// What `pmd cookie` can do.
+#[derive(Debug, Subcommand)]
+pub enum Cookie {
+    /// Print the cookie, or both while it is being changed: the current one first
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd cookie show
+  pmd cookie show --json")]
+    Show,
+    /// Change the cookie, step by step
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd cookie rotate            Make a new cookie; the old one is still accepted
+  pmd cookie rotate --finish   Drop the old one, when every host has the new file")]
+    Rotate(Rotate),
+    /// Print where the file is
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd cookie path
+  scp \"$(pmd cookie path)\" host2:.pmd/cookie")]
+    Path,
+}
+
+/// Options of `pmd cookie rotate`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Rotate {
+    /// Drop the old cookie
+    #[arg(long)]
+    pub finish: bool,
 }
 
 /// The address of a daemon. What has another form cannot be one, and is better told here than after a look-up.
