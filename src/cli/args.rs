@@ -18,7 +18,7 @@ use crate::control::events::KINDS;
 use crate::registry::events::EventKind;
 use cluster::parse_peer;
 
-pub use cluster::{Cookie, Discover, Join, Leave, Rotate, Services, Status};
+pub use cluster::{Ca, CaInit, CaIssue, CaShow, Cookie, Discover, Join, Leave, Rotate, Services, Status};
 
 /// Help begins with what the command is for and with examples: what most people came to see.
 const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -221,6 +221,18 @@ Examples:
         /// What to do with it.
         #[command(subcommand)]
         action: Cookie,
+    },
+    /// Make certificates for a cluster with an authority of its own
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ca init               Make the authority, once
+  pmd ca issue host1        Make a certificate and a key for host1
+  pmd ca show host1.pem     Show what the certificate says",
+        subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+    Ca {
+        /// What to do.
+        #[command(subcommand)]
+        action: Ca,
     },
     /// Do what epmd would do: takes every option of epmd
     #[command(help_template = HELP, before_help = "\
@@ -448,7 +460,7 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-        assert!(names.len() >= 23, "{names:?}");
+        assert!(names.len() >= 24, "{names:?}");
         command.get_subcommands_mut().for_each(shows_examples_first);
     }
 

@@ -5,6 +5,7 @@
 //! ([`failure`]) ends with what to do next and one of the exit codes in [`exit`].
 
 pub mod args;
+pub mod ca;
 pub mod converged;
 pub mod cookie;
 pub mod diagnosis;
@@ -83,6 +84,7 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Peers(args) => peers::run(&target()?, args.watch, output),
         Command::Discover(args) => discover::run(&target()?, args.wait, output),
         Command::Cookie { action } => cookie::run(global, &action, output),
+        Command::Ca { action } => ca::run(&action, output),
         Command::Names(args) => names::run(&target()?, &args, output),
         Command::Services(args) => names::services(&target()?, args.cluster, output),
         Command::Lookup(args) => lookup::run(&target()?, &args, output),

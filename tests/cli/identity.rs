@@ -1,4 +1,4 @@
-//! cookie: what daemons are known by.
+//! cookie and ca: what daemons are known by.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -87,4 +87,44 @@ fn the_configuration_may_name_the_cookie() {
     home.configure("cookie_flie = \"x\"\n");
     home.run(&["cookie", "rotate"]).ended_with(2);
     assert!(!home.path().join("cookie").exists());
+}
+
+#[test]
+fn an_authority_issues_certificates() {
+    let home = Home::new();
+    home.run(&["ca", "issue", "host1"]).ended_with(4);
+    let made = home.run(&["ca", "init", "--name", "shop", "--json"]).ended_with(0).json();
+    let dir = home.path().join("ca");
+    assert_eq!((&made["certificate"], &made["subject"]), (&json!(dir.join("ca.pem")), &json!("CN=shop")));
+    assert_eq!((mode(&dir), mode(&dir.join("ca.key"))), (0o700, 0o600));
+    let again = home.complains(&["ca", "init"]);
+    assert_eq!(again.0, 7);
+    assert!(again.1.starts_with("error: HOME/ca/ca.pem exists already\n"), "{}", again.1);
+
+    let out = home.path().join("out");
+    let issue = ["ca", "issue", "host1.example.org", "--out", out.to_str().expect("a path"), "--json"];
+    let issued = home.run(&issue).ended_with(0).json();
+    assert_eq!(issued["names"], json!(["host1.example.org", "host1"]));
+    assert_eq!(issued["renewed"], json!(false));
+    let key = out.join("host1.example.org.key");
+    assert_eq!((&issued["key"], mode(&key)), (&json!(key), 0o600));
+    let renewed = home.run(&issue).ended_with(0).json();
+    assert_eq!((&renewed["renewed"], &renewed["node_id"]), (&json!(true), &issued["node_id"]));
+    home.run(&["ca", "issue", "10.0.0.1"]).ended_with(2);
+    home.run(&["ca", "issue", "../host"]).ended_with(2);
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_warned_of() {
+    let home = Home::new();
+    home.run(&["ca", "init"]).ended_with(0);
+    home.run(&["ca", "issue", "host1", "--days", "29"]).ended_with(0);
+    let file = home.path().join("ca/host1.pem");
+    let said = home.run(&["ca", "show", file.to_str().expect("a path")]).ended_with(0);
+    assert_eq!(said.stderr, "warning: CN=host1 ends in 28d 23h; renew it: pmd ca issue HOST\n");
+    assert!(said.stdout.contains("\n  issued by    CN=pmd CA\n"), "{said:?}");
+    let said = home.run(&["ca", "show"]).ended_with(0);
+    assert_eq!(said.stderr, "");
+    home.run(&["ca", "show", "/nowhere.pem"]).ended_with(4);
+    home.run(&["ca", "show", home.path().join("ca/host1.key").to_str().expect("a path")]).ended_with(2);
 }

@@ -1,6 +1,7 @@
 //! What can be typed about the cluster and about the identity of its daemons.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -8,6 +9,7 @@ use clap::{Args, Subcommand};
 use super::{HELP, Watch};
 use crate::config::environment::positive_duration;
 use crate::config::raw::{Port, parse_duration};
+use crate::tls::ca::HostName;
 
 /// Options of `pmd join`.
 #[derive(Debug, Args)]
@@ -86,6 +88,73 @@ pub struct Rotate {
     /// Drop the old cookie
     #[arg(long)]
     pub finish: bool,
+}
+
+/// What `pmd ca` can do.
+#[derive(Debug, Subcommand)]
+pub enum Ca {
+    /// Make a certificate authority for one cluster
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ca init
+  pmd ca init --dir /root/ca --name shop")]
+    Init(CaInit),
+    /// Issue a certificate for the daemon of one host, or renew it
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ca issue host1
+  pmd ca issue host1.example.org --days 90 --out /tmp/host1
+  pmd ca issue host1 --ip 10.0.0.1")]
+    Issue(CaIssue),
+    /// Show what a certificate says
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ca show               The authority's own
+  pmd ca show host1.pem     Who it is for, until when, and the id of its daemon")]
+    Show(CaShow),
+}
+
+/// Options of `pmd ca init`.
+#[derive(Debug, Args)]
+pub struct CaInit {
+    /// Where to put ca.pem and ca.key [default: ca, beside the cookie]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The name of the authority
+    #[arg(long, value_name = "NAME", default_value = "pmd CA", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub name: String,
+    /// For how many days it is valid
+    #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: u32,
+}
+
+/// Options of `pmd ca issue`.
+#[derive(Debug, Args)]
+pub struct CaIssue {
+    /// The name of the host; of a long name, the short one is certified as well
+    pub host: HostName,
+    /// Where ca.pem and ca.key are [default: ca, beside the cookie]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Where to put HOST.pem and HOST.key; a key that is there is used again [default: the same directory]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// For how many days it is valid
+    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: u32,
+    /// An address of the host; may be repeated [default: none, or those of the certificate that is renewed]
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Vec<IpAddr>,
+}
+
+/// Options of `pmd ca show`.
+#[derive(Debug, Args)]
+pub struct CaShow {
+    /// The file [default: ca.pem of the authority]
+    pub file: Option<PathBuf>,
+    /// Where ca.pem is [default: ca, beside the cookie]
+    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    pub dir: Option<PathBuf>,
 }
 
 /// The address of a daemon. What has another form cannot be one, and is better told here than after a look-up.
