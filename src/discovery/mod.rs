@@ -6,7 +6,7 @@
 //! | plugin | finds |
 //! |---|---|
 //! | [`seeds`] | the addresses in the configuration |
-//! | `broadcast` | daemons on the same networks, by authenticated beacons |
+//! | [`broadcast`] | daemons on the same networks, by authenticated [beacons](beacon) |
 //! | `dns` | what a name in the DNS stands for (A, AAAA and SRV records) |
 //! | `exec` | what a program prints |
 //!
@@ -51,7 +51,11 @@
 //! ```
 
 pub mod address;
+pub mod beacon;
+pub mod broadcast;
 pub mod candidates;
+pub mod interfaces;
+pub mod pace;
 pub mod run;
 pub mod seeds;
 
