@@ -7,10 +7,11 @@
 //! |---|---|
 //! | [`seeds`] | the addresses in the configuration |
 //! | [`broadcast`] | daemons on the same networks, by authenticated [beacons](beacon) |
-//! | `dns` | what a name in the DNS stands for (A, AAAA and SRV records) |
-//! | `exec` | what a program prints |
+//! | [`dns`] | what a name in the DNS stands for (A, AAAA and SRV records) |
+//! | [`exec`] | what a program prints |
 //!
-//! What they find goes to [`candidates`], which decide what is dialled and when. [`run`] keeps a plugin going.
+//! What they find goes to [`candidates`], which decide what is dialled and when. [`spec`] reads a plugin's line in the
+//! configuration, [`run`] keeps it going.
 //!
 //! # Writing a plugin
 //!
@@ -54,10 +55,13 @@ pub mod address;
 pub mod beacon;
 pub mod broadcast;
 pub mod candidates;
+pub mod dns;
+pub mod exec;
 pub mod interfaces;
 pub mod pace;
 pub mod run;
 pub mod seeds;
+pub mod spec;
 
 use std::convert::Infallible;
 use std::fmt;
