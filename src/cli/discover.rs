@@ -8,7 +8,7 @@ use super::failure::Result;
 use super::output::{Colour, List, Output};
 use super::runtime::{block_on, with_progress};
 use super::target::Target;
-use super::text::{ago, time};
+use super::text::{ago, printable, time};
 use crate::control::api::Found;
 
 /// Lists the daemons that were found; listens for a while first if that is asked for.
@@ -36,7 +36,7 @@ fn list(wait: Option<Duration>) -> List<Found> {
         cells: |found| {
             vec![
                 found.address.clone(),
-                found.cluster.clone().unwrap_or_default(),
+                cluster(found),
                 found.source.clone(),
                 ago(found.heard_ms),
                 if found.member { "yes" } else { "no" }.to_owned(),
@@ -45,6 +45,11 @@ fn list(wait: Option<Duration>) -> List<Found> {
         colour: |found| found.member.then_some(Colour::Green),
         empty: format!("No daemons were found; {advice}."),
     }
+}
+
+fn cluster(found: &Found) -> String {
+    let name = found.cluster.as_deref().map(printable).unwrap_or_default();
+    if found.other_cookie { format!("{name} (another cookie)") } else { name.into_owned() }
 }
 
 #[cfg(test)]
@@ -61,6 +66,7 @@ mod tests {
             source: "seeds".into(),
             address: "host1:4369".into(),
             cluster: None,
+            other_cookie: false,
             heard_ms: 61_000,
             member: true,
         };
@@ -68,6 +74,7 @@ mod tests {
             source: "broadcast".into(),
             address: "10.0.0.9:4369".into(),
             cluster: Some("shop".into()),
+            other_cookie: true,
             heard_ms: 900,
             member: false,
         };
@@ -76,9 +83,9 @@ mod tests {
         let output = Output::new(Format::Table, false);
         output.write_list(&mut out, &document, &document.found, &list(None)).expect("memory takes it");
         assert_snapshot!(String::from_utf8(out).expect("text"), @r"
-        ADDRESS        CLUSTER  SOURCE     HEARD  MEMBER
-        host1:4369              seeds      1m 1s  yes
-        10.0.0.9:4369  shop     broadcast  0.9s   no
+        ADDRESS        CLUSTER                SOURCE     HEARD  MEMBER
+        host1:4369                            seeds      1m 1s  yes
+        10.0.0.9:4369  shop (another cookie)  broadcast  0.9s   no
         ");
     }
 }

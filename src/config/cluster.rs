@@ -10,6 +10,7 @@ use pmd_protocol::limits::{MAX_ADDRESSES, MAX_CLUSTER_NAME};
 use super::ConfigError;
 use super::paths::Paths;
 use super::raw::{EpmdAccess, RawConfig};
+use crate::discovery::spec::{Spec, SpecError};
 use crate::tls::IdentitySource;
 
 /// The cluster that daemons belong to unless another is named.
@@ -30,8 +31,8 @@ pub struct ClusterSettings {
     pub advertise: Vec<SocketAddr>,
     /// Daemons to join, as they were named.
     pub seeds: Vec<String>,
-    /// Ways to find others, as they were named.
-    pub discovery: Vec<String>,
+    /// Ways to find others.
+    pub discovery: Vec<Spec>,
     /// From where look-ups are answered.
     pub epmd_access: EpmdAccess,
     /// All numbers of the core.
@@ -70,6 +71,12 @@ impl ClusterSettings {
         if advertise.len() > MAX_ADDRESSES {
             return Err(wrong("advertise", "", format!("at most {MAX_ADDRESSES} addresses are told")));
         }
+        let mut discovery = Vec::new();
+        for text in raw.discovery.iter().flatten() {
+            let spec: Spec =
+                text.parse().map_err(|error: SpecError| wrong("discovery", text, error.to_string()))?;
+            discovery.push(spec);
+        }
         let peers = raw.peer.iter().flatten().filter(|peer| peer.auto_connect).map(|peer| &peer.address);
         let identity = match &raw.ca_cert_path {
             None => IdentitySource::Auto { key: paths.key(port) },
@@ -89,7 +96,7 @@ impl ClusterSettings {
             identity,
             advertise,
             seeds: raw.join.iter().flatten().chain(peers).cloned().collect(),
-            discovery: raw.discovery.clone().unwrap_or_default(),
+            discovery,
             epmd_access: raw.epmd_access.unwrap_or_default(),
             tuning: tuning(raw),
         })

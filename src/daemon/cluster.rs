@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use pmd_core::node::{Node, Now, Settings as NodeSettings};
@@ -15,8 +15,13 @@ use super::Context;
 use super::addresses::advertised;
 use super::context::now_ms;
 use super::core_task::{self, Core, Ended, Input, Start};
+use super::seek::{self, Seeker};
 use crate::config::cluster::ClusterSettings;
 use crate::directory::ClusterDirectory;
+use crate::discovery::Discovery;
+use crate::discovery::broadcast::BeaconSettings;
+use crate::discovery::candidates::Candidates;
+use crate::discovery::seeds::Seeds;
 use crate::link::accept::{self, Doorman, Stranger};
 use crate::link::cookie::{CookieError, Cookies};
 use crate::link::dial::{DialError, Dialer};
@@ -37,6 +42,7 @@ pub struct Cluster {
     directory: Arc<ClusterDirectory>,
     dialer: Dialer,
     doorman: Doorman,
+    seeker: Seeker,
 }
 
 /// What is made before the daemon serves anybody, so that what is wrong with its files is told at the start.
@@ -169,18 +175,40 @@ impl Cluster {
         let dialer = Dialer::new(Arc::clone(&me), Arc::clone(context), runtime.clone(), probe);
         let (core, inputs) = Core::new();
         let directory = Arc::new(ClusterDirectory::default());
+        let (members, members_watched) = watch::channel(0);
         let start = Start {
             context: Arc::clone(context),
             settings: node_settings,
             directory: Arc::clone(&directory),
             identity,
+            members,
             dialer: dialer.clone(),
             runtime,
         };
         spawn_core(node, start, core.clone(), inputs, clock)?;
         let (doorman, strangers) = Doorman::new();
         tokio::spawn(accept::serve(strangers, Arc::clone(context), Arc::clone(&me), core.clone()));
-        Ok(Arc::new(Cluster { context: Arc::clone(context), me, core, directory, dialer, doorman }))
+        let port = context.settings.listen_port();
+        let beacons = BeaconSettings {
+            cluster: settings.name.clone(),
+            id: me.tls().id(),
+            port,
+            beacon_port: port,
+            cookies: me.watch_cookies(),
+        };
+        let seeds: Box<dyn Discovery> = Box::new(Seeds::new(settings.seeds.iter().cloned()));
+        let others = settings.discovery.iter().map(|spec| spec.plugin(&beacons));
+        let plugins: Vec<_> = std::iter::once(seeds).chain(others).collect();
+        let candidates = Candidates::new(settings.name.clone(), port);
+        Ok(Arc::new_cyclic(|cluster| Cluster {
+            seeker: seek::start(Weak::clone(cluster), candidates, plugins, members_watched),
+            context: Arc::clone(context),
+            me,
+            core,
+            directory,
+            dialer,
+            doorman,
+        }))
     }
 
     /// What this daemon is to others.
@@ -191,6 +219,11 @@ impl Cluster {
     /// The core.
     pub fn core(&self) -> &Core {
         &self.core
+    }
+
+    /// What looks for other daemons.
+    pub fn seeker(&self) -> &Seeker {
+        &self.seeker
     }
 
     /// What is registered on other hosts.
@@ -258,6 +291,7 @@ impl Cluster {
     ///
     /// If the daemon is about to end.
     pub async fn drop_peer(&self, asked: &str) -> Result<usize, Ended> {
+        self.seeker.forget(asked).await;
         let addresses = self.resolve(asked).await.unwrap_or_default();
         let host = asked.to_lowercase();
         self.core

@@ -122,6 +122,8 @@ pub struct Start {
     pub directory: Arc<ClusterDirectory>,
     /// Where the present identity is told.
     pub identity: watch::Sender<Identity>,
+    /// Changes whenever a member comes or goes.
+    pub members: watch::Sender<u64>,
     /// Does the dialling.
     pub dialer: Dialer,
     /// Where connections are served.
@@ -401,6 +403,9 @@ impl Running {
             EventKind::NodeLeft => tracing::info!(%host, id = ?origin, "member left"),
             _ => {}
         }
+        if matches!(kind, EventKind::NodeUp | EventKind::NodeDown | EventKind::NodeLeft) {
+            self.start.members.send_modify(|changes| *changes += 1);
+        }
         if origin == me {
             // What happens here is told when it happens.
             return;
@@ -453,6 +458,7 @@ impl Running {
             self.node = node;
         }
         self.start.directory.clear();
+        self.start.members.send_modify(|changes| *changes += 1);
         self.start.context.registry.mark_all();
         for farewell in self.farewells.drain(..) {
             let _ = farewell.send(());

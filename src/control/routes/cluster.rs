@@ -77,7 +77,7 @@ pub(super) async fn status(cluster: &Arc<Cluster>) -> Result<api::ClusterStatus,
                 suspects: states.iter().filter(|state| **state == Liveness::Suspect).count(),
                 links,
                 agreeing,
-                converged: agreeing == links && (links > 0 || states.is_empty()),
+                converged: !me.has_left() && agreeing == links && (links > 0 || states.is_empty()),
                 fingerprint: fingerprint.to_string(),
                 names: count(Kind::NAME),
                 services: count(Kind::SERVICE),
@@ -449,6 +449,19 @@ fn greeting_error(at: &str, error: &GreetingError) -> ApiError {
         ),
         _ => refused(format!("the daemon at {at} is not accepted: {error}"), "see the logs of both daemons"),
     }
+}
+
+pub(super) async fn discover(State(context): Shared) -> Answer<api::Discovered> {
+    let found = of(&context)?.seeker().list().await;
+    let found = found.into_iter().map(|listed| api::Found {
+        source: listed.source.to_owned(),
+        address: listed.address,
+        cluster: listed.cluster,
+        other_cookie: listed.other_cookie,
+        heard_ms: listed.heard_ms,
+        member: listed.member,
+    });
+    Ok(Json(api::Discovered { found: found.collect() }))
 }
 
 pub(super) async fn leave(
