@@ -165,7 +165,6 @@ impl Exec {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
             // Its own group, so that it can be killed with its children.
             .process_group(0);
         let mut program = Program(command.spawn().map_err(ExecError::Start)?);
@@ -243,7 +242,7 @@ impl Drop for Program {
         if let Some(group) = group {
             let _ = kill_process_group(group, Signal::KILL);
         }
-        // The runtime waits for it (`kill_on_drop`).
+        // The runtime takes note of its end, as of that of every child that was dropped.
     }
 }
 

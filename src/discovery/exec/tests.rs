@@ -118,7 +118,7 @@ async fn a_program_that_prints_too_much_is_stopped() {
     assert_eq!(error_of("seq -f a%g 1001").await, "it printed more than 1000 lines");
     assert_eq!(shell("seq -f a%g 1000").addresses().await.expect("addresses").len(), 1000);
     // Nor has it to wait for somebody to read its complaints.
-    let much = shell("head -c 1000000 /dev/zero >&2; echo host");
+    let much = shell("head -c 1000000 /dev/zero >&2 && echo host");
     assert_eq!(much.addresses().await.expect("an address"), ["host"]);
 }
 
