@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pmd_core::node::{Node, Now, Settings as NodeSettings};
@@ -200,15 +200,11 @@ impl Cluster {
         let others = settings.discovery.iter().map(|spec| spec.plugin(&beacons));
         let plugins: Vec<_> = std::iter::once(seeds).chain(others).collect();
         let candidates = Candidates::new(settings.name.clone(), port);
-        Ok(Arc::new_cyclic(|cluster| Cluster {
-            seeker: seek::start(Weak::clone(cluster), candidates, plugins, members_watched),
-            context: Arc::clone(context),
-            me,
-            core,
-            directory,
-            dialer,
-            doorman,
-        }))
+        let (seeker, questions) = Seeker::new();
+        let context = Arc::clone(context);
+        let cluster = Arc::new(Cluster { context, me, core, directory, dialer, doorman, seeker });
+        seek::start(&cluster, candidates, plugins, members_watched, questions);
+        Ok(cluster)
     }
 
     /// What this daemon is to others.

@@ -22,8 +22,10 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// What the seeker can be asked.
 #[derive(Debug)]
-enum Question {
+pub enum Question {
+    /// What was found.
     List(oneshot::Sender<Vec<Listed>>),
+    /// Not to dial this address any more.
     Forget(String),
 }
 
@@ -31,7 +33,17 @@ enum Question {
 #[derive(Debug, Clone)]
 pub struct Seeker(mpsc::Sender<Question>);
 
+/// What the seeker was asked and has not answered.
+#[derive(Debug)]
+pub struct Questions(mpsc::Receiver<Question>);
+
 impl Seeker {
+    /// The way to a seeker that does not run yet, and what it will be asked.
+    pub fn new() -> (Seeker, Questions) {
+        let (sender, receiver) = mpsc::channel(QUESTIONS);
+        (Seeker(sender), Questions(receiver))
+    }
+
     /// What was found.
     pub async fn list(&self) -> Vec<Listed> {
         let (sender, receiver) = oneshot::channel();
@@ -46,14 +58,15 @@ impl Seeker {
     }
 }
 
-/// Starts to seek by these plugins; `members` changes whenever a member comes or goes.
+/// Starts to seek by these plugins, for as long as there is the cluster; `members` changes whenever a member comes or goes.
 pub fn start(
-    cluster: Weak<Cluster>,
+    cluster: &Arc<Cluster>,
     candidates: Candidates,
     plugins: Vec<Box<dyn Discovery>>,
     members: watch::Receiver<u64>,
-) -> Seeker {
-    let (sender, questions) = mpsc::channel(QUESTIONS);
+    questions: Questions,
+) {
+    let cluster = Arc::downgrade(cluster);
     let seeking = Seeking {
         cluster,
         candidates,
@@ -62,8 +75,7 @@ pub fn start(
         dials: JoinSet::new(),
         begin: Instant::now(),
     };
-    tokio::spawn(seeking.run(plugins, questions));
-    Seeker(sender)
+    tokio::spawn(seeking.run(plugins, questions.0));
 }
 
 #[derive(Debug)]
