@@ -152,8 +152,8 @@ async fn admit(wire: Wire, me: &Me) -> Result<(Greeted, bool), GreetingError> {
 }
 
 fn refuse(context: &Context, log: &Mutex<LogLimit>, address: SocketAddr, error: &GreetingError) {
-    // Who only wanted to know who is there has said so.
-    if matches!(error, GreetingError::Refused { .. }) {
+    // Who only wanted to know who is there has said so; and every host may have the same list of seeds, itself included.
+    if matches!(error, GreetingError::Refused { .. } | GreetingError::Oneself) {
         return;
     }
     context.counters.refused_handshake(error);
