@@ -30,6 +30,7 @@ impl Node {
             self.registry.next_expiry(),
             (!self.lost.is_empty()).then_some(self.next_seek_ms),
             self.recalls.values().map(|recall| recall.due_ms).min(),
+            self.next_claim_ms(),
             Some(self.next_exchange_ms),
             leave,
         ];
@@ -58,6 +59,12 @@ impl Node {
         self.swim.handle_timeout(now_ms, lag_ms);
         self.settle();
         self.run_recalls();
+        if self.next_claim_ms().is_some_and(|due_ms| due_ms <= now_ms)
+            && let Some(later) = self.contested.take()
+        {
+            self.begin_life(later);
+            self.settle();
+        }
         for verdict in self.evidence.handle_timeout(now_ms) {
             self.judge(verdict);
         }

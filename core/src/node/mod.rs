@@ -200,6 +200,9 @@ pub struct Node {
     teller: Option<LinkId>,
     /// When this daemon began new lives because others knew of a later one.
     renewals: VecDeque<u64>,
+    /// A life that others take for this daemon's last, and that it has not answered because that would be one new life
+    /// too many.
+    contested: Option<Generation>,
     leaving: Leaving,
     outputs: VecDeque<Output>,
 }
@@ -282,6 +285,7 @@ impl Node {
             recalls: BTreeMap::new(),
             teller: None,
             renewals: VecDeque::new(),
+            contested: None,
             leaving: Leaving::No,
             outputs: VecDeque::new(),
             tuning,
