@@ -308,8 +308,8 @@ impl Node {
     /// more, even if the transport has not noticed, and would be in the way of the next.
     fn part(&mut self, peer: NodeId) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
-        let (now_ms, interval_ms) = (self.now.mono_ms, self.tuning.membership.phi.interval_ms);
-        match self.links.get_mut(&id).filter(|link| link.is_fresh(now_ms, interval_ms)) {
+        let now_ms = self.now.mono_ms;
+        match self.links.get_mut(&id).filter(|link| link.phi.is_fresh(now_ms)) {
             Some(link) => link.send(Frame::Lost(Lost { members: vec![peer] })),
             None => self.close(id, Reason::NotNeeded),
         }

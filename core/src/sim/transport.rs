@@ -46,7 +46,10 @@ impl World {
         };
         let wakes = matches!(what, What::Wake);
         if daemon.frozen {
-            if !wakes {
+            // Its host takes connections that it does not answer, until the caller loses patience.
+            if dialled {
+                self.nobody(number, &what);
+            } else if !wakes {
                 daemon.waiting.push_back(what);
             }
             return true;
