@@ -181,6 +181,7 @@ impl Cluster {
             settings: node_settings,
             directory: Arc::clone(&directory),
             identity,
+            follow_interfaces: settings.advertise.is_empty(),
             members,
             dialer: dialer.clone(),
             runtime,

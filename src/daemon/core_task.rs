@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Context;
+use super::addresses::advertised;
 use super::context::now_ms;
 use crate::directory::ClusterDirectory;
 use crate::epmd::holder::Connection;
@@ -41,6 +42,8 @@ const BATCH: usize = 64;
 const FRAME_BUDGET: usize = 16 * 1024;
 /// Alarms that are remembered for people to see.
 const ALARMS: usize = 16;
+/// How often the network interfaces are looked at: a host may get its addresses after its daemons, and other ones later.
+const LOOK_AROUND: Duration = Duration::from_secs(30);
 
 /// The way to the core, for everybody else.
 #[derive(Debug, Clone)]
@@ -122,6 +125,8 @@ pub struct Start {
     pub directory: Arc<ClusterDirectory>,
     /// Where the present identity is told.
     pub identity: watch::Sender<Identity>,
+    /// Whether the addresses to tell are those of the network interfaces.
+    pub follow_interfaces: bool,
     /// Changes whenever a member comes or goes.
     pub members: watch::Sender<u64>,
     /// Does the dialling.
@@ -204,6 +209,7 @@ pub async fn run(node: Node, start: Start, core: Core, mut inputs: mpsc::Receive
         alarms: Vec::new(),
     };
     running.settle();
+    let mut look_around = tokio::time::interval(LOOK_AROUND);
     loop {
         let due = running.clock + Duration::from_millis(running.node.poll_timeout());
         tokio::select! {
@@ -219,6 +225,7 @@ pub async fn run(node: Node, start: Start, core: Core, mut inputs: mpsc::Receive
                 }
             }
             () = context.registry.changes().wait() => running.tell_changes(),
+            _ = look_around.tick(), if running.start.follow_interfaces => running.look_around(),
             () = tokio::time::sleep_until(due.into()) => {}
         }
         let now = running.now();
@@ -306,6 +313,18 @@ impl Running {
             Input::Visit(visit) => visit(self),
         }
         self.carry_out();
+    }
+
+    /// Tells others where this daemon can be reached, if that has changed.
+    fn look_around(&mut self) {
+        let addresses = advertised(&self.start.context.listening);
+        if addresses == self.start.settings.addresses {
+            return;
+        }
+        tracing::info!(?addresses, "this host has other addresses now");
+        self.start.settings.addresses.clone_from(&addresses);
+        // Refused only while the daemon is leaving.
+        let _ = self.node.handle_command(self.now(), Command::Advertise(addresses));
     }
 
     /// Tells the node what has changed on this host.

@@ -76,6 +76,8 @@ pub enum Command {
     Put(Entry),
     /// End a registration: that of the entry with the same kind, name and instance.
     Remove(Entry),
+    /// Tell others that this daemon can be reached at these addresses from now on, best first.
+    Advertise(Vec<SocketAddr>),
     /// Tell the cluster that this daemon leaves; ends with [`Output::Left`].
     Leave,
 }
@@ -354,6 +356,9 @@ impl Node {
             Command::Remove(entry) => {
                 let patch = self.registry.delete(&entry.key()?);
                 self.own_change(patch);
+            }
+            Command::Advertise(addresses) => {
+                self.swim.advertise(&addresses);
             }
             Command::Leave => self.leave()?,
         }

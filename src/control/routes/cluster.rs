@@ -170,7 +170,8 @@ fn links(running: &Running) -> Vec<api::Peer> {
         path: api::Path::Direct,
         dialled: end.initiated,
         up_seconds: now_ms.saturating_sub(link.since_ms) / 1_000,
-        rtt_us: link.rtt_us.map(u64::from),
+        // The kernel measures more finely than heartbeats do.
+        rtt_us: end.traffic.rtt_us().or(link.rtt_us).map(u64::from),
         phi: link.phi.phi(now_ms),
         heard_ms: now_ms.saturating_sub(link.phi.last_ms()),
         received_bytes: end.traffic.received(),
