@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use crate::link::cookie::{CookieError, Cookies};
 use crate::link::dial::{DialError, Dialer};
 use crate::link::greeting::GreetingError;
 use crate::link::me::Me;
+use crate::link::place::Place;
 use crate::link::session;
 use crate::tls::{Tls, TlsError};
 
@@ -104,6 +106,9 @@ pub enum JoinError {
     /// It took too long.
     #[error("no answer in time")]
     Late,
+    /// All descriptors are in use.
+    #[error("no descriptor is free for another connection")]
+    Full,
     /// The daemon is about to end.
     #[error(transparent)]
     Ended(#[from] Ended),
@@ -228,9 +233,11 @@ impl Cluster {
         &self.directory
     }
 
-    /// Takes over a connection that has begun with TLS.
-    pub fn admit(&self, stranger: Stranger) {
-        if self.doorman.offer(stranger).is_err() {
+    /// Takes over a connection from `address` that has begun with TLS, and of which `head` was read already.
+    pub fn admit(&self, socket: OwnedFd, address: SocketAddr, head: Vec<u8>) {
+        let admitted = Place::take(&self.context)
+            .is_some_and(|place| self.doorman.offer(Stranger { socket, address, head, place }).is_ok());
+        if !admitted {
             self.context.counters.handshakes_full.add();
         }
     }
@@ -242,11 +249,15 @@ impl Cluster {
     /// If nobody does, or one does not let the other in.
     pub async fn join(&self, asked: &str) -> Result<Partner, JoinError> {
         let addresses = self.resolve(asked).await?;
+        let place = Place::take(&self.context).ok_or(JoinError::Full)?;
         let greeted = self.dialer.reach(&addresses, None).await?;
         let partner = Partner { id: greeted.hello.id, host: greeted.host.clone(), address: greeted.address };
         self.me.set_left(false);
         let (core, context) = (self.core.clone(), Arc::clone(&self.context));
-        tokio::spawn(session::serve(greeted, true, core, context));
+        tokio::spawn(async move {
+            session::serve(greeted, true, core, context).await;
+            drop(place);
+        });
         Ok(partner)
     }
 

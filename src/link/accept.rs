@@ -40,6 +40,8 @@ pub struct Stranger {
     pub address: SocketAddr,
     /// What was read already.
     pub head: Vec<u8>,
+    /// The descriptor that it uses.
+    pub place: Place,
 }
 
 /// Where the threads of the EPMD port leave such connections.
@@ -106,9 +108,9 @@ impl Drop for Handshake {
 pub async fn serve(mut strangers: mpsc::Receiver<Stranger>, context: Arc<Context>, me: Arc<Me>, core: Core) {
     let handshakes = Arc::new(Handshakes::default());
     let log = Arc::new(Mutex::new(LogLimit::new(Instant::now())));
-    while let Some(Stranger { socket, address, head }) = strangers.recv().await {
+    while let Some(Stranger { socket, address, head, place }) = strangers.recv().await {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let (Some(handshake), Some(place)) = (handshakes.begin(address.ip()), Place::take(&context)) else {
+        let Some(handshake) = handshakes.begin(address.ip()) else {
             context.counters.handshakes_full.add();
             continue;
         };

@@ -391,6 +391,11 @@ fn join_error(asked: &str, error: &JoinError) -> ApiError {
             format!("{asked} has not answered in time"),
             format!("check the address, {port}"),
         ),
+        JoinError::Full => ApiError::new(
+            ErrorCode::Full,
+            error.to_string(),
+            "raise the limit of open descriptors (ulimit -Hn) and restart the daemon",
+        ),
         JoinError::Ended(ended) => ApiError::from(*ended),
         JoinError::Dial(DialError::NoAddress) => ApiError::new(
             ErrorCode::Unresolvable,
