@@ -6,7 +6,8 @@
 -export([first/0, next/1, jittered/1]).
 
 -define(FIRST, 100).
--define(LAST, 5000).
+%% As often as erl_epmd looks for its port mapper.
+-define(LAST, 2000).
 
 %% @doc The first delay, in milliseconds.
 -spec first() -> pos_integer().
@@ -14,7 +15,7 @@ first() -> ?FIRST.
 
 %% @doc The delay after this one.
 -spec next(pos_integer()) -> pos_integer().
-next(Delay) -> min(Delay * 2, ?LAST).
+next(Delay) when is_integer(Delay) -> min(Delay * 2, ?LAST).
 
 %% @doc From a half to all of it.
 -spec jittered(pos_integer()) -> pos_integer().

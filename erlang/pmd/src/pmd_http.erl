@@ -39,7 +39,7 @@
 
 %% @doc The bytes of a request. `close' asks for one answer only, so that the end of the answer is the end of the
 %% connection.
--spec request(get | post | delete, binary(), none | iodata()) -> iodata().
+-spec request(get | post | delete, binary(), none | iodata()) -> iolist().
 request(Method, Path, Body) ->
     [method(Method), $\s, Path, <<" HTTP/1.1\r\nhost: pmd\r\nconnection: close\r\n">>, body(Body)].
 

@@ -6,9 +6,12 @@
 -module(pmd_socket).
 
 -export([paths/0, connect/1, reason/1, call/5]).
--export_type([reason/0]).
+-export_type([reason/0, failure/0]).
 
--type reason() :: no_daemon | not_permitted | timeout | closed | {bad_answer, term()} | {socket, term()}.
+-type failure() :: no_daemon | not_permitted | timeout | closed | {socket, term()}.
+%% What can be wrong with a connection.
+
+-type reason() :: failure() | {bad_answer, term()}.
 %% Why there is no answer.
 %% <ul>
 %% <li>`no_daemon': no daemon answers at the control socket</li>
@@ -50,7 +53,7 @@ environment(Name) ->
     end.
 
 %% @doc A connection to the daemon, passive.
--spec connect(timeout()) -> {ok, gen_tcp:socket()} | {error, reason()}.
+-spec connect(timeout()) -> {ok, gen_tcp:socket()} | {error, failure()}.
 connect(Timeout) ->
     connect(paths(), Timeout, no_daemon).
 
@@ -71,7 +74,7 @@ worse(no_daemon, Reason) -> Reason;
 worse(Reason, _) -> Reason.
 
 %% @doc What an error of a socket means to the caller.
--spec reason(term()) -> reason().
+-spec reason(term()) -> failure().
 reason(Posix) when Posix =:= enoent; Posix =:= econnrefused; Posix =:= enotdir -> no_daemon;
 reason(Posix) when Posix =:= eacces; Posix =:= eperm -> not_permitted;
 reason(Posix) when Posix =:= timeout; Posix =:= etimedout; Posix =:= eagain -> timeout;

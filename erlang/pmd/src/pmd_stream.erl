@@ -15,7 +15,7 @@
 
 %% @doc Sends a request.
 -spec open(get | post, [binary()], [{binary(), binary()}], none | iodata(), pos_integer()) ->
-    {ok, stream()} | {error, pmd_socket:reason()}.
+    {ok, stream()} | {error, pmd_socket:failure()}.
 open(Method, Segments, Parameters, Body, Timeout) ->
     case pmd_socket:connect(Timeout) of
         {ok, Socket} ->

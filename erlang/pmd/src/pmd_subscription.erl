@@ -133,23 +133,25 @@ connect(#state{kinds = Kinds, since = Since, boot = Boot} = State) ->
     end.
 
 %% Reads on until the stream says which start of the daemon it is of, or the answer turns out to be an error.
-opening(#state{stream = Stream} = State, Deadline, Sum) ->
+opening(#state{stream = Stream} = State, Deadline, Error) ->
     case pmd_stream:read(Stream, max(0, Deadline - erlang:monotonic_time(millisecond))) of
+        {ok, [{status, 200} | Pieces], Next} -> opened(Pieces, State#state{stream = Next, status = 200}, Deadline);
+        {ok, Pieces, Next} when State#state.status =:= 200 -> opened(Pieces, State#state{stream = Next}, Deadline);
         {ok, Pieces, Next} ->
-            case pmd_http:whole(Pieces, Sum) of
-                {more, {200, _, _} = More} ->
-                    case pieces(Pieces, State#state{stream = Next}) of
-                        {ok, #state{told = connected} = Connected} -> {ok, Connected};
-                        {ok, Read} -> opening(Read, Deadline, More);
-                        {error, Reason, _} -> {error, Reason}
-                    end;
+            case pmd_http:whole(Pieces, Error) of
                 {more, More} -> opening(State#state{stream = Next}, Deadline, More);
-                {ok, {200, _}} -> {error, closed};
                 {ok, {Status, Body}} -> {error, pmd_api:failure(Status, Body)};
                 {error, Reason} -> {error, {bad_answer, Reason}}
             end;
-        {error, _} = Error ->
-            Error
+        {error, _} = Failed ->
+            Failed
+    end.
+
+opened(Pieces, State, Deadline) ->
+    case pieces(Pieces, State) of
+        {ok, #state{told = connected} = Connected} -> {ok, Connected};
+        {ok, Read} -> opening(Read, Deadline, {undefined, [], ?MAX_ERROR});
+        {error, Reason, _} -> {error, Reason}
     end.
 
 %% Asks for the next piece, unless the subscriber has enough to do with what it has.
