@@ -49,9 +49,9 @@
     name := binary(),
     host := binary(),
     port := inet:port_number(),
+    metadata := #{binary() => pmd_json:value()},
     node_id => binary(),
-    entry => address(),
-    metadata => #{binary() => pmd_json:value()}
+    entry => address()
 }.
 %% An answer to a look-up. `port' is the one on `host'; `entry' is where a program on this host connects to get there
 %% through pmd, if pmd carries the traffic.

@@ -75,11 +75,13 @@ explained(Message, #{<<"hint">> := Hint}) when is_binary(Hint), Hint =/= <<>> ->
 explained(Message, _) -> Message.
 
 match(Map) ->
-    fields(
+    Fields = fields(
         Map,
         [{kind, {one_of, [name, service]}}, {name, text}, {host, text}, {port, port}],
         [{node_id, text}, {entry, entry}, {metadata, metadata}]
-    ).
+    ),
+    %% Left out of the answer where there is none.
+    maps:merge(#{metadata => #{}}, Fields).
 
 name(Map) ->
     fields(Map, [{name, text}, {port, port}, {creation, number}, {node_type, number}, {registered_at, text}], [

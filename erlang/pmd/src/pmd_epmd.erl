@@ -6,7 +6,7 @@
 %%% <ol>
 %%% <li>The daemon of this host is asked over its control socket. If it carries the traffic itself, its answer has an
 %%%     `entry', an address and a port on this host that lead to the node: no DNS, no open port on the other host.</li>
-%%% <li>With `PMD_TUNNELS=true' in the environment, a node that may not use the control socket asks the port mapper of
+%%% <li>With `PMD_EPMD_TUNNELS=true' in the environment, a node that may not use the control socket asks the port mapper of
 %%%     this host for `NAME@HOST', and takes the answer for a port on 127.0.0.1. Only for a daemon that carries the
 %%%     traffic: from one that does not, that answer is a port on the other host.</li>
 %%% <li>Else, as without pmd: the name of the host is resolved, and the port mapper there is asked.</li>
@@ -148,7 +148,7 @@ ask(Name, Host, Deadline) ->
         direct ->
             none;
         none ->
-            case environment("PMD_TUNNELS") of
+            case environment("PMD_EPMD_TUNNELS") of
                 {ok, Switch} when Switch =:= "true"; Switch =:= "1"; Switch =:= "yes"; Switch =:= "on" ->
                     ask_epmd(Full, Deadline);
                 _ ->

@@ -113,9 +113,9 @@ port_mapper_extension_test_() ->
             ?_assertEqual({ok, {127, 0, 0, 1}}, pmd_epmd:address_please("nobody", "localhost", inet)),
             %% It is not asked unless the environment says that its answers are ports of this host.
             fun() ->
-                os:unsetenv("PMD_TUNNELS"),
+                os:unsetenv("PMD_EPMD_TUNNELS"),
                 ?assertEqual({ok, {127, 0, 0, 1}}, pmd_epmd:address_please("bar", "localhost", inet)),
-                os:putenv("PMD_TUNNELS", "true")
+                os:putenv("PMD_EPMD_TUNNELS", "true")
             end,
             %% Nor if the daemon itself says where the node is and has no entry.
             ?_assertEqual({ok, {127, 0, 0, 1}}, direct())
@@ -132,7 +132,7 @@ port_mapper() ->
     {ok, Port} = inet:port(Listener),
     os:putenv("PMD_SOCKET", "/nonexistent/pmd.sock"),
     os:putenv("ERL_EPMD_PORT", integer_to_list(Port)),
-    os:putenv("PMD_TUNNELS", "true"),
+    os:putenv("PMD_EPMD_TUNNELS", "true"),
     spawn_link(fun() -> map_ports(Listener) end),
     Listener.
 
@@ -152,7 +152,7 @@ map_ports(Listener) ->
     end.
 
 clean() ->
-    [os:unsetenv(Name) || Name <- ["PMD_SOCKET", "ERL_EPMD_PORT", "PMD_TUNNELS"]].
+    [os:unsetenv(Name) || Name <- ["PMD_SOCKET", "ERL_EPMD_PORT", "PMD_EPMD_TUNNELS"]].
 
 everything_else_is_erl_epmd_test() ->
     Callbacks = [{F, A} || {F, A} <- erl_epmd:module_info(exports), lists:member(F, [

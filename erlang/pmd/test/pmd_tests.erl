@@ -22,7 +22,7 @@ lookup_test() ->
     pmd_fake:with(always(pmd_fake:answer(200, Matches)), fun() ->
         ?assertEqual(
             {ok, [
-                #{kind => name, name => <<"bar">>, host => <<"far">>, node_id => <<"ab">>, port => 4000},
+                #{kind => name, name => <<"bar">>, host => <<"far">>, node_id => <<"ab">>, port => 4000, metadata => #{}},
                 #{kind => service, name => <<"bar">>, host => <<"h">>, port => 1,
                     entry => {{0, 0, 0, 0, 0, 0, 0, 1}, 9}, metadata => #{<<"k">> => <<"v">>}}
             ]},
