@@ -41,6 +41,7 @@
 %% ---- as erl_epmd
 
 %% @private
+-spec start() -> {ok, pid()} | ignore | {error, term()}.
 start() -> erl_epmd:start().
 
 %% @doc The process is erl_epmd's: it holds the registration.
@@ -48,6 +49,7 @@ start() -> erl_epmd:start().
 start_link() -> erl_epmd:start_link().
 
 %% @private
+-spec stop() -> term().
 stop() -> erl_epmd:stop().
 
 %% @doc Registers this node with the port mapper of this host.
@@ -83,12 +85,15 @@ names() -> erl_epmd:names().
 names(Host) -> erl_epmd:names(Host).
 
 %% @private
+-spec open() -> {ok, gen_tcp:socket()} | {error, term()}.
 open() -> erl_epmd:open().
 
 %% @private
+-spec open(inet:ip_address()) -> {ok, gen_tcp:socket()} | {error, term()}.
 open(Address) -> erl_epmd:open(Address).
 
 %% @private
+-spec open(inet:ip_address(), timeout()) -> {ok, gen_tcp:socket()} | {error, term()}.
 open(Address, Timeout) -> erl_epmd:open(Address, Timeout).
 
 %% ---- through pmd

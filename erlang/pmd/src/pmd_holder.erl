@@ -25,6 +25,8 @@
     delay = pmd_backoff:first() :: pos_integer()
 }).
 
+-type result() :: {noreply, #state{}} | {stop, normal, #state{}}.
+
 %% @doc Registers a service for as long as `Owner' and the new process live.
 -spec start(pid(), iodata(), pos_integer()) -> {ok, pid()} | {error, pmd:reason()}.
 start(Owner, Body, Timeout) ->
@@ -44,6 +46,8 @@ stop(Holder) ->
     end.
 
 %% @private
+-spec init({pid(), iodata(), pos_integer()}) ->
+    {ok, #state{}, {continue, more}} | {stop, {shutdown, pmd:reason()}}.
 init({Owner, Body, Timeout}) ->
     State = #state{owner = Owner, monitor = monitor(process, Owner), body = Body},
     case register_service(State, Timeout) of
@@ -53,17 +57,21 @@ init({Owner, Body, Timeout}) ->
     end.
 
 %% @private
-%% Only now, because what `init' left in the mailbox would be taken for something else.
+%% What came with the first line, before messages are asked for.
+-spec handle_continue(more, #state{}) -> result().
 handle_continue(more, State) ->
     lines(State).
 
 %% @private
+-spec handle_call(term(), gen_server:from(), #state{}) -> {reply, {error, unknown_call}, #state{}}.
 handle_call(_, _, State) -> {reply, {error, unknown_call}, State}.
 
 %% @private
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast(_, State) -> {noreply, State}.
 
 %% @private
+-spec handle_info(term(), #state{}) -> result().
 handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State) ->
     {stop, normal, State};
 handle_info(again, #state{stream = undefined} = State) ->

@@ -63,6 +63,8 @@ stop(Subscription) ->
     end.
 
 %% @private
+-spec init({pid(), reference(), options()}) ->
+    {ok, #state{}, {continue, more | {absent, pmd:reason()}}} | {stop, {shutdown, pmd:reason()}}.
 init({To, Tag, #{kinds := Kinds, since := Since, boot := Boot}}) ->
     State = #state{to = To, monitor = monitor(process, To), tag = Tag, kinds = Kinds, since = Since, boot = Boot},
     %% Up to the first piece, so that nothing is missed that happens after the subscription is there.
@@ -73,16 +75,20 @@ init({To, Tag, #{kinds := Kinds, since := Since, boot := Boot}}) ->
     end.
 
 %% @private
+-spec handle_continue(more | {absent, pmd:reason()}, #state{}) -> {noreply, #state{}}.
 handle_continue(more, State) -> more(State);
 handle_continue({absent, Reason}, State) -> waiting(Reason, State).
 
 %% @private
+-spec handle_call(term(), gen_server:from(), #state{}) -> {reply, {error, unknown_call}, #state{}}.
 handle_call(_, _, State) -> {reply, {error, unknown_call}, State}.
 
 %% @private
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast(_, State) -> {noreply, State}.
 
 %% @private
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, normal, #state{}}.
 handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State) ->
     {stop, normal, State};
 handle_info(again, #state{stream = undefined} = State) ->

@@ -160,3 +160,9 @@ everything_else_is_erl_epmd_test() ->
     ])],
     ?assertEqual([], Callbacks -- pmd_epmd:module_info(exports)),
     ?assertEqual({ok, 0}, pmd_epmd:listen_port_please("a", "b")).
+
+%% It is used as one file, and at a time when little is started.
+it_needs_no_other_module_of_this_application_test() ->
+    {ok, {_, [{imports, Imports}]}} = beam_lib:chunks(code:which(pmd_epmd), [imports]),
+    Modules = lists:usort([Module || {Module, _, _} <- Imports]),
+    ?assertEqual([], [Module || Module <- Modules, lists:prefix("pmd", atom_to_list(Module))]).
