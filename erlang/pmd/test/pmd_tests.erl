@@ -246,6 +246,7 @@ events_are_messages_test() ->
         gen_tcp:send(Socket, <<"event: name_up\ndata: {}\n\n">>),
         ?assertEqual(#{event => gap, reason => unreadable, missed => 1}, next(Subscription)),
         gen_tcp:send(Socket, event(12, <<"name_down">>)),
+        {messages, _} = wait_for_event(),
         ?assertEqual(ok, pmd:unsubscribe(Subscription)),
         ?assertEqual({over, gone}, got(over)),
         receive {pmd_event, _, _} = Left -> error(Left) after 0 -> ok end
@@ -270,7 +271,7 @@ a_stream_is_resumed_by_number_test_() ->
         end),
         ?assertMatch(#{event := disconnected}, next(Subscription)),
         %% Another daemon: its numbers begin anew.
-        pmd_fake:with(opens(self(), <<"two">>, 0), fun() ->
+        pmd_fake:with(opens(self(), <<"two">>, 5), fun() ->
             {stream, Line, Socket} = got(stream),
             ?assertEqual(<<"GET /v1/events?since=9&boot=one HTTP/1.1">>, Line),
             gen_tcp:send(Socket, <<"event: gap\ndata: {\"reason\":\"restarted\"}\n\n">>),
@@ -290,6 +291,7 @@ a_daemon_that_is_not_there_yet_is_waited_for_test_() ->
         true = os:putenv("PMD_SOCKET", "/nonexistent/pmd.sock"),
         {ok, Subscription} = pmd:subscribe(all, #{since => 3, boot => <<"one">>}),
         ?assertEqual(#{event => disconnected, reason => no_daemon}, next(Subscription)),
+        pmd_fake:with(always(failure(503, "full")), fun() -> pmd_fake:request(), pmd_fake:request() end),
         pmd_fake:with(opens(self(), <<"one">>, 4), fun() ->
             {stream, Line, _} = got(stream),
             ?assertEqual(<<"GET /v1/events?since=3&boot=one HTTP/1.1">>, Line),
@@ -378,6 +380,14 @@ count(Subscription, Total) ->
         {pmd_event, Subscription, #{event := connected}} -> count(Subscription, Total);
         {pmd_event, Subscription, #{seq := Seq}} when Seq =:= Total + 1, Seq < 60000 -> count(Subscription, Seq);
         {pmd_event, Subscription, #{seq := 60000}} when Total =:= 59999 -> 60000
+    end.
+
+%% Until there is one in the mailbox, which stays there.
+wait_for_event() ->
+    {messages, Messages} = Mailbox = process_info(self(), messages),
+    case [Event || {pmd_event, _, _} = Event <- Messages] of
+        [] -> timer:sleep(10), wait_for_event();
+        [_] -> Mailbox
     end.
 
 wait_until(Condition) ->
