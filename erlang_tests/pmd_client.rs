@@ -118,6 +118,26 @@ fn nodes_with_the_epmd_module_connect_two_hosts() {
     }
 }
 
+/// Containers that find each other by nothing but pmd.
+#[test]
+fn hosts_without_a_resolver_are_found_where_their_daemons_are() {
+    let lan = Lan::new();
+    let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
+    for host in [&alpha, &beta] {
+        let oneself = format!("127.0.0.1 localhost\n::1 localhost\n{} {}\n", host.ip, host.name);
+        fs::write(host.dir().join("hosts"), oneself).expect("writing the hosts file");
+    }
+    let ebin = compiled(&alpha, &["src"]);
+    let _daemons = cluster([&alpha, &beta]);
+    let mut stock = Node::erl(&alpha, &["-sname", "stock"]);
+    let mut one = node(&alpha, &ebin, &[&EPMD_MODULE[..], &["-sname", "one"]].concat());
+    let mut two = node(&beta, &ebin, &[&EPMD_MODULE[..], &["-sname", "two"]].concat());
+    assert!(!stock.reaches("two@beta"), "the host can be resolved: this test proves nothing");
+    one.wait("net_adm:ping(two@beta)", "pong");
+    two.wait("net_adm:ping(stock@alpha)", "pong");
+    assert!(!one.reaches("nobody@beta"));
+}
+
 /// Where there is no pmd at all, nothing is different and nothing is said.
 #[test]
 fn the_epmd_module_does_without_pmd() {

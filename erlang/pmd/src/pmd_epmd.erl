@@ -10,6 +10,8 @@
 %%%     this host for `NAME@HOST', and takes the answer for a port on 127.0.0.1. Only for a daemon that carries the
 %%%     traffic: from one that does not, that answer is a port on the other host.</li>
 %%% <li>Else, as without pmd: the name of the host is resolved, and the port mapper there is asked.</li>
+%%% <li>If it cannot be resolved: the address at which the daemon of that host is reached by the others, and the port that
+%%%     it has told them.</li>
 %%% </ol>
 %%%
 %%% So nothing is lost where there is no pmd, and nothing is said about it. The node registers as ever, with the port
@@ -99,34 +101,32 @@ open(Address, Timeout) -> erl_epmd:open(Address, Timeout).
 %% ---- through pmd
 
 %% @doc Where a node is reached: at an entry of pmd on this host, or at the address of its own host, in which case
-%% {@link port_please/2} tells the port.
+%% {@link port_please/2} tells the port, unless pmd knows it.
 -spec address_please(atom() | string(), atom() | string() | inet:ip_address(), inet | inet6) ->
     {ok, inet:ip_address()} | {ok, inet:ip_address(), inet:port_number(), ?VERSION} | {error, term()}.
 address_please(Name, Host, Family) ->
-    case entry(Name, Host) of
-        {ok, Address, Port} ->
-            case in_family(Family, Address) of
-                {ok, Usable} -> {ok, Usable, Port, ?VERSION};
-                none -> erl_epmd:address_please(Name, Host, Family)
-            end;
-        none ->
-            erl_epmd:address_please(Name, Host, Family)
+    case aside(fun(Deadline) -> ask(to_binary(Name), host_to_binary(Host), Family, Deadline) end) of
+        {entry, Address, Port} -> {ok, Address, Port, ?VERSION};
+        {direct, Id, Port} -> at_its_host(erl_epmd:address_please(Name, Host, Family), Id, Port, Family);
+        none -> erl_epmd:address_please(Name, Host, Family)
     end.
 
-in_family(inet, {_, _, _, _} = Address) -> {ok, Address};
-in_family(inet6, {_, _, _, _, _, _, _, _} = Address) -> {ok, Address};
-%% A socket of inet6_tcp reaches IPv4 in this form.
-in_family(inet6, {_, _, _, _} = Address) -> {ok, inet:ipv4_mapped_ipv6_address(Address)};
-in_family(_, _) -> none.
+at_its_host({error, _} = Unresolved, Id, Port, Family) ->
+    case aside(fun(Deadline) -> ask_member(Id, Family, Deadline) end) of
+        {ok, Address} -> {ok, Address, Port, ?VERSION};
+        none -> Unresolved
+    end;
+at_its_host(Resolved, _, _, _) ->
+    Resolved.
 
 %% In a process of its own: whatever an answer does to it, net_kernel gets no message, no exit and no garbage of it, and
 %% goes on when the time is over.
-entry(Name, Host) ->
+aside(Question) ->
     Deadline = erlang:monotonic_time(millisecond) + ?PATIENCE,
     Ask = fun() ->
         Answer =
             try
-                ask(to_binary(Name), host_to_binary(Host), Deadline)
+                Question(Deadline)
             catch
                 _:_ -> none
             end,
@@ -144,22 +144,44 @@ entry(Name, Host) ->
         none
     end.
 
-ask(Name, Host, Deadline) ->
+ask(Name, Host, Family, Deadline) ->
     Full = <<Name/binary, $@, Host/binary>>,
-    case ask_control(socket_paths(), Full, Deadline) of
-        {ok, _, _} = Found ->
-            Found;
-        %% The daemon knows, and does not carry the traffic.
-        direct ->
-            none;
+    case control([<<"/v1/lookup?kind=name&name=">>, quoted(Full)], Deadline) of
+        #{<<"matches">> := [#{<<"kind">> := <<"name">>} = Best | _]} ->
+            place(Best, Family);
         none ->
             case environment("PMD_EPMD_TUNNELS") of
                 {ok, Switch} when Switch =:= "true"; Switch =:= "1"; Switch =:= "yes"; Switch =:= "on" ->
-                    ask_epmd(Full, Deadline);
+                    ask_epmd(Full, Family, Deadline);
                 _ ->
                     none
             end
     end.
+
+%% Without an entry, the daemon does not carry the traffic.
+place(#{<<"entry">> := Entry}, Family) ->
+    {Address, Port} = address_and_port(Entry),
+    {ok, Usable} = in_family(Family, Address),
+    {entry, Usable, Port};
+place(#{<<"node_id">> := Id, <<"port">> := Port}, _) ->
+    {direct, Id, port_number(Port)};
+place(_, _) ->
+    none.
+
+ask_member(Id, Family, Deadline) ->
+    #{<<"nodes">> := Members} = control(<<"/v1/nodes">>, Deadline),
+    [Texts] = [Addresses || #{<<"id">> := Id1, <<"addresses">> := Addresses} <- Members, Id1 =:= Id],
+    Usable = [{ok, Address} || Text <- Texts, {Address, _} <- [address_and_port(Text)], is_of(Family, Address)],
+    hd(Usable).
+
+is_of(inet, Address) -> tuple_size(Address) =:= 4;
+is_of(inet6, Address) -> tuple_size(Address) =:= 8.
+
+in_family(inet, {_, _, _, _} = Address) -> {ok, Address};
+in_family(inet6, {_, _, _, _, _, _, _, _} = Address) -> {ok, Address};
+%% A socket of inet6_tcp reaches IPv4 in this form.
+in_family(inet6, {_, _, _, _} = Address) -> {ok, inet:ipv4_mapped_ipv6_address(Address)};
+in_family(_, _) -> none.
 
 to_binary(Name) when is_atom(Name) -> atom_to_binary(Name, utf8);
 to_binary(Name) -> unicode:characters_to_binary(Name).
@@ -196,17 +218,19 @@ epmd_port() ->
         _ -> 4369
     end.
 
-ask_control([], _, _) ->
+%% What the daemon answers to a question, or none if there is no daemon, or it does not know.
+control(Path, Deadline) -> control(socket_paths(), Path, Deadline).
+
+control([], _, _) ->
     none;
-ask_control([Path | Paths], Full, Deadline) ->
-    case gen_tcp:connect({local, Path}, 0, [local, binary, {active, false}], left(Deadline)) of
-        {ok, Socket} ->
+control([Socket | Sockets], Path, Deadline) ->
+    case gen_tcp:connect({local, Socket}, 0, [local, binary, {active, false}], left(Deadline)) of
+        {ok, Connection} ->
             %% HTTP/1.0: the answer is not in chunks, and ends with the connection.
-            Request = [<<"GET /v1/lookup?kind=name&name=">>, quoted(Full), <<" HTTP/1.0\r\nhost: pmd\r\n\r\n">>],
-            ok = gen_tcp:send(Socket, Request),
-            read_answer(receive_all(Socket, Deadline, []));
+            ok = gen_tcp:send(Connection, [<<"GET ">>, Path, <<" HTTP/1.0\r\nhost: pmd\r\n\r\n">>]),
+            read_answer(receive_all(Connection, Deadline, []));
         {error, _} ->
-            ask_control(Paths, Full, Deadline)
+            control(Sockets, Path, Deadline)
     end.
 
 quoted(Binary) -> [io_lib:format("%~2.16.0B", [Byte]) || <<Byte>> <= Binary].
@@ -223,21 +247,21 @@ receive_all(Socket, Deadline, Before) ->
 read_answer(<<"HTTP/1.", _, " 200", _/binary>> = Answer) ->
     [_, Body] = binary:split(Answer, <<"\r\n\r\n">>),
     %% An answer that was cut off is an object that does not end.
-    {#{<<"matches">> := [#{<<"kind">> := <<"name">>} = Best | _]}, _} = value(skip(Body), ?MAX_DEPTH),
-    case Best of
-        #{<<"entry">> := Entry} -> address_and_port(Entry);
-        _ -> direct
-    end;
+    {Object, _} = value(skip(Body), ?MAX_DEPTH),
+    Object;
 read_answer(_) ->
     none.
 
 %% "IP:PORT" or "[IPV6]:PORT".
 address_and_port(Text) ->
-    [Host, Port] = string:split(binary_to_list(Text), ":", trailing),
-    {ok, Address} = inet:parse_strict_address(string:trim(Host, both, "[]")),
-    Number = list_to_integer(Port),
+    [Host, Port] = string:split(Text, ":", trailing),
+    {ok, Address} = inet:parse_strict_address(string:trim(binary_to_list(Host), both, "[]")),
+    {Address, port_number(Port)}.
+
+port_number(Text) ->
+    Number = binary_to_integer(Text),
     true = Number > 0 andalso Number < 65536,
-    {ok, Address, Number}.
+    Number.
 
 %% JSON as far as it matters here: objects are maps, arrays lists, and everything else the text it is written as, strings
 %% without their quotes. Any mistake is a crash, which is "not found".
@@ -275,13 +299,15 @@ skip(Text) -> Text.
 %% ---- the port mapper
 
 %% pmd's extension: NAME@HOST, where stock epmd knows only NAME and finds nothing.
-ask_epmd(Full, Deadline) ->
+ask_epmd(Full, Family, Deadline) ->
     Loopback = {127, 0, 0, 1},
     case gen_tcp:connect(Loopback, epmd_port(), [inet, binary, {active, false}], left(Deadline)) of
         {ok, Socket} ->
             ok = gen_tcp:send(Socket, <<(byte_size(Full) + 1):16, ?PORT_PLEASE2, Full/binary>>),
             case receive_all(Socket, Deadline, []) of
-                <<?PORT2, 0, Port:16, _/binary>> when Port > 0 -> {ok, Loopback, Port};
+                <<?PORT2, 0, Port:16, _/binary>> when Port > 0 ->
+                    {ok, Usable} = in_family(Family, Loopback),
+                    {entry, Usable, Port};
                 _ -> none
             end;
         {error, _} ->

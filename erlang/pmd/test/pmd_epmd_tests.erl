@@ -60,6 +60,36 @@ otherwise_it_is_as_without_pmd_test_() ->
         ]
     ].
 
+%% Where the daemon does not carry the traffic and the host is not in the resolver's books: what the others know of it.
+-define(NODES, <<
+    "{\"cluster\":\"pmd\",\"nodes\":[{\"id\":\"me\",\"addresses\":[\"10.0.0.1:4369\"]},"
+    "{\"id\":\"far\",\"addresses\":[\"[fd77::2]:4369\",\"10.0.0.2:4369\",\"10.0.0.3:4369\"]}]}"
+>>).
+-define(UNRESOLVABLE, "no-such-host.invalid").
+
+unresolved(Family, Id, Nodes) ->
+    Found = found([[<<",\"node_id\":\"">>, Id, <<"\"">>]]),
+    Answer = fun(Line, Socket) ->
+        case binary:match(Line, <<"/v1/nodes">>) of
+            nomatch -> gen_tcp:send(Socket, Found);
+            _ -> gen_tcp:send(Socket, pmd_fake:answer(200, Nodes))
+        end,
+        gen_tcp:close(Socket)
+    end,
+    pmd_fake:with(Answer, fun() -> pmd_epmd:address_please("bar", ?UNRESOLVABLE, Family) end).
+
+a_host_that_cannot_be_resolved_is_reached_where_its_daemon_is_test_() ->
+    Stock = erl_epmd:address_please("bar", ?UNRESOLVABLE, inet),
+    [
+        ?_assertMatch({error, _}, Stock),
+        ?_assertEqual({ok, {10, 0, 0, 2}, 1, 6}, unresolved(inet, <<"far">>, ?NODES)),
+        ?_assertEqual({ok, {16#fd77, 0, 0, 0, 0, 0, 0, 2}, 1, 6}, unresolved(inet6, <<"far">>, ?NODES)),
+        ?_assertMatch({error, _}, unresolved(inet6, <<"me">>, ?NODES)),
+        ?_assertEqual(Stock, unresolved(inet, <<"gone">>, ?NODES)),
+        ?_assertEqual(Stock, unresolved(inet, <<"far">>, <<"{\"nodes\":[{\"id\":\"far\",\"addresses\":[\"x\"]}]}">>)),
+        ?_assertEqual(Stock, unresolved(inet, <<"far">>, <<"[]">>))
+    ].
+
 an_answer_that_is_cut_off_is_none_test_() ->
     Answer = string:trim(iolist_to_binary(found([entry(<<"127.77.1.2:1">>)]))),
     {Body, 4} = binary:match(Answer, <<"\r\n\r\n">>),
