@@ -168,11 +168,14 @@ fn an_entry_leads_to_a_node_whose_host_has_no_address() {
     let control = alpha.dir().join("control.sock");
     let listener = UnixListener::bind(&control).expect("a control socket");
     let questions = std::thread::spawn(move || answer_lookups(&listener, port));
-    let mut one = erl(&alpha);
-    one.args(["-pa", &ebin]).args(EPMD_MODULE).args(["-name", "one@alpha.cluster.test", "-eval"]);
-    one.arg("io:format(\"~p ~p~n\", [net_adm:ping('two@far.nowhere.test'), net_adm:ping('three@far.nowhere.test')]), halt().");
-    one.env("PMD_SOCKET", &control);
-    assert_eq!(succeeded(&run(one)), "pong pang\n");
+    // IPv6 reaches an entry on IPv4, too.
+    for protocol in ["inet_tcp", "inet6_tcp"] {
+        let mut one = erl(&alpha);
+        one.args(["-pa", &ebin, "-proto_dist", protocol]).args(EPMD_MODULE);
+        one.args(["-name", "one@alpha.cluster.test", "-eval"]).env("PMD_SOCKET", &control);
+        one.arg("io:format(\"~p ~p~n\", [net_adm:ping(N) || N <- ['two@far.nowhere.test', 'three@far.nowhere.test']]), halt().");
+        assert_eq!(succeeded(&run(one)), "pong pang\n", "{protocol}");
+    }
 
     // Somebody has to tell the thread that there are no more questions.
     let mut last = UnixStream::connect(&control).expect("the thread still listens");

@@ -26,11 +26,11 @@
 -export([address_please/3, port_please/2, port_please/3, listen_port_please/2]).
 -export([names/0, names/1, open/0, open/1, open/2]).
 
-%% Distribution version 6 is the only one that a node which can use this module speaks; OTP 23 and later all do.
+%% The version of the distribution protocol: every node since OTP 23 speaks it, and from OTP 25 on no other.
 -define(VERSION, 6).
 %% For all that the daemon is asked about one node, in milliseconds.
 -define(PATIENCE, 1000).
-%% The longest answer that is read: thousands of nodes of one name.
+%% The longest answer that is read: thousands of nodes of one name, or of daemons.
 -define(MAX_ANSWER, 1048576).
 %% Values in values of an answer; it is four deep.
 -define(MAX_DEPTH, 16).

@@ -63,7 +63,7 @@ handle_continue(more, State) ->
     lines(State).
 
 %% @private
--spec handle_call(term(), gen_server:from(), #state{}) -> {reply, {error, unknown_call}, #state{}}.
+-spec handle_call(term(), {pid(), term()}, #state{}) -> {reply, {error, unknown_call}, #state{}}.
 handle_call(_, _, State) -> {reply, {error, unknown_call}, State}.
 
 %% @private

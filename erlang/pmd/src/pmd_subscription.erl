@@ -80,7 +80,7 @@ handle_continue(more, State) -> more(State);
 handle_continue({absent, Reason}, State) -> waiting(Reason, State).
 
 %% @private
--spec handle_call(term(), gen_server:from(), #state{}) -> {reply, {error, unknown_call}, #state{}}.
+-spec handle_call(term(), {pid(), term()}, #state{}) -> {reply, {error, unknown_call}, #state{}}.
 handle_call(_, _, State) -> {reply, {error, unknown_call}, State}.
 
 %% @private
