@@ -38,7 +38,7 @@ bench: ## pmd and stock epmd side by side, in one run
 	$(CARGO) bench --locked --bench epmd_load
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
-	for target in epmd_request epmd_reply epmd_roundtrip peer_frames peer_body; do \
+	for target in epmd_request epmd_reply epmd_roundtrip peer_frames peer_body node_frames node_delta; do \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target target/fuzz-corpus/$$target fuzz/corpus/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
