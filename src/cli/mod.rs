@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod diagnosis;
+pub mod env;
 pub mod exit;
 pub mod failure;
 pub mod handover;
@@ -15,7 +16,9 @@ pub mod meta;
 pub mod move_over;
 pub mod names;
 pub mod output;
+pub mod ping;
 pub mod register;
+pub mod run;
 pub mod runtime;
 pub mod start;
 pub mod status;
@@ -76,6 +79,9 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Register(args) => register::run(&target()?, args, output),
         Command::Unregister(args) => register::unregister(&target()?, &args.name, output),
         Command::Subscribe(args) => subscribe::run(&target()?, &args, output),
+        Command::Env(args) => env::run(&target()?, &args, output),
+        Command::Run(args) => run::run(&target()?, &args),
+        Command::Ping(args) => ping::run(&target()?, &args, output),
         Command::Health(args) => health::run(&target()?, args.ready, output),
         Command::Takeover(args) => takeover::run(global, &args, output),
         Command::Handover(args) => handover::run(global, &target()?, &args, output),

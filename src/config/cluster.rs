@@ -10,6 +10,7 @@ use pmd_protocol::limits::{MAX_ADDRESSES, MAX_CLUSTER_NAME};
 use super::ConfigError;
 use super::paths::Paths;
 use super::raw::{EpmdAccess, RawConfig};
+use super::tunnel::TunnelSettings;
 use crate::tls::IdentitySource;
 
 /// The cluster that daemons belong to unless another is named.
@@ -34,6 +35,8 @@ pub struct ClusterSettings {
     pub discovery: Vec<String>,
     /// From where look-ups are answered.
     pub epmd_access: EpmdAccess,
+    /// Aliases and tunnels.
+    pub tunnel: TunnelSettings,
     /// All numbers of the core.
     pub tuning: Tuning,
 }
@@ -91,6 +94,7 @@ impl ClusterSettings {
             seeds: raw.join.iter().flatten().chain(peers).cloned().collect(),
             discovery: raw.discovery.clone().unwrap_or_default(),
             epmd_access: raw.epmd_access.unwrap_or_default(),
+            tunnel: TunnelSettings::from_raw(raw, port, paths),
             tuning: tuning(raw),
         })
     }

@@ -24,6 +24,7 @@ use crate::link::greeting::GreetingError;
 use crate::link::me::Me;
 use crate::link::session;
 use crate::tls::{Tls, TlsError};
+use crate::tunnel::{Parts, Tunnels};
 
 /// How long a daemon that leaves waits until everybody else knows.
 pub const FAREWELL: Duration = Duration::from_secs(2);
@@ -37,6 +38,7 @@ pub struct Cluster {
     directory: Arc<ClusterDirectory>,
     dialer: Dialer,
     doorman: Doorman,
+    tunnels: Arc<Tunnels>,
 }
 
 /// What is made before the daemon serves anybody, so that what is wrong with its files is told at the start.
@@ -175,12 +177,22 @@ impl Cluster {
             directory: Arc::clone(&directory),
             identity,
             dialer: dialer.clone(),
-            runtime,
+            runtime: runtime.clone(),
         };
         spawn_core(node, start, core.clone(), inputs, clock)?;
         let (doorman, strangers) = Doorman::new();
-        tokio::spawn(accept::serve(strangers, Arc::clone(context), Arc::clone(&me), core.clone()));
-        Ok(Arc::new(Cluster { context: Arc::clone(context), me, core, directory, dialer, doorman }))
+        let tunnels = Tunnels::start(Parts {
+            context: Arc::clone(context),
+            settings: settings.tunnel.clone(),
+            me: Arc::clone(&me),
+            core: core.clone(),
+            directory: Arc::clone(&directory),
+            dialer: dialer.clone(),
+            runtime,
+        });
+        let accepting = (Arc::clone(context), Arc::clone(&me), core.clone(), Arc::clone(&tunnels));
+        tokio::spawn(accept::serve(strangers, accepting.0, accepting.1, accepting.2, accepting.3));
+        Ok(Arc::new(Cluster { context: Arc::clone(context), me, core, directory, dialer, doorman, tunnels }))
     }
 
     /// What this daemon is to others.
@@ -196,6 +208,11 @@ impl Cluster {
     /// What is registered on other hosts.
     pub fn directory(&self) -> &ClusterDirectory {
         &self.directory
+    }
+
+    /// Aliases and tunnels.
+    pub fn tunnels(&self) -> &Arc<Tunnels> {
+        &self.tunnels
     }
 
     /// Takes over a connection that has begun with TLS.
