@@ -11,12 +11,16 @@
 mod api;
 #[path = "cli/change.rs"]
 mod change;
+#[path = "cli/cluster.rs"]
+mod cluster;
 #[path = "cli/config.rs"]
 mod config;
 #[path = "cli/events.rs"]
 mod events;
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "cli/identity.rs"]
+mod identity;
 #[path = "cli/lifecycle.rs"]
 mod lifecycle;
 #[path = "cli/lookups.rs"]
@@ -25,6 +29,8 @@ mod lookups;
 mod output;
 #[path = "cli/register.rs"]
 mod register;
+#[path = "cli/stub.rs"]
+mod stub;
 #[path = "cli/supervision.rs"]
 mod supervision;
 #[path = "cli/support.rs"]

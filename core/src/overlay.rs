@@ -20,6 +20,8 @@ pub struct Overlay {
     me: NodeId,
     tuning: SpreadTuning,
     members: BTreeSet<NodeId>,
+    /// Those that follow and precede this daemon in the ring.
+    near: BTreeSet<NodeId>,
     random: BTreeSet<NodeId>,
     redials: BTreeMap<NodeId, Redial>,
     changed: bool,
@@ -41,6 +43,7 @@ impl Overlay {
             me,
             tuning,
             members: BTreeSet::new(),
+            near: BTreeSet::new(),
             random: BTreeSet::new(),
             redials: BTreeMap::new(),
             changed: false,
@@ -51,13 +54,17 @@ impl Overlay {
     pub fn add(&mut self, id: NodeId) {
         if id != self.me && self.members.insert(id) {
             self.changed = true;
+            self.near = self.neighbours();
             self.redials.remove(&id);
         }
     }
 
     /// A member does not.
     pub fn remove(&mut self, id: &NodeId) {
-        self.changed |= self.members.remove(id);
+        if self.members.remove(id) {
+            self.changed = true;
+            self.near = self.neighbours();
+        }
         self.random.remove(id);
         self.redials.remove(id);
     }
@@ -129,10 +136,16 @@ impl Overlay {
     /// Whether a member is one of those that follow or precede this daemon in the ring.
     #[must_use]
     pub fn is_near(&self, id: &NodeId) -> bool {
+        self.near.contains(id)
+    }
+
+    fn neighbours(&self) -> BTreeSet<NodeId> {
         use std::ops::Bound::{Excluded, Unbounded};
         let before = self.members.range(..self.me).rev();
         let before = before.chain(self.members.range((Excluded(self.me), Unbounded)).rev());
-        self.successors().contains(id) || before.take(self.tuning.successors).any(|near| near == id)
+        let mut near = self.successors();
+        near.extend(before.take(self.tuning.successors));
+        near
     }
 
     fn successors(&self) -> BTreeSet<NodeId> {

@@ -1,47 +1,12 @@
-//! Whole clusters in the simulator.
+//! Whole clusters in the simulator: what everybody does every day.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law has to fail the test")]
 
+#[path = "support/cluster.rs"]
+mod support;
+
 use pmd_core::sim::World;
-use pmd_protocol::peer::Kind;
-
-/// `count` daemons of which all joined the first, converged.
-fn cluster(seed: u64, count: usize) -> World {
-    let mut world = World::new(seed);
-    for _ in 0..count {
-        world.start();
-    }
-    for number in 1..count {
-        world.join(number, 0);
-    }
-    assert!(world.run_until(20_000, World::is_converged), "not converged: {}", state(&world));
-    world
-}
-
-fn state(world: &World) -> String {
-    let line = |(number, node): (usize, &pmd_core::node::Node)| {
-        format!(
-            "{number}: {} members, {} links, {:.8}\n",
-            node.members().count(),
-            node.links().count(),
-            node.registry().fingerprint()
-        )
-    };
-    world.nodes().take(20).map(line).collect()
-}
-
-fn is_fine(world: &World) {
-    assert_eq!(world.violations(), &[] as &[String]);
-    assert!(world.is_converged(), "{}", state(world));
-}
-
-/// How many daemons find a service of this name, and how many holders each.
-fn found(world: &World, name: &str) -> Vec<usize> {
-    world
-        .nodes()
-        .map(|(_, node)| node.registry().directory().look_up(Kind::SERVICE, name.as_bytes()).len())
-        .collect()
-}
+use support::{cluster, downs, found, is_fine, state, time_until};
 
 #[test]
 fn three_daemons_see_each_other() {
@@ -54,14 +19,6 @@ fn three_daemons_see_each_other() {
     world.run_for(100);
     assert_eq!(found(&world, "db"), [0, 0, 0]);
     is_fine(&world);
-}
-
-/// Milliseconds until all running daemons find exactly `holders` services of this name.
-fn time_until(world: &mut World, name: &str, holders: usize, most: u64) -> u64 {
-    let start = world.now_ms();
-    let all = |world: &World| found(world, name).iter().all(|found| *found == holders);
-    assert!(world.run_until(most, all), "{name}: {:?} after {most} ms", found(world, name));
-    world.now_ms() - start
 }
 
 #[test]
@@ -96,122 +53,6 @@ fn a_killed_process_is_gone_everywhere_within_three_seconds() {
 }
 
 #[test]
-fn a_vanished_host_is_gone_everywhere_soon() {
-    for (seed, count) in [(7, 3), (8, 30)] {
-        let mut world = cluster(seed, count);
-        world.register(1, "db", 1);
-        world.run_for(20_000);
-        world.vanish(1);
-        let took = time_until(&mut world, "db", 0, 30_000);
-        println!("{count}: vanished host gone after {took} ms");
-        assert!(took <= 8_000, "{count}: {took} ms");
-        world.run_for(5_000);
-        is_fine(&world);
-    }
-}
-
-/// What was deleted on one side of a split does not come back from the other, nothing is lost, and the halves find each
-/// other.
-#[test]
-fn a_split_heals() {
-    for (seed, count) in [(9, 3), (10, 9), (11, 30)] {
-        let mut world = cluster(seed, count);
-        for number in 0..count {
-            world.register(number, &format!("own-{number}"), 1);
-        }
-        world.register(0, "deleted", 1);
-        world.run_for(2_000);
-        world.faults.partition(|number| number < count / 3, count);
-        world.run_for(5_000);
-        world.unregister(0, "deleted");
-        world.register(count - 1, "new", 1);
-        world.run_for(25_000);
-        assert!(!world.is_converged());
-        world.faults.heal();
-        let healed = world.now_ms();
-        assert!(world.run_until(5_000, World::is_converged), "{count}: {}", state(&world));
-        println!("{count}: healed after {} ms", world.now_ms() - healed);
-        assert!(found(&world, "deleted").iter().all(|found| *found == 0));
-        assert!(found(&world, "new").iter().all(|found| *found == 1));
-        for number in 0..count {
-            assert!(found(&world, &format!("own-{number}")).iter().all(|found| *found == 1));
-        }
-        world.run_for(10_000);
-        is_fine(&world);
-    }
-}
-
-/// SIGSTOP for 30 s: it is found dead, it accuses nobody when it wakes, and it comes back with all it had.
-#[test]
-fn a_frozen_third_comes_back() {
-    for (seed, count) in [(12, 3), (13, 12)] {
-        let mut world = cluster(seed, count);
-        for number in 0..count {
-            world.register(number, &format!("own-{number}"), 1);
-        }
-        world.run_for(5_000);
-        (0..count / 3).for_each(|number| world.freeze(number));
-        world.run_for(30_000);
-        (0..count / 3).for_each(|number| world.thaw(number));
-        let thawed = world.now_ms();
-        assert!(world.run_until(30_000, World::is_converged), "{count}: {}", state(&world));
-        println!("{count}: thawed after {} ms", world.now_ms() - thawed);
-        world.run_for(10_000);
-        is_fine(&world);
-        for number in 0..count {
-            assert!(found(&world, &format!("own-{number}")).iter().all(|found| *found == 1));
-        }
-    }
-}
-
-/// The new life counts, whatever its clock says, and nothing of the old one is left.
-#[test]
-fn a_restart_replaces_the_old_life_even_with_a_clock_a_year_behind() {
-    for (seed, skew) in [(14, 0), (15, -31_536_000_000), (16, 31_536_000_000)] {
-        let mut world = cluster(seed, 8);
-        world.register(3, "old", 1);
-        world.run_for(5_000);
-        world.kill(3);
-        world.restart(3, skew);
-        world.join(3, 0);
-        world.register(3, "new", 1);
-        time_until(&mut world, "new", 1, 10_000);
-        time_until(&mut world, "old", 0, 1_000);
-        world.run_for(10_000);
-        is_fine(&world);
-        assert_eq!(found(&world, "new"), [1; 8]);
-    }
-}
-
-#[test]
-fn a_mass_restart_leaves_nobody_dead() {
-    let mut world = cluster(17, 40);
-    world.run_for(5_000);
-    (0..40).for_each(|number| world.kill(number));
-    (0..40).for_each(|number| world.restart(number, 0));
-    (1..40).for_each(|number| world.join(number, 0));
-    assert!(world.run_until(10_000, World::is_converged), "{}", state(&world));
-    world.run_for(10_000);
-    is_fine(&world);
-}
-
-#[test]
-fn a_crash_loop_fills_nothing() {
-    let mut world = cluster(18, 6);
-    for _ in 0..30 {
-        world.kill(2);
-        world.run_for(300);
-        world.restart(2, 0);
-        world.join(2, 0);
-        world.run_for(300);
-    }
-    assert!(world.run_until(10_000, World::is_converged), "{}", state(&world));
-    world.run_for(10_000);
-    is_fine(&world);
-    assert!(world.nodes().all(|(_, node)| node.registry().store().iter().count() == 6));
-}
-
-#[test]
 fn two_that_dial_each_other_at_once_end_with_one_link() {
     for seed in 0..50 {
         let mut world = World::new(seed);
@@ -237,26 +78,6 @@ fn who_dials_itself_notices() {
     world.run_for(2_000);
     is_fine(&world);
     assert_eq!(world.node(0).unwrap().links().count(), 0);
-}
-
-#[test]
-fn one_slow_reader_delays_nobody() {
-    let mut world = cluster(20, 20);
-    world.run_for(5_000);
-    world.faults.slow_reader = Some((5, 400));
-    for round in 0..200 {
-        world.register(1, &format!("burst-{round}"), 1);
-        world.run_for(5);
-    }
-    world.register(1, "last", 1);
-    world.run_for(150);
-    let found = found(&world, "last");
-    let late: Vec<_> =
-        found.iter().enumerate().filter(|(_, found)| **found != 1).map(|(number, _)| number).collect();
-    assert!(late.iter().all(|number| *number == 5), "{late:?}");
-    world.faults.slow_reader = None;
-    assert!(world.run_until(60_000, World::is_converged), "{}", state(&world));
-    is_fine(&world);
 }
 
 #[test]
@@ -299,11 +120,7 @@ fn lost_frames_are_no_deaths() {
     world.faults.loss_permille = 50;
     world.run_for(300_000);
     is_fine(&world);
-    for (_, node) in world.nodes() {
-        let downs =
-            node.events(0, usize::MAX).events.into_iter().filter(|event| event.what.as_str() == "node_down");
-        assert_eq!(downs.count(), 0);
-    }
+    assert_eq!(downs(&world), []);
 }
 
 #[test]

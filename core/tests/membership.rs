@@ -43,6 +43,21 @@ fn record(number: u8, renewal: u32, incarnation: u32, state: State) -> Record {
     Record { identity: Identity { renewal, ..identity(number, 1_000) }, incarnation, state }
 }
 
+#[test]
+fn who_has_moved_is_known_at_its_new_place() {
+    let (mut mover, mut other) = (swim(1), swim(2));
+    hear(&mut other, 0, &[record(1, 0, 0, State::Alive)]);
+    let place = ([10, 9, 9, 9], 4369).into();
+    assert!(mover.advertise(&[place, ([0, 0, 0, 0], 4369).into()]));
+    assert!(!mover.advertise(&[place]));
+    hear(&mut other, 1, &[Record::alive(mover.identity().clone())]);
+    let (identity, liveness) = other.member(&id(1)).unwrap();
+    assert_eq!((identity.addresses.as_slice(), liveness), ([place].as_slice(), Liveness::Alive));
+    // What was said of the old place does not count any more.
+    hear(&mut other, 2, &[record(1, 0, 0, State::Down)]);
+    assert!(other.member(&id(1)).is_some());
+}
+
 fn any_record() -> impl Strategy<Value = Record> {
     let state = prop_oneof![Just(State::Alive), Just(State::Suspect), Just(State::Down)];
     (1..5_u8, 1_000..1_003_u64, 0..3_u32, 0..3_u32, state).prop_map(

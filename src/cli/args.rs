@@ -1,16 +1,24 @@
 //! What can be typed. Nothing is looked up or decided here: that is [`target`](super::target)'s part, and that
 //! of each command.
 
+mod cluster;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 
 use super::output::Format;
 use crate::config::environment::positive_duration;
 use crate::config::raw::{Port, parse_addresses, parse_duration};
+use crate::control::events::KINDS;
+use crate::registry::events::EventKind;
+use cluster::parse_peer;
+
+pub use cluster::{Ca, CaInit, CaIssue, CaShow, Cookie, Discover, Join, Leave, Rotate, Services, Status};
 
 /// Help begins with what the command is for and with examples: what most people came to see.
 const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -28,6 +36,8 @@ Examples:
   pmd takeover              Replace a running epmd without restarting a node
   pmd names                 List the Erlang nodes of this host
   pmd lookup rabbit         Print where a node or service listens
+  pmd join host1            Make one cluster of this host and host1
+  pmd nodes                 List the hosts of the cluster
   pmd status                Show how the daemon is
   pmd epmd -names           Do what epmd would do",
     after_help = "\
@@ -85,7 +95,9 @@ pub enum Command {
 Examples:
   pmd start                          In the background; returns when it answers
   pmd start --foreground             In the foreground, until Ctrl-C
-  pmd start --bind 10.0.0.5          Listen on that address and on loopback only")]
+  pmd start --bind 10.0.0.5          Listen on that address and on loopback only
+  pmd start --join host1             Join the cluster of host1, again and again until it is there
+  pmd start --discovery broadcast    Join whoever is heard on the same network")]
     Start(Start),
     /// Stop the daemon and wait until it is gone
     #[command(help_template = HELP, before_help = "Examples:\n  pmd stop\n  pmd stop --port 5000")]
@@ -98,22 +110,62 @@ Examples:
 Examples:
   pmd status
   pmd status --watch
+  pmd status --wait-converged 30s    Wait until all daemons know the same
   pmd status --json | jq .names.registered")]
-    Status(Watch),
-    /// List the Erlang nodes of this host, or of another one
+    Status(Status),
+    /// Join a cluster, and wait until it has let this host in
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd join host1                    Through the pmd on host1
+  pmd join host1 10.0.0.2:4369      Through as many of them as answer; one is enough
+  pmd join host1 --timeout 30s      Give it longer than 10 s")]
+    Join(Join),
+    /// Leave the cluster, or drop the link to one daemon
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd leave                 Tell all others, and be alone from now on
+  pmd leave host1           Only drop the link to host1")]
+    Leave(Leave),
+    /// List the hosts of the cluster
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd nodes
+  pmd nodes -o wide         With ids, start times and metadata
+  pmd nodes --watch")]
+    Nodes(Watch),
+    /// List the links to other daemons
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd peers                 With round-trip times, and who agrees about the registry
+  pmd peers --watch")]
+    Peers(Watch),
+    /// List the daemons that were found on the networks, without joining them
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd discover
+  pmd discover --wait 5s    Listen for a while first")]
+    Discover(Discover),
+    /// List the Erlang nodes of this host, of another one, or of the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd names                 Those registered here
   pmd names -o wide         With everything that is known of them
+  pmd names --cluster       Those of all hosts of the cluster
+  pmd names --cluster db1   Those of the host db1, as the cluster knows them
   pmd names db1             Those of the host db1, whichever port mapper runs there")]
     Names(Names),
-    /// List the services of this host
-    #[command(help_template = HELP, before_help = "Examples:\n  pmd services\n  pmd services --json")]
-    Services,
+    /// List the services of this host, or of the cluster
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd services
+  pmd services --cluster    Those of all hosts of the cluster")]
+    Services(Services),
     /// Print where an Erlang node or a service listens
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd lookup rabbit                 Prints HOST:PORT, or exits with 4
+  pmd lookup rabbit@host1           The one on that host of the cluster
+  pmd lookup rabbit --all           One line for each host that has one
   pmd lookup web --wait 30s         Waits until it is there, or exits with 6")]
     Lookup(Lookup),
     /// Register a service
@@ -132,7 +184,13 @@ Examples:
 Examples:
   pmd subscribe                            From now on, until Ctrl-C
   pmd subscribe --kind name_up --json      One JSON object a line
-  pmd subscribe --since 0                  First everything that the daemon remembers")]
+  pmd subscribe -k node_up -k node_down    Hosts of the cluster that come and go
+  pmd subscribe --since 0                  First everything that the daemon remembers", after_help = "\
+The kinds are name_up, name_down, service_up and service_down, for Erlang nodes and services, and
+node_up, node_suspect, node_down and node_left, for the daemons of the cluster.
+
+With --output plain, a line has eight fields separated by tabs: number, time, kind, name, port,
+reason, host, id of that host's daemon. What an event does not have is empty.")]
     Subscribe(Subscribe),
     /// Print what a node needs in its environment to see the cluster
     #[command(help_template = HELP, before_help = "\
@@ -171,6 +229,30 @@ Examples:
   pmd handover --dry-run    Say what would be done
   pmd handover              Do it, and wait until every node is back")]
     Handover(Handover),
+    /// Show or change the secret that the daemons of a cluster share
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd cookie path           Where the file is
+  pmd cookie show           What is in it
+  pmd cookie rotate         Change it without a moment in which hosts shut each other out",
+        subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+    Cookie {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: Cookie,
+    },
+    /// Make certificates for a cluster with an authority of its own
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ca init               Make the authority, once
+  pmd ca issue host1        Make a certificate and a key for host1
+  pmd ca show host1.pem     Show what the certificate says",
+        subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+    Ca {
+        /// What to do.
+        #[command(subcommand)]
+        action: Ca,
+    },
     /// Do what epmd would do: takes every option of epmd
     #[command(help_template = HELP, before_help = "\
 Examples:
@@ -210,6 +292,18 @@ pub struct Start {
     /// How long a connection may take to complete its request [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub packet_timeout: Option<Duration>,
+    /// Join the cluster of the daemon at this address; may be repeated
+    #[arg(short, long, value_name = "ADDR", value_parser = parse_peer)]
+    pub join: Vec<String>,
+    /// Look for other daemons in this way: broadcast, dns:NAME or exec:COMMAND; may be repeated
+    #[arg(long, value_name = "SPEC", value_parser = NonEmptyStringValueParser::new())]
+    pub discovery: Vec<String>,
+    /// The name of the cluster; daemons of other clusters are not let in
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub cluster: Option<String>,
+    /// Where other daemons are told to find this one; may be repeated [default: the addresses of this host]
+    #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
+    pub advertise: Vec<String>,
 }
 
 /// Addresses that were given with one flag.
@@ -242,8 +336,11 @@ pub struct Watch {
 /// Options of `pmd names`.
 #[derive(Debug, Args)]
 pub struct Names {
-    /// The host to ask, in place of the local daemon
+    /// The host to ask, in place of the local daemon; with --cluster, the host whose nodes are wanted
     pub host: Option<String>,
+    /// Those of all hosts of the cluster
+    #[arg(long)]
+    pub cluster: bool,
     /// How often it is shown.
     #[command(flatten)]
     pub watch: Watch,
@@ -300,7 +397,7 @@ pub struct Named {
 #[derive(Debug, Args)]
 pub struct Subscribe {
     /// Only events of this kind; may be repeated
-    #[arg(short, long, value_name = "KIND", value_parser = ["name_up", "name_down", "service_up", "service_down"])]
+    #[arg(short, long, value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS.map(EventKind::as_str)), hide_possible_values = true)]
     pub kind: Vec<String>,
     /// Begin after the event of this number; 0 for all that the daemon remembers [default: from now on]
     #[arg(short, long, value_name = "NUMBER")]
@@ -434,13 +531,36 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-        assert!(names.len() >= 17, "{names:?}");
-        for name in names {
-            let sub = command.find_subcommand_mut(&name).expect("it was listed");
-            let help = sub.render_help().to_string();
-            let (examples, usage) = (help.find("Examples:"), help.find("Usage:"));
-            assert!(examples.is_some() && examples < usage, "{help}");
+        assert!(names.len() >= 24, "{names:?}");
+        command.get_subcommands_mut().for_each(shows_examples_first);
+    }
+
+    fn shows_examples_first(command: &mut clap::Command) {
+        let help = command.render_help().to_string();
+        let (examples, usage) = (help.find("Examples:"), help.find("Usage:"));
+        assert!(examples.is_some() && examples < usage, "{help}");
+        command.get_subcommands_mut().for_each(shows_examples_first);
+    }
+
+    #[test]
+    fn the_examples_of_the_help_can_be_typed() {
+        let mut command = Cli::command();
+        command.build();
+        examples_are_right(&command);
+    }
+
+    fn examples_are_right(command: &clap::Command) {
+        let help = command.get_before_help().map(ToString::to_string).unwrap_or_default();
+        for line in help.lines().filter_map(|line| line.strip_prefix("  pmd ")) {
+            // What follows two blanks, a pipe or an arrow is not the command any more.
+            let words = line.split(['|', '>', '#']).next().unwrap_or_default();
+            let words = words.split("  ").next().unwrap_or_default().replace('"', "");
+            let typed = std::iter::once("pmd").chain(words.split_whitespace());
+            if let Err(error) = Cli::try_parse_from(typed) {
+                assert!(!error.use_stderr(), "pmd {words}: {error}");
+            }
         }
+        command.get_subcommands().for_each(examples_are_right);
     }
 
     #[test]

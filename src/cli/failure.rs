@@ -91,9 +91,11 @@ impl From<ClientError> for Failure {
             ),
             ClientError::Api { info, .. } => {
                 let exit = match info.code.as_str() {
-                    "not_found" => Exit::NotFound,
-                    "conflict" => Exit::Conflict,
-                    "invalid_request" | "too_large" => Exit::Usage,
+                    "not_found" | "unresolvable" => Exit::NotFound,
+                    "conflict" | "no_cluster" => Exit::Conflict,
+                    "invalid_request" | "too_large" | "oneself" => Exit::Usage,
+                    "unreachable" => Exit::NotReachable,
+                    "refused" => Exit::Refused,
                     "timeout" => Exit::TimedOut,
                     "full" | "ending" => Exit::Unhealthy,
                     _ => Exit::General,
@@ -121,6 +123,12 @@ mod tests {
             ("conflict", Exit::Conflict),
             ("invalid_request", Exit::Usage),
             ("full", Exit::Unhealthy),
+            ("unresolvable", Exit::NotFound),
+            ("unreachable", Exit::NotReachable),
+            ("refused", Exit::Refused),
+            ("timeout", Exit::TimedOut),
+            ("oneself", Exit::Usage),
+            ("no_cluster", Exit::Conflict),
             ("something_new", Exit::General),
         ] {
             let info = ErrorInfo { code: code.into(), message: "m".into(), hint: "h".into() };

@@ -11,8 +11,9 @@ use super::diagnosis::explain;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::{Format, Output, json, stdout};
-use super::runtime::{block_on, with_progress};
+use super::runtime::{block_on, deadline, with_progress};
 use super::target::Target;
+use super::text;
 use crate::control::api::{Lookup, Match};
 use crate::control::client::{Client, ClientError};
 
@@ -40,7 +41,7 @@ pub fn run(target: &Target, args: &args::Lookup, output: Output) -> Result<Exit>
 
 /// Asks until there is an answer. A daemon that is not there may still come: that is what start scripts need.
 async fn wait(client: &Client, name: &str, patience: Duration) -> Result<Lookup> {
-    let deadline = Instant::now() + patience;
+    let deadline = deadline(patience);
     loop {
         let error = match client.lookup(name).await {
             Ok(found) => return Ok(found),
@@ -51,7 +52,7 @@ async fn wait(client: &Client, name: &str, patience: Duration) -> Result<Lookup>
             tokio::time::sleep_until(deadline).await;
             return Err(Failure::new(
                 Exit::TimedOut,
-                format!("{name:?} did not come within {}: {error}", human(patience)),
+                format!("{name:?} did not come within {}: {error}", text::time(patience)),
                 "see what is registered with pmd names and pmd services, or wait longer",
             ));
         }
@@ -61,10 +62,6 @@ async fn wait(client: &Client, name: &str, patience: Duration) -> Result<Lookup>
 
 fn is_not_yet(error: &ClientError) -> bool {
     error.is_absence() || matches!(error, ClientError::Api { status: 404 | 503, .. })
-}
-
-fn human(time: Duration) -> String {
-    jiff::SignedDuration::try_from(time).map(|time| format!("{time:#}")).unwrap_or_default()
 }
 
 fn print(found: &Lookup, output: Output) -> Result<()> {

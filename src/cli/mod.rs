@@ -5,17 +5,25 @@
 //! ([`failure`]) ends with what to do next and one of the exit codes in [`exit`].
 
 pub mod args;
+pub mod ca;
+pub mod converged;
+pub mod cookie;
 pub mod diagnosis;
+pub mod discover;
 pub mod env;
+pub mod everywhere;
 pub mod exit;
 pub mod failure;
 pub mod handover;
 pub mod health;
+pub mod join;
 pub mod lookup;
 pub mod meta;
 pub mod move_over;
 pub mod names;
+pub mod nodes;
 pub mod output;
+pub mod peers;
 pub mod ping;
 pub mod register;
 pub mod run;
@@ -72,9 +80,16 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Start(args) => start::run(global, &args, output),
         Command::Stop => stop::run(&target()?, output),
         Command::Reload => health::reload(&target()?, output),
-        Command::Status(args) => status::run(&target()?, args.watch, output),
+        Command::Status(args) => status::run(&target()?, args, output),
+        Command::Join(args) => join::run(&target()?, &args, output),
+        Command::Leave(args) => join::leave(&target()?, args.peer, output),
+        Command::Nodes(args) => nodes::run(&target()?, args.watch, output),
+        Command::Peers(args) => peers::run(&target()?, args.watch, output),
+        Command::Discover(args) => discover::run(&target()?, args.wait, output),
+        Command::Cookie { action } => cookie::run(global, &action, output),
+        Command::Ca { action } => ca::run(&action, output),
         Command::Names(args) => names::run(&target()?, &args, output),
-        Command::Services => names::services(&target()?, output),
+        Command::Services(args) => names::services(&target()?, args.cluster, output),
         Command::Lookup(args) => lookup::run(&target()?, &args, output),
         Command::Register(args) => register::run(&target()?, args, output),
         Command::Unregister(args) => register::unregister(&target()?, &args.name, output),

@@ -1,4 +1,4 @@
-//! `pmd names` and `pmd services`.
+//! `pmd names` and `pmd services`, of one host.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use super::args::Names;
 use super::diagnosis::explain;
+use super::everywhere;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::{Colour, List, Output, note};
 use super::runtime::{block_on, with_progress};
-use super::status::{REFRESH, clear, watched};
+use super::status::{clear, repeat, watched};
 use super::target::Target;
-use super::text::{printable, span};
+use super::text::{metadata, span};
 use crate::control::api::{Name, ServiceInfo};
 use crate::control::wire;
 use crate::takeover::ask;
@@ -23,20 +24,15 @@ const REMOTE: Duration = Duration::from_secs(5);
 
 /// Lists Erlang nodes.
 pub fn run(target: &Target, args: &Names, output: Output) -> Result<Exit> {
+    if args.cluster {
+        return everywhere::names(target, args, output);
+    }
     let watch = args.watch.watch;
     let output = if watch { watched(output) } else { output };
-    block_on(async {
-        loop {
-            match &args.host {
-                None => local(target, output, watch).await?,
-                Some(host) => remote(target, host, output, watch).await?,
-            }
-            if !watch {
-                return Ok(Exit::Done);
-            }
-            tokio::time::sleep(REFRESH).await;
-        }
-    })
+    block_on(repeat(watch, async || match &args.host {
+        None => local(target, output, watch).await,
+        Some(host) => remote(target, host, output, watch).await,
+    }))
 }
 
 /// A node with the host that it runs on, which the daemon does not repeat for each.
@@ -88,7 +84,8 @@ async fn local(target: &Target, output: Output, watch: bool) -> Result<()> {
     )
 }
 
-fn node_type(number: u8) -> String {
+/// What a node calls its own kind.
+pub fn node_type(number: u8) -> String {
     match number {
         77 => "normal".into(),
         72 => "hidden".into(),
@@ -164,7 +161,10 @@ async fn ask_host(
 }
 
 /// Lists services.
-pub fn services(target: &Target, output: Output) -> Result<Exit> {
+pub fn services(target: &Target, cluster: bool, output: Output) -> Result<Exit> {
+    if cluster {
+        return everywhere::services(target, output);
+    }
     block_on(async {
         let found = explain(target, target.client().services().await).await?;
         output.list(
@@ -176,7 +176,7 @@ pub fn services(target: &Target, output: Output) -> Result<Exit> {
                     vec![
                         service.name.clone(),
                         service.port.to_string(),
-                        metadata(service),
+                        metadata(&service.metadata),
                         wire::rfc3339(service.registered_at),
                         service.expires_at.map(wire::rfc3339).unwrap_or_default(),
                         lives(service).to_owned(),
@@ -191,15 +191,6 @@ pub fn services(target: &Target, output: Output) -> Result<Exit> {
         )?;
         Ok(Exit::Done)
     })
-}
-
-fn metadata(service: &ServiceInfo) -> String {
-    let pairs: Vec<String> = service
-        .metadata
-        .iter()
-        .map(|(key, value)| format!("{}={}", printable(key), printable(value)))
-        .collect();
-    pairs.join(" ")
 }
 
 fn lives(service: &ServiceInfo) -> &'static str {

@@ -82,11 +82,23 @@ impl Output {
     /// Prints `items`, which are the list at `key` of `document`.
     pub fn list<T: Serialize>(&self, document: &impl Serialize, items: &[T], list: &List<T>) -> Result<()> {
         let mut out = stdout();
+        self.write_list(&mut out, document, items, list)?;
+        Ok(out.flush()?)
+    }
+
+    /// The same, to any place.
+    pub fn write_list<T: Serialize>(
+        &self,
+        out: &mut impl Write,
+        document: &impl Serialize,
+        items: &[T],
+        list: &List<T>,
+    ) -> io::Result<()> {
         match self.format {
-            Format::Json => json(&mut out, document, true)?,
+            Format::Json => json(out, document, true)?,
             Format::Jsonl => {
                 for item in items {
-                    json(&mut out, item, false)?;
+                    json(out, item, false)?;
                 }
             }
             Format::Plain => {
@@ -97,9 +109,9 @@ impl Output {
                 }
             }
             Format::Table | Format::Wide if items.is_empty() => note(&list.empty),
-            Format::Table | Format::Wide => self.table(&mut out, items, list)?,
+            Format::Table | Format::Wide => self.table(out, items, list)?,
         }
-        Ok(out.flush()?)
+        Ok(())
     }
 
     /// Prints one thing; `human` writes it for people.

@@ -3,12 +3,17 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::note;
 
 /// What takes longer than this says so.
 const PATIENCE_OF_PEOPLE: Duration = Duration::from_secs(1);
+
+/// The longest wait.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Runs a command until it is done or interrupted.
 pub fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
@@ -34,6 +39,11 @@ pub fn block_on_uninterrupted(work: impl Future<Output = Result<Exit>>) -> Resul
     // A thread that still waits for something must not hold up the end.
     runtime.shutdown_background();
     done
+}
+
+/// The end of a wait. One that nobody can live to see is cut, as a clock has an end too.
+pub fn deadline(patience: Duration) -> Instant {
+    Instant::now() + patience.min(LONGEST)
 }
 
 /// Says what is waited for, once it takes long enough for people to wonder.

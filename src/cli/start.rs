@@ -96,6 +96,16 @@ pub fn words(global: &Global, args: &Start, settings: &Settings, more: &[OsStrin
     if let Some(timeout) = args.packet_timeout {
         words.extend(["--packet-timeout".into(), format!("{}ms", timeout.as_millis()).into()]);
     }
+    let cluster = args.cluster.as_slice();
+    for (flag, values) in [
+        ("--join", args.join.as_slice()),
+        ("--discovery", args.discovery.as_slice()),
+        ("--cluster", cluster),
+        ("--advertise", args.advertise.as_slice()),
+    ] {
+        // In one word, as a value may begin with a dash.
+        words.extend(values.iter().map(|value| format!("{flag}={value}").into()));
+    }
     words.extend_from_slice(more);
     words
 }
@@ -288,4 +298,40 @@ fn write_banner(out: &mut impl Write, context: &Context) -> io::Result<()> {
     writeln!(out, "  pmd{flag} names")?;
     writeln!(out, "  pmd{flag} status")?;
     writeln!(out, "\nStop with Ctrl-C.")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    #[test]
+    fn a_daemon_in_the_background_is_told_everything() {
+        let typed = "pmd start --bind 10.0.0.1,::1 --packet-timeout 5s --join host1 --join [fd00::1]:4370 \
+                     --discovery broadcast --discovery dns:pmd.example.org --cluster shop --advertise 10.0.0.1";
+        let start = |words: Vec<OsString>| match Cli::try_parse_from(words) {
+            Ok(Cli { command: Command::Start(args), .. }) => args,
+            other => panic!("{other:?}"),
+        };
+        let args = start(typed.split_whitespace().map(OsString::from).collect());
+        let settings = Settings::new(4369, "/x".into());
+        let mut again = vec![OsString::from("pmd")];
+        again.extend(words(&Global::default(), &args, &settings, &[]));
+        let again = start(again);
+        assert!(again.foreground);
+        assert_eq!(
+            (args.addresses(), args.packet_timeout, args.join, args.discovery, args.cluster, args.advertise),
+            (
+                again.addresses(),
+                again.packet_timeout,
+                again.join,
+                again.discovery,
+                again.cluster,
+                again.advertise
+            )
+        );
+        assert_eq!(again.relaxed_command_check, args.relaxed_command_check);
+    }
 }

@@ -9,29 +9,45 @@ use super::failure::Result;
 use super::output::{Colour, Format, Output};
 use super::runtime::block_on;
 use super::target::Target;
-use super::text::{count, printable, span};
-use crate::control::api::Status;
+use super::text::{count, printable, short, span};
+use super::{args, converged};
+use crate::control::api::{ClusterStatus, IdentityMode, Status};
+use crate::control::wire;
 
 /// How often a watched status is shown.
 pub const REFRESH: Duration = Duration::from_secs(2);
 
 /// Shows how the daemon is, once or again and again.
-pub fn run(target: &Target, watch: bool, output: Output) -> Result<Exit> {
+pub fn run(target: &Target, args: args::Status, output: Output) -> Result<Exit> {
+    let watch = args.watch.watch;
+    let output = if watch { watched(output) } else { output };
+    let client = target.client();
+    let show = |status: &Status| output.one(status, |out| write_status(out, status, output));
     block_on(async {
-        let client = target.client();
-        let output = if watch { watched(output) } else { output };
-        loop {
+        if let Some(patience) = args.wait_converged {
+            show(&converged::wait(&client, patience).await?)?;
+            return Ok(Exit::Done);
+        }
+        repeat(watch, async || {
             let status = explain(target, client.status().await).await?;
             if watch {
                 clear()?;
             }
-            output.one(&status, |out| write_status(out, &status, output))?;
-            if !watch {
-                return Ok(Exit::Done);
-            }
-            tokio::time::sleep(REFRESH).await;
-        }
+            show(&status)
+        })
+        .await
     })
+}
+
+/// Shows something once, or again and again.
+pub async fn repeat(watch: bool, mut show: impl AsyncFnMut() -> Result<()>) -> Result<Exit> {
+    loop {
+        show().await?;
+        if !watch {
+            return Ok(Exit::Done);
+        }
+        tokio::time::sleep(REFRESH).await;
+    }
 }
 
 /// How something that is shown again and again is shown: JSON lines for whoever is not a terminal.
@@ -86,6 +102,9 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
         "services",
         format!("{} registered, room for {}", status.services.registered, status.services.limit),
     )?;
+    if let Some(cluster) = &status.cluster {
+        write_cluster(&mut row, cluster, output)?;
+    }
     row(
         "descriptors",
         format!(
@@ -142,7 +161,141 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
     Ok(())
 }
 
+fn write_cluster(
+    row: &mut impl FnMut(&str, String) -> io::Result<()>,
+    cluster: &ClusterStatus,
+    output: Output,
+) -> io::Result<()> {
+    if cluster.left {
+        row("cluster", output.paint(Colour::Yellow, &format!("has left {}", printable(&cluster.name))))?;
+    } else {
+        let suspects = match cluster.suspects {
+            0 => String::new(),
+            suspects => output.paint(Colour::Yellow, &format!(" ({suspects} suspected)")),
+        };
+        row(
+            "cluster",
+            format!(
+                "{}: {}{suspects}, {}, {}, {}",
+                printable(&cluster.name),
+                count(cluster.members, "member", "members"),
+                count(cluster.links, "link", "links"),
+                count(cluster.names, "name", "names"),
+                count(cluster.services, "service", "services")
+            ),
+        )?;
+        row("registry", format!("{}, {}", short(&cluster.fingerprint), agreement(cluster, output)))?;
+    }
+    row("id", short(&cluster.id).to_owned())?;
+    let addresses: Vec<String> = cluster.addresses.iter().map(ToString::to_string).collect();
+    let reachable = if addresses.is_empty() {
+        output.paint(Colour::Yellow, "at no address that others could use")
+    } else {
+        format!("at {}", addresses.join(", "))
+    };
+    row("reachable", reachable)?;
+    let mode = match cluster.identity {
+        IdentityMode::Auto => "a key of its own, and the cookie",
+        IdentityMode::Ca => "a certificate of the cluster's authority, and the cookie",
+    };
+    row("identity", mode.to_owned())?;
+    match cluster.certificate_expires_at {
+        Some(end) => row("certificate", format!("ends {}", wire::rfc3339(end))),
+        None => Ok(()),
+    }
+}
+
+fn agreement(cluster: &ClusterStatus, output: Output) -> String {
+    match cluster.links {
+        0 if cluster.members > 1 => output.paint(Colour::Red, "no link to ask whether others agree"),
+        0 => "nobody else is there".to_owned(),
+        links => {
+            let colour = if cluster.converged { Colour::Green } else { Colour::Yellow };
+            let peers = if links == 1 { "peer" } else { "peers" };
+            output.paint(colour, &format!("agrees with {} of {links} {peers}", cluster.agreeing))
+        }
+    }
+}
+
 /// How many nodes there are, in words.
 pub fn nodes(number: usize) -> String {
     count(number, "node", "nodes")
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    fn cluster() -> ClusterStatus {
+        ClusterStatus {
+            name: "shop".into(),
+            id: "0123456789abcdef".repeat(4),
+            identity: IdentityMode::Ca,
+            addresses: vec![
+                "10.0.0.1:4369".parse().expect("an address"),
+                "[fd00::1]:4369".parse().expect("an address"),
+            ],
+            left: false,
+            members: 6,
+            suspects: 1,
+            links: 5,
+            agreeing: 4,
+            converged: false,
+            fingerprint: "fedcba9876543210".repeat(4),
+            names: 12,
+            services: 1,
+            certificate_expires_at: Some(wire::timestamp(1_700_000_000_000)),
+        }
+    }
+
+    fn shown(cluster: &ClusterStatus) -> String {
+        let mut text = String::new();
+        let mut row = |label: &str, value: String| {
+            text.push_str(&format!("  {label:<15} {value}\n"));
+            Ok(())
+        };
+        write_cluster(&mut row, cluster, Output::new(Format::Table, false)).expect("memory takes it");
+        text
+    }
+
+    #[test]
+    fn the_cluster_is_on_the_same_screen() {
+        assert_snapshot!(shown(&cluster()), @r"
+        cluster         shop: 6 members (1 suspected), 5 links, 12 names, 1 service
+        registry        fedcba9876543210, agrees with 4 of 5 peers
+        id              0123456789abcdef
+        reachable       at 10.0.0.1:4369, [fd00::1]:4369
+        identity        a certificate of the cluster's authority, and the cookie
+        certificate     ends 2023-11-14T22:13:20.000Z
+        ");
+    }
+
+    #[test]
+    fn a_daemon_that_is_alone_says_so() {
+        let alone = ClusterStatus {
+            identity: IdentityMode::Auto,
+            addresses: Vec::new(),
+            members: 1,
+            suspects: 0,
+            links: 0,
+            agreeing: 0,
+            converged: true,
+            certificate_expires_at: None,
+            ..cluster()
+        };
+        assert_snapshot!(shown(&alone), @r"
+        cluster         shop: 1 member, 0 links, 12 names, 1 service
+        registry        fedcba9876543210, nobody else is there
+        id              0123456789abcdef
+        reachable       at no address that others could use
+        identity        a key of its own, and the cookie
+        ");
+        let cut_off = ClusterStatus { members: 2, ..alone.clone() };
+        assert!(shown(&cut_off).contains("no link to ask whether others agree"));
+        assert!(
+            shown(&ClusterStatus { left: true, ..alone }).starts_with("  cluster         has left shop\n")
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! `pmd subscribe`.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,12 +12,18 @@ use super::failure::Result;
 use super::output::{Format, Output, note, stdout};
 use super::runtime::block_on;
 use super::target::Target;
-use super::text::printable;
+use super::text::{printable, short};
 use crate::control::api::{Event, Gap, GapReason, Hello};
 use crate::control::client::{Client, ClientError, Events};
 use crate::control::events::Message;
 use crate::control::wire;
 
+/// The width of a kind: that of the longest.
+const KIND: usize = 12;
+/// The width of what it happened to. The next line is not known, so what is longer moves the rest of its own line.
+const SUBJECT: usize = 24;
+/// The width of a port.
+const PORT: usize = 5;
 /// Pause between attempts to reach a daemon that has gone.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -115,19 +121,32 @@ fn print_event(message: &Message, output: Output) -> Result<()> {
         note(&format!("note: an event of a later version of pmd: {}", printable(&message.data)));
         return Ok(());
     };
-    let (at, name) = (wire::rfc3339(event.at), printable(&event.name));
-    let reason = event.reason.as_deref().unwrap_or_default();
-    let port = event.port.map(|port| port.to_string()).unwrap_or_default();
     let mut out = stdout();
-    if output.format == Format::Plain {
-        writeln!(out, "{}\t{at}\t{}\t{name}\t{}\t{reason}", event.seq, event.kind, port)?;
-    } else {
-        let number =
-            if output.format == Format::Wide { format!("{:>8}  ", event.seq) } else { String::new() };
-        let line = format!("{number}{at}  {:<12}  {name}  {}  {reason}", event.kind, port);
-        writeln!(out, "{}", line.trim_end())?;
-    }
+    write_event(&mut out, &event, output.format)?;
     Ok(out.flush()?)
+}
+
+fn write_event(out: &mut impl Write, event: &Event, format: Format) -> io::Result<()> {
+    let (at, name, host) = (wire::rfc3339(event.at), printable(&event.name), printable(&event.host));
+    let reason = event.reason.as_deref().map(printable).unwrap_or_default();
+    let port = event.port.map(|port| port.to_string()).unwrap_or_default();
+    if format == Format::Plain {
+        let id = event.node_id.as_deref().map(printable).unwrap_or_default();
+        let (seq, kind) = (event.seq, printable(&event.kind));
+        return writeln!(out, "{seq}\t{at}\t{kind}\t{name}\t{port}\t{reason}\t{host}\t{id}");
+    }
+    // What happens to a daemon happens to its host: it has no name beside that.
+    let subject = match event.kind.starts_with("node_") {
+        true if host.is_empty() => short(event.node_id.as_deref().unwrap_or("?")).to_owned(),
+        true => host.into_owned(),
+        false => format!("{name}@{host}"),
+    };
+    let number = if format == Format::Wide { format!("{:>8}  ", event.seq) } else { String::new() };
+    let line = format!(
+        "{number}{at}  {:<KIND$}  {subject:<SUBJECT$}  {port:>PORT$}  {reason}",
+        printable(&event.kind)
+    );
+    writeln!(out, "{}", line.trim_end())
 }
 
 /// As it came, with what a later version may have added, and with the kind in it.
@@ -158,6 +177,58 @@ mod tests {
         assert_eq!(place, Place { since: Some(7), boot: Some("a".into()) });
         taken(&mut place, Some(9), "", "");
         assert_eq!(place.since, Some(9));
+    }
+
+    fn line(format: Format, kind: &str, name: &str, host: &str) -> String {
+        let of_node = kind.starts_with("node_");
+        let event = Event {
+            seq: 42,
+            at: wire::timestamp(1_700_000_000_042),
+            kind: kind.into(),
+            name: name.into(),
+            port: (!of_node).then_some(25672),
+            host: host.into(),
+            node_id: of_node.then(|| "0123456789abcdef".repeat(4)),
+            reason: kind.ends_with("_down").then(|| "closed".into()),
+        };
+        let mut out = Vec::new();
+        write_event(&mut out, &event, format).expect("memory takes it");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn events_are_lines_with_aligned_columns() {
+        let lines = [
+            line(Format::Table, "name_up", "rabbit", "host1"),
+            line(Format::Table, "service_down", "web", "host2"),
+            line(Format::Table, "node_suspect", "host2", "host2"),
+            line(Format::Table, "node_down", "", ""),
+            line(Format::Table, "name_down", "a-name-of-some-length", "host1.example.org"),
+            line(Format::Wide, "node_left", "ho\u{1b}st2", "ho\u{1b}st2"),
+        ];
+        insta::assert_snapshot!(lines.concat(), @r"
+        2023-11-14T22:13:20.042Z  name_up       rabbit@host1              25672
+        2023-11-14T22:13:20.042Z  service_down  web@host2                 25672  closed
+        2023-11-14T22:13:20.042Z  node_suspect  host2
+        2023-11-14T22:13:20.042Z  node_down     0123456789abcdef                 closed
+        2023-11-14T22:13:20.042Z  name_down     a-name-of-some-length@host1.example.org  25672  closed
+              42  2023-11-14T22:13:20.042Z  node_left     ho\u{1b}st2
+        ");
+    }
+
+    #[test]
+    fn plain_events_have_eight_fields() {
+        let lines = [
+            line(Format::Plain, "name_down", "rabbit", "host1"),
+            line(Format::Plain, "node_up", "host2", "host2"),
+        ];
+        for line in &lines {
+            assert_eq!(line.split('\t').count(), 8, "{line}");
+        }
+        insta::assert_snapshot!(lines.concat().replace('\t', "|"), @r"
+        42|2023-11-14T22:13:20.042Z|name_down|rabbit|25672|closed|host1|
+        42|2023-11-14T22:13:20.042Z|node_up|host2|||host2|0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+        ");
     }
 
     #[test]

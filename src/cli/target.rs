@@ -104,6 +104,10 @@ pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
         relaxed_command_check: start.relaxed_command_check.then_some(true),
         packet_timeout: start.packet_timeout,
         socket: global.socket.clone(),
+        join: some(&start.join),
+        discovery: some(&start.discovery),
+        cluster: start.cluster.clone(),
+        advertise: some(&start.advertise),
         ..RawConfig::default()
     };
     let environment = environment::read(&environment::of_process)?;
@@ -112,6 +116,11 @@ pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
     settings.config_file = Some(config.path);
     settings.from_file = from_file;
     Ok(settings)
+}
+
+/// The values of a flag that may be repeated; none if it was not used.
+fn some(values: &[String]) -> Option<Vec<String>> {
+    Some(values.to_vec()).filter(|values| !values.is_empty())
 }
 
 /// The same file, wherever a process is: a daemon in the background is elsewhere.

@@ -1,6 +1,12 @@
 //! Words for people.
 
 use std::borrow::Cow;
+use std::time::Duration;
+
+use crate::registry::services::Metadata;
+
+/// Digits of an id or a fingerprint that are enough to tell any two apart that people see.
+const SHORT: usize = 16;
 
 /// Text without what would do something to a terminal or break a line: names of nodes may hold anything.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -40,6 +46,67 @@ pub fn span(seconds: u64) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
+/// A time as it can be typed.
+pub fn time(time: Duration) -> String {
+    jiff::SignedDuration::try_from(time).map(|time| format!("{time:#}")).unwrap_or_default()
+}
+
+/// A time on the network: two or three digits that count.
+pub fn milliseconds(microseconds: u64) -> String {
+    // Precise enough for what is shown.
+    #[allow(clippy::cast_precision_loss)]
+    let milliseconds = microseconds as f64 / 1000.0;
+    match microseconds {
+        0..10_000 => format!("{milliseconds:.2} ms"),
+        10_000..100_000 => format!("{milliseconds:.1} ms"),
+        _ => format!("{milliseconds:.0} ms"),
+    }
+}
+
+/// How long ago something was: tenths of a second at first.
+pub fn ago(milliseconds: u64) -> String {
+    match milliseconds {
+        0..10_000 => format!("{}.{}s", milliseconds / 1000, milliseconds % 1000 / 100),
+        _ => span(milliseconds / 1000),
+    }
+}
+
+/// A number of bytes with the unit that fits.
+pub fn bytes(number: u64) -> String {
+    let units = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    // Tenths of a unit, which are enough.
+    let (mut tenths, mut unit) = (number / 100, 0);
+    if number < 1000 {
+        return format!("{number} B");
+    }
+    while tenths >= 10_000 && unit + 1 < units.len() {
+        tenths /= 1000;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, units.get(unit).unwrap_or(&""))
+}
+
+/// The beginning of an id or a fingerprint.
+pub fn short(digits: &str) -> &str {
+    digits.get(..SHORT).unwrap_or(digits)
+}
+
+/// Pairs of key and value, in one line.
+pub fn metadata(pairs: &Metadata) -> String {
+    let pairs: Vec<String> =
+        pairs.iter().map(|(key, value)| format!("{}={}", printable(key), printable(value))).collect();
+    pairs.join(" ")
+}
+
+/// Things in a row: "a", "a and b", "a, b and c".
+pub fn listed(things: &[String]) -> String {
+    match things {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
 /// A number with its noun.
 pub fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
@@ -73,6 +140,27 @@ mod tests {
         ] {
             assert_eq!(span(seconds), text);
         }
+    }
+
+    #[test]
+    fn numbers_have_the_unit_that_fits() {
+        assert_eq!(
+            [0, 140, 9_999, 45_600, 250_000].map(milliseconds),
+            ["0.00 ms", "0.14 ms", "10.00 ms", "45.6 ms", "250 ms"]
+        );
+        assert_eq!([0, 940, 9_999, 10_000, 75_000].map(ago), ["0.0s", "0.9s", "9.9s", "10s", "1m 15s"]);
+        assert_eq!(
+            [0, 999, 1000, 999_999, 1_000_000, 12_345_678, u64::MAX].map(bytes),
+            ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "12.3 MB", "18.4 EB"]
+        );
+        assert_eq!(time(Duration::from_millis(1500)), "1s 500ms");
+    }
+
+    #[test]
+    fn things_in_a_row_are_joined() {
+        let things = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!([0, 1, 2, 3].map(|number| listed(&things[..number])), ["", "a", "a and b", "a, b and c"]);
+        assert_eq!((short("0123456789abcdef0123"), short("01")), ("0123456789abcdef", "01"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::ConfigError;
 use super::paths::Paths;
 use super::raw::{EpmdAccess, RawConfig};
 use super::tunnel::TunnelSettings;
+use crate::discovery::spec::{Spec, SpecError};
 use crate::tls::IdentitySource;
 
 /// The cluster that daemons belong to unless another is named.
@@ -31,8 +32,8 @@ pub struct ClusterSettings {
     pub advertise: Vec<SocketAddr>,
     /// Daemons to join, as they were named.
     pub seeds: Vec<String>,
-    /// Ways to find others, as they were named.
-    pub discovery: Vec<String>,
+    /// Ways to find others.
+    pub discovery: Vec<Spec>,
     /// From where look-ups are answered.
     pub epmd_access: EpmdAccess,
     /// Aliases and tunnels.
@@ -73,6 +74,12 @@ impl ClusterSettings {
         if advertise.len() > MAX_ADDRESSES {
             return Err(wrong("advertise", "", format!("at most {MAX_ADDRESSES} addresses are told")));
         }
+        let mut discovery = Vec::new();
+        for text in raw.discovery.iter().flatten() {
+            let spec: Spec =
+                text.parse().map_err(|error: SpecError| wrong("discovery", text, error.to_string()))?;
+            discovery.push(spec);
+        }
         let peers = raw.peer.iter().flatten().filter(|peer| peer.auto_connect).map(|peer| &peer.address);
         let identity = match &raw.ca_cert_path {
             None => IdentitySource::Auto { key: paths.key(port) },
@@ -92,7 +99,7 @@ impl ClusterSettings {
             identity,
             advertise,
             seeds: raw.join.iter().flatten().chain(peers).cloned().collect(),
-            discovery: raw.discovery.clone().unwrap_or_default(),
+            discovery,
             epmd_access: raw.epmd_access.unwrap_or_default(),
             tunnel: TunnelSettings::from_raw(raw, port, paths),
             tuning: tuning(raw),

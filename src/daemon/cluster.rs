@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,13 +16,19 @@ use super::Context;
 use super::addresses::advertised;
 use super::context::now_ms;
 use super::core_task::{self, Core, Ended, Input, Start};
+use super::seek::{self, Seeker};
 use crate::config::cluster::ClusterSettings;
 use crate::directory::ClusterDirectory;
+use crate::discovery::Discovery;
+use crate::discovery::broadcast::BeaconSettings;
+use crate::discovery::candidates::Candidates;
+use crate::discovery::seeds::Seeds;
 use crate::link::accept::{self, Doorman, Stranger};
 use crate::link::cookie::{CookieError, Cookies};
 use crate::link::dial::{DialError, Dialer};
 use crate::link::greeting::GreetingError;
 use crate::link::me::Me;
+use crate::link::place::Place;
 use crate::link::session;
 use crate::tls::{Tls, TlsError};
 use crate::tunnel::{Parts, Tunnels};
@@ -39,6 +46,7 @@ pub struct Cluster {
     dialer: Dialer,
     doorman: Doorman,
     tunnels: Arc<Tunnels>,
+    seeker: Seeker,
 }
 
 /// What is made before the daemon serves anybody, so that what is wrong with its files is told at the start.
@@ -100,6 +108,9 @@ pub enum JoinError {
     /// It took too long.
     #[error("no answer in time")]
     Late,
+    /// All descriptors are in use.
+    #[error("no descriptor is free for another connection")]
+    Full,
     /// The daemon is about to end.
     #[error(transparent)]
     Ended(#[from] Ended),
@@ -171,11 +182,14 @@ impl Cluster {
         let dialer = Dialer::new(Arc::clone(&me), Arc::clone(context), runtime.clone(), probe);
         let (core, inputs) = Core::new();
         let directory = Arc::new(ClusterDirectory::default());
+        let (members, members_watched) = watch::channel(0);
         let start = Start {
             context: Arc::clone(context),
             settings: node_settings,
             directory: Arc::clone(&directory),
             identity,
+            follow_interfaces: settings.advertise.is_empty(),
+            members,
             dialer: dialer.clone(),
             runtime: runtime.clone(),
         };
@@ -192,7 +206,23 @@ impl Cluster {
         });
         let accepting = (Arc::clone(context), Arc::clone(&me), core.clone(), Arc::clone(&tunnels));
         tokio::spawn(accept::serve(strangers, accepting.0, accepting.1, accepting.2, accepting.3));
-        Ok(Arc::new(Cluster { context: Arc::clone(context), me, core, directory, dialer, doorman, tunnels }))
+        let port = context.settings.listen_port();
+        let beacons = BeaconSettings {
+            cluster: settings.name.clone(),
+            id: me.tls().id(),
+            port,
+            beacon_port: port,
+            cookies: me.watch_cookies(),
+        };
+        let seeds: Box<dyn Discovery> = Box::new(Seeds::new(settings.seeds.iter().cloned()));
+        let others = settings.discovery.iter().map(|spec| spec.plugin(&beacons));
+        let plugins: Vec<_> = std::iter::once(seeds).chain(others).collect();
+        let candidates = Candidates::new(settings.name.clone(), port);
+        let (seeker, questions) = Seeker::new();
+        let context = Arc::clone(context);
+        let cluster = Arc::new(Cluster { context, me, core, directory, dialer, doorman, tunnels, seeker });
+        seek::start(&cluster, candidates, plugins, members_watched, questions);
+        Ok(cluster)
     }
 
     /// What this daemon is to others.
@@ -205,6 +235,11 @@ impl Cluster {
         &self.core
     }
 
+    /// What looks for other daemons.
+    pub fn seeker(&self) -> &Seeker {
+        &self.seeker
+    }
+
     /// What is registered on other hosts.
     pub fn directory(&self) -> &ClusterDirectory {
         &self.directory
@@ -215,9 +250,11 @@ impl Cluster {
         &self.tunnels
     }
 
-    /// Takes over a connection that has begun with TLS.
-    pub fn admit(&self, stranger: Stranger) {
-        if self.doorman.offer(stranger).is_err() {
+    /// Takes over a connection from `address` that has begun with TLS, and of which `head` was read already.
+    pub fn admit(&self, socket: OwnedFd, address: SocketAddr, head: Vec<u8>) {
+        let admitted = Place::take(&self.context)
+            .is_some_and(|place| self.doorman.offer(Stranger { socket, address, head, place }).is_ok());
+        if !admitted {
             self.context.counters.handshakes_full.add();
         }
     }
@@ -229,11 +266,15 @@ impl Cluster {
     /// If nobody does, or one does not let the other in.
     pub async fn join(&self, asked: &str) -> Result<Partner, JoinError> {
         let addresses = self.resolve(asked).await?;
+        let place = Place::take(&self.context).ok_or(JoinError::Full)?;
         let greeted = self.dialer.reach(&addresses, None).await?;
         let partner = Partner { id: greeted.hello.id, host: greeted.host.clone(), address: greeted.address };
         self.me.set_left(false);
         let (core, context) = (self.core.clone(), Arc::clone(&self.context));
-        tokio::spawn(session::serve(greeted, true, core, context));
+        tokio::spawn(async move {
+            session::serve(greeted, true, core, context).await;
+            drop(place);
+        });
         Ok(partner)
     }
 
@@ -275,6 +316,7 @@ impl Cluster {
     ///
     /// If the daemon is about to end.
     pub async fn drop_peer(&self, asked: &str) -> Result<usize, Ended> {
+        self.seeker.forget(asked).await;
         let addresses = self.resolve(asked).await.unwrap_or_default();
         let host = asked.to_lowercase();
         self.core

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Context;
+use super::addresses::advertised;
 use super::context::now_ms;
 use crate::directory::ClusterDirectory;
 use crate::epmd::holder::Connection;
@@ -41,6 +42,8 @@ const BATCH: usize = 64;
 const FRAME_BUDGET: usize = 16 * 1024;
 /// Alarms that are remembered for people to see.
 const ALARMS: usize = 16;
+/// How often the network interfaces are looked at: a host may get its addresses after its daemons, and other ones later.
+const LOOK_AROUND: Duration = Duration::from_secs(30);
 
 /// The way to the core, for everybody else.
 #[derive(Debug, Clone)]
@@ -122,6 +125,10 @@ pub struct Start {
     pub directory: Arc<ClusterDirectory>,
     /// Where the present identity is told.
     pub identity: watch::Sender<Identity>,
+    /// Whether the addresses to tell are those of the network interfaces.
+    pub follow_interfaces: bool,
+    /// Changes whenever a member comes or goes.
+    pub members: watch::Sender<u64>,
     /// Does the dialling.
     pub dialer: Dialer,
     /// Where connections are served.
@@ -202,6 +209,7 @@ pub async fn run(node: Node, start: Start, core: Core, mut inputs: mpsc::Receive
         alarms: Vec::new(),
     };
     running.settle();
+    let mut look_around = tokio::time::interval(LOOK_AROUND);
     loop {
         let due = running.clock + Duration::from_millis(running.node.poll_timeout());
         tokio::select! {
@@ -217,6 +225,7 @@ pub async fn run(node: Node, start: Start, core: Core, mut inputs: mpsc::Receive
                 }
             }
             () = context.registry.changes().wait() => running.tell_changes(),
+            _ = look_around.tick(), if running.start.follow_interfaces => running.look_around(),
             () = tokio::time::sleep_until(due.into()) => {}
         }
         let now = running.now();
@@ -252,6 +261,11 @@ impl Running {
     /// Leaves the cluster; what is returned is told when everybody else has been.
     pub fn leave(&mut self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
+        if self.links.is_empty() && self.node.member_count() == 0 {
+            // There is nobody to tell.
+            let _ = sender.send(());
+            return receiver;
+        }
         self.farewells.push(sender);
         // It fails if the daemon is leaving already, and then the end is the same.
         let _ = self.node.handle_command(self.now(), Command::Leave);
@@ -304,6 +318,18 @@ impl Running {
             Input::Visit(visit) => visit(self),
         }
         self.carry_out();
+    }
+
+    /// Tells others where this daemon can be reached, if that has changed.
+    fn look_around(&mut self) {
+        let addresses = advertised(&self.start.context.listening);
+        if addresses == self.start.settings.addresses {
+            return;
+        }
+        tracing::info!(?addresses, "this host has other addresses now");
+        self.start.settings.addresses.clone_from(&addresses);
+        // Refused only while the daemon is leaving.
+        let _ = self.node.handle_command(self.now(), Command::Advertise(addresses));
     }
 
     /// Tells the node what has changed on this host.
@@ -401,6 +427,9 @@ impl Running {
             EventKind::NodeLeft => tracing::info!(%host, id = ?origin, "member left"),
             _ => {}
         }
+        if matches!(kind, EventKind::NodeUp | EventKind::NodeDown | EventKind::NodeLeft) {
+            self.start.members.send_modify(|changes| *changes += 1);
+        }
         if origin == me {
             // What happens here is told when it happens.
             return;
@@ -453,6 +482,7 @@ impl Running {
             self.node = node;
         }
         self.start.directory.clear();
+        self.start.members.send_modify(|changes| *changes += 1);
         self.start.context.registry.mark_all();
         for farewell in self.farewells.drain(..) {
             let _ = farewell.send(());

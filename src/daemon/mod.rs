@@ -12,6 +12,7 @@ pub mod notify;
 pub mod process;
 pub mod reserve;
 pub mod run;
+pub mod seek;
 pub mod shutdown;
 
 pub use context::Context;

@@ -5,17 +5,23 @@
 //!
 //! | plugin | finds |
 //! |---|---|
-//! | `seeds` | the addresses in the configuration |
-//! | `broadcast` | daemons on the same networks, by authenticated beacons |
-//! | `dns` | what a name in the DNS stands for (A, AAAA and SRV records) |
-//! | `exec` | what a program prints |
+//! | [`seeds`] | the addresses in the configuration |
+//! | [`broadcast`] | daemons on the same networks, by authenticated [beacons](beacon) |
+//! | [`dns`] | what a name in the DNS stands for (A, AAAA and SRV records) |
+//! | [`exec`] | what a program prints |
+//!
+//! What they find goes to [`candidates`], which decide what is dialled and when. [`spec`] reads a plugin's line in the
+//! configuration, [`run`] keeps it going.
 //!
 //! # Writing a plugin
 //!
 //! Implement [`Discovery`]: give it a name, and let [`Discovery::run`] report what it finds to [`Finds`], as often as it
-//! likes, for as long as it is polled. A find that was reported before is not dialled twice. When `run` returns an error,
-//! it is logged and `run` is called again after a pause that grows from 1 s to 60 s; what it needs to remember belongs
-//! into the plugin itself.
+//! likes, for as long as it is polled. A find that was reported before is not dialled twice; one that is not reported again
+//! within ten minutes is forgotten, so report what is still there every now and then. Waiting is up to the plugin: half a
+//! minute between two looks is a good custom. Everything it begins must end when the future is dropped.
+//!
+//! When `run` returns an error, it is logged and `run` is called again after a pause that grows from 1 s to 60 s; what it
+//! needs to remember belongs into the plugin itself. An error says in one sentence what happened. Finding nothing is none.
 //!
 //! ```
 //! use std::time::Duration;
@@ -45,11 +51,24 @@
 //! }
 //! ```
 
+pub mod address;
+pub mod beacon;
+pub mod broadcast;
+pub mod candidates;
+pub mod dns;
+pub mod exec;
+pub mod interfaces;
+pub mod pace;
+pub mod run;
+pub mod seeds;
+pub mod spec;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+use pmd_protocol::peer::NodeId;
 use tokio::sync::mpsc;
 
 /// Finds that wait to be looked at. More only pile up while the daemon is busy with those before.
@@ -78,12 +97,16 @@ pub struct Find {
     pub address: String,
     /// The name of its cluster, if the plugin knows. Daemons of other clusters are shown and not dialled.
     pub cluster: Option<String>,
+    /// Which daemon it is, if the plugin knows. A daemon that is a member already is not dialled.
+    pub id: Option<NodeId>,
+    /// Whether it is known to have another cookie. Such daemons are shown and not dialled either.
+    pub other_cookie: bool,
 }
 
 impl Find {
     /// At this address, of whichever cluster.
     pub fn at(address: impl Into<String>) -> Find {
-        Find { address: address.into(), cluster: None }
+        Find { address: address.into(), cluster: None, id: None, other_cookie: false }
     }
 }
 

@@ -30,7 +30,6 @@ use super::table::{Incoming, Reading, State, Tables, Token, Writing};
 use super::trace;
 use crate::daemon::Context;
 use crate::daemon::descriptors::{Class, Full};
-use crate::link::accept::Stranger;
 
 /// Connections accepted in a row before waiting connections get their turn, and other shards are asked to help.
 const ACCEPT_BATCH: usize = 64;
@@ -335,7 +334,7 @@ impl Shard {
         if incoming.watched && epoll::delete(&self.epoll, &incoming.socket).is_err() {
             return Some(incoming);
         }
-        cluster.admit(Stranger { socket: incoming.socket, address, head: input.to_vec() });
+        cluster.admit(incoming.socket, address, input.to_vec());
         None
     }
 

@@ -41,6 +41,8 @@ pub struct Stranger {
     pub address: SocketAddr,
     /// What was read already.
     pub head: Vec<u8>,
+    /// The descriptor that it uses.
+    pub place: Place,
 }
 
 /// Where the threads of the EPMD port leave such connections.
@@ -113,9 +115,9 @@ pub async fn serve(
 ) {
     let handshakes = Arc::new(Handshakes::default());
     let log = Arc::new(Mutex::new(LogLimit::new(Instant::now())));
-    while let Some(Stranger { socket, address, head }) = strangers.recv().await {
+    while let Some(Stranger { socket, address, head, place }) = strangers.recv().await {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let (Some(handshake), Some(place)) = (handshakes.begin(address.ip()), Place::take(&context)) else {
+        let Some(handshake) = handshakes.begin(address.ip()) else {
             context.counters.handshakes_full.add();
             continue;
         };
@@ -163,8 +165,8 @@ async fn admit(wire: Wire, me: &Me) -> Result<(Greeted, Vec<u8>), GreetingError>
 }
 
 fn refuse(context: &Context, log: &Mutex<LogLimit>, address: SocketAddr, error: &GreetingError) {
-    // Who only wanted to know who is there has said so.
-    if matches!(error, GreetingError::Refused { .. }) {
+    // Who only wanted to know who is there has said so; and every host may have the same list of seeds, itself included.
+    if matches!(error, GreetingError::Refused { .. } | GreetingError::Oneself) {
         return;
     }
     context.counters.refused_handshake(error);

@@ -4,17 +4,33 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use nix::libc;
+use nix::{getsockopt_impl, sockopt_impl};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes on one connection, as the network sees them.
+/// How often the kernel is asked for the round-trip time, while something is written.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
+sockopt_impl!(
+    /// TCP_INFO, tcp(7): what the kernel knows of a connection.
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    libc::tcp_info
+);
+
+/// Bytes on one connection, as the network sees them, and how long they take.
 #[derive(Debug, Default)]
 pub struct Traffic {
     received: AtomicU64,
     sent: AtomicU64,
+    rtt_us: AtomicU32,
 }
 
 impl Traffic {
@@ -27,6 +43,11 @@ impl Traffic {
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
+
+    /// The kernel's estimate of the round-trip time in microseconds, once there is one.
+    pub fn rtt_us(&self) -> Option<u32> {
+        Some(self.rtt_us.load(Ordering::Relaxed)).filter(|rtt| *rtt > 0)
+    }
 }
 
 /// The connection.
@@ -37,6 +58,7 @@ pub struct Wire {
     /// Read already, and to be read again before anything else; from the second on.
     head: (Vec<u8>, usize),
     traffic: Arc<Traffic>,
+    measured: Option<Instant>,
 }
 
 impl Wire {
@@ -44,7 +66,7 @@ impl Wire {
     pub fn new(socket: TcpStream, address: SocketAddr, head: Vec<u8>) -> Wire {
         // Frames are written whole; waiting for more would only delay them.
         let _ = socket.set_nodelay(true);
-        Wire { socket, address, head: (head, 0), traffic: Arc::default() }
+        Wire { socket, address, head: (head, 0), traffic: Arc::default(), measured: None }
     }
 
     /// The socket, to set options of.
@@ -60,6 +82,17 @@ impl Wire {
     /// What has gone over it; grows as it does.
     pub fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
+    }
+
+    fn measure(&mut self) {
+        let now = Instant::now();
+        if self.measured.is_some_and(|last| now.duration_since(last) < ROUND_TRIP) {
+            return;
+        }
+        self.measured = Some(now);
+        if let Ok(info) = nix::sys::socket::getsockopt(&self.socket, TcpInfo) {
+            self.traffic.rtt_us.store(info.tcpi_rtt, Ordering::Relaxed);
+        }
     }
 }
 
@@ -95,6 +128,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let written = std::task::ready!(Pin::new(&mut self.socket).poll_write(context, bytes))?;
         count(&self.traffic.sent, written);
+        self.measure();
         Poll::Ready(Ok(written))
     }
 

@@ -3,6 +3,7 @@
 //! A daemon's id is the hash of its public key, so a certificate that is renewed with its key leaves the daemon who it
 //! is. Sessions are never resumed: a resumed one would not look at the certificate again.
 
+pub mod ca;
 mod identity;
 mod verify;
 

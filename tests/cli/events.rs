@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::harness::program::Program;
 use crate::harness::{PATIENCE, wait_until};
-use crate::support::Home;
+use crate::support::{Home, host_name};
 
 /// The events that the daemon remembers.
 const WINDOW: usize = 4096;
@@ -54,10 +54,11 @@ fn events_are_told_as_they_happen() {
     all.wait_for_text("service_down");
     let stdout = all.stdout();
     let rows: Vec<Vec<&str>> = stdout.lines().map(|line| line.split_whitespace().skip(1).collect()).collect();
-    assert_eq!(rows[0], ["service_up", "before", "8080"]);
-    assert_eq!(rows[1], ["name_up", "rabbit", "25672"]);
-    assert_eq!(rows[2][..3], ["name_down", "rabbit", "25672"]);
-    assert_eq!(rows[3], ["service_down", "before", "8080", "unregistered"]);
+    let [before, rabbit] = ["before", "rabbit"].map(|name| format!("{name}@{}", host_name()));
+    assert_eq!(rows[0], ["service_up", &before, "8080"]);
+    assert_eq!(rows[1], ["name_up", &rabbit, "25672"]);
+    assert_eq!(rows[2][..3], ["name_down", &rabbit, "25672"]);
+    assert_eq!(rows[3], ["service_down", &before, "8080", "unregistered"]);
     all.signal(Signal::INT);
     assert_eq!(all.wait(PATIENCE).code(), Some(130));
 }

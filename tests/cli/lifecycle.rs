@@ -209,11 +209,16 @@ fn status_is_one_screen() {
     );
     assert_eq!(lines[1], "  addresses       0.0.0.0:PORT, [::]:PORT");
     assert_eq!(lines[2], "  control socket  HOME/pmd-PORT.sock");
-    assert!(lines[3].starts_with("  names           1 registered, 0 remembered, room for "), "{}", lines[3]);
-    assert_eq!(lines[4], "  services        1 registered, room for 10000");
-    assert!(lines[5].contains(": 1 registered, 0 waiting, 0 refused"), "{}", lines[5]);
-    assert!(lines[7].starts_with("  registrations   1 made, 0 ended, "), "{}", lines[7]);
-    assert!(lines.len() <= 12, "{status}");
+    let row = |title: &str| {
+        let row = lines.iter().find_map(|line| line.trim_start().strip_prefix(title));
+        row.unwrap_or_else(|| panic!("no {title} in\n{status}")).trim()
+    };
+    assert_eq!(row("cluster "), "pmd: 1 member, 0 links, 1 name, 1 service");
+    assert!(row("names ").starts_with("1 registered, 0 remembered, room for "), "{status}");
+    assert_eq!(row("services "), "1 registered, room for 10000");
+    assert!(row("descriptors ").contains(": 1 registered, 0 waiting, 0 refused"), "{status}");
+    assert!(row("registrations ").starts_with("1 made, 0 ended, "), "{status}");
+    assert!(lines.len() <= 18, "{status}");
 
     let json = home.run(&["status", "--json"]).ended_with(0).json();
     assert_eq!(json["names"]["registered"], 1);

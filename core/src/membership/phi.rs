@@ -25,7 +25,10 @@ pub struct Phi {
     intervals: VecDeque<u64>,
     sum: u64,
     squares: u128,
+    /// The last heartbeat.
     last_ms: u64,
+    /// Since when silence counts: the last heartbeat, or later if this daemon could not listen.
+    since_ms: u64,
     /// When the next heartbeat is promised, after the last.
     promised_ms: u64,
     /// How many deviations above the mean phi is at half its threshold.
@@ -46,6 +49,7 @@ impl Phi {
             sum: 0,
             squares: 0,
             last_ms: now_ms,
+            since_ms: now_ms,
             promised_ms: tuning.interval_ms,
             deviations: deviations(tuning.threshold / 2.0),
             patience_ms: 0,
@@ -62,19 +66,27 @@ impl Phi {
     pub fn heartbeat(&mut self, now_ms: u64, promised_ms: u64) {
         self.add(self.usual(now_ms));
         self.last_ms = now_ms;
+        self.since_ms = now_ms;
         self.promised_ms = promised_ms;
         self.patience_ms = self.patience();
     }
 
-    /// This daemon was not running until now: the silence so far says nothing about the peer.
+    /// This daemon was not running until now, or has begun to look into it: the silence so far does not count.
     pub fn forgive(&mut self, now_ms: u64) {
-        self.last_ms = self.last_ms.max(now_ms);
+        self.since_ms = self.since_ms.max(now_ms);
     }
 
     /// Monotonic milliseconds of the last heartbeat.
     #[must_use]
     pub fn last_ms(&self) -> u64 {
         self.last_ms
+    }
+
+    /// Whether the last heartbeat has kept its promise so far, or nearly.
+    #[must_use]
+    pub fn is_fresh(&self, now_ms: u64) -> bool {
+        let most = self.promised_ms.saturating_add(self.tuning.min_deviation_ms);
+        now_ms.saturating_sub(self.last_ms) <= most
     }
 
     /// How surprising the silence is by now.
@@ -88,12 +100,12 @@ impl Phi {
     #[must_use]
     pub fn deadline(&self) -> u64 {
         let late = self.patience_ms.saturating_add(self.promised_ms).saturating_sub(self.tuning.interval_ms);
-        self.last_ms.saturating_add(late)
+        self.since_ms.saturating_add(late)
     }
 
     /// The silence until `now_ms` as it would be if heartbeats had been promised at the usual interval.
     fn usual(&self, now_ms: u64) -> u64 {
-        let silence = now_ms.saturating_sub(self.last_ms);
+        let silence = now_ms.saturating_sub(self.since_ms);
         silence.saturating_add(self.tuning.interval_ms).saturating_sub(self.promised_ms)
     }
 
@@ -200,6 +212,15 @@ mod tests {
             phi.heartbeat(now, 1_000);
         }
         assert!(phi.deadline() - now > 8_000, "{}", phi.deadline() - now);
+    }
+
+    #[test]
+    fn what_is_forgiven_was_not_heard() {
+        let mut phi = Phi::new(TUNING, 0);
+        phi.heartbeat(1_000, 1_000);
+        let deadline = phi.deadline();
+        phi.forgive(deadline);
+        assert_eq!((phi.last_ms(), phi.deadline()), (1_000, 2 * deadline - 1_000));
     }
 
     #[test]

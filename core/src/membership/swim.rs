@@ -22,6 +22,7 @@
 //! whatever order they come and however often.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 
 use pmd_protocol::peer::{Generation, NodeId};
 
@@ -204,6 +205,19 @@ impl Swim {
     pub fn begin_life(&mut self, generation: Generation) {
         self.own = Record::alive(Identity { generation, renewal: 0, ..self.own.identity.clone() });
         self.outputs.push_back(Output::News { id: self.own.identity.id });
+    }
+
+    /// Tells the others that this daemon can be reached elsewhere. Whether that is news.
+    pub fn advertise(&mut self, addresses: &[SocketAddr]) -> bool {
+        let own = &self.own.identity;
+        let moved = Identity::new(own.id, own.generation, addresses);
+        if !self.own.is_live() || moved.addresses == own.addresses {
+            return false;
+        }
+        let renewal = own.renewal.saturating_add(1);
+        self.own = Record::alive(Identity { renewal, ..moved });
+        self.outputs.push_back(Output::News { id: self.own.identity.id });
+        true
     }
 
     /// Tells the others that this daemon leaves. It belongs to no cluster then, and is of no more use.

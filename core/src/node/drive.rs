@@ -30,6 +30,7 @@ impl Node {
             self.registry.next_expiry(),
             (!self.lost.is_empty()).then_some(self.next_seek_ms),
             self.recalls.values().map(|recall| recall.due_ms).min(),
+            self.next_claim_ms(),
             Some(self.next_exchange_ms),
             leave,
         ];
@@ -58,6 +59,12 @@ impl Node {
         self.swim.handle_timeout(now_ms, lag_ms);
         self.settle();
         self.run_recalls();
+        if self.next_claim_ms().is_some_and(|due_ms| due_ms <= now_ms)
+            && let Some(later) = self.contested.take()
+        {
+            self.begin_life(later);
+            self.settle();
+        }
         for verdict in self.evidence.handle_timeout(now_ms) {
             self.judge(verdict);
         }
@@ -140,7 +147,10 @@ impl Node {
         let keep_ms = self.tuning.membership.remember_down_ms;
         self.lost.retain(|_, (_, since)| now_ms.saturating_sub(*since) < keep_ms);
         let eager_ms = self.tuning.spread.seek_lost_for_ms;
-        let recent = self.lost.values().filter(|(_, since)| now_ms.saturating_sub(*since) < eager_ms);
+        // Whoever is linked will be a member in a moment.
+        let recent = self.lost.values().filter(|(peer, since)| {
+            now_ms.saturating_sub(*since) < eager_ms && !self.by_peer.contains_key(&peer.id)
+        });
         let chosen = recent.map(|(peer, _)| peer).choose(&mut self.rng).cloned();
         let cluster = u64::try_from(self.swim.len()).unwrap_or(u64::MAX).saturating_add(1);
         let most = self.tuning.spread.redial_max_ms;

@@ -117,13 +117,21 @@ impl Node {
         self.renewals.retain(|at| now_ms.saturating_sub(*at) < RENEWAL_PERIOD_MS);
         if self.renewals.len() >= MAX_RENEWALS {
             self.outputs.push_back(Output::Alarm(Alarm::IdentityTaken));
+            self.contested = Some(later);
             return;
         }
+        self.contested = None;
         self.renewals.push_back(now_ms);
         let generation = later.renewed(self.now.wall_ms, self.rng.random());
         self.registry.renew(generation);
         self.swim.begin_life(generation);
         self.offer(self.me());
+    }
+
+    /// When a contested identity can be claimed again: the other may have gone by then.
+    pub(super) fn next_claim_ms(&self) -> Option<u64> {
+        let oldest = self.renewals.front().filter(|_| self.contested.is_some())?;
+        Some(oldest.saturating_add(RENEWAL_PERIOD_MS))
     }
 
     /// The peer of a link takes these for dead. Those who live have to know, for only they can come back; so the word is
@@ -300,8 +308,8 @@ impl Node {
     /// more, even if the transport has not noticed, and would be in the way of the next.
     fn part(&mut self, peer: NodeId) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
-        let (now_ms, interval_ms) = (self.now.mono_ms, self.tuning.membership.phi.interval_ms);
-        match self.links.get_mut(&id).filter(|link| link.is_fresh(now_ms, interval_ms)) {
+        let now_ms = self.now.mono_ms;
+        match self.links.get_mut(&id).filter(|link| link.phi.is_fresh(now_ms)) {
             Some(link) => link.send(Frame::Lost(Lost { members: vec![peer] })),
             None => self.close(id, Reason::NotNeeded),
         }

@@ -76,6 +76,8 @@ pub enum Command {
     Put(Entry),
     /// End a registration: that of the entry with the same kind, name and instance.
     Remove(Entry),
+    /// Tell others that this daemon can be reached at these addresses from now on, best first.
+    Advertise(Vec<SocketAddr>),
     /// Tell the cluster that this daemon leaves; ends with [`Output::Left`].
     Leave,
 }
@@ -200,6 +202,9 @@ pub struct Node {
     teller: Option<LinkId>,
     /// When this daemon began new lives because others knew of a later one.
     renewals: VecDeque<u64>,
+    /// A life that others take for this daemon's last, and that it has not answered because that would be one new life
+    /// too many.
+    contested: Option<Generation>,
     leaving: Leaving,
     outputs: VecDeque<Output>,
 }
@@ -282,6 +287,7 @@ impl Node {
             recalls: BTreeMap::new(),
             teller: None,
             renewals: VecDeque::new(),
+            contested: None,
             leaving: Leaving::No,
             outputs: VecDeque::new(),
             tuning,
@@ -350,6 +356,9 @@ impl Node {
             Command::Remove(entry) => {
                 let patch = self.registry.delete(&entry.key()?);
                 self.own_change(patch);
+            }
+            Command::Advertise(addresses) => {
+                self.swim.advertise(&addresses);
             }
             Command::Leave => self.leave()?,
         }
@@ -465,9 +474,8 @@ impl Node {
             // Both may have dialled at once: both keep the link that the lower id has dialled. If one has dialled
             // twice, it has lost the first; so it has if that has been silent for too long.
             let by_lower = |initiated: bool| initiated == (self.me() < who);
-            let interval_ms = self.tuning.membership.phi.interval_ms;
             let keep_old = self.links.get(&old).is_some_and(|link| {
-                by_lower(link.initiated) && !by_lower(initiated) && link.is_fresh(now_ms, interval_ms)
+                by_lower(link.initiated) && !by_lower(initiated) && link.phi.is_fresh(now_ms)
             });
             let surplus = if keep_old { id } else { old };
             self.outputs.push_back(Output::Close { link: surplus, reason: Reason::Duplicate });
@@ -478,12 +486,11 @@ impl Node {
         }
         self.overlay.linked(&who);
         self.evidence.drop_case(&who);
-        self.lost.remove(&who);
         let is_new = self.life_of(&who) != Some(peer.generation);
         let mut link = Link::new(peer.clone(), initiated, now_ms, &self.tuning);
         link.beat(now_ms, self.pace(&who));
-        if !self.lost.is_empty() {
-            let members = self.lost.keys().take(MAX_LOST).copied().collect();
+        let members: Vec<_> = self.lost.keys().filter(|id| **id != who).take(MAX_LOST).copied().collect();
+        if !members.is_empty() {
             link.send(Frame::Lost(Lost { members }));
         }
         self.links.insert(id, link);

@@ -11,13 +11,21 @@ pub struct Faults {
     pub loss_permille: u32,
     /// From whom to whom nothing arrives.
     pub cut: BTreeSet<(usize, usize)>,
+    /// Whether every handshake fails, as when all certificates have expired. Standing links do not notice.
+    pub no_handshakes: bool,
     /// Who reads one frame in this many milliseconds, at most.
     pub slow_reader: Option<(usize, u64)>,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { latency_ms: (1, 3), loss_permille: 0, cut: BTreeSet::new(), slow_reader: None }
+        Self {
+            latency_ms: (1, 3),
+            loss_permille: 0,
+            cut: BTreeSet::new(),
+            slow_reader: None,
+            no_handshakes: false,
+        }
     }
 }
 

@@ -5,9 +5,10 @@ use pmd_protocol::peer::NodeId;
 use super::world::World;
 
 /// In worlds of up to so many hosts, all origins are looked at after each event that can have changed all of them. In
-/// larger ones each such event takes the next few, by turns.
+/// larger ones every so many events the next few are, by turns; and all of them by [`World::audit`].
 const ALL: usize = 40;
-const FEW: usize = 3;
+const EVERY: u64 = 16;
+const FEW: usize = 4;
 
 /// What an event can have changed in what a daemon knows of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,14 +21,10 @@ pub(super) enum Scope {
 impl World {
     /// Checks the daemon of a host after an event.
     pub(super) fn check(&mut self, number: usize, scope: Scope) {
-        let Some(node) = self.node(number) else { return };
-        let me = node.identity().id;
-        let own = node.registry().store().stamp(&me).unwrap_or_default();
-        let truth = self.truth.entry(me).or_default();
-        *truth = own.max(*truth);
         let ids = match scope {
             Scope::Nothing => return,
             Scope::Origins(ids) => ids,
+            Scope::Everything if self.hosts.len() > ALL && !self.events.is_multiple_of(EVERY) => return,
             Scope::Everything => {
                 let count = self.hosts.len();
                 let (first, most) = if count > ALL { (self.turn, FEW) } else { (0, count) };
@@ -38,6 +35,18 @@ impl World {
         };
         let wrong: Vec<_> = ids.iter().filter_map(|id| self.is_wrong(number, id)).collect();
         self.violations.extend(wrong);
+    }
+
+    /// Remembers how far a daemon's own entries are, which only its own commands and new lives can change.
+    pub(super) fn note(&mut self, number: usize) {
+        let Some(daemon) = self.daemon(number) else { return };
+        let me = daemon.node.identity().id;
+        let own = daemon.node.registry().store().stamp(&me).unwrap_or_default();
+        if daemon.noted != own {
+            daemon.noted = own;
+            let truth = self.truth.entry(me).or_default();
+            *truth = own.max(*truth);
+        }
     }
 
     /// Checks all that all daemons know, which takes a while in a large world. What was found wrong, now or earlier.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pmd_protocol::peer::Frame;
 use pmd_protocol::peer::frame::{Reason, Sight};
+use pmd_protocol::peer::{Frame, Stamp};
 
 use crate::membership::Identity;
 use crate::node::{LinkId, Node, Purpose};
@@ -22,6 +22,8 @@ pub(super) struct Daemon {
     pub(super) waiting: VecDeque<What>,
     /// When its timer is set; other wake-ups are void.
     pub(super) wake_ms: u64,
+    /// How far its own entries were when that was last noted.
+    pub(super) noted: Stamp,
     /// How far its wall clock is off, in milliseconds.
     pub(super) skew_ms: i64,
 }

@@ -9,7 +9,7 @@ use sha2::Digest as _;
 
 use super::invariants::Scope;
 use super::network::{End, HostState, What};
-use super::world::World;
+use super::world::{World, host_at};
 use crate::membership::Identity;
 use crate::node::{LinkEvent, LinkId, Node, Now, Output, Purpose};
 
@@ -46,7 +46,10 @@ impl World {
         };
         let wakes = matches!(what, What::Wake);
         if daemon.frozen {
-            if !wakes {
+            // Its host takes connections that it does not answer, until the caller loses patience.
+            if dialled {
+                self.nobody(number, &what);
+            } else if !wakes {
                 daemon.waiting.push_back(what);
             }
             return true;
@@ -160,7 +163,7 @@ impl World {
         let Some(caller) = self.greeting(from) else { return };
         let from_boot = self.boot_of(from);
         let failed = What::NoAnswer { peer: peer.clone(), purpose, sight: Sight::Silent };
-        let to = self.numbers.get(&peer.id).copied();
+        let to = host_at(peer).filter(|to| *to < self.hosts.len() && !self.faults.no_handshakes);
         match to.filter(|to| !self.faults.blocks(from, *to) && !self.faults.blocks(*to, from)) {
             Some(to) => {
                 // Connection, handshake and proof: three round trips.
@@ -281,6 +284,7 @@ impl World {
                 Output::Patch(_) | Output::Event(_) | Output::Left => {}
             }
         }
+        self.note(number);
         self.transmit(number);
         let Some(daemon) = self.daemon(number) else { return };
         let due = daemon.node.poll_timeout();
@@ -336,7 +340,7 @@ impl World {
     }
 
     fn packet(&mut self, from: usize, to: &Identity, frame: Frame) {
-        let Some(number) = self.numbers.get(&to.id).copied() else { return };
+        let Some(number) = host_at(to).filter(|_| !self.faults.no_handshakes) else { return };
         let lost = self.rng.random_range(0..1_000) < self.faults.loss_permille;
         if lost || self.faults.blocks(from, number) || self.faults.blocks(number, from) {
             return;

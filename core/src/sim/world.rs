@@ -1,8 +1,10 @@
 //! The event heap and the hosts.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
 
-use pmd_protocol::peer::{Entry, Host, NodeId, Service, Stamp};
+use pmd_protocol::peer::codec::encode;
+use pmd_protocol::peer::{Entry, Frame, Host, NodeId, Service, Stamp};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest as _, Sha256};
@@ -12,11 +14,15 @@ use super::heap::Heap;
 use super::invariants::Scope;
 use super::network::{Daemon, HostState, What};
 use super::traffic::Traffic;
+use crate::membership::Identity;
 use crate::node::{Alarm, Command, Node, Now, Purpose, Settings};
 use crate::tuning::Tuning;
 
 /// The wall clock at the beginning.
 const EPOCH_MS: u64 = 1_700_000_000_000;
+
+/// The address of the first host.
+const FIRST_ADDRESS: u32 = 0x0a00_0001;
 
 /// Simulated daemons, one to a host. See the module.
 #[derive(Debug)]
@@ -27,7 +33,6 @@ pub struct World {
     pub faults: Faults,
     pub(super) tuning: Tuning,
     pub(super) hosts: Vec<HostOf>,
-    pub(super) numbers: BTreeMap<NodeId, usize>,
     /// What happens, to which daemon, in which of its lives.
     pub(super) heap: Heap<(usize, u64, What)>,
     pub(super) next_link: u64,
@@ -69,7 +74,6 @@ impl World {
             faults: Faults::default(),
             tuning,
             hosts: Vec::new(),
-            numbers: BTreeMap::new(),
             heap: Heap::new(),
             next_link: 1,
             log: Sha256::new(),
@@ -92,10 +96,43 @@ impl World {
             state: HostState::Vanished,
             daemon: None,
         };
-        self.numbers.insert(host.id, self.hosts.len());
         self.hosts.push(host);
         self.restart(self.hosts.len() - 1, 0);
         self.hosts.len() - 1
+    }
+
+    /// Starts a daemon on a new host whose disk is a copy of another's, key included; the host's number.
+    pub fn start_copy_of(&mut self, number: usize) -> Option<usize> {
+        let id = self.hosts.get(number)?.id;
+        let seed = self.rng.random();
+        self.hosts.push(HostOf { id, seed, boots: 0, state: HostState::Vanished, daemon: None });
+        self.restart(self.hosts.len() - 1, 0);
+        Some(self.hosts.len() - 1)
+    }
+
+    /// Ends all links of a host with a reset, as a firewall does that has forgotten them.
+    pub fn reset(&mut self, number: usize) {
+        let Some(daemon) = self.daemon(number) else { return };
+        let (boot, links) = (daemon.boot, daemon.links.clone());
+        for (link, end) in links {
+            self.push(self.now_ms, number, boot, What::Gone { link, farewell: None });
+            self.push(
+                self.now_ms,
+                end.peer,
+                end.peer_boot,
+                What::Gone { link: end.peer_link, farewell: None },
+            );
+        }
+    }
+
+    /// Sends a message on all links of a host, which its daemon knows nothing of.
+    pub fn inject(&mut self, number: usize, frame: &Frame) {
+        let mut bytes = Vec::new();
+        let Some(daemon) = self.daemon(number).filter(|_| encode(frame, &mut bytes).is_ok()) else { return };
+        for end in daemon.links.clone().into_values() {
+            let what = What::Bytes { link: end.peer_link, bytes: bytes.clone(), tries: 0 };
+            self.push(self.now_ms.max(end.last_ms) + 1, end.peer, end.peer_boot, what);
+        }
     }
 
     /// Starts the daemon of a host again, with its wall clock off by `skew_ms`.
@@ -105,13 +142,11 @@ impl World {
         host.boots += 1;
         host.state = HostState::Up;
         let mut seed = ChaCha8Rng::seed_from_u64(host.seed.wrapping_add(host.boots));
-        let address =
-            std::net::Ipv4Addr::from_bits(0x0a00_0001_u32.saturating_add(u32::try_from(number).unwrap_or(0)));
         let Ok(name) = format!("host{number}").parse() else { return };
         let settings = Settings {
             id: host.id,
             seed: seed.random(),
-            addresses: vec![(address, 4369).into()],
+            addresses: vec![address_of(number)],
             host: Host {
                 host: name,
                 version: "sim".to_owned(),
@@ -128,6 +163,7 @@ impl World {
             frozen: false,
             waiting: VecDeque::new(),
             wake_ms: u64::MAX,
+            noted: Stamp::default(),
             skew_ms,
         }));
         self.drain(number);
@@ -224,6 +260,12 @@ impl World {
         Some(&self.hosts.get(number)?.daemon.as_ref()?.node)
     }
 
+    /// The host of a daemon's id; the first, if its key was copied.
+    #[must_use]
+    pub fn number_of(&self, id: &NodeId) -> Option<usize> {
+        self.hosts.iter().position(|host| host.id == *id)
+    }
+
     /// All running daemons.
     pub fn nodes(&self) -> impl Iterator<Item = (usize, &Node)> {
         let running = self.hosts.iter().enumerate();
@@ -298,6 +340,18 @@ impl World {
             }
         }
     }
+}
+
+/// Where the daemon of a host listens.
+fn address_of(number: usize) -> SocketAddr {
+    let offset = u32::try_from(number).unwrap_or(0);
+    (Ipv4Addr::from_bits(FIRST_ADDRESS.saturating_add(offset)), 4369).into()
+}
+
+/// Whose host has the address at which a daemon can be reached.
+pub(super) fn host_at(peer: &Identity) -> Option<usize> {
+    let SocketAddr::V4(address) = peer.addresses.first()? else { return None };
+    usize::try_from(address.ip().to_bits().checked_sub(FIRST_ADDRESS)?).ok()
 }
 
 /// The service of this name that the simulated hosts offer.

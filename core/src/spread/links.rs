@@ -246,12 +246,6 @@ impl Link {
         before.is_none_or(|before| before.abs_diff(after) > before / 4)
     }
 
-    /// Whether the peer was heard when it had promised, or nearly.
-    #[must_use]
-    pub fn is_fresh(&self, now_ms: u64, interval_ms: u64) -> bool {
-        now_ms.saturating_sub(self.phi.last_ms()) <= interval_ms || self.phi.phi(now_ms) < 1.0
-    }
-
     /// What the peer said last of its registry; `None` if it has not said anything yet.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {

@@ -284,6 +284,9 @@ pub struct Found {
     /// The name of its cluster, where the plugin knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
+    /// Whether it belongs to a cluster of that name with another cookie.
+    #[serde(default)]
+    pub other_cookie: bool,
     /// How long ago it was found last.
     pub heard_ms: u64,
     /// Whether there is a link to it, or it is a member.

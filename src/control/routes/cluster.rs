@@ -77,7 +77,7 @@ pub(super) async fn status(cluster: &Arc<Cluster>) -> Result<api::ClusterStatus,
                 suspects: states.iter().filter(|state| **state == Liveness::Suspect).count(),
                 links,
                 agreeing,
-                converged: agreeing == links && (links > 0 || states.is_empty()),
+                converged: !me.has_left() && agreeing == links && (links > 0 || states.is_empty()),
                 fingerprint: fingerprint.to_string(),
                 names: count(Kind::NAME),
                 services: count(Kind::SERVICE),
@@ -170,7 +170,8 @@ fn links(running: &Running) -> Vec<api::Peer> {
         path: api::Path::Direct,
         dialled: end.initiated,
         up_seconds: now_ms.saturating_sub(link.since_ms) / 1_000,
-        rtt_us: link.rtt_us.map(u64::from),
+        // The kernel measures more finely than heartbeats do.
+        rtt_us: end.traffic.rtt_us().or(link.rtt_us).map(u64::from),
         phi: link.phi.phi(now_ms),
         heard_ms: now_ms.saturating_sub(link.phi.last_ms()),
         received_bytes: end.traffic.received(),
@@ -391,6 +392,11 @@ fn join_error(asked: &str, error: &JoinError) -> ApiError {
             format!("{asked} has not answered in time"),
             format!("check the address, {port}"),
         ),
+        JoinError::Full => ApiError::new(
+            ErrorCode::Full,
+            error.to_string(),
+            "raise the limit of open descriptors (ulimit -Hn) and restart the daemon",
+        ),
         JoinError::Ended(ended) => ApiError::from(*ended),
         JoinError::Dial(DialError::NoAddress) => ApiError::new(
             ErrorCode::Unresolvable,
@@ -450,6 +456,19 @@ fn greeting_error(at: &str, error: &GreetingError) -> ApiError {
         ),
         _ => refused(format!("the daemon at {at} is not accepted: {error}"), "see the logs of both daemons"),
     }
+}
+
+pub(super) async fn discover(State(context): Shared) -> Answer<api::Discovered> {
+    let found = of(&context)?.seeker().list().await;
+    let found = found.into_iter().map(|listed| api::Found {
+        source: listed.source.to_owned(),
+        address: listed.address,
+        cluster: listed.cluster,
+        other_cookie: listed.other_cookie,
+        heard_ms: listed.heard_ms,
+        member: listed.member,
+    });
+    Ok(Json(api::Discovered { found: found.collect() }))
 }
 
 pub(super) async fn leave(

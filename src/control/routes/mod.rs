@@ -40,6 +40,7 @@ pub fn router(context: Arc<Context>) -> Router {
         .route("/lookup", get(lookup::lookup))
         .route("/nodes", get(cluster::nodes))
         .route("/peers", get(cluster::peers))
+        .route("/discover", get(cluster::discover))
         .route("/join", post(cluster::join))
         .route("/leave", post(cluster::leave))
         .route("/tunnels", get(tunnel::list))

@@ -1,0 +1,258 @@
+//! Faults of every kind, one at a time and all together, by seed.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law has to fail the test")]
+
+#[path = "support/cluster.rs"]
+mod support;
+
+use pmd_core::sim::World;
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+use support::{cluster, downs, found, is_fine, state, time_until};
+
+/// A third is cut off for 30 s. How long it takes until everybody has the same fingerprint again.
+fn heal(seed: u64, count: usize) -> u64 {
+    let mut world = cluster(seed, count);
+    (0..count).for_each(|number| world.register(number, &format!("own-{number}"), 1));
+    world.run_for(2_000 + seed * 61);
+    world.faults.partition(|number| number < count / 3, count);
+    world.run_for(10_000);
+    world.register(count - 1, "new", 1);
+    world.unregister(count - 1, &format!("own-{}", count - 1));
+    world.run_for(20_000);
+    assert!(!world.is_converged());
+    world.faults.heal();
+    let healed = world.now_ms();
+    assert!(world.run_until(10_000, World::is_converged), "{count}: {}", state(&world));
+    let took = world.now_ms() - healed;
+    assert_eq!(found(&world, "new"), vec![1; count]);
+    assert_eq!(found(&world, &format!("own-{}", count - 1)), vec![0; count]);
+    assert!((0..count - 1).all(|number| found(&world, &format!("own-{number}")) == vec![1; count]));
+    world.run_for(10_000);
+    is_fine(&world);
+    took
+}
+
+/// A third stands still for 30 s.
+fn thaw(seed: u64, count: usize) -> u64 {
+    let mut world = cluster(seed, count);
+    (0..count).for_each(|number| world.register(number, &format!("own-{number}"), 1));
+    world.run_for(2_000 + seed * 61);
+    (0..count / 3).for_each(|number| world.freeze(number));
+    world.run_for(30_000);
+    assert!(!world.is_converged());
+    (0..count / 3).for_each(|number| world.thaw(number));
+    let thawed = world.now_ms();
+    assert!(world.run_until(10_000, World::is_converged), "{count}: {}", state(&world));
+    let took = world.now_ms() - thawed;
+    assert!((0..count).all(|number| found(&world, &format!("own-{number}")) == vec![1; count]));
+    world.run_for(10_000);
+    is_fine(&world);
+    let accused: Vec<_> = downs(&world).into_iter().filter(|(_, about)| *about >= count / 3).collect();
+    assert_eq!(accused, [], "who was not frozen was taken for dead");
+    took
+}
+
+/// Prints the distribution; the longest.
+fn longest(what: &str, count: usize, runs: impl Iterator<Item = u64>) -> u64 {
+    let mut all: Vec<_> = runs.collect();
+    all.sort_unstable();
+    println!("{what}, {count} daemons: {all:?} ms");
+    *all.last().unwrap()
+}
+
+#[test]
+fn a_third_cut_off_is_back_within_two_seconds() {
+    for (count, seeds) in [(3, 20), (9, 10), (30, 5), (60, 2), (100, 2)] {
+        let most = longest("healed", count, (300..300 + seeds).map(|seed| heal(seed, count)));
+        assert!(most <= 2_000, "{count}: {most} ms");
+    }
+}
+
+#[test]
+fn a_third_frozen_is_back_within_two_seconds() {
+    for (count, seeds) in [(3, 20), (9, 10), (30, 5), (60, 2), (100, 2)] {
+        let most = longest("thawed", count, (330..330 + seeds).map(|seed| thaw(seed, count)));
+        assert!(most <= 2_000, "{count}: {most} ms");
+    }
+}
+
+#[test]
+fn a_vanished_host_is_gone_everywhere_within_four_seconds_as_a_rule() {
+    for (count, seeds) in [(3, 15), (10, 15), (30, 9), (100, 3)] {
+        let vanish = |seed: u64| {
+            let mut world = cluster(seed, count);
+            world.register(1, "db", 1);
+            world.run_for(20_000 + seed * 73);
+            world.vanish(1);
+            let took = time_until(&mut world, "db", 0, 30_000);
+            world.run_for(5_000);
+            is_fine(&world);
+            assert!(downs(&world).iter().all(|(_, about)| *about == 1));
+            took
+        };
+        let mut all: Vec<_> = (360..360 + seeds).map(vanish).collect();
+        all.sort_unstable();
+        println!("vanished, {count} daemons: {all:?} ms");
+        assert!(all[all.len() / 2] <= 4_000 && all[all.len() - 1] <= 5_000, "{count}: {all:?}");
+    }
+}
+
+/// Pauses as of a garbage collector, a busy host, a migration: shorter than what counts as gone.
+#[test]
+fn short_pauses_are_no_deaths() {
+    let mut world = cluster(380, 12);
+    let mut rng = ChaCha8Rng::seed_from_u64(380);
+    for _ in 0..100 {
+        let number = rng.random_range(0..12);
+        world.freeze(number);
+        world.run_for(rng.random_range(500..2_000));
+        world.thaw(number);
+        world.run_for(rng.random_range(500..3_000));
+    }
+    world.run_for(5_000);
+    is_fine(&world);
+    assert_eq!(downs(&world), []);
+}
+
+/// Nothing gets from one to another, but the other way it does, and to everybody else.
+#[test]
+fn one_way_loss_between_two_is_no_death() {
+    for seed in 390..396 {
+        let mut world = cluster(seed, 10);
+        world.run_for(5_000);
+        world.faults.cut.extend([(2, 5), (6, 3)]);
+        world.run_for(60_000);
+        for number in [2, 3, 5, 6] {
+            world.register(number, &format!("during-{number}"), 1);
+            let took = time_until(&mut world, &format!("during-{number}"), 1, 5_000);
+            assert!(took <= 1_000, "{seed}: {took} ms");
+        }
+        assert_eq!(downs(&world), [], "{seed}");
+        world.faults.heal();
+        world.run_for(10_000);
+        is_fine(&world);
+    }
+}
+
+/// Nothing that one daemon sends arrives anywhere, but it hears everybody.
+#[test]
+fn who_is_only_mute_is_gone_and_comes_back() {
+    for seed in 400..404 {
+        let mut world = cluster(seed, 10);
+        world.register(4, "db", 1);
+        world.run_for(5_000);
+        world.faults.cut.extend((0..10).map(|other| (4, other)));
+        for _ in 0..100 {
+            world.run_for(100);
+        }
+        let others = |world: &World| {
+            let mut found = found(world, "db");
+            found.remove(4);
+            found
+        };
+        assert_eq!(others(&world), [0; 9], "{seed}");
+        world.run_for(20_000);
+        world.faults.heal();
+        let took = time_until(&mut world, "db", 1, 5_000);
+        assert!(took <= 2_000, "{seed}: {took} ms");
+        assert!(world.run_until(5_000, World::is_converged));
+        world.run_for(10_000);
+        is_fine(&world);
+    }
+}
+
+/// Two minutes of everything: cuts, one-way cuts, freezes, kills, restarts with wrong clocks, resets, loss, latency, slow
+/// readers, expired certificates. Then peace.
+fn storm(seed: u64, count: usize) -> World {
+    let mut world = cluster(seed, count);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut running = vec![true; count];
+    for round in 0..120 {
+        let (one, other) = (rng.random_range(0..count), rng.random_range(0..count));
+        match rng.random_range(0..14) {
+            0 => world.faults.partition(|number| number % 3 == one % 3, count),
+            1 => drop(world.faults.cut.insert((one, other))),
+            2 | 3 => world.faults.heal(),
+            4 => world.freeze(one),
+            5 | 6 => (0..count).for_each(|number| world.thaw(number)),
+            7 if running[one] => {
+                if rng.random() {
+                    world.kill(one);
+                } else {
+                    world.vanish(one);
+                }
+                running[one] = false;
+            }
+            7 | 8 => {
+                let skew = rng.random_range(-86_400_000..86_400_000);
+                world.restart(one, skew);
+                running[one] = true;
+                world.join(one, other);
+            }
+            9 => world.reset(one),
+            10 => world.faults.loss_permille = [0, 20, 200][round % 3],
+            11 => world.faults.latency_ms = [(1, 3), (20, 120), (0, 1)][round % 3],
+            12 => world.faults.slow_reader = rng.random_bool(0.5).then_some((one, 100)),
+            _ => world.faults.no_handshakes = rng.random_bool(0.3),
+        }
+        let name = format!("name-{}", rng.random_range(0..20));
+        if rng.random() {
+            world.register(other, &name, 1);
+        } else {
+            world.unregister(other, &name);
+        }
+        world.run_for(1_000);
+    }
+    world.faults = Default::default();
+    for (number, is_running) in running.into_iter().enumerate() {
+        world.thaw(number);
+        if !is_running {
+            world.restart(number, 0);
+        }
+    }
+    for number in 0..count {
+        // Whoever knows nobody tries its seeds again and again.
+        if world.node(number).unwrap().member_count() == 0 {
+            world.join(number, (number + 1) % count);
+        }
+    }
+    world
+}
+
+#[test]
+fn after_any_storm_all_agree_and_nothing_is_lost() {
+    let mut longest = 0;
+    for seed in 420..450 {
+        let count = 3 + usize::try_from(seed % 4).unwrap() * 4;
+        let mut world = storm(seed, count);
+        (0..count).for_each(|number| world.register(number, &format!("own-{number}"), 1));
+        let calm = world.now_ms();
+        assert!(world.run_until(30_000, World::is_converged), "seed {seed}: {}", state(&world));
+        longest = longest.max(world.now_ms() - calm);
+        world.run_for(20_000);
+        assert!(world.is_converged(), "seed {seed}: {}", state(&world));
+        assert_eq!(world.audit(), [] as [String; 0], "seed {seed}");
+        for (number, node) in world.nodes() {
+            let own = node.registry().store().iter().next().unwrap().1.len();
+            for (observer, other) in world.nodes() {
+                let seen = other.registry().store().content(&node.identity().id).map(|content| content.len());
+                assert_eq!(seen, Some(own), "seed {seed}: {observer} about {number}");
+            }
+            assert_eq!(found(&world, &format!("own-{number}")), vec![1; count], "seed {seed}");
+        }
+    }
+    println!("agreed after {longest} ms at most");
+    assert!(longest <= 10_000, "{longest} ms");
+}
+
+#[test]
+fn equal_seeds_have_equal_storms() {
+    let run = |seed| {
+        let mut world = storm(seed, 8);
+        world.run_for(5_000);
+        (world.log_hash(), world.events(), world.traffic())
+    };
+    assert_eq!(run(460), run(460));
+    assert_ne!(run(460).0, run(461).0);
+}

@@ -1,0 +1,222 @@
+//! What can be typed about the cluster and about the identity of its daemons.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{HELP, Watch};
+use crate::config::environment::positive_duration;
+use crate::config::raw::{Port, parse_duration};
+use crate::tls::ca::HostName;
+
+/// Options of `pmd join`.
+#[derive(Debug, Args)]
+pub struct Join {
+    /// Where daemons of the cluster are.
+    // Given apart, as brackets mean something in documentation.
+    #[arg(required = true, value_name = "ADDR", value_parser = parse_peer,
+        help = "Where a daemon of the cluster is: HOST, HOST:PORT or [IPV6]:PORT; without a port, the local daemon's own")]
+    pub addresses: Vec<String>,
+    /// How long it may take
+    #[arg(short, long, value_name = "TIME", value_parser = positive_duration, default_value = "10s")]
+    pub timeout: Duration,
+}
+
+/// Options of `pmd leave`.
+#[derive(Debug, Args)]
+pub struct Leave {
+    /// Only drop the link to this daemon: an address as it was joined, or the name of a host
+    #[arg(value_name = "ADDR|HOST", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub peer: Option<String>,
+}
+
+/// Options of `pmd status`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Status {
+    /// How often it is shown.
+    #[command(flatten)]
+    pub watch: Watch,
+    /// First wait until all daemons have the same registry, as long as this; exits with 6 if they do not get there
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "watch")]
+    pub wait_converged: Option<Duration>,
+}
+
+/// Options of `pmd services`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Services {
+    /// Those of all hosts of the cluster
+    #[arg(long)]
+    pub cluster: bool,
+}
+
+/// Options of `pmd discover`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Discover {
+    /// Listen for this long before printing what was found
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
+}
+
+/// What `pmd cookie` can do.
+#[derive(Debug, Subcommand)]
+pub enum Cookie {
+    /// Print the cookie, or both while it is being changed: the current one first
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd cookie show
+  pmd cookie show --json")]
+    Show,
+    /// Change the cookie, step by step
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd cookie rotate            Make a new cookie; the old one is still accepted
+  pmd cookie rotate --finish   Drop the old one, when every host has the new file")]
+    Rotate(Rotate),
+    /// Print where the file is
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd cookie path
+  scp \"$(pmd cookie path)\" host2:.pmd/cookie")]
+    Path,
+}
+
+/// Options of `pmd cookie rotate`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Rotate {
+    /// Drop the old cookie
+    #[arg(long)]
+    pub finish: bool,
+}
+
+/// What `pmd ca` can do.
+#[derive(Debug, Subcommand)]
+pub enum Ca {
+    /// Make a certificate authority for one cluster
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ca init
+  pmd ca init --dir /root/ca --name shop")]
+    Init(CaInit),
+    /// Issue a certificate for the daemon of one host, or renew it
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ca issue host1
+  pmd ca issue host1.example.org --days 90 --out /tmp/host1
+  pmd ca issue host1 --ip 10.0.0.1")]
+    Issue(CaIssue),
+    /// Show what a certificate says
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ca show               The authority's own
+  pmd ca show host1.pem     Who it is for, until when, and the id of its daemon")]
+    Show(CaShow),
+}
+
+/// Options of `pmd ca init`.
+#[derive(Debug, Args)]
+pub struct CaInit {
+    /// Where to put ca.pem and ca.key [default: ca, beside the cookie]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The name of the authority
+    #[arg(long, value_name = "NAME", default_value = "pmd CA", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub name: String,
+    /// For how many days it is valid
+    #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: u32,
+}
+
+/// Options of `pmd ca issue`.
+#[derive(Debug, Args)]
+pub struct CaIssue {
+    /// The name of the host; of a long name, the short one is certified as well
+    pub host: HostName,
+    /// Where ca.pem and ca.key are [default: ca, beside the cookie]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Where to put HOST.pem and HOST.key; a key that is there is used again [default: the same directory]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// For how many days it is valid
+    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: u32,
+    /// An address of the host; may be repeated [default: none, or those of the certificate that is renewed]
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Vec<IpAddr>,
+}
+
+/// Options of `pmd ca show`.
+#[derive(Debug, Args)]
+pub struct CaShow {
+    /// The file [default: ca.pem of the authority]
+    pub file: Option<PathBuf>,
+    /// Where ca.pem is [default: ca, beside the cookie]
+    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    pub dir: Option<PathBuf>,
+}
+
+/// The address of a daemon. What has another form cannot be one, and is better told here than after a look-up.
+pub(super) fn parse_peer(text: &str) -> Result<String, String> {
+    let form = |why: &str| Err(format!("{why}; an address is HOST, HOST:PORT or [IPV6]:PORT"));
+    if text.is_empty() {
+        return form("it is empty");
+    }
+    if text.contains('@') {
+        return form("that is the name of an Erlang node");
+    }
+    if text.contains("://") {
+        return form("that is a URL");
+    }
+    if text.contains(|c: char| c.is_whitespace() || c == ',' || c == '/') {
+        return form("one address is needed in each place");
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((ip, port))) if ip.parse::<Ipv6Addr>().is_ok() => match port.strip_prefix(':') {
+            Some(port) => (ip, Some(port)),
+            None if port.is_empty() => (ip, None),
+            None => return form("what follows the address is no port"),
+        },
+        Some(_) => return form("what stands in brackets is no IPv6 address"),
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    if host.is_empty() {
+        return form("it names no host");
+    }
+    match port.map(str::parse::<Port>) {
+        Some(Err(error)) => form(&error.to_string()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_daemons_have_three_forms() {
+        for right in
+            ["host1", "host1.example.org:4370", "10.0.0.1", "10.0.0.1:4369", "::1", "[::1]", "[fd00::1]:4369"]
+        {
+            assert_eq!(parse_peer(right).as_deref(), Ok(right));
+        }
+        for (wrong, why) in [
+            ("", "it is empty"),
+            ("rabbit@host1", "that is the name of an Erlang node"),
+            ("http://host1", "that is a URL"),
+            ("host1,host2", "one address is needed in each place"),
+            ("host1:", "a port is a number from 1 to 65535"),
+            ("host1:http", "a port is a number from 1 to 65535"),
+            (":4369", "it names no host"),
+            ("[host1]:4369", "what stands in brackets is no IPv6 address"),
+            ("[::1]4369", "what follows the address is no port"),
+        ] {
+            let said = parse_peer(wrong).expect_err(wrong);
+            assert_eq!(said, format!("{why}; an address is HOST, HOST:PORT or [IPV6]:PORT"));
+        }
+    }
+}

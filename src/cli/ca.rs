@@ -1,0 +1,315 @@
+//! `pmd ca`: certificates of a cluster's own authority.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::args::{Ca, CaInit, CaIssue, CaShow};
+use super::exit::Exit;
+use super::failure::{Failure, Result};
+use super::output::{Colour, Output, note};
+use super::target::absolute;
+use super::text::{printable, span};
+use crate::config::paths::Paths;
+use crate::control::wire;
+use crate::tls::ca::{self, Authority, CERTIFICATE, CaError, Certificate, DAY, KEY};
+
+/// A certificate that ends within this time is to be renewed.
+const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Makes and shows certificates.
+pub fn run(action: &Ca, output: Output) -> Result<Exit> {
+    match action {
+        Ca::Init(args) => init(args, output),
+        Ca::Issue(args) => issue(args, output),
+        Ca::Show(args) => show(args, output),
+    }
+}
+
+fn init(args: &CaInit, output: Output) -> Result<Exit> {
+    let dir = folder(args.dir.as_deref());
+    let authority = Authority::new(&args.name, Timestamp::now(), DAY * args.days)?;
+    authority.write(&dir)?;
+    let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
+    let report = Made {
+        certificate: &certificate,
+        key: &key,
+        renewed: false,
+        details: Details::of(authority.certificate()),
+    };
+    let end = wire::rfc3339(authority.certificate().not_after);
+    output.one(&report, |out| {
+        writeln!(out, "made the authority {:?}, valid until {end}", args.name)?;
+        write_files(out, &certificate, &key)
+    })?;
+    note(&format!(
+        "next: pmd ca issue HOST, for every host\nkeep {} secret: whoever has it can make hosts of the cluster",
+        key.display()
+    ));
+    Ok(Exit::Done)
+}
+
+fn issue(args: &CaIssue, output: Output) -> Result<Exit> {
+    let dir = folder(args.dir.as_deref());
+    let out = args.out.as_deref().map_or_else(|| dir.clone(), absolute);
+    let now = Timestamp::now();
+    let done = ca::issue_files(&dir, &out, &args.host, &args.ip, now, DAY * args.days)?;
+    let said = &done.issued.certificate;
+    let report = Made {
+        certificate: &done.certificate,
+        key: &done.key,
+        renewed: done.renewed,
+        details: Details::of(said),
+    };
+    let (how, end) = (if done.renewed { "renewed" } else { "made" }, wire::rfc3339(said.not_after));
+    output.one(&report, |out| {
+        writeln!(out, "{how} the certificate of {}, valid until {end}", args.host.as_str())?;
+        write_files(out, &done.certificate, &done.key)
+    })?;
+    if done.issued.shortened {
+        note("note: it ends with the authority, earlier than was asked for");
+    }
+    note(if done.renewed {
+        "note: the key was there, and is used again: the daemon keeps its id\n\
+         next: put the certificate into the place of the old one, and pmd reload there"
+    } else {
+        "next: copy both files and ca.pem to that host, and name them in its pmd.toml: cert_path, key_path, ca_cert_path"
+    });
+    Ok(Exit::Done)
+}
+
+fn write_files(out: &mut dyn Write, certificate: &Path, key: &Path) -> io::Result<()> {
+    writeln!(out, "  certificate  {}", certificate.display())?;
+    writeln!(out, "  private key  {}", key.display())
+}
+
+fn show(args: &CaShow, output: Output) -> Result<Exit> {
+    let own = || folder(args.dir.as_deref()).join(CERTIFICATE);
+    let path = args.file.as_deref().map_or_else(own, absolute);
+    let certificates = ca::read_certificates(&path)?;
+    let now = Timestamp::now();
+    let report = Shown { path: &path, certificates: certificates.iter().map(Details::of).collect() };
+    output.one(&report, |out| {
+        writeln!(out, "{}", path.display())?;
+        certificates.iter().try_for_each(|certificate| write_certificate(out, certificate, now, output))
+    })?;
+    for certificate in &certificates {
+        let (subject, left) = (printable(&certificate.subject), Left::of(certificate, now));
+        match left {
+            Left::Enough(_) => {}
+            Left::Early => note(&format!("warning: {subject} is not valid yet")),
+            Left::Little(left) => {
+                note(&format!("warning: {subject} ends in {}; renew it: pmd ca issue HOST", span(left)));
+            }
+            Left::Ended(ago) => {
+                note(&format!("warning: {subject} ended {} ago; renew it: pmd ca issue HOST", span(ago)));
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The directory of the authority.
+fn folder(asked: Option<&Path>) -> PathBuf {
+    absolute(&asked.map_or_else(|| Paths::of_process().state().join("ca"), Path::to_owned))
+}
+
+#[derive(Debug, Serialize)]
+struct Made<'a> {
+    certificate: &'a Path,
+    key: &'a Path,
+    renewed: bool,
+    #[serde(flatten)]
+    details: Details,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    path: &'a Path,
+    certificates: Vec<Details>,
+}
+
+/// What a certificate says, for programs.
+#[derive(Debug, Serialize)]
+struct Details {
+    subject: String,
+    issuer: String,
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    authority: bool,
+    not_before: String,
+    not_after: String,
+    sha256: String,
+    node_id: String,
+}
+
+impl Details {
+    fn of(certificate: &Certificate) -> Details {
+        Details {
+            subject: certificate.subject.clone(),
+            issuer: certificate.issuer.clone(),
+            names: certificate.names.clone(),
+            addresses: certificate.addresses.clone(),
+            authority: certificate.authority,
+            not_before: wire::rfc3339(certificate.not_before),
+            not_after: wire::rfc3339(certificate.not_after),
+            sha256: certificate.sha256(),
+            node_id: certificate.node_id().to_string(),
+        }
+    }
+}
+
+/// How long a certificate is still valid, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Early,
+    Enough(u64),
+    Little(u64),
+    Ended(u64),
+}
+
+impl Left {
+    fn of(certificate: &Certificate, now: Timestamp) -> Left {
+        let left = certificate.not_after.duration_since(now);
+        match u64::try_from(left.as_secs()) {
+            Ok(_) if certificate.not_before > now => Left::Early,
+            Ok(left) if left == 0 || left < SOON.as_secs() => Left::Little(left),
+            Ok(left) => Left::Enough(left),
+            Err(_) => Left::Ended(left.as_secs().unsigned_abs()),
+        }
+    }
+
+    fn in_words(self, output: Output) -> String {
+        match self {
+            Left::Early => output.paint(Colour::Yellow, "not yet"),
+            Left::Enough(left) => output.paint(Colour::Green, &format!("for {}", span(left))),
+            Left::Little(left) => output.paint(Colour::Yellow, &format!("for {}", span(left))),
+            Left::Ended(ago) => output.paint(Colour::Red, &format!("ended {} ago", span(ago))),
+        }
+    }
+}
+
+fn write_certificate(
+    out: &mut dyn Write,
+    certificate: &Certificate,
+    now: Timestamp,
+    output: Output,
+) -> io::Result<()> {
+    let mut row = |label: &str, text: &str| writeln!(out, "  {label:<11}  {text}");
+    let kind = if certificate.authority { "authority" } else { "host" };
+    row(kind, &printable(&certificate.subject))?;
+    if certificate.issuer != certificate.subject {
+        row("issued by", &printable(&certificate.issuer))?;
+    }
+    if !certificate.names.is_empty() {
+        row("names", &printable(&certificate.names.join(", ")))?;
+    }
+    if !certificate.addresses.is_empty() {
+        let addresses: Vec<String> = certificate.addresses.iter().map(ToString::to_string).collect();
+        row("addresses", &addresses.join(", "))?;
+    }
+    row(
+        "valid",
+        &format!(
+            "{} to {}, {}",
+            wire::rfc3339(certificate.not_before),
+            wire::rfc3339(certificate.not_after),
+            Left::of(certificate, now).in_words(output)
+        ),
+    )?;
+    row("SHA-256", &certificate.sha256())?;
+    if !certificate.authority {
+        row("daemon's id", &certificate.node_id().to_string())?;
+    }
+    Ok(())
+}
+
+impl From<CaError> for Failure {
+    fn from(error: CaError) -> Failure {
+        let denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
+        let exit = match &error {
+            CaError::NoAuthority { .. } => Exit::NotFound,
+            CaError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
+            CaError::Read { source, .. } | CaError::Write { source, .. } if denied(source) => Exit::Refused,
+            CaError::Exists { .. } => Exit::Conflict,
+            CaError::Exposed { .. } | CaError::Ended(_) => Exit::Refused,
+            CaError::Content { .. } | CaError::Name(_) | CaError::Oneself(_) => Exit::Usage,
+            CaError::Read { .. } | CaError::Write { .. } | CaError::Crypto(_) => Exit::General,
+        };
+        Failure::new(exit, error.to_string(), error.hint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::cli::output::Format;
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().expect("a time")
+    }
+
+    #[test]
+    fn a_certificate_is_shown() {
+        let authority = Authority::new("shop", now(), DAY * 3650).expect("an authority");
+        let host = "host1.example.org".parse().expect("a name");
+        let ips = ["10.0.0.1".parse().expect("an address")];
+        let issued = authority.issue(&host, &ips, None, now(), DAY * 365).expect("a certificate");
+        let shown = |certificate: &Certificate| {
+            let mut out = Vec::new();
+            write_certificate(&mut out, certificate, now(), Output::new(Format::Table, false))
+                .expect("memory takes it");
+            let text = String::from_utf8(out).expect("text");
+            text.replace(&certificate.sha256(), "SHA256").replace(&certificate.node_id().to_string(), "ID")
+        };
+        assert_snapshot!(shown(authority.certificate()), @r"
+        authority    CN=shop
+        valid        2025-12-31T23:00:00.000Z to 2035-12-30T00:00:00.000Z, for 3650d
+        SHA-256      SHA256
+        ");
+        assert_snapshot!(shown(&issued.certificate), @r"
+        host         CN=host1.example.org
+        issued by    CN=shop
+        names        host1.example.org, host1
+        addresses    10.0.0.1
+        valid        2025-12-31T23:00:00.000Z to 2027-01-01T00:00:00.000Z, for 365d
+        SHA-256      SHA256
+        daemon's id  ID
+        ");
+    }
+
+    #[test]
+    fn what_is_left_is_told_in_time() {
+        let authority = Authority::new("shop", now(), DAY * 3650).expect("an authority");
+        let at = |time: &str| Left::of(authority.certificate(), time.parse().expect("a time"));
+        assert_eq!(at("2025-12-31T22:00:00Z"), Left::Early);
+        assert_eq!(at("2026-01-01T00:00:00Z"), Left::Enough(3650 * 86_400));
+        assert_eq!(at("2035-12-30T00:00:00Z"), Left::Little(0));
+        assert_eq!(at("2035-11-30T00:00:00Z"), Left::Enough(SOON.as_secs()));
+        assert_eq!(at("2035-12-01T00:00:00Z"), Left::Little(29 * 86_400));
+        assert_eq!(at("2035-12-31T00:00:00Z"), Left::Ended(86_400));
+    }
+
+    #[test]
+    fn failures_have_codes_of_their_own() {
+        let path = || PathBuf::from("/x");
+        for (error, exit) in [
+            (CaError::NoAuthority { dir: path() }, Exit::NotFound),
+            (CaError::Exists { path: path() }, Exit::Conflict),
+            (CaError::Exposed { path: path(), mode: 0o644 }, Exit::Refused),
+            (CaError::Write { path: path(), source: io::ErrorKind::PermissionDenied.into() }, Exit::Refused),
+            (CaError::Write { path: path(), source: io::ErrorKind::StorageFull.into() }, Exit::General),
+            (CaError::Content { path: path(), problem: "is wrong" }, Exit::Usage),
+        ] {
+            let failure = Failure::from(error);
+            assert_eq!(failure.exit, exit);
+            assert!(!failure.hint.is_empty());
+        }
+    }
+}

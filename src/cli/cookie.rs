@@ -1,0 +1,298 @@
+//! `pmd cookie`: the secret that the daemons of a cluster share.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::args::{Cookie, Global, Rotate};
+use super::exit::Exit;
+use super::failure::{Failure, Result};
+use super::output::{Output, note};
+use super::runtime::block_on;
+use super::target::{ConfigFile, Target, absolute};
+use crate::config::paths::Paths;
+use crate::control::client::ClientError;
+use crate::link::cookie::{CookieError, Cookies, random_cookie, read_secrets, replace};
+
+/// The name of Erlang's own cookie file, which has room for one cookie alone.
+const ERLANG: &str = ".erlang.cookie";
+
+/// Shows or changes the cookie.
+pub fn run(global: &Global, action: &Cookie, output: Output) -> Result<Exit> {
+    let path = file(global)?;
+    match action {
+        Cookie::Path => {
+            let report = serde_json::json!({ "path": &path, "exists": path.exists() });
+            output.one(&report, |out| writeln!(out, "{}", path.display()))?;
+        }
+        Cookie::Show => {
+            let cookies = read_secrets(&path)?;
+            let report = Shown { path: &path, cookies: &cookies };
+            output.one(&report, |out| cookies.iter().try_for_each(|cookie| writeln!(out, "{cookie}")))?;
+        }
+        Cookie::Rotate(Rotate { finish }) => {
+            let done = if *finish { finish_rotation(&path)? } else { rotate(&path)? };
+            let reloaded = reload(global);
+            let report = Report { path: &path, outcome: done, reloaded };
+            output.one(&report, |out| writeln!(out, "{}", sentence(&report)))?;
+            advise(&report);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    path: &'a Path,
+    cookies: &'a [String],
+}
+
+/// What has become of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    /// There was none; it has a new cookie.
+    Made,
+    /// It has a new cookie and the old one.
+    Rotated,
+    /// It has the new cookie alone.
+    Finished,
+    /// It had one cookie, and has it still.
+    Unchanged,
+}
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    path: &'a Path,
+    outcome: Outcome,
+    /// Whether the daemon of this host has read it.
+    reloaded: bool,
+}
+
+/// The file: the one that the configuration names, or that of this user's daemon.
+fn file(global: &Global) -> Result<PathBuf> {
+    let paths = Paths::of_process();
+    // With a configuration that cannot be read, nobody knows which cookie is meant.
+    let config = ConfigFile::of(global, &paths).read()?;
+    Ok(absolute(&config.cookie_file.unwrap_or_else(|| paths.cookie())))
+}
+
+/// Puts a new cookie in front of the one that is there; makes the file if it is not.
+fn rotate(path: &Path) -> Result<Outcome> {
+    let old = match read_secrets(path) {
+        Err(CookieError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Cookies::read_or_make(path)?;
+            return Ok(Outcome::Made);
+        }
+        read => read?,
+    };
+    let [old] = old.as_slice() else {
+        return Err(Failure::new(
+            Exit::Conflict,
+            format!("{} has two cookies in it: it is being changed already", path.display()),
+            "when every host has this file, drop the old cookie: pmd cookie rotate --finish",
+        ));
+    };
+    if path.file_name().is_some_and(|name| name == ERLANG) {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("{} is the cookie of Erlang itself, which takes one alone", path.display()),
+            "let pmd have a cookie of its own: leave cookie_file out of its configuration; or change this one by hand",
+        ));
+    }
+    let new = random_cookie().map_err(|error| {
+        Failure::new(Exit::General, format!("the system has no randomness: {error}"), "try again later")
+    })?;
+    put(path, &[new, old.clone()])?;
+    Ok(Outcome::Rotated)
+}
+
+/// Drops the old cookie.
+fn finish_rotation(path: &Path) -> Result<Outcome> {
+    let cookies = read_secrets(path)?;
+    match cookies.as_slice() {
+        [new, _, ..] => {
+            put(path, std::slice::from_ref(new))?;
+            Ok(Outcome::Finished)
+        }
+        _ => Ok(Outcome::Unchanged),
+    }
+}
+
+/// Writes the file in the place of the old one, for the same owner: root may do it for the user of the daemon.
+fn put(path: &Path, cookies: &[String]) -> Result<()> {
+    // The file itself, if the path is a link to it.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let owner = fs::metadata(&path).map(|found| (found.uid(), found.gid()));
+    replace(&path, cookies)?;
+    let now = fs::metadata(&path).map(|found| (found.uid(), found.gid()));
+    if let (Ok((uid, gid)), Ok(now)) = (owner, now)
+        && (uid, gid) != now
+        && let Err(error) = chown(&path, Some(uid), Some(gid))
+    {
+        note(&format!(
+            "warning: {} belongs to another user now ({error}): chown {uid}:{gid} {}",
+            path.display(),
+            path.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Lets the daemon of this host read the file, if one answers. Whether it has.
+fn reload(global: &Global) -> bool {
+    let mut reloaded = false;
+    let asked = Target::of(global).and_then(|target| {
+        block_on(async {
+            match target.client().reload().await {
+                Ok(_) => reloaded = true,
+                Err(ClientError::NotReachable { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            Ok(Exit::Done)
+        })
+    });
+    if let Err(failure) = asked {
+        note(&format!("warning: the daemon has not read it: {}; {}", failure.message, failure.hint));
+    }
+    reloaded
+}
+
+fn sentence(report: &Report<'_>) -> String {
+    let path = report.path.display();
+    match report.outcome {
+        Outcome::Made => format!("made {path} with a new cookie"),
+        Outcome::Rotated => format!("{path} has a new cookie; the old one is still accepted"),
+        Outcome::Finished => format!("{path} has the new cookie alone; the old one is not accepted any more"),
+        Outcome::Unchanged => format!("{path} has one cookie; there is nothing to finish"),
+    }
+}
+
+/// Says on standard error what is to be done next.
+fn advise(report: &Report<'_>) {
+    let path = report.path.display();
+    let here = if report.reloaded { "every other host" } else { "every host" };
+    match report.outcome {
+        Outcome::Made => {
+            note(&format!("next: copy {path} to every host of the cluster, and pmd reload there"));
+        }
+        Outcome::Rotated => note(&format!(
+            "next: 1. copy {path} to every other host of the cluster\n      2. on {here}: pmd reload\n      \
+             3. then, on every host: pmd cookie rotate --finish"
+        )),
+        Outcome::Finished => note(&format!(
+            "next: on every other host, if it still has both cookies: pmd cookie rotate --finish{}",
+            if report.reloaded { "" } else { "; and here: pmd reload" }
+        )),
+        Outcome::Unchanged => {}
+    }
+}
+
+impl From<CookieError> for Failure {
+    fn from(error: CookieError) -> Failure {
+        let mut hint = error.hint();
+        let exit = match &error {
+            CookieError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
+                hint = "pmd start makes one; or make it now: pmd cookie rotate".to_owned();
+                Exit::NotFound
+            }
+            CookieError::Read { source, .. } | CookieError::Make { source, .. }
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
+                Exit::Refused
+            }
+            CookieError::Exposed { .. } => Exit::Refused,
+            CookieError::Read { .. } | CookieError::Make { .. } => Exit::General,
+            CookieError::Content { .. } => Exit::Usage,
+        };
+        Failure::new(exit, error.to_string(), hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn home() -> (TempDir, PathBuf) {
+        let home = TempDir::new().expect("a folder");
+        let path = home.path().join("cookie");
+        (home, path)
+    }
+
+    fn secrets(path: &Path) -> Vec<String> {
+        read_secrets(path).expect("cookies")
+    }
+
+    #[test]
+    fn a_cookie_is_changed_in_two_steps() {
+        let (_home, path) = home();
+        assert_eq!(rotate(&path).expect("room"), Outcome::Made);
+        let old = secrets(&path);
+        assert_eq!(finish_rotation(&path).expect("it is there"), Outcome::Unchanged);
+        assert_eq!(rotate(&path).expect("room"), Outcome::Rotated);
+        let both = secrets(&path);
+        assert_eq!((both.len(), &both[1]), (2, &old[0]));
+        let again = rotate(&path).expect_err("one step after the other");
+        assert_eq!(again.exit, Exit::Conflict);
+        assert_eq!(secrets(&path), both);
+        assert_eq!(finish_rotation(&path).expect("it is there"), Outcome::Finished);
+        assert_eq!(secrets(&path), both[..1]);
+    }
+
+    #[test]
+    fn the_file_behind_a_link_is_changed() {
+        let (home, path) = home();
+        rotate(&path).expect("room");
+        let link = home.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        rotate(&link).expect("room");
+        assert_eq!(secrets(&path).len(), 2);
+        assert!(link.symlink_metadata().expect("a link").is_symlink());
+    }
+
+    #[test]
+    fn the_cookie_of_erlang_is_left_alone() {
+        let (home, _) = home();
+        let path = home.path().join(ERLANG);
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o400).open(&path).expect("a file");
+        std::io::Write::write_all(&mut file, b"ABCDEFGHIJKLMNOPQRST").expect("room");
+        assert_eq!(rotate(&path).expect_err("it is not pmd's").exit, Exit::Refused);
+        assert_eq!(secrets(&path), ["ABCDEFGHIJKLMNOPQRST"]);
+    }
+
+    #[test]
+    fn failures_say_what_to_do() {
+        let (_home, path) = home();
+        let missing = Failure::from(read_secrets(&path).expect_err("it is not there"));
+        assert_eq!(missing.exit, Exit::NotFound);
+        assert_eq!(missing.hint, "pmd start makes one; or make it now: pmd cookie rotate");
+        rotate(&path).expect("room");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("ours");
+        let exposed = rotate(&path).expect_err("others may have read it");
+        assert_eq!(exposed.exit, Exit::Refused);
+        assert_eq!(exposed.hint, format!("chmod 600 {}", path.display()));
+        fs::write(&path, "short").expect("room");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+        assert_eq!(finish_rotation(&path).expect_err("it is too short").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn what_was_done_is_said() {
+        let said = |outcome| sentence(&Report { path: Path::new("/x"), outcome, reloaded: true });
+        assert_eq!(said(Outcome::Rotated), "/x has a new cookie; the old one is still accepted");
+        assert_eq!(said(Outcome::Unchanged), "/x has one cookie; there is nothing to finish");
+        let report = Report { path: Path::new("/x"), outcome: Outcome::Finished, reloaded: false };
+        assert_eq!(
+            serde_json::to_value(&report).expect("plain data"),
+            serde_json::json!({ "path": "/x", "outcome": "finished", "reloaded": false })
+        );
+    }
+}

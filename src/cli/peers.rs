@@ -1,0 +1,121 @@
+//! `pmd peers`: the links to other daemons.
+
+use super::diagnosis::explain;
+use super::exit::Exit;
+use super::failure::Result;
+use super::output::{Colour, List, Output};
+use super::runtime::block_on;
+use super::status::{clear, repeat, watched};
+use super::target::Target;
+use super::text::{ago, bytes, milliseconds, short, span};
+use crate::control::api::{Path, Peer};
+
+/// Lists the links, once or again and again.
+pub fn run(target: &Target, watch: bool, output: Output) -> Result<Exit> {
+    let output = if watch { watched(output) } else { output };
+    let client = target.client();
+    block_on(repeat(watch, async || {
+        let found = explain(target, client.peers().await).await?;
+        if watch {
+            clear()?;
+        }
+        output.list(&found, &found.peers, &list(target))
+    }))
+}
+
+fn list(target: &Target) -> List<Peer> {
+    List {
+        headings: &[
+            "HOST",
+            "PATH",
+            "ADDRESS",
+            "RTT",
+            "PHI",
+            "HEARD",
+            "UP",
+            "+SENT",
+            "+RECEIVED",
+            "+DIALLED",
+            "AGREES",
+        ],
+        cells: |peer| {
+            vec![
+                // A peer that has not said what it is called still is somebody.
+                if peer.host.is_empty() { short(&peer.id).to_owned() } else { peer.host.clone() },
+                match peer.path {
+                    Path::Direct => "direct".to_owned(),
+                },
+                peer.address.to_string(),
+                peer.rtt_us.map(milliseconds).unwrap_or_default(),
+                format!("{:.1}", peer.phi),
+                ago(peer.heard_ms),
+                span(peer.up_seconds),
+                bytes(peer.sent_bytes),
+                bytes(peer.received_bytes),
+                if peer.dialled { "by this one" } else { "by the peer" }.to_owned(),
+                if peer.agrees { "yes" } else { "not yet" }.to_owned(),
+            ]
+        },
+        colour: |peer| Some(if peer.agrees { Colour::Green } else { Colour::Yellow }),
+        empty: format!("There are no links to other daemons. Make one: {}", target.command("join HOST")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::cli::args::Global;
+    use crate::cli::output::Format;
+    use crate::control::api::PeerList;
+
+    fn shown(format: Format) -> String {
+        let first = Peer {
+            id: "0123456789abcdef".repeat(4),
+            host: "host2".into(),
+            address: "10.0.0.2:4369".parse().expect("an address"),
+            path: Path::Direct,
+            dialled: true,
+            up_seconds: 7325,
+            rtt_us: Some(420),
+            phi: 0.31,
+            heard_ms: 740,
+            received_bytes: 123_456,
+            sent_bytes: 999,
+            agrees: true,
+        };
+        let second = Peer {
+            host: String::new(),
+            address: "[fd00::3]:51234".parse().expect("an address"),
+            rtt_us: None,
+            dialled: false,
+            agrees: false,
+            ..first.clone()
+        };
+        let document = PeerList { peers: vec![first, second] };
+        let target =
+            Target::of(&Global { port: "5000".parse().ok(), socket: Some("/x".into()), ..Global::default() });
+        let list = list(&target.expect("it is all given"));
+        let mut out = Vec::new();
+        let output = Output::new(format, false);
+        output.write_list(&mut out, &document, &document.peers, &list).expect("memory takes it");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn links_are_listed() {
+        assert_snapshot!(shown(Format::Table), @r"
+        HOST              PATH    ADDRESS          RTT      PHI  HEARD  UP     AGREES
+        host2             direct  10.0.0.2:4369    0.42 ms  0.3  0.7s   2h 2m  yes
+        0123456789abcdef  direct  [fd00::3]:51234           0.3  0.7s   2h 2m  not yet
+        ");
+        assert_snapshot!(shown(Format::Wide), @r"
+        HOST              PATH    ADDRESS          RTT      PHI  HEARD  UP     SENT   RECEIVED  DIALLED      AGREES
+        host2             direct  10.0.0.2:4369    0.42 ms  0.3  0.7s   2h 2m  999 B  123.4 kB  by this one  yes
+        0123456789abcdef  direct  [fd00::3]:51234           0.3  0.7s   2h 2m  999 B  123.4 kB  by the peer  not yet
+        ");
+        let json: PeerList = serde_json::from_str(&shown(Format::Json)).expect("JSON");
+        assert_eq!(json.peers.len(), 2);
+    }
+}

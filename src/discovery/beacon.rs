@@ -1,0 +1,263 @@
+//! A beacon: one datagram by which a daemon makes itself known on its networks.
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 4 | `pmdb` |
+//! | 1 | version: 1 |
+//! | 1 | length of the cluster's name, 1 to 64 |
+//! | 1 to 64 | the cluster's name, UTF-8 without control characters |
+//! | 32 | the daemon's id |
+//! | 2 | its TCP port, big-endian, not 0 |
+//! | 16 | a random nonce: no two beacons are the same bytes |
+//! | 32 | MAC of everything before it, by the cookie, for the purpose `beacon` |
+//!
+//! The cluster's name is in the clear, so that daemons of other clusters can be shown; nothing of a beacon is believed
+//! further than that before its MAC was verified. There is no time in it, and a beacon does not say where it comes from:
+//! whoever records one can send it again, from another address too. That makes its receivers dial that address, once in
+//! a while, where they find nobody who can prove that he has the cookie. Nothing else can be had by it.
+
+use pmd_protocol::limits::MAX_CLUSTER_NAME;
+use pmd_protocol::peer::NodeId;
+
+use crate::link::cookie::{CookieKey, Cookies};
+
+/// Longest datagram that is looked at. A beacon of this version has 152 bytes at most; 512 fit into one packet on every
+/// network.
+pub const MAX_BEACON: usize = 512;
+/// What its MAC is for.
+const PURPOSE: &str = "beacon";
+const MAGIC: [u8; 4] = *b"pmdb";
+const VERSION: u8 = 1;
+/// Bytes of the MAC.
+const TAG: usize = 32;
+/// Random bytes.
+pub const NONCE: usize = 16;
+
+/// What a daemon says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beacon {
+    cluster: String,
+    id: NodeId,
+    port: u16,
+    nonce: [u8; NONCE],
+}
+
+/// Why a beacon cannot be made, or why a datagram is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BeaconError {
+    /// Something else than a beacon is on this port.
+    #[error("it is no beacon")]
+    NotABeacon,
+    /// Of a later pmd.
+    #[error("it is a beacon of version {0}, and this pmd knows version {VERSION}")]
+    Version(u8),
+    /// Longer or shorter than it says.
+    #[error("its length is not what it says")]
+    Length,
+    /// The name of the cluster.
+    #[error("the name of a cluster has 1 to {MAX_CLUSTER_NAME} bytes of UTF-8 without control characters")]
+    Cluster,
+    /// The port.
+    #[error("a daemon does not listen on port 0")]
+    Port,
+}
+
+impl Beacon {
+    /// Of the daemon `id` in `cluster`, which listens on the TCP port `port`; `nonce` is random.
+    ///
+    /// # Errors
+    ///
+    /// If the cluster cannot have this name, or the port is 0.
+    pub fn new(cluster: &str, id: NodeId, port: u16, nonce: [u8; NONCE]) -> Result<Beacon, BeaconError> {
+        if !is_cluster_name(cluster) {
+            return Err(BeaconError::Cluster);
+        }
+        if port == 0 {
+            return Err(BeaconError::Port);
+        }
+        Ok(Beacon { cluster: cluster.to_owned(), id, port, nonce })
+    }
+
+    /// The cluster it says it is from.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// The daemon it says it is from.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The TCP port of the daemon.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its datagram, proven with `key`.
+    #[must_use]
+    pub fn encode(&self, key: &CookieKey) -> Vec<u8> {
+        let mut bytes = self.claims();
+        let tag = key.sign(PURPOSE, &[&bytes]);
+        bytes.extend_from_slice(&tag);
+        bytes
+    }
+
+    /// Everything but the MAC.
+    fn claims(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(MAX_BEACON);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.push(VERSION);
+        bytes.push(u8::try_from(self.cluster.len()).unwrap_or(u8::MAX));
+        bytes.extend_from_slice(self.cluster.as_bytes());
+        bytes.extend_from_slice(self.id.as_bytes());
+        bytes.extend_from_slice(&self.port.to_be_bytes());
+        bytes.extend_from_slice(&self.nonce);
+        bytes
+    }
+}
+
+/// A beacon that somebody has sent, and what he says for proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    beacon: Beacon,
+    tag: [u8; TAG],
+}
+
+impl Heard {
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a beacon of this version to the last byte.
+    pub fn decode(datagram: &[u8]) -> Result<Heard, BeaconError> {
+        let rest = datagram.strip_prefix(&MAGIC).ok_or(BeaconError::NotABeacon)?;
+        let (version, rest) = rest.split_first().ok_or(BeaconError::Length)?;
+        if *version != VERSION {
+            return Err(BeaconError::Version(*version));
+        }
+        let (length, rest) = rest.split_first().ok_or(BeaconError::Length)?;
+        let (cluster, rest) = rest.split_at_checked(usize::from(*length)).ok_or(BeaconError::Length)?;
+        let (id, rest) = rest.split_first_chunk().ok_or(BeaconError::Length)?;
+        let (port, rest) = rest.split_first_chunk().ok_or(BeaconError::Length)?;
+        let (nonce, rest) = rest.split_first_chunk().ok_or(BeaconError::Length)?;
+        let tag = rest.try_into().map_err(|_| BeaconError::Length)?;
+        let cluster = str::from_utf8(cluster).map_err(|_| BeaconError::Cluster)?;
+        let beacon = Beacon::new(cluster, NodeId::new(*id), u16::from_be_bytes(*port), *nonce)?;
+        Ok(Heard { beacon, tag })
+    }
+
+    /// What it says, which may be a lie.
+    pub fn beacon(&self) -> &Beacon {
+        &self.beacon
+    }
+
+    /// Whether who made it has one of `cookies`. He need not be the one who sent it.
+    #[must_use]
+    pub fn is_proven_by(&self, cookies: &Cookies) -> bool {
+        let claims = self.beacon.claims();
+        cookies.keys().any(|key| key.verify(PURPOSE, &[&claims], &self.tag))
+    }
+}
+
+/// Whether a cluster can be called so. Control characters would do more to a terminal than be shown.
+pub fn is_cluster_name(name: &str) -> bool {
+    (1..=MAX_CLUSTER_NAME).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const COOKIE: &str = "0123456789abcdef";
+
+    fn datagram(cluster: &str) -> Vec<u8> {
+        let cookies = Cookies::of_text(COOKIE);
+        let beacon = Beacon::new(cluster, NodeId::new([7; 32]), 4369, [9; NONCE]).expect("a beacon");
+        beacon.encode(cookies.current().expect("one"))
+    }
+
+    #[test]
+    fn a_beacon_is_read_as_it_was_made() {
+        let datagram = datagram("prod");
+        let heard = Heard::decode(&datagram).expect("a beacon");
+        assert_eq!(heard.beacon().cluster(), "prod");
+        assert_eq!(heard.beacon().id(), NodeId::new([7; 32]));
+        assert_eq!(heard.beacon().port(), 4369);
+        assert!(heard.is_proven_by(&Cookies::of_text(COOKIE)));
+        assert!(!heard.is_proven_by(&Cookies::of_text("another-cookie-!")));
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_table() {
+        let bytes = datagram("ab");
+        let claims =
+            [b"pmdb".as_slice(), &[1, 2], b"ab", &[7; 32], &4369_u16.to_be_bytes(), &[9; NONCE]].concat();
+        let tag = Cookies::of_text(COOKIE).current().expect("one").sign("beacon", &[&claims]);
+        assert_eq!(bytes, [claims.as_slice(), &tag].concat());
+        assert_eq!(datagram(&"x".repeat(64)).len(), 152);
+    }
+
+    #[test]
+    fn no_changed_bit_is_proven() {
+        let good = datagram("prod");
+        let cookies = Cookies::of_text(COOKIE);
+        for at in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[at / 8] ^= 1 << (at % 8);
+            assert!(!Heard::decode(&bad).is_ok_and(|heard| heard.is_proven_by(&cookies)), "bit {at}");
+        }
+    }
+
+    #[test]
+    fn any_other_length_is_refused() {
+        let good = datagram("prod");
+        for length in 0..good.len() {
+            assert!(Heard::decode(&good[..length]).is_err(), "{length}");
+        }
+        assert_eq!(Heard::decode(&[good.as_slice(), &[0]].concat()), Err(BeaconError::Length));
+    }
+
+    #[test]
+    fn other_versions_and_other_protocols_are_told_apart() {
+        let mut later = datagram("prod");
+        later[4] = 2;
+        assert_eq!(Heard::decode(&later), Err(BeaconError::Version(2)));
+        assert_eq!(Heard::decode(b"GET / HTTP/1.1"), Err(BeaconError::NotABeacon));
+        assert_eq!(Heard::decode(b""), Err(BeaconError::NotABeacon));
+    }
+
+    #[test]
+    fn names_that_a_terminal_would_obey_are_refused() {
+        let long = "x".repeat(65);
+        for name in ["", "a\u{1b}[2J", "a\nb", "a\u{9b}2J", long.as_str()] {
+            assert_eq!(Beacon::new(name, NodeId::MIN, 1, [0; NONCE]), Err(BeaconError::Cluster), "{name:?}");
+        }
+        let mut bytes = datagram("prod");
+        bytes[7] = 0x1b;
+        assert_eq!(Heard::decode(&bytes), Err(BeaconError::Cluster));
+        bytes[7] = 0xff;
+        assert_eq!(Heard::decode(&bytes), Err(BeaconError::Cluster));
+        assert_eq!(Beacon::new("a", NodeId::MIN, 0, [0; NONCE]), Err(BeaconError::Port));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_come_back(tail in prop::collection::vec(any::<u8>(), 0..200), front in 0..7_usize) {
+            let bytes = [&b"pmdb\x01\x04"[..front.min(6)], &tail].concat();
+            if let Ok(heard) = Heard::decode(&bytes) {
+                prop_assert_eq!([heard.beacon.claims().as_slice(), &heard.tag].concat(), bytes);
+            }
+        }
+
+        #[test]
+        fn what_was_made_is_proven(cluster in "[^\\p{Cc}]{1,16}", id: [u8; 32], port in 1_u16.., nonce: [u8; NONCE]) {
+            let cookies = Cookies::of_text(COOKIE);
+            let beacon = Beacon::new(&cluster, NodeId::new(id), port, nonce).expect("a beacon");
+            let heard = Heard::decode(&beacon.encode(cookies.current().expect("one"))).expect("a beacon");
+            prop_assert_eq!(heard.beacon(), &beacon);
+            prop_assert!(heard.is_proven_by(&cookies));
+        }
+    }
+}

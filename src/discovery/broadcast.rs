@@ -1,0 +1,261 @@
+//! Finds daemons on the same networks: each sends [beacons](super::beacon), and listens for those of others.
+//!
+//! They go by UDP to the broadcast address of every IPv4 network that the host is on, and by IPv6 multicast to
+//! [`GROUP`] on every link. The UDP port has the number of the daemon's TCP port, unless the configuration says
+//! `broadcast:PORT`; only daemons that use one UDP port hear each other. Several daemons of one host can share it.
+//!
+//! | a beacon | is |
+//! |---|---|
+//! | of this daemon | ignored |
+//! | of another cluster | shown, not dialled |
+//! | of this cluster, without its cookie | shown as having another cookie, not dialled |
+//! | of this cluster, with its cookie | dialled at the address it came from |
+//!
+//! So clusters of different names, or with different cookies, do not mix on one network. How often beacons are sent and
+//! answered is told in [`pace`](super::pace). A network that refuses a beacon is left out until the next one.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pmd_protocol::peer::NodeId;
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::address::Address;
+use super::beacon::{Beacon, Heard, MAX_BEACON};
+use super::interfaces::{Network, networks};
+use super::pace::{Allowance, Pace};
+use super::{Discovery, DiscoveryError, Find, Finds, Running};
+use crate::link::cookie::Cookies;
+
+/// What it is called.
+pub const NAME: &str = "broadcast";
+/// The multicast group: link-local, not permanently assigned (RFC 4291, section 2.7), and `pmd` in it.
+pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x706d, 0x64);
+/// Finds of this cluster that are reported at once and per second: a cluster of a thousand that starts as one.
+const KIN: (u64, u64) = (1000, 200);
+/// Finds of others that are reported at once and per second. Anybody can make them.
+const STRANGERS: (u64, u64) = (50, 5);
+
+/// What a daemon says in its beacons, and how they are proven.
+#[derive(Clone, Debug)]
+pub struct BeaconSettings {
+    /// The name of its cluster.
+    pub cluster: String,
+    /// Its id.
+    pub id: NodeId,
+    /// Its TCP port.
+    pub port: u16,
+    /// The UDP port of the beacons.
+    pub beacon_port: u16,
+    /// The cookies as they are now.
+    pub cookies: watch::Receiver<Arc<Cookies>>,
+}
+
+/// Sends beacons and listens for them.
+#[derive(Debug)]
+pub struct Broadcast {
+    settings: BeaconSettings,
+    networks: fn() -> io::Result<Vec<Network>>,
+}
+
+impl Broadcast {
+    /// For this daemon, on all networks of the host.
+    pub fn new(settings: BeaconSettings) -> Broadcast {
+        Broadcast { settings, networks }
+    }
+
+    async fn serve(&self, finds: &Finds) -> Result<std::convert::Infallible, DiscoveryError> {
+        let sockets = Sockets::open(self.settings.beacon_port)?;
+        let begin = Instant::now();
+        let now_ms = || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut pace = Pace::new(0);
+        let mut kin = Allowance::new(KIN.0, KIN.1);
+        let mut strangers = Allowance::new(STRANGERS.0, STRANGERS.1);
+        // One more than a beacon can have, so that what is longer does not look like one.
+        let (mut buffer4, mut buffer6) = ([0; MAX_BEACON + 1], [0; MAX_BEACON + 1]);
+        loop {
+            let wake = begin + Duration::from_millis(pace.next_ms());
+            let received = tokio::select! {
+                () = sleep_until(wake) => {
+                    if pace.is_due(now_ms(), &mut rand::rng()) {
+                        self.send(&sockets)?;
+                    }
+                    continue;
+                }
+                received = receive(sockets.v4.as_ref(), &mut buffer4) => received,
+                received = receive(sockets.v6.as_ref(), &mut buffer6) => received,
+            };
+            let (datagram, from) = received
+                .map_err(|error| DiscoveryError::because(format!("cannot receive beacons: {error}")))?;
+            let find = match self.settings.judge(datagram, from) {
+                Verdict::Nothing => continue,
+                Verdict::Stranger(find) if strangers.take(now_ms()) => find,
+                Verdict::Kin(id, find) if kin.take(now_ms()) => {
+                    pace.heard(now_ms(), id, &mut rand::rng());
+                    find
+                }
+                Verdict::Stranger(_) | Verdict::Kin(..) => continue,
+            };
+            finds.report(find).await;
+        }
+    }
+
+    /// Sends one beacon to every network.
+    fn send(&self, sockets: &Sockets) -> Result<(), DiscoveryError> {
+        let datagram = self.settings.datagram()?;
+        let networks = (self.networks)()
+            .map_err(|error| DiscoveryError::because(format!("cannot list the networks: {error}")))?;
+        for network in networks {
+            let sent =
+                sockets.join(&network).and_then(|()| send(&network, &datagram, self.settings.beacon_port));
+            if let Err(error) = sent {
+                tracing::debug!("no beacon to {network}: {error}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Discovery for Broadcast {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn run<'a>(&'a self, finds: &'a Finds) -> Running<'a> {
+        Box::pin(self.serve(finds))
+    }
+}
+
+/// What to do about a datagram.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is no beacon, or that of this daemon.
+    Nothing,
+    /// It is of another cluster, or not proven.
+    Stranger(Find),
+    /// It is of this cluster.
+    Kin(NodeId, Find),
+}
+
+impl BeaconSettings {
+    fn datagram(&self) -> Result<Vec<u8>, DiscoveryError> {
+        let beacon = Beacon::new(&self.cluster, self.id, self.port, rand::random())
+            .map_err(DiscoveryError::because)?;
+        let cookies = Arc::clone(&self.cookies.borrow());
+        let key = cookies.current().ok_or_else(|| DiscoveryError::because("there is no cookie"))?;
+        Ok(beacon.encode(key))
+    }
+
+    fn judge(&self, datagram: &[u8], from: SocketAddr) -> Verdict {
+        let heard = match Heard::decode(datagram) {
+            Ok(heard) => heard,
+            Err(error) => {
+                tracing::trace!("a datagram from {from} is not looked at: {error}");
+                return Verdict::Nothing;
+            }
+        };
+        let beacon = heard.beacon();
+        if beacon.id() == self.id {
+            return Verdict::Nothing;
+        }
+        let mut place = from;
+        place.set_port(beacon.port());
+        let cluster = Some(beacon.cluster().to_owned());
+        let find = Find { cluster, ..Find::at(Address::from(place).to_string()) };
+        if beacon.cluster() != self.cluster {
+            return Verdict::Stranger(find);
+        }
+        let cookies = Arc::clone(&self.cookies.borrow());
+        if heard.is_proven_by(&cookies) {
+            Verdict::Kin(beacon.id(), Find { id: Some(beacon.id()), ..find })
+        } else {
+            Verdict::Stranger(Find { other_cookie: true, ..find })
+        }
+    }
+}
+
+/// What is listened on. A host may have one family of addresses only.
+struct Sockets {
+    v4: Option<UdpSocket>,
+    v6: Option<UdpSocket>,
+}
+
+impl Sockets {
+    fn open(port: u16) -> Result<Sockets, DiscoveryError> {
+        let failed = |error: &io::Error| {
+            DiscoveryError::because(format!(
+                "cannot listen for beacons on UDP port {port}: {error}; write broadcast:PORT for another one"
+            ))
+        };
+        let usable = |opened: io::Result<UdpSocket>| match opened {
+            Ok(socket) => Ok(Ok(socket)),
+            // Not a matter of what the host can do: another program has the port, and somebody should know.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(failed(&error)),
+            Err(error) => {
+                tracing::debug!("beacons by one family of addresses only: {error}");
+                Ok(Err(error))
+            }
+        };
+        let v4 = usable(listen(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into()))?;
+        match (v4, usable(listen(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into()))?) {
+            (Err(error), Err(_)) => Err(failed(&error)),
+            (v4, v6) => Ok(Sockets { v4: v4.ok(), v6: v6.ok() }),
+        }
+    }
+
+    /// Listens on `network` too. That is asked every time: interfaces come and go.
+    fn join(&self, network: &Network) -> io::Result<()> {
+        match (network, &self.v6) {
+            (Network::V6 { interface }, Some(socket)) => match socket.join_multicast_v6(&GROUP, *interface) {
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => Err(error),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<UdpSocket> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
+    // For the other daemons of this host: all of them hear what is sent to many.
+    set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    UdpSocket::from_std(std::net::UdpSocket::from(socket))
+}
+
+async fn receive<'a>(socket: Option<&UdpSocket>, buffer: &'a mut [u8]) -> io::Result<(&'a [u8], SocketAddr)> {
+    let Some(socket) = socket else { return std::future::pending().await };
+    let (length, from) = socket.recv_from(buffer).await?;
+    Ok((buffer.get(..length).unwrap_or_default(), from))
+}
+
+/// By a socket of its own, which is as new as the addresses of the interface are.
+fn send(network: &Network, datagram: &[u8], port: u16) -> io::Result<()> {
+    let (from, to): (SocketAddr, SocketAddr) = match *network {
+        Network::V4 { from, to } => (SocketAddrV4::new(from, 0).into(), SocketAddrV4::new(to, port).into()),
+        Network::V6 { interface } => (
+            SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0).into(),
+            SocketAddrV6::new(GROUP, port, 0, interface).into(),
+        ),
+    };
+    let socket = std::net::UdpSocket::bind(from)?;
+    socket.set_nonblocking(true)?;
+    if to.is_ipv4() {
+        socket.set_broadcast(true)?;
+    }
+    socket.send_to(datagram, to).map(drop)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::*;
+
+const COOKIE: &str = "0123456789abcdef";
+
+/// After which a test fails that waits for something.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn id(number: u8) -> NodeId {
+    NodeId::new([number; 32])
+}
+
+/// The daemon `number` listens on the TCP port 4000 + `number`.
+fn settings(cluster: &str, number: u8, cookie: &str, beacon_port: u16) -> BeaconSettings {
+    let cookies = watch::Sender::new(Arc::new(Cookies::of_text(cookie))).subscribe();
+    BeaconSettings {
+        cluster: cluster.into(),
+        id: id(number),
+        port: 4000 + u16::from(number),
+        beacon_port,
+        cookies,
+    }
+}
+
+fn kin(address: &str, number: u8) -> Find {
+    Find { cluster: Some("prod".into()), id: Some(id(number)), ..Find::at(address) }
+}
+
+/// A UDP port that nobody uses.
+fn free_port() -> u16 {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.local_addr().expect("its address").port()
+}
+
+/// The only network that hosts of tests have in common: loopback's.
+fn loopback() -> io::Result<Vec<Network>> {
+    Ok(vec![Network::V4 { from: Ipv4Addr::LOCALHOST, to: Ipv4Addr::new(127, 255, 255, 255) }])
+}
+
+/// The next that is found.
+async fn next(receiver: &mut mpsc::Receiver<(&'static str, Find)>) -> Find {
+    let found = tokio::time::timeout(DEADLINE, receiver.recv()).await;
+    let (source, find) = found.expect("something is heard").expect("the plugin runs");
+    assert_eq!(source, NAME);
+    find
+}
+
+/// Runs a daemon's plugin; what it finds comes out of the receiver.
+fn run(tasks: &mut JoinSet<()>, broadcast: Broadcast) -> mpsc::Receiver<(&'static str, Find)> {
+    let (sender, receiver) = mpsc::channel(super::super::FINDS);
+    tasks.spawn(async move {
+        let error = broadcast.run(&Finds::new(NAME, sender)).await;
+        panic!("it does not go on: {error:?}");
+    });
+    receiver
+}
+
+#[tokio::test]
+async fn daemons_of_one_host_hear_each_other_and_tell_kin_from_strangers() {
+    let port = free_port();
+    let mut tasks = JoinSet::new();
+    let daemons = [
+        settings("prod", 1, COOKIE, port),
+        settings("prod", 2, COOKIE, port),
+        settings("prod", 3, "another-cookie-!", port),
+        settings("test", 4, COOKIE, port),
+    ];
+    let mut receivers = daemons.map(|settings| run(&mut tasks, Broadcast { settings, networks: loopback }));
+    let of_prod = |number| kin(&format!("127.0.0.1:400{number}"), number);
+    let stranger = |number| Find { id: None, ..of_prod(number) };
+    let other_cookie = |number| Find { other_cookie: true, ..stranger(number) };
+    let other_cluster = |number| Find { cluster: Some("test".into()), ..stranger(number) };
+    for (receiver, mut expected) in receivers.iter_mut().zip([
+        vec![of_prod(2), other_cookie(3), other_cluster(4)],
+        vec![of_prod(1), other_cookie(3), other_cluster(4)],
+        vec![other_cookie(1), other_cookie(2), other_cluster(4)],
+        vec![stranger(1), stranger(2), stranger(3)],
+    ]) {
+        let all = expected.clone();
+        while !expected.is_empty() {
+            let find = next(receiver).await;
+            assert!(all.contains(&find), "{find:?}");
+            expected.retain(|other| *other != find);
+        }
+    }
+}
+
+#[tokio::test]
+async fn noise_is_survived() {
+    let port = free_port();
+    let mut tasks = JoinSet::new();
+    let silent = Broadcast { settings: settings("prod", 1, COOKIE, port), networks: || Ok(Vec::new()) };
+    let mut receiver = run(&mut tasks, silent);
+    let sender = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let good = settings("prod", 2, COOKIE, port).datagram().expect("a beacon");
+    let long = [good.as_slice(), &[0; 2000]].concat();
+    // Not before it listens is anything received; so all of it, again and again.
+    let mut again = tokio::time::interval(Duration::from_millis(5));
+    let find = loop {
+        tokio::select! {
+            find = next(&mut receiver) => break find,
+            _ = again.tick() => {
+                for datagram in [b"".as_slice(), b"pmdb", &good[..60], &long, &[0xff; 512], &good] {
+                    // The port may be closed yet.
+                    let _ = sender.send_to(datagram, ("127.0.0.1", port)).await;
+                }
+            }
+        }
+    };
+    assert_eq!(find, kin("127.0.0.1:4002", 2));
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_else_has_is_an_error_that_says_what_to_do() {
+    let other = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    let port = other.local_addr().expect("its address").port();
+    let broadcast = Broadcast::new(settings("prod", 1, COOKIE, port));
+    let (sender, _receiver) = mpsc::channel(1);
+    let error = broadcast.run(&Finds::new(NAME, sender)).await.expect_err("it is taken").to_string();
+    assert!(error.starts_with(&format!("cannot listen for beacons on UDP port {port}: ")), "{error}");
+    assert!(error.ends_with("; write broadcast:PORT for another one"), "{error}");
+}
+
+#[test]
+fn a_beacon_is_judged_by_the_cookies_of_the_moment() {
+    let from = "10.0.0.9:50000".parse().expect("an address");
+    let (sender, cookies) = watch::channel(Arc::new(Cookies::of_text(COOKIE)));
+    let own = BeaconSettings { cookies, ..settings("prod", 1, COOKIE, 1) };
+    let datagram = settings("prod", 2, COOKIE, 1).datagram().expect("a beacon");
+    assert_eq!(own.judge(&datagram, from), Verdict::Kin(id(2), kin("10.0.0.9:4002", 2)));
+
+    sender.send_replace(Arc::new(Cookies::of_text("another-cookie-!")));
+    let stranger = Find { other_cookie: true, id: None, ..kin("10.0.0.9:4002", 2) };
+    assert_eq!(own.judge(&datagram, from), Verdict::Stranger(stranger));
+    assert_ne!(own.datagram().expect("a beacon"), own.datagram().expect("another"));
+}
+
+#[test]
+fn its_own_beacons_are_ignored_and_link_local_addresses_keep_their_link() {
+    let own = settings("prod", 1, COOKIE, 1);
+    let from = "[fe80::1%7]:50000".parse().expect("an address");
+    assert_eq!(own.judge(&own.datagram().expect("a beacon"), from), Verdict::Nothing);
+    // Nor does it matter who says so.
+    let liar = settings("test", 1, "another-cookie-!", 1).datagram().expect("a beacon");
+    assert_eq!(own.judge(&liar, from), Verdict::Nothing);
+    let other = settings("prod", 2, COOKIE, 1).datagram().expect("a beacon");
+    assert_eq!(own.judge(&other, from), Verdict::Kin(id(2), kin("[fe80::1%7]:4002", 2)));
+}
+
+#[tokio::test]
+async fn a_network_that_refuses_does_not_keep_the_others_waiting() {
+    fn one_of_two() -> io::Result<Vec<Network>> {
+        let nowhere = Network::V4 { from: Ipv4Addr::new(192, 0, 2, 77), to: Ipv4Addr::BROADCAST };
+        Ok([vec![nowhere, Network::V6 { interface: 99_999 }], loopback()?].concat())
+    }
+    let port = free_port();
+    let mut tasks = JoinSet::new();
+    let mut daemons = [1, 2].map(|number| {
+        let settings = settings("prod", number, COOKIE, port);
+        run(&mut tasks, Broadcast { settings, networks: one_of_two })
+    });
+    assert_eq!(next(&mut daemons[0]).await, kin("127.0.0.1:4002", 2));
+    assert_eq!(next(&mut daemons[1]).await, kin("127.0.0.1:4001", 1));
+}
+
+/// A network namespace that exists as long as this value.
+struct Host(String);
+
+impl Host {
+    fn new() -> Host {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("pmdb-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        ip(&format!("netns add {name}"));
+        Host(name)
+    }
+
+    /// One end of a cable becomes its interface `lan`, with addresses that end with `number`.
+    fn plug_in(&self, number: u8, broadcast: &str) {
+        let name = &self.0;
+        // No address of the kernel's own, which would not be usable at once.
+        ip(&format!("-n {name} link set lan addrgenmode none"));
+        ip(&format!("-n {name} link set lan up"));
+        ip(&format!("-n {name} addr add 10.77.0.{number}/24{broadcast} dev lan"));
+        ip(&format!("-n {name} addr add fe80::{number}/64 dev lan nodad"));
+    }
+
+    /// Runs `work` inside of it.
+    fn enter<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        let namespace = File::open(Path::new("/run/netns").join(&self.0)).expect("it is there");
+        let inside = || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(work)
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join().expect("it ends"))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status();
+    assert!(status.expect("there is a program ip").success(), "ip {arguments} (which needs root)");
+}
+
+/// On two hosts with one cable between them: what is found by IPv4 and IPv6 is where the other one can be dialled.
+fn find_each_other(broadcast: &str) {
+    let (one, two) = (Host::new(), Host::new());
+    ip(&format!("-n {} link add lan type veth peer name lan netns {}", one.0, two.0));
+    one.plug_in(1, broadcast);
+    two.plug_in(2, broadcast);
+    let serve = |number: u8| async move {
+        let mut tasks = JoinSet::new();
+        let port = 4000 + u16::from(number);
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await.expect("a listener");
+        tasks.spawn(async move {
+            loop {
+                drop(listener.accept().await);
+            }
+        });
+        let mut receiver = run(&mut tasks, Broadcast::new(settings("prod", number, COOKIE, 4369)));
+        let other = 3 - number;
+        let mut expected = vec![format!("10.77.0.{other}:400{other}"), format!("[fe80::{other}%")];
+        let find_all = async {
+            while !expected.is_empty() {
+                let find = next(&mut receiver).await;
+                assert_eq!(find, kin(&find.address, other));
+                TcpStream::connect(&find.address).await.expect("it can be dialled");
+                expected.retain(|start| !find.address.starts_with(start.as_str()));
+            }
+        };
+        tokio::time::timeout(DEADLINE, find_all).await.expect("it is found in both ways");
+        // The other one may need this one's next beacons yet.
+        (tasks, receiver)
+    };
+    let ((one_done, mut one_is), (two_done, mut two_is)) = (mpsc::channel(1), mpsc::channel(1));
+    let run_one = |host: &Host, number, done: mpsc::Sender<()>| {
+        host.enter(async move {
+            let _running = serve(number).await;
+            done.send(()).await.expect("somebody waits");
+            done.closed().await;
+        });
+    };
+    std::thread::scope(|scope| {
+        let (one, two) = (&one, &two);
+        scope.spawn(move || run_one(one, 1, one_done));
+        scope.spawn(move || run_one(two, 2, two_done));
+        let found = (one_is.blocking_recv(), two_is.blocking_recv());
+        // Lets both go, also if one of them has failed.
+        drop((one_is, two_is));
+        assert_eq!(found, (Some(()), Some(())));
+    });
+}
+
+#[test]
+fn hosts_find_each_other_by_broadcast_to_their_network_and_by_multicast() {
+    find_each_other(" brd +");
+}
+
+#[test]
+fn hosts_find_each_other_by_limited_broadcast_and_by_multicast() {
+    find_each_other("");
+}

@@ -1,0 +1,378 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::*;
+
+const A: &str = "10.0.0.1:4369";
+
+fn candidates() -> (Candidates, StdRng) {
+    (Candidates::new("prod", 4369), StdRng::seed_from_u64(1))
+}
+
+fn id(number: u8) -> NodeId {
+    NodeId::new([number; 32])
+}
+
+fn beacon(address: &str, number: u8) -> Find {
+    Find { cluster: Some("prod".into()), id: Some(id(number)), ..Find::at(address) }
+}
+
+fn foreign(address: &str) -> Find {
+    Find { cluster: Some("test".into()), ..Find::at(address) }
+}
+
+#[test]
+fn an_address_is_handed_out_once_in_whatever_form_it_is_found() {
+    let (mut candidates, mut rng) = candidates();
+    for text in ["10.0.0.1", "10.0.0.1:4369", "::ffff:10.0.0.1"] {
+        candidates.found(0, "dns", Find::at(text), &mut rng).expect("an address");
+    }
+    assert_eq!(candidates.due(0), [A]);
+    assert_eq!(candidates.due(1_000_000), [""; 0]);
+    assert_eq!(candidates.poll_timeout(), None);
+    assert!(candidates.found(0, "dns", Find::at("no host"), &mut rng).is_err());
+}
+
+#[test]
+fn a_pause_grows_and_ends_with_a_link() {
+    let (mut candidates, mut rng) = candidates();
+    let mut now = 0;
+    candidates.found(now, seeds::NAME, Find::at(A), &mut rng).expect("an address");
+    for longest in [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000] {
+        assert_eq!(candidates.due(now), [A]);
+        candidates.failed(now, A, &mut rng);
+        let then = candidates.poll_timeout().expect("another try");
+        assert!((longest / 2..=longest).contains(&(then - now)), "{longest}: {}", then - now);
+        assert_eq!(candidates.due(then - 1), [""; 0]);
+        now = then;
+    }
+    assert_eq!(candidates.due(now), [A]);
+    candidates.joined(now, A, id(1));
+    assert_eq!(candidates.due(now + 1_000_000), [""; 0]);
+    assert!(candidates.list(now)[0].member);
+
+    candidates.member_lost(now, id(1), &mut rng);
+    assert_eq!(candidates.due(now + MAX_SPREAD_MS), [A]);
+    candidates.failed(now, A, &mut rng);
+    assert!(candidates.poll_timeout().expect("another try") <= now + 1000);
+}
+
+#[test]
+fn chance_takes_different_pauses() {
+    let pauses: BTreeSet<u64> = (0..20).map(|seed| pause(7, &mut StdRng::seed_from_u64(seed))).collect();
+    assert!(pauses.len() > 10);
+}
+
+#[test]
+fn oneself_is_not_dialled_again() {
+    let (mut candidates, mut rng) = candidates();
+    candidates.found(0, "dns", Find::at(A), &mut rng).expect("an address");
+    assert_eq!(candidates.due(0), [A]);
+    candidates.oneself(A);
+    assert_eq!(candidates.list(0), []);
+    for now in (0..3_600_000).step_by(60_000) {
+        candidates.found(now, "dns", Find::at(A), &mut rng).expect("an address");
+        candidates.found(now, "broadcast", beacon(A, 3), &mut rng).expect("an address");
+        assert_eq!(candidates.due(now), [""; 0]);
+    }
+}
+
+#[test]
+fn other_clusters_are_listed_and_never_dialled() {
+    let (mut candidates, mut rng) = candidates();
+    let other_cookie = Find { other_cookie: true, ..beacon("10.0.0.2", 2) };
+    candidates.found(5, "broadcast", foreign(A), &mut rng).expect("an address");
+    candidates.found(5, "broadcast", other_cookie, &mut rng).expect("an address");
+    assert_eq!(candidates.due(1000), [""; 0]);
+    let list = candidates.list(1005);
+    assert_eq!(list.len(), 2);
+    assert_eq!((list[0].cluster.as_deref(), list[0].heard_ms), (Some("test"), 1000));
+    assert!(list[1].other_cookie && !list[1].member);
+    // Nor does a lost member of that id change it.
+    candidates.member_found(id(2));
+    candidates.member_lost(0, id(2), &mut rng);
+    assert_eq!(candidates.due(10_000), [""; 0]);
+}
+
+#[test]
+fn nobody_without_the_cookie_can_stop_a_dial() {
+    let (mut candidates, mut rng) = candidates();
+    candidates.found(0, seeds::NAME, Find::at(A), &mut rng).expect("an address");
+    candidates.found(0, "broadcast", foreign(A), &mut rng).expect("an address");
+    // A beacon of a member that somebody has recorded, and sends in the seed's name.
+    candidates.member_found(id(9));
+    candidates.found(0, "broadcast", beacon(A, 9), &mut rng).expect("an address");
+    assert_eq!(candidates.due(0), [A]);
+    assert_eq!(candidates.list(0)[0].source, seeds::NAME);
+}
+
+#[test]
+fn what_somebody_names_is_dialled_at_once() {
+    let (mut candidates, mut rng) = candidates();
+    candidates.found(0, "dns", Find::at(A), &mut rng).expect("an address");
+    for now in [0, 0, 0, 0] {
+        assert_eq!(candidates.due(now), [A]);
+        candidates.failed(now, A, &mut rng);
+        assert_eq!(candidates.due(now), [""; 0]);
+        candidates.found(now, "dns", Find::at(A), &mut rng).expect("an address");
+        assert_eq!(candidates.due(now), [""; 0]);
+        candidates.found(now, seeds::NAME, Find::at(A), &mut rng).expect("an address");
+    }
+    assert_eq!(candidates.due(0), [A]);
+    candidates.joined(0, A, id(1));
+    candidates.found(0, seeds::NAME, Find::at(A), &mut rng).expect("an address");
+    assert_eq!(candidates.due(100_000), [""; 0], "there is a link");
+
+    // Where a member is said to be is not where it was found.
+    candidates.member_found(id(2));
+    candidates.found(0, "broadcast", beacon("b", 2), &mut rng).expect("an address");
+    assert_eq!(candidates.due(100_000), [""; 0]);
+    candidates.found(0, seeds::NAME, Find::at("b"), &mut rng).expect("an address");
+    candidates.member_found(id(2));
+    assert_eq!(candidates.due(0), ["b:4369"]);
+}
+
+#[test]
+fn what_turns_out_to_be_of_this_cluster_is_dialled() {
+    let (mut candidates, mut rng) = candidates();
+    candidates.found(0, "broadcast", foreign(A), &mut rng).expect("an address");
+    candidates.found(0, "broadcast", beacon(A, 1), &mut rng).expect("an address");
+    assert_eq!(candidates.due(0), [A]);
+}
+
+#[test]
+fn a_member_is_not_dialled_at_another_address() {
+    let (mut candidates, mut rng) = candidates();
+    candidates.member_found(id(1));
+    candidates.found(0, "broadcast", beacon("[fe80::1%2]", 1), &mut rng).expect("an address");
+    assert_eq!(candidates.due(100_000), [""; 0]);
+    assert!(candidates.list(0)[0].member);
+    candidates.member_lost(0, id(1), &mut rng);
+    assert_eq!(candidates.due(MAX_SPREAD_MS), ["[fe80::1%2]:4369"]);
+    // Found by gossip while it is dialled.
+    candidates.member_found(id(1));
+    candidates.failed(0, "[fe80::1%2]:4369", &mut rng);
+    assert_eq!(candidates.due(100_000), [""; 0]);
+}
+
+#[test]
+fn a_newcomer_is_dialled_by_few_of_a_great_cluster() {
+    let early = (0..1000).filter(|seed| {
+        let (mut candidates, _) = candidates();
+        (0..1000_u16).for_each(|number| {
+            let mut bytes = [1; 32];
+            bytes[..2].copy_from_slice(&number.to_be_bytes());
+            candidates.member_found(NodeId::new(bytes));
+        });
+        let mut rng = StdRng::seed_from_u64(*seed);
+        candidates.found(0, "broadcast", beacon(A, 200), &mut rng).expect("an address");
+        // As long as gossip needs to tell everybody.
+        !candidates.due(200).is_empty()
+    });
+    let early = early.count();
+    assert!((1..100).contains(&early), "{early}");
+}
+
+#[test]
+fn beacons_sent_again_do_not_decide_how_often_is_dialled() {
+    let (mut candidates, mut rng) = candidates();
+    candidates.found(0, "broadcast", beacon(A, 1), &mut rng).expect("an address");
+    let mut dials = 0;
+    for now in 0..60_000 {
+        let number = u8::try_from(now % 250).expect("small");
+        candidates.found(now, "broadcast", beacon(A, number), &mut rng).expect("an address");
+        for address in candidates.due(now) {
+            dials += 1;
+            candidates.joined(now, &address, id(255));
+        }
+    }
+    assert_eq!(dials, 1);
+}
+
+#[test]
+fn what_is_not_found_again_is_forgotten_unless_it_is_a_seed() {
+    let (mut candidates, mut rng) = candidates();
+    candidates.found(0, seeds::NAME, Find::at("seed"), &mut rng).expect("an address");
+    for host in ["gone", "there", "dialled"] {
+        candidates.found(0, "dns", Find::at(host), &mut rng).expect("an address");
+    }
+    assert_eq!(candidates.due(0).len(), 4);
+    for host in ["gone", "there", "seed"] {
+        candidates.failed(0, host, &mut rng);
+    }
+    candidates.found(FORGET_MS - 1, "dns", Find::at("there"), &mut rng).expect("an address");
+    let hosts = |list: Vec<Listed>| list.into_iter().map(|listed| listed.address).collect::<Vec<_>>();
+    assert_eq!(hosts(candidates.list(FORGET_MS - 1)).len(), 4);
+    // What is being dialled is still needed.
+    assert_eq!(hosts(candidates.list(FORGET_MS)), ["dialled:4369", "seed:4369", "there:4369"]);
+    candidates.failed(FORGET_MS, "dialled", &mut rng);
+    assert_eq!(candidates.due(FORGET_MS), ["seed:4369", "there:4369"]);
+}
+
+#[test]
+fn a_forgotten_address_is_not_dialled_twice_at_once_either() {
+    let (mut candidates, mut rng) = candidates();
+    candidates.found(0, seeds::NAME, Find::at(A), &mut rng).expect("an address");
+    candidates.forget(A);
+    assert_eq!(candidates.due(0), [""; 0]);
+    candidates.found(0, seeds::NAME, Find::at(A), &mut rng).expect("an address");
+    assert_eq!(candidates.due(0), [A]);
+    candidates.forget(A);
+    assert_eq!(candidates.list(0), []);
+    candidates.found(0, "dns", Find::at(A), &mut rng).expect("an address");
+    assert_eq!(candidates.due(0), [""; 0]);
+    candidates.forget(A);
+    candidates.failed(0, A, &mut rng);
+    assert_eq!(candidates.due(100_000), [""; 0]);
+    candidates.found(0, "dns", Find::at(A), &mut rng).expect("an address");
+    assert_eq!(candidates.due(0), [A]);
+}
+
+#[test]
+fn a_flood_without_the_cookie_takes_no_place_of_what_was_found() {
+    let (mut candidates, mut rng) = candidates();
+    candidates.found(0, seeds::NAME, Find::at("seed"), &mut rng).expect("an address");
+    candidates.found(0, "dns", Find::at("found"), &mut rng).expect("an address");
+    for port in 1..=3000 {
+        let find = foreign(&format!("10.9.9.9:{port}"));
+        candidates.found(port, "broadcast", find, &mut rng).expect("an address");
+    }
+    assert_eq!(candidates.list(3000).len(), MAX_CANDIDATES);
+    assert_eq!(candidates.due(3000), ["found:4369", "seed:4369"]);
+    // Of what can go, it goes first, whatever is older.
+    candidates.failed(3000, "found", &mut rng);
+    candidates.found(3000, "dns", Find::at("one-more"), &mut rng).expect("an address");
+    assert!(candidates.list(3000).iter().any(|listed| listed.address == "found:4369"));
+    assert_eq!(candidates.due(6000), ["one-more:4369", "found:4369"]);
+    for port in 1..=3000 {
+        let find = Find::at(format!("10.8.8.8:{port}"));
+        candidates.found(3000 + port, "dns", find, &mut rng).expect("an address");
+    }
+    let list = candidates.list(6000);
+    assert_eq!(list.len(), MAX_CANDIDATES);
+    // The seed stays, and what is dialled; of the others, the newest.
+    assert!(["found:4369", "seed:4369"].iter().all(|name| list.iter().any(|one| one.address == *name)));
+    assert!(list.iter().all(|one| one.heard_ms < MAX_CANDIDATES as u64 || !one.address.starts_with("10.")));
+    candidates.found(9000, "broadcast", foreign(A), &mut rng).expect("an address");
+    assert!(candidates.list(9000).iter().all(|one| one.address != A), "nothing there is worth less");
+}
+
+#[test]
+fn no_more_than_some_are_dialled_at_once() {
+    let (mut candidates, mut rng) = candidates();
+    for port in 1..=100 {
+        candidates.found(port, "dns", Find::at(format!("10.0.0.1:{port}")), &mut rng).expect("an address");
+    }
+    let first = candidates.due(1000);
+    assert_eq!(first.len(), MAX_DIALS);
+    assert_eq!(first[0], "10.0.0.1:1", "the one that has waited longest");
+    assert_eq!((candidates.due(1000), candidates.poll_timeout()), (Vec::new(), None));
+    candidates.failed(1000, &first[0], &mut rng);
+    assert_eq!(candidates.due(1000), [format!("10.0.0.1:{}", MAX_DIALS + 1)]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Found(u16, u8, bool),
+    Wait(u64),
+    Due,
+    Failed(u16),
+    Joined(u16, u8),
+    Oneself(u16),
+    Member(u8),
+    Lost(u8),
+    Forget(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let address = 1..40_u16;
+    let daemon = 0..8_u8;
+    prop_oneof![
+        4 => (1..2000_u16, daemon.clone(), any::<bool>()).prop_map(|(a, kind, old)| Step::Found(a, kind, old)),
+        4 => (address.clone(), daemon.clone(), any::<bool>()).prop_map(|(a, kind, old)| Step::Found(a, kind, old)),
+        3 => (0..100_000_u64).prop_map(Step::Wait),
+        4 => Just(Step::Due),
+        3 => address.clone().prop_map(Step::Failed),
+        2 => (address.clone(), daemon.clone()).prop_map(|(a, d)| Step::Joined(a, d)),
+        1 => address.clone().prop_map(Step::Oneself),
+        1 => daemon.clone().prop_map(Step::Member),
+        1 => daemon.prop_map(Step::Lost),
+        1 => address.prop_map(Step::Forget),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_address_is_dialled_twice_at_once_and_no_stranger_ever(
+        steps in prop::collection::vec(step(), 1..400),
+        seed: u64,
+    ) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut candidates = Candidates::new("prod", 4369);
+        let mut now = 0;
+        let mut dialling = BTreeSet::new();
+        let mut dialable = BTreeSet::new();
+        let name = |address: u16| format!("10.0.0.1:{address}");
+        for step in steps {
+            match step {
+                Step::Found(address, kind, trusted) => {
+                    let (source, find) = match kind {
+                        0 => (seeds::NAME, Find::at(name(address))),
+                        1 => ("dns", Find::at(name(address))),
+                        2 => ("broadcast", foreign(&name(address))),
+                        3 => ("broadcast", Find { other_cookie: true, ..beacon(&name(address), 1) }),
+                        _ if trusted => ("broadcast", beacon(&name(address), kind)),
+                        _ => ("exec", Find::at(name(address))),
+                    };
+                    if source != "broadcast" || (kind > 3 && trusted) {
+                        dialable.insert(name(address));
+                    }
+                    candidates.found(now, source, find, &mut rng).expect("an address");
+                }
+                Step::Wait(ms) => now += ms,
+                Step::Due => {
+                    let expected = candidates.poll_timeout().is_some_and(|then| then <= now);
+                    let due = candidates.due(now);
+                    prop_assert!(expected || due.is_empty());
+                    for address in due {
+                        prop_assert!(dialable.contains(&address), "{address} is of another cluster");
+                        prop_assert!(dialling.insert(address.clone()), "{address} is being dialled");
+                    }
+                    prop_assert!(dialling.len() <= MAX_DIALS);
+                    prop_assert!(candidates.poll_timeout().is_none_or(|then| then > now || dialling.len() == MAX_DIALS));
+                }
+                Step::Failed(address) => {
+                    if dialling.remove(&name(address)) {
+                        candidates.failed(now, &name(address), &mut rng);
+                        prop_assert!(!candidates.due(now + FIRST_PAUSE_MS / 2 - 1).contains(&name(address)) );
+                        // What that has handed out instead.
+                        dialling.extend(candidates.entries.iter().filter(|(_, entry)| entry.dialling).map(|(a, _)| a.to_string()));
+                    }
+                }
+                Step::Joined(address, daemon) => {
+                    if dialling.remove(&name(address)) {
+                        candidates.joined(now, &name(address), id(daemon));
+                    }
+                }
+                Step::Oneself(address) => {
+                    if dialling.remove(&name(address)) {
+                        candidates.oneself(&name(address));
+                    }
+                }
+                Step::Member(daemon) => candidates.member_found(id(daemon)),
+                Step::Lost(daemon) => candidates.member_lost(now, id(daemon), &mut rng),
+                Step::Forget(address) => candidates.forget(&name(address)),
+            }
+            prop_assert!(candidates.entries.len() <= MAX_CANDIDATES);
+        }
+    }
+
+    #[test]
+    fn pauses_keep_their_bounds(failures: u32, seed: u64) {
+        let pause = pause(failures, &mut StdRng::seed_from_u64(seed));
+        prop_assert!((FIRST_PAUSE_MS / 2..=LONGEST_PAUSE_MS).contains(&pause));
+    }
+}

@@ -1,0 +1,293 @@
+//! Runs a program every half minute; the lines that it prints are addresses of daemons.
+//!
+//! That is how any inventory can be asked for which pmd has no plugin: a cloud's API, a list on a web server, a database.
+//! The program is run as the user that the daemon runs as, without a shell: what the [words](Words) say is what it gets.
+//! It prints one address to a line, in the forms of [`Find::address`](super::Find::address); empty lines and what follows
+//! a `#` do not count. It ends with status 0, within [10 seconds](TIMEOUT), after at most [64 KiB](MAX_OUTPUT) in
+//! [1,000 lines](MAX_LINES). Everything else is an error, and what it printed does not count then; the first line of its
+//! standard error is part of the log. It is killed with all its children when it takes too long or the daemon ends.
+
+use std::fmt;
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::str::FromStr;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt, copy, sink};
+use tokio::process::{Child, Command};
+
+use super::address::{Address, AddressError};
+use super::{Discovery, DiscoveryError, Find, Finds, Running};
+
+/// What it is called.
+pub const NAME: &str = "exec";
+/// Pause between the end of one run and the next.
+pub const EVERY: Duration = Duration::from_secs(30);
+/// How long one run may take.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes of one run: 1,000 lines of the longest names of hosts would be four times that, and are not usual.
+pub const MAX_OUTPUT: usize = 64 * 1024;
+/// Most lines of one run. No more addresses than about that are remembered, whoever finds them.
+pub const MAX_LINES: usize = 1000;
+/// How much of its standard error is looked at.
+const MAX_COMPLAINT: u64 = 4096;
+/// How much of its standard error is logged.
+const COMPLAINT: usize = 200;
+
+/// A program and its arguments.
+///
+/// They are separated by white space. What stands between two `"` or two `'` belongs together, and they themselves do
+/// not count; there is no other special character, not even within quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words(Vec<String>);
+
+/// Why text is no command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WordsError {
+    /// There is nothing, or the name of the program is empty.
+    #[error("there is no command")]
+    Empty,
+    /// A quote without its other half.
+    #[error("the quote {0} is not closed")]
+    Quote(char),
+    /// No program can be given such a word.
+    #[error("a command cannot have a NUL in it")]
+    Nul,
+}
+
+impl Words {
+    /// These words.
+    ///
+    /// # Errors
+    ///
+    /// If there is no program, or a word has a NUL in it.
+    pub fn new(words: impl IntoIterator<Item = String>) -> Result<Words, WordsError> {
+        let words: Vec<String> = words.into_iter().collect();
+        if words.first().is_none_or(String::is_empty) {
+            return Err(WordsError::Empty);
+        }
+        if words.iter().any(|word| word.contains('\0')) {
+            return Err(WordsError::Nul);
+        }
+        Ok(Words(words))
+    }
+
+    fn program(&self) -> &str {
+        self.0.first().map_or("", String::as_str)
+    }
+
+    fn arguments(&self) -> impl Iterator<Item = &String> {
+        self.0.iter().skip(1)
+    }
+}
+
+impl FromStr for Words {
+    type Err = WordsError;
+
+    fn from_str(text: &str) -> Result<Words, WordsError> {
+        let mut words = Vec::new();
+        let mut word: Option<String> = None;
+        let mut quote = None;
+        for char in text.chars() {
+            match quote {
+                Some(open) if open == char => quote = None,
+                Some(_) => word.get_or_insert_default().push(char),
+                None if char == '"' || char == '\'' => {
+                    quote = Some(char);
+                    word.get_or_insert_default();
+                }
+                None if char.is_whitespace() => words.extend(word.take()),
+                None => word.get_or_insert_default().push(char),
+            }
+        }
+        if let Some(open) = quote {
+            return Err(WordsError::Quote(open));
+        }
+        words.extend(word);
+        Words::new(words)
+    }
+}
+
+/// With quotes where they are needed.
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, word) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str(" ")?;
+            }
+            write_word(word, f)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_word(word: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let special = |char: char| char.is_whitespace() || char == '"' || char == '\'';
+    if !word.is_empty() && !word.contains(special) {
+        return f.write_str(word);
+    }
+    if !word.contains('\'') {
+        return write!(f, "'{word}'");
+    }
+    // Pieces of one word need no space between them: each is quoted with what it does not contain.
+    word.split_inclusive('\'').try_for_each(|piece| match piece.strip_suffix('\'') {
+        Some("") => f.write_str("\"'\""),
+        Some(rest) => write!(f, "'{rest}'\"'\""),
+        None => write!(f, "'{piece}'"),
+    })
+}
+
+/// Runs a program for addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    command: Words,
+    every: Duration,
+    timeout: Duration,
+}
+
+impl Exec {
+    /// Runs `command` every [30 seconds](EVERY).
+    pub fn new(command: Words) -> Exec {
+        Exec { command, every: EVERY, timeout: TIMEOUT }
+    }
+
+    /// With another pause between two runs.
+    #[must_use]
+    pub fn every(self, every: Duration) -> Exec {
+        Exec { every, ..self }
+    }
+
+    async fn addresses(&self) -> Result<Vec<String>, ExecError> {
+        let mut command = Command::new(self.command.program());
+        command
+            .args(self.command.arguments())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Its own group, so that it can be killed with its children.
+            .process_group(0);
+        let mut program = Program(command.spawn().map_err(ExecError::Start)?);
+        match tokio::time::timeout(self.timeout, program.run()).await {
+            Ok(ended) => parse(&ended?),
+            Err(_) => Err(ExecError::Timeout(self.timeout)),
+        }
+    }
+}
+
+impl Discovery for Exec {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn run<'a>(&'a self, finds: &'a Finds) -> Running<'a> {
+        Box::pin(async move {
+            loop {
+                let addresses = self.addresses().await.map_err(|error| {
+                    DiscoveryError::because(format!("{}: {error}", self.command.program()))
+                })?;
+                for address in addresses {
+                    finds.report(Find::at(address)).await;
+                }
+                tokio::time::sleep(self.every).await;
+            }
+        })
+    }
+}
+
+/// Why a run is of no use.
+#[derive(Debug, thiserror::Error)]
+enum ExecError {
+    #[error("it cannot be started: {0}")]
+    Start(io::Error),
+    #[error("reading its output failed: {0}")]
+    Read(io::Error),
+    #[error("it was killed because it took longer than {} s", .0.as_secs_f32())]
+    Timeout(Duration),
+    #[error("it was killed because it printed more than {MAX_OUTPUT} bytes")]
+    TooLong,
+    #[error("it printed more than {MAX_LINES} lines")]
+    TooManyLines,
+    #[error("it printed something that is not UTF-8")]
+    NotText,
+    #[error("line {line} of its output, {text:?}, is no address: {reason}")]
+    Line { line: usize, text: String, reason: AddressError },
+    #[error("{status}{complaint}")]
+    Status { status: ExitStatus, complaint: String },
+}
+
+/// The running program. Whatever of it is still there is killed when this is dropped.
+struct Program(Child);
+
+impl Program {
+    /// What it prints until it has ended well.
+    async fn run(&mut self) -> Result<Vec<u8>, ExecError> {
+        let (Some(stdout), Some(stderr)) = (self.0.stdout.take(), self.0.stderr.take()) else {
+            return Err(ExecError::Read(io::ErrorKind::BrokenPipe.into()));
+        };
+        let (output, complaint) = tokio::try_join!(read_output(stdout), read_complaint(stderr))?;
+        let status = self.0.wait().await.map_err(ExecError::Read)?;
+        if !status.success() {
+            return Err(ExecError::Status { status, complaint });
+        }
+        Ok(output)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // There is no id any more once it was waited for: its number may belong to somebody else then. Before that, the
+        // number is its own and that of its group, even if it has ended.
+        let group = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(group) = group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        // The runtime takes note of its end, as of that of every child that was dropped.
+    }
+}
+
+async fn read_output(stdout: impl AsyncRead + Unpin) -> Result<Vec<u8>, ExecError> {
+    let mut output = Vec::new();
+    let most = u64::try_from(MAX_OUTPUT).unwrap_or(u64::MAX);
+    stdout.take(most.saturating_add(1)).read_to_end(&mut output).await.map_err(ExecError::Read)?;
+    if output.len() > MAX_OUTPUT {
+        return Err(ExecError::TooLong);
+    }
+    Ok(output)
+}
+
+/// Its first line, to be put behind a sentence. The rest is read as well: the program must not wait for that.
+async fn read_complaint(mut stderr: impl AsyncRead + Unpin) -> Result<String, ExecError> {
+    let mut text = Vec::new();
+    (&mut stderr).take(MAX_COMPLAINT).read_to_end(&mut text).await.map_err(ExecError::Read)?;
+    copy(&mut stderr, &mut sink()).await.map_err(ExecError::Read)?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let line: String = line.chars().filter(|char| !char.is_control()).take(COMPLAINT).collect();
+    Ok(if line.is_empty() { line } else { format!(": {line}") })
+}
+
+fn parse(output: &[u8]) -> Result<Vec<String>, ExecError> {
+    let text = str::from_utf8(output).map_err(|_| ExecError::NotText)?;
+    if text.lines().count() > MAX_LINES {
+        return Err(ExecError::TooManyLines);
+    }
+    let mut addresses = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        // Which port is meant where there is none is not decided here.
+        Address::parse(line, pmd_protocol::limits::DEFAULT_PORT).map_err(|reason| ExecError::Line {
+            line: at.saturating_add(1),
+            text: line.chars().take(COMPLAINT).collect(),
+            reason,
+        })?;
+        addresses.push(line.to_owned());
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The networks that a beacon is sent to.
+
+use std::fmt;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
+
+/// Most networks that are served. Hosts of containers have an interface for each of those.
+const MAX_NETWORKS: usize = 64;
+
+/// One network, by one family of addresses.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Network {
+    /// By broadcast.
+    V4 {
+        /// The interface's own address, which makes the kernel take this interface.
+        from: Ipv4Addr,
+        /// The broadcast address of the network; the limited one, 255.255.255.255, if it has none of its own.
+        to: Ipv4Addr,
+    },
+    /// By multicast.
+    V6 {
+        /// The number of the interface.
+        interface: u32,
+    },
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Network::V4 { from, to } => write!(f, "{to} from {from}"),
+            Network::V6 { interface } => write!(f, "IPv6 on interface {interface}"),
+        }
+    }
+}
+
+/// Those that this host is on now, without loopback.
+///
+/// # Errors
+///
+/// If the system does not tell.
+pub fn networks() -> io::Result<Vec<Network>> {
+    let mut networks: Vec<Network> = getifaddrs()?.filter_map(|address| network(&address)).collect();
+    networks.sort_unstable();
+    networks.dedup();
+    networks.truncate(MAX_NETWORKS);
+    Ok(networks)
+}
+
+fn network(of: &InterfaceAddress) -> Option<Network> {
+    let has = |flags| of.flags.contains(flags);
+    if !has(InterfaceFlags::IFF_UP) || has(InterfaceFlags::IFF_LOOPBACK) {
+        return None;
+    }
+    let address = of.address.as_ref()?;
+    if let Some(v4) = address.as_sockaddr_in() {
+        let to = of.broadcast.as_ref().and_then(|to| Some(to.as_sockaddr_in()?.ip()));
+        // Where an interface has no broadcast address, the C library puts its own address into that place.
+        let is_its_own = |to: &Ipv4Addr| *to == v4.ip() || to.is_unspecified();
+        return has(InterfaceFlags::IFF_BROADCAST).then(|| Network::V4 {
+            from: v4.ip(),
+            to: to.filter(|to| !is_its_own(to)).unwrap_or(Ipv4Addr::BROADCAST),
+        });
+    }
+    let v6 = address.as_sockaddr_in6()?;
+    // What goes through a port of a bridge goes through the bridge as well.
+    let serves = v6.ip().is_unicast_link_local()
+        && has(InterfaceFlags::IFF_MULTICAST)
+        && !is_bridge_port(&of.interface_name);
+    // By its name, since not every system fills in the number.
+    let interface = if_nametoindex(of.interface_name.as_str()).ok()?;
+    serves.then_some(Network::V6 { interface })
+}
+
+fn is_bridge_port(name: &str) -> bool {
+    Path::new("/sys/class/net").join(name).join("brport").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddrV4;
+
+    use nix::sys::socket::SockaddrStorage;
+
+    use super::*;
+
+    fn address(flags: InterfaceFlags, address: &str, broadcast: Option<&str>) -> InterfaceAddress {
+        let v4 = |text: &str| SockaddrStorage::from(SocketAddrV4::new(text.parse().expect("an address"), 0));
+        let address = match address.parse() {
+            Ok(v6) => SockaddrStorage::from(std::net::SocketAddrV6::new(v6, 0, 0, 0)),
+            Err(_) => v4(address),
+        };
+        InterfaceAddress {
+            // The one that every host has.
+            interface_name: "lo".into(),
+            flags,
+            address: Some(address),
+            netmask: None,
+            broadcast: broadcast.map(v4),
+            destination: None,
+        }
+    }
+
+    #[test]
+    fn the_networks_of_this_host_can_be_read() {
+        let networks = networks().expect("the system tells");
+        assert!(networks.iter().all(|network| !network.to_string().contains("127.")));
+    }
+
+    #[test]
+    fn an_interface_is_served_as_its_flags_allow() {
+        use InterfaceFlags as Flags;
+        let lan = Flags::IFF_UP | Flags::IFF_BROADCAST | Flags::IFF_MULTICAST;
+        let v4 = |to: [u8; 4]| Some(Network::V4 { from: [10, 0, 0, 1].into(), to: to.into() });
+        let v6 = Some(Network::V6 { interface: if_nametoindex("lo").expect("it is there") });
+        for (flags, text, broadcast, network) in [
+            (lan, "10.0.0.1", Some("10.0.0.255"), v4([10, 0, 0, 255])),
+            (lan, "10.0.0.1", Some("0.0.0.0"), v4([255; 4])),
+            (lan, "10.0.0.1", Some("10.0.0.1"), v4([255; 4])),
+            (lan, "10.0.0.1", None, v4([255; 4])),
+            (lan - Flags::IFF_UP, "10.0.0.1", Some("10.0.0.255"), None),
+            (lan - Flags::IFF_BROADCAST, "10.0.0.1", None, None),
+            (lan | Flags::IFF_LOOPBACK, "127.0.0.1", None, None),
+            (lan, "fe80::1", None, v6),
+            (lan, "2001:db8::1", None, None),
+            (lan - Flags::IFF_MULTICAST, "fe80::1", None, None),
+            (lan | Flags::IFF_LOOPBACK, "fe80::1", None, None),
+        ] {
+            assert_eq!(super::network(&address(flags, text, broadcast)), network, "{flags:?} {text}");
+        }
+    }
+}

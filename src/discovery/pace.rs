@@ -1,0 +1,241 @@
+//! When a daemon sends a beacon, and how many of others it reports: time and chance are arguments.
+//!
+//! A beacon is sent at once, after 1 s and after 3 s, since the first may be lost while a network comes up; then every
+//! 30 s or so, at moments that chance spreads. When a daemon is heard that was not heard for a while, an answer goes out
+//! soon, so that it need not wait for the next round, unless three others have been heard in the meantime: it has got
+//! to know enough of the cluster from them. So a thousand daemons do not answer one newcomer.
+
+use std::collections::BTreeMap;
+
+use pmd_protocol::peer::NodeId;
+use rand::{Rng, RngExt};
+
+/// When the first beacons are sent.
+const BURST_MS: [u64; 3] = [0, 1000, 3000];
+/// Shortest and longest pause between two rounds after that.
+const ROUND_MS: (u64, u64) = (27_000, 33_000);
+/// Earliest and latest answer.
+const ANSWER_MS: (u64, u64) = (50, 1000);
+/// Shortest pause between two answers.
+const BETWEEN_ANSWERS_MS: u64 = 5000;
+/// Others who make an answer needless.
+const ENOUGH: usize = 3;
+/// How long a daemon must have been silent to be a newcomer: three rounds.
+const SILENCE_MS: u64 = 3 * ROUND_MS.1;
+/// Daemons that are known not to be newcomers; of more, the one that was silent longest counts as one again.
+const MAX_KNOWN: usize = 1024;
+
+/// When to send.
+#[derive(Debug)]
+pub struct Pace {
+    burst: std::slice::Iter<'static, u64>,
+    begin_ms: u64,
+    round_ms: u64,
+    answer: Option<Answer>,
+    next_answer_ms: u64,
+    known: BTreeMap<NodeId, u64>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    due_ms: u64,
+    to: NodeId,
+    others: usize,
+}
+
+impl Pace {
+    /// Begins now.
+    pub fn new(now_ms: u64) -> Pace {
+        Pace {
+            burst: BURST_MS.iter(),
+            begin_ms: now_ms,
+            round_ms: now_ms,
+            answer: None,
+            next_answer_ms: now_ms,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// When [`is_due`](Self::is_due) is to be asked next.
+    pub fn next_ms(&self) -> u64 {
+        self.answer.as_ref().map_or(self.round_ms, |answer| answer.due_ms.min(self.round_ms))
+    }
+
+    /// Whether a beacon is to be sent now; if so, the next one is planned.
+    pub fn is_due(&mut self, now_ms: u64, rng: &mut impl Rng) -> bool {
+        if now_ms < self.next_ms() {
+            return false;
+        }
+        if self.answer.take().is_some() {
+            self.next_answer_ms = now_ms.saturating_add(BETWEEN_ANSWERS_MS);
+        }
+        if now_ms >= self.round_ms {
+            // A process that was stopped for a while has missed some: they are not made up for.
+            let late = |after: &u64| self.begin_ms.saturating_add(*after) > now_ms;
+            self.round_ms = match self.burst.by_ref().copied().find(|after| late(after)) {
+                Some(after) => self.begin_ms.saturating_add(after),
+                None => now_ms.saturating_add(rng.random_range(ROUND_MS.0..=ROUND_MS.1)),
+            };
+        }
+        true
+    }
+
+    /// A beacon of the daemon `id` was heard, and proven.
+    pub fn heard(&mut self, now_ms: u64, id: NodeId, rng: &mut impl Rng) {
+        let last = self.known.insert(id, now_ms);
+        if self.known.len() > MAX_KNOWN {
+            let oldest = self.known.iter().min_by_key(|(_, heard)| **heard).map(|(id, _)| *id);
+            oldest.and_then(|id| self.known.remove(&id));
+        }
+        if let Some(answer) = &mut self.answer {
+            if answer.to != id {
+                answer.others = answer.others.saturating_add(1);
+            }
+            if answer.others >= ENOUGH {
+                self.answer = None;
+            }
+        } else if last.is_none_or(|last| now_ms.saturating_sub(last) > SILENCE_MS) {
+            let soon = now_ms.saturating_add(rng.random_range(ANSWER_MS.0..=ANSWER_MS.1));
+            self.answer = Some(Answer { due_ms: soon.max(self.next_answer_ms), to: id, others: 0 });
+        }
+    }
+}
+
+/// How many finds may be reported: a flood of beacons must not keep the daemon busy.
+#[derive(Debug)]
+pub struct Allowance {
+    most: u64,
+    per_second: u64,
+    /// In thousandths.
+    left: u64,
+    at_ms: u64,
+}
+
+impl Allowance {
+    /// `most` at once, and this many per second.
+    pub fn new(most: u64, per_second: u64) -> Allowance {
+        Allowance { most: most.saturating_mul(1000), per_second, left: most.saturating_mul(1000), at_ms: 0 }
+    }
+
+    /// Whether there is one left; it is taken.
+    pub fn take(&mut self, now_ms: u64) -> bool {
+        let passed = now_ms.saturating_sub(self.at_ms);
+        self.at_ms = self.at_ms.max(now_ms);
+        self.left = self.left.saturating_add(passed.saturating_mul(self.per_second)).min(self.most);
+        match self.left.checked_sub(1000) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    fn id(number: u64) -> NodeId {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        NodeId::new(bytes)
+    }
+
+    /// The moments until `end` at which a beacon is sent.
+    fn sent(pace: &mut Pace, end: u64, rng: &mut StdRng) -> Vec<u64> {
+        let mut sent = Vec::new();
+        while pace.next_ms() <= end {
+            let now = pace.next_ms();
+            assert!(now == 0 || !pace.is_due(now - 1, rng));
+            assert!(pace.is_due(now, rng));
+            sent.push(now);
+        }
+        sent
+    }
+
+    #[test]
+    fn a_burst_is_followed_by_rounds_that_chance_spreads() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut pace = Pace::new(0);
+        let sent = sent(&mut pace, 3_600_000, &mut rng);
+        assert_eq!(sent[..3], [0, 1000, 3000]);
+        let mut pauses: Vec<u64> = sent[2..].windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.iter().all(|pause| (27_000..=33_000).contains(pause)));
+        pauses.dedup();
+        assert!(pauses.len() > 100);
+    }
+
+    #[test]
+    fn a_round_that_was_missed_is_sent_once() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut pace = Pace::new(0);
+        assert!(pace.is_due(2000, &mut rng));
+        assert_eq!(pace.next_ms(), 3000);
+        assert!(pace.is_due(1_000_000, &mut rng));
+        assert!(pace.next_ms() >= 1_027_000);
+    }
+
+    /// After its burst.
+    fn settled(rng: &mut StdRng) -> Pace {
+        let mut pace = Pace::new(0);
+        sent(&mut pace, 3000, rng);
+        pace
+    }
+
+    #[test]
+    fn a_newcomer_is_answered_soon_and_once() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut pace = settled(&mut rng);
+        pace.heard(4000, id(1), &mut rng);
+        let answer = pace.next_ms();
+        assert!((4050..=5000).contains(&answer));
+        assert!(pace.is_due(answer, &mut rng));
+        // Its own burst, and its rounds.
+        for now in [5000, 7000, 37_000, 67_000, 97_000, 97_000 + SILENCE_MS] {
+            let before = pace.next_ms();
+            pace.heard(now, id(1), &mut rng);
+            assert_eq!(pace.next_ms(), before);
+        }
+        pace.round_ms = u64::MAX;
+        pace.heard(97_000 + 2 * SILENCE_MS + 1, id(1), &mut rng);
+        assert!(pace.next_ms() < u64::MAX, "it was away");
+    }
+
+    #[test]
+    fn answers_are_rare() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut pace = settled(&mut rng);
+        let mut answers = 0;
+        for now in 3000..23_000 {
+            // A daemon that nobody has heard of, every millisecond, but so that no others stand in.
+            pace.heard(now, id(now), &mut rng);
+            if let Some(answer) = &mut pace.answer {
+                answer.others = 0;
+            }
+            answers += u32::from(pace.is_due(now, &mut rng));
+        }
+        assert!((2..=5).contains(&answers), "{answers}");
+        assert_eq!(pace.known.len(), MAX_KNOWN);
+    }
+
+    #[test]
+    fn nobody_answers_when_enough_others_have_done_so() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut pace = settled(&mut rng);
+        for number in 1..=4 {
+            pace.heard(3500, id(number), &mut rng);
+        }
+        assert!(pace.next_ms() >= 30_000);
+    }
+
+    #[test]
+    fn an_allowance_is_used_up_and_grows_again() {
+        let mut allowance = Allowance::new(3, 2);
+        let mut taken = |now| (0..10).filter(|_| allowance.take(now)).count();
+        assert_eq!([0, 0, 400, 500, 1000, 60_000].map(&mut taken), [3, 0, 0, 1, 1, 3]);
+    }
+}
