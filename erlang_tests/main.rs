@@ -31,4 +31,7 @@ mod recovery;
 mod restart;
 mod takeover;
 mod tools;
+mod tunnel;
+mod tunnel_rules;
+mod tunnel_tools;
 mod variants;

@@ -10,12 +10,33 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use pmd_core::registry::directory::{Patch, Shift};
 use pmd_protocol::epmd::{Alive2, encode};
-use pmd_protocol::peer::{Entry, NodeId};
+use pmd_protocol::peer::{Entry, Kind, NodeId};
+use tokio::sync::Notify;
 
 /// What other hosts have. This host is not in it: its own names are answered from its own registry.
 #[derive(Debug, Default)]
 pub struct ClusterDirectory {
     state: RwLock<State>,
+    /// Told after each change.
+    news: Notify,
+}
+
+/// One life of what is registered on another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Registered {
+    /// Its port there.
+    pub port: u16,
+    /// What sets this life of a node's name apart from others; 0 for a service.
+    pub creation: u32,
+    /// When it registered, by that host's clock.
+    pub registered_ms: u64,
+}
+
+#[derive(Debug)]
+struct RemoteName {
+    /// The PORT2_RESP that answers a look-up.
+    reply: Box<[u8]>,
+    registered: Registered,
 }
 
 #[derive(Debug, Default)]
@@ -25,13 +46,16 @@ struct State {
     hosts: BTreeMap<String, BTreeSet<NodeId>>,
     /// Addresses of live members.
     members: HashMap<IpAddr, usize>,
+    /// Hosts that have said farewell, until somebody asks for them.
+    left: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
 struct Origin {
     host: Option<String>,
-    /// Names and the PORT2_RESP that answers a look-up.
-    names: HashMap<Box<str>, Box<[u8]>>,
+    leaving: bool,
+    names: HashMap<Box<str>, RemoteName>,
+    services: HashMap<Box<str>, Registered>,
     addresses: Vec<IpAddr>,
 }
 
@@ -44,6 +68,13 @@ impl ClusterDirectory {
             Patch::Change { origin, shifts } => shifts.iter().for_each(|shift| state.shift(*origin, shift)),
             Patch::Hide { origin, .. } => state.hide(origin),
         }
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Waits until something has changed since the last call. For one task.
+    pub async fn changed(&self) {
+        self.news.notified().await;
     }
 
     /// Says from which addresses a live member may ask; none when it is gone.
@@ -55,7 +86,68 @@ impl ClusterDirectory {
 
     /// Forgets everything.
     pub fn clear(&self) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::default();
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // This daemon has left, which comes down to the same as if all others had.
+        let left = state.hosts.keys().cloned().collect();
+        *state = State { left, ..State::default() };
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// The names of all hosts of live members, in lower case; and of those that have left since the last call.
+    pub fn hosts(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        (state.hosts.keys().cloned().collect(), std::mem::take(&mut state.left))
+    }
+
+    /// What a live member calls its host, in lower case.
+    pub fn host_of(&self, origin: &NodeId) -> Option<String> {
+        self.read().origins.get(origin)?.host.clone()
+    }
+
+    /// The host that is meant by a name of it, in lower case.
+    pub fn whole_name(&self, host: &str) -> Option<String> {
+        let state = self.read();
+        let origin = state.find_host(&host.to_lowercase())?.first()?;
+        state.origins.get(origin)?.host.clone()
+    }
+
+    /// The addresses of a live member.
+    pub fn addresses_of(&self, origin: &NodeId) -> Vec<IpAddr> {
+        self.read().origins.get(origin).map(|origin| origin.addresses.clone()).unwrap_or_default()
+    }
+
+    /// The present life of what `origin` has registered.
+    pub fn registered(&self, origin: &NodeId, kind: Kind, name: &str) -> Option<Registered> {
+        let state = self.read();
+        let origin = state.origins.get(origin)?;
+        match kind {
+            Kind::NAME => origin.names.get(name).map(|name| name.registered),
+            Kind::SERVICE => origin.services.get(name).copied(),
+            _ => None,
+        }
+    }
+
+    /// The node `name` on `host`, and whose daemon has it.
+    pub fn find(&self, name: &str, host: &str) -> Option<(NodeId, Registered)> {
+        let state = self.read();
+        let origins = state.find_host(&host.to_lowercase())?;
+        origins
+            .iter()
+            .find_map(|origin| Some((*origin, state.origins.get(origin)?.names.get(name)?.registered)))
+    }
+
+    /// All nodes on `host`, by name; of several daemons there, those of the first.
+    pub fn names_on(&self, host: &str) -> BTreeMap<Box<str>, (NodeId, Registered)> {
+        let state = self.read();
+        let origins = state.find_host(&host.to_lowercase()).into_iter().flatten();
+        let mut names = BTreeMap::new();
+        for (origin, entries) in origins.filter_map(|origin| Some((origin, state.origins.get(origin)?))) {
+            for (name, remote) in &entries.names {
+                names.entry(name.clone()).or_insert((*origin, remote.registered));
+            }
+        }
+        names
     }
 
     /// Whether a live member has this address.
@@ -71,8 +163,8 @@ impl ClusterDirectory {
         let host = host.to_lowercase();
         let Some(origins) = state.find_host(&host) else { return false };
         match origins.iter().find_map(|origin| state.origins.get(origin)?.names.get(name)) {
-            Some(reply) => {
-                out.extend_from_slice(reply);
+            Some(name) => {
+                out.extend_from_slice(&name.reply);
                 true
             }
             None => false,
@@ -114,7 +206,9 @@ impl State {
                 let name = host.host.as_str().to_lowercase();
                 self.unlist(&origin);
                 self.hosts.entry(name.clone()).or_default().insert(origin);
-                self.origins.entry(origin).or_default().host = Some(name);
+                let known = self.origins.entry(origin).or_default();
+                known.host = Some(name);
+                known.leaving = host.leaving;
             }
             (_, Some(Entry::Name(name))) => {
                 let alive2 = Alive2 {
@@ -129,7 +223,18 @@ impl State {
                 let mut reply = Vec::new();
                 encode::port2_found(&alive2, &mut reply);
                 let names = &mut self.origins.entry(origin).or_default().names;
-                names.insert(name.name.as_str().into(), reply.into());
+                let registered = Registered {
+                    port: name.port,
+                    creation: name.creation,
+                    registered_ms: name.registered_ms,
+                };
+                names.insert(name.name.as_str().into(), RemoteName { reply: reply.into(), registered });
+            }
+            (_, Some(Entry::Service(service))) => {
+                let registered =
+                    Registered { port: service.port, creation: 0, registered_ms: service.registered_ms };
+                let services = &mut self.origins.entry(origin).or_default().services;
+                services.insert(service.name.as_str().into(), registered);
             }
             (Some(Entry::Host(_)), None) => self.unlist(&origin),
             (Some(Entry::Name(name)), None) => {
@@ -137,11 +242,19 @@ impl State {
                     origin.names.remove(name.name.as_str());
                 }
             }
-            _ => {}
+            (Some(Entry::Service(service)), None) => {
+                if let Some(origin) = self.origins.get_mut(&origin) {
+                    origin.services.remove(service.name.as_str());
+                }
+            }
+            (None, None) => {}
         }
     }
 
     fn hide(&mut self, origin: &NodeId) {
+        if let Some(Origin { host: Some(host), leaving: true, .. }) = self.origins.get(origin) {
+            self.left.insert(host.clone());
+        }
         self.unlist(origin);
         self.set_addresses(*origin, Vec::new());
         self.origins.remove(origin);

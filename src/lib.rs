@@ -8,6 +8,7 @@
 //! | [`control`] | the local API on a Unix socket, both sides of it |
 //! | [`link`] | connections to other daemons: TLS, the proof of the cookie, frames |
 //! | [`tls`] | keys, certificates, and who is let through the handshake |
+//! | [`tunnel`] | other hosts as loopback addresses, and the way to their nodes |
 //! | [`directory`] | what other hosts have, for the EPMD port |
 //! | [`discovery`] | finding other daemons |
 //! | [`config`] | flags, environment and files become settings |
@@ -29,3 +30,4 @@ pub mod personality;
 pub mod registry;
 pub mod takeover;
 pub mod tls;
+pub mod tunnel;

@@ -1,5 +1,6 @@
 //! What the tests share: hosts that know Erlang's cookie, the daemon under test, nodes that answer.
 
+pub mod cluster;
 pub mod mapper;
 pub mod node;
 pub mod wire;

@@ -43,7 +43,8 @@ impl Node {
         Node::up(command)
     }
 
-    fn up(command: Command) -> Node {
+    /// Starts a command that is complete, and waits until it is up.
+    pub fn up(command: Command) -> Node {
         let mut node = Node { program: Program::spawn_listening(command), questions: 0 };
         node.answer("ready");
         node
@@ -117,6 +118,11 @@ impl Node {
         let pid = self.ask("list_to_integer(os:getpid())").parse().expect("a number");
         assert_eq!(pid, self.program.pid(), "the node is not the process the test started");
         pid
+    }
+
+    /// What the node has written to standard error.
+    pub fn errors(&self) -> String {
+        self.program.stderr()
     }
 
     /// SIGKILL.

@@ -11,8 +11,8 @@ use pmd_protocol::limits::{
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
-    Bye, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, PROTOCOL, Probe, Probed, Proof, Prune, Pull,
-    Range, Ranges, Reason, Sight, Summary,
+    Back, Bye, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Open, Opened, PROTOCOL,
+    Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Sight, Summary,
 };
 use pmd_protocol::peer::{
     Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Updates, Value, Version,
@@ -118,8 +118,17 @@ fn frame() -> impl Strategy<Value = Frame> {
     let probed = (any::<u64>(), select(vec![Sight::Reached, Sight::Silent, Sight::Refused]))
         .prop_map(|(token, sight)| Frame::Probed(Probed { token, sight }));
     let lost = vec(id(), 0..8).prop_map(|members| Frame::Lost(Lost { members }));
+    let open = (any::<u8>(), "[^\0]{0,20}", any::<u32>())
+        .prop_map(|(kind, name, creation)| Frame::Open(Open { kind: Kind(kind), name, creation }));
+    let opened = any::<(u16, u32)>().prop_map(|(port, took_us)| Frame::Opened(Opened { port, took_us }));
+    let dial_back = (id(), id(), id(), any::<[u8; 16]>())
+        .prop_map(|(asker, target, at, token)| Frame::DialBack(DialBack { asker, target, at, token }));
+    let back = any::<[u8; 16]>().prop_map(|token| Frame::Back(Back { token }));
+    let relay = id().prop_map(|target| Frame::Relay(Relay { target }));
+    let tunnels = prop_oneof![open, opened, dial_back, back, relay];
     prop_oneof![
         lost,
+        tunnels,
         greeting(),
         heartbeat,
         membership,

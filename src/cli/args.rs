@@ -192,6 +192,25 @@ node_up, node_suspect, node_down and node_left, for the daemons of the cluster.
 With --output plain, a line has eight fields separated by tabs: number, time, kind, name, port,
 reason, host, id of that host's daemon. What an event does not have is empty.")]
     Subscribe(Subscribe),
+    /// Print what a node needs in its environment to see the cluster
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  eval \"$(pmd env)\"          In a shell
+  pmd env --systemd           For a unit file
+  pmd env --elixir            For rel/env.sh.eex of a release")]
+    Env(Env),
+    /// Run a program with the environment that a node needs to see the cluster
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd run -- erl -sname foo
+  pmd run -- iex --sname foo --remsh bar@farhost")]
+    Run(Run),
+    /// Say whether the way to a node is open, leg by leg
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ping rabbit@db1       The daemon of db1, its rules, the node, and whether it answers
+  pmd ping rabbit           One of this host")]
+    Ping(Ping),
     /// Tell by the exit code whether the daemon is well: 0 or 8
     #[command(help_template = HELP, before_help = "\
 Examples:
@@ -383,6 +402,58 @@ pub struct Subscribe {
     /// Begin after the event of this number; 0 for all that the daemon remembers [default: from now on]
     #[arg(short, long, value_name = "NUMBER")]
     pub since: Option<u64>,
+}
+
+/// Options of `pmd env`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Env {
+    /// For a POSIX shell: the default
+    #[arg(long, group = "shape")]
+    pub sh: bool,
+    /// For a unit file of systemd
+    #[arg(long, group = "shape")]
+    pub systemd: bool,
+    /// For an Elixir release
+    #[arg(long, group = "shape")]
+    pub elixir: bool,
+}
+
+/// For whom variables are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A shell.
+    Sh,
+    /// A unit file.
+    Systemd,
+    /// An Elixir release.
+    Elixir,
+}
+
+impl Env {
+    /// For whom they are.
+    pub fn shape(&self) -> Shape {
+        match (self.systemd, self.elixir) {
+            (true, _) => Shape::Systemd,
+            (_, true) => Shape::Elixir,
+            _ => Shape::Sh,
+        }
+    }
+}
+
+/// Options of `pmd run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Options of `pmd ping`.
+#[derive(Debug, Args)]
+pub struct Ping {
+    /// The node, if need be with its host
+    #[arg(value_name = "NODE[@HOST]")]
+    pub node: String,
 }
 
 /// Options of `pmd health`.

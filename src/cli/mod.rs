@@ -10,6 +10,7 @@ pub mod converged;
 pub mod cookie;
 pub mod diagnosis;
 pub mod discover;
+pub mod env;
 pub mod everywhere;
 pub mod exit;
 pub mod failure;
@@ -23,7 +24,9 @@ pub mod names;
 pub mod nodes;
 pub mod output;
 pub mod peers;
+pub mod ping;
 pub mod register;
+pub mod run;
 pub mod runtime;
 pub mod start;
 pub mod status;
@@ -91,6 +94,9 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Register(args) => register::run(&target()?, args, output),
         Command::Unregister(args) => register::unregister(&target()?, &args.name, output),
         Command::Subscribe(args) => subscribe::run(&target()?, &args, output),
+        Command::Env(args) => env::run(&target()?, &args, output),
+        Command::Run(args) => run::run(&target()?, &args),
+        Command::Ping(args) => ping::run(&target()?, &args, output),
         Command::Health(args) => health::run(&target()?, args.ready, output),
         Command::Takeover(args) => takeover::run(global, &args, output),
         Command::Handover(args) => handover::run(global, &target()?, &args, output),

@@ -116,6 +116,15 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
             status.descriptors.refused
         ),
     )?;
+    if let Some(tunnels) = &status.tunnels {
+        row(
+            "tunnels",
+            format!(
+                "{} open, room for {}, {} bytes; {} entries, {} aliases",
+                tunnels.open, tunnels.limit, tunnels.bytes, tunnels.entries, tunnels.aliases
+            ),
+        )?;
+    }
     row("look-ups", format!("{} found, {} not found", counters.lookups_found, counters.lookups_not_found))?;
     row(
         "registrations",

@@ -16,6 +16,7 @@ pub mod file;
 pub mod paths;
 pub mod raw;
 pub mod settings;
+pub mod tunnel;
 
 use std::path::PathBuf;
 

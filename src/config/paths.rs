@@ -79,6 +79,13 @@ impl Paths {
         self.state.join(format!("node-{port}.key"))
     }
 
+    /// The files that tell Erlang nodes where other hosts are, and what the daemon on `port` remembers of them: the
+    /// hosts file, the resolver file and the list of aliases.
+    pub fn aliases(&self, port: u16) -> [PathBuf; 3] {
+        [format!("hosts-{port}"), format!("erl_inetrc-{port}"), format!("aliases-{port}")]
+            .map(|name| self.state.join(name))
+    }
+
     /// The directory of the cookie and of keys.
     pub fn state(&self) -> &Path {
         &self.state

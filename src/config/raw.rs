@@ -11,6 +11,8 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::registry::services::Metadata;
+use crate::tunnel::alias::AliasRange;
+use crate::tunnel::rules::{AllowRule, Mode, TunnelRule};
 
 /// A TCP port that can be listened on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -111,6 +113,16 @@ pub struct RawConfig {
     pub cert_path: Option<PathBuf>,
     /// The key of that certificate.
     pub key_path: Option<PathBuf>,
+    /// The loopback addresses that stand for other hosts.
+    pub alias_range: Option<AliasRange>,
+    /// Whether other hosts are reached through tunnels.
+    pub tunnel: Option<Mode>,
+    /// The same for some hosts, one table each; the first that matches counts.
+    pub tunnel_rule: Option<Vec<TunnelRule>>,
+    /// Which hosts may reach what here through tunnels, one table each; without one, all may.
+    pub allow: Option<Vec<AllowRule>>,
+    /// Whether this host connects others that cannot reach each other.
+    pub relay: Option<bool>,
     /// Seconds between heartbeats, 1 to 60.
     #[serde(default, deserialize_with = "heartbeat")]
     pub heartbeat_interval_secs: Option<u64>,
@@ -154,7 +166,7 @@ pub enum EpmdAccess {
 
 impl RawConfig {
     /// Every key of the configuration file.
-    pub const KEYS: [&'static str; 24] = [
+    pub const KEYS: [&'static str; 29] = [
         "port",
         "bind",
         "relaxed_command_check",
@@ -174,6 +186,11 @@ impl RawConfig {
         "ca_cert_path",
         "cert_path",
         "key_path",
+        "alias_range",
+        "tunnel",
+        "tunnel_rule",
+        "allow",
+        "relay",
         "heartbeat_interval_secs",
         "sync_interval_secs",
         "phi_threshold",
@@ -203,6 +220,11 @@ impl RawConfig {
             ca_cert_path: self.ca_cert_path.or(other.ca_cert_path),
             cert_path: self.cert_path.or(other.cert_path),
             key_path: self.key_path.or(other.key_path),
+            alias_range: self.alias_range.or(other.alias_range),
+            tunnel: self.tunnel.or(other.tunnel),
+            tunnel_rule: self.tunnel_rule.or(other.tunnel_rule),
+            allow: self.allow.or(other.allow),
+            relay: self.relay.or(other.relay),
             heartbeat_interval_secs: self.heartbeat_interval_secs.or(other.heartbeat_interval_secs),
             sync_interval_secs: self.sync_interval_secs.or(other.sync_interval_secs),
             phi_threshold: self.phi_threshold.or(other.phi_threshold),

@@ -4,6 +4,7 @@
 //! they do not know: later versions add some.
 
 mod cluster;
+mod tunnel;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use cluster::{
     IdentityMode, Join, JoinFailure, Joined, JoinedPeer, Leave, LeftCluster, Node, NodeList, NodeState, Path,
     Peer, PeerList,
 };
+pub use tunnel::{AliasInfo, Leg, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus};
 
 /// What is common to all paths.
 pub const PREFIX: &str = "/v1";
@@ -62,6 +64,9 @@ pub struct Status {
     /// The cluster, if the daemon takes part in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterStatus>,
+    /// Aliases and tunnels, if the daemon takes part in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnels: Option<TunnelStatus>,
     /// What should be looked after, in sentences.
     pub warnings: Vec<String>,
 }
@@ -212,6 +217,9 @@ pub struct Match {
     pub node_id: Option<String>,
     /// Its port.
     pub port: u16,
+    /// Where a program on the host of the daemon that answers can connect to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<SocketAddr>,
     /// What a service's owner says about it.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,

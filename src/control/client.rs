@@ -237,6 +237,16 @@ impl Client {
         self.get("/services?scope=cluster").await
     }
 
+    /// Aliases and tunnels, and the files for Erlang nodes.
+    pub async fn tunnels(&self) -> Result<api::TunnelList> {
+        self.get("/tunnels").await
+    }
+
+    /// Whether the way to a node is open.
+    pub async fn ping(&self, ping: &api::Ping) -> Result<api::Pinged> {
+        self.post("/ping", ping).await
+    }
+
     /// What discovery has found.
     pub async fn discover(&self) -> Result<api::Discovered> {
         self.get("/discover").await

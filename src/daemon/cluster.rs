@@ -31,6 +31,7 @@ use crate::link::me::Me;
 use crate::link::place::Place;
 use crate::link::session;
 use crate::tls::{Tls, TlsError};
+use crate::tunnel::{Parts, Tunnels};
 
 /// How long a daemon that leaves waits until everybody else knows.
 pub const FAREWELL: Duration = Duration::from_secs(2);
@@ -44,6 +45,7 @@ pub struct Cluster {
     directory: Arc<ClusterDirectory>,
     dialer: Dialer,
     doorman: Doorman,
+    tunnels: Arc<Tunnels>,
     seeker: Seeker,
 }
 
@@ -189,11 +191,21 @@ impl Cluster {
             follow_interfaces: settings.advertise.is_empty(),
             members,
             dialer: dialer.clone(),
-            runtime,
+            runtime: runtime.clone(),
         };
         spawn_core(node, start, core.clone(), inputs, clock)?;
         let (doorman, strangers) = Doorman::new();
-        tokio::spawn(accept::serve(strangers, Arc::clone(context), Arc::clone(&me), core.clone()));
+        let tunnels = Tunnels::start(Parts {
+            context: Arc::clone(context),
+            settings: settings.tunnel.clone(),
+            me: Arc::clone(&me),
+            core: core.clone(),
+            directory: Arc::clone(&directory),
+            dialer: dialer.clone(),
+            runtime,
+        });
+        let accepting = (Arc::clone(context), Arc::clone(&me), core.clone(), Arc::clone(&tunnels));
+        tokio::spawn(accept::serve(strangers, accepting.0, accepting.1, accepting.2, accepting.3));
         let port = context.settings.listen_port();
         let beacons = BeaconSettings {
             cluster: settings.name.clone(),
@@ -208,7 +220,7 @@ impl Cluster {
         let candidates = Candidates::new(settings.name.clone(), port);
         let (seeker, questions) = Seeker::new();
         let context = Arc::clone(context);
-        let cluster = Arc::new(Cluster { context, me, core, directory, dialer, doorman, seeker });
+        let cluster = Arc::new(Cluster { context, me, core, directory, dialer, doorman, tunnels, seeker });
         seek::start(&cluster, candidates, plugins, members_watched, questions);
         Ok(cluster)
     }
@@ -231,6 +243,11 @@ impl Cluster {
     /// What is registered on other hosts.
     pub fn directory(&self) -> &ClusterDirectory {
         &self.directory
+    }
+
+    /// Aliases and tunnels.
+    pub fn tunnels(&self) -> &Arc<Tunnels> {
+        &self.tunnels
     }
 
     /// Takes over a connection from `address` that has begun with TLS, and of which `head` was read already.

@@ -16,6 +16,11 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts several more.
+    pub fn add_many(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
     /// The number so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -106,6 +111,20 @@ counters! {
     frames_skipped,
     /// Links closed because the peer sent what no honest daemon sends.
     violations,
+    /// Tunnels opened from this host.
+    tunnels_opened,
+    /// Tunnels of other hosts to this one.
+    tunnels_accepted,
+    /// Tunnels that did not come about, from this host.
+    tunnels_failed,
+    /// Tunnels of other hosts that were refused.
+    tunnels_refused,
+    /// Tunnels and their listeners that there was no room for.
+    tunnels_full,
+    /// Bytes of nodes and services that have gone through tunnels, both ways.
+    tunnel_bytes,
+    /// Connections between other hosts that this one has relayed.
+    relayed,
 }
 
 impl Counters {

@@ -1,10 +1,10 @@
 //! What each request does, and what is answered.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use pmd_protocol::epmd::{Alive2, Request, RequestError, encode, parse};
-use rustix::net::{SendFlags, send};
+use rustix::net::{SendFlags, getsockname, send};
 
 use super::holder::{Connection, connection};
 use super::holder_check::Question;
@@ -18,6 +18,7 @@ use crate::daemon::descriptors::Class;
 use crate::daemon::shutdown::Reason;
 use crate::directory::same_host;
 use crate::registry::names::{Duplicate, Registration};
+use crate::tunnel::Tunnels;
 
 /// How often a name is tried for whose holder turned out to be gone. More than once only if somebody else takes
 /// it in between and goes away as well.
@@ -89,8 +90,13 @@ impl Shard {
 
     fn look_up(&mut self, incoming: &Incoming, name: &str) {
         self.answer.clear();
-        let found =
-            self.context.registry.directory().answer(name, &mut self.answer) || self.look_up_in_cluster(name);
+        let found = match self.alias_asked(incoming) {
+            Some((alias, tunnels)) => tunnels.answer_at(alias, name, &mut self.answer),
+            None => {
+                self.context.registry.directory().answer(name, &mut self.answer)
+                    || self.look_up_in_cluster(incoming, name)
+            }
+        };
         if found {
             self.context.counters.lookups_found.add();
         } else {
@@ -106,12 +112,25 @@ impl Shard {
 
     /// Looks for `name@host`, which is no name that stock epmd would know: the node `name` on another host, or on
     /// this one.
-    fn look_up_in_cluster(&mut self, name: &str) -> bool {
+    fn look_up_in_cluster(&mut self, incoming: &Incoming, name: &str) -> bool {
         let Some((name, host)) = name.rsplit_once('@') else { return false };
         let Some(cluster) = self.context.cluster.get() else { return false };
         let own = cluster.me().host().as_str();
-        (same_host(host, own) && self.context.registry.directory().answer(name, &mut self.answer))
-            || cluster.directory().answer(name, host, &mut self.answer)
+        if same_host(host, own) && self.context.registry.directory().answer(name, &mut self.answer) {
+            return true;
+        }
+        let Some(asked) = own_address(incoming) else { return false };
+        cluster.tunnels().answer_on(asked, name, host, &mut self.answer)
+    }
+
+    /// The alias at which this daemon was asked, which stands for another host; none on all other addresses.
+    fn alias_asked(&self, incoming: &Incoming) -> Option<(Ipv4Addr, Arc<Tunnels>)> {
+        let tunnels = self.context.cluster.get()?.tunnels();
+        // Only who is on this host can ask there, and the kernel need not be asked about anybody else.
+        if !tunnels.any() || !incoming.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
+            return None;
+        }
+        Some((tunnels.alias(own_address(incoming)?)?, Arc::clone(tunnels)))
     }
 
     /// Whether look-ups are answered to where this one comes from.
@@ -133,7 +152,10 @@ impl Shard {
     fn names(&mut self, incoming: Incoming) {
         self.context.counters.names_requests.add();
         tracing::debug!("got NAMES_REQ");
-        let answer = self.context.registry.render_names();
+        let answer = match self.alias_asked(&incoming) {
+            Some((alias, tunnels)) => tunnels.names_at(alias),
+            None => self.context.registry.render_names(),
+        };
         let pause = self.context.settings.delay_write;
         if !pause.is_zero() {
             // The test aid pauses before the header and before every line, as often as stock writes.
@@ -322,4 +344,10 @@ impl Shard {
             std::thread::sleep(pause);
         }
     }
+}
+
+/// The address that a connection was made to.
+fn own_address(incoming: &Incoming) -> Option<IpAddr> {
+    let own = getsockname(&incoming.socket).ok()?;
+    SocketAddr::try_from(own).ok().map(|own| own.ip())
 }

@@ -21,7 +21,8 @@ use super::{packet, session};
 use crate::daemon::Context;
 use crate::daemon::core_task::Core;
 use crate::epmd::log_limit::{LogLimit, Verdict};
-use crate::tls::ALPN_PACKET;
+use crate::tls::{ALPN_PACKET, ALPN_TUNNEL};
+use crate::tunnel::{Tunnels, exit};
 
 /// Connections that wait to be looked at.
 const QUEUE: usize = 256;
@@ -105,7 +106,13 @@ impl Drop for Handshake {
 }
 
 /// Serves the connections that come through the doorman, until there is none any more.
-pub async fn serve(mut strangers: mpsc::Receiver<Stranger>, context: Arc<Context>, me: Arc<Me>, core: Core) {
+pub async fn serve(
+    mut strangers: mpsc::Receiver<Stranger>,
+    context: Arc<Context>,
+    me: Arc<Me>,
+    core: Core,
+    tunnels: Arc<Tunnels>,
+) {
     let handshakes = Arc::new(Handshakes::default());
     let log = Arc::new(Mutex::new(LogLimit::new(Instant::now())));
     while let Some(Stranger { socket, address, head, place }) = strangers.recv().await {
@@ -124,33 +131,37 @@ pub async fn serve(mut strangers: mpsc::Receiver<Stranger>, context: Arc<Context
         };
         let (context, me, core, log) =
             (Arc::clone(&context), Arc::clone(&me), core.clone(), Arc::clone(&log));
+        let tunnels = Arc::clone(&tunnels);
         tokio::spawn(async move {
             let _place = place;
             let wire = Wire::new(socket, address, head);
             let greeted = tokio::time::timeout(greeting::PATIENCE, Box::pin(admit(wire, &me))).await;
             drop(handshake);
             match greeted.unwrap_or(Err(GreetingError::Late)) {
-                Ok((greeted, true)) => packet::serve(greeted, core, None).await,
-                Ok((greeted, false)) => {
-                    context.counters.handshakes.add();
-                    session::serve(greeted, false, core, context).await;
-                }
+                Ok((greeted, alpn)) => match alpn.as_slice() {
+                    ALPN_PACKET => packet::serve(greeted, core, None).await,
+                    ALPN_TUNNEL => exit::serve(greeted, tunnels).await,
+                    _ => {
+                        context.counters.handshakes.add();
+                        session::serve(greeted, false, core, context).await;
+                    }
+                },
                 Err(error) => refuse(&context, &log, address, &error),
             }
         });
     }
 }
 
-/// Carries out both handshakes; the peer, and whether it has come with packets only.
-async fn admit(wire: Wire, me: &Me) -> Result<(Greeted, bool), GreetingError> {
+/// Carries out both handshakes; the peer, and which protocol it speaks.
+async fn admit(wire: Wire, me: &Me) -> Result<(Greeted, Vec<u8>), GreetingError> {
     let tls = me.tls();
     let stream = TlsAcceptor::from(tls.server()).accept(wire).await?;
-    let packets = match stream.get_ref().1.alpn_protocol() {
-        Some(alpn) => alpn == ALPN_PACKET,
+    let alpn = match stream.get_ref().1.alpn_protocol() {
+        Some(alpn) => alpn.to_vec(),
         None => return Err(GreetingError::Tls("it has not said which protocol it speaks".into())),
     };
     let greeted = greeting::greet(TlsStream::from(stream), me, &tls, Role::Acceptor).await?;
-    Ok((greeted, packets))
+    Ok((greeted, alpn))
 }
 
 fn refuse(context: &Context, log: &Mutex<LogLimit>, address: SocketAddr, error: &GreetingError) {

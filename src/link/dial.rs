@@ -140,7 +140,12 @@ impl Dialer {
         self.greet(&peer.addresses, Some(peer.id), ALPN_PACKET).await
     }
 
-    async fn greet(
+    /// The same for a connection with this protocol.
+    ///
+    /// # Errors
+    ///
+    /// If no address leads to the peer.
+    pub async fn greet(
         &self,
         addresses: &[SocketAddr],
         expected: Option<NodeId>,

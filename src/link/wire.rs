@@ -69,6 +69,11 @@ impl Wire {
         Wire { socket, address, head: (head, 0), traffic: Arc::default(), measured: None }
     }
 
+    /// The socket, to set options of.
+    pub fn socket(&self) -> Option<&TcpStream> {
+        Some(&self.socket)
+    }
+
     /// The other end.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -26,6 +26,12 @@ use verify::PeerVerifier;
 pub const ALPN_LINK: &[u8] = b"pmd-link/1";
 /// ALPN of a short connection: for membership packets to daemons without a link, and for looking whether one answers.
 pub const ALPN_PACKET: &[u8] = b"pmd-packet/1";
+/// ALPN of a tunnel between two programs.
+pub const ALPN_TUNNEL: &[u8] = b"pmd-tunnel/1";
+/// ALPN of a connection to a member that relays tunnels.
+pub const ALPN_RELAY: &[u8] = b"pmd-relay/1";
+/// All of them.
+const ALPNS: [&[u8]; 4] = [ALPN_LINK, ALPN_PACKET, ALPN_TUNNEL, ALPN_RELAY];
 
 /// Where a daemon's identity comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,8 +125,8 @@ pub struct Tls {
     id: NodeId,
     checks_names: bool,
     server: Arc<ServerConfig>,
-    client: Arc<ClientConfig>,
-    packets: Arc<ClientConfig>,
+    /// In the order of [`ALPNS`].
+    clients: [Arc<ClientConfig>; ALPNS.len()],
     certificate: CertificateDer<'static>,
 }
 
@@ -161,7 +167,7 @@ impl Tls {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>)
             .with_single_cert(chain.clone(), key.clone_key())?;
-        server.alpn_protocols = vec![ALPN_LINK.to_vec(), ALPN_PACKET.to_vec()];
+        server.alpn_protocols = ALPNS.map(<[u8]>::to_vec).to_vec();
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         let mut client = ClientConfig::builder_with_provider(Arc::clone(provider))
@@ -171,17 +177,12 @@ impl Tls {
             .with_client_auth_cert(chain, key)?;
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
-        client.alpn_protocols = vec![ALPN_LINK.to_vec()];
-        let mut packets = client.clone();
-        packets.alpn_protocols = vec![ALPN_PACKET.to_vec()];
-        Ok(Tls {
-            id,
-            checks_names,
-            server: Arc::new(server),
-            client: Arc::new(client),
-            packets: Arc::new(packets),
-            certificate,
-        })
+        let clients = ALPNS.map(|alpn| {
+            let mut client = client.clone();
+            client.alpn_protocols = vec![alpn.to_vec()];
+            Arc::new(client)
+        });
+        Ok(Tls { id, checks_names, server: Arc::new(server), clients, certificate })
     }
 
     /// This daemon: the hash of its public key.
@@ -196,10 +197,12 @@ impl Tls {
         Arc::clone(&self.server)
     }
 
-    /// The side that dials, for one of the two protocols.
+    /// The side that dials, for one of the protocols.
     #[must_use]
     pub fn client(&self, alpn: &[u8]) -> Arc<ClientConfig> {
-        Arc::clone(if alpn == ALPN_PACKET { &self.packets } else { &self.client })
+        let [link, ..] = &self.clients;
+        let known = ALPNS.iter().zip(&self.clients).find(|(known, _)| **known == alpn);
+        Arc::clone(known.map_or(link, |(_, client)| client))
     }
 
     /// This daemon's certificate.

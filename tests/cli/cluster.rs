@@ -186,6 +186,7 @@ fn alone() -> api::Status {
         services: api::ServiceNumbers { registered: 0, limit: 1 },
         descriptors: api::DescriptorNumbers { limit: 1, registered: 0, waiting: 0, refused: 0 },
         counters: Counters::default().read(),
+        tunnels: None,
         cluster: None,
         warnings: Vec::new(),
     }

@@ -10,6 +10,8 @@
 //!   Bye   ───────────────────────────────▶           any time, by whoever ends it
 //! ```
 //!
+//! On a tunnel `Open` and `Opened` follow the proofs, and after them the bytes of two programs.
+//!
 //! A message that this version does not know is skipped by its length. A newer version may append fields to a message;
 //! what follows the known fields is not looked at. If old fields change their meaning, the layout is raised, and an
 //! older version skips the message.
@@ -20,10 +22,11 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::bounded;
 use super::id::{Digest, Generation, NodeId, Stamp};
+use super::key::Kind;
 use super::update::{Update, Updates};
 use crate::limits::{
-    MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_HOST_NAME, MAX_LOST, MAX_MEMBERSHIP, MAX_RANGES, MAX_REASON,
-    MAX_STAMPS, MAX_VERSION_TEXT,
+    MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_HOST_NAME, MAX_KEY_NAME, MAX_LOST, MAX_MEMBERSHIP, MAX_RANGES,
+    MAX_REASON, MAX_STAMPS, MAX_VERSION_TEXT,
 };
 
 /// The version of the protocol that this crate speaks. Raised when daemons can no longer talk to older ones.
@@ -60,6 +63,16 @@ pub enum Frame {
     Probed(Probed),
     /// Whom I take for dead.
     Lost(Lost),
+    /// What a tunnel shall lead to. The first message on a tunnel, by its entry.
+    Open(Open),
+    /// That it does; what follows is the bytes of the two programs. The answer of its exit, unless it says farewell.
+    Opened(Opened),
+    /// A request to dial, by a daemon that cannot dial itself.
+    DialBack(DialBack),
+    /// Which request a connection was made for.
+    Back(Back),
+    /// To whom a relay shall connect this connection.
+    Relay(Relay),
 }
 
 /// Who a daemon is.
@@ -241,6 +254,54 @@ pub struct Lost {
     /// At most [`MAX_LOST`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_LOST>")]
     pub members: Vec<NodeId>,
+}
+
+/// What a tunnel shall lead to: something that is registered at its exit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// What kind of thing.
+    pub kind: Kind,
+    /// Its name, at most [`MAX_KEY_NAME`] bytes.
+    #[serde(deserialize_with = "text::<_, MAX_KEY_NAME>")]
+    pub name: String,
+    /// Which life of it is meant; a later one is refused. 0 for any.
+    pub creation: u32,
+}
+
+/// A tunnel is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// The port that it leads to.
+    pub port: u16,
+    /// How long the exit has waited for it to accept the connection, in microseconds.
+    pub took_us: u32,
+}
+
+/// A request to dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DialBack {
+    /// Who wants the connection.
+    pub asker: NodeId,
+    /// Who shall dial. A member that is neither passes the request on if it has a link to it.
+    pub target: NodeId,
+    /// Whom to dial: the asker, or a relay that both can reach.
+    pub at: NodeId,
+    /// Tells the connection from others: [`Back`] carries it.
+    pub token: [u8; 16],
+}
+
+/// The first message on a connection that was asked for by a [`DialBack`], by who has dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Back {
+    /// That of the request.
+    pub token: [u8; 16],
+}
+
+/// The first message on a connection to a relay, by who wants to be connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// To whom.
+    pub target: NodeId,
 }
 
 /// What a daemon saw of another.

@@ -296,6 +296,7 @@ fn found_on_the_wire(found: Found) -> Option<api::Match> {
         host: found.host.map(|host| host.to_string()).unwrap_or_default(),
         node_id: Some(found.origin.to_string()),
         port: found.entry.port()?,
+        entry: None,
         metadata,
     })
 }

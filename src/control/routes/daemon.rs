@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 
 use super::request::{ApiError, Parameters};
-use super::{Answer, Asked, Shared, cluster, names};
+use super::{Answer, Asked, Shared, cluster, names, tunnel};
 use crate::control::api::{self, ErrorCode};
 use crate::control::boot_id;
 use crate::control::wire::timestamp;
@@ -33,6 +33,7 @@ pub(super) async fn status(State(context): Shared) -> Answer<api::Status> {
         None => None,
         Some(cluster) => {
             warnings.extend(cluster::warnings(cluster).await);
+            warnings.extend(cluster.tunnels().warnings());
             Some(cluster::status(cluster).await?)
         }
     };
@@ -57,6 +58,7 @@ pub(super) async fn status(State(context): Shared) -> Answer<api::Status> {
             refused: descriptors.count(Class::Refused),
         },
         counters: context.counters.read(),
+        tunnels: context.cluster.get().map(|cluster| tunnel::status(&context, cluster)),
         cluster,
         warnings,
     }))

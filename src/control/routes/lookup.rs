@@ -1,12 +1,12 @@
 //! Finding whatever goes by a name.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::extract::State;
 use axum::response::Json;
 
 use super::request::{ApiError, Parameters};
-use super::{Answer, Asked, Shared, cluster};
+use super::{Answer, Asked, Shared, cluster, tunnel};
 use crate::control::api::{self, ErrorCode};
 use crate::daemon::Context;
 use crate::daemon::context::now_ms;
@@ -39,6 +39,7 @@ pub(super) async fn lookup(State(context): Shared, query: Asked) -> Answer<api::
         let (mut matches, known) =
             cluster::look_up(cluster, name.to_owned(), host.map(str::to_owned)).await?;
         matches.retain(is_wanted);
+        tunnel::add_entries(cluster, &own, &mut matches);
         return match (matches.is_empty(), host.filter(|_| !known)) {
             (false, _) => Ok(Json(api::Lookup { query: asked.to_owned(), matches })),
             (true, Some(host)) => Err(ApiError::new(
@@ -85,6 +86,7 @@ fn find_name(context: &Context, name: &str, host: &str) -> Option<api::Match> {
         host: host.to_owned(),
         node_id: None,
         port: entry.port,
+        entry: Some((Ipv4Addr::LOCALHOST, entry.port).into()),
         metadata: Metadata::new(),
     })
 }
@@ -101,6 +103,7 @@ fn find_service(context: &Context, name: &str, host: &str) -> Option<api::Match>
         host: host.to_owned(),
         node_id: None,
         port: service.port,
+        entry: Some((Ipv4Addr::LOCALHOST, service.port).into()),
         metadata: service.metadata,
     })
 }

@@ -7,6 +7,7 @@ mod lookup;
 mod names;
 mod request;
 mod services;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub fn router(context: Arc<Context>) -> Router {
         .route("/discover", get(cluster::discover))
         .route("/join", post(cluster::join))
         .route("/leave", post(cluster::leave))
+        .route("/tunnels", get(tunnel::list))
+        .route("/ping", post(tunnel::ping))
         .route("/events", get(events::subscribe))
         .route("/stop", post(daemon::stop))
         .route("/reload", post(daemon::reload));

@@ -110,8 +110,8 @@ pub(super) async fn no_such_path() -> ApiError {
     ApiError::new(
         ErrorCode::NotFound,
         "there is no such path",
-        "the paths are /v1/status, nodes, peers, join, leave, names, services, lookup, discover, events, health, stop and \
-         reload",
+        "the paths are /v1/status, nodes, peers, join, leave, names, services, lookup, ping, tunnels, discover, events, \
+         health, stop and reload",
     )
 }
 

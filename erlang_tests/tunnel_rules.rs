@@ -1,0 +1,136 @@
+//! Who gets through, to what, and how many at once.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::harness::netns::{Host, Lan};
+use crate::harness::wait_until;
+use crate::support::cluster::{api, cluster, configure, islands, join, node};
+use crate::support::mapper::Daemon;
+
+const MANY: usize = 200;
+
+/// A server on loopback that sends back what it gets, and ends each connection when the other side does.
+fn echo(host: &Host, name: &str) {
+    let listener = host.netns.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                let mut copy = stream.try_clone().expect("a second descriptor");
+                let _ = std::io::copy(&mut stream, &mut copy);
+                let _ = copy.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    let body = format!("{{\"name\":\"{name}\",\"port\":{port}}}");
+    assert_eq!(api(host, "POST", "/v1/services", &body)["port"], port);
+}
+
+/// Where programs on a host connect to a service elsewhere.
+fn entry(host: &Host, name: &str) -> SocketAddr {
+    let mut entry = None;
+    wait_until(&format!("{name} in sight of {}", host.name), || {
+        let found = api(host, "GET", &format!("/v1/lookup?name={name}"), "");
+        entry = found["matches"][0]["entry"].as_str().and_then(|entry| entry.parse().ok());
+        entry.is_some()
+    });
+    entry.expect("it was found")
+}
+
+fn connect(host: &Host, address: SocketAddr) -> TcpStream {
+    let stream = host.netns.enter(|| TcpStream::connect(address)).expect("an entry accepts");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    stream
+}
+
+#[test]
+fn many_tunnels_at_once_and_each_half_closes_by_itself() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    echo(&hosts[1], "echo");
+    let address = entry(&hosts[0], "echo");
+    let mut streams: Vec<TcpStream> = (0..MANY).map(|_| connect(&hosts[0], address)).collect();
+    for (number, stream) in streams.iter_mut().enumerate() {
+        write!(stream, "this is {number}").expect("writing");
+    }
+    let count = |host: &Host| api(host, "GET", "/v1/status", "")["tunnels"]["open"].as_u64();
+    wait_until("all tunnels", || hosts.iter().all(|host| count(host) == u64::try_from(MANY).ok()));
+    for (number, stream) in streams.iter_mut().enumerate() {
+        // The server only answers to the end once it has seen this side's.
+        stream.shutdown(Shutdown::Write).expect("shutting down");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert_eq!(answer, format!("this is {number}"));
+    }
+    wait_until("the end of all tunnels", || hosts.iter().all(|host| count(host) == Some(0)));
+
+    // When the registration goes, so do its tunnels and its entry.
+    let mut stream = connect(&hosts[0], address);
+    stream.write_all(b"x").expect("writing");
+    stream.read_exact(&mut [0]).expect("it is open");
+    api(&hosts[1], "DELETE", "/v1/services/echo", "");
+    assert_eq!(stream.read(&mut [0]).unwrap_or_default(), 0);
+    wait_until("the end of the entry", || hosts[0].netns.enter(|| TcpStream::connect(address)).is_err());
+}
+
+#[test]
+fn who_may_not_come_in_is_told_so() {
+    let lan = Lan::new();
+    let [alpha, beta] = islands(&lan, ["alpha", "beta"]);
+    configure(
+        &beta,
+        "[[allow]]\nhost = \"web*\"\nname = \"two\"\n\n[[allow]]\nhost = \"alpha\"\nname = \"open*\"\n",
+    );
+    let daemons = [Daemon::start(&alpha), Daemon::start(&beta)];
+    join(&alpha, &beta);
+    let mut one = node(&alpha, &["-sname", "one"]);
+    let _two = node(&beta, &["-sname", "two"]);
+    let _open = node(&beta, &["-sname", "open1"]);
+    one.wait("net_adm:ping('open1@beta')", "pong");
+    assert!(!one.reaches("two@beta"));
+    let rule = "host = \"web*\" name = \"two\"";
+    for daemon in &daemons {
+        daemon.program.wait_for_text(rule);
+    }
+    let refused = api(&alpha, "POST", "/v1/ping", "{\"node\":\"two@beta\"}");
+    assert_eq!(refused["error"]["code"], "refused", "{refused:#}");
+    assert!(refused["error"]["message"].as_str().is_some_and(|text| text.contains(rule)), "{refused:#}");
+}
+
+#[test]
+fn what_is_not_registered_cannot_be_reached() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    echo(&hosts[1], "echo");
+    let address = entry(&hosts[0], "echo");
+    // A port of the far host that nobody has registered has nothing on the alias.
+    let hidden = hosts[1].netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port"));
+    let port = hidden.local_addr().expect("an address").port();
+    let refused = hosts[0].netns.enter(|| TcpStream::connect((address.ip(), port)));
+    assert!(refused.is_err());
+    let absent = api(&hosts[0], "POST", "/v1/ping", "{\"node\":\"echo@beta\"}");
+    assert_eq!(absent["error"]["code"], "not_found", "a service is no node: {absent:#}");
+}
+
+#[test]
+fn a_host_that_needs_no_tunnels_keeps_its_address() {
+    let lan = Lan::new();
+    let [alpha, beta] = islands(&lan, ["alpha", "beta"]);
+    configure(
+        &alpha,
+        "alias_range = \"127.99.0.0/24\"\n\n[[tunnel_rule]]\nhost = \"bet?\"\nmode = \"never\"\n",
+    );
+    let _daemons = [Daemon::start(&alpha), Daemon::start(&beta)];
+    join(&alpha, &beta);
+    echo(&alpha, "here");
+    echo(&beta, "there");
+    assert_eq!(entry(&alpha, "there").ip(), beta.ip, "left to plain connections");
+    assert!(entry(&beta, "here").ip().is_loopback());
+    let own = api(&alpha, "GET", "/v1/tunnels", "");
+    assert_eq!(own["aliases"].as_array().map(Vec::len), Some(0), "{own:#}");
+}

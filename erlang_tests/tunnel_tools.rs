@@ -1,0 +1,113 @@
+//! Tunnels as people use them: `pmd env`, `pmd run`, `pmd ping`, Elixir, remote shells.
+
+use std::process::Command;
+
+use crate::harness::netns::{Host, Lan};
+use crate::harness::program::{Program, run};
+use crate::harness::{pmd, wait_until};
+use crate::support::cluster::{api, cluster, inetrc, islands, node};
+use crate::support::node::{Node, elixir};
+use crate::support::{fixture, installed, succeeded, told};
+
+fn command(host: &Host, args: &[&str]) -> Command {
+    let mut command = host.command(pmd());
+    command.args(args);
+    command
+}
+
+#[test]
+fn env_and_run_give_a_node_what_it_needs() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    let line = succeeded(&run(command(&hosts[0], &["env"])));
+    assert_eq!(line, format!("export ERL_INETRC={}\n", inetrc(&hosts[0]).display()));
+    let line = succeeded(&run(command(&hosts[0], &["env", "--systemd"])));
+    assert_eq!(line, format!("Environment=\"ERL_INETRC={}\"\n", inetrc(&hosts[0]).display()));
+
+    let _two = node(&hosts[1], &["-sname", "two"]);
+    let erl = installed("erl", "erlang-base");
+    let mut running = command(&hosts[0], &["run", "--"]);
+    running.arg(erl).args(["-noshell", "-sname", "one"]);
+    let mut one = Node::spawn(running);
+    one.wait("net_adm:ping('two@beta')", "pong");
+}
+
+#[test]
+fn ping_goes_the_whole_way_and_leaves_no_trace_in_the_node() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    let mut two = node(&hosts[1], &["-sname", "two"]);
+    two.ask("net_kernel:monitor_nodes(true, [{node_type, all}])");
+    wait_until("the node to be known on the other host", || {
+        told(&run(command(&hosts[0], &["lookup", "two@beta"]))).2 == Some(0)
+    });
+    let told_of = succeeded(&run(command(&hosts[0], &["ping", "two@beta"])));
+    let legs: Vec<&str> = told_of.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(legs, ["lookup", "daemon", "exit", "greeting", "all"], "{told_of}");
+    assert!(told_of.contains("two@beta answers, direct"), "{told_of}");
+    let here = succeeded(&run(command(&hosts[1], &["ping", "two"])));
+    assert!(here.contains("two@beta answers, local"), "{here}");
+    assert_eq!(two.ask("receive Any -> Any after 0 -> nothing end"), "nothing");
+    assert_eq!(two.ask("nodes(connected)"), "[]");
+    assert_eq!(two.errors(), "", "the node has logged something");
+
+    let (_, why, code) = told(&run(command(&hosts[0], &["ping", "nobody@beta"])));
+    assert_eq!(code, Some(4), "{why}");
+    let (_, why, code) = told(&run(command(&hosts[0], &["ping", "two@nowhere"])));
+    assert_eq!(code, Some(4), "{why}");
+}
+
+#[test]
+fn elixir_nodes_and_remote_shells_go_through_tunnels() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    let start = |host: &Host, name: &str| {
+        let mut command = elixir(host);
+        command.env("ERL_INETRC", inetrc(host)).args(["--sname", name, "--no-halt"]);
+        command.arg(fixture("answers.exs"));
+        Node::up(command)
+    };
+    let mut one = start(&hosts[0], "one");
+    let mut two = start(&hosts[1], "two");
+    one.wait("Node.ping(:two@beta)", ":pong");
+    assert_eq!(two.ask("Node.ping(:one@alpha)"), ":pong");
+    assert_eq!(one.ask("Node.list()"), "[:two@beta]");
+
+    let iex = installed("iex", "elixir");
+    let mut shell: Command = hosts[0].command(installed("script", "bsdutils"));
+    shell.args(["-qfec", &format!("{} --sname shell --remsh two@beta", iex.display()), "/dev/null"]);
+    shell.env("LC_ALL", "C.UTF-8").env("TERM", "xterm").env("SHELL", "/bin/sh");
+    shell.env("ERL_INETRC", inetrc(&hosts[0]));
+    let mut shell = Program::spawn_listening(shell);
+    wait_until("the remote shell to answer", || {
+        assert!(shell.is_running(), "iex ended: {}{}", shell.stdout(), shell.stderr());
+        shell.say("IO.puts(\"this is #{node()}\")");
+        shell.stdout().contains("this is two@beta")
+    });
+}
+
+/// What the API tells a program of any kind: where it can connect on its own host.
+#[test]
+fn lookups_tell_where_to_connect() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    let mut two = node(&hosts[1], &["-sname", "two"]);
+    let mut found = api(&hosts[0], "GET", "/v1/lookup?name=two@beta", "");
+    wait_until("the node to be known on the other host", || {
+        found = api(&hosts[0], "GET", "/v1/lookup?name=two@beta", "");
+        found["matches"].is_array()
+    });
+    let entry = found["matches"][0]["entry"].as_str().expect("an entry").to_owned();
+    assert!(entry.starts_with("127.77."), "{entry}");
+    let mut one = node(&hosts[0], &["-sname", "one"]);
+    // `name@host` asked on 127.0.0.1 leads there as well.
+    let port = one.ask("element(2, erl_epmd:port_please(\"two@beta\", {127,0,0,1}))");
+    let reached = one.ask(&format!("element(1, gen_tcp:connect({{127,0,0,1}}, {port}, []))"));
+    assert_eq!(reached, "ok");
+    wait_until("the tunnel", || api(&hosts[1], "GET", "/v1/tunnels", "")["tunnels"][0]["name"] == "two");
+    assert_eq!(two.ask("nodes()"), "[]");
+}

@@ -1,0 +1,48 @@
+//! What a daemon needs for aliases and tunnels.
+
+use std::path::PathBuf;
+
+use super::paths::Paths;
+use super::raw::RawConfig;
+use crate::tunnel::alias::AliasRange;
+use crate::tunnel::rules::{AllowRules, TunnelRules};
+
+/// Settings of aliases and tunnels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelSettings {
+    /// The addresses that stand for other hosts.
+    pub range: AliasRange,
+    /// Which hosts are reached through tunnels.
+    pub rules: TunnelRules,
+    /// Who may come in through one.
+    pub allow: AllowRules,
+    /// Whether this host connects others that cannot reach each other.
+    pub relay: bool,
+    /// The hosts file for Erlang nodes.
+    pub hosts_file: PathBuf,
+    /// The resolver file for Erlang nodes, which names the hosts file.
+    pub inetrc: PathBuf,
+    /// Which host has which alias.
+    pub aliases: PathBuf,
+}
+
+impl TunnelSettings {
+    /// What `raw` says about them, of the daemon on `port`.
+    pub(super) fn from_raw(raw: &RawConfig, port: u16, paths: &Paths) -> TunnelSettings {
+        // Nodes read them from wherever they run.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let [hosts_file, inetrc, aliases] = paths.aliases(port).map(absolute);
+        TunnelSettings {
+            range: raw.alias_range.unwrap_or_default(),
+            rules: TunnelRules {
+                rules: raw.tunnel_rule.clone().unwrap_or_default(),
+                default: raw.tunnel.unwrap_or_default(),
+            },
+            allow: AllowRules(raw.allow.clone().unwrap_or_default()),
+            relay: raw.relay.unwrap_or_default(),
+            hosts_file,
+            inetrc,
+            aliases,
+        }
+    }
+}

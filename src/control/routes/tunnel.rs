@@ -1,0 +1,269 @@
+//! Aliases and tunnels: what there is, and whether the way to a node is open.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Json;
+use pmd_protocol::peer::frame::Reason;
+use pmd_protocol::peer::{Kind, NodeId};
+use tokio::net::TcpStream;
+
+use super::cluster;
+use super::request::{ApiError, RequestBody};
+use super::{Answer, Shared};
+use crate::control::api::{self, ErrorCode};
+use crate::daemon::Context;
+use crate::daemon::cluster::Cluster;
+use crate::directory::same_host;
+use crate::tunnel::carry::{self, OpenError};
+use crate::tunnel::entry::Target;
+use crate::tunnel::greeting::greet;
+use crate::tunnel::table::Side;
+
+/// How long a node may take to answer the greeting.
+const GREETING: Duration = Duration::from_secs(5);
+/// What a node is greeted as. A node that is called this would be in the way of itself only.
+const OWN_NAME: &str = "pmd-ping";
+
+/// The part of `/v1/status` about tunnels.
+pub(super) fn status(context: &Context, cluster: &Cluster) -> api::TunnelStatus {
+    let tunnels = cluster.tunnels();
+    let open = tunnels.table().all();
+    let moving: u64 = open.iter().map(|tunnel| tunnel.bytes.get()).sum();
+    api::TunnelStatus {
+        open: open.len(),
+        limit: tunnels.table().limit(),
+        bytes: context.counters.tunnel_bytes.get() + moving,
+        entries: tunnels.entries(),
+        aliases: tunnels.aliases().len(),
+    }
+}
+
+pub(super) async fn list(State(context): Shared) -> Answer<api::TunnelList> {
+    let tunnels = cluster::of(&context)?.tunnels();
+    let settings = tunnels.settings();
+    let mut aliases: Vec<_> = tunnels
+        .aliases()
+        .into_iter()
+        .map(|(address, alias)| api::AliasInfo { host: alias.host, address, listed: alias.listed })
+        .collect();
+    aliases.sort_by(|a, b| a.host.cmp(&b.host));
+    let open = tunnels.table().all().into_iter().map(|tunnel| {
+        let (side, kind, name) = match &tunnel.side {
+            Side::Entry(target, _) => (api::TunnelSide::Entry, target.kind == Kind::SERVICE, &target.name),
+            Side::Exit { name, service, .. } => (api::TunnelSide::Exit, *service, name),
+        };
+        api::TunnelInfo {
+            side,
+            kind: if kind { api::Kind::Service } else { api::Kind::Name },
+            name: name.to_string(),
+            host: tunnel.host.clone(),
+            path: tunnel.path.to_owned(),
+            bytes: tunnel.bytes.get(),
+        }
+    });
+    let mut open: Vec<_> = open.collect();
+    open.sort_by(|a, b| (&a.host, &a.name).cmp(&(&b.host, &b.name)));
+    Ok(Json(api::TunnelList {
+        inetrc: settings.inetrc.clone(),
+        hosts_file: settings.hosts_file.clone(),
+        port: context.settings.listen_port(),
+        aliases,
+        tunnels: open,
+    }))
+}
+
+/// Says for each match where a program on this host connects to it.
+pub(super) fn add_entries(cluster: &Cluster, own: &str, matches: &mut [api::Match]) {
+    for found in matches {
+        let kind = match found.kind {
+            api::Kind::Name => Kind::NAME,
+            api::Kind::Service => Kind::SERVICE,
+        };
+        let origin = found.node_id.as_deref().and_then(|id| id.parse::<NodeId>().ok());
+        found.entry = match origin {
+            Some(origin) if origin != cluster.me().identity().id => {
+                cluster.tunnels().entry_for(origin, kind, &found.name)
+            }
+            _ if found.host == own => Some((Ipv4Addr::LOCALHOST, found.port).into()),
+            _ => None,
+        };
+    }
+}
+
+pub(super) async fn ping(
+    State(context): Shared,
+    Extension(body): Extension<RequestBody>,
+) -> Answer<api::Pinged> {
+    let cluster = cluster::of(&context)?;
+    let asked: api::Ping = body.parse()?;
+    let own = context.settings.host.clone();
+    let (name, host) = asked.node.rsplit_once('@').unwrap_or((&asked.node, &own));
+    let begin = Instant::now();
+    if same_host(host, &own)
+        && let Some(entry) = context.registry.name(name)
+    {
+        return ping_here(&context, &entry.name, entry.port, begin).await.map(Json);
+    }
+    ping_there(cluster, &asked.node, name, host, begin).await.map(Json)
+}
+
+async fn ping_here(
+    context: &Context,
+    name: &str,
+    port: u16,
+    begin: Instant,
+) -> Result<api::Pinged, ApiError> {
+    let host = context.settings.host.clone();
+    let mut legs = Legs::new(begin);
+    legs.add("lookup", format!("{name} is registered here with port {port}"));
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect(address).await.map_err(|error| {
+        let message = format!("{name} is registered and does not accept connections on {address}: {error}");
+        ApiError::new(ErrorCode::Unreachable, message, "see whether the node hangs or is stopped")
+    })?;
+    legs.add("exit", format!("the node accepts connections on {address}"));
+    let node = greeted(greet(&mut stream, &own_name(&host)), name).await?;
+    legs.add("greeting", format!("{node} answers as Erlang nodes do"));
+    Ok(legs.done(node, host, port, "local", None))
+}
+
+async fn ping_there(
+    cluster: &Arc<Cluster>,
+    asked: &str,
+    name: &str,
+    host: &str,
+    begin: Instant,
+) -> Result<api::Pinged, ApiError> {
+    let mut legs = Legs::new(begin);
+    let tunnels = cluster.tunnels();
+    let (found, known) = cluster::look_up(cluster, name.to_owned(), Some(host.to_owned())).await?;
+    let found = found.into_iter().find(|found| found.kind == api::Kind::Name);
+    let Some((found, origin)) = found.and_then(|found| {
+        let origin = found.node_id.as_deref()?.parse::<NodeId>().ok()?;
+        Some((found, origin))
+    }) else {
+        let (message, hint) = if known {
+            (format!("no node named {name:?} is registered on {host}"), "pmd names --cluster lists what is")
+        } else {
+            (
+                format!("no host of the cluster is called {host:?}"),
+                "pmd nodes lists the hosts; pmd join adds one",
+            )
+        };
+        return Err(ApiError::new(ErrorCode::NotFound, message, hint));
+    };
+    legs.add("lookup", format!("{name} is registered on {} with port {}", found.host, found.port));
+    let target = Target { origin, kind: Kind::NAME, name: name.into() };
+    let way = Box::pin(carry::open(tunnels, &target, 0)).await.map_err(|error| open_error(asked, &error))?;
+    let mut stream = way.stream;
+    legs.put(
+        "daemon",
+        format!("{}: the daemon at {} has proven the cookie", way.path, way.address),
+        way.greeted,
+    );
+    legs.put(
+        "exit",
+        format!("it lets this host in, and the node accepts connections on port {}", way.opened.port),
+        way.answered,
+    );
+    legs.mark();
+    let own = own_name(cluster.me().host().as_str());
+    let node = greeted(greet(&mut stream, &own), name).await?;
+    legs.add("greeting", format!("{node} answers as Erlang nodes do"));
+    Ok(legs.done(node, found.host, way.opened.port, way.path, Some(way.address)))
+}
+
+fn own_name(host: &str) -> String {
+    // Always the same: each new one would stay with the node as an atom.
+    format!("{OWN_NAME}@{host}")
+}
+
+async fn greeted(
+    greeting: impl Future<Output = std::io::Result<Option<String>>>,
+    name: &str,
+) -> Result<String, ApiError> {
+    let hint =
+        "a node with TLS distribution does not answer in the clear; else see whether it hangs or is stopped";
+    match tokio::time::timeout(GREETING, greeting).await {
+        Ok(Ok(node)) => Ok(node.unwrap_or_else(|| name.to_owned())),
+        Ok(Err(error)) => {
+            let message = format!("{name} accepts connections and does not answer the greeting: {error}");
+            Err(ApiError::new(ErrorCode::Unreachable, message, hint))
+        }
+        Err(_) => {
+            let message = format!("{name} has not answered the greeting within {} s", GREETING.as_secs());
+            Err(ApiError::new(ErrorCode::Timeout, message, hint))
+        }
+    }
+}
+
+fn open_error(asked: &str, error: &OpenError) -> ApiError {
+    let message = format!("no way to {asked}: {error}");
+    match error {
+        OpenError::Refused { reason: Reason::Busy, .. } => ApiError::new(
+            ErrorCode::Full,
+            message,
+            "try again; pmd status on both hosts shows how many tunnels there are",
+        ),
+        OpenError::Refused { .. } => ApiError::new(
+            ErrorCode::Refused,
+            message,
+            "see [[allow]] in the configuration of that host, and its log",
+        ),
+        OpenError::Late => ApiError::new(ErrorCode::Timeout, message, "pmd peers shows the links"),
+        OpenError::Ended(ended) => ApiError::from(*ended),
+        _ => ApiError::new(
+            ErrorCode::Unreachable,
+            message,
+            "see that port 4369 of that host can be reached from here, or let a member relay (relay = true)",
+        ),
+    }
+}
+
+/// The way so far.
+struct Legs {
+    begin: Instant,
+    last: Instant,
+    legs: Vec<api::Leg>,
+}
+
+impl Legs {
+    fn new(begin: Instant) -> Legs {
+        Legs { begin, last: begin, legs: Vec::new() }
+    }
+
+    /// A leg that began at the end of the last.
+    fn add(&mut self, leg: &str, what: String) {
+        let took = self.last.elapsed();
+        self.put(leg, what, took);
+        self.mark();
+    }
+
+    fn put(&mut self, leg: &str, what: String, took: Duration) {
+        self.legs.push(api::Leg { leg: leg.to_owned(), what, took_us: micros(took) });
+    }
+
+    fn mark(&mut self) {
+        self.last = Instant::now();
+    }
+
+    fn done(
+        self,
+        node: String,
+        host: String,
+        port: u16,
+        path: &str,
+        address: Option<SocketAddr>,
+    ) -> api::Pinged {
+        let took_us = micros(self.begin.elapsed());
+        api::Pinged { node, host, port, path: path.to_owned(), address, legs: self.legs, took_us }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

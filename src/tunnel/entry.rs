@@ -1,0 +1,204 @@
+//! Listening sockets that lead to what is registered on other hosts, made when somebody first asks for it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use pmd_protocol::peer::{Kind, NodeId};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{Tunnels, carry};
+use crate::directory::Registered;
+use crate::link::place::Place;
+
+/// Entries at once: each is a descriptor. The one that nobody has asked for in the longest time gives way.
+const MAX_ENTRIES: usize = 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+/// How long an entry rests that cannot accept.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// The ports that Linux gives to whoever does not ask for a certain one, unless it is told otherwise.
+const EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
+
+/// Something that is registered on another host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// Whose.
+    pub origin: NodeId,
+    /// What kind of thing.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Box<str>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    port: u16,
+    registered: Registered,
+    asked: Instant,
+    stop: CancellationToken,
+}
+
+/// The entries, by the address that they listen on.
+#[derive(Debug, Default)]
+pub struct Entries(BTreeMap<(IpAddr, Target), Entry>);
+
+impl Entries {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Closes those whose registration is not what it was.
+    pub fn retain(&mut self, is_current: impl Fn(&Target, &Registered) -> bool) {
+        self.0.retain(|(_, target), entry| is_current(target, &entry.registered));
+    }
+
+    fn make_room(&mut self) {
+        while self.0.len() >= MAX_ENTRIES {
+            let oldest = self.0.iter().min_by_key(|(_, entry)| entry.asked).map(|(key, _)| key.clone());
+            if let Some(oldest) = oldest {
+                self.0.remove(&oldest);
+            }
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Tunnels {
+    /// The port on `address` that leads to `target`, in the life that is `registered`; listens there if nobody does yet.
+    pub(super) fn entry(
+        self: &Arc<Self>,
+        address: IpAddr,
+        target: Target,
+        registered: Registered,
+    ) -> Option<u16> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (address, target);
+        if let Some(entry) = entries.0.get_mut(&key).filter(|entry| entry.registered == registered) {
+            entry.asked = Instant::now();
+            return Some(entry.port);
+        }
+        // That of an earlier life; and its port may be wanted again.
+        entries.0.remove(&key);
+        entries.make_room();
+        let Some(place) = Place::take(&self.context) else {
+            self.context.counters.tunnels_full.add();
+            self.complain(|| format!("no descriptor for a listener to {:?}", key.1.name));
+            return None;
+        };
+        let (listener, port) = match listen_on(address, registered.port) {
+            Ok(listening) => listening,
+            Err(error) => {
+                self.context.counters.tunnels_full.add();
+                self.complain(|| format!("cannot listen on {address} for {:?}: {error}", key.1.name));
+                return None;
+            }
+        };
+        let stop = CancellationToken::new();
+        let serving = serve(Arc::clone(self), listener, key.1.clone(), registered, stop.clone(), place);
+        self.runtime.spawn(serving);
+        entries.0.insert(key, Entry { port, registered, asked: Instant::now(), stop });
+        Some(port)
+    }
+}
+
+/// Accepts connections and takes each to its host.
+async fn serve(
+    tunnels: Arc<Tunnels>,
+    listener: StdListener,
+    target: Target,
+    registered: Registered,
+    stop: CancellationToken,
+    _place: Place,
+) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                tokio::spawn(carry::carry(Arc::clone(&tunnels), target.clone(), registered, socket));
+            }
+            Err(error) => {
+                tunnels.context.counters.accept_errors.add();
+                tunnels.complain(|| format!("cannot accept a connection to {:?}: {error}", target.name));
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Listens on `address`: on the port that is wanted, if it is free and nobody here can come to need it, else on another.
+///
+/// Only a port that the system gives out by itself is taken. One outside of that range was chosen by somebody, who has
+/// most likely chosen it on all hosts (RabbitMQ's 25672): an entry on it would keep the local node of that kind, which
+/// listens on all addresses, from starting.
+fn listen_on(address: IpAddr, wanted: u16) -> io::Result<(StdListener, u16)> {
+    if ephemeral().contains(&wanted)
+        && let Ok(listener) = listen_at(SocketAddr::new(address, wanted))
+    {
+        return Ok((listener, wanted));
+    }
+    let listener = listen_at(SocketAddr::new(address, 0))?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
+}
+
+fn listen_at(address: SocketAddr) -> io::Result<StdListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket: OwnedFd = socket_with(family, SocketType::STREAM, flags, None)?;
+    // A connection of an earlier entry may linger in TIME_WAIT.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(StdListener::from(socket))
+}
+
+/// The ports that the system gives out by itself.
+fn ephemeral() -> RangeInclusive<u16> {
+    static RANGE: OnceLock<RangeInclusive<u16>> = OnceLock::new();
+    let read = || {
+        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+        let mut words = text.split_ascii_whitespace();
+        Some(words.next()?.parse().ok()?..=words.next()?.parse().ok()?)
+    };
+    RANGE.get_or_init(|| read().unwrap_or(EPHEMERAL)).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_port_where_it_is_free_and_another_where_it_is_not() {
+        let address: IpAddr = "127.77.255.1".parse().expect("an address");
+        let (first, port) = listen_on(address, 0).expect("a port");
+        let (_second, other) = listen_on(address, port).expect("another port");
+        assert_ne!(port, other);
+        drop(first);
+        let (_third, same) = listen_on(address, port).expect("it is free again");
+        assert_eq!(same, port);
+        let (_fourth, chosen) = listen_on(address, 25_672).expect("a port");
+        assert_ne!(chosen, 25_672, "a local node may need it");
+    }
+}

@@ -1,0 +1,158 @@
+//! Follows the cluster: aliases, the files for Erlang nodes, and the end of what is not registered any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::alias::Aliases;
+use super::entry::Target;
+use super::needed::Reachable;
+use super::responder::Responders;
+use super::rules::Mode;
+use super::table::Side;
+use super::{Alias, Tunnels, files, hosts};
+use crate::config::paths::make_private_folder;
+use crate::daemon::context::now_ms;
+use crate::directory::Registered;
+
+/// Changes that come close together are looked at together.
+const TOGETHER: Duration = Duration::from_millis(10);
+/// How often names of hosts that are gone are looked at, which nobody tells of.
+const IDLE: Duration = Duration::from_secs(60);
+/// Most that is read of the list of aliases: that of a full one.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// What the keeper knows between two looks.
+#[derive(Debug)]
+struct Keeper {
+    tunnels: Arc<Tunnels>,
+    aliases: Aliases,
+    reachable: Reachable,
+    responders: Responders,
+    /// Said once and not again before it has worked.
+    failed: bool,
+}
+
+/// Keeps aliases and files up to date until the daemon ends.
+pub async fn keep(tunnels: Arc<Tunnels>) {
+    let range = tunnels.settings.range;
+    let path = tunnels.settings.aliases.clone();
+    let read = tokio::task::spawn_blocking(move || read_some(&path)).await;
+    let text = read.unwrap_or_default();
+    let mut keeper = Keeper {
+        aliases: Aliases::parse(range, &text, now_s()),
+        reachable: Reachable::new(Arc::clone(&tunnels)),
+        responders: Responders::new(Arc::clone(&tunnels)),
+        tunnels,
+        failed: false,
+    };
+    loop {
+        keeper.look().await;
+        tokio::select! {
+            () = keeper.tunnels.directory.changed() => tokio::time::sleep(TOGETHER).await,
+            () = keeper.reachable.changed() => {}
+            () = tokio::time::sleep(IDLE) => {}
+        }
+    }
+}
+
+impl Keeper {
+    async fn look(&mut self) {
+        self.end_what_has_ended();
+        let (members, left) = self.tunnels.directory.hosts();
+        let rules = &self.tunnels.settings.rules;
+        let members: BTreeSet<String> =
+            members.into_iter().filter(|host| rules.mode(host) != Mode::Never).collect();
+        let mut changed = self.aliases.update(now_s(), &members, &left);
+        let doubtful = members.iter().filter(|host| rules.mode(host) == Mode::WhenNeeded);
+        self.reachable.look(doubtful.cloned().collect());
+        let listed: BTreeMap<&str, Ipv4Addr> = self
+            .aliases
+            .listed(now_s())
+            .filter(|(host, _)| match rules.mode(host) {
+                Mode::Always => true,
+                Mode::WhenNeeded => !self.reachable.is_plain(host),
+                Mode::Never => false,
+            })
+            .collect();
+        let names: BTreeMap<Ipv4Addr, Alias> = self
+            .aliases
+            .all()
+            .map(|(host, address)| {
+                (address, Alias { host: host.to_owned(), listed: listed.contains_key(host) })
+            })
+            .collect();
+        changed |= self.tunnels.aliases() != names;
+        self.responders.look(listed.values().copied().collect());
+        let own = self.tunnels.me.host().as_str();
+        let text = hosts::hosts_text(own, listed.iter().map(|(host, address)| (*host, *address)));
+        let mut warnings = text.warnings;
+        warnings.extend(self.aliases.without().map(|host| {
+            format!("there is no alias left for {host}: widen alias_range ({})", self.tunnels.settings.range)
+        }));
+        // First what is answered, then who is sent there.
+        self.tunnels.set_aliases(names);
+        if let Err(error) = self.write(text.text, changed).await {
+            warnings.push(format!("the files for Erlang nodes cannot be written: {error}"));
+            if !std::mem::replace(&mut self.failed, true) {
+                tracing::warn!("the files for Erlang nodes cannot be written: {error}");
+            }
+        } else {
+            self.failed = false;
+        }
+        *self.tunnels.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    /// Closes entries and tunnels to registrations that have ended.
+    fn end_what_has_ended(&self) {
+        let directory = &self.tunnels.directory;
+        let current = |target: &Target| -> Option<Registered> {
+            directory.registered(&target.origin, target.kind, &target.name)
+        };
+        let mut entries = self.tunnels.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|target, registered| current(target) == Some(*registered));
+        drop(entries);
+        for tunnel in self.tunnels.table.all() {
+            let Side::Entry(target, registered) = &tunnel.side else { continue };
+            // A host that is not seen any more has not said that its nodes have ended: whether they have, their own
+            // connections find out, as they would without pmd.
+            if directory.host_of(&target.origin).is_some() && current(target) != Some(*registered) {
+                tunnel.close();
+            }
+        }
+    }
+
+    async fn write(&self, hosts: String, aliases_changed: bool) -> io::Result<()> {
+        let settings = self.tunnels.settings.clone();
+        let aliases = aliases_changed.then(|| self.aliases.render());
+        let written = tokio::task::spawn_blocking(move || {
+            if let Some(folder) = settings.hosts_file.parent() {
+                make_private_folder(folder)?;
+                files::let_others_through(folder)?;
+            }
+            if let Some(aliases) = aliases {
+                files::replace(&settings.aliases, &aliases)?;
+            }
+            files::replace(&settings.hosts_file, &hosts)?;
+            files::replace(&settings.inetrc, &hosts::inetrc_text(&settings.hosts_file))?;
+            Ok(())
+        });
+        written.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+}
+
+fn read_some(path: &std::path::Path) -> String {
+    use std::io::Read;
+    let mut text = String::new();
+    // Without it, or with half of it, aliases are given anew, and are the same most of the time.
+    if let Ok(file) = std::fs::File::open(path) {
+        let _ = file.take(MAX_FILE).read_to_string(&mut text);
+    }
+    text
+}
+
+fn now_s() -> u64 {
+    now_ms() / 1_000
+}

@@ -1,0 +1,262 @@
+//! Other hosts as loopback addresses, and the way to their nodes.
+//!
+//! ```text
+//!   node ──▶ 127.77.x.y:4369   "where is bar?"    answered here, for the host that the alias stands for
+//!   node ──▶ 127.77.x.y:PORT ─▶ entry ══ TLS, pmd-tunnel/1 ══▶ exit ──▶ 127.0.0.1:PORT of bar, on its host
+//! ```
+//!
+//! [`alias`], [`hosts`] and [`rules`] decide, without sockets or files. [`keeper`] follows the cluster and keeps the files
+//! for Erlang nodes; [`entry`] listens on the aliases, [`carry`] takes a connection to its host, [`exit`] to its node, and
+//! [`pipe`] moves the bytes; [`greeting`] asks a node whether it is there. [`table`] knows what is open. Names, cookie and TLS of the nodes stay theirs, end to end.
+
+pub mod alias;
+pub mod carry;
+pub mod entry;
+pub mod exit;
+pub mod files;
+pub mod greeting;
+pub mod hosts;
+pub mod keeper;
+pub mod needed;
+pub mod pipe;
+pub mod responder;
+pub mod rules;
+pub mod table;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use pmd_protocol::peer::{Kind, NodeId};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::config::tunnel::TunnelSettings;
+use crate::daemon::Context;
+use crate::daemon::core_task::Core;
+use crate::directory::ClusterDirectory;
+use crate::epmd::log_limit::{LogLimit, Verdict};
+use crate::link::dial::Dialer;
+use crate::link::me::Me;
+use entry::{Entries, Target};
+use rules::Mode;
+use table::Table;
+
+/// Tunnels that are made at the same moment: fewer than a daemon lets one address try at once.
+const OPENING: usize = 32;
+/// Names that one look at a host makes entries for.
+const LISTED: usize = 256;
+/// Where the port is in a PORT2_RESP: behind its opcode and its result.
+const PORT_IN_REPLY: std::ops::Range<usize> = 2..4;
+
+/// Aliases and tunnels of one daemon.
+#[derive(Debug)]
+pub struct Tunnels {
+    context: Arc<Context>,
+    settings: TunnelSettings,
+    me: Arc<Me>,
+    core: Core,
+    directory: Arc<ClusterDirectory>,
+    dialer: Dialer,
+    runtime: Handle,
+    /// Whether there is any alias: the hot path asks.
+    any: AtomicBool,
+    names: RwLock<BTreeMap<Ipv4Addr, Alias>>,
+    entries: Mutex<Entries>,
+    table: Table,
+    opening: Semaphore,
+    warnings: Mutex<Vec<String>>,
+    log: Mutex<LogLimit>,
+}
+
+/// What an alias stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alias {
+    /// The host, in lower case.
+    pub host: String,
+    /// Whether the host's name means this alias in the hosts file.
+    pub listed: bool,
+}
+
+/// What tunnels need of the rest of the daemon.
+#[derive(Debug)]
+pub struct Parts {
+    /// The daemon.
+    pub context: Arc<Context>,
+    /// How they are set up.
+    pub settings: TunnelSettings,
+    /// What this daemon is to others.
+    pub me: Arc<Me>,
+    /// Who knows the members.
+    pub core: Core,
+    /// What is registered on other hosts.
+    pub directory: Arc<ClusterDirectory>,
+    /// Reaches other daemons.
+    pub dialer: Dialer,
+    /// Where connections are served.
+    pub runtime: Handle,
+}
+
+impl Tunnels {
+    /// Starts to follow the cluster.
+    pub fn start(parts: Parts) -> Arc<Tunnels> {
+        let Parts { context, settings, me, core, directory, dialer, runtime } = parts;
+        let table = Table::new(context.descriptors.limit());
+        let tunnels = Arc::new(Tunnels {
+            context,
+            settings,
+            me,
+            core,
+            directory,
+            dialer,
+            runtime,
+            any: AtomicBool::new(false),
+            names: RwLock::default(),
+            entries: Mutex::default(),
+            table,
+            opening: Semaphore::new(OPENING),
+            warnings: Mutex::default(),
+            log: Mutex::new(LogLimit::new(Instant::now())),
+        });
+        tunnels.runtime.spawn(keeper::keep(Arc::clone(&tunnels)));
+        tunnels.runtime.spawn(exit::watch_registrations(Arc::clone(&tunnels)));
+        tunnels
+    }
+
+    /// How they are set up.
+    pub fn settings(&self) -> &TunnelSettings {
+        &self.settings
+    }
+
+    /// What is open.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// What is wrong, in sentences.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Which alias stands for which host.
+    pub fn aliases(&self) -> BTreeMap<Ipv4Addr, Alias> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Listening sockets of entries.
+    pub fn entries(&self) -> usize {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there is any alias, so that it matters at which address this daemon was asked.
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// The alias that was asked, if this address is one.
+    pub fn alias(&self, asked: IpAddr) -> Option<Ipv4Addr> {
+        match asked.to_canonical() {
+            IpAddr::V4(address) if self.settings.range.contains(address) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// Appends the PORT2_RESP for `name` on the host behind an alias; false if there is no such node.
+    pub fn answer_at(self: &Arc<Self>, alias: Ipv4Addr, name: &str, out: &mut Vec<u8>) -> bool {
+        let Some(host) = self.host_behind(alias) else { return false };
+        // The whole name may be asked for as well.
+        let name = match name.rsplit_once('@') {
+            Some((name, asked)) if crate::directory::same_host(asked, &host) => name,
+            _ => name,
+        };
+        self.answer_with_entry(alias.into(), name, &host, out)
+    }
+
+    /// Appends the PORT2_RESP for `name` on another host, with a port that leads there from the address that was asked;
+    /// false if there is no such node, or no way to it from there.
+    pub fn answer_on(self: &Arc<Self>, asked: IpAddr, name: &str, host: &str, out: &mut Vec<u8>) -> bool {
+        let Some(whole) = self.directory.whole_name(host) else { return false };
+        if self.settings.rules.mode(&whole) == Mode::Never {
+            return self.directory.answer(name, &whole, out);
+        }
+        // An entry on any other address would let the network in.
+        let asked = asked.to_canonical();
+        asked.is_loopback() && self.answer_with_entry(asked, name, &whole, out)
+    }
+
+    fn answer_with_entry(
+        self: &Arc<Self>,
+        address: IpAddr,
+        name: &str,
+        host: &str,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some((origin, registered)) = self.directory.find(name, host) else { return false };
+        let target = Target { origin, kind: Kind::NAME, name: name.into() };
+        let Some(port) = self.entry(address, target, registered) else { return false };
+        let start = out.len();
+        if !self.directory.answer(name, host, out) {
+            return false;
+        }
+        if let Some(in_reply) = out.get_mut(start..).and_then(|reply| reply.get_mut(PORT_IN_REPLY)) {
+            in_reply.copy_from_slice(&port.to_be_bytes());
+        }
+        true
+    }
+
+    /// The whole answer to NAMES_REQ at an alias.
+    pub fn names_at(self: &Arc<Self>, alias: Ipv4Addr) -> Arc<[u8]> {
+        let mut answer = self.context.settings.port.to_be_bytes().to_vec();
+        let names = self.host_behind(alias).map(|host| self.directory.names_on(&host)).unwrap_or_default();
+        for (name, (origin, registered)) in names.into_iter().take(LISTED) {
+            let target = Target { origin, kind: Kind::NAME, name: name.clone() };
+            if let Some(port) = self.entry(alias.into(), target, registered) {
+                answer.extend_from_slice(format!("name {name} at port {port}\n").as_bytes());
+            }
+        }
+        answer.into()
+    }
+
+    /// Where a program on this host connects to something that `origin` has registered.
+    pub fn entry_for(
+        self: &Arc<Self>,
+        origin: NodeId,
+        kind: Kind,
+        name: &str,
+    ) -> Option<std::net::SocketAddr> {
+        let registered = self.directory.registered(&origin, kind, name)?;
+        let host = self.directory.host_of(&origin)?;
+        if self.settings.rules.mode(&host) == Mode::Never {
+            let address = self.directory.addresses_of(&origin).first().copied()?;
+            return Some((address, registered.port).into());
+        }
+        let alias = *self.aliases().iter().find(|(_, alias)| alias.host == host)?.0;
+        let target = Target { origin, kind, name: name.into() };
+        let port = self.entry(alias.into(), target, registered)?;
+        Some((alias, port).into())
+    }
+
+    fn host_behind(&self, alias: Ipv4Addr) -> Option<String> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).get(&alias).map(|alias| alias.host.clone())
+    }
+
+    fn set_aliases(&self, names: BTreeMap<Ipv4Addr, Alias>) {
+        let any = !names.is_empty();
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
+        self.any.store(any, Ordering::Relaxed);
+    }
+
+    /// Writes a log line about a tunnel that did not come about, unless there were too many.
+    fn complain(&self, line: impl FnOnce() -> String) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        match log.check(Instant::now()) {
+            Verdict::LeaveOut => return,
+            Verdict::Write => {}
+            Verdict::WriteAfter(left_out) => tracing::warn!("{left_out} lines like the next were left out"),
+        }
+        drop(log);
+        tracing::warn!("{}", line());
+    }
+}
