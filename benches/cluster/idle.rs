@@ -29,7 +29,12 @@ pub(crate) fn measure(teams: &mut [&mut Team<'_>], span: Duration) -> Result<Vec
     let after: Vec<Reading> = teams.iter().map(|team| read(team)).collect::<Result<_>>()?;
     let spans = before.iter().zip(&after).zip(teams.iter());
     let figures = spans.map(|((before, after), team)| used(before, after, &team.pids())).collect();
-    teams.iter_mut().try_for_each(|team| team.observe())?;
+    for team in teams {
+        // What is told first is how it has come to what it is.
+        team.observe()?;
+        let all = team.all();
+        team.wait_for_members(&all, all.len(), Instant::now())?;
+    }
     figures
 }
 
@@ -68,6 +73,20 @@ fn ticks(pid: u32) -> Result<u64> {
     let (_, fields) = text.rsplit_once(") ").context("a name in parentheses")?;
     let numbers: Vec<u64> = fields.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
     Ok(numbers[11] + numbers[12])
+}
+
+/// Time on a processor of all threads there are at the moment, exactly.
+pub(crate) fn processor_time(pids: &[u32]) -> Result<Duration> {
+    let mut nanos = 0;
+    for pid in pids {
+        let folder = format!("/proc/{pid}/task");
+        for thread in fs::read_dir(&folder).with_context(|| format!("{folder}: has the process ended?"))? {
+            // A thread may end between the listing and the reading.
+            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+            nanos += text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0);
+        }
+    }
+    Ok(Duration::from_nanos(nanos))
 }
 
 /// A line of `smaps_rollup` of each process, in megabytes.

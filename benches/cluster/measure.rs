@@ -111,6 +111,7 @@ fn changes(plan: &Plan, entrants: &mut [Entrant<'_>; 2]) {
     each(entrants, of_serf, "changes", |team, figures, _| {
         team.count_members(false);
         let count = if team.who() == Who::Pmd { of_pmd / of_serf } else { 1 };
+        let before = idle::processor_time(&team.pids())?;
         for _ in 0..count {
             number += 1;
             let place = number % team.all().len();
@@ -118,6 +119,8 @@ fn changes(plan: &Plan, entrants: &mut [Entrant<'_>; 2]) {
             took.iter().for_each(|took| figures.change_one.push(*took));
             figures.change_all.extend_worst(took);
         }
+        let used = idle::processor_time(&team.pids())?.saturating_sub(before);
+        figures.change_cpu.push(used / u32::try_from(count)?);
         team.count_members(true);
         Ok(())
     });

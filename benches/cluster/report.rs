@@ -76,6 +76,7 @@ impl<'a> Report<'a> {
         row(part, "change, on one member, p99 [ms]", &|f| f.change_one.percentile(99));
         row(part, "change, on all members, p50 [ms]", &|f| f.change_all.median());
         row(part, "change, on all members, p99 [ms]", &|f| f.change_all.percentile(99));
+        row(part, "change, CPU of all processes together [ms]", &|f| f.change_cpu.median());
         let part = Some(Part::Kills);
         row(part, "killed process, known to all, median [ms]", &|f| f.kill.median());
         row(part, "killed process, known to all, worst [ms]", &|f| f.kill.worst());

@@ -68,6 +68,8 @@ pub(crate) struct Figures {
     pub(crate) change_one: Millis,
     /// From a change until all others have told of it.
     pub(crate) change_all: Millis,
+    /// Time on a processor of all processes together, for one change.
+    pub(crate) change_cpu: Millis,
     /// From SIGKILL until all others know.
     pub(crate) kill: Millis,
     /// From a pulled cable until all others know.
@@ -85,6 +87,7 @@ impl Figures {
             join: Millis::default(),
             change_one: Millis::default(),
             change_all: Millis::default(),
+            change_cpu: Millis::default(),
             kill: Millis::default(),
             cable: Millis::default(),
             heal_members: Millis::default(),
