@@ -1,7 +1,7 @@
 //! Real Erlang nodes, seen from another host.
 
 use crate::harness::program::Program;
-use crate::world::{PATIENCE, World};
+use crate::world::World;
 
 /// Where distributions put `erl`.
 const ERL: &str = "/usr/bin/erl";
@@ -25,7 +25,6 @@ fn an_erlang_node_is_seen_from_another_host_as_long_as_it_lives() {
     let said = world.run(1, &["lookup", "real@h1"]).ended_with(0);
     assert!(said.stdout.starts_with("h1:"), "{said:#?}");
     assert!(node.is_running(), "{}", node.stderr());
-    node.signal(rustix::process::Signal::TERM);
-    node.wait(PATIENCE);
+    node.kill();
     world.wait_for_names(&world.all(), []);
 }
