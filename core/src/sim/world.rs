@@ -152,6 +152,7 @@ impl World {
                 version: "sim".to_owned(),
                 metadata: Default::default(),
                 leaving: false,
+                relay: false,
             },
             tuning: self.tuning.clone(),
         };
