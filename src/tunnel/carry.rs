@@ -131,11 +131,12 @@ pub async fn carry(tunnels: Arc<Tunnels>, target: Target, registered: Registered
 ///
 /// If it does not come about.
 pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<Way, OpenError> {
+    let turns = tunnels.turns(target.origin);
     let attempts = async {
         let mut attempt = 1;
         loop {
             // Fewer at once than the other side lets in; the others wait for their turn.
-            let permit = tunnels.opening.acquire().await;
+            let permit = turns.acquire().await;
             let opened = open_once(tunnels, target, creation).await;
             drop(permit);
             match opened {

@@ -51,7 +51,7 @@ use rules::Mode;
 use table::Table;
 use waiting::Waiting;
 
-/// Tunnels that are made at the same moment: fewer than a daemon lets one address try at once.
+/// Tunnels to one host that are made at the same moment: fewer than a daemon lets one address try at once.
 const OPENING: usize = 32;
 /// Names that one look at a host makes entries for.
 const LISTED: usize = 256;
@@ -73,9 +73,9 @@ pub struct Tunnels {
     names: RwLock<BTreeMap<Ipv4Addr, Alias>>,
     entries: Mutex<Entries>,
     table: Table,
-    opening: Semaphore,
+    opening: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
     /// Connections that this daemon makes because others have asked for them.
-    dialling_back: Semaphore,
+    dialling_back: Arc<Semaphore>,
     /// Connections that this daemon has asked others for.
     waiting: Waiting,
     /// Which ways did not work lately.
@@ -131,8 +131,8 @@ impl Tunnels {
             names: RwLock::default(),
             entries: Mutex::default(),
             table,
-            opening: Semaphore::new(OPENING),
-            dialling_back: Semaphore::new(OPENING),
+            opening: Mutex::default(),
+            dialling_back: Arc::new(Semaphore::new(OPENING)),
             waiting: Waiting::default(),
             paths: Mutex::default(),
             requests: Mutex::default(),
@@ -255,6 +255,14 @@ impl Tunnels {
         let target = Target { origin, kind, name: name.into() };
         let port = self.entry(alias.into(), target, registered)?;
         Some((alias, port).into())
+    }
+
+    /// Where one waits for one's turn to reach a host: apart from all other hosts, which may be slow to answer.
+    fn turns(&self, origin: NodeId) -> Arc<Semaphore> {
+        let mut all = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody waits for or has a turn from.
+        all.retain(|_, turns| Arc::strong_count(turns) > 1);
+        Arc::clone(all.entry(origin).or_insert_with(|| Arc::new(Semaphore::new(OPENING))))
     }
 
     fn paths(&self) -> std::sync::MutexGuard<'_, Paths> {

@@ -59,11 +59,12 @@ pub fn asked(tunnels: &Arc<Tunnels>, peer: NodeId, request: DialBack) {
         return;
     }
     drop(requests);
+    // Whoever is asked for more than it can do leaves it: the asker tries again, or another way.
+    let Ok(permit) = Arc::clone(&tunnels.dialling_back).try_acquire_owned() else { return };
     let tunnels = Arc::clone(tunnels);
     tokio::spawn(async move {
+        let _permit = permit;
         if request.target == own {
-            // As many at once as this daemon dials for itself.
-            let Ok(_permit) = tunnels.dialling_back.try_acquire() else { return };
             if let Err(error) = Box::pin(dial_back(&tunnels, request)).await {
                 tracing::debug!(at = ?request.at, "cannot dial back: {error}");
             }
@@ -193,7 +194,10 @@ pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>) {
     if both != [true, true] || target == own {
         return refuse(greeted, Reason::Busy, "one of the two is no member, as far as this host knows").await;
     }
-    let (Some(_seat), Some(mut expected)) = (tunnels.table.seat(), tunnels.waiting.expect(target)) else {
+    // The other connection is accepted as one that is soon over.
+    let place = Place::take(&tunnels.context);
+    let right = (tunnels.table.seat(), tunnels.waiting.expect(target), place);
+    let (Some(_seat), Some(mut expected), Some(_place)) = right else {
         tunnels.context.counters.tunnels_full.add();
         return refuse(greeted, Reason::Busy, "there is no room for more").await;
     };
