@@ -32,6 +32,8 @@ mod restart;
 mod takeover;
 mod tools;
 mod tunnel;
+mod tunnel_paths;
+mod tunnel_rabbitmq;
 mod tunnel_rules;
 mod tunnel_tools;
 mod variants;

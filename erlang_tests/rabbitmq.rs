@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::{Program, run_within};
 use crate::harness::wait_within;
+use crate::support::cluster::inetrc;
 use crate::support::mapper::{Daemon, assert_no_stock_epmd};
 use crate::support::{hosts, installed, told};
 
@@ -48,11 +49,13 @@ fn confine(command: &mut Command, host: &Host) {
         .env("RABBITMQ_CTL_ERL_ARGS", "+S 1:1 +SDio 1 +A 1")
         .env("ERL_CRASH_DUMP_SECONDS", "0")
         .env("LC_ALL", "C.UTF-8")
+        // There only where pmd is asked for other hosts; a file that is not there is no error to Erlang's resolver.
+        .envs(Some(inetrc(host)).filter(|file| file.exists()).map(|file| ("ERL_INETRC", file)))
         // The script becomes the node instead of watching over it, so that the test's child is the node.
         .env("RUNNING_UNDER_SYSTEMD", "true");
 }
 
-fn start_broker(host: &Host) -> Program {
+pub(crate) fn start_broker(host: &Host) -> Program {
     let home = host.dir().join("rabbitmq");
     fs::create_dir_all(&home).expect("a directory for the broker");
     fs::write(home.join("rabbitmq.conf"), CONFIGURATION).expect("the configuration");
@@ -62,7 +65,7 @@ fn start_broker(host: &Host) -> Program {
     Program::spawn(command)
 }
 
-fn wait_for_start(host: &Host, broker: &mut Program) {
+pub(crate) fn wait_for_start(host: &Host, broker: &mut Program) {
     wait_within(PATIENCE, &format!("the broker on {}", host.name), || {
         assert!(broker.is_running(), "the broker ended:\n{}\n{}", broker.stdout(), broker.stderr());
         broker.stdout().contains("Server startup complete")
@@ -70,7 +73,7 @@ fn wait_for_start(host: &Host, broker: &mut Program) {
 }
 
 /// What a `rabbitmqctl` on the host says, whether it succeeds or not.
-fn control(host: &Host, args: &[&str]) -> Output {
+pub(crate) fn control(host: &Host, args: &[&str]) -> Output {
     let mut command = host.command(installed("/usr/lib/rabbitmq/bin/rabbitmqctl", "rabbitmq-server"));
     confine(&mut command, host);
     command.args(args);
@@ -78,7 +81,7 @@ fn control(host: &Host, args: &[&str]) -> Output {
 }
 
 /// Standard output of a `rabbitmqctl` that has to succeed.
-fn rabbitmqctl(host: &Host, args: &[&str]) -> String {
+pub(crate) fn rabbitmqctl(host: &Host, args: &[&str]) -> String {
     let (stdout, stderr, code) = told(&control(host, args));
     assert_eq!(code, Some(0), "rabbitmqctl {args:?} on {}:\n{stdout}{stderr}", host.name);
     stdout
@@ -86,7 +89,7 @@ fn rabbitmqctl(host: &Host, args: &[&str]) -> String {
 
 /// Waits until one host's broker sees exactly these others (and itself) at work. It is asked directly, because
 /// `cluster_status` asks every member in turn and waits long for those that are gone.
-fn wait_for_running(observer: &Host, expected: &[&Host]) {
+pub(crate) fn wait_for_running(observer: &Host, expected: &[&Host]) {
     let question = "lists:sort([Node || Node <- [node() | nodes()], rabbit:is_running(Node)]).";
     let names: Vec<String> = expected.iter().map(|host| format!("rabbit@{}", host.name)).collect();
     let answer = format!("[{}]", names.join(","));
@@ -96,7 +99,7 @@ fn wait_for_running(observer: &Host, expected: &[&Host]) {
 }
 
 /// All hosts are in the cluster and at work, in the words of every one of them.
-fn assert_whole(hosts: &[&Host; 3]) {
+pub(crate) fn assert_whole(hosts: &[&Host; 3]) {
     for host in hosts {
         wait_for_running(host, hosts);
         let status = rabbitmqctl(host, &["-q", "cluster_status", "--formatter", "json"]);
@@ -122,7 +125,7 @@ fn messages(host: &Host) -> u32 {
 
 /// Publishes on one host until all hosts see the queue grow: the cluster does its work. Nobody confirms these
 /// messages, so one that meets a queue without a leader is lost, and the next one has to do.
-fn assert_works(hosts: &[&Host], publisher: &Host) {
+pub(crate) fn assert_works(hosts: &[&Host], publisher: &Host) {
     let publish = "rabbit_basic:publish(rabbit_misc:r(<<\"/\">>, exchange, <<>>), <<\"orders\">>, [], <<\"one\">>), ok.";
     let before = messages(publisher);
     for host in hosts {

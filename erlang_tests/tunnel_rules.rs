@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::harness::netns::{Host, Lan};
 use crate::harness::wait_until;
-use crate::support::cluster::{api, cluster, configure, islands, join, node};
+use crate::support::cluster::{api, cluster, configure, firewall, hosts_file, islands, join, node};
 use crate::support::mapper::Daemon;
 
 const MANY: usize = 200;
@@ -133,4 +133,29 @@ fn a_host_that_needs_no_tunnels_keeps_its_address() {
     assert!(entry(&beta, "here").ip().is_loopback());
     let own = api(&alpha, "GET", "/v1/tunnels", "");
     assert_eq!(own["aliases"].as_array().map(Vec::len), Some(0), "{own:#}");
+}
+
+/// `tunnel = "when-needed"`: a host that plain Erlang reaches loses its alias, and one that it does not keeps it.
+#[test]
+fn tunnels_are_used_where_they_are_needed() {
+    let lan = Lan::new();
+    let [alpha, beta, gamma] = islands(&lan, ["alpha", "beta", "gamma"]);
+    configure(&alpha, "tunnel = \"when-needed\"\n");
+    // Both names mean the real addresses without pmd; gamma's firewall lets nothing but pmd through.
+    let table = format!("127.0.0.1 localhost\n{} alpha\n{} beta\n{} gamma\n", alpha.ip, beta.ip, gamma.ip);
+    std::fs::write(alpha.dir().join("hosts"), table).expect("a hosts file");
+    firewall(&beta, "flush ruleset");
+    let _daemons = [Daemon::start(&alpha), Daemon::start(&beta), Daemon::start(&gamma)];
+    join(&beta, &alpha);
+    join(&gamma, &alpha);
+    let _nodes = [node(&beta, &["-sname", "two"]), node(&gamma, &["-sname", "three"])];
+    wait_until("beta to be left to plain Erlang", || {
+        let text = std::fs::read_to_string(hosts_file(&alpha)).unwrap_or_default();
+        text.contains(" gamma\n") && !text.contains(" beta\n")
+    });
+    let mut one = node(&alpha, &["-sname", "one"]);
+    one.wait("net_adm:ping('two@beta')", "pong");
+    one.wait("net_adm:ping('three@gamma')", "pong");
+    let tunnels = api(&alpha, "GET", "/v1/tunnels", "");
+    assert_eq!(tunnels["tunnels"].as_array().map(Vec::len), Some(1), "{tunnels:#}");
 }

@@ -5,9 +5,11 @@ use std::process::Command;
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::{Program, run};
 use crate::harness::{pmd, wait_until};
-use crate::support::cluster::{api, cluster, inetrc, islands, node};
+use crate::support::cluster::{self, api, cluster, configure, inetrc, islands, node};
+use crate::support::mapper::Daemon;
 use crate::support::node::{Node, elixir};
 use crate::support::{fixture, installed, succeeded, told};
+use crate::variants::{issue_certificates, tls};
 
 fn command(host: &Host, args: &[&str]) -> Command {
     let mut command = host.command(pmd());
@@ -110,4 +112,34 @@ fn lookups_tell_where_to_connect() {
     assert_eq!(reached, "ok");
     wait_until("the tunnel", || api(&hosts[1], "GET", "/v1/tunnels", "")["tunnels"][0]["name"] == "two");
     assert_eq!(two.ask("nodes()"), "[]");
+}
+
+#[test]
+fn distribution_over_tls_passes_through() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    let [alpha, beta] = &hosts;
+    issue_certificates([alpha, beta]);
+    let [mut one, mut two] = [(alpha, "one"), (beta, "two")].map(|(host, name)| {
+        let mut command = cluster::erl(host);
+        command.args(["-sname", name]).args(tls(host));
+        Node::spawn(command)
+    });
+    one.wait("net_adm:ping('two@beta')", "pong");
+    assert!(two.reaches("one@alpha"));
+}
+
+/// A daemon that does not listen on all addresses answers at the aliases nevertheless.
+#[test]
+fn a_daemon_with_addresses_of_its_own_answers_at_aliases() {
+    let lan = Lan::new();
+    let [alpha, beta] = islands(&lan, ["alpha", "beta"]);
+    configure(&alpha, &format!("bind = \"{}\"\n", alpha.ip));
+    let _daemons = [Daemon::start(&alpha), Daemon::start(&beta)];
+    cluster::join(&alpha, &beta);
+    let _two = node(&beta, &["-sname", "two"]);
+    let mut one = node(&alpha, &["-sname", "one"]);
+    one.wait("net_adm:ping('two@beta')", "pong");
+    assert_eq!(one.ask("[N || {N, _} <- element(2, net_adm:names(beta))]"), "[\"two\"]");
 }

@@ -76,8 +76,21 @@ fn nodes_register_and_connect_over_ipv6() {
     assert_eq!(old.ask("length(element(2, net_adm:names()))"), "2");
 }
 
+/// Puts certificates for TLS distribution into the homes of two hosts.
+pub(crate) fn issue_certificates(hosts: [&Host; 2]) {
+    let [alpha, beta] = hosts;
+    require_application(alpha, "ssl", "erlang-ssl");
+    require_application(alpha, "public_key", "erlang-public-key");
+    let mut issuer = erl(alpha);
+    let directories = [alpha.dir().display().to_string(), beta.dir().display().to_string()];
+    let script = fixture("certificates.erl");
+    issuer.args(["-eval", &format!("ok = file:eval(\"{}\"), halt(0).", script.display()), "-extra"]);
+    issuer.args(["alpha", &directories[0], "beta", &directories[1]]);
+    succeeded(&run(issuer));
+}
+
 /// The flags of a node that uses what certificates.erl has put into the host's home.
-fn tls(host: &Host) -> [String; 4] {
+pub(crate) fn tls(host: &Host) -> [String; 4] {
     let options = host.dir().join("tls.options");
     ["-proto_dist", "inet_tls", "-ssl_dist_optfile", options.to_str().unwrap()].map(str::to_owned)
 }
@@ -87,15 +100,7 @@ fn distribution_over_tls_connects_two_hosts() {
     let lan = Lan::new();
     let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
     let _daemons = [Daemon::start(&alpha), Daemon::start(&beta)];
-    require_application(&alpha, "ssl", "erlang-ssl");
-    require_application(&alpha, "public_key", "erlang-public-key");
-    let mut issuer = erl(&alpha);
-    let directories = [alpha.dir().display().to_string(), beta.dir().display().to_string()];
-    let script = fixture("certificates.erl");
-    issuer.args(["-eval", &format!("ok = file:eval(\"{}\"), halt(0).", script.display()), "-extra"]);
-    issuer.args(["alpha", &directories[0], "beta", &directories[1]]);
-    succeeded(&run(issuer));
-
+    issue_certificates([&alpha, &beta]);
     let start = |host: &Host, name: &str| {
         let mut command = erl(host);
         command.args(["-sname", name]).args(tls(host));

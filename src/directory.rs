@@ -54,6 +54,7 @@ struct State {
 struct Origin {
     host: Option<String>,
     leaving: bool,
+    relay: bool,
     names: HashMap<Box<str>, RemoteName>,
     services: HashMap<Box<str>, Registered>,
     addresses: Vec<IpAddr>,
@@ -98,6 +99,12 @@ impl ClusterDirectory {
     pub fn hosts(&self) -> (BTreeSet<String>, BTreeSet<String>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         (state.hosts.keys().cloned().collect(), std::mem::take(&mut state.left))
+    }
+
+    /// The members that connect others.
+    pub fn relays(&self) -> BTreeSet<NodeId> {
+        let state = self.read();
+        state.origins.iter().filter(|(_, entries)| entries.relay).map(|(origin, _)| *origin).collect()
     }
 
     /// What a live member calls its host, in lower case.
@@ -209,6 +216,7 @@ impl State {
                 let known = self.origins.entry(origin).or_default();
                 known.host = Some(name);
                 known.leaving = host.leaving;
+                known.relay = host.relay;
             }
             (_, Some(Entry::Name(name))) => {
                 let alive2 = Alive2 {
@@ -305,6 +313,7 @@ mod tests {
             version: "1".into(),
             metadata: Metadata::default(),
             leaving: false,
+            relay: false,
         }))
     }
 

@@ -30,7 +30,9 @@ const FIREWALL: &str = "table inet filter {
 pub fn islands<const N: usize>(lan: &Lan, names: [&str; N]) -> [Host; N] {
     let hosts = super::hosts(lan, names);
     for host in &hosts {
-        fs::write(host.dir().join("hosts"), "127.0.0.1 localhost\n::1 localhost\n").expect("a hosts file");
+        // Itself a host knows.
+        let own = format!("127.0.0.1 localhost\n::1 localhost\n{} {}\n", host.ip, host.name);
+        fs::write(host.dir().join("hosts"), own).expect("a hosts file");
         fs::create_dir_all(host.pmd_home()).expect("a home for pmd");
         let cookie = host.pmd_home().join("cookie");
         fs::write(&cookie, "one cookie for all of them\n").expect("a cookie");

@@ -208,6 +208,7 @@ fn node() -> Option<Node> {
         version: String::new(),
         metadata: Default::default(),
         leaving: false,
+        relay: false,
     };
     let (id, addresses) = (identity(1).id, identity(1).addresses);
     let settings = Settings { id, seed: [7; 32], addresses, host, tuning: Tuning::default() };

@@ -163,6 +163,7 @@ impl Cluster {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             metadata,
             leaving: false,
+            relay: settings.tunnel.relay,
         };
         let node_settings = NodeSettings {
             id: tls.id(),

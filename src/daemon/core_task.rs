@@ -247,6 +247,17 @@ impl Running {
         self.links.get(&link)
     }
 
+    /// Sends a message that is none of the node's to a peer; false if there is no link to it, or no room on it.
+    pub fn send_to(&self, peer: &NodeId, frame: Frame) -> bool {
+        let Some(end) = self.links.values().find(|end| end.peer.id == *peer) else { return false };
+        let room = end.output.has_room();
+        if room {
+            self.start.context.counters.frames_sent.add();
+            end.output.send(frame);
+        }
+        room
+    }
+
     /// The time, as the node sees it.
     pub fn now(&self) -> Now {
         let mono_ms = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -125,6 +125,8 @@ counters! {
     tunnel_bytes,
     /// Connections between other hosts that this one has relayed.
     relayed,
+    /// Bytes of such connections, both ways.
+    relayed_bytes,
 }
 
 impl Counters {

@@ -21,8 +21,8 @@ use super::{packet, session};
 use crate::daemon::Context;
 use crate::daemon::core_task::Core;
 use crate::epmd::log_limit::{LogLimit, Verdict};
-use crate::tls::{ALPN_PACKET, ALPN_TUNNEL};
-use crate::tunnel::{Tunnels, exit};
+use crate::tls::{ALPN_PACKET, ALPN_RELAY, ALPN_TUNNEL};
+use crate::tunnel::{Tunnels, exit, relay};
 
 /// Connections that wait to be looked at.
 const QUEUE: usize = 256;
@@ -140,7 +140,8 @@ pub async fn serve(
             match greeted.unwrap_or(Err(GreetingError::Late)) {
                 Ok((greeted, alpn)) => match alpn.as_slice() {
                     ALPN_PACKET => packet::serve(greeted, core, None).await,
-                    ALPN_TUNNEL => exit::serve(greeted, tunnels).await,
+                    ALPN_TUNNEL => exit::serve(greeted, tunnels, "direct").await,
+                    ALPN_RELAY => relay::serve(greeted, tunnels).await,
                     _ => {
                         context.counters.handshakes.add();
                         session::serve(greeted, false, core, context).await;

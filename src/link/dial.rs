@@ -169,6 +169,20 @@ impl Dialer {
         Err(last)
     }
 
+    /// Greets `expected` over a connection that is there, as the side that has dialled.
+    ///
+    /// # Errors
+    ///
+    /// If somebody else answers, or one side does not let the other in.
+    pub async fn greet_over(&self, wire: Wire, expected: NodeId, alpn: &[u8]) -> Result<Greeted, DialError> {
+        let address = wire.address();
+        let tls = self.me.tls();
+        let stream = handshake_over(wire, &tls, alpn, Some(expected)).await?;
+        greeting::greet(stream, &self.me, &tls, Role::Initiator)
+            .await
+            .map_err(|source| DialError::Greeting { address, source })
+    }
+
     /// Whether a member answers, in the life that is meant.
     async fn probe(&self, peer: &Identity) -> Sight {
         let attempt = async {
@@ -215,8 +229,17 @@ async fn handshake(
         Ok(socket) => socket.map_err(connect)?,
         Err(_) => return Err(connect(io::ErrorKind::TimedOut.into())),
     };
+    handshake_over(Wire::new(socket, address, Vec::new()), tls, alpn, expected).await
+}
+
+async fn handshake_over(
+    wire: Wire,
+    tls: &Tls,
+    alpn: &[u8],
+    expected: Option<NodeId>,
+) -> Result<TlsStream<Wire>, DialError> {
+    let address = wire.address();
     let greeting = |source| DialError::Greeting { address, source };
-    let wire = Wire::new(socket, address, Vec::new());
     // Daemons are known by their keys; the name is never sent.
     let name = ServerName::IpAddress(address.ip().into());
     let stream = TlsConnector::from(tls.client(alpn)).connect(name, wire).await;

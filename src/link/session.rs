@@ -11,7 +11,7 @@ use futures_util::{SinkExt, Stream, StreamExt};
 use pmd_core::node::LinkId;
 use pmd_protocol::peer::codec::{PeerCodec, PeerError};
 use pmd_protocol::peer::frame::{Bye, Reason};
-use pmd_protocol::peer::{Decoded, Frame};
+use pmd_protocol::peer::{Decoded, Frame, NodeId};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::codec::Encoder;
@@ -19,7 +19,7 @@ use tokio_util::codec::Encoder;
 use super::greeting::Greeted;
 use crate::daemon::Context;
 use crate::daemon::core_task::{Core, Input, LinkEnd};
-use crate::daemon::counters::Counters;
+use crate::tunnel::relay;
 
 /// Frames that were made for a link and are not written: enough to keep the socket busy while more are made.
 pub const OUTPUT: usize = 4;
@@ -70,6 +70,7 @@ pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<C
         return;
     }
     let Ok(link) = told.await else { return };
+    let peer = greeted.hello.id;
     let Greeted { frames, .. } = greeted;
     // What was read behind the last frame of the greeting belongs to the link.
     let mut parts = frames.into_parts();
@@ -78,7 +79,7 @@ pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<C
     let mut reading = tokio_util::codec::FramedRead::new(reading, parts.codec);
     reading.read_buffer_mut().unsplit(early);
     let farewell = tokio::select! {
-        farewell = read(&mut reading, link, &core, &context.counters) => Some(farewell),
+        farewell = read(&mut reading, link, peer, &core, &context) => Some(farewell),
         reason = write(&mut writing, output, closed, &waiting, link, &core) => {
             if let Some(reason) = reason {
                 let _ = tokio::time::timeout(super::greeting::PATIENCE, part(&mut writing, reason)).await;
@@ -98,12 +99,21 @@ pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<C
 async fn read(
     frames: &mut (impl Stream<Item = Result<Decoded, PeerError>> + Unpin),
     link: LinkId,
+    peer: NodeId,
     core: &Core,
-    counters: &Counters,
+    context: &Context,
 ) -> Option<Reason> {
+    let counters = &context.counters;
     loop {
         match frames.next().await? {
             Ok(Decoded::Frame(Frame::Bye(bye))) => return Some(bye.reason),
+            // None of the core's business.
+            Ok(Decoded::Frame(Frame::DialBack(request))) => {
+                counters.frames_received.add();
+                if let Some(cluster) = context.cluster.get() {
+                    relay::asked(cluster.tunnels(), peer, request);
+                }
+            }
             Ok(Decoded::Frame(frame)) => {
                 counters.frames_received.add();
                 core.send(Input::Frame { link, frame }).await.ok()?;

@@ -12,6 +12,7 @@ use nix::libc;
 use nix::{getsockopt_impl, sockopt_impl};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 /// How often the kernel is asked for the round-trip time, while something is written.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
@@ -50,10 +51,18 @@ impl Traffic {
     }
 }
 
+/// What carries the connection.
+#[derive(Debug)]
+enum Carrier {
+    Tcp(TcpStream),
+    /// A connection to a relay, which passes the bytes on and cannot read them.
+    Relay(Box<TlsStream<Wire>>),
+}
+
 /// The connection.
 #[derive(Debug)]
 pub struct Wire {
-    socket: TcpStream,
+    carrier: Carrier,
     address: SocketAddr,
     /// Read already, and to be read again before anything else; from the second on.
     head: (Vec<u8>, usize),
@@ -66,12 +75,25 @@ impl Wire {
     pub fn new(socket: TcpStream, address: SocketAddr, head: Vec<u8>) -> Wire {
         // Frames are written whole; waiting for more would only delay them.
         let _ = socket.set_nodelay(true);
-        Wire { socket, address, head: (head, 0), traffic: Arc::default(), measured: None }
+        Wire::over(Carrier::Tcp(socket), address, head)
+    }
+
+    /// A connection through `relay`, of which `head` was read already.
+    pub fn through(relay: TlsStream<Wire>, head: Vec<u8>) -> Wire {
+        let address = relay.get_ref().0.address;
+        Wire::over(Carrier::Relay(Box::new(relay)), address, head)
+    }
+
+    fn over(carrier: Carrier, address: SocketAddr, head: Vec<u8>) -> Wire {
+        Wire { carrier, address, head: (head, 0), traffic: Arc::default(), measured: None }
     }
 
     /// The socket, to set options of.
     pub fn socket(&self) -> Option<&TcpStream> {
-        Some(&self.socket)
+        match &self.carrier {
+            Carrier::Tcp(socket) => Some(socket),
+            Carrier::Relay(relay) => relay.get_ref().0.socket(),
+        }
     }
 
     /// The other end.
@@ -90,8 +112,45 @@ impl Wire {
             return;
         }
         self.measured = Some(now);
-        if let Ok(info) = nix::sys::socket::getsockopt(&self.socket, TcpInfo) {
+        let Carrier::Tcp(socket) = &self.carrier else { return };
+        if let Ok(info) = nix::sys::socket::getsockopt(socket, TcpInfo) {
             self.traffic.rtt_us.store(info.tcpi_rtt, Ordering::Relaxed);
+        }
+    }
+}
+
+impl AsyncRead for Carrier {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Carrier::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
+            Carrier::Relay(relay) => Pin::new(relay.as_mut()).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Carrier {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Carrier::Tcp(socket) => Pin::new(socket).poll_write(context, bytes),
+            Carrier::Relay(relay) => Pin::new(relay.as_mut()).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Carrier::Tcp(socket) => Pin::new(socket).poll_flush(context),
+            Carrier::Relay(relay) => Pin::new(relay.as_mut()).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Carrier::Tcp(socket) => Pin::new(socket).poll_shutdown(context),
+            Carrier::Relay(relay) => Pin::new(relay.as_mut()).poll_shutdown(context),
         }
     }
 }
@@ -106,7 +165,7 @@ impl AsyncRead for Wire {
         let (head, from) = &mut self.head;
         let rest = head.get(*from..).unwrap_or_default();
         if rest.is_empty() {
-            std::task::ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+            std::task::ready!(Pin::new(&mut self.carrier).poll_read(context, buffer))?;
         } else {
             let taken = rest.len().min(buffer.remaining());
             buffer.put_slice(rest.get(..taken).unwrap_or_default());
@@ -126,18 +185,18 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = std::task::ready!(Pin::new(&mut self.socket).poll_write(context, bytes))?;
+        let written = std::task::ready!(Pin::new(&mut self.carrier).poll_write(context, bytes))?;
         count(&self.traffic.sent, written);
         self.measure();
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+        Pin::new(&mut self.carrier).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+        Pin::new(&mut self.carrier).poll_shutdown(context)
     }
 }
 

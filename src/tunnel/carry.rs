@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
 use pmd_protocol::peer::frame::{Bye, Open, Opened, Reason};
 use pmd_protocol::peer::{Decoded, Frame, NodeId};
@@ -13,7 +14,8 @@ use tokio_rustls::TlsStream;
 
 use super::entry::Target;
 use super::table::Side;
-use super::{Tunnels, pipe};
+use super::{Tunnels, path, pipe, relay};
+use crate::daemon::context::now_ms;
 use crate::daemon::core_task::Ended;
 use crate::directory::Registered;
 use crate::link::dial::DialError;
@@ -26,6 +28,8 @@ use crate::tls::ALPN_TUNNEL;
 const PATIENCE: Duration = Duration::from_secs(6);
 /// Attempts, because a daemon that is dialled by many at once closes what it has no room for.
 const ATTEMPTS: u32 = 4;
+/// How long one relay may take, so that there is time for another.
+const HUB: Duration = Duration::from_secs(2);
 /// How long before the second attempt; twice as long before the third.
 const AGAIN: Duration = Duration::from_millis(150);
 /// From when on the kernel looks whether the other host is still there, how often, and how many times in vain.
@@ -127,11 +131,12 @@ pub async fn carry(tunnels: Arc<Tunnels>, target: Target, registered: Registered
 ///
 /// If it does not come about.
 pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<Way, OpenError> {
+    let turns = tunnels.turns(target.origin);
     let attempts = async {
         let mut attempt = 1;
         loop {
             // Fewer at once than the other side lets in; the others wait for their turn.
-            let permit = tunnels.opening.acquire().await;
+            let permit = turns.acquire().await;
             let opened = open_once(tunnels, target, creation).await;
             drop(permit);
             match opened {
@@ -146,16 +151,82 @@ pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Res
     tokio::time::timeout(PATIENCE, attempts).await.unwrap_or(Err(OpenError::Late))
 }
 
+/// Tries all ways to the host, and asks whoever is reached first for the tunnel.
 async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<Way, OpenError> {
     let begin = Instant::now();
-    let addresses = addresses(tunnels, target.origin).await?;
-    let greeted = tunnels.dialer.greet(&addresses, Some(target.origin), ALPN_TUNNEL).await?;
-    let took = begin.elapsed();
-    ask(greeted, target, creation, "direct", took).await
+    let origin = target.origin;
+    let addresses = addresses(tunnels, origin).await?;
+    let own = tunnels.me.identity().id;
+    let relays: Vec<NodeId> =
+        tunnels.directory.relays().into_iter().filter(|hub| *hub != origin && *hub != own).collect();
+    let plan = tunnels.paths().plan(now_ms(), origin, !relays.is_empty());
+    let mut ways: FuturesUnordered<_> = plan
+        .into_iter()
+        .map(|(way, after_ms)| {
+            let (addresses, relays) = (addresses.clone(), relays.clone());
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                let reached = match way {
+                    path::Way::Direct => tunnels.dialer.greet(&addresses, Some(origin), ALPN_TUNNEL).await,
+                    path::Way::Reverse => relay::reverse(tunnels, origin).await.ok_or(DialError::NoAddress),
+                    path::Way::Relay => through_any(tunnels, relays, origin).await,
+                };
+                (way, reached)
+            })
+        })
+        .collect();
+    let mut last = None;
+    while let Some((way, reached)) = ways.next().await {
+        tunnels.paths().tried(now_ms(), origin, way, reached.is_ok());
+        match reached {
+            Ok(greeted) => {
+                drop(ways);
+                if way != path::Way::Direct && last.is_none() {
+                    // It was overtaken, which is as good as a failure to who has to wait for it.
+                    tunnels.paths().tried(now_ms(), origin, path::Way::Direct, false);
+                }
+                return ask(greeted, target, creation, way.as_str(), begin.elapsed()).await;
+            }
+            // What was wrong with the direct way says most.
+            Err(error) if way == path::Way::Direct => last = Some(error),
+            Err(error) => {
+                tracing::debug!(way = way.as_str(), peer = ?origin, "no way: {error}");
+                last = last.or(Some(error));
+            }
+        }
+    }
+    Err(last.map_or(OpenError::NotAMember, OpenError::Dial))
+}
+
+/// Goes through the first relay that leads there.
+async fn through_any(
+    tunnels: &Arc<Tunnels>,
+    relays: Vec<NodeId>,
+    target: NodeId,
+) -> Result<Greeted, DialError> {
+    let visit = tunnels.core.visit(move |running| {
+        let rtt_us = |hub: NodeId| {
+            running.node().links().find(|(_, link)| link.peer.id == hub).and_then(|(_, link)| link.rtt_us)
+        };
+        relays.into_iter().map(|id| path::Hub { id, rtt_us: rtt_us(id) }).collect::<Vec<_>>()
+    });
+    let hubs = visit.await.unwrap_or_default();
+    let hubs = tunnels.paths().order(now_ms(), hubs);
+    let mut last = DialError::NoAddress;
+    for hub in hubs {
+        let reached = tokio::time::timeout(HUB, relay::through(tunnels, hub.id, target)).await;
+        tunnels.paths().tried_hub(now_ms(), hub.id, matches!(reached, Ok(Ok(_))));
+        match reached {
+            Ok(Ok(greeted)) => return Ok(greeted),
+            Ok(Err(error)) => last = error,
+            Err(_) => {}
+        }
+    }
+    Err(last)
 }
 
 /// Where a member says that it can be reached.
-async fn addresses(tunnels: &Tunnels, origin: NodeId) -> Result<Vec<SocketAddr>, OpenError> {
+pub(super) async fn addresses(tunnels: &Tunnels, origin: NodeId) -> Result<Vec<SocketAddr>, OpenError> {
     let visit = tunnels.core.visit(move |running| {
         let mut members = running.node().members();
         members.find(|(identity, _)| identity.id == origin).map(|(identity, _)| identity.addresses.clone())

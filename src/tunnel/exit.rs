@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use pmd_protocol::peer::frame::{Open, Opened, Reason};
+use pmd_protocol::peer::frame::{Back, Open, Opened, Reason};
 use pmd_protocol::peer::{Decoded, Frame, Kind};
 use tokio::net::TcpStream;
 
@@ -43,12 +43,16 @@ struct Found {
 }
 
 /// Serves a tunnel of another daemon until it ends.
-pub async fn serve(greeted: Greeted, tunnels: Arc<Tunnels>) {
-    let Greeted { mut frames, hello, host, .. } = greeted;
+///
+/// A connection that this daemon has asked for goes to where it is waited for.
+pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>, path: &'static str) {
     let context = &tunnels.context;
-    let Some(open) = tokio::time::timeout(PATIENCE, read_open(&mut frames)).await.ok().flatten() else {
-        return;
+    let open = match first_frame(&mut greeted.frames).await {
+        Some(Frame::Open(open)) => open,
+        Some(Frame::Back(Back { token })) => return tunnels.waiting.take(&token, greeted),
+        _ => return,
     };
+    let Greeted { mut frames, hello, host, .. } = greeted;
     let begin = Instant::now();
     let refuse = async |mut frames: Frames, Refusal(reason, text): Refusal| {
         context.counters.tunnels_refused.add();
@@ -93,7 +97,7 @@ pub async fn serve(greeted: Greeted, tunnels: Arc<Tunnels>) {
         service: open.kind == Kind::SERVICE,
         registration: found.registration,
     };
-    let listed = tunnels.table.add(seat, side, member, "direct");
+    let listed = tunnels.table.add(seat, side, member, path);
     tokio::select! {
         _ = pipe::join(&mut local, &mut stream, early, &listed.tunnel.bytes) => {}
         () = listed.tunnel.closed() => {}
@@ -101,15 +105,18 @@ pub async fn serve(greeted: Greeted, tunnels: Arc<Tunnels>) {
     context.counters.tunnel_bytes.add_many(listed.tunnel.bytes.get());
 }
 
-/// What the other side wants; none if it says something else, or nothing.
-async fn read_open(frames: &mut Frames) -> Option<Open> {
-    loop {
-        match frames.next().await? {
-            Ok(Decoded::Frame(Frame::Open(open))) => return Some(open),
-            Ok(Decoded::Skipped { .. }) => {}
-            _ => return None,
+/// What the other side says first; none if it does not say anything in time.
+pub(super) async fn first_frame(frames: &mut Frames) -> Option<Frame> {
+    let read = async {
+        loop {
+            match frames.next().await? {
+                Ok(Decoded::Frame(frame)) => return Some(frame),
+                Ok(Decoded::Skipped { .. }) => {}
+                Err(_) => return None,
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, read).await.ok().flatten()
 }
 
 fn find(tunnels: &Tunnels, open: &Open) -> Result<Found, Refusal> {

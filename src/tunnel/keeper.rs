@@ -62,6 +62,9 @@ impl Keeper {
     async fn look(&mut self) {
         self.end_what_has_ended();
         let (members, left) = self.tunnels.directory.hosts();
+        for tunnel in self.tunnels.table.all().iter().filter(|tunnel| left.contains(&tunnel.host)) {
+            tunnel.close();
+        }
         let rules = &self.tunnels.settings.rules;
         let members: BTreeSet<String> =
             members.into_iter().filter(|host| rules.mode(host) != Mode::Never).collect();

@@ -7,7 +7,8 @@
 //!
 //! [`alias`], [`hosts`] and [`rules`] decide, without sockets or files. [`keeper`] follows the cluster and keeps the files
 //! for Erlang nodes; [`entry`] listens on the aliases, [`carry`] takes a connection to its host, [`exit`] to its node, and
-//! [`pipe`] moves the bytes; [`greeting`] asks a node whether it is there. [`table`] knows what is open. Names, cookie and TLS of the nodes stay theirs, end to end.
+//! [`pipe`] moves the bytes; [`greeting`] asks a node whether it is there. [`table`] knows what is open. [`path`] chooses the way to a host, and [`relay`] makes those that are not
+//! direct. Names, cookie and TLS of the nodes stay theirs, end to end.
 
 pub mod alias;
 pub mod carry;
@@ -18,10 +19,13 @@ pub mod greeting;
 pub mod hosts;
 pub mod keeper;
 pub mod needed;
+pub mod path;
 pub mod pipe;
+pub mod relay;
 pub mod responder;
 pub mod rules;
 pub mod table;
+pub mod waiting;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -41,10 +45,13 @@ use crate::epmd::log_limit::{LogLimit, Verdict};
 use crate::link::dial::Dialer;
 use crate::link::me::Me;
 use entry::{Entries, Target};
+use path::Paths;
+use relay::Requests;
 use rules::Mode;
 use table::Table;
+use waiting::Waiting;
 
-/// Tunnels that are made at the same moment: fewer than a daemon lets one address try at once.
+/// Tunnels to one host that are made at the same moment: fewer than a daemon lets one address try at once.
 const OPENING: usize = 32;
 /// Names that one look at a host makes entries for.
 const LISTED: usize = 256;
@@ -66,7 +73,15 @@ pub struct Tunnels {
     names: RwLock<BTreeMap<Ipv4Addr, Alias>>,
     entries: Mutex<Entries>,
     table: Table,
-    opening: Semaphore,
+    opening: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
+    /// Connections that this daemon makes because others have asked for them.
+    dialling_back: Arc<Semaphore>,
+    /// Connections that this daemon has asked others for.
+    waiting: Waiting,
+    /// Which ways did not work lately.
+    paths: Mutex<Paths>,
+    /// Requests to dial that were seen lately.
+    requests: Mutex<Requests>,
     warnings: Mutex<Vec<String>>,
     log: Mutex<LogLimit>,
 }
@@ -116,7 +131,11 @@ impl Tunnels {
             names: RwLock::default(),
             entries: Mutex::default(),
             table,
-            opening: Semaphore::new(OPENING),
+            opening: Mutex::default(),
+            dialling_back: Arc::new(Semaphore::new(OPENING)),
+            waiting: Waiting::default(),
+            paths: Mutex::default(),
+            requests: Mutex::default(),
             warnings: Mutex::default(),
             log: Mutex::new(LogLimit::new(Instant::now())),
         });
@@ -236,6 +255,18 @@ impl Tunnels {
         let target = Target { origin, kind, name: name.into() };
         let port = self.entry(alias.into(), target, registered)?;
         Some((alias, port).into())
+    }
+
+    /// Where one waits for one's turn to reach a host: apart from all other hosts, which may be slow to answer.
+    fn turns(&self, origin: NodeId) -> Arc<Semaphore> {
+        let mut all = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody waits for or has a turn from.
+        all.retain(|_, turns| Arc::strong_count(turns) > 1);
+        Arc::clone(all.entry(origin).or_insert_with(|| Arc::new(Semaphore::new(OPENING))))
+    }
+
+    fn paths(&self) -> std::sync::MutexGuard<'_, Paths> {
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn host_behind(&self, alias: Ipv4Addr) -> Option<String> {

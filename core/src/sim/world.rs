@@ -361,7 +361,13 @@ pub(super) fn host_at(peer: &Identity) -> Option<usize> {
 /// What the daemon of a host says about itself.
 fn host(number: usize) -> Option<Host> {
     let host = format!("host{number}").parse().ok()?;
-    Some(Host { host, version: "sim".to_owned(), metadata: Metadata::default(), leaving: false })
+    Some(Host {
+        host,
+        version: "sim".to_owned(),
+        metadata: Metadata::default(),
+        leaving: false,
+        relay: false,
+    })
 }
 
 /// The service of this name that the simulated hosts offer.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounded;
 use super::key::{Key, KeyError, Kind, Value, ValueError};
@@ -56,6 +56,8 @@ pub struct Host {
     pub metadata: Metadata,
     /// Whether it is about to leave the cluster.
     pub leaving: bool,
+    /// Whether it connects members that cannot reach each other.
+    pub relay: bool,
 }
 
 /// A registered Erlang node: the fields of its ALIVE2_REQ, and what the daemon added.
@@ -215,6 +217,7 @@ impl Entry {
                 version: &host.version,
                 metadata: pairs(&host.metadata),
                 leaving: host.leaving,
+                relay: host.relay,
             }),
             Self::Name(name) if name.extra.len() > MAX_EXTRA => return Err(TooLong::Field),
             Self::Name(name) => postcard::to_allocvec(&NameFields {
@@ -246,6 +249,8 @@ struct HostFields<'a> {
     #[serde(borrow, deserialize_with = "bounded::vec::<_, _, MAX_METADATA>")]
     metadata: Vec<(&'a str, &'a str)>,
     leaving: bool,
+    #[serde(deserialize_with = "or_default")]
+    relay: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -273,6 +278,15 @@ fn fields<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, EntryError> {
     postcard::take_from_bytes(bytes).map(|(fields, _)| fields).map_err(|_| EntryError::Value)
 }
 
+/// A field that the first version of its layout did not have: what is not there is what it was then.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(T::deserialize(deserializer).unwrap_or_default())
+}
+
 fn read_host(key: &Key, bytes: &[u8]) -> Result<Entry, EntryError> {
     if !key.name().is_empty() || key.instance() != 0 {
         return Err(EntryError::Key);
@@ -286,6 +300,7 @@ fn read_host(key: &Key, bytes: &[u8]) -> Result<Entry, EntryError> {
         version: fields.version.to_owned(),
         metadata: metadata(&fields.metadata)?,
         leaving: fields.leaving,
+        relay: fields.relay,
     }))
 }
 
@@ -345,9 +360,9 @@ mod tests {
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
-        let host = ("[a-z.]{1,253}", "[0-9.]{0,64}", some_metadata(), any::<bool>()).prop_map(
-            |(host, version, metadata, leaving)| {
-                Entry::Host(Host { host: host.parse().unwrap(), version, metadata, leaving })
+        let host = ("[a-z.]{1,253}", "[0-9.]{0,64}", some_metadata(), any::<(bool, bool)>()).prop_map(
+            |(host, version, metadata, (leaving, relay))| {
+                Entry::Host(Host { host: host.parse().unwrap(), version, metadata, leaving, relay })
             },
         );
         let name = (
@@ -399,6 +414,21 @@ mod tests {
             let _ = Entry::read(&key, &Value::new(&value).unwrap());
             let _ = Entry::read(&key, &Value::new(&[&[LAYOUT], value.as_slice()].concat()).unwrap());
         }
+    }
+
+    #[test]
+    fn a_host_of_the_first_version_does_not_relay() {
+        let host = Host {
+            host: "db1".parse().unwrap(),
+            version: "1".into(),
+            metadata: Metadata::default(),
+            leaving: false,
+            relay: true,
+        };
+        let (key, value) = Entry::Host(host.clone()).write().unwrap();
+        let (_, first) = value.as_bytes().split_last().unwrap();
+        let read = Entry::read(&key, &Value::new(first).unwrap());
+        assert_eq!(read, Ok(Entry::Host(Host { relay: false, ..host })));
     }
 
     #[test]

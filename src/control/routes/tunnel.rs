@@ -18,6 +18,7 @@ use crate::control::api::{self, ErrorCode};
 use crate::daemon::Context;
 use crate::daemon::cluster::Cluster;
 use crate::directory::same_host;
+use crate::link::place::Place;
 use crate::tunnel::carry::{self, OpenError};
 use crate::tunnel::entry::Target;
 use crate::tunnel::greeting::greet;
@@ -108,7 +109,16 @@ pub(super) async fn ping(
     {
         return ping_here(&context, &entry.name, entry.port, begin).await.map(Json);
     }
-    ping_there(cluster, &asked.node, name, host, begin).await.map(Json)
+    let place = Place::take(&context).ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::Full,
+            "no descriptor is left",
+            "raise the limit of open descriptors (ulimit -Hn)",
+        )
+    })?;
+    let pinged = ping_there(cluster, &asked.node, name, host, begin).await;
+    drop(place);
+    pinged.map(Json)
 }
 
 async fn ping_here(

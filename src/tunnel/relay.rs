@@ -1,0 +1,222 @@
+//! Ways to hosts that cannot be dialled: they dial back, or meet at a member that both can reach.
+//!
+//! ```text
+//!   reverse   entry ── DialBack, over links ──▶ exit          relay   entry ── Relay ──▶ hub ── DialBack ──▶ exit
+//!             entry ◀══ TLS, pmd-tunnel/1 ═══ exit                    entry ══ TLS ══ (hub) ══ TLS ══ exit
+//! ```
+//!
+//! Through a relay, the TLS session and the proof of the cookie of the tunnel run inside the connections to it, end to
+//! end: it passes cipher text on, and can neither read it nor take the place of one of the two.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use pmd_protocol::peer::frame::{Back, DialBack, Opened, Reason, Relay};
+use pmd_protocol::peer::{Frame, NodeId};
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use super::carry::{addresses, bare};
+use super::exit::{self, first_frame};
+use super::waiting::Token;
+use super::{Tunnels, pipe};
+use crate::link::dial::DialError;
+use crate::link::greeting::{self, Greeted, GreetingError, say_farewell};
+use crate::link::place::Place;
+use crate::link::proof::Role;
+use crate::link::wire::Wire;
+use crate::tls::{ALPN_RELAY, ALPN_TUNNEL};
+
+/// How long somebody who was asked may take to dial.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Requests that are remembered, so that one that comes over several links is carried out once.
+const REMEMBERED: usize = 1_024;
+
+/// Requests to dial that were seen lately.
+#[derive(Debug, Default)]
+pub struct Requests(VecDeque<Token>);
+
+impl Requests {
+    /// Whether this one is new.
+    fn is_new(&mut self, token: Token) -> bool {
+        if self.0.contains(&token) {
+            return false;
+        }
+        if self.0.len() >= REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(token);
+        true
+    }
+}
+
+/// A peer has sent a request to dial: it is for this daemon, or to be passed on.
+pub fn asked(tunnels: &Arc<Tunnels>, peer: NodeId, request: DialBack) {
+    let own = tunnels.me.identity().id;
+    let mut requests = tunnels.requests.lock().unwrap_or_else(PoisonError::into_inner);
+    if request.asker == own || !requests.is_new(request.token) {
+        return;
+    }
+    drop(requests);
+    // Whoever is asked for more than it can do leaves it: the asker tries again, or another way.
+    let Ok(permit) = Arc::clone(&tunnels.dialling_back).try_acquire_owned() else { return };
+    let tunnels = Arc::clone(tunnels);
+    tokio::spawn(async move {
+        let _permit = permit;
+        if request.target == own {
+            if let Err(error) = Box::pin(dial_back(&tunnels, request)).await {
+                tracing::debug!(at = ?request.at, "cannot dial back: {error}");
+            }
+        } else if peer == request.asker || peer == request.at {
+            // Once and no more, and only for who has a link to this daemon: nothing goes in circles.
+            let sent =
+                tunnels.core.visit(move |running| running.send_to(&request.target, Frame::DialBack(request)));
+            let _ = sent.await;
+        }
+    });
+}
+
+/// Does what was asked for.
+async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), DialError> {
+    let Some(place) = Place::take(&tunnels.context) else { return Ok(()) };
+    let Ok(at) = addresses(tunnels, request.at).await else { return Err(DialError::NoAddress) };
+    let through_relay = request.at != request.asker;
+    let alpn = if through_relay { ALPN_RELAY } else { ALPN_TUNNEL };
+    let mut greeted = tunnels.dialer.greet(&at, Some(request.at), alpn).await?;
+    if greeted.frames.send(&Frame::Back(Back { token: request.token })).await.is_err() {
+        return Ok(());
+    }
+    let (greeted, path) = if through_relay {
+        let Some(Frame::Opened(_)) = first_frame(&mut greeted.frames).await else { return Ok(()) };
+        let (stream, early) = bare(greeted.frames);
+        let address = stream.get_ref().0.address();
+        let accepted =
+            tokio::time::timeout(greeting::PATIENCE, accept(tunnels, stream, early, request.asker));
+        let accepted = accepted.await.unwrap_or(Err(GreetingError::Late));
+        (accepted.map_err(|source| DialError::Greeting { address, source })?, "relay")
+    } else {
+        (greeted, "reverse")
+    };
+    // Served beside the permit: a tunnel may last for months.
+    let tunnels = Arc::clone(tunnels);
+    tokio::spawn(async move {
+        let _place = place;
+        exit::serve(greeted, tunnels, path).await;
+    });
+    Ok(())
+}
+
+/// Lets `asker` in, who comes through a relay.
+async fn accept(
+    tunnels: &Tunnels,
+    relay: TlsStream<Wire>,
+    early: Vec<u8>,
+    asker: NodeId,
+) -> Result<Greeted, GreetingError> {
+    let tls = tunnels.me.tls();
+    let stream = TlsAcceptor::from(tls.server()).accept(Wire::through(relay, early)).await?;
+    if stream.get_ref().1.alpn_protocol() != Some(ALPN_TUNNEL) {
+        return Err(GreetingError::Tls("it has not asked for a tunnel".into()));
+    }
+    let greeted = greeting::greet(TlsStream::from(stream), &tunnels.me, &tls, Role::Acceptor).await?;
+    if greeted.hello.id == asker { Ok(greeted) } else { Err(GreetingError::Stranger) }
+}
+
+/// Asks `target`, over whatever links there are, to dial `at`, and waits for the connection that comes of it.
+pub(super) async fn reverse(tunnels: &Arc<Tunnels>, target: NodeId) -> Option<Greeted> {
+    let own = tunnels.me.identity().id;
+    let mut expected = tunnels.waiting.expect(target)?;
+    ask_to_dial(tunnels, DialBack { asker: own, target, at: own, token: expected.token }).await;
+    tokio::time::timeout(PATIENCE, expected.come()).await.ok().flatten()
+}
+
+/// Sends a request over the link to its target; without one over all links, for others to pass it on.
+async fn ask_to_dial(tunnels: &Tunnels, request: DialBack) {
+    let sent = tunnels.core.visit(move |running| {
+        let frame = Frame::DialBack(request);
+        if running.send_to(&request.target, frame.clone()) {
+            return;
+        }
+        let peers: Vec<NodeId> = running.node().links().map(|(_, link)| link.peer.id).collect();
+        for peer in peers {
+            let _ = running.send_to(&peer, frame.clone());
+        }
+    });
+    let _ = sent.await;
+}
+
+/// Reaches `target` through the relay `hub`.
+///
+/// # Errors
+///
+/// If the relay cannot be reached, or the target through it.
+pub(super) async fn through(
+    tunnels: &Arc<Tunnels>,
+    hub: NodeId,
+    target: NodeId,
+) -> Result<Greeted, DialError> {
+    let Ok(at) = addresses(tunnels, hub).await else { return Err(DialError::NoAddress) };
+    let mut greeted = tunnels.dialer.greet(&at, Some(hub), ALPN_RELAY).await?;
+    let address = greeted.address;
+    let failed = |source| DialError::Greeting { address, source };
+    let sent = greeted.frames.send(&Frame::Relay(Relay { target })).await;
+    sent.map_err(|error| failed(error.into()))?;
+    match first_frame(&mut greeted.frames).await {
+        Some(Frame::Opened(_)) => {}
+        Some(Frame::Bye(bye)) => {
+            return Err(failed(GreetingError::Refused { reason: bye.reason, text: bye.text }));
+        }
+        _ => return Err(failed(GreetingError::Closed)),
+    }
+    let (stream, early) = bare(greeted.frames);
+    tunnels.dialer.greet_over(Wire::through(stream, early), target, ALPN_TUNNEL).await
+}
+
+/// Serves a connection to this daemon as a relay.
+pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>) {
+    let own = tunnels.me.identity().id;
+    let target = match first_frame(&mut greeted.frames).await {
+        Some(Frame::Relay(Relay { target })) => target,
+        Some(Frame::Back(Back { token })) => return tunnels.waiting.take(&token, greeted),
+        _ => return,
+    };
+    let asker = greeted.hello.id;
+    let refuse = async |mut greeted: Greeted, reason, text: &str| {
+        tunnels.context.counters.tunnels_refused.add();
+        tunnels.complain(|| format!("does not relay from {} to {target:?}: {text}", greeted.host));
+        say_farewell(&mut greeted.frames, reason, text.to_owned()).await;
+    };
+    if !tunnels.settings.relay {
+        return refuse(greeted, Reason::Refused, "this host does not relay (relay = true)").await;
+    }
+    let both = [asker, target].map(|member| tunnels.directory.host_of(&member).is_some());
+    if both != [true, true] || target == own {
+        return refuse(greeted, Reason::Busy, "one of the two is no member, as far as this host knows").await;
+    }
+    // The other connection is accepted as one that is soon over.
+    let place = Place::take(&tunnels.context);
+    let right = (tunnels.table.seat(), tunnels.waiting.expect(target), place);
+    let (Some(_seat), Some(mut expected), Some(_place)) = right else {
+        tunnels.context.counters.tunnels_full.add();
+        return refuse(greeted, Reason::Busy, "there is no room for more").await;
+    };
+    ask_to_dial(&tunnels, DialBack { asker, target, at: own, token: expected.token }).await;
+    let other = tokio::time::timeout(PATIENCE, expected.come()).await.ok().flatten();
+    let Some(mut other) = other else {
+        return refuse(greeted, Reason::Busy, "the other host does not come").await;
+    };
+    drop(expected);
+    let opened = Frame::Opened(Opened { port: 0, took_us: 0 });
+    if other.frames.send(&opened).await.is_err() || greeted.frames.send(&opened).await.is_err() {
+        return;
+    }
+    tunnels.context.counters.relayed.add();
+    let (mut near, near_early) = bare(greeted.frames);
+    let (mut far, far_early) = bare(other.frames);
+    // The one that was asked to come waits for the other to begin, so that it cannot have said anything yet.
+    if !far_early.is_empty() {
+        return;
+    }
+    let _ = pipe::join(&mut far, &mut near, near_early, &tunnels.context.counters.relayed_bytes).await;
+}
