@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use pmd_core::event::{Event, Happening};
 use pmd_core::membership::Identity;
 use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Settings};
+use pmd_core::registry::directory::Patch;
 use pmd_protocol::HostName;
 use pmd_protocol::epmd::reply;
 use pmd_protocol::peer::frame::Reason;
@@ -148,6 +149,9 @@ pub struct Running {
     /// Told when the farewell of this life has been said.
     farewells: Vec<oneshot::Sender<()>>,
     alarms: Vec<(u64, Alarm)>,
+    /// Members that have come and whose host has no name yet, with the time: what they say about themselves follows within
+    /// moments, and is what people know them by.
+    nameless: BTreeMap<NodeId, u64>,
 }
 
 impl Core {
@@ -207,6 +211,7 @@ pub async fn run(node: Node, start: Start, core: Core, mut inputs: mpsc::Receive
         clock,
         farewells: Vec::new(),
         alarms: Vec::new(),
+        nameless: BTreeMap::new(),
     };
     running.settle();
     let mut look_around = tokio::time::interval(LOOK_AROUND);
@@ -401,7 +406,11 @@ impl Running {
                 Output::Packet { to, frame } => {
                     self.pool.send(&self.start.runtime, &self.start.dialer, &self.core, to, frame);
                 }
-                Output::Patch(patch) => self.start.directory.apply(self.node.identity().id, &patch),
+                Output::Patch(patch) => {
+                    self.start.directory.apply(self.node.identity().id, &patch);
+                    let (Patch::Change { origin, .. } | Patch::Hide { origin, .. }) = patch;
+                    self.introduce(origin);
+                }
                 Output::Event(event) => self.tell_event(event),
                 Output::Alarm(alarm) => self.sound(alarm),
                 Output::Left => self.part(),
@@ -409,9 +418,8 @@ impl Running {
         }
     }
 
-    fn tell_event(&self, event: Event) {
+    fn tell_event(&mut self, event: Event) {
         let Event { at_ms, origin, host, what, .. } = event;
-        let me = self.node.identity().id;
         let kind = match &what {
             Happening::NodeUp => EventKind::NodeUp,
             Happening::NodeSuspect => EventKind::NodeSuspect,
@@ -422,37 +430,66 @@ impl Running {
             Happening::ServiceUp(_) => EventKind::ServiceUp,
             Happening::ServiceDown(_) => EventKind::ServiceDown,
         };
-        let member = self.node.members().find(|(identity, _)| identity.id == origin);
-        let host: Arc<str> = host
-            .as_ref()
-            .or_else(|| self.links.values().find(|end| end.peer.id == origin).map(|end| &end.host))
-            .map_or_else(|| "".into(), |host| host.as_str().into());
+        if matches!(kind, EventKind::NodeUp | EventKind::NodeDown | EventKind::NodeLeft) {
+            self.start.members.send_modify(|changes| *changes += 1);
+        }
+        if kind == EventKind::NodeUp {
+            let member = self.node.members().find(|(identity, _)| identity.id == origin);
+            let addresses = member.map(|(identity, _)| identity.addresses.as_slice());
+            self.start.directory.set_addresses(origin, addresses.unwrap_or_default());
+        }
+        if origin == self.node.identity().id {
+            // What happens here is told when it happens.
+            return;
+        }
+        let host = host.map(|host| host.to_string()).unwrap_or_else(|| self.host_of(&origin));
+        if kind == EventKind::NodeUp && host.is_empty() {
+            self.nameless.insert(origin, at_ms);
+            return;
+        }
+        if kind != EventKind::NodeUp {
+            self.introduce_as(origin, &host);
+        }
+        self.publish(at_ms, kind, origin, &host, &what);
+    }
+
+    /// Tells of a member that has come, now that its host has a name.
+    fn introduce(&mut self, origin: NodeId) {
+        let host = self.host_of(&origin);
+        if !host.is_empty() {
+            self.introduce_as(origin, &host);
+        }
+    }
+
+    fn introduce_as(&mut self, origin: NodeId, host: &str) {
+        if let Some(at_ms) = self.nameless.remove(&origin) {
+            self.publish(at_ms, EventKind::NodeUp, origin, host, &Happening::NodeUp);
+        }
+    }
+
+    /// The name of a member's host; empty if it is not known.
+    fn host_of(&self, id: &NodeId) -> String {
+        let said = self.node.registry().directory().host(id).map(ToString::to_string);
+        let end = || self.links.values().find(|end| end.peer.id == *id).map(|end| end.host.to_string());
+        said.or_else(end).unwrap_or_default()
+    }
+
+    fn publish(&self, at_ms: u64, kind: EventKind, origin: NodeId, host: &str, what: &Happening) {
         match kind {
-            EventKind::NodeUp => {
-                let addresses = member.map(|(identity, _)| identity.addresses.as_slice());
-                self.start.directory.set_addresses(origin, addresses.unwrap_or_default());
-                tracing::info!(%host, id = ?origin, "member up");
-            }
+            EventKind::NodeUp => tracing::info!(%host, id = ?origin, "member up"),
             EventKind::NodeSuspect => tracing::warn!(%host, id = ?origin, "member suspected"),
             EventKind::NodeDown => tracing::warn!(%host, id = ?origin, "member down"),
             EventKind::NodeLeft => tracing::info!(%host, id = ?origin, "member left"),
             _ => {}
         }
-        if matches!(kind, EventKind::NodeUp | EventKind::NodeDown | EventKind::NodeLeft) {
-            self.start.members.send_modify(|changes| *changes += 1);
-        }
-        if origin == me {
-            // What happens here is told when it happens.
-            return;
-        }
-        let (name, port) = match &what {
+        let (name, port) = match what {
             Happening::NameUp(entry)
             | Happening::NameDown(entry)
             | Happening::ServiceUp(entry)
             | Happening::ServiceDown(entry) => (entry.name().into(), entry.port()),
-            _ => (Arc::clone(&host), None),
+            _ => (host.into(), None),
         };
-        let origin = Origin { id: origin, host };
+        let origin = Origin { id: origin, host: host.into() };
         self.start.context.registry.events().publish_remote(at_ms, kind, name, port, origin);
     }
 
@@ -493,6 +530,7 @@ impl Running {
             self.node = node;
         }
         self.start.directory.clear();
+        self.nameless.clear();
         self.start.members.send_modify(|changes| *changes += 1);
         self.start.context.registry.mark_all();
         for farewell in self.farewells.drain(..) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::Reason;
 use rand::RngExt;
 use rand::seq::IteratorRandom;
@@ -32,6 +33,7 @@ impl Node {
             self.recalls.values().map(|recall| recall.due_ms).min(),
             self.next_claim_ms(),
             Some(self.next_exchange_ms),
+            (!self.links.is_empty()).then_some(self.next_surplus_ms),
             leave,
         ];
         links.chain(rest.into_iter().flatten()).min().unwrap_or(u64::MAX)
@@ -41,6 +43,7 @@ impl Node {
         let now_ms = self.now.mono_ms;
         let lag_ms = self.health.timer(self.next_due(), now_ms);
         if lag_ms > 0 {
+            self.woken_ms = now_ms;
             // What peers did not say while nobody listened does not count.
             self.links.values_mut().for_each(|link| link.phi.forgive(now_ms));
             self.evidence.postpone(lag_ms);
@@ -101,6 +104,27 @@ impl Node {
         for about in silent {
             self.clue(about, Clue::Silent);
         }
+        self.close_mute();
+    }
+
+    /// Closes links on which nothing has come for long although their peers live, as others say: one way is blocked, and a
+    /// link of one way is none. They are dialled again like any that have failed.
+    fn close_mute(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let mute_ms = self.tuning.spread.mute_ms;
+        let mute: Vec<(LinkId, NodeId)> = self
+            .links
+            .iter()
+            .filter(|(_, link)| {
+                let heard_ms = link.phi.last_ms().max(link.since_ms).max(self.woken_ms);
+                now_ms.saturating_sub(heard_ms) >= mute_ms
+            })
+            .map(|(id, link)| (*id, link.peer.id))
+            .collect();
+        for (id, peer) in mute {
+            self.close(id, Reason::NotNeeded);
+            self.overlay.failed(now_ms, peer, &mut self.rng);
+        }
     }
 
     /// Dials whom this daemon wants a link to.
@@ -126,6 +150,7 @@ impl Node {
             self.dial_targets();
         }
         self.seek_lost();
+        self.run_surplus();
         if self.next_exchange_ms <= now_ms {
             let linked = self.linked();
             let period = self.tuning.spread.exchange_ms;
@@ -136,8 +161,16 @@ impl Node {
             for peer in member.into_iter().chain(lost) {
                 self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
             }
-            self.close_surplus();
             self.links.values_mut().for_each(|link| link.trim(&self.registry, &self.swim));
+        }
+    }
+
+    /// Closes what is not needed any more, as often as links become old enough for it.
+    fn run_surplus(&mut self) {
+        let now_ms = self.now.mono_ms;
+        if self.next_surplus_ms <= now_ms {
+            self.next_surplus_ms = now_ms.saturating_add(self.tuning.spread.surplus_ms);
+            self.close_surplus();
         }
     }
 

@@ -195,6 +195,9 @@ pub struct Node {
     next_probe: u64,
     next_seek_ms: u64,
     next_exchange_ms: u64,
+    next_surplus_ms: u64,
+    /// When this daemon was late last: what peers said before that may have been missed.
+    woken_ms: u64,
     next_recall_ms: u64,
     /// Live members that others take for dead, and since when they are called.
     recalls: BTreeMap<NodeId, Recall>,
@@ -283,6 +286,8 @@ impl Node {
             next_probe: 0,
             next_seek_ms: now.mono_ms,
             next_exchange_ms: now.mono_ms.saturating_add(rng.random_range(0..=exchange)),
+            next_surplus_ms: now.mono_ms.saturating_add(tuning.spread.surplus_ms),
+            woken_ms: now.mono_ms,
             next_recall_ms: now.mono_ms,
             recalls: BTreeMap::new(),
             teller: None,

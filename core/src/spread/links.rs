@@ -57,6 +57,7 @@ pub struct Link {
     /// When the next heartbeat is due; monotonic milliseconds.
     pub next_heartbeat_ms: u64,
     coalesce_ms: u64,
+    lazy_ms: u64,
     /// What the peer knows of members.
     known_members: BTreeMap<NodeId, Standing>,
     /// Members of whom it has to be told.
@@ -66,7 +67,9 @@ pub struct Link {
     wanted: BTreeSet<NodeId>,
     lazy: BTreeSet<NodeId>,
     dirty: BTreeSet<NodeId>,
+    /// Origins of which the peer wants summaries only, and when they are due.
     summaries: BTreeSet<NodeId>,
+    summaries_at_ms: u64,
     pulls: BTreeMap<NodeId, Option<Stamp>>,
     grafts: BTreeMap<NodeId, Option<Stamp>>,
     prunes: BTreeSet<NodeId>,
@@ -98,6 +101,7 @@ impl Link {
             unequal: 0,
             next_heartbeat_ms: now_ms,
             coalesce_ms: tuning.spread.coalesce_ms,
+            lazy_ms: tuning.spread.lazy_ms,
             known_members: BTreeMap::new(),
             members: BTreeSet::new(),
             known: BTreeMap::new(),
@@ -105,6 +109,7 @@ impl Link {
             lazy: BTreeSet::new(),
             dirty: BTreeSet::new(),
             summaries: BTreeSet::new(),
+            summaries_at_ms: 0,
             pulls: BTreeMap::new(),
             grafts: BTreeMap::new(),
             prunes: BTreeSet::new(),
@@ -162,8 +167,15 @@ impl Link {
         if self.known.get(&origin).is_some_and(|known| *known >= stamp) {
             return;
         }
-        if self.lazy.contains(&origin) { &mut self.summaries } else { &mut self.dirty }.insert(origin);
-        self.wake(now_ms);
+        if self.lazy.contains(&origin) {
+            if self.summaries.is_empty() {
+                self.summaries_at_ms = now_ms.saturating_add(self.lazy_ms);
+            }
+            self.summaries.insert(origin);
+        } else {
+            self.dirty.insert(origin);
+            self.wake(now_ms);
+        }
     }
 
     /// An origin has come that was not here: only who asked for it gets it, the others ask whom they have heard of it from.
@@ -272,11 +284,13 @@ impl Link {
     /// When [`wake`](Self::wake) has something to do; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        (!self.flush && self.has_gathered()).then_some(self.hold_until_ms)
+        let gathered = (!self.flush && self.has_gathered()).then_some(self.hold_until_ms);
+        let lazy = (!self.summaries.is_empty()).then_some(self.summaries_at_ms);
+        gathered.into_iter().chain(lazy).min()
     }
 
     fn has_gathered(&self) -> bool {
-        !self.dirty.is_empty() || !self.summaries.is_empty() || !self.members.is_empty()
+        !self.dirty.is_empty() || !self.members.is_empty()
     }
 
     /// The next message, of at most `budget` bytes unless a single operation is longer; what is urgent first.
@@ -301,21 +315,30 @@ impl Link {
             return Some(Frame::Update(update));
         }
         self.transfer = None;
-        if !self.flush {
-            return None;
+        if self.flush {
+            let news = self.news(swim, budget).or_else(|| self.updates(registry, budget));
+            if news.is_some() {
+                return news;
+            }
+            self.flush = false;
+            self.hold_until_ms = now_ms.saturating_add(self.coalesce_ms);
         }
-        let news = self.news(swim, budget).or_else(|| self.updates(registry, budget));
-        if news.is_some() {
-            return news;
+        self.summary_of_news(now_ms, registry)
+    }
+
+    /// What the peer wants summaries of, once they are due, and does not have by then.
+    fn summary_of_news(&mut self, now_ms: u64, registry: &Registry) -> Option<Frame> {
+        while !self.summaries.is_empty() && self.summaries_at_ms <= now_ms {
+            let origins = take(&mut self.summaries);
+            let stamps = origins.into_iter().filter_map(|origin| {
+                let stamp = registry.store().stamp(&origin)?;
+                self.known.get(&origin).is_none_or(|known| *known < stamp).then_some((origin, stamp))
+            });
+            let stamps: Vec<_> = stamps.collect();
+            if !stamps.is_empty() {
+                return Some(Frame::Have(Have { stamps, complete: Vec::new() }));
+            }
         }
-        if !self.summaries.is_empty() {
-            let stamps = take(&mut self.summaries);
-            let stamps =
-                stamps.into_iter().filter_map(|origin| Some((origin, registry.store().stamp(&origin)?)));
-            return Some(Frame::Have(Have { stamps: stamps.collect(), complete: Vec::new() }));
-        }
-        self.flush = false;
-        self.hold_until_ms = now_ms.saturating_add(self.coalesce_ms);
         None
     }
 

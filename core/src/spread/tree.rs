@@ -128,10 +128,11 @@ mod tests {
     }
 
     const ORIGIN: NodeId = NodeId::MAX;
+    const TUNING: SpreadTuning = SpreadTuning { graft_ms: 100, ..SpreadTuning::DEFAULT };
 
     #[test]
     fn what_comes_by_itself_is_not_asked_for() {
-        let mut grafts = Grafts::new(SpreadTuning::DEFAULT);
+        let mut grafts = Grafts::new(TUNING);
         grafts.summary(0, LinkId(1), ORIGIN, stamp(3));
         grafts.arrived(&ORIGIN, stamp(2));
         assert_eq!(grafts.poll_timeout(), Some(100));
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn one_after_the_other_is_asked_for_what_does_not_come() {
-        let mut grafts = Grafts::new(SpreadTuning::DEFAULT);
+        let mut grafts = Grafts::new(TUNING);
         for link in [1, 2, 3] {
             grafts.summary(0, LinkId(link), ORIGIN, stamp(3));
         }
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn who_has_less_is_not_asked() {
-        let mut grafts = Grafts::new(SpreadTuning::DEFAULT);
+        let mut grafts = Grafts::new(TUNING);
         grafts.summary(0, LinkId(1), ORIGIN, stamp(3));
         grafts.summary(10, LinkId(2), ORIGIN, stamp(4));
         grafts.summary(20, LinkId(3), ORIGIN, stamp(3));
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_in_vain_is_asked_of_whoever_has_it_by_then() {
-        let mut grafts = Grafts::new(SpreadTuning::DEFAULT);
+        let mut grafts = Grafts::new(TUNING);
         grafts.asked(0, ORIGIN, stamp(0));
         assert!(grafts.is_missing(&ORIGIN));
         grafts.summary(50, LinkId(4), ORIGIN, stamp(0));
