@@ -1,6 +1,6 @@
 # The recipes of this repository, all of them. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test deps lint doc unit system bench fuzz sim install
+.PHONY: help run test deps lint doc unit system bench bench-cluster fuzz sim install
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 SIM ?= idle 1000 24
 
 help: ## list the recipes
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build pmd and run it in the foreground on port 4369
 	$(CARGO) run --release --locked -- start --foreground
@@ -31,14 +31,17 @@ unit: ## tests of the crates themselves, and of the documentation's examples
 	$(CARGO) test -p pmd-protocol -p pmd-core --all-features --tests --locked
 	$(CARGO) test --workspace --doc --locked
 
-system: ## tests of the binary: against stock epmd, hostile input, command line, real Erlang (needs root)
-	$(CARGO) test --locked --test conformance --test hostile --test cli --test erlang --no-fail-fast
+system: ## tests of the binary: against stock epmd, hostile input, command line, real Erlang, clusters (needs root)
+	$(CARGO) test --locked --test conformance --test hostile --test cli --test erlang --test cluster --no-fail-fast
 
 bench: ## pmd and stock epmd side by side, in one run
 	$(CARGO) bench --locked --bench epmd_load
 
+bench-cluster: ## pmd and serf side by side as clusters of 3 to 100 hosts (needs root, and serf)
+	$(CARGO) bench --locked --bench cluster
+
 fuzz: ## every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
-	for target in epmd_request epmd_reply epmd_roundtrip peer_frames peer_body; do \
+	for target in epmd_request epmd_reply epmd_roundtrip peer_frames peer_body node_frames node_delta; do \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target target/fuzz-corpus/$$target fuzz/corpus/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done

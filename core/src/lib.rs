@@ -12,7 +12,8 @@
 //!                       └────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`node::Node`] is the way in; [`tuning`] has every number that can be turned.
+//! [`node::Node`] is the way in; [`route`] orders the ways to a member for whoever dials; [`tuning`] has every number that
+//! can be turned.
 
 #![cfg_attr(
     not(test),
@@ -31,6 +32,7 @@ pub mod membership;
 pub mod node;
 pub mod overlay;
 pub mod registry;
+pub mod route;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod spread;

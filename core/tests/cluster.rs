@@ -137,19 +137,49 @@ fn equal_seeds_have_equal_histories() {
     assert_ne!(run(24).0, run(25).0);
 }
 
-#[test]
-fn idle_traffic_is_flat() {
-    let mut world = cluster(26, 60);
-    world.run_for(30_000);
+/// Bytes a second that each of so many idle daemons with so many services sends: with TLS, and with TCP and IP.
+fn idle(seed: u64, count: usize, services: usize) -> (u64, u64) {
+    let mut world = cluster(seed, count);
+    for number in 0..count {
+        (0..services).for_each(|service| world.register(number, &format!("service-{service}"), 1));
+    }
+    world.run_for(100_000);
     let before = world.traffic();
-    world.run_for(60_000);
+    world.run_for(120_000);
     let sent = world.traffic().since(&before);
-    let each = |bytes: u64| bytes / 60 / 60;
+    is_fine(&world);
+    assert_eq!(downs(&world), []);
+    let each = |bytes: u64| bytes / u64::try_from(count).unwrap() / 120;
     println!(
-        "60 daemons: {} bytes a second each, {} with TCP/IP: {sent:?}",
+        "{count} daemons, {services} services each: {} bytes a second each, {} with TCP/IP: {sent:?}",
         each(sent.encrypted()),
         each(sent.on_the_wire())
     );
-    assert!(each(sent.encrypted()) <= 460);
-    is_fine(&world);
+    (each(sent.encrypted()), each(sent.on_the_wire()))
+}
+
+#[test]
+fn idle_traffic_is_flat() {
+    for (seed, count, services) in [(26, 3, 0), (27, 30, 0), (28, 30, 50), (29, 100, 0), (30, 300, 3)] {
+        let (encrypted, on_the_wire) = idle(seed, count, services);
+        assert!(encrypted <= 350, "{count}, {services}: {encrypted}");
+        assert!(on_the_wire <= 1_000, "{count}, {services}: {on_the_wire}");
+    }
+}
+
+/// Whoever says so in its metadata relays, as soon as the others know it.
+#[test]
+fn relays_are_known_by_their_metadata() {
+    use pmd_core::route::relays;
+    let mut world = cluster(31, 5);
+    world.run_for(5_000);
+    let id = world.node(3).unwrap().identity().id;
+    assert!(world.nodes().all(|(_, node)| relays(node).is_empty()));
+    world.offer_to_relay(3);
+    world.run_for(1_000);
+    for (number, node) in world.nodes() {
+        let expected = if number == 3 { vec![] } else { vec![id] };
+        assert_eq!(relays(node).iter().map(|relay| relay.id).collect::<Vec<_>>(), expected);
+        assert!(relays(node).iter().all(|relay| relay.rtt_us.is_some()), "it is linked");
+    }
 }

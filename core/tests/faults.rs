@@ -5,10 +5,13 @@
 #[path = "support/cluster.rs"]
 mod support;
 
+use pmd_core::membership::packet::{Record, State, pack};
 use pmd_core::sim::World;
+use pmd_protocol::peer::Frame;
+use pmd_protocol::peer::frame::Membership;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use support::{cluster, downs, found, is_fine, state, time_until};
+use support::{cluster, downs, found, happened, is_fine, state, time_until};
 
 /// A third is cut off for 30 s. How long it takes until everybody has the same fingerprint again.
 fn heal(seed: u64, count: usize) -> u64 {
@@ -113,6 +116,28 @@ fn short_pauses_are_no_deaths() {
     world.run_for(5_000);
     is_fine(&world);
     assert_eq!(downs(&world), []);
+}
+
+/// A daemon hears a suspicion and stands still before it hears the objection, which then waits to be read while the time
+/// of the suspect runs out.
+#[test]
+fn an_objection_that_waited_here_is_heard() {
+    for seed in 385..390 {
+        let mut world = cluster(seed, 8);
+        world.run_for(5_000);
+        let accused = world.node(3).unwrap().identity().clone();
+        let record = Record { identity: accused, incarnation: 0, state: State::Suspect };
+        let (packet, _) = pack([&record], usize::MAX);
+        world.inject(5, &Frame::Membership(Membership { packet }));
+        world.run_for(1);
+        world.freeze(0);
+        world.run_for(20_000);
+        world.thaw(0);
+        world.run_for(10_000);
+        is_fine(&world);
+        assert!(happened(&world, "node_suspect").contains(&(0, 3)), "{seed}: it has heard of it");
+        assert!(downs(&world).iter().all(|(_, about)| *about == 0), "{seed}: {:?}", downs(&world));
+    }
 }
 
 /// Nothing gets from one to another, but the other way it does, and to everybody else.

@@ -163,6 +163,27 @@ fn reaped_node_is_not_learned_again_for_long() {
     }
 }
 
+/// Somebody has died while one daemon stood still. It takes the dead one for alive, is not told of a death that is no news
+/// to anybody, and is no neighbour that would notice.
+#[test]
+fn death_slept_through_is_believed() {
+    for seed in 210..218 {
+        let mut world = cluster(seed, 30);
+        world.register(4, "db", 1);
+        world.run_for(5_000);
+        world.freeze(9);
+        // Nobody talks to it any more when the other dies.
+        world.run_for(20_000);
+        world.vanish(4);
+        world.run_for(60_000);
+        world.thaw(9);
+        assert!(world.run_until(10_000, World::is_converged), "{seed}: {}", state(&world));
+        world.run_for(10_000);
+        is_fine(&world);
+        assert_eq!(found(&world, "db"), [0; 29]);
+    }
+}
+
 /// The new life counts, whatever its clock says, and nothing of the old one is left.
 #[test]
 fn clock_a_year_off() {

@@ -17,6 +17,8 @@ pub struct Program {
     child: Child,
     what: String,
     logs: TempDir,
+    /// Whether what it said is printed if the test fails.
+    loud: bool,
 }
 
 impl Program {
@@ -42,12 +44,19 @@ impl Program {
             .stderr(file("stderr"))
             .spawn()
             .unwrap_or_else(|error| panic!("starting {what}: {error}"));
-        Program { child, what, logs }
+        Program { child, what, logs, loud: true }
     }
 
     /// Takes charge of a process that was started with standard streams of its own.
     pub fn adopt(child: Child, what: &str) -> Program {
-        Program { child, what: what.to_owned(), logs: TempDir::new().expect("a directory for the logs") }
+        let logs = TempDir::new().expect("a directory for the logs");
+        Program { child, what: what.to_owned(), logs, loud: true }
+    }
+
+    /// The same program, whose words are not printed if the test fails: its owner sees to that.
+    pub fn quietly(mut self) -> Program {
+        self.loud = false;
+        self
     }
 
     /// The process id.
@@ -121,7 +130,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
-        if std::thread::panicking() {
+        if self.loud && std::thread::panicking() {
             eprintln!("---- {}\n-- stdout\n{}\n-- stderr\n{}", self.what, self.stdout(), self.stderr());
         }
     }

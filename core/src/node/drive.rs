@@ -70,6 +70,9 @@ impl Node {
         }
         self.run_links();
         for (link, origin) in self.grafts.due(now_ms) {
+            // Nobody is known to have it any more; somebody will.
+            let link = link.or_else(|| self.links.keys().choose(&mut self.rng).copied());
+            let Some(link) = link else { continue };
             let have = self.registry.store().stamp(&origin);
             if let Some(link) = self.links.get_mut(&link) {
                 link.pull(origin, have, true);
@@ -134,7 +137,7 @@ impl Node {
                 self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
             }
             self.close_surplus();
-            self.links.values_mut().for_each(|link| link.trim(|id| self.swim.record(id).is_some()));
+            self.links.values_mut().for_each(|link| link.trim(&self.registry, &self.swim));
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use pmd_protocol::peer::codec::encode;
-use pmd_protocol::peer::{Entry, Frame, Host, NodeId, Service, Stamp};
+use pmd_protocol::peer::{Entry, Frame, Host, Metadata, NodeId, Service, Stamp};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest as _, Sha256};
@@ -16,6 +16,7 @@ use super::network::{Daemon, HostState, What};
 use super::traffic::Traffic;
 use crate::membership::Identity;
 use crate::node::{Alarm, Command, Node, Now, Purpose, Settings};
+use crate::route::RELAY;
 use crate::tuning::Tuning;
 
 /// The wall clock at the beginning.
@@ -142,18 +143,12 @@ impl World {
         host.boots += 1;
         host.state = HostState::Up;
         let mut seed = ChaCha8Rng::seed_from_u64(host.seed.wrapping_add(host.boots));
-        let Ok(name) = format!("host{number}").parse() else { return };
+        let Some(about) = self::host(number) else { return };
         let settings = Settings {
             id: host.id,
             seed: seed.random(),
             addresses: vec![address_of(number)],
-            host: Host {
-                host: name,
-                version: "sim".to_owned(),
-                metadata: Default::default(),
-                leaving: false,
-                relay: false,
-            },
+            host: about,
             tuning: self.tuning.clone(),
         };
         let Ok(node) = Node::new(settings, now) else { return };
@@ -220,6 +215,14 @@ impl World {
     pub fn register(&mut self, number: usize, name: &str, port: u16) {
         if let Some(service) = service(name, port) {
             self.command(number, Command::Put(service));
+        }
+    }
+
+    /// Has a daemon say of its host that it relays.
+    pub fn offer_to_relay(&mut self, number: usize) {
+        let pairs = [(RELAY.to_owned(), "true".to_owned())].into();
+        if let (Some(host), Ok(metadata)) = (host(number), Metadata::new(pairs)) {
+            self.command(number, Command::Put(Entry::Host(Host { metadata, ..host })));
         }
     }
 
@@ -353,6 +356,18 @@ fn address_of(number: usize) -> SocketAddr {
 pub(super) fn host_at(peer: &Identity) -> Option<usize> {
     let SocketAddr::V4(address) = peer.addresses.first()? else { return None };
     usize::try_from(address.ip().to_bits().checked_sub(FIRST_ADDRESS)?).ok()
+}
+
+/// What the daemon of a host says about itself.
+fn host(number: usize) -> Option<Host> {
+    let host = format!("host{number}").parse().ok()?;
+    Some(Host {
+        host,
+        version: "sim".to_owned(),
+        metadata: Metadata::default(),
+        leaving: false,
+        relay: false,
+    })
 }
 
 /// The service of this name that the simulated hosts offer.

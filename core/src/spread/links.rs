@@ -30,6 +30,8 @@ const ECHO_EVERY: u32 = 8;
 const ECHO_FIRST: u32 = 3;
 /// How much later than promised a heartbeat may be that answers the peer's: nothing to phi, and enough for most paths.
 const ANSWER_MS: u64 = 40;
+/// The slowest pace that there can be: the longest interval ten times over. Who promises less is not waited for longer.
+const MAX_PROMISE_MS: u64 = 600_000;
 /// Bytes of a list of updates besides the updates.
 const LIST_FIXED: usize = 8;
 
@@ -133,18 +135,19 @@ impl Link {
         }
     }
 
-    /// A member is gone: there is nothing to say about its entries.
+    /// A member is gone: there is nothing to say about its entries. What the peer has of them is remembered, in case it
+    /// comes back.
     pub fn drop_origin(&mut self, origin: &NodeId) {
-        self.known.remove(origin);
         self.dirty.remove(origin);
         self.summaries.remove(origin);
         self.wanted.remove(origin);
         self.lazy.remove(origin);
     }
 
-    /// Forgets what the peer knows of members that nobody remembers.
-    pub fn trim(&mut self, is_remembered: impl Fn(&NodeId) -> bool) {
-        self.known_members.retain(|id, _| is_remembered(id));
+    /// Forgets what the peer knows and has of those of whom nothing is here any more.
+    pub fn trim(&mut self, registry: &Registry, swim: &Swim) {
+        self.known_members.retain(|id, _| swim.record(id).is_some());
+        self.known.retain(|id, _| registry.store().stamp(id).is_some());
     }
 
     /// The peer has this of an origin, as it says or as it was sent.
@@ -227,7 +230,8 @@ impl Link {
 
     /// Takes a heartbeat. Whether the round-trip time has changed noticeably.
     pub fn heard(&mut self, now_ms: u64, heartbeat: &Heartbeat) -> bool {
-        self.phi.heartbeat(now_ms, u64::from(heartbeat.next_ds).saturating_mul(100));
+        let promised_ms = u64::from(heartbeat.next_ds).saturating_mul(100);
+        self.phi.heartbeat(now_ms, promised_ms.min(MAX_PROMISE_MS));
         self.heard = Some((heartbeat.sequence, now_ms));
         self.summary = heartbeat.summary.or(self.summary);
         let Some(echo) = heartbeat.echo else { return false };

@@ -91,22 +91,20 @@ impl Grafts {
     }
 
     /// Whom to ask now, and for what. Each link is asked once; if the answer does not come, the next is asked after the
-    /// same time.
-    pub fn due(&mut self, now_ms: u64) -> Vec<(LinkId, NodeId)> {
+    /// same time. In the end it is left to chance whom to ask, once.
+    pub fn due(&mut self, now_ms: u64) -> Vec<(Option<LinkId>, NodeId)> {
         let mut asks = Vec::new();
         let later_ms = now_ms.saturating_add(self.tuning.graft_ms.max(1));
         while let Some((_, origin)) = self.due.first().copied().filter(|(due_ms, _)| *due_ms <= now_ms) {
             self.due.pop_first();
             let Some(missing) = self.missing.get_mut(&origin) else { continue };
-            match missing.links.pop_first() {
-                Some(link) => {
-                    asks.push((link, origin));
-                    missing.due_ms = later_ms;
-                    self.due.insert((later_ms, origin));
-                }
-                None => {
-                    self.missing.remove(&origin);
-                }
+            let link = missing.links.pop_first();
+            asks.push((link, origin));
+            if link.is_some() {
+                missing.due_ms = later_ms;
+                self.due.insert((later_ms, origin));
+            } else {
+                self.missing.remove(&origin);
             }
         }
         asks
@@ -150,10 +148,10 @@ mod tests {
         }
         grafts.drop_link(LinkId(2));
         assert_eq!(grafts.due(99), []);
-        assert_eq!(grafts.due(100), [(LinkId(1), ORIGIN)]);
+        assert_eq!(grafts.due(100), [(Some(LinkId(1)), ORIGIN)]);
         assert_eq!(grafts.due(150), []);
-        assert_eq!(grafts.due(200), [(LinkId(3), ORIGIN)]);
-        assert_eq!(grafts.due(300), [], "nobody is left to be asked");
+        assert_eq!(grafts.due(200), [(Some(LinkId(3)), ORIGIN)]);
+        assert_eq!(grafts.due(300), [(None, ORIGIN)], "nobody is left to be asked");
         assert_eq!(grafts.poll_timeout(), None);
     }
 
@@ -163,8 +161,8 @@ mod tests {
         grafts.summary(0, LinkId(1), ORIGIN, stamp(3));
         grafts.summary(10, LinkId(2), ORIGIN, stamp(4));
         grafts.summary(20, LinkId(3), ORIGIN, stamp(3));
-        assert_eq!(grafts.due(100), [(LinkId(2), ORIGIN)]);
-        assert_eq!(grafts.due(200), []);
+        assert_eq!(grafts.due(100), [(Some(LinkId(2)), ORIGIN)]);
+        assert_eq!(grafts.due(200), [(None, ORIGIN)], "nor who has less");
         assert!(!grafts.is_missing(&ORIGIN));
     }
 
@@ -174,7 +172,7 @@ mod tests {
         grafts.asked(0, ORIGIN, stamp(0));
         assert!(grafts.is_missing(&ORIGIN));
         grafts.summary(50, LinkId(4), ORIGIN, stamp(0));
-        assert_eq!(grafts.due(100), [(LinkId(4), ORIGIN)]);
+        assert_eq!(grafts.due(100), [(Some(LinkId(4)), ORIGIN)]);
         grafts.arrived(&ORIGIN, stamp(1));
         assert_eq!(grafts.poll_timeout(), None);
     }

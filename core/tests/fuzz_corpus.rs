@@ -1,0 +1,46 @@
+//! Replays the committed fuzz corpora with the checks of the fuzz targets, on a stable compiler.
+
+#![allow(clippy::panic, clippy::expect_used, reason = "a broken law has to fail the test")]
+
+#[path = "../../fuzz/src/node.rs"]
+pub mod node;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Calls `check` with each seed of `target`; how many there were.
+fn replay(target: &str, check: fn(&[u8])) -> io::Result<usize> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let mut seeds = 0;
+    for seed in fs::read_dir(folder)? {
+        let seed = seed?.path();
+        // Shown only if the check panics.
+        println!("{}", seed.display());
+        check(&fs::read(seed)?);
+        seeds += 1;
+    }
+    Ok(seeds)
+}
+
+#[test]
+fn node_frames() -> io::Result<()> {
+    assert!(replay("node_frames", node::frames)? >= 6);
+    Ok(())
+}
+
+#[test]
+fn node_delta() -> io::Result<()> {
+    assert!(replay("node_delta", node::delta)? >= 4);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn delta_of_any_history(data in vec(any::<u8>(), 0..120)) {
+        node::delta(&data);
+    }
+}

@@ -1,0 +1,129 @@
+%%% @private
+%%% The daemon's control socket: where it is, and requests over it.
+%%%
+%%% It is found as the `pmd' command finds it: `PMD_SOCKET'; else `pmd-PORT.sock' in `PMD_HOME'; else in `~/.pmd', and if
+%%% nobody answers there, in `/run/pmd'. PORT is that of the node's port mapper: `ERL_EPMD_PORT', or 4369.
+-module(pmd_socket).
+
+-export([paths/0, connect/1, reason/1, call/5]).
+-export_type([reason/0, failure/0]).
+
+-type failure() :: no_daemon | not_permitted | timeout | closed | {socket, term()}.
+%% What can be wrong with a connection.
+
+-type reason() :: failure() | {bad_answer, term()}.
+%% Why there is no answer.
+%% <ul>
+%% <li>`no_daemon': no daemon answers at the control socket</li>
+%% <li>`not_permitted': the control socket is not for this user; see `control_group' in pmd's configuration</li>
+%% <li>`timeout': the answer did not come in time</li>
+%% <li>`closed': the daemon closed the connection before its answer was complete</li>
+%% <li>`{bad_answer, What}': what answered is not a pmd that this client understands</li>
+%% <li>`{socket, Posix}': any other error of the operating system</li>
+%% </ul>
+
+%% Longest answer that is taken: a registry of 20,000 names.
+-define(MAX_BODY, 16#1000000).
+
+%% @doc The places of the control socket, in the order in which they are tried.
+-spec paths() -> [file:filename_all(), ...].
+paths() ->
+    File = "pmd-" ++ port() ++ ".sock",
+    case {environment("PMD_SOCKET"), environment("PMD_HOME")} of
+        {{ok, Socket}, _} -> [Socket];
+        {none, {ok, Home}} -> [filename:join(Home, File)];
+        {none, none} ->
+            Own = [filename:join([Home, ".pmd", File]) || {ok, Home} <- [environment("HOME")]],
+            Own ++ [filename:join("/run/pmd", File)]
+    end.
+
+%% As erl_epmd finds it: erlexec turns ERL_EPMD_PORT into an argument.
+port() ->
+    case {init:get_argument(epmd_port), environment("ERL_EPMD_PORT")} of
+        {{ok, [[Port | _] | _]}, _} -> Port;
+        {_, {ok, Port}} -> Port;
+        _ -> "4369"
+    end.
+
+%% A variable that is set to nothing counts as not set.
+environment(Name) ->
+    case os:getenv(Name, "") of
+        "" -> none;
+        Value -> {ok, Value}
+    end.
+
+%% @doc A connection to the daemon, passive.
+-spec connect(timeout()) -> {ok, gen_tcp:socket()} | {error, failure()}.
+connect(Timeout) ->
+    connect(paths(), Timeout, no_daemon).
+
+connect([], _, Reason) ->
+    {error, Reason};
+connect([Path | Paths], Timeout, Before) ->
+    Options = [local, binary, {packet, raw}, {active, false}, {send_timeout, Timeout}],
+    try gen_tcp:connect({local, Path}, 0, Options, Timeout) of
+        {ok, Socket} -> {ok, Socket};
+        {error, Posix} -> connect(Paths, Timeout, worse(Before, reason(Posix)))
+    catch
+        %% A path that is longer than the address of a socket can be.
+        _:_ -> connect(Paths, Timeout, worse(Before, {socket, enametoolong}))
+    end.
+
+%% What says more than that nobody is there.
+worse(no_daemon, Reason) -> Reason;
+worse(Reason, _) -> Reason.
+
+%% @doc What an error of a socket means to the caller.
+-spec reason(term()) -> failure().
+reason(Posix) when Posix =:= enoent; Posix =:= econnrefused; Posix =:= enotdir -> no_daemon;
+reason(Posix) when Posix =:= eacces; Posix =:= eperm -> not_permitted;
+reason(Posix) when Posix =:= timeout; Posix =:= etimedout; Posix =:= eagain -> timeout;
+reason(Posix) when Posix =:= closed; Posix =:= epipe; Posix =:= econnreset -> closed;
+reason(Posix) -> {socket, Posix}.
+
+%% @doc One request and its answer, all of it within `Timeout' milliseconds.
+-spec call(get | post | delete, [binary()], [{binary(), binary()}], none | iodata(), pos_integer()) ->
+    {ok, pmd_http:answer()} | {error, reason()}.
+call(Method, Segments, Parameters, Body, Timeout) ->
+    Deadline = erlang:monotonic_time(millisecond) + Timeout,
+    case connect(Timeout) of
+        {ok, Socket} ->
+            try
+                Request = pmd_http:request(Method, pmd_http:path(Segments, Parameters), Body),
+                case gen_tcp:send(Socket, Request) of
+                    ok -> answer(Socket, Deadline, pmd_http:new(), {undefined, [], ?MAX_BODY});
+                    {error, Posix} -> {error, reason(Posix)}
+                end
+            after
+                gen_tcp:close(Socket)
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+answer(Socket, Deadline, Parser, Sum) ->
+    Left = max(0, Deadline - erlang:monotonic_time(millisecond)),
+    case gen_tcp:recv(Socket, 0, Left) of
+        {ok, Data} ->
+            case pmd_http:feed(Data, Parser) of
+                {ok, Pieces, Next} ->
+                    case pmd_http:whole(Pieces, Sum) of
+                        {ok, Answer} -> {ok, Answer};
+                        {more, More} -> answer(Socket, Deadline, Next, More);
+                        {error, Reason} -> {error, {bad_answer, Reason}}
+                    end;
+                {error, Reason} ->
+                    {error, {bad_answer, Reason}}
+            end;
+        {error, End} when End =:= closed; End =:= econnreset ->
+            at_the_end(pmd_http:finish(Parser), Sum);
+        {error, Posix} ->
+            {error, reason(Posix)}
+    end.
+
+%% An answer without a length ends with its connection.
+at_the_end(ok, Sum) ->
+    {ok, Answer} = pmd_http:whole([done], Sum),
+    {ok, Answer};
+at_the_end({error, closed}, _) ->
+    {error, closed}.

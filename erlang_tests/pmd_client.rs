@@ -1,0 +1,320 @@
+//! The Erlang and Elixir client of pmd, and its epmd module, in real nodes.
+//!
+//! What the client does with answers of every kind is tested by its own tests, with a daemon made of canned answers;
+//! they are run here, too.
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::harness::netns::{Host, Lan};
+use crate::harness::program::{run, run_within};
+use crate::harness::wait_until;
+use crate::support::mapper::{Daemon, Mapper, assert_no_stock_epmd, names, wait_for_names};
+use crate::support::node::{Node, elixir, erl};
+use crate::support::{hosts, installed, succeeded};
+
+/// The client's own tests wait for time limits of the client; with other tests beside them, they take their time.
+const SUITE: Duration = Duration::from_secs(240);
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("erlang").join(name)
+}
+
+/// Compiles the client, and its tests if they are wanted; returns the folder of the result.
+fn compiled(host: &Host, parts: &[&str]) -> String {
+    let out = host.dir().join("ebin");
+    fs::create_dir_all(&out).expect("a folder for the compiled client");
+    let mut erlc: Command = host.command(installed("erlc", "erlang-base"));
+    erlc.args(["-Wall", "-Werror", "+debug_info", "-o"]).arg(&out);
+    for part in parts {
+        let sources = fs::read_dir(folder("pmd").join(part)).expect("the client's sources");
+        erlc.args(
+            sources
+                .map(|entry| entry.expect("a file").path())
+                .filter(|file| file.extension().is_some_and(|extension| extension == "erl")),
+        );
+    }
+    succeeded(&run(erlc));
+    out.to_str().expect("a path in UTF-8").to_owned()
+}
+
+/// Daemons of one cluster, whatever the run is about: there is none of stock epmd.
+fn cluster(hosts: [&Host; 2]) -> [Daemon; 2] {
+    let daemons = hosts.map(|host| {
+        fs::create_dir_all(host.pmd_home()).expect("a home for pmd");
+        let cookie = host.pmd_home().join("cookie");
+        fs::write(&cookie, "0123456789abcdef0123456789abcdef").expect("writing the cookie");
+        fs::set_permissions(&cookie, Permissions::from_mode(0o600)).expect("the cookie's mode");
+        Daemon::start_as(Mapper::Pmd, host)
+    });
+    join(hosts[0], hosts[1]);
+    daemons
+}
+
+fn join(host: &Host, other: &Host) {
+    let body = format!("{{\"addresses\":[\"{}:4369\"]}}", other.ip);
+    let mut socket = UnixStream::connect(host.pmd_home().join("pmd-4369.sock")).expect("the control socket");
+    let length = body.len();
+    write!(socket, "POST /v1/join HTTP/1.0\r\nhost: pmd\r\ncontent-length: {length}\r\n\r\n{body}")
+        .expect("asking to join");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("the answer to join");
+    assert!(answer.starts_with("HTTP/1.0 200"), "not joined: {answer}");
+}
+
+/// `erl` with the client, and with its module in the place of `erl_epmd` if that is wanted.
+fn node(host: &Host, ebin: &str, args: &[&str]) -> Node {
+    Node::erl(host, &[&["-pa", ebin], args].concat())
+}
+
+const EPMD_MODULE: [&str; 2] = ["-epmd_module", "pmd_epmd"];
+
+#[test]
+fn the_clients_own_tests_pass() {
+    let lan = Lan::new();
+    let [host] = hosts(&lan, ["alpha"]);
+    let ebin = compiled(&host, &["src", "test"]);
+    let mut tests = erl(&host);
+    tests.args(["-pa", &ebin, "-eval"]);
+    tests.arg(format!("halt(case eunit:test({{dir, \"{ebin}\"}}, [verbose]) of ok -> 0; error -> 1 end)."));
+    let output = succeeded(&run_within(SUITE, tests));
+    assert!(output.contains("All") && output.contains("tests passed"), "no tests were run: {output}");
+}
+
+#[test]
+fn nodes_with_the_epmd_module_connect_two_hosts() {
+    let lan = Lan::new();
+    let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
+    let ebin = compiled(&alpha, &["src"]);
+    let mut daemons = cluster([&alpha, &beta]);
+    let mut one = node(&alpha, &ebin, &[&EPMD_MODULE[..], &["-sname", "one"]].concat());
+    let mut two = node(&beta, &ebin, &[&EPMD_MODULE[..], &["-sname", "two"]].concat());
+    let mut stock = Node::erl(&beta, &["-sname", "stock"]);
+    assert_eq!(one.ask("net_kernel:epmd_module()"), "pmd_epmd");
+    wait_for_names(&alpha, &["one"]);
+    wait_for_names(&beta, &["stock", "two"]);
+
+    assert!(one.reaches("two@beta"));
+    assert!(two.reaches("one@alpha"));
+    assert!(one.reaches("stock@beta") && stock.reaches("one@alpha"));
+    assert!(!one.reaches("nobody@beta") && !one.reaches("one@nowhere"));
+    let port = names(&beta)["stock"];
+    assert!(two.ask("net_adm:names()").contains(&format!("{{\"stock\",{port}}}")));
+
+    // The registration is that of OTP's own client, and comes back as its own do.
+    daemons[1].program.signal(Signal::TERM);
+    daemons[1].program.wait(Duration::from_secs(20));
+    daemons[1] = Daemon::start_as(Mapper::Pmd, &beta);
+    wait_for_names(&beta, &["stock", "two"]);
+    for host in [&alpha, &beta] {
+        assert_no_stock_epmd(host);
+    }
+}
+
+/// Containers that find each other by nothing but pmd.
+#[test]
+fn hosts_without_a_resolver_are_found_where_their_daemons_are() {
+    let lan = Lan::new();
+    let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
+    for host in [&alpha, &beta] {
+        let oneself = format!("127.0.0.1 localhost\n::1 localhost\n{} {}\n", host.ip, host.name);
+        fs::write(host.dir().join("hosts"), oneself).expect("writing the hosts file");
+    }
+    let ebin = compiled(&alpha, &["src"]);
+    let _daemons = cluster([&alpha, &beta]);
+    let mut stock = Node::erl(&alpha, &["-sname", "stock"]);
+    let mut one = node(&alpha, &ebin, &[&EPMD_MODULE[..], &["-sname", "one"]].concat());
+    let mut two = node(&beta, &ebin, &[&EPMD_MODULE[..], &["-sname", "two"]].concat());
+    assert!(!stock.reaches("two@beta"), "the host can be resolved: this test proves nothing");
+    one.wait("net_adm:ping(two@beta)", "pong");
+    two.wait("net_adm:ping(stock@alpha)", "pong");
+    assert!(!one.reaches("nobody@beta"));
+}
+
+/// Where there is no pmd at all, nothing is different and nothing is said.
+#[test]
+fn the_epmd_module_does_without_pmd() {
+    let lan = Lan::new();
+    let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
+    let ebin = compiled(&alpha, &["src"]);
+    let _daemons = [&alpha, &beta].map(|host| Daemon::start_as(Mapper::Stock, host));
+    let mut one = erl(&alpha);
+    one.args(["-pa", &ebin]).args(EPMD_MODULE).args(["-sname", "one", "-eval"]);
+    one.arg("io:format(\"~p~n\", [net_adm:ping(two@beta)]), halt().");
+    let _two = node(&beta, &ebin, &[&EPMD_MODULE[..], &["-sname", "two"]].concat());
+    let output = run(one);
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(succeeded(&output), "pong\n");
+}
+
+/// A host that no resolver knows and that cannot be reached: the entry that the daemon names leads there.
+#[test]
+fn an_entry_leads_to_a_node_whose_host_has_no_address() {
+    let lan = Lan::new();
+    let [alpha] = hosts(&lan, ["alpha.cluster.test"]);
+    let ebin = compiled(&alpha, &["src"]);
+    let _daemon = Daemon::start_as(Mapper::Pmd, &alpha);
+    let _hidden = node(&alpha, &ebin, &["-name", "two@far.nowhere.test"]);
+    wait_for_names(&alpha, &["two"]);
+    let port = names(&alpha)["two"];
+
+    let control = alpha.dir().join("control.sock");
+    let listener = UnixListener::bind(&control).expect("a control socket");
+    let questions = std::thread::spawn(move || answer_lookups(&listener, port));
+    // IPv6 reaches an entry on IPv4, too.
+    for protocol in ["inet_tcp", "inet6_tcp"] {
+        let mut one = erl(&alpha);
+        one.args(["-pa", &ebin, "-proto_dist", protocol]).args(EPMD_MODULE);
+        one.args(["-name", "one@alpha.cluster.test", "-eval"]).env("PMD_SOCKET", &control);
+        one.arg("io:format(\"~p ~p~n\", [net_adm:ping(N) || N <- ['two@far.nowhere.test', 'three@far.nowhere.test']]), halt().");
+        assert_eq!(succeeded(&run(one)), "pong pang\n", "{protocol}");
+    }
+
+    // Somebody has to tell the thread that there are no more questions.
+    let mut last = UnixStream::connect(&control).expect("the thread still listens");
+    write!(last, "end\r\n\r\n").expect("the last question");
+    let questions = questions.join().expect("the thread ends");
+    assert!(
+        questions.iter().any(|line| line.contains("lookup?kind=name&name=%74%77%6F%40")),
+        "{questions:?}"
+    );
+}
+
+/// Answers look-ups of `two` with an entry, until it is told to end; returns what was asked.
+fn answer_lookups(listener: &UnixListener, port: u16) -> Vec<String> {
+    let mut questions = Vec::new();
+    loop {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut question = Vec::new();
+        while !question.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a whole question");
+            question.push(byte[0]);
+        }
+        let line = String::from_utf8_lossy(&question).lines().next().unwrap_or_default().to_owned();
+        if line == "end" {
+            return questions;
+        }
+        let found = format!(
+            "{{\"query\":\"\",\"matches\":[{{\"kind\":\"name\",\"name\":\"two\",\"host\":\"far\",\"port\":1,\
+             \"entry\":\"127.0.0.1:{port}\"}}]}}"
+        );
+        let answer = if line.contains("name=%74%77%6F%40") {
+            ("200 OK", found)
+        } else {
+            ("404 Not Found", "{}".into())
+        };
+        write!(stream, "HTTP/1.0 {}\r\ncontent-length: {}\r\n\r\n{}", answer.0, answer.1.len(), answer.1)
+            .expect("answering");
+        questions.push(line);
+    }
+}
+
+#[test]
+fn the_client_sees_the_cluster() {
+    let lan = Lan::new();
+    let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
+    let ebin = compiled(&alpha, &["src"]);
+    let _daemons = cluster([&alpha, &beta]);
+    let mut here = node(&alpha, &ebin, &["-sname", "here"]);
+    let mut there = node(&beta, &ebin, &["-sname", "there"]);
+
+    let port = names(&beta)["there"];
+    let found = format!("{{<<\"there\">>,<<\"beta\">>,{port}}}");
+    here.wait(
+        "case pmd:lookup('there@beta', #{kind => name}) of
+            {ok, [#{name := N, host := H, port := P}]} -> {N, H, P}; Other -> Other end",
+        &found,
+    );
+    assert_eq!(here.ask("pmd:lookup(\"nobody\")"), "{error,not_found}");
+    assert_eq!(here.ask("pmd:lookup(\"there@gamma\")"), "{error,not_found}");
+    let all = "[{<<\"here\">>,<<\"alpha\">>},{<<\"there\">>,<<\"beta\">>}]";
+    here.wait("begin {ok, L} = pmd:names(), [{N, H} || #{name := N, host := H} <- L] end", all);
+    here.wait("begin {ok, L} = pmd:names(#{host => beta}), [N || #{name := N} <- L] end", "[<<\"there\">>]");
+    here.wait(
+        "begin {ok, L} = pmd:nodes(), [{H, O, S} || #{host := H, oneself := O, state := S} <- L] end",
+        "[{<<\"alpha\">>,true,alive},{<<\"beta\">>,false,alive}]",
+    );
+
+    // A service lives as long as its owner, and is seen on the other host.
+    let service = "case pmd:lookup(web) of
+        {ok, [#{kind := K, host := H, port := P, metadata := M}]} -> {K, H, P, M}; Other -> Other end";
+    here.ask("begin {ok, Handle} = pmd:register(\"web\", 8080, #{metadata => #{path => <<\"/ä\"/utf8>>}}), put(web, Handle) end");
+    there.wait(service, "{service,<<\"alpha\">>,8080,#{<<\"path\">> => <<\"/ä\"/utf8>>}}");
+    assert!(here.ask("pmd:register(web, 8081)").starts_with("{error,{conflict,<<"));
+    assert_eq!(here.ask("pmd:unregister(get(web))"), "ok");
+    there.wait(service, "{error,not_found}");
+    here.ask("put(owner, spawn(fun() -> {ok, _} = pmd:register(web, 8082), receive stop -> ok end end))");
+    there.wait(service, "{service,<<\"alpha\">>,8082,#{}}");
+    here.ask("exit(get(owner), kill)");
+    there.wait(service, "{error,not_found}");
+}
+
+/// What has arrived of the subscription, as a list of short forms.
+const ARRIVED: &str = "begin
+    Take = fun Take(Before) -> receive {pmd_event, _, Event} -> Take([Event | Before]) after 0 -> Before end end,
+    put(events, Take(case get(events) of undefined -> []; Before -> Before end)),
+    [case Event of
+        #{event := gap, reason := Why} -> {gap, Why};
+        #{event := What, name := Name, host := Where} -> {What, Name, Where};
+        #{event := What} -> What
+     end || Event <- lists:reverse(get(events))] end";
+
+#[test]
+fn events_and_services_survive_a_restart_of_the_daemon() {
+    let lan = Lan::new();
+    let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
+    let ebin = compiled(&alpha, &["src"]);
+    let [mut daemon, _other] = cluster([&alpha, &beta]);
+    let mut node = node(&alpha, &ebin, &[]);
+    node.ask("begin {ok, S} = pmd:subscribe([name_up, name_down, service_up, service_down]), put(subscription, S) end");
+    node.ask("begin {ok, _} = pmd:register(web, 8080) end");
+    let there = Node::erl(&beta, &["-sname", "there"]);
+    let up = "connected,{service_up,<<\"web\">>,<<\"alpha\">>},{name_up,<<\"there\">>,<<\"beta\">>}";
+    node.wait(ARRIVED, &format!("[{up}]"));
+    there.kill();
+    let down = format!("{up},{{name_down,<<\"there\">>,<<\"beta\">>}}");
+    node.wait(ARRIVED, &format!("[{down}]"));
+
+    daemon.program.signal(Signal::TERM);
+    daemon.program.wait(Duration::from_secs(20));
+    wait_until("the end of the stream to be told", || node.ask(ARRIVED).ends_with(",disconnected]"));
+    let _daemon = Daemon::start_as(Mapper::Pmd, &alpha);
+    let again = "disconnected,connected,{gap,restarted},{service_up,<<\"web\">>,<<\"alpha\">>}]";
+    let mut last = String::new();
+    wait_until("the events of the new daemon", || {
+        let told = node.ask(ARRIVED);
+        if told != last {
+            eprintln!("{told}");
+        }
+        last = told;
+        last.ends_with(again)
+    });
+    assert_eq!(node.ask("begin {ok, [#{port := P}]} = pmd:lookup(web), P end"), "8080");
+    assert_eq!(node.ask("pmd:unsubscribe(get(subscription))"), "ok");
+}
+
+#[test]
+fn the_libcluster_strategy_connects_nodes() {
+    let lan = Lan::new();
+    let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
+    let ebin = compiled(&alpha, &["src"]);
+    let _daemons = cluster([&alpha, &beta]);
+    let mut other = Node::erl(&beta, &["-sname", "test"]);
+    let mut tests = elixir(&alpha);
+    tests.args(["--sname", "test", "-pa", &ebin]).env("PMD_TEST_LIVE", "1");
+    for file in ["test_helper.exs", "node_names_test.exs", "strategy_test.exs", "live_test.exs"] {
+        tests.arg("-r").arg(folder("libcluster_pmd").join("test").join(file));
+    }
+    let output = succeeded(&run_within(SUITE, tests));
+    assert!(output.contains(" 0 failures"), "no tests were run: {output}");
+    assert!(!output.contains("excluded"), "not all of the tests were run: {output}");
+    assert!(other.ask("node()").starts_with("test@"));
+}

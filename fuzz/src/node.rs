@@ -1,0 +1,227 @@
+//! Laws of the cluster node, for arbitrary bytes. Each function panics if one does not hold.
+
+use std::sync::Arc;
+
+use pmd_core::membership::Identity;
+use pmd_core::node::{Command, LinkEvent, LinkId, Node, Now, Output, Settings};
+use pmd_core::registry::origin::Content;
+use pmd_core::registry::store::{Need, Outcome, Source, Store};
+use pmd_core::tuning::{RegistryTuning, Tuning};
+use pmd_protocol::limits::{FRAME_FIXED, MAX_FRAME};
+use pmd_protocol::peer::codec::{Decoded, Phase, decode, encode};
+use pmd_protocol::peer::frame::{Reason, Sight};
+use pmd_protocol::peer::{Entry, Generation, Host, Key, Kind, NodeId, Service, Value};
+
+/// Anything that proven peers can send, in any order, with time and links coming and going in between: the node does not
+/// panic, shows nobody whom the membership does not have alive, and sends only what can be sent.
+///
+/// A step is one byte, and for a message its type, its length and its body.
+pub fn frames(mut data: &[u8]) {
+    let Some(mut node) = node() else { return };
+    let mut now = Now { mono_ms: 10, wall_ms: 1_000 };
+    for (link, peer) in [(1, 2), (2, 3)] {
+        node.handle_link(
+            now,
+            LinkEvent::Up { link: LinkId(link), peer: identity(peer), initiated: link == 1 },
+        );
+        drain(&mut node);
+    }
+    let mut next_link = 3;
+    while let Some((step, rest)) = data.split_first() {
+        data = rest;
+        let link = LinkId(u64::from(step >> 4));
+        match step & 0x0f {
+            0 => now.mono_ms += 7,
+            1 => now.mono_ms += 3_000,
+            2 => now.mono_ms += 700_000,
+            3 => {
+                let peer = identity(2 + (step >> 4) % 4);
+                node.handle_link(
+                    now,
+                    LinkEvent::Up { link: LinkId(next_link), peer, initiated: next_link % 2 == 0 },
+                );
+                next_link += 1;
+            }
+            4 => node.handle_link(now, LinkEvent::Down { link, farewell: None }),
+            5 => node.handle_link(now, LinkEvent::Down { link, farewell: Some(Reason::NotNeeded) }),
+            6 => node.handle_link(now, LinkEvent::Failed { peer: identity(2 + (step >> 4)).id }),
+            7 => node.handle_link(now, LinkEvent::Probed { token: link.0, sight: Sight::Silent }),
+            8 => {
+                if let Some(entry) = service(step >> 4) {
+                    let _ = node.handle_command(now, Command::Put(entry));
+                }
+            }
+            9 => {
+                if let Some(entry) = service(step >> 4) {
+                    let _ = node.handle_command(now, Command::Remove(entry));
+                }
+            }
+            _ => {
+                let Some(([kind, length], rest)) = data.split_first_chunk() else { break };
+                let length = usize::from(*length).min(rest.len());
+                let (body, rest) = rest.split_at(length);
+                data = rest;
+                let Ok(announced) = u32::try_from(FRAME_FIXED + body.len()) else { break };
+                let bytes = [&announced.to_be_bytes()[..], &[*kind, 1], body].concat();
+                if let Ok(Some((Decoded::Frame(frame), _))) = decode(&bytes, Phase::Proven) {
+                    let link = LinkId(1 + u64::from(step >> 4) % next_link);
+                    if step & 1 == 0 {
+                        node.handle_frame(now, link, frame);
+                    } else {
+                        node.handle_packet(now, frame);
+                    }
+                }
+            }
+        }
+        drain(&mut node);
+        if node.poll_timeout() <= now.mono_ms {
+            node.handle_timeout(now);
+            drain(&mut node);
+        }
+        for (id, content) in node.registry().store().iter().skip(1) {
+            let shown = node.registry().directory().is_visible(&id);
+            assert!(!shown || node.life_of(&id) == Some(content.stamp().generation), "{id} is shown");
+        }
+    }
+}
+
+/// What a transfer leads to is the join of what was there and what was sent, however it is cut, whatever was deleted and
+/// forgotten on the way, and whoever passes it on.
+pub fn delta(data: &[u8]) {
+    let tuning = |tombstones| RegistryTuning { tombstones, ..RegistryTuning::DEFAULT };
+    let (Some((first, steps)), me) = (data.split_first(), identity(1)) else { return };
+    let mut writer = Store::new(me.id, me.generation, tuning(usize::from(first & 7)));
+    let mut replicas = [2_u8, 3].map(|number| {
+        Store::new(
+            identity(number).id,
+            me.generation,
+            tuning(usize::from(first >> 4) * usize::from(number - 2)),
+        )
+    });
+    let mut life = me.generation;
+    for step in steps {
+        let (number, budget) = (usize::from(step >> 2) % 8, usize::from(*step) * 2);
+        match step & 3 {
+            0 => {
+                let Ok(key) = Key::new(Kind::SERVICE, &[b'a' + (step >> 5)], 0) else { return };
+                let Ok(value) = Value::new(&vec![*step; number * 20]) else { return };
+                writer.put(key, value);
+            }
+            1 if number == 7 => {
+                life = life.renewed(0, u64::from(*step));
+                writer.renew(life);
+            }
+            1 => {
+                let Ok(key) = Key::new(Kind::SERVICE, &[b'a' + (step >> 5)], 0) else { return };
+                writer.delete(&key);
+            }
+            2 => bring(&mut replicas[number % 2], &writer, me.id, budget),
+            _ => {
+                let [one, other] = &mut replicas;
+                if number % 2 == 0 {
+                    bring(one, other, me.id, budget);
+                } else {
+                    bring(other, one, me.id, budget);
+                }
+            }
+        }
+    }
+    let [one, other] = &mut replicas;
+    bring(one, &writer, me.id, 100);
+    bring(other, one, me.id, 50);
+    for replica in [one, other] {
+        assert!(
+            replica.content(&me.id).is_some_and(|content| same(content, &writer, &me.id))
+                || writer_is_new(&writer, &me.id)
+        );
+    }
+}
+
+/// A transfer from one store to another. The join of two contents of one origin is the greater.
+fn bring(to: &mut Store, from: &Store, origin: NodeId, budget: usize) {
+    let (before, sent) = (to.content(&origin).cloned(), from.content(&origin).cloned());
+    let mut have = to.stamp(&origin);
+    for _ in 0..2 {
+        let Some(mut transfer) = from.transfer(&origin, have) else { break };
+        let mut again = false;
+        while let Some(part) = transfer.next_part(budget) {
+            let applied = to.apply(Source(1), part).expect("an honest update was refused");
+            assert!(!applied.fork, "one writer, and a fork");
+            if let Outcome::Missing(need) = applied.outcome {
+                (again, have) = (true, if let Need::Newer(have) = need { have } else { None });
+            }
+        }
+        if !again {
+            break;
+        }
+    }
+    let joined = match (before, sent) {
+        (Some(before), Some(sent)) => Some(Content::clone(&before).join(Content::clone(&sent))),
+        (one, other) => one.or(other).map(|content| Content::clone(&content)),
+    };
+    match (to.content(&origin), joined) {
+        (Some(now), Some(joined)) => {
+            assert_eq!(now.stamp(), joined.stamp());
+            assert!(now.iter().eq(joined.iter()), "a transfer is not the join");
+        }
+        (None, Some(joined)) => assert!(joined.is_empty(), "nothing has arrived"),
+        (now, None) => assert!(now.is_none()),
+    }
+}
+
+fn same(content: &Arc<Content>, writer: &Store, origin: &NodeId) -> bool {
+    writer.content(origin).is_some_and(|own| own.stamp() == content.stamp() && own.iter().eq(content.iter()))
+}
+
+/// Whether nothing was ever written: then there is nothing to bring.
+fn writer_is_new(writer: &Store, origin: &NodeId) -> bool {
+    writer.content(origin).is_some_and(|content| content.is_empty())
+}
+
+fn drain(node: &mut Node) {
+    let mut outputs = 0;
+    while let Some(output) = node.poll_output() {
+        outputs += 1;
+        assert!(outputs < 10_000, "without end: {output:?}");
+        if let Output::Packet { frame, .. } = output {
+            assert_eq!(encode(&frame, &mut Vec::new()), Ok(()));
+        }
+    }
+    let links: Vec<_> = node.links().map(|(link, _)| link).collect();
+    for link in links {
+        for round in 0.. {
+            assert!(round < 10_000, "without end");
+            let Some(frame) = node.poll_transmit(link, MAX_FRAME - FRAME_FIXED) else { break };
+            assert_eq!(encode(&frame, &mut Vec::new()), Ok(()), "cannot be sent: {frame:?}");
+        }
+    }
+}
+
+fn identity(number: u8) -> Identity {
+    let generation = Generation { boot_ms: 5, nonce: number.into() };
+    Identity::new(NodeId::new([number; 32]), generation, &[([10, 0, 0, number], 4369).into()])
+}
+
+fn node() -> Option<Node> {
+    let host = Host {
+        host: "fuzz".parse().ok()?,
+        version: String::new(),
+        metadata: Default::default(),
+        leaving: false,
+        relay: false,
+    };
+    let (id, addresses) = (identity(1).id, identity(1).addresses);
+    let settings = Settings { id, seed: [7; 32], addresses, host, tuning: Tuning::default() };
+    Node::new(settings, Now { mono_ms: 10, wall_ms: 5 }).ok()
+}
+
+fn service(number: u8) -> Option<Entry> {
+    let name = format!("service-{number}").parse().ok()?;
+    Some(Entry::Service(Service {
+        name,
+        instance: 0,
+        port: 1,
+        registered_ms: 0,
+        metadata: Default::default(),
+    }))
+}

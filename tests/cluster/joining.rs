@@ -1,0 +1,153 @@
+//! How daemons come together, and why some do not.
+
+use futures_util::future::join_all;
+use pmd::control::api::Join;
+
+use crate::world::World;
+
+#[test]
+fn two_that_join_each_other_at_once_end_up_with_one_link_fifty_times_of_fifty() {
+    const PAIRS: usize = 5;
+    const ROUNDS: usize = 10;
+    let mut world = World::new(2 * PAIRS);
+    for round in 0..ROUNDS {
+        world.start_all();
+        let watches: Vec<_> = world.all().into_iter().map(|host| world.watch(host)).collect();
+        let joining = world.all().into_iter().map(|host| {
+            let (api, other) = (world[host].api(), world[host ^ 1].ip.to_string());
+            async move { api.join(&Join { addresses: vec![other], timeout_ms: Some(30_000) }).await }
+        });
+        for (host, joined) in world.block_on(join_all(joining)).into_iter().enumerate() {
+            assert!(joined.is_ok(), "round {round}, h{}: {joined:?}", host + 1);
+        }
+        for pair in 0..PAIRS {
+            let pair = [2 * pair, 2 * pair + 1];
+            world.wait_until_agreed(&pair);
+            world.wait_on(&pair, "one link", |host| {
+                world.status(host).is_some_and(|status| status.links == 1)
+            });
+        }
+        for (host, watch) in watches.iter().enumerate() {
+            watch.never("node_down", &world[host ^ 1].name);
+            watch.never("node_left", &world[host ^ 1].name);
+        }
+        world.all().into_iter().for_each(|host| world[host].kill());
+    }
+}
+
+#[test]
+fn a_host_can_be_joined_by_all_its_addresses_and_its_name() {
+    let world = World::started(6);
+    for (host, address) in
+        [(1, "10.77.0.1"), (2, "10.77.0.1:4369"), (3, "[fd77::1]:4369"), (4, "h1"), (5, "h1:4369")]
+    {
+        let said = world.run(host, &["join", address]).ended_with(0);
+        assert!(said.stdout.contains("h1"), "{said:#?}");
+    }
+    world.wait_until_agreed(&world.all());
+}
+
+#[test]
+fn one_address_that_answers_is_enough() {
+    let world = World::started(2);
+    let said = world.run(1, &["join", "10.77.0.200:1", "h1", "--json"]).ended_with(0);
+    let joined = said.json();
+    assert_eq!(joined["peers"][0]["host"], "h1", "{said:#?}");
+    world.wait_until_agreed(&world.all());
+}
+
+#[test]
+fn why_a_host_was_not_joined_is_said() {
+    let mut world = World::new(4);
+    world[1].set_cookies(&["a-cookie-of-another-cluster"]);
+    world[2].configure("cluster = \"other\"\n");
+    for host in [0, 1, 2] {
+        world.start(host);
+    }
+    // There is no daemon on the fourth host.
+    for (from, address, code, word) in [
+        (0, "h2", 5, "cookie"),
+        (1, "h1", 5, "cookie"),
+        (0, "h3", 5, "cluster"),
+        (2, "h1", 5, "cluster"),
+        (0, "10.77.0.4", 3, "10.77.0.4"),
+        (0, "no-such-host", 4, "no-such-host"),
+        (0, "10.77.0.1", 2, "itself"),
+        (0, "127.0.0.1", 2, "itself"),
+        (0, "h1", 2, "itself"),
+    ] {
+        let said = world.run(from, &["join", address]);
+        assert_eq!((said.code, said.stdout.as_str()), (code, ""), "join {address}: {said:#?}");
+        assert!(said.stderr.contains(word), "join {address}: {said:#?}");
+        let json = world.run(from, &["join", address, "--json"]).ended_with(code);
+        let error = serde_json::from_str::<serde_json::Value>(json.stdout.trim())
+            .or_else(|_| serde_json::from_str(json.stderr.trim()));
+        let error = error.unwrap_or_else(|error| panic!("join {address}: {error}: {json:#?}"));
+        assert!(error["error"]["code"].is_string() && error["error"]["hint"].is_string(), "{json:#?}");
+    }
+    for host in [0, 1, 2] {
+        assert_eq!(world.members(host), [world[host].name.clone()]);
+    }
+}
+
+#[test]
+fn a_seed_may_come_later_than_those_who_name_it() {
+    let mut world = World::new(3);
+    world[1].configure("join = [\"10.77.0.1\"]\n");
+    world[2].configure("[[peer]]\naddress = \"h1\"\n");
+    world.start(1);
+    world.start(2);
+    world.start(0);
+    world.wait_until_agreed(&world.all());
+}
+
+#[test]
+fn daemons_on_one_network_find_each_other() {
+    let mut world = World::new(4);
+    for host in 0..4 {
+        world[host].configure("discovery = [\"broadcast\"]\n");
+    }
+    // One of another cluster hears the same calls.
+    world[3].set_cookies(&["a-cookie-of-another-cluster"]);
+    world.start_all();
+    world.wait_until_agreed(&[0, 1, 2]);
+    assert_eq!(world.members(3), ["h4"]);
+}
+
+#[test]
+fn the_cookie_is_changed_without_a_moment_apart() {
+    const OLD: &str = crate::world::COOKIE;
+    const NEW: &str = "the-next-cookie-of-the-cluster-tests";
+    let mut world = World::new(4);
+    for host in 0..3 {
+        world[host].configure("join = [\"10.77.0.1\", \"10.77.0.2\"]\n");
+        world.start(host);
+    }
+    world.wait_until_agreed(&[0, 1, 2]);
+    let watch = world.watch(0);
+    let reload = |world: &World, host: usize, cookies: &[&str]| {
+        world[host].set_cookies(cookies);
+        world.run(host, &["reload"]).ended_with(0);
+    };
+    // The first knows both, and uses the new one; the others know the old one only. All of them can restart.
+    reload(&world, 0, &[NEW, OLD]);
+    world[2].terminate();
+    world.start(2);
+    world.wait_until_agreed(&[0, 1, 2]);
+    reload(&world, 1, &[NEW, OLD]);
+    reload(&world, 2, &[NEW, OLD]);
+    // Now the old one is dropped, host by host.
+    reload(&world, 0, &[NEW]);
+    reload(&world, 1, &[NEW]);
+    world[2].terminate();
+    world.start(2);
+    world.wait_until_agreed(&[0, 1, 2]);
+    reload(&world, 2, &[NEW]);
+    watch.never("node_down", "h2");
+    // Who missed all of that is a stranger.
+    world.start(3);
+    world.run(3, &["join", "h1"]).ended_with(5);
+    reload(&world, 3, &[NEW]);
+    world.run(3, &["join", "h1"]).ended_with(0);
+    world.wait_until_agreed(&world.all());
+}

@@ -1,0 +1,284 @@
+//! One host of a cluster: its daemon, its home, the nodes registered there.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use pmd::control::client::Client;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::fleet::Site;
+use crate::fleet::cell::mortal;
+use crate::harness::program::{Program, run_within};
+use crate::harness::{PATIENCE, pmd, wait_until};
+
+/// The port of every daemon; each has its own host.
+pub(crate) const PORT: u16 = 4369;
+/// Variables that change what the daemon and its commands do.
+const VARIABLES: [&str; 7] = [
+    "ERL_EPMD_ADDRESS",
+    "ERL_EPMD_PORT",
+    "ERL_EPMD_RELAXED_COMMAND_CHECK",
+    "NO_COLOR",
+    "PMD_CONFIG",
+    "PMD_LOG",
+    "PMD_SOCKET",
+];
+/// How long a command may take: joining alone may take ten seconds.
+const COMMAND: Duration = Duration::from_secs(60);
+
+/// A host and what runs on it.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) name: String,
+    pub(crate) ip: Ipv4Addr,
+    home: PathBuf,
+    daemon: Option<Program>,
+    /// The daemons that ran here before, for their logs.
+    former: Vec<Program>,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Said {
+    /// Its standard output as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{self:#?}"))
+    }
+
+    /// Fails the test unless it ended with this code.
+    pub(crate) fn ended_with(self, code: i32) -> Said {
+        assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+}
+
+/// An Erlang node, as far as a port mapper can see: registered as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    pub(crate) host: String,
+    stream: TcpStream,
+}
+
+impl Registered {
+    /// Whether the daemon has neither closed the connection nor said anything.
+    pub(crate) fn is_open(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket");
+        let mut byte = [0];
+        matches!(self.stream.peek(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// As `names --cluster` has it.
+    pub(crate) fn entry(&self) -> (String, String, u16) {
+        (self.name.clone(), self.host.clone(), self.port)
+    }
+}
+
+impl Machine {
+    /// The host `site`, with its files in `home`.
+    pub(crate) fn new(site: &Site, home: PathBuf) -> Machine {
+        std::fs::create_dir_all(&home).expect("a home");
+        Machine { name: site.name.clone(), ip: site.ip, home, daemon: None, former: Vec::new() }
+    }
+
+    /// A file of its home.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.home.join(name)
+    }
+
+    /// Writes the configuration file; keys of before are gone.
+    pub(crate) fn configure(&self, text: &str) {
+        std::fs::write(self.file("pmd.toml"), text).expect("writing the configuration");
+    }
+
+    /// Writes the cookie file, one cookie to a line.
+    pub(crate) fn set_cookies(&self, cookies: &[&str]) {
+        let place = self.file("cookie");
+        let _ = std::fs::remove_file(&place);
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(place);
+        let text: String = cookies.iter().map(|cookie| format!("{cookie}\n")).collect();
+        file.expect("a cookie file").write_all(text.as_bytes()).expect("room for a cookie");
+    }
+
+    /// Its daemon's API.
+    pub(crate) fn api(&self) -> Client {
+        Client::new(self.file(&format!("pmd-{PORT}.sock")))
+    }
+
+    /// `pmd ARGS` with this host's home; where it runs is up to the caller.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = mortal(pmd());
+        command.args(args).env("PMD_HOME", &self.home).env("HOME", &self.home);
+        VARIABLES.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        command
+    }
+
+    /// Runs `pmd ARGS` on the host, to its end.
+    pub(crate) fn run(&self, site: &Site, args: &[&str]) -> Said {
+        let command = self.command(args);
+        let output = site.cell.run(move || run_within(COMMAND, command));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Said {
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+
+    // ---- the daemon
+
+    /// Starts the daemon and returns at once.
+    pub(crate) fn launch(&mut self, site: &Site, environment: &[(&str, &str)]) {
+        assert!(self.daemon.is_none(), "one daemon at a time on {}", self.name);
+        let mut command = self.command(&["start", "--foreground"]);
+        command.envs(environment.iter().copied());
+        self.daemon = Some(site.cell.run(move || Program::spawn(command).quietly()));
+    }
+
+    /// Waits until the daemon answers.
+    pub(crate) fn wait_until_up(&mut self) {
+        let socket = self.file(&format!("pmd-{PORT}.sock"));
+        let daemon = self.daemon.as_mut().expect("a daemon that was launched");
+        wait_until(&format!("the daemon of {}", self.name), || {
+            assert!(daemon.is_running(), "the daemon of {} ended:\n{}", self.name, daemon.stderr());
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+    }
+
+    /// The daemon.
+    pub(crate) fn daemon(&mut self) -> &mut Program {
+        self.daemon.as_mut().expect("a daemon runs")
+    }
+
+    /// The daemon's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("a daemon runs").pid()
+    }
+
+    /// Ends the daemon without a word.
+    pub(crate) fn kill(&mut self) {
+        let mut daemon = self.daemon.take().expect("a daemon runs");
+        daemon.kill();
+        self.former.push(daemon);
+    }
+
+    /// Ends the daemon the way a supervisor does, and waits for its end.
+    pub(crate) fn terminate(&mut self) {
+        let mut daemon = self.daemon.take().expect("a daemon runs");
+        daemon.signal(Signal::TERM);
+        let status = daemon.wait(PATIENCE);
+        assert!(status.success(), "{} ended with {status}:\n{}", self.name, daemon.stderr());
+        self.former.push(daemon);
+    }
+
+    /// Stops the daemon's process where it stands.
+    pub(crate) fn freeze(&self) {
+        self.daemon.as_ref().expect("a daemon runs").signal(Signal::STOP);
+        let path = format!("/proc/{}/stat", self.pid());
+        wait_until("the daemon to stop", || {
+            let stat = std::fs::read_to_string(&path).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        });
+    }
+
+    /// Lets a stopped daemon go on.
+    pub(crate) fn thaw(&self) {
+        self.daemon.as_ref().expect("a daemon runs").signal(Signal::CONT);
+    }
+
+    /// Whether a daemon was started here, and not taken away since.
+    pub(crate) fn has_daemon(&self) -> bool {
+        self.daemon.is_some()
+    }
+
+    /// The memory that the daemon has in use, in KiB.
+    pub(crate) fn resident_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// What its daemons have logged, the oldest first.
+    pub(crate) fn log(&self) -> String {
+        let all = self.former.iter().chain(&self.daemon);
+        all.map(|daemon| daemon.stdout() + &daemon.stderr()).collect()
+    }
+
+    // ---- nodes
+
+    /// Registers a node the way a node does.
+    pub(crate) fn register(&self, site: &Site, name: &str, port: u16) -> Registered {
+        let request = alive2(name, port);
+        let stream = site.cell.run(move || {
+            register((Ipv4Addr::LOCALHOST, PORT).into(), &request)
+                .expect("a registration on a host of its own")
+        });
+        Registered { name: name.to_owned(), port, host: self.name.clone(), stream }
+    }
+
+    /// Registers so many nodes at once: every request is sent before the first answer is read.
+    pub(crate) fn register_burst(&self, site: &Site, prefix: &str, count: u16) -> Vec<Registered> {
+        let names: Vec<String> = (0..count).map(|number| format!("{prefix}{number}")).collect();
+        let requests: Vec<Vec<u8>> =
+            names.iter().zip(10_000..).map(|(name, port)| alive2(name, port)).collect();
+        let streams = site.cell.run(move || {
+            let sent: Vec<TcpStream> = requests.iter().map(|request| send(loopback(), request)).collect();
+            sent.into_iter().map(|stream| accepted(stream).expect("a registration")).collect::<Vec<_>>()
+        });
+        let nodes = names.into_iter().zip(10_000..).zip(streams);
+        nodes
+            .map(|((name, port), stream)| Registered { name, port, host: self.name.clone(), stream })
+            .collect()
+    }
+}
+
+fn loopback() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, PORT).into()
+}
+
+/// ALIVE2_REQ with its length.
+pub(crate) fn alive2(name: &str, port: u16) -> Vec<u8> {
+    let mut body = vec![120];
+    body.extend(port.to_be_bytes());
+    body.extend([77, 0, 0, 6, 0, 5]);
+    body.extend(u16::try_from(name.len()).expect("a short name").to_be_bytes());
+    body.extend(name.as_bytes());
+    body.extend([0, 0]);
+    let mut request = u16::try_from(body.len()).expect("a short request").to_be_bytes().to_vec();
+    request.extend(body);
+    request
+}
+
+/// Sends a request to a port mapper; none if it refuses or closes.
+pub(crate) fn register(address: SocketAddr, request: &[u8]) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(request).ok()?;
+    accepted(stream)
+}
+
+fn send(address: SocketAddr, request: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("a port mapper");
+    stream.write_all(request).expect("room for a request");
+    stream
+}
+
+fn accepted(mut stream: TcpStream) -> Option<TcpStream> {
+    let mut reply = [0; 6];
+    stream.read_exact(&mut reply).ok()?;
+    (reply[..2] == [118, 0]).then_some(stream)
+}

@@ -1,0 +1,83 @@
+//! Clusters with an authority of their own: a key alone is not enough there, nor is the cookie.
+
+use std::path::{Path, PathBuf};
+
+use pmd_protocol::peer::Frame;
+use pmd_protocol::peer::frame::Hello;
+
+use super::intruder::{Card, Talk};
+use crate::world::{COOKIE, World};
+
+/// Makes an authority, and certificates of it for these hosts.
+fn authority(world: &World, name: &str, hosts: &[&str]) -> PathBuf {
+    let folder = world.shared(name);
+    let path = folder.display().to_string();
+    world.run(0, &["ca", "init", "--dir", &path]).ended_with(0);
+    for host in hosts {
+        world.run(0, &["ca", "issue", host, "--dir", &path, "--out", &path]).ended_with(0);
+    }
+    folder
+}
+
+/// The keys that make a daemon show the certificate for `host`.
+fn identity(folder: &Path, host: &str) -> String {
+    let folder = folder.display();
+    format!(
+        "ca_cert_path = \"{folder}/ca.pem\"\ncert_path = \"{folder}/{host}.pem\"\nkey_path = \"{folder}/{host}.key\"\n"
+    )
+}
+
+#[test]
+fn only_the_authoritys_certificates_lead_into_its_cluster() {
+    let mut world = World::new(4);
+    let ours = authority(&world, "ours", &["h1", "h2", "intruder"]);
+    let theirs = authority(&world, "theirs", &["h3", "intruder"]);
+    for (host, folder) in [(0, &ours), (1, &ours), (2, &theirs)] {
+        let name = world[host].name.clone();
+        world[host].configure(&identity(folder, &name));
+        world.start(host);
+    }
+    world.start(3);
+    world.run(1, &["join", "h1"]).ended_with(0);
+    world.wait_until_agreed(&[0, 1]);
+    // Another authority, and none; both directions.
+    for (from, to) in [(2, "h1"), (3, "h1"), (0, "h3"), (0, "h4")] {
+        let said = world.run(from, &["join", to]);
+        assert_eq!(said.code, 5, "h{} joins {to}: {said:#?}", from + 1);
+    }
+
+    let greet = |card: &Card, host: &str| {
+        let mut talk = Talk::dial(&world, 3, 0, Some(card)).expect("a client may speak before it is refused");
+        let hello = Hello { host: host.into(), ..card.hello() };
+        let _ = talk.say(&Frame::Hello(hello));
+        talk
+    };
+    // The intruder speaks right: with all it needs, it is let in.
+    let card = Card::issued(&ours, "intruder");
+    let mut talk = greet(&card, "intruder");
+    talk.hear_hello();
+    let proof = talk.proof(COOKIE);
+    talk.say(&Frame::Proof(proof)).expect("a proof");
+    talk.hear_proof();
+    drop(talk);
+    // The name is part of the certificate, not a matter of taste.
+    for host in ["h1", "h2", "h4", "", "*"] {
+        let ending = greet(&card, host).hear_out().without_proof();
+        assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Bye(_))), "{host}: {ending:?}");
+    }
+    for card in [Card::issued(&theirs, "intruder"), Card::fresh()] {
+        let ending = greet(&card, "intruder").hear_out();
+        assert!(ending.frames.is_empty(), "{ending:?}");
+    }
+    world.wait_until_agreed(&[0, 1]);
+}
+
+#[test]
+fn a_daemon_does_not_start_with_the_certificate_of_another_host() {
+    let world = World::new(1);
+    let folder = authority(&world, "ours", &["h2"]);
+    world[0].configure(&identity(&folder, "h2"));
+    let said = world.run(0, &["start", "--foreground"]);
+    assert!(said.code != 0 && said.stderr.contains("h1"), "{said:#?}");
+    assert!(!world[0].has_daemon());
+}

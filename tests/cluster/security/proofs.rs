@@ -1,0 +1,237 @@
+//! The proof of the cookie: of no use to anybody but who makes it, and only there.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::channel;
+
+use pmd::control::api::Join;
+use pmd::control::client::ClientError;
+use pmd_protocol::peer::Frame;
+use pmd_protocol::peer::frame::{Bye, Hello, Reason};
+
+use super::intruder::{Card, Talk, connect};
+use crate::machine::{PORT, alive2, register};
+use crate::world::{COOKIE, World};
+
+/// The host of the intruder in all of these: it has no daemon.
+const INTRUDER: usize = 2;
+
+/// Two daemons in a cluster, and a host without one.
+fn world() -> World {
+    let mut world = World::new(3);
+    world.start(0);
+    world.start(1);
+    world.join_first(1..2);
+    world.wait_until_agreed(&[0, 1]);
+    world
+}
+
+/// Nothing has come of it.
+fn nobody_has_got_in(world: &World) {
+    world.wait_until_agreed(&[0, 1]);
+}
+
+/// Makes the first host dial the intruder, and returns the connection and what will come of the join.
+fn lured(world: &World) -> (TcpStream, impl FnOnce() -> Result<(), ClientError>) {
+    let listener = world.site(INTRUDER).cell.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("its port");
+    let join = Join { addresses: vec![world[INTRUDER].ip.to_string()], timeout_ms: Some(30_000) };
+    let api = world[0].api();
+    let (result, outcome) = channel();
+    let joining = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let joined = runtime.block_on(api.join(&join)).map(drop);
+        result.send(joined).expect("the test waits");
+    });
+    let (stream, _) = listener.accept().expect("a daemon that dials");
+    let wait = move || {
+        joining.join().expect("an answer of the API");
+        outcome.recv().expect("an answer of the API")
+    };
+    (stream, wait)
+}
+
+/// Fails the test unless a join has come to nothing because of who was there.
+fn assert_refused(outcome: Result<(), ClientError>) {
+    match outcome {
+        Err(ClientError::Api { info, .. }) if info.code == "refused" => {}
+        other => panic!("a join that is refused was expected: {other:?}"),
+    }
+}
+
+#[test]
+fn the_cookie_and_a_key_of_its_own_are_what_a_daemon_needs() {
+    let world = world();
+    let card = Card::fresh();
+    let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
+    let theirs = talk.greet(card.hello(), COOKIE).expect("a greeting");
+    assert_eq!((theirs.host.as_str(), theirs.id), ("h1", talk.peer));
+    let proof = talk.hear_proof();
+    assert_ne!(proof.mac, talk.proof(COOKIE).mac, "both sides prove the same");
+    talk.say(&Frame::Bye(Bye { reason: Reason::Leaving, text: String::new() })).expect("a farewell");
+    nobody_has_got_in(&world);
+}
+
+#[test]
+fn without_the_cookie_nobody_gets_in() {
+    let world = world();
+    let card = Card::fresh();
+    for cookie in ["a-cookie-of-another-cluster", &COOKIE[1..], ""] {
+        let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
+        talk.greet(card.hello(), cookie).expect("a greeting");
+        let ending = talk.hear_out().without_proof();
+        assert!(ending.farewell().starts_with("Refused"), "{ending:?}");
+    }
+    let counts = world.block_on(world[0].api().status()).expect("a status").counters;
+    assert_eq!(counts.handshakes_cookie, 3, "{counts:?}");
+    nobody_has_got_in(&world);
+}
+
+#[test]
+fn without_a_certificate_nobody_is_listened_to() {
+    let world = world();
+    let mut talk = Talk::dial(&world, INTRUDER, 0, None).expect("a client may speak before it is refused");
+    // Whether there is still somebody to hear it does not matter.
+    let _ = talk.say(&Frame::Hello(Card::fresh().hello()));
+    let ending = talk.hear_out();
+    assert!(ending.frames.is_empty(), "{ending:?}");
+    let alert = ending.error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(alert.contains("CertificateRequired"), "{alert}");
+    nobody_has_got_in(&world);
+}
+
+#[test]
+fn older_tls_is_not_spoken() {
+    let world = world();
+    let mut stream = connect(&world, INTRUDER, world[0].ip);
+    std::io::Write::write_all(&mut stream, &client_hello_of_tls12()).expect("room for a greeting");
+    let mut answer = Vec::new();
+    // The daemon may close with a reset, after its alert.
+    let _ = stream.read_to_end(&mut answer);
+    // RFC 8446, section 6: an alert, fatal, protocol_version; or the line is cut before that has got through.
+    let alert = answer.first() == Some(&0x15) && answer.ends_with(&[2, 70]);
+    assert!(alert || answer.is_empty(), "{answer:02x?}");
+    let counts = world.block_on(world[0].api().status()).expect("a status").counters;
+    assert_eq!(counts.handshakes_tls, 1, "{counts:?}");
+    nobody_has_got_in(&world);
+}
+
+/// RFC 5246, section 7.4.1.2, with two suites of TLS 1.2 and what they need.
+fn client_hello_of_tls12() -> Vec<u8> {
+    let mut hello = vec![3, 3];
+    hello.extend([0x42; 32]);
+    // No session; ECDHE with AES-GCM, for both kinds of keys; no compression.
+    hello.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]);
+    let extensions = [
+        // supported_groups: x25519, secp256r1
+        &[0, 10, 0, 6, 0, 4, 0, 29, 0, 23][..],
+        // ec_point_formats: uncompressed
+        &[0, 11, 0, 2, 1, 0],
+        // signature_algorithms: ECDSA and RSA-PSS with SHA-256
+        &[0, 13, 0, 6, 0, 4, 4, 3, 8, 4],
+    ]
+    .concat();
+    let length = |length: usize| u16::try_from(length).expect("a short greeting").to_be_bytes();
+    hello.extend(length(extensions.len()));
+    hello.extend(extensions);
+    let mut message = vec![1, 0];
+    message.extend(length(hello.len()));
+    message.extend(hello);
+    let mut record = vec![0x16, 3, 1];
+    record.extend(length(message.len()));
+    record.extend(message);
+    record
+}
+
+#[test]
+fn nobody_can_call_himself_somebody_else() {
+    let world = world();
+    let card = Card::fresh();
+    let victim = world.status(1).expect("a status").id.parse().expect("an id");
+    let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
+    talk.say(&Frame::Hello(Hello { id: victim, ..card.hello() })).expect("a greeting");
+    let ending = talk.hear_out().without_proof();
+    assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Bye(_))), "{ending:?}");
+    nobody_has_got_in(&world);
+}
+
+#[test]
+fn a_proof_that_is_sent_back_proves_nothing() {
+    let world = world();
+    let card = Card::fresh();
+    let (stream, outcome) = lured(&world);
+    let mut talk = Talk::answer(stream, &card).expect("TLS");
+    let _hello = talk.hear_hello();
+    talk.say(&Frame::Hello(card.hello())).expect("a greeting");
+    let proof = talk.hear_proof();
+    talk.say(&Frame::Proof(proof)).expect("a reflection");
+    talk.hear_out();
+    assert_refused(outcome());
+    nobody_has_got_in(&world);
+}
+
+#[test]
+fn a_proof_that_was_recorded_proves_nothing() {
+    let world = world();
+    let card = Card::fresh();
+    let (stream, outcome) = lured(&world);
+    let mut talk = Talk::answer(stream, &card).expect("TLS");
+    let _hello = talk.hear_hello();
+    talk.say(&Frame::Hello(card.hello())).expect("a greeting");
+    let recorded = talk.hear_proof();
+    drop(talk);
+    outcome().expect_err("a join that led nowhere");
+    for to in [0, 1] {
+        let mut talk = Talk::dial(&world, INTRUDER, to, Some(&card)).expect("TLS");
+        talk.say(&Frame::Hello(card.hello())).expect("a greeting");
+        let _hello = talk.hear_hello();
+        talk.say(&Frame::Proof(recorded)).expect("a replay");
+        talk.hear_out().without_proof();
+    }
+    nobody_has_got_in(&world);
+}
+
+#[test]
+fn a_man_in_the_middle_gets_nowhere_whichever_names_he_uses() {
+    let world = world();
+    let card = Card::fresh();
+    // With his own key on both sides, as he has no other. Under his own name: both sides greet him, and he passes the
+    // proof of the first on to the second.
+    let (stream, outcome) = lured(&world);
+    let mut first = Talk::answer(stream, &card).expect("TLS");
+    let hello_of_first = first.hear_hello();
+    let mut second = Talk::dial(&world, INTRUDER, 1, Some(&card)).expect("TLS");
+    second.say(&Frame::Hello(card.hello())).expect("a greeting");
+    let hello_of_second = second.hear_hello();
+    first.say(&Frame::Hello(card.hello())).expect("a greeting");
+    let proof = first.hear_proof();
+    second.say(&Frame::Proof(proof)).expect("a proof of somebody else");
+    let ending = second.hear_out().without_proof();
+    assert!(ending.farewell().starts_with("Refused"), "{ending:?}");
+    drop(first);
+    outcome().expect_err("a join that led nowhere");
+
+    // Under their names: neither believes that it is the other's key.
+    let mut second = Talk::dial(&world, INTRUDER, 1, Some(&card)).expect("TLS");
+    second.say(&Frame::Hello(hello_of_first)).expect("a greeting");
+    let ending = second.hear_out().without_proof();
+    assert!(ending.farewell().starts_with("Violation"), "{ending:?}");
+    let (stream, outcome) = lured(&world);
+    let mut first = Talk::answer(stream, &card).expect("TLS");
+    let _hello = first.hear_hello();
+    first.say(&Frame::Hello(hello_of_second)).expect("a greeting");
+    first.hear_out().without_proof();
+    assert_refused(outcome());
+    nobody_has_got_in(&world);
+}
+
+#[test]
+fn plain_epmd_takes_no_registration_of_another_host() {
+    let world = world();
+    let first = (world[0].ip, PORT).into();
+    for from in [1, INTRUDER] {
+        let request = alive2("intruder", 41_000);
+        let taken = world.site(from).cell.run(move || register(first, &request).is_some());
+        assert!(!taken, "h{} has registered on h1", from + 1);
+    }
+    world.wait_for_names(&[0, 1], []);
+}

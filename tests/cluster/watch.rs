@@ -1,0 +1,65 @@
+//! What a daemon tells about the cluster, as it happens.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pmd::control::api::Event;
+use pmd::control::client::Client;
+use tokio::task::JoinHandle;
+
+use crate::harness::wait_within;
+
+/// A reader of one daemon's event stream, from the daemon's start to its end.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    host: String,
+    events: Arc<Mutex<Vec<Event>>>,
+    task: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Reads the events of the daemon behind `client`, which runs on `host`; all it remembers.
+    pub(crate) fn begin(runtime: &tokio::runtime::Runtime, host: &str, client: &Client) -> Watch {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&events);
+        let stream = runtime.block_on(client.events(Some(0), None, &[])).expect("a stream of events");
+        let task = runtime.spawn(async move {
+            let mut stream = stream;
+            while let Ok(Some(message)) = stream.next().await {
+                // What is not an event (the opening, signs of life) has no place here.
+                if let Ok(event) = serde_json::from_str::<Event>(&message.data) {
+                    sink.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+                }
+            }
+        });
+        Watch { host: host.to_owned(), events, task }
+    }
+
+    /// Everything so far.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many events of this kind about this name there were.
+    pub(crate) fn count(&self, kind: &str, name: &str) -> usize {
+        self.events().iter().filter(|event| event.kind == kind && event.name == name).count()
+    }
+
+    /// Waits until there was an event of this kind about this name.
+    pub(crate) fn wait_for(&self, kind: &str, name: &str) {
+        let what = format!("{kind} of {name} on {}", self.host);
+        wait_within(Duration::from_secs(90), &what, || self.count(kind, name) > 0);
+    }
+
+    /// Fails the test if there ever was an event of this kind about this name.
+    pub(crate) fn never(&self, kind: &str, name: &str) {
+        let told = self.events();
+        assert_eq!(self.count(kind, name), 0, "{kind} of {name} on {}: {told:#?}", self.host);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
