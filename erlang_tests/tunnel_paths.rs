@@ -46,6 +46,13 @@ fn a_host_that_cannot_be_dialled_dials_back() {
     assert_talk(&mut one, "two@beta");
     assert_eq!(paths(alpha), ["reverse"]);
     assert_eq!(paths(beta), ["reverse"]);
+
+    // The direct way is back as soon as it works.
+    firewall(beta, "delete table inet nat\n");
+    wait_until("a direct connection", || {
+        one.ask("erlang:disconnect_node('two@beta')");
+        one.reaches("two@beta") && paths(alpha) == ["direct"]
+    });
 }
 
 #[test]
