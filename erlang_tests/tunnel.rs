@@ -93,7 +93,7 @@ fn a_running_node_learns_of_hosts_that_join_and_names_that_move() {
     let hosts = [alpha, beta];
     let _daemons = cluster(&hosts);
     let (mut one, two) = connected(&hosts);
-    let _late = crate::support::mapper::Daemon::start(&gamma);
+    let _late = crate::support::cluster::start(&gamma);
     crate::support::cluster::join(&gamma, &hosts[0]);
     let _three = node(&gamma, &["-sname", "two"]);
     // The same short name on another host; both of them have an alias by now.
@@ -105,7 +105,7 @@ fn a_running_node_learns_of_hosts_that_join_and_names_that_move() {
     assert!(text.contains(" gamma.example.org gamma\n"), "{text}");
 
     // A second host of that short name: the first in the order of names has it, and somebody is told.
-    let _rival = crate::support::mapper::Daemon::start(&rival);
+    let _rival = crate::support::cluster::start(&rival);
     crate::support::cluster::join(&rival, &hosts[0]);
     wait_until("the short name to mean the other host", || {
         let text = std::fs::read_to_string(hosts_file(&hosts[0])).unwrap_or_default();
