@@ -88,11 +88,12 @@ fn a_host_that_is_cut_off_is_found_by_the_ticks_of_the_nodes() {
 #[test]
 fn a_running_node_learns_of_hosts_that_join_and_names_that_move() {
     let lan = Lan::new();
-    let [alpha, beta, gamma] = islands(&lan, ["alpha", "beta", "gamma.example.org"]);
+    let [alpha, beta, gamma, rival] =
+        islands(&lan, ["alpha", "beta", "gamma.example.org", "gamma.example.net"]);
     let hosts = [alpha, beta];
     let _daemons = cluster(&hosts);
     let (mut one, two) = connected(&hosts);
-    let _late = crate::support::mapper::Daemon::start(&gamma);
+    let _late = crate::support::cluster::start(&gamma);
     crate::support::cluster::join(&gamma, &hosts[0]);
     let _three = node(&gamma, &["-sname", "two"]);
     // The same short name on another host; both of them have an alias by now.
@@ -102,6 +103,17 @@ fn a_running_node_learns_of_hosts_that_join_and_names_that_move() {
     one.wait("nodes()", "[two@gamma]");
     let text = std::fs::read_to_string(hosts_file(&hosts[0])).expect("a hosts file");
     assert!(text.contains(" gamma.example.org gamma\n"), "{text}");
+
+    // A second host of that short name: the first in the order of names has it, and somebody is told.
+    let _rival = crate::support::cluster::start(&rival);
+    crate::support::cluster::join(&rival, &hosts[0]);
+    wait_until("the short name to mean the other host", || {
+        let text = std::fs::read_to_string(hosts_file(&hosts[0])).unwrap_or_default();
+        text.contains(" gamma.example.net gamma\n") && text.contains(" gamma.example.org\n")
+    });
+    wait_until("a warning", || {
+        api(&hosts[0], "GET", "/v1/status", "")["warnings"].to_string().contains("have one short name")
+    });
 }
 
 #[test]

@@ -5,8 +5,7 @@ use std::net::Ipv4Addr;
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::run;
 use crate::harness::{pmd, wait_until};
-use crate::support::cluster::{api, configure, firewall, islands, join, node, wait_for_members};
-use crate::support::mapper::Daemon;
+use crate::support::cluster::{api, configure, firewall, islands, join, node, start, wait_for_members};
 use crate::support::node::Node;
 use crate::support::told;
 
@@ -36,7 +35,7 @@ fn a_host_that_cannot_be_dialled_dials_back() {
     let lan = Lan::new();
     let [alpha, beta] = islands(&lan, ["alpha", "beta"]);
     drop_new_from(&beta, &[alpha.ip]);
-    let _daemons = [Daemon::start(&alpha), Daemon::start(&beta)];
+    let _daemons = [start(&alpha), start(&beta)];
     join(&beta, &alpha);
     let hosts = [alpha, beta];
     wait_for_members(&hosts);
@@ -46,6 +45,13 @@ fn a_host_that_cannot_be_dialled_dials_back() {
     assert_talk(&mut one, "two@beta");
     assert_eq!(paths(alpha), ["reverse"]);
     assert_eq!(paths(beta), ["reverse"]);
+
+    // The direct way is back as soon as it works.
+    firewall(beta, "delete table inet nat\n");
+    wait_until("a direct connection", || {
+        one.ask("erlang:disconnect_node('two@beta')");
+        one.reaches("two@beta") && paths(alpha) == ["direct"]
+    });
 }
 
 #[test]
@@ -57,7 +63,7 @@ fn hosts_that_both_reach_only_the_hub_meet_there() {
     }
     drop_new_from(&alpha, &[hub.ip, spare.ip, beta.ip]);
     drop_new_from(&beta, &[hub.ip, spare.ip, alpha.ip]);
-    let mut daemons = [&hub, &spare, &alpha, &beta].map(Daemon::start);
+    let mut daemons = [&hub, &spare, &alpha, &beta].map(start);
     join(&spare, &hub);
     for host in [&alpha, &beta] {
         join(host, &hub);

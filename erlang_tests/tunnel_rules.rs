@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::harness::netns::{Host, Lan};
 use crate::harness::wait_until;
-use crate::support::cluster::{api, cluster, configure, firewall, hosts_file, islands, join, node};
-use crate::support::mapper::Daemon;
+use crate::support::cluster::{api, cluster, configure, firewall, hosts_file, islands, join, node, start};
 
 const MANY: usize = 200;
 
@@ -85,7 +84,7 @@ fn who_may_not_come_in_is_told_so() {
         &beta,
         "[[allow]]\nhost = \"web*\"\nname = \"two\"\n\n[[allow]]\nhost = \"alpha\"\nname = \"open*\"\n",
     );
-    let daemons = [Daemon::start(&alpha), Daemon::start(&beta)];
+    let daemons = [start(&alpha), start(&beta)];
     join(&alpha, &beta);
     let mut one = node(&alpha, &["-sname", "one"]);
     let _two = node(&beta, &["-sname", "two"]);
@@ -125,7 +124,7 @@ fn a_host_that_needs_no_tunnels_keeps_its_address() {
         &alpha,
         "alias_range = \"127.99.0.0/24\"\n\n[[tunnel_rule]]\nhost = \"bet?\"\nmode = \"never\"\n",
     );
-    let _daemons = [Daemon::start(&alpha), Daemon::start(&beta)];
+    let _daemons = [start(&alpha), start(&beta)];
     join(&alpha, &beta);
     echo(&alpha, "here");
     echo(&beta, "there");
@@ -145,7 +144,7 @@ fn tunnels_are_used_where_they_are_needed() {
     let table = format!("127.0.0.1 localhost\n{} alpha\n{} beta\n{} gamma\n", alpha.ip, beta.ip, gamma.ip);
     std::fs::write(alpha.dir().join("hosts"), table).expect("a hosts file");
     firewall(&beta, "flush ruleset");
-    let _daemons = [Daemon::start(&alpha), Daemon::start(&beta), Daemon::start(&gamma)];
+    let _daemons = [start(&alpha), start(&beta), start(&gamma)];
     join(&beta, &alpha);
     join(&gamma, &alpha);
     let _nodes = [node(&beta, &["-sname", "two"]), node(&gamma, &["-sname", "three"])];

@@ -5,8 +5,7 @@ use std::process::Command;
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::{Program, run};
 use crate::harness::{pmd, wait_until};
-use crate::support::cluster::{self, api, cluster, configure, inetrc, islands, node};
-use crate::support::mapper::Daemon;
+use crate::support::cluster::{self, api, cluster, configure, inetrc, islands, node, start};
 use crate::support::node::{Node, elixir};
 use crate::support::{fixture, installed, succeeded, told};
 use crate::variants::{issue_certificates, tls};
@@ -66,14 +65,14 @@ fn elixir_nodes_and_remote_shells_go_through_tunnels() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let _daemons = cluster(&hosts);
-    let start = |host: &Host, name: &str| {
+    let run_node = |host: &Host, name: &str| {
         let mut command = elixir(host);
         command.env("ERL_INETRC", inetrc(host)).args(["--sname", name, "--no-halt"]);
         command.arg(fixture("answers.exs"));
         Node::up(command)
     };
-    let mut one = start(&hosts[0], "one");
-    let mut two = start(&hosts[1], "two");
+    let mut one = run_node(&hosts[0], "one");
+    let mut two = run_node(&hosts[1], "two");
     one.wait("Node.ping(:two@beta)", ":pong");
     assert_eq!(two.ask("Node.ping(:one@alpha)"), ":pong");
     assert_eq!(one.ask("Node.list()"), "[:two@beta]");
@@ -136,7 +135,7 @@ fn a_daemon_with_addresses_of_its_own_answers_at_aliases() {
     let lan = Lan::new();
     let [alpha, beta] = islands(&lan, ["alpha", "beta"]);
     configure(&alpha, &format!("bind = \"{}\"\n", alpha.ip));
-    let _daemons = [Daemon::start(&alpha), Daemon::start(&beta)];
+    let _daemons = [start(&alpha), start(&beta)];
     cluster::join(&alpha, &beta);
     let _two = node(&beta, &["-sname", "two"]);
     let mut one = node(&alpha, &["-sname", "one"]);

@@ -48,6 +48,19 @@ struct State {
     members: HashMap<IpAddr, usize>,
     /// Hosts that have said farewell, until somebody asks for them.
     left: BTreeSet<String>,
+    /// Raised whenever hosts come or go, or change what they say about themselves.
+    version: u64,
+}
+
+/// Which hosts there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hosts {
+    /// Raised with each change.
+    pub version: u64,
+    /// Those of live members, in lower case.
+    pub members: BTreeSet<String>,
+    /// Those that have said farewell since the last look.
+    pub left: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -90,15 +103,20 @@ impl ClusterDirectory {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // This daemon has left, which comes down to the same as if all others had.
         let left = state.hosts.keys().cloned().collect();
-        *state = State { left, ..State::default() };
+        let version = state.version + 1;
+        *state = State { left, version, ..State::default() };
         drop(state);
         self.news.notify_one();
     }
 
-    /// The names of all hosts of live members, in lower case; and of those that have left since the last call.
-    pub fn hosts(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+    /// Which hosts there are, if that is not what it was in the version `known`.
+    pub fn hosts(&self, known: Option<u64>) -> Option<Hosts> {
+        if known == Some(self.read().version) {
+            return None;
+        }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        (state.hosts.keys().cloned().collect(), std::mem::take(&mut state.left))
+        let left = std::mem::take(&mut state.left);
+        Some(Hosts { version: state.version, members: state.hosts.keys().cloned().collect(), left })
     }
 
     /// The members that connect others.
@@ -211,6 +229,7 @@ impl State {
         match (shift.before.as_deref(), shift.after.as_deref()) {
             (_, Some(Entry::Host(host))) => {
                 let name = host.host.as_str().to_lowercase();
+                self.version += 1;
                 self.unlist(&origin);
                 self.hosts.entry(name.clone()).or_default().insert(origin);
                 let known = self.origins.entry(origin).or_default();
@@ -244,7 +263,10 @@ impl State {
                 let services = &mut self.origins.entry(origin).or_default().services;
                 services.insert(service.name.as_str().into(), registered);
             }
-            (Some(Entry::Host(_)), None) => self.unlist(&origin),
+            (Some(Entry::Host(_)), None) => {
+                self.version += 1;
+                self.unlist(&origin);
+            }
             (Some(Entry::Name(name)), None) => {
                 if let Some(origin) = self.origins.get_mut(&origin) {
                     origin.names.remove(name.name.as_str());
@@ -260,6 +282,7 @@ impl State {
     }
 
     fn hide(&mut self, origin: &NodeId) {
+        self.version += 1;
         if let Some(Origin { host: Some(host), leaving: true, .. }) = self.origins.get(origin) {
             self.left.insert(host.clone());
         }
@@ -353,6 +376,23 @@ mod tests {
         assert!(!answers(&directory, "foo", "far"));
         directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
         assert!(!answers(&directory, "bar", "far"));
+    }
+
+    #[test]
+    fn hosts_are_told_once_and_those_that_leave_are_told_apart() {
+        let directory = ClusterDirectory::default();
+        directory.apply(ME, &up(OTHER, &[host("Far"), node("bar", 5000)]));
+        let hosts = directory.hosts(None).expect("nothing was known");
+        assert_eq!(hosts.members, BTreeSet::from(["far".to_owned()]));
+        directory.apply(ME, &up(OTHER, &[node("baz", 5001)]));
+        assert_eq!(directory.hosts(Some(hosts.version)), None, "a node is no host");
+        directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
+        let gone = directory.hosts(Some(hosts.version)).expect("it has gone");
+        assert!(gone.members.is_empty() && gone.left.is_empty(), "without a farewell");
+        directory.apply(ME, &up(OTHER, &[host("far")]));
+        directory.clear();
+        let left = directory.hosts(Some(gone.version)).expect("this host has left");
+        assert_eq!(left.left, BTreeSet::from(["far".to_owned()]));
     }
 
     #[test]

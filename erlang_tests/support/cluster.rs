@@ -59,9 +59,14 @@ pub fn configure(host: &Host, toml: &str) {
     fs::write(host.pmd_home().join("pmd.toml"), toml).expect("writing the configuration");
 }
 
+/// Starts pmd, whatever the run is about: stock epmd knows no other hosts.
+pub fn start(host: &Host) -> Daemon {
+    Daemon::start_as(Mapper::Pmd, host)
+}
+
 /// Starts pmd on every host, and lets all others join the first.
 pub fn cluster<const N: usize>(hosts: &[Host; N]) -> [Daemon; N] {
-    let daemons = std::array::from_fn(|number| Daemon::start_as(Mapper::Pmd, &hosts[number]));
+    let daemons = std::array::from_fn(|number| start(&hosts[number]));
     for host in hosts.iter().skip(1) {
         join(host, &hosts[0]);
     }

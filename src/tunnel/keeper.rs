@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::alias::Aliases;
 use super::entry::Target;
 use super::needed::Reachable;
@@ -15,11 +17,11 @@ use super::table::Side;
 use super::{Alias, Tunnels, files, hosts};
 use crate::config::paths::make_private_folder;
 use crate::daemon::context::now_ms;
-use crate::directory::Registered;
+use crate::directory::{Hosts, Registered};
 
 /// Changes that come close together are looked at together.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// How often names of hosts that are gone are looked at, which nobody tells of.
+/// How often all is looked at, whether or not somebody tells of a change.
 const IDLE: Duration = Duration::from_secs(60);
 /// Most that is read of the list of aliases: that of a full one.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
@@ -48,27 +50,43 @@ pub async fn keep(tunnels: Arc<Tunnels>) {
         tunnels,
         failed: false,
     };
+    // Which of its nodes can be reached says whether a host needs tunnels.
+    let depends_on_nodes = keeper.tunnels.settings.rules.uses(Mode::WhenNeeded);
+    // Nodes come and go all the time, hosts do not.
+    let mut known = None;
+    let mut next = Instant::now() + IDLE;
     loop {
-        keeper.look().await;
+        keeper.end_what_has_ended();
+        if let Some(hosts) = keeper.tunnels.directory.hosts(known) {
+            known = Some(hosts.version);
+            keeper.look(&hosts).await;
+        }
         tokio::select! {
             () = keeper.tunnels.directory.changed() => tokio::time::sleep(TOGETHER).await,
-            () = keeper.reachable.changed() => {}
-            () = tokio::time::sleep(IDLE) => {}
+            () = keeper.reachable.changed() => known = None,
+            () = tokio::time::sleep_until(next) => {}
+        }
+        if Instant::now() >= next {
+            // Names of hosts that are long gone go without anybody telling.
+            known = None;
+            next = Instant::now() + IDLE;
+        }
+        if depends_on_nodes {
+            known = None;
         }
     }
 }
 
 impl Keeper {
-    async fn look(&mut self) {
-        self.end_what_has_ended();
-        let (members, left) = self.tunnels.directory.hosts();
+    async fn look(&mut self, hosts: &Hosts) {
+        let left = &hosts.left;
         for tunnel in self.tunnels.table.all().iter().filter(|tunnel| left.contains(&tunnel.host)) {
             tunnel.close();
         }
         let rules = &self.tunnels.settings.rules;
         let members: BTreeSet<String> =
-            members.into_iter().filter(|host| rules.mode(host) != Mode::Never).collect();
-        let mut changed = self.aliases.update(now_s(), &members, &left);
+            hosts.members.iter().filter(|host| rules.mode(host) != Mode::Never).cloned().collect();
+        let mut changed = self.aliases.update(now_s(), &members, left);
         let doubtful = members.iter().filter(|host| rules.mode(host) == Mode::WhenNeeded);
         self.reachable.look(doubtful.cloned().collect());
         let listed: BTreeMap<&str, Ipv4Addr> = self

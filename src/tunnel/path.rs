@@ -6,8 +6,8 @@
 //!   relay    a member that both can reach connects the two       when that takes long as well
 //! ```
 //!
-//! The first that leads there is taken. A way that did not work lately is not waited for again, but still tried, so that
-//! the direct way is back as soon as it works.
+//! The first that leads there is taken. A way that did not work lately is hardly waited for, but still tried, so that the
+//! direct way is back as soon as it works.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,9 @@ use pmd_protocol::peer::NodeId;
 
 /// How much later the next way is tried than the one before: longer than most handshakes.
 pub const STEP_MS: u64 = 400;
-/// For how long a way that did not work is not waited for.
+/// The same behind a way that did not work lately: long enough for it to win on most networks if it works again.
+pub const GRACE_MS: u64 = 50;
+/// For how long a way that did not work is hardly waited for.
 pub const MEMORY_MS: u64 = 60_000;
 /// Hosts that are remembered; far more than one host has to do with at a time.
 const REMEMBERED: usize = 4_096;
@@ -69,9 +71,7 @@ impl Paths {
         let mut plan = Vec::new();
         for way in ways.into_iter().flatten() {
             plan.push((way, after_ms));
-            if !self.is_bad(now_ms, target, way) {
-                after_ms += STEP_MS;
-            }
+            after_ms += if self.is_bad(now_ms, target, way) { GRACE_MS } else { STEP_MS };
         }
         plan
     }
@@ -129,17 +129,20 @@ mod tests {
     const TARGET: NodeId = NodeId::new([7; 32]);
 
     #[test]
-    fn a_way_that_failed_is_not_waited_for_until_it_is_forgotten() {
+    fn a_way_that_failed_is_hardly_waited_for_until_it_is_forgotten() {
         let mut paths = Paths::default();
         let (direct, reverse, relay) = (Way::Direct, Way::Reverse, Way::Relay);
         assert_eq!(paths.plan(0, TARGET, false), [(direct, 0), (reverse, STEP_MS)]);
         assert_eq!(paths.plan(0, TARGET, true), [(direct, 0), (reverse, STEP_MS), (relay, 2 * STEP_MS)]);
         paths.tried(0, TARGET, direct, false);
         paths.tried(0, TARGET, reverse, false);
-        assert_eq!(paths.plan(1, TARGET, true), [(direct, 0), (reverse, 0), (relay, 0)]);
+        assert_eq!(paths.plan(1, TARGET, true), [(direct, 0), (reverse, GRACE_MS), (relay, 2 * GRACE_MS)]);
         assert_eq!(paths.plan(MEMORY_MS, TARGET, true).last(), Some(&(relay, 2 * STEP_MS)));
         paths.tried(2, TARGET, direct, true);
-        assert_eq!(paths.plan(3, TARGET, true), [(direct, 0), (reverse, STEP_MS), (relay, STEP_MS)]);
+        assert_eq!(
+            paths.plan(3, TARGET, true),
+            [(direct, 0), (reverse, STEP_MS), (relay, STEP_MS + GRACE_MS)]
+        );
     }
 
     #[test]

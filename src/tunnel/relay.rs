@@ -23,6 +23,7 @@ use super::waiting::Token;
 use super::{Tunnels, pipe};
 use crate::link::dial::DialError;
 use crate::link::greeting::{self, Greeted, GreetingError, say_farewell};
+use crate::link::me::Me;
 use crate::link::place::Place;
 use crate::link::proof::Role;
 use crate::link::wire::Wire;
@@ -92,7 +93,7 @@ async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), Dial
         let (stream, early) = bare(greeted.frames);
         let address = stream.get_ref().0.address();
         let accepted =
-            tokio::time::timeout(greeting::PATIENCE, accept(tunnels, stream, early, request.asker));
+            tokio::time::timeout(greeting::PATIENCE, accept(&tunnels.me, stream, early, request.asker));
         let accepted = accepted.await.unwrap_or(Err(GreetingError::Late));
         (accepted.map_err(|source| DialError::Greeting { address, source })?, "relay")
     } else {
@@ -109,17 +110,17 @@ async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), Dial
 
 /// Lets `asker` in, who comes through a relay.
 async fn accept(
-    tunnels: &Tunnels,
+    me: &Me,
     relay: TlsStream<Wire>,
     early: Vec<u8>,
     asker: NodeId,
 ) -> Result<Greeted, GreetingError> {
-    let tls = tunnels.me.tls();
+    let tls = me.tls();
     let stream = TlsAcceptor::from(tls.server()).accept(Wire::through(relay, early)).await?;
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_TUNNEL) {
         return Err(GreetingError::Tls("it has not asked for a tunnel".into()));
     }
-    let greeted = greeting::greet(TlsStream::from(stream), &tunnels.me, &tls, Role::Acceptor).await?;
+    let greeted = greeting::greet(TlsStream::from(stream), me, &tls, Role::Acceptor).await?;
     if greeted.hello.id == asker { Ok(greeted) } else { Err(GreetingError::Stranger) }
 }
 
@@ -220,3 +221,7 @@ pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>) {
     }
     let _ = pipe::join(&mut far, &mut near, near_early, &tunnels.context.counters.relayed_bytes).await;
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

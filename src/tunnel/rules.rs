@@ -122,6 +122,12 @@ pub struct TunnelRules {
 }
 
 impl TunnelRules {
+    /// Whether anything is done in this way.
+    #[must_use]
+    pub fn uses(&self, mode: Mode) -> bool {
+        self.default == mode || self.rules.iter().any(|rule| rule.mode == mode)
+    }
+
     /// What is done about `host`.
     #[must_use]
     pub fn mode(&self, host: &str) -> Mode {

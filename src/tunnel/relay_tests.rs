@@ -1,0 +1,147 @@
+//! What a relay gets to see, and what it could do if it were not honest.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context as Task, Poll};
+
+use pmd_core::membership::Identity;
+use pmd_protocol::peer::Generation;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+
+use super::*;
+use crate::config::settings::Settings;
+use crate::daemon::Context;
+use crate::daemon::counters::Counter;
+use crate::link::cookie::Cookies;
+use crate::link::dial::Dialer;
+use crate::link::me::Me;
+use crate::tls::{IdentitySource, Tls};
+
+const SECRET: &[u8] = b"what only the two ends may read";
+
+fn daemon(folder: &Path, name: &str) -> Arc<Me> {
+    let key = folder.join(name);
+    let tls = Arc::new(Tls::load(&IdentitySource::Auto { key }, name).expect("a key"));
+    let identity = Identity::new(tls.id(), Generation::default(), &[]);
+    let host = name.parse().expect("a name");
+    let cookies = Arc::new(Cookies::of_text("one cookie for all of them"));
+    Arc::new(Me::new("pmd".into(), host, watch::channel(identity).1, tls, cookies))
+}
+
+fn dialer(me: &Arc<Me>) -> Dialer {
+    let context = Context::new(Settings::new(0, "none".into()), Vec::new(), 1_024);
+    Dialer::new(Arc::clone(me), context, Handle::current(), PATIENCE)
+}
+
+/// A connection between two daemons, whose TLS handshake is done: the end that has dialled, and the other.
+async fn connected(one: &Me, other: &Me) -> (TlsStream<Wire>, TlsStream<Wire>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (dialled, accepted) = (dialled.expect("connected"), accepted.expect("accepted"));
+    let connector = TlsConnector::from(one.tls().client(ALPN_RELAY));
+    let acceptor = TlsAcceptor::from(other.tls().server());
+    let name = rustls::pki_types::ServerName::IpAddress(address.ip().into());
+    let (near, far) = tokio::join!(
+        connector.connect(name, Wire::new(dialled, address, Vec::new())),
+        acceptor.accept(Wire::new(accepted.0, accepted.1, Vec::new())),
+    );
+    (TlsStream::from(near.expect("a session")), TlsStream::from(far.expect("a session")))
+}
+
+/// A connection of which everything that is read is remembered.
+struct Watched<'a>(TlsStream<Wire>, &'a Mutex<Vec<u8>>);
+
+impl AsyncRead for Watched<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        task: &mut Task<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.0).poll_read(task, buffer);
+        this.1.lock().expect("alone").extend_from_slice(&buffer.filled()[before..]);
+        polled
+    }
+}
+
+impl AsyncWrite for Watched<'_> {
+    fn poll_write(self: Pin<&mut Self>, task: &mut Task<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(task, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(task)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(task)
+    }
+}
+
+#[tokio::test]
+async fn a_relay_reads_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [asker, hub, target] = ["asker", "hub", "target"].map(|name| daemon(folder.path(), name));
+    let (near, near_hub) = connected(&asker, &hub).await;
+    let (far, far_hub) = connected(&target, &hub).await;
+    let seen = Mutex::new(Vec::new());
+    let total = Counter::default();
+    let (mut near_hub, mut far_hub) = (Watched(near_hub, &seen), Watched(far_hub, &seen));
+    let relay = pipe::join(&mut far_hub, &mut near_hub, Vec::new(), &total);
+    let dialer = dialer(&asker);
+    let talk = async {
+        let dialled = dialer.greet_over(Wire::through(near, Vec::new()), target.tls().id(), ALPN_TUNNEL);
+        let (dialled, accepted) = tokio::join!(dialled, accept(&target, far, Vec::new(), asker.tls().id()));
+        let ((mut one, _), (mut other, early)) =
+            (bare(dialled.expect("greeted").frames), bare(accepted.expect("greeted").frames));
+        assert!(early.is_empty());
+        one.write_all(SECRET).await?;
+        one.shutdown().await?;
+        let mut heard = Vec::new();
+        other.read_to_end(&mut heard).await?;
+        assert_eq!(heard, SECRET);
+        other.shutdown().await?;
+        one.read_to_end(&mut heard).await
+    };
+    let (relayed, talked) = tokio::join!(relay, talk);
+    relayed.expect("both directions have ended");
+    talked.expect("both were heard");
+    let seen = seen.lock().expect("alone");
+    assert!(seen.len() > SECRET.len());
+    let holds = |text: &[u8]| seen.windows(text.len()).any(|window| window == text);
+    assert!(!holds(SECRET) && !holds(b"asker") && !holds(b"target"), "the relay has read something");
+}
+
+#[tokio::test]
+async fn a_relay_that_answers_itself_is_found_out_by_both() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [asker, hub, target] = ["asker", "hub", "target"].map(|name| daemon(folder.path(), name));
+    let dialer_of = dialer;
+
+    // It takes the place of the target.
+    let (near, near_hub) = connected(&asker, &hub).await;
+    let dialer = dialer_of(&asker);
+    let dialled = dialer.greet_over(Wire::through(near, Vec::new()), target.tls().id(), ALPN_TUNNEL);
+    let (dialled, _) = tokio::join!(dialled, async {
+        let _ = accept(&hub, near_hub, Vec::new(), asker.tls().id()).await;
+    });
+    assert!(
+        matches!(dialled, Err(DialError::Greeting { source: GreetingError::Stranger, .. })),
+        "{dialled:?}"
+    );
+
+    // It takes the place of the asker.
+    let (far, far_hub) = connected(&target, &hub).await;
+    let dialer = dialer_of(&hub);
+    let dialled = dialer.greet_over(Wire::through(far_hub, Vec::new()), target.tls().id(), ALPN_TUNNEL);
+    let (_, accepted) = tokio::join!(dialled, accept(&target, far, Vec::new(), asker.tls().id()));
+    assert!(matches!(accepted, Err(GreetingError::Stranger)), "{accepted:?}");
+}
