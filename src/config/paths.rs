@@ -3,8 +3,8 @@
 //! | whose daemon | sockets | configuration | cookie, keys |
 //! |---|---|---|---|
 //! | `PMD_HOME` is set | `$PMD_HOME` | `$PMD_HOME` | `$PMD_HOME` |
-//! | root's | `/run/pmd`, or systemd's `RUNTIME_DIRECTORY` | `/etc/pmd` | `/var/lib/pmd`, or systemd's `STATE_DIRECTORY` |
-//! | anybody else's | `~/.pmd`, or systemd's `RUNTIME_DIRECTORY` | `~/.pmd` | `~/.pmd`, or systemd's `STATE_DIRECTORY` |
+//! | root's | `/run/pmd`, or systemd's `RUNTIME_DIRECTORY` | `/etc/pmd`, or `CONFIGURATION_DIRECTORY` | `/var/lib/pmd`, or systemd's `STATE_DIRECTORY` |
+//! | anybody else's | `~/.pmd`, or systemd's `RUNTIME_DIRECTORY` | `~/.pmd`, or `CONFIGURATION_DIRECTORY` | `~/.pmd`, or systemd's `STATE_DIRECTORY` |
 
 use std::fs::DirBuilder;
 use std::io;
@@ -46,10 +46,11 @@ impl Paths {
                 .and_then(|list| list.to_str().and_then(|list| list.split(':').next().map(PathBuf::from)))
         };
         let (runtime, state) = (given("RUNTIME_DIRECTORY"), given("STATE_DIRECTORY"));
+        let configuration = given("CONFIGURATION_DIRECTORY");
         if root {
             return Paths {
                 sockets: runtime.unwrap_or_else(|| SYSTEM_RUNTIME.into()),
-                config: SYSTEM_CONFIG.into(),
+                config: configuration.unwrap_or_else(|| SYSTEM_CONFIG.into()),
                 state: state.unwrap_or_else(|| SYSTEM_STATE.into()),
                 system_too: false,
             };
@@ -58,7 +59,7 @@ impl Paths {
         let home = home.unwrap_or_else(std::env::temp_dir).join(".pmd");
         Paths {
             sockets: runtime.unwrap_or_else(|| home.clone()),
-            config: home.clone(),
+            config: configuration.unwrap_or_else(|| home.clone()),
             state: state.unwrap_or(home),
             system_too: true,
         }
@@ -163,5 +164,7 @@ mod tests {
         let set = [("RUNTIME_DIRECTORY", "/run/pmd:/run/other")];
         assert_eq!(paths(&set, true), are("/run/pmd/pmd-4369.sock", "/etc/pmd/pmd.toml"));
         assert_eq!(paths(&set, false), are("/run/pmd/pmd-4369.sock", "/home/joe/.pmd/pmd.toml"));
+        let set = [("RUNTIME_DIRECTORY", "/run/pmd"), ("CONFIGURATION_DIRECTORY", "/etc/pmd")];
+        assert_eq!(paths(&set, false), are("/run/pmd/pmd-4369.sock", "/etc/pmd/pmd.toml"));
     }
 }
