@@ -97,7 +97,7 @@ pub enum Ca {
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd ca init
-  pmd ca init --dir /root/ca --name shop")]
+  pmd ca init --dir /srv/ca --name shop")]
     Init(CaInit),
     /// Issue a certificate for the daemon of one host, or renew it
     #[command(help_template = HELP, before_help = "\
