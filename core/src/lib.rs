@@ -32,7 +32,6 @@ pub mod membership;
 pub mod node;
 pub mod overlay;
 pub mod registry;
-pub mod route;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod spread;

@@ -166,20 +166,3 @@ fn idle_traffic_is_flat() {
         assert!(on_the_wire <= 1_000, "{count}, {services}: {on_the_wire}");
     }
 }
-
-/// Whoever says so in its metadata relays, as soon as the others know it.
-#[test]
-fn relays_are_known_by_their_metadata() {
-    use pmd_core::route::relays;
-    let mut world = cluster(31, 5);
-    world.run_for(5_000);
-    let id = world.node(3).unwrap().identity().id;
-    assert!(world.nodes().all(|(_, node)| relays(node).is_empty()));
-    world.offer_to_relay(3);
-    world.run_for(1_000);
-    for (number, node) in world.nodes() {
-        let expected = if number == 3 { vec![] } else { vec![id] };
-        assert_eq!(relays(node).iter().map(|relay| relay.id).collect::<Vec<_>>(), expected);
-        assert!(relays(node).iter().all(|relay| relay.rtt_us.is_some()), "it is linked");
-    }
-}

@@ -160,6 +160,27 @@ fn one_way_loss_between_two_is_no_death() {
     }
 }
 
+/// A link of one way is none: its ends give it up, although each knows from others that the other one lives.
+#[test]
+fn a_link_that_carries_nothing_one_way_does_not_stay() {
+    for seed in 396..400 {
+        // So few that everybody wants a link to everybody.
+        let mut world = cluster(seed, 5);
+        world.run_for(5_000);
+        let linked = |world: &World, from: usize, to: usize| {
+            let peer = world.node(to).unwrap().identity().id;
+            world.node(from).unwrap().links().any(|(_, link)| link.peer.id == peer)
+        };
+        assert!(linked(&world, 1, 2), "{seed}");
+        world.faults.cut.insert((1, 2));
+        world.run_for(80_000);
+        assert!(!linked(&world, 1, 2) && !linked(&world, 2, 1), "{seed}");
+        assert_eq!(downs(&world), [], "{seed}");
+        world.faults.heal();
+        assert!(world.run_until(90_000, |world| linked(world, 1, 2) && linked(world, 2, 1)), "{seed}");
+    }
+}
+
 /// Nothing that one daemon sends arrives anywhere, but it hears everybody.
 #[test]
 fn who_is_only_mute_is_gone_and_comes_back() {

@@ -13,6 +13,7 @@
 pub mod cluster;
 pub mod environment;
 pub mod file;
+pub mod keep;
 pub mod paths;
 pub mod raw;
 pub mod settings;

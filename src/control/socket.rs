@@ -1,9 +1,9 @@
 //! The socket file: made so that nobody else gets in at any moment, and removed only by who made it.
 
-use std::fs::{DirBuilder, File, Metadata, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::ControlError;
+use crate::config::paths::make_private_folder;
 use crate::config::settings::Settings;
 
 /// Connections that may wait to be accepted.
@@ -84,7 +85,7 @@ fn make_folder(folder: &Path, group: Option<Gid>) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    make_private_folder(folder)?;
     if let Some(group) = group {
         // The group has to get through to the socket, but need not see what else is there.
         std::os::unix::fs::chown(folder, None, Some(group.as_raw()))?;

@@ -3,7 +3,6 @@
 //! Which address is dialled when is decided by [`Candidates`]; here are the tasks that carry it out.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -166,12 +165,9 @@ impl Seeking {
     async fn look_at_members(&mut self) {
         let Some(cluster) = self.cluster.upgrade() else { return };
         let visit = cluster.core().visit(|running| {
-            let members = running.node().members();
-            members.map(|(identity, _)| (identity.id, identity.addresses.clone())).collect::<Vec<_>>()
+            running.node().members().map(|(identity, _)| identity.id).collect::<BTreeSet<NodeId>>()
         });
-        let Ok(members) = visit.await else { return };
-        let members: Vec<(NodeId, Vec<SocketAddr>)> = members;
-        let ids: BTreeSet<NodeId> = members.iter().map(|(id, _)| *id).collect();
+        let Ok(ids) = visit.await else { return };
         let now_ms = self.now_ms();
         for id in ids.difference(&self.known) {
             self.candidates.member_found(*id);

@@ -5,15 +5,16 @@
 //! cookie file is a valid one.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use sha2::Sha256;
+
+use crate::config::keep::{self, SecretError};
+use crate::config::paths::make_private_folder;
 
 /// Shortest cookie, in bytes. Erlang makes ones of 20 letters; what is shorter was made by hand, and can be guessed from
 /// one recorded proof.
@@ -33,7 +34,9 @@ pub struct CookieKey([u8; 32]);
 
 impl CookieKey {
     fn new(cookie: &[u8]) -> CookieKey {
-        CookieKey(mac(b"pmd cookie 1", &[cookie]))
+        let mut mac = keyed(b"pmd cookie 1");
+        mac.update(cookie);
+        CookieKey(mac.finalize().into_bytes().into())
     }
 
     /// The MAC of `parts`, in this order and with their lengths, for one `purpose`: what is made for one says nothing to
@@ -65,15 +68,12 @@ impl fmt::Debug for CookieKey {
     }
 }
 
-fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    // HMAC takes a key of any length (RFC 2104, section 2).
-    Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| Hmac::<Sha256>::new(&[0; 64].into()))
-}
-
-fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = keyed(key);
-    parts.iter().for_each(|part| mac.update(part));
-    mac.finalize().into_bytes().into()
+/// HMAC with a key of at most 64 bytes, which is the same as with that key and zeros behind it (RFC 2104, section 2).
+fn keyed<const LENGTH: usize>(key: &[u8; LENGTH]) -> Hmac<Sha256> {
+    const { assert!(LENGTH <= 64, "a longer key would have to be hashed") };
+    let mut block = [0; 64];
+    block.iter_mut().zip(key).for_each(|(place, byte)| *place = *byte);
+    Hmac::<Sha256>::new(&block.into())
 }
 
 /// The cookies of one file.
@@ -188,15 +188,10 @@ impl Cookies {
 ///
 /// See [`Cookies::read`].
 pub fn read_secrets(path: &Path) -> Result<Vec<String>, CookieError> {
-    let read = |source| CookieError::Read { path: path.into(), source };
-    let file = File::open(path).map_err(read)?;
-    // Of the open file: the path may mean another one by now.
-    let mode = file.metadata().map_err(read)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(CookieError::Exposed { path: path.into(), mode });
-    }
-    let mut text = String::new();
-    file.take(MAX_FILE).read_to_string(&mut text).map_err(read)?;
+    let text = keep::read_secret(path, MAX_FILE).map_err(|error| match error {
+        SecretError::Read(source) => CookieError::Read { path: path.into(), source },
+        SecretError::Exposed(mode) => CookieError::Exposed { path: path.into(), mode },
+    })?;
     let secrets: Vec<String> = text
         .lines()
         .map(str::trim)
@@ -226,16 +221,8 @@ pub fn read_secrets(path: &Path) -> Result<Vec<String>, CookieError> {
 ///
 /// If the system refuses it; the old file is there then.
 pub fn replace(path: &Path, cookies: &[String]) -> Result<(), CookieError> {
-    let make = |source| make_error(path, source);
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    let _ = std::fs::remove_file(&beside);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(make)?;
     let text: String = cookies.iter().map(|cookie| format!("{cookie}\n")).collect();
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    written.and_then(|()| std::fs::rename(&beside, path)).map_err(|source| {
-        let _ = std::fs::remove_file(&beside);
-        make_error(path, source)
-    })
+    keep::replace(path, &text, keep::SECRET).map_err(|source| make_error(path, source))
 }
 
 /// A cookie that nobody can guess: 64 hexadecimal digits.
@@ -251,20 +238,9 @@ pub fn random_cookie() -> io::Result<String> {
 
 /// Makes the file, unless somebody else has just done so. Whether it was made.
 fn make(path: &Path, cookie: &str) -> Result<bool, CookieError> {
-    let failed = |source| make_error(path, source);
-    if let Some(folder) = path.parent() {
-        super::super::config::paths::make_private_folder(folder).map_err(failed)?;
-    }
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(mut file) => {
-            file.write_all(format!("{cookie}\n").as_bytes())
-                .and_then(|()| file.sync_all())
-                .map_err(failed)?;
-            Ok(true)
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(source) => Err(failed(source)),
-    }
+    let made = path.parent().map_or(Ok(()), make_private_folder);
+    let made = made.and_then(|()| keep::make_once(path, &format!("{cookie}\n"), keep::SECRET));
+    made.map_err(|source| make_error(path, source))
 }
 
 fn make_error(path: &Path, source: io::Error) -> CookieError {
@@ -273,7 +249,7 @@ fn make_error(path: &Path, source: io::Error) -> CookieError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use tempfile::TempDir;
 

@@ -1,9 +1,8 @@
 //! This daemon's key and certificate: made on the first start, or given by the cluster's authority.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
 
 use pmd_protocol::peer::NodeId;
 use rcgen::{CertificateParams, KeyPair};
@@ -13,6 +12,7 @@ use rustls::server::ParsedCertificate;
 use sha2::{Digest, Sha256};
 
 use super::TlsError;
+use crate::config::keep::{self, SecretError};
 use crate::config::paths::make_private_folder;
 
 /// Most that is read of a key or certificate file: a chain of several certificates.
@@ -80,34 +80,16 @@ pub(super) fn id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, rustls::
 
 /// Reads a file that nobody else may read.
 fn read_private(path: &Path) -> Result<String, TlsError> {
-    let read = |source| TlsError::Read { path: path.into(), source };
-    let file = File::open(path).map_err(read)?;
-    let mode = file.metadata().map_err(read)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(TlsError::Exposed { path: path.into(), mode });
-    }
-    let mut text = String::new();
-    file.take(MAX_FILE).read_to_string(&mut text).map_err(read)?;
-    Ok(text)
+    keep::read_secret(path, MAX_FILE).map_err(|error| match error {
+        SecretError::Read(source) => TlsError::Read { path: path.into(), source },
+        SecretError::Exposed(mode) => TlsError::Exposed { path: path.into(), mode },
+    })
 }
 
-/// Makes a key, whole or not at all: two daemons that start at once end with the same.
+/// Makes a key: of two daemons that start at once, both end with the same.
 fn make_key(path: &Path) -> Result<(), TlsError> {
     let failed = |source| TlsError::Make { path: path.into(), source };
     let key = KeyPair::generate().map_err(|error| failed(io::Error::other(error)))?;
-    if let Some(folder) = path.parent() {
-        make_private_folder(folder).map_err(failed)?;
-    }
-    let beside: PathBuf = path.with_extension(format!("new-{}", std::process::id()));
-    let _ = std::fs::remove_file(&beside);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed)?;
-    let written = file.write_all(key.serialize_pem().as_bytes()).and_then(|()| file.sync_all());
-    // A link fails if somebody else was quicker, and then theirs is as good.
-    let linked = written.and_then(|()| match std::fs::hard_link(&beside, path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
-    });
-    let _ = std::fs::remove_file(&beside);
-    linked.map_err(failed)
+    let made = path.parent().map_or(Ok(()), make_private_folder);
+    made.and_then(|()| keep::make_once(path, &key.serialize_pem(), keep::SECRET)).map(drop).map_err(failed)
 }

@@ -1,12 +1,12 @@
 //! Files that others read while they are replaced.
 
-use std::fs::{OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::Permissions;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// What may be read by everybody.
-const READABLE: u32 = 0o644;
+use crate::config::keep;
+
 /// Lets others get at files of theirs below a folder, without seeing what is there.
 const PASSABLE: u32 = 0o011;
 
@@ -22,20 +22,8 @@ pub fn replace(path: &Path, text: &str) -> io::Result<bool> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    let _ = std::fs::remove_file(&beside);
-    let written = write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&beside);
-    }
-    written.map(|()| true)
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(READABLE).open(path)?;
-    file.write_all(text.as_bytes())?;
-    // Whatever the umask says: nodes run as other users than pmd.
-    file.set_permissions(Permissions::from_mode(READABLE))
+    // Nodes run as other users than pmd.
+    keep::replace(path, text, keep::PUBLIC).map(|()| true)
 }
 
 /// Lets the nodes of all users reach files in root's own folder: its secrets have modes of their own.
@@ -64,7 +52,7 @@ mod tests {
         assert!(!replace(&path, "one").expect("left alone"));
         assert!(replace(&path, "two").expect("written"));
         assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "two");
-        assert_eq!(std::fs::metadata(&path).expect("it is there").mode() & 0o777, READABLE);
+        assert_eq!(std::fs::metadata(&path).expect("it is there").mode() & 0o777, keep::PUBLIC);
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
         assert!(replace(&folder.path().join("no/such"), "x").is_err());
     }

@@ -251,7 +251,10 @@ impl Tunnels {
             let address = self.directory.addresses_of(&origin).first().copied()?;
             return Some((address, registered.port).into());
         }
-        let alias = *self.aliases().iter().find(|(_, alias)| alias.host == host)?.0;
+        let alias = {
+            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            *names.iter().find(|(_, alias)| alias.host == host)?.0
+        };
         let target = Target { origin, kind, name: name.into() };
         let port = self.entry(alias.into(), target, registered)?;
         Some((alias, port).into())

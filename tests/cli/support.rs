@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::program::{Program, run};
+pub(crate) use crate::harness::said::Said;
 use crate::harness::{pmd, wait_until};
 
 /// Where a test's pmd lives.
@@ -19,27 +20,6 @@ use crate::harness::{pmd, wait_until};
 pub(crate) struct Home {
     folder: TempDir,
     pub(crate) port: u16,
-}
-
-/// What a command said.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Said {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Said {
-    /// Its standard output as JSON.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{self:#?}"))
-    }
-
-    /// Fails the test unless it ended with this code.
-    pub(crate) fn ended_with(self, code: i32) -> Said {
-        assert_eq!(self.code, code, "{self:#?}");
-        self
-    }
 }
 
 impl Home {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use pmd::control::client::Client;
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::fleet::Site;
 use crate::fleet::cell::mortal;
 use crate::harness::program::{Program, run_within};
+pub(crate) use crate::harness::said::Said;
 use crate::harness::{PATIENCE, pmd, wait_until};
 
 /// The port of every daemon; each has its own host.
@@ -40,27 +40,6 @@ pub(crate) struct Machine {
     daemon: Option<Program>,
     /// The daemons that ran here before, for their logs.
     former: Vec<Program>,
-}
-
-/// What a command said.
-#[derive(Debug)]
-pub(crate) struct Said {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Said {
-    /// Its standard output as JSON.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{self:#?}"))
-    }
-
-    /// Fails the test unless it ended with this code.
-    pub(crate) fn ended_with(self, code: i32) -> Said {
-        assert_eq!(self.code, code, "{self:#?}");
-        self
-    }
 }
 
 /// An Erlang node, as far as a port mapper can see: registered as long as this value lives.

@@ -13,6 +13,7 @@
 
 pub mod netns;
 pub mod program;
+pub mod said;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};

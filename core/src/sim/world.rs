@@ -16,7 +16,6 @@ use super::network::{Daemon, HostState, What};
 use super::traffic::Traffic;
 use crate::membership::Identity;
 use crate::node::{Alarm, Command, Node, Now, Purpose, Settings};
-use crate::route::RELAY;
 use crate::tuning::Tuning;
 
 /// The wall clock at the beginning.
@@ -215,14 +214,6 @@ impl World {
     pub fn register(&mut self, number: usize, name: &str, port: u16) {
         if let Some(service) = service(name, port) {
             self.command(number, Command::Put(service));
-        }
-    }
-
-    /// Has a daemon say of its host that it relays.
-    pub fn offer_to_relay(&mut self, number: usize) {
-        let pairs = [(RELAY.to_owned(), "true".to_owned())].into();
-        if let (Some(host), Ok(metadata)) = (host(number), Metadata::new(pairs)) {
-            self.command(number, Command::Put(Entry::Host(Host { metadata, ..host })));
         }
     }
 

@@ -1,0 +1,117 @@
+//! Files that a daemon keeps: secrets that nobody else may read, and files that are never seen half-written.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The mode of a secret.
+pub const SECRET: u32 = 0o600;
+/// The mode of what everybody may read.
+pub const PUBLIC: u32 = 0o644;
+
+/// Why a secret was not read.
+#[derive(Debug)]
+pub enum SecretError {
+    /// The system refused it.
+    Read(io::Error),
+    /// Others may read the file; its permissions.
+    Exposed(u32),
+}
+
+impl From<io::Error> for SecretError {
+    fn from(error: io::Error) -> SecretError {
+        SecretError::Read(error)
+    }
+}
+
+/// Reads at most `most` bytes of text from a file that nobody but its owner may read.
+///
+/// # Errors
+///
+/// If the system refuses it, or others may read it.
+pub fn read_secret(path: &Path, most: u64) -> Result<String, SecretError> {
+    let file = File::open(path)?;
+    // Of the open file: the path may mean another one by now.
+    let mode = file.metadata()?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(SecretError::Exposed(mode));
+    }
+    let mut text = String::new();
+    file.take(most).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Makes a file with this mode, whatever the umask says, which must not be there yet.
+///
+/// # Errors
+///
+/// If the system refuses it; `AlreadyExists` if it is there.
+pub fn make(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Makes a file unless it is there; whether it was made. Of several who try at once, one makes it, and nobody sees it
+/// without its text.
+///
+/// # Errors
+///
+/// If the system refuses it.
+pub fn make_once(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
+    // A link fails where a rename would replace what somebody else has made.
+    put(path, text, mode, |beside| match std::fs::hard_link(beside, path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    })
+}
+
+/// Puts a file in the place of what may be there; readers see the old or the new one, whole.
+///
+/// # Errors
+///
+/// If the system refuses it; the old file is there then.
+pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    put(path, text, mode, |beside| std::fs::rename(beside, path))
+}
+
+/// Writes a file beside `path` and has it put there.
+fn put<T>(
+    path: &Path,
+    text: &str,
+    mode: u32,
+    in_place: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".new-{}", std::process::id()));
+    let beside = PathBuf::from(beside);
+    // What an earlier process of this number has left.
+    let _ = std::fs::remove_file(&beside);
+    let done = make(&beside, text, mode).and_then(|()| in_place(&beside));
+    let _ = std::fs::remove_file(&beside);
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_made_once_and_replaced_whole() {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().join("key");
+        assert!(make_once(&path, "one", SECRET).expect("made"));
+        assert!(!make_once(&path, "two", SECRET).expect("left alone"));
+        assert_eq!(read_secret(&path, 2).expect("it is ours"), "on");
+        replace(&path, "three", PUBLIC).expect("replaced");
+        assert!(matches!(read_secret(&path, 99), Err(SecretError::Exposed(0o644))));
+        replace(&path, "four", SECRET).expect("replaced");
+        assert_eq!(read_secret(&path, 99).expect("it is ours"), "four");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+}
