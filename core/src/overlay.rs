@@ -20,7 +20,7 @@ pub struct Overlay {
     me: NodeId,
     tuning: SpreadTuning,
     members: BTreeSet<NodeId>,
-    /// Those that follow and precede this daemon in the ring.
+    /// The next and the previous in the ring.
     near: BTreeSet<NodeId>,
     random: BTreeSet<NodeId>,
     redials: BTreeMap<NodeId, Redial>,
@@ -133,7 +133,7 @@ impl Overlay {
         self.redials.values().filter(|redial| !redial.pending).map(|redial| redial.at_ms).min()
     }
 
-    /// Whether a member is one of those that follow or precede this daemon in the ring.
+    /// Whether a member is the next or the previous in the ring.
     #[must_use]
     pub fn is_near(&self, id: &NodeId) -> bool {
         self.near.contains(id)
@@ -142,16 +142,18 @@ impl Overlay {
     fn neighbours(&self) -> BTreeSet<NodeId> {
         use std::ops::Bound::{Excluded, Unbounded};
         let before = self.members.range(..self.me).rev();
-        let before = before.chain(self.members.range((Excluded(self.me), Unbounded)).rev());
-        let mut near = self.successors();
-        near.extend(before.take(self.tuning.successors));
-        near
+        let mut before = before.chain(self.members.range((Excluded(self.me), Unbounded)).rev());
+        self.following().next().into_iter().chain(before.next()).copied().collect()
     }
 
     fn successors(&self) -> BTreeSet<NodeId> {
+        self.following().take(self.tuning.successors).copied().collect()
+    }
+
+    /// The other members in the order of the ring, from here on.
+    fn following(&self) -> impl Iterator<Item = &NodeId> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let after = self.members.range((Excluded(self.me), Unbounded));
-        after.chain(self.members.range(..self.me)).take(self.tuning.successors).copied().collect()
+        self.members.range((Excluded(self.me), Unbounded)).chain(self.members.range(..self.me))
     }
 }
 
@@ -241,7 +243,7 @@ mod tests {
             .collect();
         for (id, overlay) in &overlays {
             let near: Vec<_> = ids.iter().filter(|other| overlay.is_near(other)).collect();
-            assert_eq!(near.len(), 4);
+            assert_eq!(near.len(), 2);
             assert!(near.into_iter().all(|other| overlays.get(other).is_some_and(|other| other.is_near(id))));
         }
     }

@@ -164,8 +164,8 @@ pub struct SpreadTuning {
     /// Unit: links. Default: 3. Range: 1 to 8. Source: our own graph checks: five hops reach 1,000 members, and half the
     /// members killed at once leave fewer than 0.4 % unreached.
     pub random: usize,
-    /// On links other than those to the next and the previous members by id, heartbeats come this many times slower. The
-    /// four neighbours notice a silence soon enough for everybody.
+    /// On links other than those to the next and the previous member by id, heartbeats come this many times slower. These
+    /// two notice a silence soon enough for everybody; should they go with it, the others notice it a little later.
     ///
     /// Unit: factor. Default: 3. Range: 1 to 10. Source: our own; goal G4.
     pub far_pace: u64,

@@ -82,7 +82,13 @@ pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<C
         farewell = read(&mut reading, link, peer, &core, &context) => Some(farewell),
         reason = write(&mut writing, output, closed, &waiting, link, &core) => {
             if let Some(reason) = reason {
-                let _ = tokio::time::timeout(super::greeting::PATIENCE, part(&mut writing, reason)).await;
+                let _ = tokio::time::timeout(super::greeting::PATIENCE, async {
+                    part(&mut writing, reason).await;
+                    // What the peer has under way, until it has heard: to close on unread input resets the connection,
+                    // and a reset would overtake the farewell.
+                    while let Some(Ok(_)) = reading.next().await {}
+                })
+                .await;
                 // The core has closed it and knows.
                 None
             } else {
@@ -147,10 +153,13 @@ async fn write(
     loop {
         tokio::select! {
             biased;
-            frame = output.recv() => {
-                let frame = frame?;
-                let _ = codec.encode(&frame, &mut bytes);
-            }
+            frame = output.recv() => match frame {
+                Some(frame) => {
+                    let _ = codec.encode(&frame, &mut bytes);
+                }
+                // The core has let go of the link, and says why: the peer has to hear it, or it takes the end for a crash.
+                None => reason = Some((&mut closed).await.unwrap_or(Reason::Leaving)),
+            },
             why = &mut closed, if reason.is_none() => {
                 // What was said before the end is still to be heard.
                 reason = Some(why.unwrap_or(Reason::Leaving));

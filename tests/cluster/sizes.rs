@@ -34,6 +34,12 @@ fn a_hundred_hosts_that_join_one_at_once_are_one_cluster() {
             world.status(host).is_some_and(|cluster| cluster.links <= 30)
         });
     }
+    // Whoever closes a link says so: a link that just ends is a clue that its peer is gone, and costs four handshakes.
+    for host in world.all() {
+        let log = world[host].log();
+        let ended = log.lines().find(|line| line.contains("link down") && line.contains("farewell=None"));
+        assert_eq!(ended, None, "h{}", host + 1);
+    }
     let dead = [17, 50, 99];
     dead.into_iter().for_each(|host| world[host].kill());
     let living = world.all_but(&dead);

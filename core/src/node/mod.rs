@@ -196,6 +196,8 @@ pub struct Node {
     next_seek_ms: u64,
     next_exchange_ms: u64,
     next_surplus_ms: u64,
+    /// By how much its heartbeats come before those of a daemon that sends them at full seconds.
+    phase_ms: u64,
     /// When this daemon was late last: what peers said before that may have been missed.
     woken_ms: u64,
     next_recall_ms: u64,
@@ -286,6 +288,7 @@ impl Node {
             next_probe: 0,
             next_seek_ms: now.mono_ms,
             next_exchange_ms: now.mono_ms.saturating_add(rng.random_range(0..=exchange)),
+            phase_ms: rng.random_range(0..=exchange),
             next_surplus_ms: now.mono_ms.saturating_add(tuning.spread.surplus_ms),
             woken_ms: now.mono_ms,
             next_recall_ms: now.mono_ms,
@@ -492,7 +495,7 @@ impl Node {
         self.overlay.linked(&who);
         self.evidence.drop_case(&who);
         let is_new = self.life_of(&who) != Some(peer.generation);
-        let mut link = Link::new(peer.clone(), initiated, now_ms, &self.tuning);
+        let mut link = Link::new(peer.clone(), initiated, now_ms, self.phase_ms, &self.tuning);
         link.beat(now_ms, self.pace(&who));
         let members: Vec<_> = self.lost.keys().filter(|id| **id != who).take(MAX_LOST).copied().collect();
         if !members.is_empty() {

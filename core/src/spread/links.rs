@@ -56,6 +56,9 @@ pub struct Link {
     pub unequal: u32,
     /// When the next heartbeat is due; monotonic milliseconds.
     pub next_heartbeat_ms: u64,
+    /// Heartbeats are due at multiples of their interval, less this: those of all links together, so that a daemon with
+    /// nothing to do wakes once for all of them; those of other daemons at other times.
+    phase_ms: u64,
     coalesce_ms: u64,
     lazy_ms: u64,
     /// What the peer knows of members.
@@ -89,12 +92,13 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link that has just come up.
+    /// A link that has just come up. `phase_ms` is this daemon's own, any number.
     #[must_use]
-    pub fn new(peer: Identity, initiated: bool, now_ms: u64, tuning: &Tuning) -> Self {
+    pub fn new(peer: Identity, initiated: bool, now_ms: u64, phase_ms: u64, tuning: &Tuning) -> Self {
         Self {
             peer,
             initiated,
+            phase_ms,
             since_ms: now_ms,
             phi: Phi::new(tuning.membership.phi, now_ms),
             rtt_us: None,
@@ -224,10 +228,11 @@ impl Link {
         self.queue.push_back(frame);
     }
 
-    /// Sends a heartbeat, with what the registry is then; the next in `interval_ms`.
+    /// Sends a heartbeat, with what the registry is then; the next in `interval_ms` or sooner.
     pub fn beat(&mut self, now_ms: u64, interval_ms: u64) {
         self.heartbeat = Some(interval_ms);
-        self.next_heartbeat_ms = now_ms.saturating_add(interval_ms);
+        let since = now_ms.wrapping_add(self.phase_ms) % interval_ms.max(1);
+        self.next_heartbeat_ms = now_ms.saturating_add(interval_ms.max(1) - since);
     }
 
     /// Answers a heartbeat with the next one of its own, if that is due soon anyway. The answer takes the transport's
@@ -235,8 +240,9 @@ impl Link {
     /// other and they do not cross.
     pub fn beat_along(&mut self, now_ms: u64, interval_ms: u64) {
         if self.next_heartbeat_ms.saturating_sub(now_ms) <= interval_ms / 2 {
-            self.beat(now_ms, interval_ms);
-            self.next_heartbeat_ms = self.next_heartbeat_ms.saturating_add(ANSWER_MS.min(interval_ms / 2));
+            self.heartbeat = Some(interval_ms);
+            let later_ms = interval_ms.saturating_add(ANSWER_MS.min(interval_ms / 2));
+            self.next_heartbeat_ms = now_ms.saturating_add(later_ms);
         }
     }
 
