@@ -150,6 +150,7 @@ fn restart(count: usize, seed: u64) -> u64 {
 fn register(count: usize, rounds: u64) {
     let mut world = quiet(count, 1);
     let mut all = Vec::new();
+    let before = world.traffic();
     for round in 0..rounds {
         let name = format!("service-{round}");
         world.register(usize::try_from(round * 7).unwrap() % count, &name, 1);
@@ -163,6 +164,7 @@ fn register(count: usize, rounds: u64) {
         all.push(world.now_ms() - begin);
         world.run_for(500);
     }
+    println!("{:?}", world.traffic().since(&before));
     report(all);
 }
 

@@ -138,14 +138,18 @@ impl Node {
         match applied.outcome {
             Outcome::Known => match have.filter(|have| *have > stamp) {
                 // The peer is behind, and may not know it.
-                Some(newer) => link.offer(self.now.mono_ms, origin, newer),
+                Some(newer) => link.offer(self.now.mono_ms, origin, newer, true),
                 // It came another way first.
-                None if whole => link.prune(origin),
+                None if whole && !self.parents.is(&origin, id) => link.prune(origin),
                 None => {}
             },
             Outcome::Staged => {}
             Outcome::Applied { before, now, .. } => {
                 self.grafts.arrived(&origin, now);
+                // Where the peer was told that it is not, what came was on its way: the present parent stays.
+                if link.spare(&origin) || !self.parents.has(&origin) {
+                    self.parents.came_first(origin, id);
+                }
                 if before.is_some_and(|before| before.generation == now.generation) {
                     self.offer(origin);
                 } else {

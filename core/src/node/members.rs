@@ -286,6 +286,7 @@ impl Node {
         self.evidence.drop_case(&id);
         self.recalls.remove(&id);
         self.grafts.drop_origin(&id);
+        self.parents.drop_origin(&id);
         for link in self.links.values_mut() {
             link.drop_origin(&id);
         }

@@ -38,7 +38,7 @@ use crate::registry::directory::{Liveness, Patch};
 use crate::registry::store::Source;
 use crate::spread::links::Link;
 pub use crate::spread::links::LinkId;
-use crate::spread::tree::Grafts;
+use crate::spread::tree::{Grafts, Parents};
 use crate::tuning::Tuning;
 
 /// Between saying so in the registry and leaving the membership: longer than news need to everybody, shorter than
@@ -186,6 +186,7 @@ pub struct Node {
     links: BTreeMap<LinkId, Link>,
     by_peer: BTreeMap<NodeId, LinkId>,
     grafts: Grafts,
+    parents: Parents,
     /// What has been told of live members.
     seen: BTreeMap<NodeId, (Generation, Liveness)>,
     /// Members that were lost, and when.
@@ -282,6 +283,7 @@ impl Node {
             links: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             grafts: Grafts::new(tuning.spread),
+            parents: Parents::default(),
             seen: BTreeMap::new(),
             lost: BTreeMap::new(),
             probes: BTreeMap::new(),
@@ -459,7 +461,8 @@ impl Node {
         let Some(stamp) = self.registry.store().stamp(&origin) else { return };
         // Nobody has to be told about itself.
         for link in self.links.values_mut().filter(|link| link.peer.id != origin) {
-            link.offer(self.now.mono_ms, origin, stamp);
+            let summarise = self.overlay.is_near(&link.peer.id);
+            link.offer(self.now.mono_ms, origin, stamp, summarise);
         }
     }
 
@@ -540,7 +543,20 @@ impl Node {
         }
         self.grafts.drop_link(id);
         self.registry.drop_source(Source(id.0));
+        for origin in self.parents.drop_link(id) {
+            self.graft_spare(origin);
+        }
         Some(link)
+    }
+
+    /// An origin's way here has ended: another on which it came as well becomes its way.
+    fn graft_spare(&mut self, origin: NodeId) {
+        let have = self.registry.store().stamp(&origin).filter(|_| self.registry.is_live(&origin));
+        let Some(have) = have else { return };
+        if let Some((id, link)) = self.links.iter_mut().find(|(_, link)| link.is_spare(&origin)) {
+            link.pull(origin, Some(have), true);
+            self.parents.came_first(origin, *id);
+        }
     }
 
     fn close(&mut self, id: LinkId, reason: Reason) {

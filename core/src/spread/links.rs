@@ -75,7 +75,12 @@ pub struct Link {
     summaries_at_ms: u64,
     pulls: BTreeMap<NodeId, Option<Stamp>>,
     grafts: BTreeMap<NodeId, Option<Stamp>>,
+    /// Origins whose updates come first on other links, of which the peer has not been told. It is with the next
+    /// heartbeat: there is no hurry, and a broadcast is a better time to send updates than to talk about them.
     prunes: BTreeSet<NodeId>,
+    /// The same, of which it has been told.
+    spares: BTreeSet<NodeId>,
+    prune_now: bool,
     queue: VecDeque<Frame>,
     transfer: Option<Transfer>,
     /// Whether a heartbeat is to be sent, and when the next will be.
@@ -117,6 +122,8 @@ impl Link {
             pulls: BTreeMap::new(),
             grafts: BTreeMap::new(),
             prunes: BTreeSet::new(),
+            spares: BTreeSet::new(),
+            prune_now: false,
             queue: VecDeque::new(),
             transfer: None,
             heartbeat: None,
@@ -151,6 +158,8 @@ impl Link {
         self.summaries.remove(origin);
         self.wanted.remove(origin);
         self.lazy.remove(origin);
+        self.prunes.remove(origin);
+        self.spares.remove(origin);
     }
 
     /// Forgets what the peer knows and has of those of whom nothing is here any more.
@@ -165,17 +174,19 @@ impl Link {
         *known = stamp.max(*known);
     }
 
-    /// There is something new of an origin: an update or, where it was pruned, a summary.
-    pub fn offer(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp) {
+    /// There is something new of an origin: an update or, where it was pruned, a summary if `summarise`.
+    pub fn offer(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp, summarise: bool) {
         self.wanted.remove(&origin);
         if self.known.get(&origin).is_some_and(|known| *known >= stamp) {
             return;
         }
         if self.lazy.contains(&origin) {
-            if self.summaries.is_empty() {
-                self.summaries_at_ms = now_ms.saturating_add(self.lazy_ms);
+            if summarise {
+                if self.summaries.is_empty() {
+                    self.summaries_at_ms = now_ms.saturating_add(self.lazy_ms);
+                }
+                self.summaries.insert(origin);
             }
-            self.summaries.insert(origin);
         } else {
             self.dirty.insert(origin);
             self.wake(now_ms);
@@ -202,12 +213,30 @@ impl Link {
 
     /// Asks for an origin; with `graft` also for its later updates.
     pub fn pull(&mut self, origin: NodeId, have: Option<Stamp>, graft: bool) {
-        if graft { &mut self.grafts } else { &mut self.pulls }.insert(origin, have);
+        if graft {
+            self.prunes.remove(&origin);
+            self.spares.remove(&origin);
+            self.grafts.insert(origin, have);
+        } else {
+            self.pulls.insert(origin, have);
+        }
     }
 
     /// The peer sent what was here already.
     pub fn prune(&mut self, origin: NodeId) {
         self.prunes.insert(origin);
+    }
+
+    /// The peer's news of an origin come first, as it turns out: it is not pruned. `false` if it was told so already.
+    pub fn spare(&mut self, origin: &NodeId) -> bool {
+        self.prunes.remove(origin);
+        !self.spares.contains(origin)
+    }
+
+    /// Whether the peer has sent an origin's updates after others, so that there is another way to it.
+    #[must_use]
+    pub fn is_spare(&self, origin: &NodeId) -> bool {
+        self.prunes.contains(origin) || self.spares.contains(origin)
     }
 
     /// The peer wants summaries of this origin only.
@@ -302,13 +331,17 @@ impl Link {
     /// The next message, of at most `budget` bytes unless a single operation is longer; what is urgent first.
     pub fn poll(&mut self, now_ms: u64, registry: &Registry, swim: &Swim, budget: usize) -> Option<Frame> {
         if let Some(interval_ms) = self.heartbeat.take() {
+            self.prune_now = !self.prunes.is_empty();
             return Some(self.heartbeat(now_ms, interval_ms, registry));
         }
         if let Some(frame) = self.queue.pop_front() {
             return Some(frame);
         }
-        if !self.prunes.is_empty() {
-            return Some(Frame::Prune(Prune { origins: take(&mut self.prunes) }));
+        if self.prune_now && !self.prunes.is_empty() {
+            let origins = take(&mut self.prunes);
+            self.prune_now = !self.prunes.is_empty();
+            self.spares.extend(&origins);
+            return Some(Frame::Prune(Prune { origins }));
         }
         for (wants, graft) in [(&mut self.grafts, true), (&mut self.pulls, false)] {
             if !wants.is_empty() {

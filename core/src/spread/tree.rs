@@ -1,9 +1,9 @@
 //! Who has news that have not come by themselves.
 //!
 //! Plumtree (J. Leitão, J. Pereira, L. Rodrigues, "Epidemic Broadcast Trees", 2007), specialised. Updates travel over
-//! eager links; where the same update came twice, the second link is pruned for that origin, and from then on carries
-//! summaries. A summary of something that does not arrive soon by itself grafts the link again: the tree has a hole
-//! there. There is no message cache and no history of message ids, because the store is both: what matters is not
+//! eager links; where the same update came twice, the second link is pruned for that origin. The neighbours in the ring
+//! send each other summaries even so, and a summary of something that does not arrive soon by itself grafts the link
+//! again: the tree has a hole there. (On other pruned links nothing is said; heartbeats carry fingerprints.) There is no message cache and no history of message ids, because the store is both: what matters is not
 //! whether a message was seen but whether its content is here.
 //!
 //! There is a tree for each origin. Plumtree's authors share one among all senders, which makes every path that of the
@@ -15,6 +15,42 @@ use pmd_protocol::peer::{NodeId, Stamp};
 
 use super::links::LinkId;
 use crate::tuning::SpreadTuning;
+
+/// From where each origin's news come first: the way up its tree.
+///
+/// Whoever else brought the same news was pruned, and is a spare: it had them on another way. When a link ends, the
+/// origins that came over it are grafted to a spare at once, before their next news are missed.
+#[derive(Debug, Default)]
+pub struct Parents(BTreeMap<NodeId, LinkId>);
+
+impl Parents {
+    /// News of an origin have come over `link` before any other.
+    pub fn came_first(&mut self, origin: NodeId, link: LinkId) {
+        self.0.insert(origin, link);
+    }
+
+    /// Whether this link is an origin's way up.
+    #[must_use]
+    pub fn is(&self, origin: &NodeId, link: LinkId) -> bool {
+        self.0.get(origin) == Some(&link)
+    }
+
+    /// Whether an origin has a way up at all.
+    #[must_use]
+    pub fn has(&self, origin: &NodeId) -> bool {
+        self.0.contains_key(origin)
+    }
+
+    /// A link has ended; the origins that came over it.
+    pub fn drop_link(&mut self, link: LinkId) -> Vec<NodeId> {
+        self.0.extract_if(.., |_, parent| *parent == link).map(|(origin, _)| origin).collect()
+    }
+
+    /// An origin is not wanted any more.
+    pub fn drop_origin(&mut self, origin: &NodeId) {
+        self.0.remove(origin);
+    }
+}
 
 /// Origins of which others have more, by summaries.
 #[derive(Debug)]
