@@ -21,6 +21,8 @@ use crate::directory::{Hosts, Registered};
 
 /// Changes that come close together are looked at together.
 const TOGETHER: Duration = Duration::from_millis(10);
+/// Changes of hosts in a row, each of which would replace the files, wait for each other as long as this.
+const PACE: Duration = Duration::from_millis(250);
 /// How often all is looked at, whether or not somebody tells of a change.
 const IDLE: Duration = Duration::from_secs(60);
 /// Most that is read of the list of aliases: that of a full one.
@@ -55,13 +57,18 @@ pub async fn keep(tunnels: Arc<Tunnels>) {
     // Nodes come and go all the time, hosts do not.
     let mut known = None;
     let mut next = Instant::now() + IDLE;
+    let mut not_before = Instant::now();
     loop {
         keeper.end_what_has_ended();
-        if let Some(hosts) = keeper.tunnels.directory.hosts(known) {
+        if Instant::now() >= not_before
+            && let Some(hosts) = keeper.tunnels.directory.hosts(known)
+        {
             known = Some(hosts.version);
             keeper.look(&hosts).await;
+            not_before = Instant::now() + PACE;
         }
         tokio::select! {
+            () = tokio::time::sleep_until(not_before), if Instant::now() < not_before => {}
             () = keeper.tunnels.directory.changed() => tokio::time::sleep(TOGETHER).await,
             () = keeper.reachable.changed() => known = None,
             () = tokio::time::sleep_until(next) => {}
