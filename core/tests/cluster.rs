@@ -37,6 +37,21 @@ fn a_registration_is_seen_by_a_hundred_within_100_ms() {
 }
 
 #[test]
+fn news_find_their_way_although_links_come_and_go() {
+    // Each daemon links to a random one once a minute for ten seconds: what came that way has to come another way then.
+    let mut world = cluster(8, 30);
+    world.run_for(20_000);
+    for round in 0..90 {
+        let name = format!("service-{round}");
+        world.register(round * 7 % 30, &name, 1);
+        let took = time_until(&mut world, &name, 1, 1_000);
+        assert!(took < 30, "round {round}: {took} ms, somebody had to ask for it");
+        world.run_for(500);
+    }
+    is_fine(&world);
+}
+
+#[test]
 fn a_killed_process_is_gone_everywhere_within_three_seconds() {
     for (seed, count) in [(3, 2), (4, 3), (5, 10), (6, 50)] {
         let mut world = cluster(seed, count);
