@@ -294,6 +294,7 @@ impl Running {
             self.links.iter().filter(|(_, end)| is_meant(end)).map(|(link, _)| *link).collect();
         for link in &meant {
             if let Some(end) = self.links.remove(link) {
+                tracing::info!(host = %end.host, address = %end.address, "link closed: somebody here has asked for it");
                 let _ = end.close.send(Reason::NotNeeded);
             }
             let down = LinkEvent::Down { link: *link, farewell: Some(Reason::NotNeeded) };
