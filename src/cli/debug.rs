@@ -9,6 +9,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::args::{self, Global};
 use super::exit::Exit;
@@ -83,11 +84,12 @@ impl Parts {
     }
 
     fn json<T: Serialize>(&mut self, part: &'static str, answer: std::result::Result<T, ClientError>) {
-        let content = answer.map_err(|error| error.to_string());
-        self.add(
-            part,
-            content.and_then(|it| serde_json::to_vec_pretty(&it).map_err(|error| error.to_string())),
-        );
+        let content = answer.map_err(|error| error.to_string()).and_then(|answer| {
+            let mut values = serde_json::to_value(answer).map_err(|error| error.to_string())?;
+            hide("", &mut values);
+            serde_json::to_vec_pretty(&values).map_err(|error| error.to_string())
+        });
+        self.add(part, content);
     }
 }
 
@@ -157,29 +159,29 @@ fn version() -> String {
 fn configuration(config: &ConfigFile) -> std::result::Result<Vec<u8>, String> {
     let text = std::fs::read_to_string(&config.path)
         .map_err(|error| format!("{}: {error}", config.path.display()))?;
-    let mut table: toml::Table =
+    let mut values: Value =
         toml::from_str(&text).map_err(|_| format!("{} is not right", config.path.display()))?;
-    table.iter_mut().for_each(|(key, value)| hide(key, value));
-    let text = toml::to_string(&table).map_err(|error| error.to_string())?;
+    hide("", &mut values);
+    let text = toml::to_string(&values).map_err(|error| error.to_string())?;
     Ok(format!("# {}, without comments and secrets\n{text}", config.path.display()).into_bytes())
 }
 
-/// Takes secrets out of a value: what its key calls one, and the arguments of programs.
-fn hide(key: &str, value: &mut toml::Value) {
+/// Takes secrets out of a value: what its key calls one, as people do in metadata, and the arguments of programs.
+fn hide(key: &str, value: &mut Value) {
     let key = key.to_lowercase();
     // Names of files are none.
     let place = key.ends_with("_file") || key.ends_with("_path");
     let secret = ["cookie", "secret", "password", "token", "key"].iter().any(|word| key.contains(word));
     match value {
-        toml::Value::Table(table) => table.iter_mut().for_each(|(key, value)| hide(key, value)),
-        toml::Value::Array(values) => values.iter_mut().for_each(|value| hide(&key, value)),
-        toml::Value::String(text) if text.starts_with("exec:") => {
+        Value::Object(values) => values.iter_mut().for_each(|(key, value)| hide(key, value)),
+        Value::Array(values) => values.iter_mut().for_each(|value| hide(&key, value)),
+        Value::String(text) if text.starts_with("exec:") => {
             let program = text.split_whitespace().next().unwrap_or_default();
             if program.len() < text.trim_end().len() {
                 *text = format!("{program} (arguments left out)");
             }
         }
-        _ if secret && !place => *value = toml::Value::String("(left out)".into()),
+        Value::String(_) | Value::Number(_) if secret && !place => *value = "(left out)".into(),
         _ => {}
     }
 }
@@ -241,13 +243,13 @@ mod tests {
 
     #[test]
     fn what_may_be_secret_is_left_out_of_the_configuration() {
-        let mut table: toml::Table = toml::from_str(
+        let mut values: Value = toml::from_str(
             "port = 4369\ncookie_file = \"/etc/cookie\"\ndiscovery = [\"broadcast\", \"exec:find --token hush\"]\n\
              [metadata]\napi_token = \"hush\"\nzone = \"north\"\npasswords = [\"hush\", 7]",
         )
         .expect("it is right");
-        table.iter_mut().for_each(|(key, value)| hide(key, value));
-        let text = table.to_string();
+        hide("", &mut values);
+        let text = toml::to_string(&values).expect("it has been TOML before");
         assert!(!text.contains("hush") && !text.contains('7'), "{text}");
         for kept in ["4369", "/etc/cookie", "broadcast", "exec:find", "north"] {
             assert!(text.contains(kept), "{kept}: {text}");
