@@ -83,4 +83,12 @@ fn members_links_refusals_and_tunnels_are_counted() {
                     == Some(0.0)
             })
     });
+
+    world[1].kill();
+    world.wait_on(&[0], "a line in the log that says why", |host| {
+        world[host].log().lines().any(|line| line.contains("member down host=h2") && line.contains("reason="))
+    });
+    world.wait_on(&[0], "one member", |host| {
+        number(&world, host, "pmd_cluster_members{state=\"alive\"}") == Some(1.0)
+    });
 }
