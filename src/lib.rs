@@ -11,6 +11,7 @@
 //! | [`tunnel`] | other hosts as loopback addresses, and the way to their nodes |
 //! | [`directory`] | what other hosts have, for the EPMD port |
 //! | [`discovery`] | finding other daemons |
+//! | [`metrics`] | the numbers that monitoring asks for |
 //! | [`config`] | flags, environment and files become settings |
 //! | [`cli`] | the `pmd` command line |
 //! | [`personality`] | what the binary is when it is called `epmd` |
@@ -26,6 +27,7 @@ pub mod discovery;
 pub mod epmd;
 pub mod kernel;
 pub mod link;
+pub mod metrics;
 pub mod personality;
 pub mod registry;
 pub mod takeover;

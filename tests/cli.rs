@@ -25,6 +25,8 @@ mod identity;
 mod lifecycle;
 #[path = "cli/lookups.rs"]
 mod lookups;
+#[path = "cli/metrics.rs"]
+mod metrics;
 #[path = "cli/output.rs"]
 mod output;
 #[path = "cli/register.rs"]

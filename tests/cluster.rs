@@ -27,6 +27,8 @@ mod leaving;
 mod lookups;
 #[path = "cluster/machine.rs"]
 mod machine;
+#[path = "cluster/metrics.rs"]
+mod metrics;
 #[path = "cluster/network.rs"]
 mod network;
 #[path = "cluster/partitions.rs"]

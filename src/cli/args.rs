@@ -217,6 +217,19 @@ Examples:
   pmd health                Does it answer?
   pmd health --ready        Does it answer look-ups, and is there room for nodes?")]
     Health(Health),
+    /// Print the daemon's numbers in the text format of Prometheus
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd metrics
+  pmd metrics | grep pmd_link
+  pmd metrics --json")]
+    Metrics,
+    /// Put what a report needs into one file: state, metrics, events, log, configuration, and no secret
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd debug                         Writes pmd-debug-PORT.tar.gz
+  pmd debug report.tar.gz --force   Replaces the file if it is there")]
+    Debug(Debug),
     /// Replace a running epmd without restarting a node
     #[command(help_template = HELP, before_help = "\
 Examples:
@@ -462,6 +475,16 @@ pub struct Health {
     /// Also try a look-up, and see whether there is room for nodes
     #[arg(short, long)]
     pub ready: bool,
+}
+
+/// Options of `pmd debug`.
+#[derive(Debug, Args)]
+pub struct Debug {
+    /// The file to write, as .tar.gz [default: pmd-debug-PORT.tar.gz in this directory]
+    pub file: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Options of `pmd takeover`.

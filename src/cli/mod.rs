@@ -8,6 +8,7 @@ pub mod args;
 pub mod ca;
 pub mod converged;
 pub mod cookie;
+pub mod debug;
 pub mod diagnosis;
 pub mod discover;
 pub mod env;
@@ -19,6 +20,7 @@ pub mod health;
 pub mod join;
 pub mod lookup;
 pub mod meta;
+pub mod metrics;
 pub mod move_over;
 pub mod names;
 pub mod nodes;
@@ -98,6 +100,8 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Run(args) => run::run(&target()?, &args),
         Command::Ping(args) => ping::run(&target()?, &args, output),
         Command::Health(args) => health::run(&target()?, args.ready, output),
+        Command::Metrics => metrics::run(&target()?, output),
+        Command::Debug(args) => debug::run(global, &target()?, &args, output),
         Command::Takeover(args) => takeover::run(global, &args, output),
         Command::Handover(args) => handover::run(global, &target()?, &args, output),
         Command::Completion(args) => meta::completion(args.shell),

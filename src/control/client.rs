@@ -216,6 +216,23 @@ impl Client {
         self.post("/leave", leave).await
     }
 
+    /// The metrics, in the text format of Prometheus.
+    pub async fn metrics(&self) -> Result<String> {
+        self.text("/metrics").await
+    }
+
+    /// The latest lines of the daemon's log.
+    pub async fn log(&self) -> Result<String> {
+        self.text("/log").await
+    }
+
+    async fn text(&self, path: &str) -> Result<String> {
+        let response = self.send(Method::GET, path, None).await?;
+        let body = self.expect_success(response).await?;
+        let text = String::from_utf8(self.collect(body).await?.into());
+        text.map_err(|error| ClientError::Strange(error.to_string()))
+    }
+
     /// The daemons of the cluster.
     pub async fn nodes(&self) -> Result<api::NodeList> {
         self.get("/nodes").await

@@ -11,7 +11,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::TaskTracker;
 
-use super::reload;
+use super::api::Reloaded;
+use super::reload::{self, ReloadError};
 use super::routes;
 pub use super::socket::{ControlSocket, bind};
 use crate::daemon::Context;
@@ -47,9 +48,14 @@ pub async fn serve(context: Arc<Context>, socket: ControlSocket) {
     drop(file);
 }
 
-/// Reads the configuration file again and says in the log what came of it: what a hang-up signal asks for.
-pub fn reload(context: &Context) {
-    match reload::reload(context) {
+/// Reads everything again and says in the log what came of it, whoever has asked for it.
+///
+/// # Errors
+///
+/// If something is wrong; nothing has changed then.
+pub fn reload(context: &Context) -> Result<Reloaded, ReloadError> {
+    let done = reload::reload(context);
+    match &done {
         Ok(done) => {
             if done.applied.is_empty() && done.needs_restart.is_empty() {
                 tracing::info!("read everything again: nothing has changed");
@@ -64,6 +70,7 @@ pub fn reload(context: &Context) {
         }
         Err(error) => tracing::error!("nothing was read again, and nothing has changed: {error}"),
     }
+    done
 }
 
 async fn accept(context: Arc<Context>, listener: UnixListener) {

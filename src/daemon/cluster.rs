@@ -306,6 +306,7 @@ impl Cluster {
         self.me.set_left(true);
         let visit = self.core.visit(|running| (running.node().members().count(), running.leave()));
         let (members, told) = visit.await?;
+        tracing::info!(members, "leaving the cluster, and telling its members");
         // Whoever has not heard it by then finds out by itself.
         let _ = tokio::time::timeout(FAREWELL, told).await;
         Ok(members)

@@ -10,6 +10,7 @@ use super::reserve::Reserve;
 use super::shutdown::Shutdown;
 use crate::config::settings::Settings;
 use crate::epmd::holder::Connection;
+use crate::metrics::latency::Latency;
 use crate::registry::Registry;
 
 /// Everything a part of the daemon may need; each field looks after its own synchronisation.
@@ -21,6 +22,8 @@ pub struct Context {
     pub registry: Registry<Connection>,
     /// What has been counted.
     pub counters: Counters,
+    /// How long requests take.
+    pub latency: Latency,
     /// Who uses how many descriptors.
     pub descriptors: Descriptors,
     /// The descriptor to accept with when there is no other.
@@ -43,6 +46,7 @@ impl Context {
             registry: Registry::new(settings.port, settings.old_names),
             settings,
             counters: Counters::default(),
+            latency: Latency::default(),
             descriptors: Descriptors::new(descriptor_limit),
             reserve: Reserve::new(),
             cluster: OnceLock::new(),

@@ -294,6 +294,7 @@ impl Running {
             self.links.iter().filter(|(_, end)| is_meant(end)).map(|(link, _)| *link).collect();
         for link in &meant {
             if let Some(end) = self.links.remove(link) {
+                tracing::info!(host = %end.host, address = %end.address, "link closed: somebody here has asked for it");
                 let _ = end.close.send(Reason::NotNeeded);
             }
             let down = LinkEvent::Down { link: *link, farewell: Some(Reason::NotNeeded) };
@@ -317,7 +318,9 @@ impl Running {
             }
             Input::LinkDown { link, farewell } => {
                 if let Some(end) = self.links.remove(&link) {
-                    tracing::info!(host = %end.host, address = %end.address, ?farewell, "link down");
+                    let reason =
+                        farewell.map_or_else(|| "the connection has ended".into(), |it| format!("{it:?}"));
+                    tracing::info!(host = %end.host, address = %end.address, reason, "link down");
                     self.node.handle_link(now, LinkEvent::Down { link, farewell });
                 }
             }
@@ -477,8 +480,12 @@ impl Running {
     fn publish(&self, at_ms: u64, kind: EventKind, origin: NodeId, host: &str, what: &Happening) {
         match kind {
             EventKind::NodeUp => tracing::info!(%host, id = ?origin, "member up"),
-            EventKind::NodeSuspect => tracing::warn!(%host, id = ?origin, "member suspected"),
-            EventKind::NodeDown => tracing::warn!(%host, id = ?origin, "member down"),
+            EventKind::NodeSuspect => {
+                tracing::warn!(%host, id = ?origin, reason = self.silence_of(&origin), "member suspected");
+            }
+            EventKind::NodeDown => {
+                tracing::warn!(%host, id = ?origin, reason = self.silence_of(&origin), "member down");
+            }
             EventKind::NodeLeft => tracing::info!(%host, id = ?origin, "member left"),
             _ => {}
         }
@@ -491,6 +498,18 @@ impl Running {
         };
         let origin = Origin { id: origin, host: host.into() };
         self.start.context.registry.events().publish_remote(at_ms, kind, name, port, origin);
+    }
+
+    /// What this daemon itself knows of a member's silence.
+    fn silence_of(&self, id: &NodeId) -> String {
+        let now_ms = self.now().mono_ms;
+        match self.node.links().find(|(_, link)| link.peer.id == *id) {
+            Some((_, link)) => {
+                let silence = now_ms.saturating_sub(link.phi.last_ms());
+                format!("silent on its link for {silence} ms, phi {:.1}", link.phi.phi(now_ms))
+            }
+            None => "there is no link to it".into(),
+        }
     }
 
     fn sound(&mut self, alarm: Alarm) {

@@ -111,6 +111,10 @@ counters! {
     frames_skipped,
     /// Links closed because the peer sent what no honest daemon sends.
     violations,
+    /// Frames with news of the registry, to other daemons.
+    deltas_sent,
+    /// Bytes of these.
+    delta_sent_bytes,
     /// Tunnels opened from this host.
     tunnels_opened,
     /// Tunnels of other hosts to this one.

@@ -2,8 +2,12 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use super::log_ring::LogRing;
 
 /// What is logged, in the syntax of `tracing`'s filters: a level, or `target=level` pairs.
 pub const FILTER: &str = "PMD_LOG";
@@ -19,17 +23,17 @@ pub fn init() {
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(colour)
-        .with_target(false);
-    // It fails only if a log was set up before, which then stays.
-    let _ = if std::env::var(FORMAT).is_ok_and(|format| format == "json") {
-        lines.json().finish().try_init()
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(colour).with_target(false);
+    let lines = if std::env::var(FORMAT).is_ok_and(|format| format == "json") {
+        lines.json().boxed()
     } else {
-        lines.finish().try_init()
+        lines.boxed()
     };
+    // For reports: of a log that is very talkative, what an operator would read.
+    let recent = fmt::layer().with_writer(LogRing).with_ansi(false).with_target(false);
+    let recent = recent.with_filter(LevelFilter::INFO);
+    // It fails only if a log was set up before, which then stays.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).with(recent).try_init();
     if let Some(error) = complaint {
         tracing::warn!("{FILTER} is {asked:?}, which is no filter ({error}); logging at level info");
     }

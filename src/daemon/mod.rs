@@ -8,6 +8,7 @@ pub mod core_task;
 pub mod counters;
 pub mod descriptors;
 pub mod log;
+pub mod log_ring;
 pub mod notify;
 pub mod process;
 pub mod reserve;

@@ -235,7 +235,8 @@ impl Signals {
                 () = any(&mut self.end) => return,
                 () = any(self.hangup.as_mut_slice()) => {
                     if self.rules == SignalRules::Service {
-                        control::server::reload(context);
+                        // What came of it is in the log.
+                        let _ = control::server::reload(context);
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use pmd_protocol::epmd::{Alive2, Request, RequestError, encode, parse};
 use rustix::net::{SendFlags, getsockname, send};
@@ -17,6 +18,7 @@ use crate::daemon::context::now_ms;
 use crate::daemon::descriptors::Class;
 use crate::daemon::shutdown::Reason;
 use crate::directory::same_host;
+use crate::metrics::latency::{Asked, EVERY};
 use crate::registry::names::{Duplicate, Registration};
 use crate::tunnel::Tunnels;
 
@@ -34,8 +36,25 @@ enum Doubt {
 }
 
 impl Shard {
-    /// Carries out a complete request.
+    /// Carries out a complete request, and measures how long that takes if it is its turn.
     pub(super) fn answer(&mut self, incoming: Incoming, body: &[u8]) {
+        let measured = self.requests.is_multiple_of(EVERY);
+        self.requests = self.requests.wrapping_add(1);
+        if !measured {
+            return self.carry_out(incoming, body);
+        }
+        let begin = Instant::now();
+        let asked = match parse::parse_request(body) {
+            Ok(Request::PortPlease2 { .. }) => Asked::Lookup,
+            Ok(Request::Names) => Asked::Names,
+            Ok(Request::Alive2(_)) => Asked::Registration,
+            _ => Asked::Other,
+        };
+        self.carry_out(incoming, body);
+        self.context.latency.observe(asked, begin.elapsed());
+    }
+
+    fn carry_out(&mut self, incoming: Incoming, body: &[u8]) {
         match parse::parse_request(body) {
             Ok(Request::PortPlease2 { name }) if self.may_ask(&incoming) => self.look_up(&incoming, name),
             Ok(Request::Names) if self.may_ask(&incoming) => self.names(incoming),

@@ -111,6 +111,8 @@ pub struct Shard {
     /// Whether there were several connections to be had at the last try.
     crowded: bool,
     log_limit: LogLimit,
+    /// Counts requests, to measure some of them.
+    pub(super) requests: u32,
     packet_timeout: Duration,
 }
 
@@ -137,6 +139,7 @@ impl Shard {
             wakes: 0,
             crowded: false,
             log_limit: LogLimit::new(Instant::now()),
+            requests: 0,
             packet_timeout: context.settings.packet_timeout.min(FOREVER),
             context,
         })

@@ -119,6 +119,7 @@ pub async fn serve(
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let Some(handshake) = handshakes.begin(address.ip()) else {
             context.counters.handshakes_full.add();
+            complain(&log, address, "full", "there are too many handshakes under way");
             continue;
         };
         // The shard has made it not blocking.
@@ -171,11 +172,16 @@ fn refuse(context: &Context, log: &Mutex<LogLimit>, address: SocketAddr, error: 
         return;
     }
     context.counters.refused_handshake(error);
+    complain(log, address, error.label(), &error.to_string());
+}
+
+/// Writes a log line about who was not let in, unless there were too many.
+fn complain(log: &Mutex<LogLimit>, address: SocketAddr, reason: &str, text: &str) {
     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
     match log.check(Instant::now()) {
         Verdict::LeaveOut => return,
         Verdict::Write => {}
         Verdict::WriteAfter(left_out) => tracing::warn!("{left_out} lines like the next were left out"),
     }
-    tracing::warn!(peer = %address, reason = error.label(), "a daemon was not let in: {error}");
+    tracing::warn!(peer = %address, reason, "a daemon was not let in: {text}");
 }

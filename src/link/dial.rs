@@ -103,7 +103,13 @@ impl Dialer {
                         }
                         Err(error) => {
                             dialer.context.counters.dials_failed.add();
-                            tracing::debug!(peer = ?peer.id, "cannot reach a member: {error}");
+                            match &error {
+                                // One of the two has said no; as seldom as the back-off of dials is.
+                                DialError::Greeting { source, .. } => {
+                                    tracing::warn!(peer = ?peer.id, reason = source.label(), "no link to a member: {error}");
+                                }
+                                _ => tracing::debug!(peer = ?peer.id, "cannot reach a member: {error}"),
+                            }
                             LinkEvent::Failed { peer: peer.id }
                         }
                     }

@@ -80,7 +80,7 @@ pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<C
     reading.read_buffer_mut().unsplit(early);
     let farewell = tokio::select! {
         farewell = read(&mut reading, link, peer, &core, &context) => Some(farewell),
-        reason = write(&mut writing, output, closed, &waiting, link, &core) => {
+        reason = write(&mut writing, output, closed, &waiting, link, &core, &context) => {
             if let Some(reason) = reason {
                 let _ = tokio::time::timeout(super::greeting::PATIENCE, async {
                     part(&mut writing, reason).await;
@@ -130,7 +130,7 @@ async fn read(
             }
             Err(PeerError::Frame(error)) => {
                 counters.violations.add();
-                tracing::warn!("a peer has broken the protocol, its link is closed: {error}");
+                tracing::warn!(?peer, "a peer has broken the protocol, its link is closed: {error}");
                 return None;
             }
             Err(_) => return None,
@@ -146,6 +146,7 @@ async fn write(
     waiting: &AtomicBool,
     link: LinkId,
     core: &Core,
+    context: &Context,
 ) -> Option<Reason> {
     let mut codec = PeerCodec::default();
     let mut bytes = BytesMut::new();
@@ -154,9 +155,7 @@ async fn write(
         tokio::select! {
             biased;
             frame = output.recv() => match frame {
-                Some(frame) => {
-                    let _ = codec.encode(&frame, &mut bytes);
-                }
+                Some(frame) => encode(&mut codec, &frame, &mut bytes, context),
                 // The core has let go of the link, and says why: the peer has to hear it, or it takes the end for a crash.
                 None => reason = Some((&mut closed).await.unwrap_or(Reason::Leaving)),
             },
@@ -168,7 +167,7 @@ async fn write(
         while bytes.len() < BATCH
             && let Ok(frame) = output.try_recv()
         {
-            let _ = codec.encode(&frame, &mut bytes);
+            encode(&mut codec, &frame, &mut bytes, context);
         }
         if !bytes.is_empty() {
             socket.write_all(&bytes).await.ok()?;
@@ -181,6 +180,16 @@ async fn write(
         if waiting.swap(false, Ordering::AcqRel) {
             core.send(Input::Writable(link)).await.ok()?;
         }
+    }
+}
+
+/// Appends a frame, and counts it if it has news of the registry.
+fn encode(codec: &mut PeerCodec, frame: &Frame, bytes: &mut BytesMut, context: &Context) {
+    let before = bytes.len();
+    let _ = codec.encode(frame, bytes);
+    if matches!(frame, Frame::Update(_) | Frame::Updates(_)) {
+        context.counters.deltas_sent.add();
+        context.counters.delta_sent_bytes.add_many((bytes.len() - before) as u64);
     }
 }
 

@@ -211,6 +211,13 @@ impl Tls {
         &self.certificate
     }
 
+    /// When that ends, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn expires(&self) -> Option<i64> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(&self.certificate).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    }
+
     /// Whether certificates come from an authority, so that the names in them mean something.
     #[must_use]
     pub fn checks_names(&self) -> bool {

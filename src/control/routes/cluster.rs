@@ -12,7 +12,6 @@ use pmd_core::registry::directory::{Found, Liveness};
 use pmd_core::spread::links::Link;
 use pmd_protocol::peer::frame::{Reason, Summary};
 use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
-use rustls::pki_types::CertificateDer;
 
 use super::request::{ApiError, RequestBody};
 use super::{Answer, Shared};
@@ -56,7 +55,8 @@ impl From<Ended> for ApiError {
 pub(super) async fn status(cluster: &Arc<Cluster>) -> Result<api::ClusterStatus, Ended> {
     let me = Arc::clone(cluster.me());
     let tls = me.tls();
-    let expires = tls.checks_names().then(|| expires(tls.certificate())).flatten();
+    let expires = tls.checks_names().then(|| tls.expires()).flatten();
+    let expires = expires.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     cluster
         .core()
         .visit(move |running| {
@@ -322,6 +322,10 @@ pub(super) async fn join(
     });
     let (mut peers, mut failed) = (Vec::new(), Vec::new());
     for (asked, outcome) in futures_util::future::join_all(attempts).await {
+        match &outcome {
+            Ok(partner) => tracing::info!(address = %partner.address, host = %partner.host, "joined"),
+            Err(error) => tracing::warn!(address = asked, "cannot join: {error}"),
+        }
         match outcome {
             Ok(partner) => peers.push((
                 partner.id,
@@ -491,10 +495,4 @@ pub(super) async fn leave(
         },
     };
     Ok(Json(api::LeftCluster { cluster: cluster.me().cluster().to_owned(), members }))
-}
-
-/// When a certificate ends.
-fn expires(certificate: &CertificateDer<'_>) -> Option<jiff::Timestamp> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    jiff::Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()
 }

@@ -135,7 +135,7 @@ pub(super) async fn stop(State(context): Shared) -> (StatusCode, Json<api::Stopp
 
 pub(super) async fn reload(State(context): Shared) -> Answer<api::Reloaded> {
     let invalid = |message: String, hint: String| ApiError::new(ErrorCode::InvalidRequest, message, hint);
-    let done = tokio::task::spawn_blocking(move || crate::control::reload::reload(&context)).await;
+    let done = tokio::task::spawn_blocking(move || crate::control::server::reload(&context)).await;
     let done = done.map_err(|error| invalid(error.to_string(), "try again".into()))?;
     done.map(Json).map_err(|error| invalid(error.to_string(), error.hint()))
 }

@@ -4,6 +4,7 @@ mod cluster;
 mod daemon;
 mod events;
 mod lookup;
+mod monitoring;
 mod names;
 mod request;
 mod services;
@@ -46,6 +47,8 @@ pub fn router(context: Arc<Context>) -> Router {
         .route("/tunnels", get(tunnel::list))
         .route("/ping", post(tunnel::ping))
         .route("/events", get(events::subscribe))
+        .route("/metrics", get(monitoring::metrics))
+        .route("/log", get(monitoring::log))
         .route("/stop", post(daemon::stop))
         .route("/reload", post(daemon::reload));
     Router::new()

@@ -120,5 +120,11 @@ pub(super) async fn adopt(
             outcome.registered += 1;
         }
     }
+    let api::AdoptOutcome { adopted, registered } = outcome;
+    tracing::info!(
+        adopted,
+        registered,
+        "names of another port mapper are taken over until their nodes are back"
+    );
     Ok(Json(outcome))
 }

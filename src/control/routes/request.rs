@@ -111,7 +111,7 @@ pub(super) async fn no_such_path() -> ApiError {
         ErrorCode::NotFound,
         "there is no such path",
         "the paths are /v1/status, nodes, peers, join, leave, names, services, lookup, ping, tunnels, discover, events, \
-         health, stop and reload",
+         metrics, log, health, stop and reload",
     )
 }
 

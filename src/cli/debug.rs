@@ -1,0 +1,258 @@
+//! `pmd debug`: what somebody needs who is to find out what is wrong, in one file that has no secret in it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::args::{self, Global};
+use super::exit::Exit;
+use super::failure::{Failure, Result};
+use super::output::{Output, note};
+use super::runtime::{block_on, with_progress};
+use super::target::{ConfigFile, Target};
+use crate::config::paths::Paths;
+use crate::control::client::{Client, ClientError};
+
+/// How long the daemon may take for each part: one that hangs is a reason for a report.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The folder in the archive.
+const FOLDER: &str = "pmd-debug";
+
+/// What the command says it did.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: PathBuf,
+    parts: Vec<String>,
+    missing: Vec<Missing>,
+}
+
+/// A part that could not be had.
+#[derive(Debug, Serialize)]
+struct Missing {
+    part: String,
+    reason: String,
+}
+
+/// The parts of a report.
+#[derive(Debug, Default)]
+struct Parts {
+    found: Vec<(&'static str, Vec<u8>)>,
+    missing: Vec<Missing>,
+}
+
+/// Gathers everything and writes the file.
+pub fn run(global: &Global, target: &Target, args: &args::Debug, output: Output) -> Result<Exit> {
+    let place = args.file.clone().unwrap_or_else(|| format!("pmd-debug-{}.tar.gz", target.port).into());
+    if !args.force && place.symlink_metadata().is_ok() {
+        return Err(exists(&place));
+    }
+    let mut parts = Parts::default();
+    parts.add("version.txt", Ok::<_, String>(version().into_bytes()));
+    parts.add("config.toml", configuration(&ConfigFile::of(global, &Paths::of_process())));
+    let client = target.client().with_patience(PATIENCE);
+    block_on(async {
+        with_progress("asking the daemon", ask(&client, &mut parts)).await;
+        write(&place, args.force, &parts)?;
+        tell(place, parts, output)
+    })
+}
+
+fn tell(file: PathBuf, Parts { found, missing }: Parts, output: Output) -> Result<Exit> {
+    for Missing { part, reason } in &missing {
+        note(&format!("note: {part} is missing: {reason}"));
+    }
+    let report = Report { parts: found.iter().map(|(part, _)| (*part).to_owned()).collect(), missing, file };
+    output.one(&report, |out| {
+        writeln!(out, "{}: {} parts; read it before you send it", report.file.display(), report.parts.len())
+    })?;
+    Ok(Exit::Done)
+}
+
+impl Parts {
+    fn add(&mut self, part: &'static str, content: std::result::Result<Vec<u8>, impl ToString>) {
+        match content {
+            Ok(content) => self.found.push((part, content)),
+            Err(reason) => self.missing.push(Missing { part: part.into(), reason: reason.to_string() }),
+        }
+    }
+
+    fn json<T: Serialize>(&mut self, part: &'static str, answer: std::result::Result<T, ClientError>) {
+        let content = answer.map_err(|error| error.to_string()).and_then(|answer| {
+            let mut values = serde_json::to_value(answer).map_err(|error| error.to_string())?;
+            hide("", &mut values);
+            serde_json::to_vec_pretty(&values).map_err(|error| error.to_string())
+        });
+        self.add(part, content);
+    }
+}
+
+async fn ask(client: &Client, parts: &mut Parts) {
+    let status = client.status().await;
+    if let Ok(status) = &status {
+        let limits = std::fs::read(format!("/proc/{}/limits", status.pid));
+        parts.add("limits.txt", limits);
+    } else {
+        parts.add("limits.txt", Err("it is not known which process the daemon is"));
+    }
+    let boot = status.as_ref().ok().map(|status| status.boot_id.clone());
+    parts.json("status.json", status);
+    parts.json("nodes.json", client.nodes().await);
+    parts.json("peers.json", client.peers().await);
+    parts.json("names.json", client.names(None).await);
+    parts.json("services.json", client.services().await);
+    parts.json("cluster-names.json", client.cluster_names(None).await);
+    parts.json("tunnels.json", client.tunnels().await);
+    parts.json("discovered.json", client.discover().await);
+    parts.json("health.json", client.health(true).await);
+    parts.add("metrics.txt", client.metrics().await.map(String::into_bytes));
+    parts.add("log.txt", client.log().await.map(String::into_bytes));
+    parts.add("events.jsonl", events(client, boot.as_deref()).await);
+}
+
+/// All events that the daemon remembers, one to a line.
+async fn events(client: &Client, boot: Option<&str>) -> std::result::Result<Vec<u8>, ClientError> {
+    let mut stream = client.events(Some(0), boot, &[]).await?;
+    let mut lines = String::new();
+    let mut last = None;
+    let read = async {
+        while let Some(message) = stream.next().await? {
+            if message.event == "hello" {
+                let hello: crate::control::api::Hello = serde_json::from_str(&message.data)
+                    .map_err(|error| ClientError::Strange(error.to_string()))?;
+                last = Some(hello.last);
+            } else if !message.event.is_empty() {
+                lines.extend([message.data.as_str(), "\n"]);
+            }
+            if last.is_some_and(|last| message.id.unwrap_or_default() >= last) {
+                break;
+            }
+        }
+        Ok::<(), ClientError>(())
+    };
+    // What has come by then is better than nothing.
+    tokio::time::timeout(PATIENCE, read).await.unwrap_or(Ok(()))?;
+    Ok(lines.into_bytes())
+}
+
+fn version() -> String {
+    let system = rustix::system::uname();
+    let word = |word: &std::ffi::CStr| word.to_string_lossy().into_owned();
+    format!(
+        "pmd {}\n{} {} {}\n",
+        env!("CARGO_PKG_VERSION"),
+        word(system.sysname()),
+        word(system.release()),
+        word(system.machine())
+    )
+}
+
+/// The configuration file without what may be secret in it.
+///
+/// One that cannot be parsed is left out: nobody knows what stands where in it.
+fn configuration(config: &ConfigFile) -> std::result::Result<Vec<u8>, String> {
+    let text = std::fs::read_to_string(&config.path)
+        .map_err(|error| format!("{}: {error}", config.path.display()))?;
+    let mut values: Value =
+        toml::from_str(&text).map_err(|_| format!("{} is not right", config.path.display()))?;
+    hide("", &mut values);
+    let text = toml::to_string(&values).map_err(|error| error.to_string())?;
+    Ok(format!("# {}, without comments and secrets\n{text}", config.path.display()).into_bytes())
+}
+
+/// Takes secrets out of a value: what its key calls one, as people do in metadata, and the arguments of programs.
+fn hide(key: &str, value: &mut Value) {
+    let key = key.to_lowercase();
+    // Names of files are none.
+    let place = key.ends_with("_file") || key.ends_with("_path");
+    let secret = ["cookie", "secret", "password", "token", "key"].iter().any(|word| key.contains(word));
+    match value {
+        Value::Object(values) => values.iter_mut().for_each(|(key, value)| hide(key, value)),
+        Value::Array(values) => values.iter_mut().for_each(|value| hide(&key, value)),
+        Value::String(text) if text.starts_with("exec:") => {
+            let program = text.split_whitespace().next().unwrap_or_default();
+            if program.len() < text.trim_end().len() {
+                *text = format!("{program} (arguments left out)");
+            }
+        }
+        Value::String(_) | Value::Number(_) if secret && !place => *value = "(left out)".into(),
+        _ => {}
+    }
+}
+
+fn write(place: &Path, force: bool, parts: &Parts) -> Result<()> {
+    if force {
+        match std::fs::remove_file(place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot(place, &error)),
+            _ => {}
+        }
+    }
+    // Whatever comes to be there in between is not written to.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(place);
+    let file = file.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(place),
+        _ => cannot(place, &error),
+    })?;
+    archive(file, parts).map_err(|error| {
+        let _ = std::fs::remove_file(place);
+        cannot(place, &error)
+    })
+}
+
+fn archive(file: File, parts: &Parts) -> io::Result<()> {
+    let missing: String =
+        parts.missing.iter().map(|Missing { part, reason }| format!("{part}: {reason}\n")).collect();
+    let now = crate::daemon::context::now_ms() / 1000;
+    let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::default()));
+    let list = (!missing.is_empty()).then_some(("missing.txt", missing.as_bytes()));
+    for (part, content) in parts.found.iter().map(|(part, content)| (*part, content.as_slice())).chain(list) {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o600);
+        header.set_mtime(now);
+        archive.append_data(&mut header, format!("{FOLDER}/{part}"), content)?;
+    }
+    archive.into_inner()?.finish()?.flush()
+}
+
+fn exists(place: &Path) -> Failure {
+    Failure::new(
+        Exit::Conflict,
+        format!("{} is there already", place.display()),
+        "name another file, or replace it with --force",
+    )
+}
+
+fn cannot(place: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        Exit::General,
+        format!("cannot write {}: {error}", place.display()),
+        "name a file in a directory that this user may write to",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_secret_is_left_out_of_the_configuration() {
+        let mut values: Value = toml::from_str(
+            "port = 4369\ncookie_file = \"/etc/cookie\"\ndiscovery = [\"broadcast\", \"exec:find --token hush\"]\n\
+             [metadata]\napi_token = \"hush\"\nzone = \"north\"\npasswords = [\"hush\", 7]",
+        )
+        .expect("it is right");
+        hide("", &mut values);
+        let text = toml::to_string(&values).expect("it has been TOML before");
+        assert!(!text.contains("hush") && !text.contains('7'), "{text}");
+        for kept in ["4369", "/etc/cookie", "broadcast", "exec:find", "north"] {
+            assert!(text.contains(kept), "{kept}: {text}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! `pmd metrics`.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::diagnosis::explain;
+use super::exit::Exit;
+use super::failure::Result;
+use super::output::{Format, Output, stdout};
+use super::runtime::block_on;
+use super::target::Target;
+
+/// The numbers for programs that do not read the text format.
+#[derive(Debug, Serialize)]
+struct Metrics<'a> {
+    samples: Vec<Sample<'a>>,
+}
+
+/// One number.
+#[derive(Debug, PartialEq, Serialize)]
+struct Sample<'a> {
+    /// Its name, with its labels.
+    series: &'a str,
+    value: f64,
+}
+
+/// Prints the daemon's numbers.
+pub fn run(target: &Target, output: Output) -> Result<Exit> {
+    block_on(async {
+        let text = explain(target, target.client().metrics().await).await?;
+        match output.format {
+            Format::Json => output.one(&Metrics { samples: samples(&text).collect() }, |_| Ok(()))?,
+            Format::Jsonl => {
+                let mut out = stdout();
+                samples(&text).try_for_each(|sample| super::output::json(&mut out, &sample, false))?;
+                out.flush()?;
+            }
+            // The text is plain, and for people as much as it will ever be.
+            Format::Table | Format::Wide | Format::Plain => {
+                let mut out = stdout();
+                out.write_all(text.as_bytes())?;
+                out.flush()?;
+            }
+        }
+        Ok(Exit::Done)
+    })
+}
+
+fn samples(text: &str) -> impl Iterator<Item = Sample<'_>> {
+    text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        Some(Sample { series, value: value.parse().ok()? })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_that_is_no_comment_is_a_sample() {
+        let text = "# HELP a b\n# TYPE a gauge\na 1\nb{c=\"d e\",f=\"g\"} 2.5\n";
+        let found: Vec<_> = samples(text).collect();
+        assert_eq!(found[0], Sample { series: "a", value: 1.0 });
+        assert_eq!(found[1], Sample { series: "b{c=\"d e\",f=\"g\"}", value: 2.5 });
+        assert_eq!(found.len(), 2);
+    }
+}

@@ -1,0 +1,17 @@
+//! What is for monitoring and for reports: the metrics, and the latest lines of the log.
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+
+use super::Shared;
+use crate::daemon::log_ring;
+use crate::metrics;
+
+pub(super) async fn metrics(State(context): Shared) -> impl IntoResponse {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&context).await)
+}
+
+pub(super) async fn log() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], log_ring::recent())
+}
