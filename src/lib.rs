@@ -13,6 +13,8 @@
 //! | [`discovery`] | finding other daemons |
 //! | [`config`] | flags, environment and files become settings |
 //! | [`cli`] | the `pmd` command line |
+//! | [`top`] | the live view on a terminal |
+//! | [`demo`] | a small cluster on one host, to try things with |
 //! | [`personality`] | what the binary is when it is called `epmd` |
 //! | [`takeover`] | changing places with a running stock epmd |
 //! | [`kernel`] | what the kernel tells about sockets and their processes |
@@ -21,6 +23,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod demo;
 pub mod directory;
 pub mod discovery;
 pub mod epmd;
@@ -30,4 +33,5 @@ pub mod personality;
 pub mod registry;
 pub mod takeover;
 pub mod tls;
+pub mod top;
 pub mod tunnel;
