@@ -64,15 +64,10 @@ async fn demonstrate(args: Demo, output: Output) -> Result<Exit> {
         note("note: there is no erl in the path, so there are no Erlang nodes");
     }
     if is_terminal() && !output.format.is_json() {
-        let Some(client) = fleet.members.first().map(crate::demo::fleet::Member::client) else {
-            return Ok(Exit::Done);
-        };
+        let Some(first) = fleet.members.first() else { return Ok(Exit::Done) };
+        let client = first.client();
         let (to, notices) = channel(NOTICES);
-        let _ = to.try_send(Update::Notice(format!(
-            "PMD_HOME={} pmd --port {} names --cluster   (in another terminal)",
-            fleet.members.first().map(|member| member.home.display().to_string()).unwrap_or_default(),
-            fleet.members.first().map(|member| member.port).unwrap_or_default(),
-        )));
+        let _ = to.try_send(Update::Notice(format!("try: PMD_HOME={} pmd nodes", first.home.display())));
         tokio::select! {
             done = show(client, output.has_colour(), notices) => done?,
             () = watch(&mut fleet, Some(&to)) => {}
@@ -102,7 +97,7 @@ fn print(fleet: &Fleet, erlang: bool, output: Output) -> Result<()> {
         .collect();
     output.one(&rows, |out| {
         for (row, words) in rows.iter().zip(TRY.iter().cycle()) {
-            writeln!(out, "{}  PMD_HOME={} pmd --port {} {words}", row.host, row.home, row.port)?;
+            writeln!(out, "{}  PMD_HOME={} pmd {words}", row.host, row.home)?;
         }
         Ok(())
     })?;
@@ -110,7 +105,7 @@ fn print(fleet: &Fleet, erlang: bool, output: Output) -> Result<()> {
 }
 
 /// What can be tried: something else on each daemon.
-const TRY: [&str; 4] = ["nodes", "names --cluster", "peers", "status"];
+const TRY: [&str; 4] = ["nodes", "names --cluster", "peers", "top"];
 
 /// Says what has ended; is done when no daemon is left.
 async fn watch(fleet: &mut Fleet, to: Option<&Sender<Update>>) {
@@ -142,7 +137,7 @@ async fn end_of_pipe() {
     if started {
         let _ = end.await;
     } else {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -18,8 +18,8 @@ use crate::control::client::{Client, ClientError};
 use crate::daemon::process;
 use crate::link::cookie;
 
-/// Where the search for free ports begins: below those that the system gives to clients, and easy to tell from 4369.
-const FIRST_PORT: u16 = 14_369;
+/// The ports that are tried: below those that the system gives to clients, and far from 4369.
+const PORTS: std::ops::Range<u16> = 10_000..20_000;
 /// How long a daemon may take to answer, and all of them to know each other.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Pause between two looks.
@@ -107,7 +107,9 @@ impl Fleet {
     pub fn new(daemons: u8) -> Result<Fleet, DemoError> {
         let folder = Folder::new("pmd-demo-").map_err(system("make a temporary directory"))?;
         let cookie = cookie::random_cookie().map_err(system("make a cookie"))?;
-        let mut ports = FIRST_PORT..FIRST_PORT + 10_000;
+        // From anywhere, so that two demonstrations that start at the same time are not after the same ports.
+        let first = rand::random_range(PORTS);
+        let mut ports = (first..PORTS.end).chain(PORTS.start..first);
         let mut members = Vec::new();
         for number in 1..=daemons {
             let (port, reserved) = ports
@@ -247,15 +249,15 @@ fn start_daemon(
 ) -> Result<(), DemoError> {
     let home = &member.home;
     std::fs::create_dir(home).map_err(system("make a directory"))?;
-    // Each has aliases of its own: they share one loopback.
-    let configuration = format!("cluster = \"demo\"\nalias_range = \"127.{}.0.0/16\"\n", 101 + index);
+    // Each has aliases of its own: they share one loopback. Its port is here for commands, which then need only the home.
+    let configuration =
+        format!("port = {}\ncluster = \"demo\"\nalias_range = \"127.{}.0.0/16\"\n", member.port, 101 + index);
     keep::make(&home.join("pmd.toml"), &configuration, keep::SECRET).map_err(system("write a file"))?;
     keep::make(&home.join("cookie"), &format!("{cookie}\n"), keep::SECRET)
         .map_err(system("write a cookie"))?;
     let log = File::create(home.join("log")).map_err(system("make a log"))?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("pmd").args(["start", "--foreground", "--bind", "127.0.0.1"]);
-    command.args(["--port".to_owned(), member.port.to_string()]);
     command.arg(format!("--advertise=127.0.0.1:{}", member.port));
     if let Some(first) = first.filter(|_| index > 0) {
         command.arg(format!("--join=127.0.0.1:{first}"));

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// Attempts to find a name that nobody has: with 64 random bits the first one does.
+/// Attempts to find a name that nobody has: with 32 random bits the first one nearly always does.
 const ATTEMPTS: usize = 8;
 
 /// A temporary directory of this user alone, removed with everything in it when this is dropped.
@@ -23,7 +23,7 @@ impl Folder {
         let temporary = std::path::absolute(std::env::temp_dir())?;
         let mut refused = io::Error::from(io::ErrorKind::AlreadyExists);
         for _ in 0..ATTEMPTS {
-            let path = temporary.join(format!("{prefix}{:016x}", rand::random::<u64>()));
+            let path = temporary.join(format!("{prefix}{:08x}", rand::random::<u32>()));
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(Folder(path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refused = error,

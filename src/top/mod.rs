@@ -11,3 +11,6 @@ pub mod run;
 pub mod table;
 pub mod terminal;
 pub mod world;
+
+#[cfg(test)]
+mod tests;

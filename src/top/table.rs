@@ -66,7 +66,7 @@ pub struct Row {
 /// The columns of a pane. The first one takes the room that is left.
 pub fn columns(pane: Pane) -> &'static [Column] {
     const MEMBERS: [Column; 8] = [
-        column("HOST", 10, 0),
+        column("HOST", 19, 0),
         column("STATE", 7, 0),
         column("NAMES", 5, 1),
         column("RTT", 8, 2),

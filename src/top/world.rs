@@ -194,6 +194,10 @@ impl World {
         numbers
     }
 
+    fn own_id(&self) -> Option<String> {
+        self.members.iter().find(|(_, member)| member.oneself).map(|(id, _)| id.clone())
+    }
+
     fn members(&mut self, members: Vec<Node>) {
         let mut gone = std::mem::take(&mut self.members);
         for node in members {
@@ -219,7 +223,8 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
-        let id = event.node_id.clone().unwrap_or_default();
+        // What happens on the daemon that is asked has no id.
+        let id = event.node_id.clone().or_else(|| self.own_id()).unwrap_or_default();
         let key = |service| Key {
             host: event.host.clone(),
             name: event.name.clone(),
