@@ -14,6 +14,8 @@
 //! | [`metrics`] | the numbers that monitoring asks for |
 //! | [`config`] | flags, environment and files become settings |
 //! | [`cli`] | the `pmd` command line |
+//! | [`top`] | the live view on a terminal |
+//! | [`demo`] | a small cluster on one host, to try things with |
 //! | [`personality`] | what the binary is when it is called `epmd` |
 //! | [`takeover`] | changing places with a running stock epmd |
 //! | [`kernel`] | what the kernel tells about sockets and their processes |
@@ -22,6 +24,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod demo;
 pub mod directory;
 pub mod discovery;
 pub mod epmd;
@@ -32,4 +35,5 @@ pub mod personality;
 pub mod registry;
 pub mod takeover;
 pub mod tls;
+pub mod top;
 pub mod tunnel;

@@ -15,6 +15,8 @@ mod change;
 mod cluster;
 #[path = "cli/config.rs"]
 mod config;
+#[path = "cli/demo.rs"]
+mod demo;
 #[path = "cli/events.rs"]
 mod events;
 #[path = "harness/mod.rs"]
@@ -37,3 +39,7 @@ mod stub;
 mod supervision;
 #[path = "cli/support.rs"]
 mod support;
+#[path = "cli/terminal.rs"]
+mod terminal;
+#[path = "cli/top.rs"]
+mod top;

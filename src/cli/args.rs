@@ -113,6 +113,23 @@ Examples:
   pmd status --wait-converged 30s    Wait until all daemons know the same
   pmd status --json | jq .names.registered")]
     Status(Status),
+    /// Watch the daemon and its cluster, live on a terminal
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd top
+  pmd top --port 5000", after_help = "\
+Keys: q or Esc ends, 1 to 4 or the arrows choose a pane (members, names and services, links, events),
+      / searches, s sorts by the next column, r reverses, j, k, PgUp and PgDn move")]
+    Top,
+    /// Run a small cluster on this host to try things with, and watch it
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd demo                  Three daemons, with an Erlang node each if Erlang is installed
+  pmd demo 10
+  pmd demo --no-erlang", after_help = "\
+Everything is on loopback and in one temporary directory, and nothing of it is left in the end: after q, Ctrl-C
+or SIGTERM. Without a terminal it prints what to try, and runs until SIGTERM or the end of a pipe on its standard input.")]
+    Demo(Demo),
     /// Join a cluster, and wait until it has let this host in
     #[command(help_template = HELP, before_help = "\
 Examples:
@@ -317,6 +334,17 @@ pub struct Start {
     /// Where other daemons are told to find this one; may be repeated [default: the addresses of this host]
     #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
     pub advertise: Vec<String>,
+}
+
+/// Options of `pmd demo`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Demo {
+    /// How many daemons: 1 to 20
+    #[arg(default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+    pub daemons: u8,
+    /// No Erlang nodes
+    #[arg(long)]
+    pub no_erlang: bool,
 }
 
 /// Addresses that were given with one flag.

@@ -9,6 +9,7 @@ pub mod ca;
 pub mod converged;
 pub mod cookie;
 pub mod debug;
+pub mod demo;
 pub mod diagnosis;
 pub mod discover;
 pub mod env;
@@ -37,6 +38,7 @@ pub mod subscribe;
 pub mod takeover;
 pub mod target;
 pub mod text;
+pub mod top;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -83,6 +85,8 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Stop => stop::run(&target()?, output),
         Command::Reload => health::reload(&target()?, output),
         Command::Status(args) => status::run(&target()?, args, output),
+        Command::Top => top::run(&target()?, output),
+        Command::Demo(args) => demo::run(args, output),
         Command::Join(args) => join::run(&target()?, &args, output),
         Command::Leave(args) => join::leave(&target()?, args.peer, output),
         Command::Nodes(args) => nodes::run(&target()?, args.watch, output),

@@ -74,6 +74,11 @@ impl Output {
         Output { format, colour: colour && wanted && person }
     }
 
+    /// Whether there are colours.
+    pub fn has_colour(&self) -> bool {
+        self.colour
+    }
+
     /// The same in another form.
     pub fn with_format(self, format: Format) -> Output {
         Output { format, ..self }

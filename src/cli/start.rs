@@ -194,6 +194,9 @@ async fn explain(error: BackgroundError, target: &Target) -> Failure {
 
 fn in_foreground(settings: Settings, target: &Target, output: Output) -> Result<Exit> {
     log::init();
+    if !process::end_with_starter() {
+        return Ok(Exit::Done);
+    }
     let starter_waits = process::starter_waits();
     if starter_waits {
         process::leave_session();

@@ -13,6 +13,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Tells a daemon that its standard output is the pipe on which its starter waits for [`announce_ready`].
 pub const READY_PIPE: &str = "PMD_READY_PIPE";
+/// Tells a daemon the process id of its starter, with which it is to end.
+pub const STARTER: &str = "PMD_STARTER";
 /// What the daemon writes there once it answers requests.
 const READY: &[u8] = b"ready\n";
 /// How much of the daemon's standard error is kept to explain a failed start.
@@ -161,6 +163,15 @@ pub fn announce_ready(log: Option<&Path>) -> io::Result<()> {
 /// Whether this process was started by [`background`] and its starter waits.
 pub fn starter_waits() -> bool {
     std::env::var_os(READY_PIPE).is_some()
+}
+
+/// Makes this process end with the one that has started it, if that one wants it; whether it is still there.
+pub fn end_with_starter() -> bool {
+    let Some(starter) = std::env::var(STARTER).ok().and_then(|pid| pid.parse().ok()) else { return true };
+    // Where the system does not have it, the starter still ends what it has started when it ends in order.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    // It may have ended before it was asked for.
+    rustix::process::getppid().map(rustix::process::Pid::as_raw_pid) == Some(starter)
 }
 
 /// Makes this process independent of the terminal and the session it was started from.

@@ -1,0 +1,356 @@
+//! The daemons and Erlang nodes of a demonstration: started, watched, and ended together.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::folder::Folder;
+use crate::config::environment;
+use crate::config::keep;
+use crate::control::client::{Client, ClientError};
+use crate::daemon::process;
+use crate::link::cookie;
+
+/// The ports that are tried: below those that the system gives to clients, and far from 4369.
+const PORTS: std::ops::Range<u16> = 10_000..20_000;
+/// How long a daemon may take to answer, and all of them to know each other.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a daemon may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How much of a log is read to explain why a daemon has not started.
+const MAX_LOG: u64 = 64 * 1024;
+/// What an Erlang node does: it ends with its standard input, which is this process's end of a pipe.
+const NODE: &str = "spawn(fun Listen() -> case io:get_line(\"\") of eof -> halt(); {error, _} -> halt(); _ -> Listen() end end).";
+
+/// Why there is no demonstration.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The system refused something.
+    #[error("cannot {doing}: {source}")]
+    System {
+        /// What.
+        doing: &'static str,
+        /// Its reason.
+        source: io::Error,
+    },
+    /// The cookie could not be made.
+    #[error(transparent)]
+    Cookie(#[from] cookie::CookieError),
+    /// A daemon ended.
+    #[error("the daemon {host} did not start: {complaint}")]
+    Ended {
+        /// Its host name.
+        host: String,
+        /// What it said last.
+        complaint: String,
+    },
+    /// A daemon was not ready in time.
+    #[error("the daemons did not find each other within {} s", .0.as_secs())]
+    Late(Duration),
+    /// A daemon answers with an error.
+    #[error("a daemon does not answer: {0}")]
+    Silent(#[from] ClientError),
+}
+
+/// One daemon, and the Erlang node beside it.
+#[derive(Debug)]
+pub struct Member {
+    /// The name of its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Its directory.
+    pub home: PathBuf,
+    daemon: Option<Child>,
+    node: Option<Child>,
+    /// Keeps the port until the daemon takes it.
+    reserved: Option<(TcpListener, Option<TcpListener>)>,
+}
+
+impl Member {
+    /// A client for the daemon.
+    pub fn client(&self) -> Client {
+        Client::new(self.home.join(format!("pmd-{}.sock", self.port)))
+    }
+
+    /// The name of the Erlang node.
+    pub fn node(&self) -> String {
+        format!("{}@{}", self.host.replace("demo", "node"), self.host)
+    }
+}
+
+/// All of them. Dropped, nothing is left of them.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The members, the first one first.
+    pub members: Vec<Member>,
+    cookie: String,
+    // The last, so that it is removed when nobody writes into it any more.
+    folder: Folder,
+}
+
+impl Fleet {
+    /// Ports and directories for so many daemons.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses them.
+    pub fn new(daemons: u8) -> Result<Fleet, DemoError> {
+        let folder = Folder::new("pmd-demo-").map_err(system("make a temporary directory"))?;
+        let cookie = cookie::random_cookie().map_err(system("make a cookie"))?;
+        // From anywhere, so that two demonstrations that start at the same time are not after the same ports.
+        let first = rand::random_range(PORTS);
+        let mut ports = (first..PORTS.end).chain(PORTS.start..first);
+        let mut members = Vec::new();
+        for number in 1..=daemons {
+            let (port, reserved) = ports
+                .find_map(|port| reserve(port).map(|reserved| (port, reserved)))
+                .ok_or_else(|| system("find a free port")(io::ErrorKind::AddrInUse.into()))?;
+            let host = format!("demo{number}");
+            let home = folder.path().join(&host);
+            members.push(Member { host, port, home, daemon: None, node: None, reserved: Some(reserved) });
+        }
+        Ok(Fleet { members, cookie, folder })
+    }
+
+    /// Starts the daemons and waits until all know all.
+    ///
+    /// # Errors
+    ///
+    /// If one of them does not start, or does not get to know the others.
+    pub async fn start(&mut self) -> Result<(), DemoError> {
+        let deadline = Instant::now() + PATIENCE;
+        let first = self.members.first().map(|member| member.port);
+        for (index, member) in self.members.iter_mut().enumerate() {
+            start_daemon(member, index, &self.cookie, first)?;
+            if index == 0 {
+                // The others would try again, but only after a second.
+                ready(member, 1, deadline).await?;
+            }
+        }
+        let all = self.members.len();
+        for member in &mut self.members {
+            ready(member, all, deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts an Erlang node beside each daemon; whether there is Erlang.
+    ///
+    /// # Errors
+    ///
+    /// If a daemon does not say what a node needs, or the system refuses something.
+    pub async fn start_nodes(&mut self) -> Result<bool, DemoError> {
+        let home = self.folder.path().join("erlang");
+        std::fs::create_dir(&home).map_err(system("make a directory"))?;
+        // Erlang takes nothing that others can read.
+        keep::make(&home.join(".erlang.cookie"), &self.cookie, 0o400).map_err(system("write a cookie"))?;
+        for member in &mut self.members {
+            let tunnels = member.client().tunnels().await?;
+            match node(member, &home, &tunnels.inetrc).spawn() {
+                Ok(child) => member.node = Some(child),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(system("start erl")(error)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until each Erlang node that runs is registered.
+    ///
+    /// # Errors
+    ///
+    /// If a daemon does not answer, or a node is not there in time.
+    pub async fn nodes_registered(&mut self) -> Result<(), DemoError> {
+        let deadline = Instant::now() + PATIENCE;
+        for member in self.members.iter().filter(|member| member.node.is_some()) {
+            while member.client().names(None).await?.names.is_empty() {
+                pause(deadline).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The daemons and nodes that have ended since this was asked last.
+    pub fn ended(&mut self) -> Vec<String> {
+        let mut ended = Vec::new();
+        for member in &mut self.members {
+            let node = member.node();
+            for (child, what) in
+                [(&mut member.daemon, format!("the daemon {}", member.host)), (&mut member.node, node)]
+            {
+                let status = child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+                if let Some(status) = status {
+                    ended.push(format!("{what} has ended ({status})"));
+                    *child = None;
+                }
+            }
+        }
+        ended
+    }
+
+    /// Whether a daemon is left.
+    pub fn is_alive(&self) -> bool {
+        self.members.iter().any(|member| member.daemon.is_some())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let mut daemons = Vec::new();
+        for member in &mut self.members {
+            if let Some(mut node) = member.node.take() {
+                let _ = node.kill();
+                let _ = node.wait();
+            }
+            daemons.extend(member.daemon.take());
+        }
+        for daemon in &daemons {
+            if let Some(pid) = i32::try_from(daemon.id()).ok().and_then(Pid::from_raw) {
+                // It is not waited for yet, so the id is still its own.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        }
+        let deadline = Instant::now() + FAREWELL;
+        for mut daemon in daemons {
+            while matches!(daemon.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(LOOK);
+            }
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+/// Keeps a port on the loopback addresses, if it is free there. A host without IPv6 has only one of them.
+fn reserve(port: u16) -> Option<(TcpListener, Option<TcpListener>)> {
+    let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+    match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
+        Ok(v6) => Some((v4, Some(v6))),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+        Err(_) => Some((v4, None)),
+    }
+}
+
+fn start_daemon(
+    member: &mut Member,
+    index: usize,
+    cookie: &str,
+    first: Option<u16>,
+) -> Result<(), DemoError> {
+    let home = &member.home;
+    std::fs::create_dir(home).map_err(system("make a directory"))?;
+    // Each has aliases of its own: they share one loopback. Its port is here for commands, which then need only the home.
+    let configuration =
+        format!("port = {}\ncluster = \"demo\"\nalias_range = \"127.{}.0.0/16\"\n", member.port, 101 + index);
+    keep::make(&home.join("pmd.toml"), &configuration, keep::SECRET).map_err(system("write a file"))?;
+    keep::make(&home.join("cookie"), &format!("{cookie}\n"), keep::SECRET)
+        .map_err(system("write a cookie"))?;
+    let log = File::create(home.join("log")).map_err(system("make a log"))?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("pmd").args(["start", "--foreground", "--bind", "127.0.0.1"]);
+    command.arg(format!("--advertise=127.0.0.1:{}", member.port));
+    if let Some(first) = first.filter(|_| index > 0) {
+        command.arg(format!("--join=127.0.0.1:{first}"));
+    }
+    without_settings(&mut command);
+    command
+        .env("PMD_HOME", home)
+        .env("PMD_HOST_NAME", &member.host)
+        .env(process::STARTER, std::process::id().to_string())
+        .current_dir("/")
+        // Keys that are typed on the terminal are not meant for it.
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    member.reserved = None;
+    member.daemon = Some(command.spawn().map_err(system("start a daemon"))?);
+    Ok(())
+}
+
+fn node(member: &Member, home: &Path, inetrc: &Path) -> Command {
+    let mut command = Command::new("erl");
+    command.args(["+S", "1:1", "+SDio", "1", "+A", "1", "-noshell", "-start_epmd", "false"]);
+    command.args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-sname"]).arg(member.node());
+    command.args(["-eval", NODE]);
+    without_settings(&mut command);
+    for flags in ["ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS"] {
+        command.env_remove(flags);
+    }
+    command
+        .env("HOME", home)
+        .env("ERL_INETRC", inetrc)
+        .env(environment::PORT, member.port.to_string())
+        .env("ERL_CRASH_DUMP_SECONDS", "0")
+        .current_dir(home)
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// What somebody has set for a daemon of theirs is not meant for these.
+fn without_settings(command: &mut Command) {
+    let set: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).collect();
+    for name in set {
+        let text = name.to_string_lossy();
+        if text.starts_with("PMD_") && text != "PMD_LOG" || text.starts_with("ERL_EPMD_") {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// Waits until a daemon answers and knows so many members.
+async fn ready(member: &mut Member, members: usize, deadline: Instant) -> Result<(), DemoError> {
+    let client = member.client();
+    loop {
+        match client.status().await {
+            Ok(status) if status.cluster.as_ref().is_none_or(|cluster| cluster.members >= members) => {
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(error) if error.is_absence() => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(child) = &mut member.daemon
+            && child.try_wait().is_ok_and(|status| status.is_some())
+        {
+            return Err(DemoError::Ended {
+                host: member.host.clone(),
+                complaint: complaint(&member.home.join("log")),
+            });
+        }
+        pause(deadline).await?;
+    }
+}
+
+async fn pause(deadline: Instant) -> Result<(), DemoError> {
+    if Instant::now() >= deadline {
+        return Err(DemoError::Late(PATIENCE));
+    }
+    tokio::time::sleep(LOOK).await;
+    Ok(())
+}
+
+/// What a daemon has complained of: in the form of the command line if it is that, or else the end of its log.
+fn complaint(log: &Path) -> String {
+    let mut text = String::new();
+    let _ = File::open(log).and_then(|file| file.take(MAX_LOG).read_to_string(&mut text));
+    let error = text.lines().find_map(|line| line.strip_prefix("error: "));
+    error.or_else(|| text.lines().last()).unwrap_or("it said nothing").to_owned()
+}
+
+fn system(doing: &'static str) -> impl FnOnce(io::Error) -> DemoError {
+    move |source| DemoError::System { doing, source }
+}

@@ -1,0 +1,114 @@
+//! The view on a terminal: keys and updates go in, pictures come out.
+
+use std::io;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::draw::draw;
+use super::feed::feed;
+use super::model::{Next, View};
+use super::terminal::{Input, Screen, inputs};
+use super::world::Update;
+use crate::control::client::Client;
+
+/// Updates that wait to be shown: a burst of registrations. The reader of the daemon waits beyond that, and the daemon
+/// keeps its events in its log.
+const UPDATES: usize = 1024;
+/// The least time between two pictures: nobody reads faster, and a flood of events must not become one of pictures.
+const FRAME: Duration = Duration::from_millis(50);
+/// How often there is a new picture although nothing has happened: ages grow.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The signals that end a program that watches: those of `kill`, of Ctrl-C, and of a terminal that goes away.
+#[derive(Debug)]
+pub struct Ends {
+    signals: [Signal; 3],
+}
+
+impl Ends {
+    /// From now on they do not end the process by themselves.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses it.
+    pub fn new() -> io::Result<Ends> {
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        let [terminate, interrupt, hangup] = kinds.map(signal);
+        Ok(Ends { signals: [terminate?, interrupt?, hangup?] })
+    }
+
+    /// Waits for one of them.
+    pub async fn wait(&mut self) {
+        let [terminate, interrupt, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// Shows the daemon until a key ends it or the terminal goes away. `more` is what its owner has to say besides.
+///
+/// To be dropped when a signal of [`Ends`] comes: the terminal is given back then, too.
+///
+/// # Errors
+///
+/// If the terminal cannot be drawn on.
+pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> io::Result<()> {
+    let (to, mut updates) = channel(UPDATES);
+    // Ends with `updates`.
+    tokio::spawn(feed(client, to));
+    let mut screen = Screen::take()?;
+    let mut inputs = inputs()?;
+    let mut view = View::new(colour, Timestamp::now());
+    let mut seconds = interval(SECOND);
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut more_to_come = true;
+    let mut drawn = Instant::now();
+    let mut due = Some(drawn);
+    loop {
+        let picture = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = picture => {
+                view.now = Timestamp::now();
+                screen.terminal.draw(|frame| draw(frame, &mut view))?;
+                drawn = Instant::now();
+                due = None;
+                continue;
+            }
+            input = inputs.recv() => match input {
+                None => return Ok(()),
+                Some(Input::Resized) => {}
+                Some(Input::Key(key)) => {
+                    if view.key(key) == Next::End {
+                        return Ok(());
+                    }
+                }
+            },
+            Some(update) = updates.recv() => {
+                view.update(update);
+                // Those that came with it are in the same picture.
+                for _ in 0..UPDATES {
+                    let Ok(update) = updates.try_recv() else { break };
+                    view.update(update);
+                }
+            }
+            update = more.recv(), if more_to_come => match update {
+                Some(update) => view.update(update),
+                None => more_to_come = false,
+            },
+            _ = seconds.tick() => {}
+        }
+        due = due.or(Some(drawn + FRAME));
+    }
+}
