@@ -188,7 +188,8 @@ mod tests {
             std::fs::create_dir(root.path().join(folder)).expect("a folder");
         }
         let found = runtimes(root.path());
-        let expected = ["erts-13.1.5", "erts-13.1", "erts-9.3"].map(|folder| root.path().join(folder).join("bin"));
+        let expected =
+            ["erts-13.1.5", "erts-13.1", "erts-9.3"].map(|folder| root.path().join(folder).join("bin"));
         let both = expected.iter().flat_map(|bin| [bin.join("epmd.stock"), bin.join("epmd")]);
         assert_eq!(found, both.collect::<Vec<_>>());
     }
