@@ -1,6 +1,6 @@
 # The recipes of this repository, all of them. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test deps lint doc unit system bench bench-cluster fuzz sim install
+.PHONY: help run test deps lint doc unit system bench bench-cluster fuzz sim install deb
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
@@ -32,7 +32,7 @@ unit: ## tests of the crates themselves, and of the documentation's examples
 	$(CARGO) test --workspace --doc --locked
 
 system: ## tests of the binary: against stock epmd, hostile input, command line, real Erlang, clusters (needs root)
-	$(CARGO) test --locked --test conformance --test hostile --test cli --test erlang --test cluster --no-fail-fast
+	$(CARGO) test --locked --test conformance --test hostile --test cli --test erlang --test cluster --test package --no-fail-fast
 
 bench: ## pmd and stock epmd side by side, in one run
 	$(CARGO) bench --locked --bench epmd_load
@@ -48,6 +48,10 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
 
 sim: ## a simulated cluster: make sim SIM='join 5000' (what else there is: SIM=help)
 	$(CARGO) run --release --locked -p pmd-core --features sim --example sim -- $(SIM)
+
+deb: ## the Debian package, in target/debian
+	$(CARGO) build --release --locked --bin pmd
+	scripts/build-deb target/release/pmd target/debian
 
 install: ## install the binary, its man pages and completions under PREFIX
 	$(CARGO) build --release --locked

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::stock;
 use crate::kernel::processes;
 use crate::kernel::sockets::{self, Socket};
 
@@ -50,7 +51,7 @@ pub fn owner(pid: i32) -> Option<Owner> {
 impl Owner {
     /// Whether it is an epmd by its name or its file, and no pmd under that name.
     pub fn is_epmd(&self) -> bool {
-        let called = |name: &str| name == "epmd";
+        let called = |name: &str| name == "epmd" || name == stock::DIVERTED;
         let file = self.program.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
         (called(&self.name) || file.is_some_and(called)) && !self.is_pmd()
     }

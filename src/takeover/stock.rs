@@ -19,6 +19,9 @@ const WITH_VALUE: [&str; 3] = ["-port", "-address", "-packet_timeout"];
 /// The most nodes that stock epmd can hold, whatever the limit of descriptors.
 pub const MAX_NODES: usize = 1019;
 
+/// What the Debian package of pmd calls a stock epmd, which it keeps beside the link in its place.
+pub const DIVERTED: &str = "epmd.stock";
+
 /// How to start a stock epmd in the background.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stock {
@@ -127,7 +130,8 @@ fn runtimes(root: &Path) -> Vec<PathBuf> {
         })
         .collect();
     versions.sort();
-    versions.into_iter().rev().map(|(_, program)| program).collect()
+    let both = |program: PathBuf| [program.with_file_name(DIVERTED), program];
+    versions.into_iter().rev().flat_map(|(_, program)| both(program)).collect()
 }
 
 fn version(folder: &str) -> Option<Vec<u32>> {
@@ -184,8 +188,10 @@ mod tests {
             std::fs::create_dir(root.path().join(folder)).expect("a folder");
         }
         let found = runtimes(root.path());
-        let expected = ["erts-13.1.5", "erts-13.1", "erts-9.3"];
-        assert_eq!(found, expected.map(|folder| root.path().join(folder).join("bin/epmd")));
+        let expected =
+            ["erts-13.1.5", "erts-13.1", "erts-9.3"].map(|folder| root.path().join(folder).join("bin"));
+        let both = expected.iter().flat_map(|bin| [bin.join("epmd.stock"), bin.join("epmd")]);
+        assert_eq!(found, both.collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,0 +1,57 @@
+//! What people install and read: the Debian package, the pages, the image and the Kubernetes examples, with the real
+//! dpkg, Erlang and RabbitMQ in copies of this machine. Needs root.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a broken expectation must stop the test, and nothing else can"
+)]
+
+use std::path::Path;
+use std::process::Command;
+
+/// Runs a script of the repository; what it says is the test's output.
+fn script(name: &str, arguments: &[&str]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
+    let output = Command::new(&path)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "scripts/{name}: {}", output.status);
+}
+
+/// Installed beside a running epmd, taken over, upgraded with Erlang and with pmd, removed and purged.
+#[test]
+fn the_debian_package_stands_in_for_epmd_and_gives_it_back() {
+    script("test-deb", &[env!("CARGO_BIN_EXE_pmd")]);
+}
+
+#[test]
+fn the_pages_say_what_happens() {
+    script("test-docs", &[env!("CARGO_BIN_EXE_pmd")]);
+}
+
+#[test]
+fn the_examples_use_what_there_is() {
+    script("test-contrib", &[env!("CARGO_BIN_EXE_pmd")]);
+}
+
+#[test]
+fn the_scripts_are_clean() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut scripts = Vec::new();
+    for folder in ["scripts", "contrib/debian"] {
+        for entry in std::fs::read_dir(root.join(folder)).expect("the folder") {
+            let path = entry.expect("an entry").path();
+            if std::fs::read(&path).expect("a file").starts_with(b"#!/bin/sh") {
+                scripts.push(path);
+            }
+        }
+    }
+    assert!(scripts.len() >= 8, "where are the scripts? {scripts:?}");
+    let output =
+        Command::new("shellcheck").args(&scripts).output().expect("shellcheck (scripts/install-test-deps)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
