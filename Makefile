@@ -1,6 +1,6 @@
 # The recipes of this repository, all of them. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test deps lint doc unit system bench bench-cluster fuzz sim install deb
+.PHONY: help run test deps lint doc unit system bench bench-cluster bench-tunnel first-run fuzz sim install deb
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
@@ -39,6 +39,13 @@ bench: ## pmd and stock epmd side by side, in one run
 
 bench-cluster: ## pmd and serf side by side as clusters of 3 to 100 hosts (needs root, and serf)
 	$(CARGO) bench --locked --bench cluster
+
+bench-tunnel: ## Erlang distribution through tunnels, in the clear and over its own TLS (needs root)
+	$(CARGO) bench --locked --bench tunnel
+
+first-run: ## the first run of the README on two hosts, timed (needs root)
+	$(CARGO) build --release --locked
+	scripts/first-run
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
 	for target in epmd_request epmd_reply epmd_roundtrip peer_frames peer_body node_frames node_delta; do \
