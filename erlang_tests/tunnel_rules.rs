@@ -1,12 +1,15 @@
 //! Who gets through, to what, and how many at once.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::harness::netns::{Host, Lan};
-use crate::harness::wait_until;
+use crate::harness::program::Program;
+use crate::harness::{pmd, wait_until};
 use crate::support::cluster::{api, cluster, configure, firewall, hosts_file, islands, join, node, start};
+use crate::support::mapper::listens;
+use crate::support::wire::names_at;
 
 const MANY: usize = 200;
 
@@ -74,6 +77,36 @@ fn many_tunnels_at_once_and_each_half_closes_by_itself() {
     api(&hosts[1], "DELETE", "/v1/services/echo", "");
     assert_eq!(stream.read(&mut [0]).unwrap_or_default(), 0);
     wait_until("the end of the entry", || hosts[0].netns.enter(|| TcpStream::connect(address)).is_err());
+}
+
+/// More dials than there are descriptors: those that fit work, the others are closed at once, look-ups go on.
+#[test]
+fn dials_beyond_the_descriptors_are_refused_and_nothing_else_suffers() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let mut few = hosts[0].command("prlimit");
+    few.arg("--nofile=256").arg(pmd()).args(["start", "--foreground"]);
+    let daemon = Program::spawn(few);
+    wait_until("the daemon with few descriptors", || listens(&hosts[0]));
+    let _other = start(&hosts[1]);
+    join(&hosts[1], &hosts[0]);
+    echo(&hosts[1], "echo");
+    let address = entry(&hosts[0], "echo");
+    let mut streams: Vec<TcpStream> = (0..300).map(|_| connect(&hosts[0], address)).collect();
+    let works =
+        |stream: &mut TcpStream| stream.write_all(b"x").and_then(|()| stream.read_exact(&mut [0])).is_ok();
+    let names = names_at(&hosts[0], IpAddr::V4(Ipv4Addr::LOCALHOST));
+    assert!(names.is_some(), "look-ups are answered meanwhile");
+    let tunnels = || api(&hosts[0], "GET", "/v1/status", "")["tunnels"].clone();
+    let limit = tunnels()["limit"].as_u64();
+    let working = streams.iter_mut().filter_map(|stream| works(stream).then_some(1_u64)).sum();
+    assert_eq!(limit, Some(working), "those that fit, and no others");
+    daemon.wait_for_text("no room for a tunnel to \"echo\"");
+    assert!(daemon.stderr().lines().count() < 150, "the log is limited");
+    drop(streams);
+    wait_until("the end of all tunnels", || tunnels()["open"] == 0);
+    let mut again: Vec<TcpStream> = (0..20).map(|_| connect(&hosts[0], address)).collect();
+    assert!(again.iter_mut().all(works), "everything works again");
 }
 
 #[test]

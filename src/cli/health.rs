@@ -49,6 +49,12 @@ pub fn reload(target: &Target, output: Output) -> Result<Exit> {
                 Some(file) => file.display().to_string(),
                 None => return writeln!(out, "this daemon has no configuration file"),
             };
+            if !done.applied.is_empty() {
+                writeln!(out, "{file} is right; in force now: {}", done.applied.join(", "))?;
+                if done.needs_restart.is_empty() {
+                    return Ok(());
+                }
+            }
             if done.needs_restart.is_empty() {
                 return writeln!(out, "{file} is right, and nothing in it has changed");
             }

@@ -5,17 +5,15 @@ use std::path::PathBuf;
 use super::paths::Paths;
 use super::raw::RawConfig;
 use crate::tunnel::alias::AliasRange;
-use crate::tunnel::rules::{AllowRules, TunnelRules};
+use crate::tunnel::rules::{AllowRules, Policy, TunnelRules};
 
 /// Settings of aliases and tunnels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelSettings {
     /// The addresses that stand for other hosts.
     pub range: AliasRange,
-    /// Which hosts are reached through tunnels.
-    pub rules: TunnelRules,
-    /// Who may come in through one.
-    pub allow: AllowRules,
+    /// Who is reached through tunnels, and who may come in, until the file is read again.
+    pub policy: Policy,
     /// Whether this host connects others that cannot reach each other.
     pub relay: bool,
     /// The hosts file for Erlang nodes.
@@ -34,15 +32,26 @@ impl TunnelSettings {
         let [hosts_file, inetrc, aliases] = paths.aliases(port).map(absolute);
         TunnelSettings {
             range: raw.alias_range.unwrap_or_default(),
-            rules: TunnelRules {
-                rules: raw.tunnel_rule.clone().unwrap_or_default(),
-                default: raw.tunnel.unwrap_or_default(),
-            },
-            allow: AllowRules(raw.allow.clone().unwrap_or_default()),
+            policy: policy(raw),
             relay: raw.relay.unwrap_or_default(),
             hosts_file,
             inetrc,
             aliases,
         }
+    }
+}
+
+/// The keys that [`policy`] is made of: new values of them need no restart.
+pub const POLICY_KEYS: [&str; 3] = ["tunnel", "tunnel_rule", "allow"];
+
+/// What `raw` says about who goes through tunnels.
+#[must_use]
+pub fn policy(raw: &RawConfig) -> Policy {
+    Policy {
+        rules: TunnelRules {
+            rules: raw.tunnel_rule.clone().unwrap_or_default(),
+            default: raw.tunnel.unwrap_or_default(),
+        },
+        allow: AllowRules(raw.allow.clone().unwrap_or_default()),
     }
 }

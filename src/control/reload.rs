@@ -1,9 +1,11 @@
 //! Reading the configuration, the cookie and the certificates again while the daemon runs.
 //!
-//! Cookie and certificates are in force at once, for links that are made from then on. Of the configuration file nothing
-//! can be changed without a restart; that it is right, and what a restart would bring, is worth knowing before that.
+//! Cookie and certificates are in force at once, for links that are made from then on, and so are the rules about tunnels,
+//! for tunnels that are opened from then on. Of the rest of the configuration file nothing can be changed without a
+//! restart; that it is right, and what a restart would bring, is worth knowing before that.
 
 use super::api;
+use crate::config::tunnel::{POLICY_KEYS, policy};
 use crate::config::{ConfigError, file};
 use crate::daemon::Context;
 use crate::daemon::cluster::ClusterError;
@@ -41,13 +43,24 @@ pub fn reload(context: &Context) -> Result<api::Reloaded, ReloadError> {
         Some(path) => file::read(path, false)?.unwrap_or_default(),
         None => settings.from_file.clone(),
     };
-    let applied = match (context.cluster.get(), &settings.cluster) {
-        (Some(cluster), Some(settings)) => cluster.reload(settings)?,
-        _ => Vec::new(),
-    };
+    let mut needs_restart = file::changed(&settings.from_file, &now);
+    let mut applied = Vec::new();
+    if let (Some(cluster), Some(settings)) = (context.cluster.get(), &settings.cluster) {
+        applied = cluster.reload(settings)?;
+        let (before, after) = (cluster.tunnels().policy(), policy(&now));
+        let differs = [
+            before.rules.default != after.rules.default,
+            before.rules.rules != after.rules.rules,
+            before.allow != after.allow,
+        ];
+        applied
+            .extend(POLICY_KEYS.into_iter().zip(differs).filter_map(|(key, differs)| differs.then_some(key)));
+        needs_restart.retain(|key| !POLICY_KEYS.contains(&key.as_str()));
+        cluster.tunnels().set_policy(after);
+    }
     Ok(api::Reloaded {
         config_file: settings.config_file.clone(),
         applied: applied.into_iter().map(str::to_owned).collect(),
-        needs_restart: file::changed(&settings.from_file, &now),
+        needs_restart,
     })
 }

@@ -65,7 +65,7 @@ pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>, path: &'static s
             Refusal(Reason::Busy, "it is no member of the cluster, as far as this daemon knows".into());
         return refuse(frames, refusal).await;
     };
-    let found = match tunnels.settings.allow.check(&member, &open.name) {
+    let found = match tunnels.policy().allow.check(&member, &open.name) {
         Ok(()) => find(&tunnels, &open),
         Err(text) => Err(Refusal::new(text)),
     };

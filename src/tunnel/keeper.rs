@@ -52,8 +52,7 @@ pub async fn keep(tunnels: Arc<Tunnels>) {
         tunnels,
         failed: false,
     };
-    // Which of its nodes can be reached says whether a host needs tunnels.
-    let depends_on_nodes = keeper.tunnels.settings.rules.uses(Mode::WhenNeeded);
+    let mut policy = keeper.tunnels.policy.subscribe();
     // Nodes come and go all the time, hosts do not.
     let mut known = None;
     let mut next = Instant::now() + IDLE;
@@ -71,6 +70,8 @@ pub async fn keep(tunnels: Arc<Tunnels>) {
             () = tokio::time::sleep_until(not_before), if Instant::now() < not_before => {}
             () = keeper.tunnels.directory.changed() => tokio::time::sleep(TOGETHER).await,
             () = keeper.reachable.changed() => known = None,
+            // It cannot end: the sender is this keeper's own.
+            _ = policy.changed() => known = None,
             () = tokio::time::sleep_until(next) => {}
         }
         if Instant::now() >= next {
@@ -78,7 +79,8 @@ pub async fn keep(tunnels: Arc<Tunnels>) {
             known = None;
             next = Instant::now() + IDLE;
         }
-        if depends_on_nodes {
+        // Which of its nodes can be reached says whether a host needs tunnels.
+        if keeper.tunnels.policy().rules.uses(Mode::WhenNeeded) {
             known = None;
         }
     }
@@ -90,7 +92,8 @@ impl Keeper {
         for tunnel in self.tunnels.table.all().iter().filter(|tunnel| left.contains(&tunnel.host)) {
             tunnel.close();
         }
-        let rules = &self.tunnels.settings.rules;
+        let policy = self.tunnels.policy();
+        let rules = &policy.rules;
         let members: BTreeSet<String> =
             hosts.members.iter().filter(|host| rules.mode(host) != Mode::Never).cloned().collect();
         let mut changed = self.aliases.update(now_s(), &members, left);

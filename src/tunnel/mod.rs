@@ -35,7 +35,7 @@ use std::time::Instant;
 
 use pmd_protocol::peer::{Kind, NodeId};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::tunnel::TunnelSettings;
 use crate::daemon::Context;
@@ -47,7 +47,7 @@ use crate::link::me::Me;
 use entry::{Entries, Target};
 use path::Paths;
 use relay::Requests;
-use rules::Mode;
+use rules::{Mode, Policy};
 use table::Table;
 use waiting::Waiting;
 
@@ -63,6 +63,8 @@ const PORT_IN_REPLY: std::ops::Range<usize> = 2..4;
 pub struct Tunnels {
     context: Arc<Context>,
     settings: TunnelSettings,
+    /// The rules in force: those of the start, or of the last reload.
+    policy: watch::Sender<Arc<Policy>>,
     me: Arc<Me>,
     core: Core,
     directory: Arc<ClusterDirectory>,
@@ -118,10 +120,12 @@ impl Tunnels {
     /// Starts to follow the cluster.
     pub fn start(parts: Parts) -> Arc<Tunnels> {
         let Parts { context, settings, me, core, directory, dialer, runtime } = parts;
+        let policy = watch::Sender::new(Arc::new(settings.policy.clone()));
         let table = Table::new(context.descriptors.limit());
         let tunnels = Arc::new(Tunnels {
             context,
             settings,
+            policy,
             me,
             core,
             directory,
@@ -147,6 +151,16 @@ impl Tunnels {
     /// How they are set up.
     pub fn settings(&self) -> &TunnelSettings {
         &self.settings
+    }
+
+    /// The rules in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    /// Puts other rules into force, for tunnels that are opened from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.send_replace(Arc::new(policy));
     }
 
     /// What is open.
@@ -197,7 +211,7 @@ impl Tunnels {
     /// false if there is no such node, or no way to it from there.
     pub fn answer_on(self: &Arc<Self>, asked: IpAddr, name: &str, host: &str, out: &mut Vec<u8>) -> bool {
         let Some(whole) = self.directory.whole_name(host) else { return false };
-        if self.settings.rules.mode(&whole) == Mode::Never {
+        if self.policy().rules.mode(&whole) == Mode::Never {
             return self.directory.answer(name, &whole, out);
         }
         // An entry on any other address would let the network in.
@@ -247,7 +261,7 @@ impl Tunnels {
     ) -> Option<std::net::SocketAddr> {
         let registered = self.directory.registered(&origin, kind, name)?;
         let host = self.directory.host_of(&origin)?;
-        if self.settings.rules.mode(&host) == Mode::Never {
+        if self.policy().rules.mode(&host) == Mode::Never {
             let address = self.directory.addresses_of(&origin).first().copied()?;
             return Some((address, registered.port).into());
         }

@@ -185,6 +185,15 @@ impl AllowRules {
     }
 }
 
+/// What can be changed while the daemon runs: tunnels that are open stay open, those to come follow it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Which hosts are reached through tunnels.
+    pub rules: TunnelRules,
+    /// Who may come in through one.
+    pub allow: AllowRules,
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,0 +1,107 @@
+//! What people run on nodes, between hosts that know each other by pmd alone: Mnesia, and the commands of a release.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::netns::{Host, Lan};
+use crate::harness::program::{Program, run, run_within};
+use crate::harness::{pmd, wait_until};
+use crate::support::cluster::{cluster, inetrc, islands, node};
+use crate::support::mapper::{assert_no_stock_epmd, wait_for_names};
+use crate::support::node::require_application;
+use crate::support::{installed, succeeded};
+
+const PROJECT: &str = "defmodule App.MixProject do
+  use Mix.Project
+  def project, do: [app: :app, version: \"0.1.0\", deps: []]
+end
+";
+const MODULE: &str = "defmodule App do
+  def where, do: IO.puts(\"this is #{node()}\")
+end
+";
+
+#[test]
+fn mnesia_replicates_through_tunnels_alone() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    require_application(&hosts[0], "mnesia", "erlang-mnesia");
+    let _daemons = cluster(&hosts);
+    let mut one = node(&hosts[0], &["-sname", "one"]);
+    let mut two = node(&hosts[1], &["-sname", "two"]);
+    one.wait("net_adm:ping('two@beta')", "pong");
+    for node in [&mut one, &mut two] {
+        assert_eq!(node.ask("application:ensure_all_started(mnesia)"), "{ok,[mnesia]}");
+    }
+    assert_eq!(one.ask("mnesia:change_config(extra_db_nodes, [two@beta])"), "{ok,[two@beta]}");
+    let create = "mnesia:create_table(kv, [{ram_copies, [one@alpha, two@beta]}])";
+    assert_eq!(one.ask(create), "{atomic,ok}");
+    assert_eq!(two.ask("mnesia:wait_for_tables([kv], 20000)"), "ok");
+    assert_eq!(one.ask("mnesia:transaction(fun() -> mnesia:write({kv, 1, one}) end)"), "{atomic,ok}");
+    assert_eq!(two.ask("mnesia:transaction(fun() -> mnesia:read(kv, 1) end)"), "{atomic,[{kv,1,one}]}");
+    assert_eq!(two.ask("mnesia:transaction(fun() -> mnesia:write({kv, 2, two}) end)"), "{atomic,ok}");
+    assert_eq!(one.ask("mnesia:transaction(fun() -> mnesia:read(kv, 2) end)"), "{atomic,[{kv,2,two}]}");
+
+    // Another life of the node, on another port, has nothing and loads it from the other host.
+    two.kill();
+    one.wait("mnesia:system_info(running_db_nodes)", "[one@alpha]");
+    let mut again = node(&hosts[1], &["-sname", "two"]);
+    assert_eq!(again.ask("application:ensure_all_started(mnesia)"), "{ok,[mnesia]}");
+    again.wait("net_adm:ping('one@alpha')", "pong");
+    assert_eq!(again.ask("mnesia:change_config(extra_db_nodes, [one@alpha])"), "{ok,[one@alpha]}");
+    assert_eq!(again.ask("mnesia:wait_for_tables([kv], 20000)"), "ok");
+    assert_eq!(again.ask("lists:sort(mnesia:dirty_all_keys(kv))"), "[1,2]");
+    hosts.iter().for_each(assert_no_stock_epmd);
+}
+
+/// Makes a release in the host's own directory; its `bin/app`.
+fn release(host: &Host) -> PathBuf {
+    let folder = host.dir().join("app");
+    fs::create_dir_all(folder.join("lib")).expect("a folder");
+    fs::write(folder.join("mix.exs"), PROJECT).expect("a project");
+    fs::write(folder.join("lib/app.ex"), MODULE).expect("a module");
+    let mut mix = host.command(installed("mix", "elixir"));
+    mix.args(["release", "--quiet"]).current_dir(&folder).env("MIX_ENV", "prod").env("LC_ALL", "C.UTF-8");
+    succeeded(&run_within(Duration::from_secs(120), mix));
+    folder.join("_build/prod/rel/app/bin/app")
+}
+
+/// What the user of a release sets for its commands.
+fn of_release(mut command: Command) -> Command {
+    command.env("RELEASE_NODE", "app@alpha").env("RELEASE_DISTRIBUTION", "sname");
+    command.env("RELEASE_COOKIE", "KEKSDOSE").env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
+    command
+}
+
+fn pmd_run(host: &Host, app: &Path, command: &[&str]) -> Command {
+    let mut run = host.command(pmd());
+    run.args(["run", "--"]).arg(app).args(command);
+    of_release(run)
+}
+
+#[test]
+fn the_commands_of_a_release_reach_it_from_another_host() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    let app = release(&hosts[0]);
+    let _server = Program::spawn(pmd_run(&hosts[0], &app, &["start"]));
+    wait_for_names(&hosts[0], &["app"]);
+    // Registered is not yet booted.
+    let rpc = |host: &Host| run(pmd_run(host, &app, &["rpc", "App.where()"]));
+    wait_until("an answer to rpc on the host itself", || rpc(&hosts[0]).status.success());
+    assert_eq!(succeeded(&rpc(&hosts[1])), "this is app@alpha\n");
+
+    let mut shell = hosts[1].command(installed("script", "bsdutils"));
+    shell.args(["-qfec", &format!("{} remote", app.display()), "/dev/null"]);
+    shell.env("SHELL", "/bin/sh").env("ERL_INETRC", inetrc(&hosts[1]));
+    let mut shell = Program::spawn_listening(of_release(shell));
+    wait_until("the remote shell to answer", || {
+        assert!(shell.is_running(), "it ended: {}{}", shell.stdout(), shell.stderr());
+        shell.say("App.where()");
+        shell.stdout().contains("this is app@alpha")
+    });
+    hosts.iter().for_each(assert_no_stock_epmd);
+}
