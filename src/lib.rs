@@ -11,6 +11,7 @@
 //! | [`tunnel`] | other hosts as loopback addresses, and the way to their nodes |
 //! | [`directory`] | what other hosts have, for the EPMD port |
 //! | [`discovery`] | finding other daemons |
+//! | [`web`] | the status page, on the EPMD port |
 //! | [`config`] | flags, environment and files become settings |
 //! | [`cli`] | the `pmd` command line |
 //! | [`personality`] | what the binary is when it is called `epmd` |
@@ -31,3 +32,4 @@ pub mod registry;
 pub mod takeover;
 pub mod tls;
 pub mod tunnel;
+pub mod web;
