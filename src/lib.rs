@@ -12,6 +12,7 @@
 //! | [`directory`] | what other hosts have, for the EPMD port |
 //! | [`discovery`] | finding other daemons |
 //! | [`metrics`] | the numbers that monitoring asks for |
+//! | [`web`] | the status page, on the EPMD port |
 //! | [`config`] | flags, environment and files become settings |
 //! | [`cli`] | the `pmd` command line |
 //! | [`top`] | the live view on a terminal |
@@ -37,3 +38,4 @@ pub mod takeover;
 pub mod tls;
 pub mod top;
 pub mod tunnel;
+pub mod web;

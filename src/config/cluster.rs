@@ -9,7 +9,7 @@ use pmd_protocol::limits::{MAX_ADDRESSES, MAX_CLUSTER_NAME};
 
 use super::ConfigError;
 use super::paths::Paths;
-use super::raw::{EpmdAccess, RawConfig};
+use super::raw::{EpmdAccess, RawConfig, WebAccess};
 use super::tunnel::TunnelSettings;
 use crate::discovery::spec::{Spec, SpecError};
 use crate::tls::IdentitySource;
@@ -36,6 +36,8 @@ pub struct ClusterSettings {
     pub discovery: Vec<Spec>,
     /// From where look-ups are answered.
     pub epmd_access: EpmdAccess,
+    /// Who may see the status page.
+    pub web: WebAccess,
     /// Aliases and tunnels.
     pub tunnel: TunnelSettings,
     /// All numbers of the core.
@@ -101,6 +103,7 @@ impl ClusterSettings {
             seeds: raw.join.iter().flatten().chain(peers).cloned().collect(),
             discovery,
             epmd_access: raw.epmd_access.unwrap_or_default(),
+            web: raw.web.unwrap_or_default(),
             tunnel: TunnelSettings::from_raw(raw, port, paths),
             tuning: tuning(raw),
         })

@@ -107,6 +107,8 @@ pub struct RawConfig {
     pub discovery: Option<Vec<String>>,
     /// From where look-ups are answered.
     pub epmd_access: Option<EpmdAccess>,
+    /// Who may see the status page.
+    pub web: Option<WebAccess>,
     /// The certificate of the cluster's authority. With it, only certificates that it has issued are accepted.
     pub ca_cert_path: Option<PathBuf>,
     /// This daemon's certificate, issued by that authority.
@@ -164,9 +166,22 @@ pub enum EpmdAccess {
     Local,
 }
 
+/// Who may see the status page, which is on the EPMD port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebAccess {
+    /// Peers with a loopback address.
+    #[default]
+    Local,
+    /// Nobody: there is none.
+    Off,
+    /// Whoever reaches the port.
+    Open,
+}
+
 impl RawConfig {
     /// Every key of the configuration file.
-    pub const KEYS: [&'static str; 29] = [
+    pub const KEYS: [&'static str; 30] = [
         "port",
         "bind",
         "relaxed_command_check",
@@ -183,6 +198,7 @@ impl RawConfig {
         "peer",
         "discovery",
         "epmd_access",
+        "web",
         "ca_cert_path",
         "cert_path",
         "key_path",
@@ -217,6 +233,7 @@ impl RawConfig {
             peer: self.peer.or(other.peer),
             discovery: self.discovery.or(other.discovery),
             epmd_access: self.epmd_access.or(other.epmd_access),
+            web: self.web.or(other.web),
             ca_cert_path: self.ca_cert_path.or(other.ca_cert_path),
             cert_path: self.cert_path.or(other.cert_path),
             key_path: self.key_path.or(other.key_path),

@@ -12,6 +12,7 @@ use crate::config::settings::Settings;
 use crate::epmd::holder::Connection;
 use crate::metrics::latency::Latency;
 use crate::registry::Registry;
+use crate::web::Door;
 
 /// Everything a part of the daemon may need; each field looks after its own synchronisation.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Context {
     pub reserve: Reserve,
     /// Its part in a cluster, once that has begun.
     pub cluster: OnceLock<Arc<Cluster>>,
+    /// Where connections that speak HTTP are left; none if there is no status page.
+    pub web: OnceLock<Door>,
     /// How to end it.
     pub shutdown: Shutdown,
     /// The addresses it listens on; empty for inherited sockets that have none.
@@ -50,6 +53,7 @@ impl Context {
             descriptors: Descriptors::new(descriptor_limit),
             reserve: Reserve::new(),
             cluster: OnceLock::new(),
+            web: OnceLock::new(),
             shutdown: Shutdown::new(),
             listening,
             started_ms: now_ms(),

@@ -20,6 +20,7 @@ use crate::epmd::listener::{ListenError, Listener, bind_all};
 use crate::epmd::shard::Shard;
 use crate::epmd::table::Tables;
 use crate::kernel::sockets;
+use crate::web;
 
 /// How often services are checked for their end.
 const EXPIRY: Duration = Duration::from_secs(1);
@@ -125,6 +126,9 @@ async fn supervise(
     if let Some((settings, prepared)) = context.settings.cluster.as_ref().zip(prepared) {
         let cluster = Cluster::start(context, settings, prepared)?;
         let _ = context.cluster.set(cluster);
+        if let Some(door) = web::start(context, settings.web) {
+            let _ = context.web.set(door);
+        }
     }
     // Without its control socket the daemon is still a port mapper, and that is what nodes depend on.
     let control = match control::socket::bind(&context.settings) {

@@ -30,6 +30,7 @@ use super::table::{Incoming, Reading, State, Tables, Token, Writing};
 use super::trace;
 use crate::daemon::Context;
 use crate::daemon::descriptors::{Class, Full};
+use crate::web;
 
 /// Connections accepted in a row before waiting connections get their turn, and other shards are asked to help.
 const ACCEPT_BATCH: usize = 64;
@@ -328,16 +329,23 @@ impl Shard {
         }
     }
 
-    /// Hands a connection that has begun with TLS on to where other daemons are received; gives back any other.
+    /// Hands a connection that has begun with TLS or HTTP on to where other daemons, or browsers, are received; gives
+    /// back any other.
     fn pass_on(&self, incoming: Incoming, input: &[u8]) -> Option<Incoming> {
-        let (Some(&TLS_HANDSHAKE), Some(cluster)) = (input.first(), self.context.cluster.get()) else {
+        let Some(cluster) = self.context.cluster.get() else { return Some(incoming) };
+        let tls = input.first() == Some(&TLS_HANDSHAKE);
+        let door = self.context.web.get().filter(|_| web::is_http(input));
+        if !tls && door.is_none() {
             return Some(incoming);
-        };
+        }
         let Some(address) = incoming.peer.filter(|_| !incoming.last) else { return Some(incoming) };
         if incoming.watched && epoll::delete(&self.epoll, &incoming.socket).is_err() {
             return Some(incoming);
         }
-        cluster.admit(incoming.socket, address, input.to_vec());
+        match door {
+            Some(door) => door.admit(&self.context, incoming.socket, address, input.to_vec()),
+            None => cluster.admit(incoming.socket, address, input.to_vec()),
+        }
         None
     }
 

@@ -28,6 +28,18 @@ type Asked = Query<Vec<(String, String)>>;
 /// What most handlers return.
 type Answer<T> = Result<Json<T>, ApiError>;
 
+/// The paths that the status page reads, without those that change anything.
+pub fn read_only(context: Arc<Context>) -> Router {
+    let paths = Router::new()
+        .route("/status", get(daemon::status))
+        .route("/nodes", get(cluster::nodes))
+        .route("/peers", get(cluster::peers))
+        .route("/names", get(names::list))
+        .route("/services", get(services::list))
+        .route("/events", get(events::subscribe));
+    Router::new().nest(api::PREFIX, paths).with_state(context)
+}
+
 /// All paths.
 pub fn router(context: Arc<Context>) -> Router {
     let paths = Router::new()

@@ -1,0 +1,11 @@
+//! The status page, on the EPMD port: HTTP that only reads.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`door`] | connections that speak HTTP, from the EPMD port to here, and their limits |
+//! | [`page`] | what is answered, and to whom |
+
+pub mod door;
+pub mod page;
+
+pub use door::{Door, is_http, start};

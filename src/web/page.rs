@@ -1,0 +1,127 @@
+//! What the status page is made of, and who may have it.
+//!
+//! The page is three files in the binary and what the control API says to anybody who reads. Nothing can be changed
+//! from here, and nothing is loaded from elsewhere.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, http};
+use futures_util::StreamExt;
+use tokio::sync::Semaphore;
+
+use crate::config::raw::WebAccess;
+use crate::control::routes;
+use crate::daemon::Context;
+
+const INDEX: &str = include_str!("assets/index.html");
+const STYLE: &str = include_str!("assets/style.css");
+const SCRIPT: &str = include_str!("assets/app.js");
+/// Event streams at once: half of all connections, so that others can still look.
+const STREAMS: usize = 32;
+
+#[derive(Debug)]
+struct Gate {
+    /// What this host is called; none if everybody may look.
+    host: Option<String>,
+    streams: Arc<Semaphore>,
+}
+
+/// All paths of the page.
+pub fn router(context: &Arc<Context>, access: WebAccess) -> Router {
+    let host = (access == WebAccess::Local).then(|| context.settings.host.clone());
+    let gate = Arc::new(Gate { host, streams: Arc::new(Semaphore::new(STREAMS)) });
+    let file = |kind: &'static str, text: &'static str| {
+        get(move || async move { ([(CONTENT_TYPE, HeaderValue::from_static(kind))], text) })
+    };
+    Router::new()
+        .route("/", file("text/html; charset=utf-8", INDEX))
+        .route("/style.css", file("text/css; charset=utf-8", STYLE))
+        .route("/app.js", file("text/javascript; charset=utf-8", SCRIPT))
+        .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
+        .merge(routes::read_only(Arc::clone(context)))
+        .layer(middleware::from_fn_with_state(gate, guard))
+}
+
+/// Lets requests through that only read and mean this host, and says in the answer what a browser may do with it.
+async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(&gate, &request) {
+        Some(refusal) => refusal.into_response(),
+        None if request.uri().path() == "/v1/events" => stream(&gate, request, next).await,
+        None => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
+    );
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn refusal(gate: &Gate, request: &Request) -> Option<(StatusCode, &'static str)> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Some((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD: nothing can be changed here\n"));
+    }
+    let own = gate.host.as_deref()?;
+    let asked = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    // A page from elsewhere whose name has come to mean this address (DNS rebinding) must not read this one.
+    let wrong = "this host is not called that: open it as http://localhost, with the port\n";
+    (!names_this_host(asked, own)).then_some((StatusCode::FORBIDDEN, wrong))
+}
+
+/// Whether the header `Host` means this host: a name of it that nobody else can give away.
+fn names_this_host(asked: &str, own: &str) -> bool {
+    let Ok(authority) = asked.parse::<http::uri::Authority>() else { return false };
+    let host = authority.host().to_lowercase();
+    let own = own.to_lowercase();
+    let short = own.split('.').next().unwrap_or_default();
+    ["localhost", "127.0.0.1", "[::1]", own.as_str(), short].contains(&host.as_str())
+}
+
+/// The event stream, if there are not too many already.
+async fn stream(gate: &Gate, request: Request, next: Next) -> Response {
+    let Ok(permit) = Arc::clone(&gate.streams).try_acquire_owned() else {
+        let full = "there are as many event streams as can be served: close some pages\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, full).into_response();
+    };
+    let (head, body) = next.run(request).await.into_parts();
+    let body = body.into_data_stream().map(move |piece| {
+        // Held as long as the stream is.
+        let _ = &permit;
+        piece
+    });
+    Response::from_parts(head, Body::from_stream(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_are_this_hosts_own_mean_it() {
+        let own = "db1.example.org";
+        for right in
+            ["localhost", "localhost:4369", "127.0.0.1:4369", "[::1]:4369", "DB1", "db1.example.org:4369"]
+        {
+            assert!(names_this_host(right, own), "{right}");
+        }
+        for wrong in
+            ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:4369", "db2", "[::2]"]
+        {
+            assert!(!names_this_host(wrong, own), "{wrong}");
+        }
+    }
+}
