@@ -14,6 +14,7 @@
 //! | [`config`] | flags, environment and files become settings |
 //! | [`cli`] | the `pmd` command line |
 //! | [`personality`] | what the binary is when it is called `epmd` |
+//! | [`doctor`] | what commonly goes wrong, looked at in order |
 //! | [`takeover`] | changing places with a running stock epmd |
 //! | [`kernel`] | what the kernel tells about sockets and their processes |
 
@@ -23,6 +24,7 @@ pub mod control;
 pub mod daemon;
 pub mod directory;
 pub mod discovery;
+pub mod doctor;
 pub mod epmd;
 pub mod kernel;
 pub mod link;

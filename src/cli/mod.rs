@@ -10,6 +10,7 @@ pub mod converged;
 pub mod cookie;
 pub mod diagnosis;
 pub mod discover;
+pub mod doctor;
 pub mod env;
 pub mod everywhere;
 pub mod exit;
@@ -97,6 +98,7 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Env(args) => env::run(&target()?, &args, output),
         Command::Run(args) => run::run(&target()?, &args),
         Command::Ping(args) => ping::run(&target()?, &args, output),
+        Command::Doctor(args) => doctor::run(global, &args, output),
         Command::Health(args) => health::run(&target()?, args.ready, output),
         Command::Takeover(args) => takeover::run(global, &args, output),
         Command::Handover(args) => handover::run(global, &target()?, &args, output),
