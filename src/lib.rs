@@ -18,6 +18,7 @@
 //! | [`top`] | the live view on a terminal |
 //! | [`demo`] | a small cluster on one host, to try things with |
 //! | [`personality`] | what the binary is when it is called `epmd` |
+//! | [`doctor`] | what commonly goes wrong, looked at in order |
 //! | [`takeover`] | changing places with a running stock epmd |
 //! | [`kernel`] | what the kernel tells about sockets and their processes |
 
@@ -28,6 +29,7 @@ pub mod daemon;
 pub mod demo;
 pub mod directory;
 pub mod discovery;
+pub mod doctor;
 pub mod epmd;
 pub mod kernel;
 pub mod link;

@@ -228,6 +228,12 @@ Examples:
   pmd ping rabbit@db1       The daemon of db1, its rules, the node, and whether it answers
   pmd ping rabbit           One of this host")]
     Ping(Ping),
+    /// Look for what commonly goes wrong, and say what to do about it
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd doctor                Look at this host; exits with 8 if something fails
+  pmd doctor rabbit@db1     And go the whole way to that node")]
+    Doctor(Doctor),
     /// Tell by the exit code whether the daemon is well: 0 or 8
     #[command(help_template = HELP, before_help = "\
 Examples:
@@ -495,6 +501,14 @@ pub struct Ping {
     /// The node, if need be with its host
     #[arg(value_name = "NODE[@HOST]")]
     pub node: String,
+}
+
+/// Options of `pmd doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// A node to go the whole way to
+    #[arg(value_name = "NAME@HOST")]
+    pub node: Option<String>,
 }
 
 /// Options of `pmd health`.

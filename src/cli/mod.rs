@@ -12,6 +12,7 @@ pub mod debug;
 pub mod demo;
 pub mod diagnosis;
 pub mod discover;
+pub mod doctor;
 pub mod env;
 pub mod everywhere;
 pub mod exit;
@@ -103,6 +104,7 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Env(args) => env::run(&target()?, &args, output),
         Command::Run(args) => run::run(&target()?, &args),
         Command::Ping(args) => ping::run(&target()?, &args, output),
+        Command::Doctor(args) => doctor::run(global, &args, output),
         Command::Health(args) => health::run(&target()?, args.ready, output),
         Command::Metrics => metrics::run(&target()?, output),
         Command::Debug(args) => debug::run(global, &target()?, &args, output),

@@ -1,0 +1,39 @@
+//! `pmd doctor`.
+
+use std::io::{self, Write};
+
+use super::exit::Exit;
+use super::failure::Result;
+use super::output::{Colour, Output};
+use super::runtime::{block_on, with_progress};
+use super::target::Target;
+use super::text::printable;
+use super::{args, target};
+use crate::doctor::{Report, Verdict, examine};
+
+/// Examines this host, and the way to a node if one is named.
+pub fn run(global: &args::Global, args: &args::Doctor, output: Output) -> Result<Exit> {
+    let settings = target::settings(global, &args::Start::default())?;
+    let client = Target::of(global)?.client();
+    block_on(async {
+        let report = with_progress("looking", examine(&settings, &client, args.node.as_deref())).await;
+        output.one(&report, |out| write_report(out, &report, output))?;
+        Ok(if report.verdict == Verdict::Fail { Exit::Unhealthy } else { Exit::Done })
+    })
+}
+
+fn write_report(out: &mut dyn Write, report: &Report, output: Output) -> io::Result<()> {
+    for finding in &report.findings {
+        let (colour, mark) = match finding.verdict {
+            Verdict::Pass => (Colour::Green, "ok  "),
+            Verdict::Warn => (Colour::Yellow, "warn"),
+            Verdict::Fail => (Colour::Red, "FAIL"),
+        };
+        let mark = output.paint(colour, mark);
+        writeln!(out, "{mark}  {:<15}  {}", finding.check, printable(&finding.what))?;
+        if let Some(remedy) = &finding.remedy {
+            writeln!(out, "      {:<15}  -> {}", "", printable(remedy))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! Until when the certificates are good.
+
+use jiff::Timestamp;
+
+use super::Finding;
+use crate::cli::text::span;
+use crate::tls::IdentitySource;
+use crate::tls::ca::{CaError, read_certificates};
+
+const CHECK: &str = "certificates";
+/// Long enough to renew one in working hours.
+const SOON_SECONDS: i64 = 14 * 24 * 3600;
+
+pub(super) fn check(identity: &IdentitySource) -> Finding {
+    let IdentitySource::Authority { ca, certificate, .. } = identity else {
+        return Finding::pass(CHECK, "a key of its own, which does not expire");
+    };
+    let both = [ca, certificate].map(|path| Ok((path.display().to_string(), end(path)?)));
+    judge(Timestamp::now(), both.into_iter().collect())
+}
+
+fn end(path: &std::path::Path) -> Result<Option<Timestamp>, CaError> {
+    Ok(read_certificates(path)?.into_iter().map(|certificate| certificate.not_after).min())
+}
+
+fn judge(now: Timestamp, ends: Result<Vec<(String, Option<Timestamp>)>, CaError>) -> Finding {
+    let ends = match ends {
+        Ok(ends) => ends,
+        Err(error) => return Finding::fail(CHECK, error.to_string(), error.hint()),
+    };
+    let renew = "renew it: pmd ca issue HOST (for the authority: pmd ca init), then pmd reload";
+    let first = ends.into_iter().filter_map(|(path, end)| Some((end?, path))).min();
+    let Some((end, path)) = first else {
+        return Finding::fail(CHECK, "there is no certificate in the files", "pmd ca issue HOST");
+    };
+    let left = end.as_second() - now.as_second();
+    let lasts = span(u64::try_from(left).unwrap_or(0));
+    match left {
+        ..=0 => Finding::fail(CHECK, format!("{path} has expired"), renew),
+        1..SOON_SECONDS => Finding::warn(CHECK, format!("{path} expires in {lasts}"), renew),
+        _ => Finding::pass(CHECK, format!("{path} is the first to expire, in {lasts}")),
+    }
+}

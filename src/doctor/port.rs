@@ -1,0 +1,91 @@
+//! Who owns the port, and whether an epmd is in the way.
+
+use super::Finding;
+use crate::cli::diagnosis::Port;
+use crate::control::api::Status;
+use crate::takeover::owner::Owner;
+
+/// What was seen on the port.
+#[derive(Debug)]
+struct Facts {
+    port: u16,
+    /// The daemon that answers: its process.
+    daemon: Option<u32>,
+    /// Whether nobody listens.
+    free: bool,
+    /// Whether what listens is some port mapper.
+    mapper: bool,
+    /// Who listens, in words.
+    holder: String,
+    /// Listeners that are a stock epmd, in words.
+    epmds: Vec<String>,
+}
+
+pub(super) async fn check(port: u16, status: Option<&Status>) -> Vec<Finding> {
+    let seen = Port::look(port).await;
+    let facts = Facts {
+        port,
+        daemon: status.map(|status| status.pid),
+        free: seen.is_free(),
+        mapper: seen.mapper.is_some(),
+        holder: seen.holder(),
+        epmds: seen.owners.iter().filter(|owner| owner.is_epmd()).map(Owner::to_string).collect(),
+    };
+    vec![judge(&facts), judge_other(&facts)]
+}
+
+fn judge(facts: &Facts) -> Finding {
+    let port = facts.port;
+    match facts.daemon {
+        Some(pid) => Finding::pass("port", format!("pmd (process {pid}) serves port {port}")),
+        None if facts.free => {
+            Finding::fail("port", format!("nobody listens on port {port}"), "start the daemon: pmd start")
+        }
+        None if facts.mapper => Finding::fail(
+            "port",
+            format!("port {port} is held by another port mapper: {}", facts.holder),
+            "replace it without restarting a node: pmd takeover",
+        ),
+        None => Finding::fail(
+            "port",
+            format!("port {port} is held by something that is no port mapper: {}", facts.holder),
+            "end it, or choose another port with --port (and ERL_EPMD_PORT for every node)",
+        ),
+    }
+}
+
+fn judge_other(facts: &Facts) -> Finding {
+    match facts.epmds.as_slice() {
+        [] => Finding::pass("other epmd", "no stock epmd listens on the port"),
+        epmds => Finding::fail(
+            "other epmd",
+            format!("a stock epmd listens on port {}: {}", facts.port, epmds.join(", ")),
+            "replace it without restarting a node: pmd takeover",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn what_holds_the_port_decides() {
+        let facts = |daemon, free, mapper| Facts {
+            port: 4369,
+            daemon,
+            free,
+            mapper,
+            holder: "x".into(),
+            epmds: Vec::new(),
+        };
+        assert_eq!(judge(&facts(Some(7), false, true)).verdict, Verdict::Pass);
+        for (free, mapper, word) in
+            [(true, false, "nobody"), (false, true, "port mapper: x"), (false, false, "no port")]
+        {
+            let finding = judge(&facts(None, free, mapper));
+            assert!(finding.verdict == Verdict::Fail && finding.what.contains(word), "{finding:?}");
+        }
+    }
+}
