@@ -31,6 +31,8 @@ mod machine;
 mod metrics;
 #[path = "cluster/network.rs"]
 mod network;
+#[path = "cluster/page.rs"]
+mod page;
 #[path = "cluster/partitions.rs"]
 mod partitions;
 #[path = "cluster/registrations.rs"]

@@ -43,7 +43,12 @@ impl Parents {
 
     /// A link has ended; the origins that came over it.
     pub fn drop_link(&mut self, link: LinkId) -> Vec<NodeId> {
-        self.0.extract_if(.., |_, parent| *parent == link).map(|(origin, _)| origin).collect()
+        let came: Vec<_> =
+            self.0.iter().filter(|(_, parent)| **parent == link).map(|(origin, _)| *origin).collect();
+        for origin in &came {
+            self.0.remove(origin);
+        }
+        came
     }
 
     /// An origin is not wanted any more.

@@ -28,7 +28,7 @@ type Asked = Query<Vec<(String, String)>>;
 /// What most handlers return.
 type Answer<T> = Result<Json<T>, ApiError>;
 
-/// The paths that the status page reads, without those that change anything.
+/// The paths that the status page and monitoring read, without those that change anything.
 pub fn read_only(context: Arc<Context>) -> Router {
     let paths = Router::new()
         .route("/status", get(daemon::status))
@@ -37,7 +37,7 @@ pub fn read_only(context: Arc<Context>) -> Router {
         .route("/names", get(names::list))
         .route("/services", get(services::list))
         .route("/events", get(events::subscribe));
-    Router::new().nest(api::PREFIX, paths).with_state(context)
+    Router::new().nest(api::PREFIX, paths).route("/metrics", get(monitoring::metrics)).with_state(context)
 }
 
 /// All paths.
