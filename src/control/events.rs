@@ -117,7 +117,7 @@ impl Sender {
                         &mut text,
                         Some(event.seq),
                         event.kind.as_str(),
-                        &on_the_wire(event, &self.context.settings.host),
+                        &on_the_wire(event, &self.context),
                     );
                 }
             }
@@ -129,10 +129,13 @@ impl Sender {
     }
 }
 
-fn on_the_wire(event: &Event, own: &str) -> api::Event {
+fn on_the_wire(event: &Event, context: &Context) -> api::Event {
     let (host, node_id) = match &event.origin {
         Some(origin) => (origin.host.to_string(), Some(origin.id.to_string())),
-        None => (own.to_owned(), None),
+        None => {
+            let own = context.cluster.get().map(|cluster| cluster.me().identity().id.to_string());
+            (context.settings.host.clone(), own)
+        }
     };
     api::Event {
         seq: event.seq,
