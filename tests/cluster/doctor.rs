@@ -214,3 +214,52 @@ fn addresses_that_others_do_not_reach() {
     world[0].configure("bind = [\"127.0.0.1\", \"10.77.0.1\"]\n");
     doctor(&world, 0, &[]).shows("bind", "warn", &["10.77.0.1", "restart the daemon"]);
 }
+
+#[test]
+fn a_user_who_may_not_see_the_daemon_or_the_cookie() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let world = World::started(1);
+    let home = world[0].file("");
+    for folder in [&world.shared(""), &home] {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("our folder");
+    }
+    let inner = world[0].command(&["doctor", "--json"]);
+    let mut command = mortal("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
+    command.arg(crate::harness::pmd()).args(["doctor", "--json"]);
+    command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    examined(&world, command)
+        .shows("port", "fail", &["port mapper", "the number 0", "as that user"])
+        .shows("other epmd", "warn", &["not checked"])
+        .shows("cookie file", "fail", &["Permission denied", "run pmd as the user who owns the file"])
+        .shows("refused daemons", "warn", &["not checked", "as its user"]);
+}
+
+#[test]
+fn the_whole_way_to_an_erlang_node() {
+    let world = World::joined(2);
+    let home = world[1].file("");
+    let mut node = world.site(1).cell.run(move || {
+        let mut command = mortal(crate::erlang::ERL);
+        command
+            .args(["-noinput", "-sname", "real", "-setcookie", "whatever"])
+            .env("HOME", home)
+            .env_remove("ERL_EPMD_PORT");
+        Program::spawn(command)
+    });
+    world.wait_on(&[0], "the Erlang node", |host| world.names(host).iter().any(|(name, ..)| name == "real"));
+    let seen = doctor(&world, 0, &["real@h2"]);
+    assert_eq!(seen.0.code, 0, "{seen:#?}");
+    for check in ["name style", "member", "resolver", "lookup", "greeting"] {
+        seen.shows(check, "pass", &[]);
+    }
+    seen.shows("greeting", "pass", &["real@h2"]).shows(
+        "Erlang cookie",
+        "warn",
+        &["not checked", "get_cookie"],
+    );
+    node.kill();
+    world.wait_for_names(&[0], []);
+    doctor(&world, 0, &["real@h2"]).shows("way", "fail", &["real"]);
+}
