@@ -146,11 +146,20 @@ fn examined(world: &World, command: Command) -> Examined {
 #[test]
 fn few_descriptors() {
     let world = World::new(1);
-    let mut command = mortal("prlimit");
-    let inner = world[0].command(&["doctor", "--json"]);
-    command.arg("--nofile=256:256").arg(inner.get_program()).args(inner.get_args());
-    command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    examined(&world, command).shows("descriptors", "warn", &["only 256", "LimitNOFILE"]);
+    let limited = |args: &[&str]| {
+        let inner = world[0].command(args);
+        let mut command = mortal("prlimit");
+        command.arg("--nofile=256:256").arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command
+    };
+    let examiner = limited(&["doctor", "--json"]);
+    examined(&world, examiner).shows("descriptors", "warn", &["only 256", "LimitNOFILE"]);
+    // With a daemon, its own limit counts.
+    let daemon = limited(&["start", "--foreground"]);
+    let _daemon = world.site(0).cell.run(move || Program::spawn(daemon));
+    wait_until("the daemon", || world.status(0).is_some());
+    doctor(&world, 0, &[]).shows("descriptors", "warn", &["only 256", "restart the daemon"]);
 }
 
 #[test]
@@ -227,7 +236,10 @@ fn a_user_who_may_not_see_the_daemon_or_the_cookie() {
     let inner = world[0].command(&["doctor", "--json"]);
     let mut command = mortal("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
-    command.arg(crate::harness::pmd()).args(["doctor", "--json"]);
+    // The one that was built may lie where only root gets at it.
+    let program = world[0].file("pmd");
+    std::fs::copy(crate::harness::pmd(), &program).expect("room for the program");
+    command.arg(program).args(["doctor", "--json"]);
     command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
     examined(&world, command)
         .shows("port", "fail", &["port mapper", "the number 0", "as that user"])
