@@ -108,6 +108,19 @@ fn the_host_that_refused_a_cookie_says_so() {
 }
 
 #[test]
+fn the_host_that_refused_a_cluster_of_another_name_says_so() {
+    let mut world = World::new(2);
+    world[1].configure("cluster = \"other\"\n");
+    world.start_all();
+    world.run(1, &["join", "h1"]).ended_with(5);
+    doctor(&world, 0, &[]).shows(
+        "refused daemons",
+        "warn",
+        &["since the daemon started", "cluster name", "pmd status"],
+    );
+}
+
+#[test]
 fn a_member_whose_clock_is_ahead() {
     assert!(Path::new(FAKETIME).exists(), "install the package faketime (scripts/install-test-deps does)");
     let mut world = World::new(2);
