@@ -16,9 +16,10 @@ use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::{Output, note};
 use super::runtime::{block_on, with_progress};
-use super::target::{ConfigFile, Target};
+use super::target::{ConfigFile, Target, settings};
 use crate::config::paths::Paths;
 use crate::control::client::{Client, ClientError};
+use crate::doctor::examine;
 
 /// How long the daemon may take for each part: one that hangs is a reason for a report.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,6 +60,10 @@ pub fn run(global: &Global, target: &Target, args: &args::Debug, output: Output)
     let client = target.client().with_patience(PATIENCE);
     block_on(async {
         with_progress("asking the daemon", ask(&client, &mut parts)).await;
+        match settings(global, &args::Start::default()) {
+            Ok(settings) => parts.json("doctor.json", Ok(examine(&settings, &client, None).await)),
+            Err(failure) => parts.add("doctor.json", Err(failure.message)),
+        }
         write(&place, args.force, &parts)?;
         tell(place, parts, output)
     })

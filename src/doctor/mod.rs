@@ -77,7 +77,7 @@ impl Finding {
         Finding::warn(
             check,
             "not checked: no daemon answers",
-            "start it (pmd start) and run pmd doctor again",
+            "start it (pmd start); if one runs, run pmd doctor as its user",
         )
     }
 }

@@ -15,6 +15,10 @@ struct Facts {
     free: bool,
     /// Whether what listens is some port mapper.
     mapper: bool,
+    /// Whether a pmd listens, be it one that does not answer here.
+    pmd: bool,
+    /// Whether somebody listens whose process this user cannot see.
+    unseen: bool,
     /// Who listens, in words.
     holder: String,
     /// Listeners that are a stock epmd, in words.
@@ -28,6 +32,8 @@ pub(super) async fn check(port: u16, status: Option<&Status>) -> Vec<Finding> {
         daemon: status.map(|status| status.pid),
         free: seen.is_free(),
         mapper: seen.mapper.is_some(),
+        pmd: seen.owners.iter().any(Owner::is_pmd),
+        unseen: !seen.is_free() && seen.owners.is_empty(),
         holder: seen.holder(),
         epmds: seen.owners.iter().filter(|owner| owner.is_epmd()).map(Owner::to_string).collect(),
     };
@@ -41,6 +47,19 @@ fn judge(facts: &Facts) -> Finding {
         None if facts.free => {
             Finding::fail("port", format!("nobody listens on port {port}"), "start the daemon: pmd start")
         }
+        None if facts.pmd => Finding::fail(
+            "port",
+            format!(
+                "port {port} is held by a pmd that does not answer on its control socket: {}",
+                facts.holder
+            ),
+            "say where its control socket is with --socket, or restart it",
+        ),
+        None if facts.mapper && facts.unseen => Finding::fail(
+            "port",
+            format!("port {port} is held by a port mapper that this user cannot look into: {}", facts.holder),
+            "run pmd doctor as that user; if it is a stock epmd: pmd takeover",
+        ),
         None if facts.mapper => Finding::fail(
             "port",
             format!("port {port} is held by another port mapper: {}", facts.holder),
@@ -55,6 +74,10 @@ fn judge(facts: &Facts) -> Finding {
 }
 
 fn judge_other(facts: &Facts) -> Finding {
+    if facts.daemon.is_none() && facts.unseen {
+        let what = format!("not checked: what listens is {}, whose program is not visible", facts.holder);
+        return Finding::warn("other epmd", what, "run pmd doctor as that user");
+    }
     match facts.epmds.as_slice() {
         [] => Finding::pass("other epmd", "no stock epmd listens on the port"),
         epmds => Finding::fail(
@@ -77,6 +100,8 @@ mod tests {
             daemon,
             free,
             mapper,
+            pmd: false,
+            unseen: false,
             holder: "x".into(),
             epmds: Vec::new(),
         };

@@ -10,7 +10,10 @@ pub(super) fn judge(counts: Option<&Counts>) -> Finding {
     if counts.handshakes_cookie > 0 {
         return Finding::warn(
             CHECK,
-            format!("{} times a daemon with another cookie was not let in", counts.handshakes_cookie),
+            format!(
+                "{} times since the daemon started, one with another cookie was not let in",
+                counts.handshakes_cookie
+            ),
             "copy the cookie file to the host that the log names (pmd cookie path), then pmd reload there",
         );
     }
@@ -27,10 +30,10 @@ pub(super) fn judge(counts: Option<&Counts>) -> Finding {
         if count > 0 {
             return Finding::warn(
                 CHECK,
-                format!("{count} times a daemon was not let in: {whose}"),
+                format!("{count} times since the daemon started, another was not let in: {whose}"),
                 format!("see {see}"),
             );
         }
     }
-    Finding::pass(CHECK, "every daemon that knocked was let in")
+    Finding::pass(CHECK, "nobody was refused since the daemon started")
 }

@@ -224,6 +224,7 @@ fn a_report_has_everything_but_the_secrets() {
         "config.toml",
         "version.txt",
         "limits.txt",
+        "doctor.json",
         "events.jsonl",
         "log.txt",
         "pmd_names 1",

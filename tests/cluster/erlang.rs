@@ -4,7 +4,7 @@ use crate::harness::program::Program;
 use crate::world::World;
 
 /// Where distributions put `erl`.
-const ERL: &str = "/usr/bin/erl";
+pub(crate) const ERL: &str = "/usr/bin/erl";
 
 #[test]
 fn an_erlang_node_is_seen_from_another_host_as_long_as_it_lives() {

@@ -7,7 +7,7 @@ use crate::machine::Registered;
 use crate::world::World;
 
 /// Where libfaketime may be: Debian's multiarch folder of this machine.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 #[test]
 fn a_killed_daemon_is_missed_by_all() {

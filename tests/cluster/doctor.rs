@@ -1,0 +1,290 @@
+//! `pmd doctor`: every fault is really there, and what is said about it names the remedy.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::failures::FAKETIME;
+use crate::fleet::cell::mortal;
+use crate::harness::program::{Program, run};
+use crate::harness::wait_until;
+use crate::machine::Said;
+use crate::world::World;
+
+/// The findings of `pmd doctor ARGS` on a host, and how it ended.
+fn doctor(world: &World, host: usize, args: &[&str]) -> Examined {
+    Examined(world.run(host, &[&["doctor", "--json"], args].concat()))
+}
+
+#[derive(Debug)]
+struct Examined(Said);
+
+impl Examined {
+    /// The verdict of a check, and its two sentences.
+    fn of(&self, check: &str) -> (String, String) {
+        let report = self.0.json();
+        let findings = report["findings"].as_array().expect("findings");
+        let finding = findings.iter().find(|finding| finding["check"] == check);
+        let finding = finding.unwrap_or_else(|| panic!("nothing about {check}: {report:#}"));
+        let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+        (text("verdict"), text("what") + " -> " + &text("remedy"))
+    }
+
+    /// Fails the test unless the check came out like this and its sentences have these words.
+    #[track_caller]
+    fn shows(&self, check: &str, verdict: &str, words: &[&str]) -> &Examined {
+        let (seen, text) = self.of(check);
+        assert!(seen == verdict && words.iter().all(|word| text.contains(word)), "{check}: {seen}: {text}");
+        // What fails has to be seen by scripts too; the rest decides about nothing else.
+        if verdict == "fail" {
+            assert_eq!((self.0.code, &self.0.json()["verdict"]), (8, &Value::from("fail")));
+        }
+        self
+    }
+}
+
+#[test]
+fn nothing_is_wrong_with_a_cluster_that_works() {
+    let world = World::joined(2);
+    let said = doctor(&world, 0, &[]).0.ended_with(0);
+    let report = said.json();
+    assert_eq!(report["verdict"], "pass", "{report:#}");
+    assert!(report["findings"].as_array().is_some_and(|findings| findings.len() >= 10), "{report:#}");
+    let text = world.run(0, &["doctor"]).ended_with(0).stdout;
+    assert!(text.lines().all(|line| line.starts_with("ok    ")), "{text}");
+    // Dialling the other daemon leaves no complaint in its log.
+    assert!(!world[1].log().contains("WARN"), "{}", world[1].log());
+}
+
+#[test]
+fn a_port_that_is_free_or_held_by_a_stock_epmd() {
+    let world = World::new(1);
+    doctor(&world, 0, &[]).shows("port", "fail", &["nobody listens on port 4369", "pmd start"]).shows(
+        "peers",
+        "warn",
+        &["no daemon answers"],
+    );
+    let mut epmd = mortal("epmd");
+    epmd.env_remove("ERL_EPMD_PORT").env_remove("ERL_EPMD_ADDRESS");
+    let _epmd = world.site(0).cell.run(move || Program::spawn(epmd));
+    world.site(0).cell.run(|| {
+        wait_until("epmd", || std::net::TcpStream::connect(("127.0.0.1", 4369)).is_ok());
+    });
+    doctor(&world, 0, &[]).shows("port", "fail", &["another port mapper", "epmd", "pmd takeover"]).shows(
+        "other epmd",
+        "fail",
+        &["pmd takeover"],
+    );
+    let said = world.run(0, &["doctor"]).ended_with(8);
+    assert!(said.stdout.contains("\nFAIL  other epmd") && said.stdout.contains("-> replace it"), "{said:#?}");
+}
+
+#[test]
+fn a_cookie_that_others_can_read_or_guess() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let world = World::started(1);
+    let cookie = world[0].file("cookie");
+    std::fs::set_permissions(&cookie, std::fs::Permissions::from_mode(0o644)).expect("our file");
+    let remedy = format!("chmod 600 {}", cookie.display());
+    doctor(&world, 0, &[]).shows("cookie file", "fail", &["mode 0644", &remedy]);
+    world[0].set_cookies(&["short"]);
+    doctor(&world, 0, &[]).shows("cookie file", "fail", &["can be guessed", "pmd cookie rotate"]);
+    world[0].set_cookies(&["the-cookie-of-yesterday", "the-cookie-of-tomorrow"]);
+    doctor(&world, 0, &[]).shows("cookie file", "warn", &["two cookies", "--finish"]);
+    std::fs::remove_file(&cookie).expect("our file");
+    doctor(&world, 0, &[]).shows("cookie file", "warn", &["not there", "copy it"]);
+}
+
+#[test]
+fn the_host_that_refused_a_cookie_says_so() {
+    let mut world = World::new(2);
+    world[1].set_cookies(&["a-cookie-of-another-cluster"]);
+    world.start_all();
+    doctor(&world, 0, &[]).shows("refused daemons", "pass", &[]);
+    world.run(1, &["join", "h1"]).ended_with(5);
+    doctor(&world, 0, &[]).shows("refused daemons", "warn", &["since the daemon started", "cookie file"]);
+}
+
+#[test]
+fn the_host_that_refused_a_cluster_of_another_name_says_so() {
+    let mut world = World::new(2);
+    world[1].configure("cluster = \"other\"\n");
+    world.start_all();
+    world.run(1, &["join", "h1"]).ended_with(5);
+    doctor(&world, 0, &[]).shows(
+        "refused daemons",
+        "warn",
+        &["since the daemon started", "cluster name", "pmd status"],
+    );
+}
+
+#[test]
+fn a_member_whose_clock_is_ahead() {
+    assert!(Path::new(FAKETIME).exists(), "install the package faketime (scripts/install-test-deps does)");
+    let mut world = World::new(2);
+    world.start(0);
+    let ahead = [("LD_PRELOAD", FAKETIME), ("FAKETIME", "+600s"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    world.start_with(1, &ahead);
+    world.join_first(1..2);
+    world.wait_until_agreed(&[0, 1]);
+    doctor(&world, 0, &[]).shows("clock", "fail", &["the clock of h2", "ahead", "NTP"]);
+}
+
+#[test]
+fn certificates_that_end_soon_or_have_ended() {
+    assert!(Path::new(FAKETIME).exists(), "install the package faketime (scripts/install-test-deps does)");
+    let world = World::new(1);
+    let folder = world.shared("authority").display().to_string();
+    world.run(0, &["ca", "init", "--dir", &folder]).ended_with(0);
+    world.run(0, &["ca", "issue", "h1", "--days", "7", "--dir", &folder, "--out", &folder]).ended_with(0);
+    world[0].configure(&format!(
+        "ca_cert_path = \"{folder}/ca.pem\"\ncert_path = \"{folder}/h1.pem\"\nkey_path = \"{folder}/h1.key\"\n"
+    ));
+    doctor(&world, 0, &[]).shows("certificates", "warn", &["h1.pem expires in", "pmd ca issue"]);
+    let mut later = world[0].command(&["doctor", "--json"]);
+    later.envs([("LD_PRELOAD", FAKETIME), ("FAKETIME", "+8d"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
+    examined(&world, later).shows("certificates", "fail", &["h1.pem has expired", "pmd ca issue"]);
+}
+
+/// What a command says that runs on the first host.
+fn examined(world: &World, command: Command) -> Examined {
+    let output = world.site(0).cell.run(move || run(command));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().unwrap_or(-1);
+    Examined(Said { code, stdout: text(&output.stdout), stderr: text(&output.stderr) })
+}
+
+#[test]
+fn few_descriptors() {
+    let world = World::new(1);
+    let limited = |args: &[&str]| {
+        let inner = world[0].command(args);
+        let mut command = mortal("prlimit");
+        command.arg("--nofile=256:256").arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command
+    };
+    let examiner = limited(&["doctor", "--json"]);
+    examined(&world, examiner).shows("descriptors", "warn", &["only 256", "LimitNOFILE"]);
+    // With a daemon, its own limit counts.
+    let daemon = limited(&["start", "--foreground"]);
+    let _daemon = world.site(0).cell.run(move || Program::spawn(daemon));
+    wait_until("the daemon", || world.status(0).is_some());
+    doctor(&world, 0, &[]).shows("descriptors", "warn", &["only 256", "restart the daemon"]);
+}
+
+#[test]
+fn a_host_without_an_ipv6_loopback() {
+    let world = World::new(1);
+    doctor(&world, 0, &[]).shows("IPv6 loopback", "pass", &[]);
+    world.site(0).cell.ip("addr del ::1/128 dev lo\n");
+    doctor(&world, 0, &[]).shows(
+        "IPv6 loopback",
+        "warn",
+        &["::1 is not there", "ip addr add ::1/128 dev lo"],
+    );
+}
+
+#[test]
+fn names_of_hosts_that_lead_nowhere_or_elsewhere() {
+    let world = World::new(2);
+    for (name, check, words) in [
+        ("nowhere", "name to address", ["nowhere, does not resolve", "/etc/hosts"]),
+        ("h2", "name to address", ["10.77.0.2", "no address of this host"]),
+        ("localhost", "host name", ["as every other may be", "hostnamectl"]),
+    ] {
+        world.site(0).cell.run(move || nix::unistd::sethostname(name).expect("a host of our own"));
+        doctor(&world, 0, &[]).shows(check, "fail", &words);
+    }
+}
+
+#[test]
+fn a_host_behind_a_firewall() {
+    let mut world = World::new(2);
+    world[0].configure("join = [\"10.77.0.2\"]\n");
+    world.site(1).cell.nft("table inet wall {\nchain in {\ntype filter hook input priority 0;\ntcp dport 4369 iifname != \"lo\" drop\n}\n}\n");
+    world.start_all();
+    wait_until("the seed", || {
+        world.block_on(world[0].api().discover()).is_ok_and(|list| !list.found.is_empty())
+    });
+    doctor(&world, 0, &[]).shows("peers", "fail", &["1 of 1", "10.77.0.2", "firewalls"]);
+}
+
+#[test]
+fn names_that_do_not_go_together_and_nodes_that_are_not_there() {
+    let world = World::joined(2);
+    doctor(&world, 0, &["foo@h9.example.org"])
+        .shows("name style", "warn", &["a long name", "-sname"])
+        .shows("member", "fail", &["h9.example.org", "pmd nodes"])
+        .shows("resolver", "fail", &["h9.example.org", "/etc/hosts"]);
+    doctor(&world, 0, &["foo@h2"]).shows("name style", "pass", &[]).shows("member", "pass", &[]).shows(
+        "way",
+        "fail",
+        &["foo"],
+    );
+    doctor(&world, 0, &["foo"]).shows("node name", "fail", &["NAME@HOST"]);
+}
+
+#[test]
+fn addresses_that_others_do_not_reach() {
+    let mut world = World::new(1);
+    world[0].configure("bind = [\"127.0.0.1\"]\n");
+    world.start(0);
+    doctor(&world, 0, &[]).shows("bind", "warn", &["only loopback", "add an address"]);
+    world[0].configure("bind = [\"127.0.0.1\", \"10.77.0.1\"]\n");
+    doctor(&world, 0, &[]).shows("bind", "warn", &["10.77.0.1", "restart the daemon"]);
+}
+
+#[test]
+fn a_user_who_may_not_see_the_daemon_or_the_cookie() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let world = World::started(1);
+    let home = world[0].file("");
+    for folder in [&world.shared(""), &home] {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("our folder");
+    }
+    let inner = world[0].command(&["doctor", "--json"]);
+    let mut command = mortal("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
+    // The one that was built may lie where only root gets at it.
+    let program = world[0].file("pmd");
+    std::fs::copy(crate::harness::pmd(), &program).expect("room for the program");
+    command.arg(program).args(["doctor", "--json"]);
+    command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    examined(&world, command)
+        .shows("port", "fail", &["port mapper", "the number 0", "as that user"])
+        .shows("other epmd", "warn", &["not checked"])
+        .shows("cookie file", "fail", &["Permission denied", "run pmd as the user who owns the file"])
+        .shows("refused daemons", "warn", &["not checked", "as its user"]);
+}
+
+#[test]
+fn the_whole_way_to_an_erlang_node() {
+    let world = World::joined(2);
+    let home = world[1].file("");
+    let mut node = world.site(1).cell.run(move || {
+        let mut command = mortal(crate::erlang::ERL);
+        command
+            .args(["-noinput", "-sname", "real", "-setcookie", "whatever"])
+            .env("HOME", home)
+            .env_remove("ERL_EPMD_PORT");
+        Program::spawn(command)
+    });
+    world.wait_on(&[0], "the Erlang node", |host| world.names(host).iter().any(|(name, ..)| name == "real"));
+    let seen = doctor(&world, 0, &["real@h2"]);
+    assert_eq!(seen.0.code, 0, "{seen:#?}");
+    for check in ["name style", "member", "resolver", "lookup", "greeting"] {
+        seen.shows(check, "pass", &[]);
+    }
+    seen.shows("greeting", "pass", &["real@h2"]).shows(
+        "Erlang cookie",
+        "warn",
+        &["not checked", "get_cookie"],
+    );
+    node.kill();
+    world.wait_for_names(&[0], []);
+    doctor(&world, 0, &["real@h2"]).shows("way", "fail", &["real"]);
+}
