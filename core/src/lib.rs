@@ -12,8 +12,7 @@
 //!                       └────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`node::Node`] is the way in; [`route`] orders the ways to a member for whoever dials; [`tuning`] has every number that
-//! can be turned.
+//! [`node::Node`] is the way in; [`tuning`] has every number that can be turned.
 
 #![cfg_attr(
     not(test),
