@@ -48,6 +48,9 @@ fn the_page_is_for_this_host_alone_and_changes_nothing() {
     };
     assert_eq!(status("GET", "/v1/nodes", "h1:4369"), "200");
     assert_eq!(status("GET", "/v1/nodes", "evil.example"), "403");
+    let metrics = ask(&world, 0, own, &request("GET", "/metrics", "localhost:4369"));
+    assert!(metrics.contains("\npmd_cluster_members{state=\"alive\"} 2\n"), "{metrics}");
+    assert_eq!(status("GET", "/metrics", "evil.example"), "403");
     assert_eq!(status("POST", "/v1/stop", "localhost"), "405");
     assert_eq!(status("GET", "/v1/stop", "localhost"), "404");
     assert_eq!(status("DELETE", "/v1/services/web", "localhost"), "405");
