@@ -133,7 +133,7 @@ fn on_the_wire(event: &Event, context: &Context) -> api::Event {
     let (host, node_id) = match &event.origin {
         Some(origin) => (origin.host.to_string(), Some(origin.id.to_string())),
         None => {
-            let own = context.cluster.get().map(|cluster| cluster.me().identity().id.to_string());
+            let own = context.cluster.get().map(|cluster| cluster.me().id().to_string());
             (context.settings.host.clone(), own)
         }
     };

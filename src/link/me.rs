@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use pmd_core::membership::Identity;
 use pmd_protocol::HostName;
+use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::{Hello, PROTOCOL};
 use tokio::sync::watch;
 
@@ -43,6 +44,11 @@ impl Me {
     /// The name of its host.
     pub fn host(&self) -> &HostName {
         &self.host
+    }
+
+    /// Its id, which stays.
+    pub fn id(&self) -> NodeId {
+        self.identity.borrow().id
     }
 
     /// What the membership calls it at the moment.

@@ -156,7 +156,7 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
     let begin = Instant::now();
     let origin = target.origin;
     let addresses = addresses(tunnels, origin).await?;
-    let own = tunnels.me.identity().id;
+    let own = tunnels.me.id();
     let relays: Vec<NodeId> =
         tunnels.directory.relays().into_iter().filter(|hub| *hub != origin && *hub != own).collect();
     let plan = tunnels.paths().plan(now_ms(), origin, !relays.is_empty());

@@ -54,7 +54,7 @@ impl Requests {
 
 /// A peer has sent a request to dial: it is for this daemon, or to be passed on.
 pub fn asked(tunnels: &Arc<Tunnels>, peer: NodeId, request: DialBack) {
-    let own = tunnels.me.identity().id;
+    let own = tunnels.me.id();
     let mut requests = tunnels.requests.lock().unwrap_or_else(PoisonError::into_inner);
     if request.asker == own || !requests.is_new(request.token) {
         return;
@@ -126,7 +126,7 @@ async fn accept(
 
 /// Asks `target`, over whatever links there are, to dial `at`, and waits for the connection that comes of it.
 pub(super) async fn reverse(tunnels: &Arc<Tunnels>, target: NodeId) -> Option<Greeted> {
-    let own = tunnels.me.identity().id;
+    let own = tunnels.me.id();
     let mut expected = tunnels.waiting.expect(target)?;
     ask_to_dial(tunnels, DialBack { asker: own, target, at: own, token: expected.token }).await;
     tokio::time::timeout(PATIENCE, expected.come()).await.ok().flatten()
@@ -176,7 +176,7 @@ pub(super) async fn through(
 
 /// Serves a connection to this daemon as a relay.
 pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>) {
-    let own = tunnels.me.identity().id;
+    let own = tunnels.me.id();
     let target = match first_frame(&mut greeted.frames).await {
         Some(Frame::Relay(Relay { target })) => target,
         Some(Frame::Back(Back { token })) => return tunnels.waiting.take(&token, greeted),

@@ -69,7 +69,7 @@ pub(super) async fn status(cluster: &Arc<Cluster>) -> Result<api::ClusterStatus,
             let count = |kind: Kind| entries(node).filter(|(_, entry)| entry.kind() == kind).count();
             api::ClusterStatus {
                 name: me.cluster().to_owned(),
-                id: me.identity().id.to_string(),
+                id: me.id().to_string(),
                 identity: if tls.checks_names() { api::IdentityMode::Ca } else { api::IdentityMode::Auto },
                 addresses: node.identity().addresses.clone(),
                 left: me.has_left(),

@@ -86,7 +86,7 @@ pub(super) fn add_entries(cluster: &Cluster, own: &str, matches: &mut [api::Matc
         };
         let origin = found.node_id.as_deref().and_then(|id| id.parse::<NodeId>().ok());
         found.entry = match origin {
-            Some(origin) if origin != cluster.me().identity().id => {
+            Some(origin) if origin != cluster.me().id() => {
                 cluster.tunnels().entry_for(origin, kind, &found.name)
             }
             _ if found.host == own => Some((Ipv4Addr::LOCALHOST, found.port).into()),
