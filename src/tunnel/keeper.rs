@@ -21,8 +21,10 @@ use crate::directory::{Hosts, Registered};
 
 /// Changes that come close together are looked at together.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// Changes of hosts in a row, each of which would replace the files, wait for each other as long as this.
-const PACE: Duration = Duration::from_millis(250);
+/// Changes of hosts in a row, each of which would replace the files, wait for each other as long as this at first, and twice as
+/// long each time up to the slowest: what a hundred joining hosts do to a disk would be most of the cost of their joining.
+const FIRST_PACE: Duration = Duration::from_millis(125);
+const SLOWEST_PACE: Duration = Duration::from_secs(1);
 /// How often all is looked at, whether or not somebody tells of a change.
 const IDLE: Duration = Duration::from_secs(60);
 /// Most that is read of the list of aliases: that of a full one.
@@ -57,6 +59,7 @@ pub async fn keep(tunnels: Arc<Tunnels>) {
     let mut known = None;
     let mut next = Instant::now() + IDLE;
     let mut not_before = Instant::now();
+    let mut pace = FIRST_PACE;
     loop {
         keeper.end_what_has_ended();
         if Instant::now() >= not_before
@@ -64,7 +67,8 @@ pub async fn keep(tunnels: Arc<Tunnels>) {
         {
             known = Some(hosts.version);
             keeper.look(&hosts).await;
-            not_before = Instant::now() + PACE;
+            pace = next_pace(pace, not_before.elapsed());
+            not_before = Instant::now() + pace;
         }
         tokio::select! {
             () = tokio::time::sleep_until(not_before), if Instant::now() < not_before => {}
@@ -174,6 +178,11 @@ impl Keeper {
     }
 }
 
+/// How long the next change of hosts waits, when the last one might have come `quiet` before it did.
+fn next_pace(pace: Duration, quiet: Duration) -> Duration {
+    if quiet > SLOWEST_PACE { FIRST_PACE } else { (2 * pace).min(SLOWEST_PACE) }
+}
+
 fn read_some(path: &std::path::Path) -> String {
     use std::io::Read;
     let mut text = String::new();
@@ -186,4 +195,21 @@ fn read_some(path: &std::path::Path) -> String {
 
 fn now_s() -> u64 {
     now_ms() / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_in_a_row_wait_longer_each_time_and_one_after_a_rest_does_not() {
+        let mut pace = FIRST_PACE;
+        let mut waited = Vec::new();
+        for _ in 0..5 {
+            pace = next_pace(pace, Duration::from_millis(3));
+            waited.push(pace.as_millis());
+        }
+        assert_eq!(waited, [250, 500, 1_000, 1_000, 1_000]);
+        assert_eq!(next_pace(pace, 2 * SLOWEST_PACE), FIRST_PACE);
+    }
 }
