@@ -2,14 +2,14 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{Layer, fmt};
 
 use super::log_ring::LogRing;
 
-/// What is logged, in the syntax of `tracing`'s filters: a level, or `target=level` pairs.
+/// What is logged: a level, or `target=level` pairs with commas between them.
 pub const FILTER: &str = "PMD_LOG";
 /// `json` for one JSON object a line; anything else for lines for people.
 pub const FORMAT: &str = "PMD_LOG_FORMAT";
@@ -17,10 +17,11 @@ pub const FORMAT: &str = "PMD_LOG_FORMAT";
 /// Sets the log up from the environment; a filter that cannot be read is said and not followed.
 pub fn init() {
     let asked = std::env::var(FILTER).unwrap_or_default();
-    let (filter, complaint) = match EnvFilter::try_new(&asked) {
+    let usual = || Targets::new().with_default(LevelFilter::INFO);
+    let (filter, complaint) = match asked.parse::<Targets>() {
         Ok(filter) if !asked.is_empty() => (filter, None),
-        Ok(_) => (EnvFilter::new("info"), None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
+        Ok(_) => (usual(), None),
+        Err(error) => (usual(), Some(error)),
     };
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(colour).with_target(false);

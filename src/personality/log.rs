@@ -1,14 +1,15 @@
 //! Stock epmd's log: to standard error in the foreground, to the system log from the background.
 
-use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{DefaultFields, FormatEvent, FormatFields, Writer};
-use tracing_subscriber::fmt::{FmtContext, MakeWriter};
+use tracing_subscriber::fmt::{self, FmtContext, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::epmd::trace;
 
@@ -24,14 +25,15 @@ pub fn init(debug: u8, background: bool) {
     };
     // The runtime's own messages are not stock's.
     let names = if debug > 2 { Level::TRACE } else { Level::WARN };
-    let filter = EnvFilter::new(format!("off,pmd={level},{}={names}", trace::NAMES));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).fmt_fields(DefaultFields::new());
-    // It fails only if a log was set up before, which then stays.
-    let _ = if background {
-        builder.event_format(StockFormat { clock: false }).with_writer(Syslog).try_init()
+    let filter = Targets::new().with_target("pmd", level).with_target(trace::NAMES, names);
+    let lines = fmt::layer().fmt_fields(DefaultFields::new());
+    let lines = if background {
+        lines.event_format(StockFormat { clock: false }).with_writer(Syslog).boxed()
     } else {
-        builder.event_format(StockFormat { clock: true }).with_writer(io::stderr).try_init()
+        lines.event_format(StockFormat { clock: true }).with_writer(io::stderr).boxed()
     };
+    // It fails only if a log was set up before, which then stays.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
 }
 
 /// `epmd: <time as ctime prints it>: <text>`, ended by CR LF; without the time for the system log, which has its
@@ -50,7 +52,7 @@ where
         context: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
-    ) -> fmt::Result {
+    ) -> std::fmt::Result {
         let mut text = String::new();
         context.field_format().format_fields(Writer::new(&mut text), event)?;
         if self.clock {

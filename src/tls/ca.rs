@@ -25,6 +25,8 @@ use rustls::pki_types::DnsName;
 
 pub use certificate::Certificate;
 
+use super::key::new_key;
+
 /// The certificate of an authority, in its directory.
 pub const CERTIFICATE: &str = "ca.pem";
 /// The private key of an authority, in its directory.
@@ -206,7 +208,7 @@ impl Authority {
         if name.is_empty() || name.chars().any(char::is_control) {
             return Err(CaError::Name(name.to_owned()));
         }
-        let key = KeyPair::generate()?;
+        let key = new_key()?;
         let mut params = params(name, now, life);
         // It issues for hosts, and makes no further authorities.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -287,7 +289,7 @@ impl Authority {
         let left = Duration::try_from(end.duration_since(now)).unwrap_or_default();
         let key = match key {
             Some(key) => key,
-            None => KeyPair::generate()?,
+            None => new_key()?,
         };
         let mut params = params(host.as_str(), now, life.min(left));
         for name in host.names() {

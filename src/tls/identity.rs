@@ -12,6 +12,7 @@ use rustls::server::ParsedCertificate;
 use sha2::{Digest, Sha256};
 
 use super::TlsError;
+use super::key::new_key;
 use crate::config::keep::{self, SecretError};
 use crate::config::paths::make_private_folder;
 
@@ -89,7 +90,7 @@ fn read_private(path: &Path) -> Result<String, TlsError> {
 /// Makes a key: of two daemons that start at once, both end with the same.
 fn make_key(path: &Path) -> Result<(), TlsError> {
     let failed = |source| TlsError::Make { path: path.into(), source };
-    let key = KeyPair::generate().map_err(|error| failed(io::Error::other(error)))?;
+    let key = new_key().map_err(|error| failed(io::Error::other(error)))?;
     let made = path.parent().map_or(Ok(()), make_private_folder);
     made.and_then(|()| keep::make_once(path, &key.serialize_pem(), keep::SECRET)).map(drop).map_err(failed)
 }

@@ -5,6 +5,7 @@
 
 pub mod ca;
 mod identity;
+mod key;
 mod verify;
 
 use std::io;
