@@ -119,6 +119,16 @@ impl ClusterDirectory {
         Some(Hosts { version: state.version, members: state.hosts.keys().cloned().collect(), left })
     }
 
+    /// The version of the hosts there are.
+    pub fn version(&self) -> u64 {
+        self.read().version
+    }
+
+    /// Whether there is any other host.
+    pub fn is_alone(&self) -> bool {
+        self.read().hosts.is_empty()
+    }
+
     /// The members that connect others.
     pub fn relays(&self) -> BTreeSet<NodeId> {
         let state = self.read();

@@ -31,7 +31,7 @@ pub fn variables(tunnels: &TunnelList) -> Vec<(&'static str, String)> {
 /// Prints them, in the form that is asked for.
 pub fn run(target: &Target, args: &args::Env, output: Output) -> Result<Exit> {
     block_on(async {
-        let tunnels = explain(target, target.client().tunnels().await).await?;
+        let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
         print(&variables(&tunnels), args, output)?;
         Ok(Exit::Done)
     })

@@ -14,7 +14,7 @@ use super::target::Target;
 /// Becomes the program; returns only if that fails.
 pub fn run(target: &Target, args: &args::Run) -> Result<Exit> {
     block_on(async {
-        let tunnels = explain(target, target.client().tunnels().await).await?;
+        let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
         become_program(args, variables(&tunnels))
     })
 }

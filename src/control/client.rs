@@ -259,6 +259,11 @@ impl Client {
         self.get("/tunnels").await
     }
 
+    /// The same, once the files for Erlang nodes show the hosts that there are, or cannot do so for now.
+    pub async fn tunnels_for_a_node(&self) -> Result<api::TunnelList> {
+        self.get("/tunnels?for=node").await
+    }
+
     /// Whether the way to a node is open.
     pub async fn ping(&self, ping: &api::Ping) -> Result<api::Pinged> {
         self.post("/ping", ping).await

@@ -125,8 +125,6 @@ counters! {
     tunnels_refused,
     /// Tunnels and their listeners that there was no room for.
     tunnels_full,
-    /// Bytes of nodes and services that have gone through tunnels, both ways.
-    tunnel_bytes,
     /// Connections between other hosts that this one has relayed.
     relayed,
     /// Bytes of such connections, both ways.

@@ -86,7 +86,7 @@ pub fn foreground(settings: Settings, mut options: RunOptions) -> Result<Reason,
     let context = Context::new(settings, addresses, limit);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .thread_name("control")
+        .thread_name("runtime")
         .enable_all()
         .build()?;
     let reason = runtime.block_on(supervise(&context, listeners.into(), prepared, &options))?;

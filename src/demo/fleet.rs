@@ -155,7 +155,7 @@ impl Fleet {
         // Erlang takes nothing that others can read.
         keep::make(&home.join(".erlang.cookie"), &self.cookie, 0o400).map_err(system("write a cookie"))?;
         for member in &mut self.members {
-            let tunnels = member.client().tunnels().await?;
+            let tunnels = member.client().tunnels_for_a_node().await?;
             match node(member, &home, &tunnels.inetrc).spawn() {
                 Ok(child) => member.node = Some(child),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

@@ -35,7 +35,7 @@ pub async fn render(context: &Arc<Context>) -> String {
             links(&mut page, &seen);
         }
         traffic(&mut page, &counts);
-        tunnels(&mut page, context, cluster, &counts);
+        tunnels(&mut page, cluster, &counts);
     }
     // Reads files in /proc: short, but not for a thread that must not wait.
     let process = tokio::task::spawn_blocking(Process::now).await.unwrap_or_default();
@@ -361,7 +361,7 @@ fn traffic(page: &mut Page, counts: &Counts) {
     );
 }
 
-fn tunnels(page: &mut Page, context: &Context, cluster: &Cluster, counts: &Counts) {
+fn tunnels(page: &mut Page, cluster: &Cluster, counts: &Counts) {
     let open = cluster.tunnels().table().all();
     let mut family =
         page.family("pmd_tunnels_open", Gauge, "Open tunnels, by the end that is here and by path.");
@@ -386,10 +386,8 @@ fn tunnels(page: &mut Page, context: &Context, cluster: &Cluster, counts: &Count
             ("full", counts.tunnels_full),
         ],
     );
-    let moving: u64 = open.iter().map(|tunnel| tunnel.bytes.get()).sum();
-    // What has ended is counted when it ends, so the sum may step back by what moves in between.
-    let ended = context.counters.tunnel_bytes.get();
-    page.one("pmd_tunnel_bytes_total", Counter, "Bytes through tunnels, both ways.", ended + moving);
+    let bytes = cluster.tunnels().table().bytes();
+    page.one("pmd_tunnel_bytes_total", Counter, "Bytes through tunnels, both ways.", bytes);
     page.one("pmd_relayed_total", Counter, "Connections between other hosts relayed.", counts.relayed);
     page.one(
         "pmd_relayed_bytes_total",

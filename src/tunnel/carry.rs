@@ -122,7 +122,6 @@ pub async fn carry(tunnels: Arc<Tunnels>, target: Target, registered: Registered
         _ = pipe::join(&mut local, &mut stream, early, &listed.tunnel.bytes) => {}
         () = listed.tunnel.closed() => {}
     }
-    context.counters.tunnel_bytes.add_many(listed.tunnel.bytes.get());
 }
 
 /// Opens a tunnel to a life of `target`.

@@ -102,7 +102,6 @@ pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>, path: &'static s
         _ = pipe::join(&mut local, &mut stream, early, &listed.tunnel.bytes) => {}
         () = listed.tunnel.closed() => {}
     }
-    context.counters.tunnel_bytes.add_many(listed.tunnel.bytes.get());
 }
 
 /// What the other side says first; none if it does not say anything in time.

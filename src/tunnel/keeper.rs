@@ -67,12 +67,14 @@ pub async fn keep(tunnels: Arc<Tunnels>) {
         {
             known = Some(hosts.version);
             keeper.look(&hosts).await;
+            keeper.tunnels.shown.send_replace(Some(hosts.version));
             pace = next_pace(pace, not_before.elapsed());
             not_before = Instant::now() + pace;
         }
         tokio::select! {
             () = tokio::time::sleep_until(not_before), if Instant::now() < not_before => {}
             () = keeper.tunnels.directory.changed() => tokio::time::sleep(TOGETHER).await,
+            () = keeper.tunnels.hurry.notified() => not_before = Instant::now(),
             () = keeper.reachable.changed() => known = None,
             // It cannot end: the sender is this keeper's own.
             _ = policy.changed() => known = None,

@@ -35,7 +35,7 @@ use std::time::Instant;
 
 use pmd_protocol::peer::{Kind, NodeId};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::config::tunnel::TunnelSettings;
 use crate::daemon::Context;
@@ -86,6 +86,10 @@ pub struct Tunnels {
     requests: Mutex<Requests>,
     warnings: Mutex<Vec<String>>,
     log: Mutex<LogLimit>,
+    /// The version of the hosts that the files for Erlang nodes show.
+    shown: watch::Sender<Option<u64>>,
+    /// Somebody waits for the files.
+    hurry: Notify,
 }
 
 /// What an alias stands for.
@@ -142,6 +146,8 @@ impl Tunnels {
             requests: Mutex::default(),
             warnings: Mutex::default(),
             log: Mutex::new(LogLimit::new(Instant::now())),
+            shown: watch::Sender::new(None),
+            hurry: Notify::new(),
         });
         tunnels.runtime.spawn(keeper::keep(Arc::clone(&tunnels)));
         tunnels.runtime.spawn(exit::watch_registrations(Arc::clone(&tunnels)));
@@ -151,6 +157,22 @@ impl Tunnels {
     /// How they are set up.
     pub fn settings(&self) -> &TunnelSettings {
         &self.settings
+    }
+
+    /// Waits until the files for Erlang nodes show all hosts that there are; if `company` is expected, until there is a host.
+    ///
+    /// A node reads them when it starts and does not look again for five seconds.
+    pub async fn until_shown(&self, company: bool) {
+        let mut shown = self.shown.subscribe();
+        loop {
+            let whole = *shown.borrow_and_update() == Some(self.directory.version());
+            if whole && !(company && self.directory.is_alone()) {
+                return;
+            }
+            self.hurry.notify_one();
+            // It cannot end: the sender is there as long as this is.
+            let _ = shown.changed().await;
+        }
     }
 
     /// The rules in force.

@@ -63,13 +63,21 @@ impl Tunnel {
     }
 }
 
+/// Those that are open, and what went through those that were.
+#[derive(Debug, Default)]
+struct Open {
+    tunnels: HashMap<u64, Arc<Tunnel>>,
+    /// Bytes. In one place with the tunnels, so that the sum of both never steps back.
+    ended: u64,
+}
+
 /// All tunnels.
 #[derive(Debug)]
 pub struct Table {
     limit: usize,
     used: AtomicUsize,
     next: AtomicU64,
-    open: Mutex<HashMap<u64, Arc<Tunnel>>>,
+    open: Mutex<Open>,
     /// Told when the first exit opens.
     first_exit: Notify,
 }
@@ -119,7 +127,7 @@ impl Table {
         let tunnel =
             Arc::new(Tunnel { side, host, path, bytes: Counter::default(), close: CancellationToken::new() });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.open().insert(number, Arc::clone(&tunnel));
+        self.open().tunnels.insert(number, Arc::clone(&tunnel));
         if is_exit {
             self.first_exit.notify_one();
         }
@@ -128,7 +136,13 @@ impl Table {
 
     /// All that are open.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
-        self.open().values().map(Arc::clone).collect()
+        self.open().tunnels.values().map(Arc::clone).collect()
+    }
+
+    /// What has gone through all that are and were open, both ways, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let open = self.open();
+        open.ended + open.tunnels.values().map(|tunnel| tunnel.bytes.get()).sum::<u64>()
     }
 
     /// Waits until there may be an exit.
@@ -136,7 +150,7 @@ impl Table {
         self.first_exit.notified().await;
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Tunnel>>> {
+    fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -149,7 +163,9 @@ impl Drop for Seat<'_> {
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
-        self.table.open().remove(&self.number);
+        let mut open = self.table.open();
+        open.tunnels.remove(&self.number);
+        open.ended += self.tunnel.bytes.get();
     }
 }
 
@@ -167,8 +183,11 @@ mod tests {
         let listed = seats.pop().map(|seat| table.add(seat, side, "far".into(), "direct"));
         assert_eq!(table.all().len(), 1);
         assert!(table.seat().is_none());
+        listed.iter().for_each(|listed| listed.tunnel.bytes.add_many(7));
+        assert_eq!(table.bytes(), 7);
         drop(listed);
         assert!(table.all().is_empty());
+        assert_eq!(table.bytes(), 7, "a total never steps back");
         assert!(table.seat().is_some());
     }
 }

@@ -58,7 +58,7 @@ pub(super) async fn status(State(context): Shared) -> Answer<api::Status> {
             refused: descriptors.count(Class::Refused),
         },
         counters: context.counters.read(),
-        tunnels: context.cluster.get().map(|cluster| tunnel::status(&context, cluster)),
+        tunnels: context.cluster.get().map(|cluster| tunnel::status(cluster)),
         cluster,
         warnings,
     }))

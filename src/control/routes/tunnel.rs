@@ -12,11 +12,12 @@ use pmd_protocol::peer::{Kind, NodeId};
 use tokio::net::TcpStream;
 
 use super::cluster;
-use super::request::{ApiError, RequestBody};
-use super::{Answer, Shared};
+use super::request::{ApiError, Parameters, RequestBody};
+use super::{Answer, Asked, Shared};
 use crate::control::api::{self, ErrorCode};
 use crate::daemon::Context;
 use crate::daemon::cluster::Cluster;
+use crate::daemon::context::now_ms;
 use crate::directory::same_host;
 use crate::link::place::Place;
 use crate::tunnel::carry::{self, OpenError};
@@ -24,27 +25,45 @@ use crate::tunnel::entry::Target;
 use crate::tunnel::greeting::greet;
 use crate::tunnel::table::Side;
 
+/// How long a daemon that has just started, and knows of others, may take to join them before a node starts without them.
+const FIRST_JOIN: Duration = Duration::from_secs(2);
 /// How long a node may take to answer the greeting.
 const GREETING: Duration = Duration::from_secs(5);
 /// What a node is greeted as. A node that is called this would be in the way of itself only.
 const OWN_NAME: &str = "pmd-ping";
 
 /// The part of `/v1/status` about tunnels.
-pub(super) fn status(context: &Context, cluster: &Cluster) -> api::TunnelStatus {
+pub(super) fn status(cluster: &Cluster) -> api::TunnelStatus {
     let tunnels = cluster.tunnels();
-    let open = tunnels.table().all();
-    let moving: u64 = open.iter().map(|tunnel| tunnel.bytes.get()).sum();
     api::TunnelStatus {
-        open: open.len(),
+        open: tunnels.table().all().len(),
         limit: tunnels.table().limit(),
-        bytes: context.counters.tunnel_bytes.get() + moving,
+        bytes: tunnels.table().bytes(),
         entries: tunnels.entries(),
         aliases: tunnels.aliases().len(),
     }
 }
 
-pub(super) async fn list(State(context): Shared) -> Answer<api::TunnelList> {
-    let tunnels = cluster::of(&context)?.tunnels();
+fn for_a_node(query: Asked) -> Result<bool, ApiError> {
+    match Parameters::of(query, &["for"])?.get("for") {
+        None => Ok(false),
+        Some("node") => Ok(true),
+        Some(other) => {
+            let message = format!("unknown purpose {other:?}");
+            Err(ApiError::new(ErrorCode::InvalidRequest, message, "there is one: for=node"))
+        }
+    }
+}
+
+pub(super) async fn list(State(context): Shared, query: Asked) -> Answer<api::TunnelList> {
+    let cluster = cluster::of(&context)?;
+    let tunnels = cluster.tunnels();
+    if for_a_node(query)? {
+        let young = Duration::from_millis(now_ms().saturating_sub(context.started_ms)) < FIRST_JOIN;
+        let company = young && !cluster.seeker().list().await.is_empty();
+        // What is not there by then is not waited for: the node looks again by itself, later.
+        let _ = tokio::time::timeout(FIRST_JOIN, tunnels.until_shown(company)).await;
+    }
     let settings = tunnels.settings();
     let mut aliases: Vec<_> = tunnels
         .aliases()
