@@ -28,6 +28,12 @@ fn the_debian_package_stands_in_for_epmd_and_gives_it_back() {
     script("test-deb", &[env!("CARGO_BIN_EXE_pmd")]);
 }
 
+/// In a copy of the machine that systemd has booted.
+#[test]
+fn the_units_stand_in_for_those_of_epmd_under_systemd() {
+    script("test-systemd", &[env!("CARGO_BIN_EXE_pmd")]);
+}
+
 #[test]
 fn the_pages_say_what_happens() {
     script("test-docs", &[env!("CARGO_BIN_EXE_pmd")]);
