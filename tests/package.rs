@@ -39,6 +39,12 @@ fn the_pages_say_what_happens() {
     script("test-docs", &[env!("CARGO_BIN_EXE_pmd")]);
 }
 
+/// In root directories that hold nothing else.
+#[test]
+fn the_image_needs_nothing_but_the_binary() {
+    script("test-image", &[env!("CARGO_BIN_EXE_pmd")]);
+}
+
 #[test]
 fn the_examples_use_what_there_is() {
     script("test-contrib", &[env!("CARGO_BIN_EXE_pmd")]);
@@ -56,7 +62,7 @@ fn the_scripts_are_clean() {
             }
         }
     }
-    assert!(scripts.len() >= 8, "where are the scripts? {scripts:?}");
+    assert!(scripts.len() >= 12, "where are the scripts? {scripts:?}");
     let output =
         Command::new("shellcheck").args(&scripts).output().expect("shellcheck (scripts/install-test-deps)");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -38,10 +38,10 @@ pub fn runs(pid: i32, units: &[&str]) -> bool {
 
 /// Whether a unit of this name is installed, as a file of its own: an enabled pmd goes by epmd's names as well.
 pub fn exists(unit: &str) -> bool {
-    let has_it = |folder: &&str| {
+    let has_it = |folder: &str| {
         std::fs::symlink_metadata(Path::new(folder).join(unit)).is_ok_and(|file| file.is_file())
     };
-    manages_host() && FOLDERS.iter().any(|folder| has_it(&folder))
+    manages_host() && FOLDERS.iter().any(|folder| has_it(folder))
 }
 
 /// Whether all of `units` start with the host.
