@@ -1,6 +1,6 @@
 # The recipes of this repository, all of them. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test deps lint doc unit system bench bench-cluster bench-tunnel first-run fuzz sim install deb
+.PHONY: help run test deps lint doc unit system bench bench-cluster bench-tunnel first-run fuzz sim install deb static
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
@@ -59,6 +59,10 @@ sim: ## a simulated cluster: make sim SIM='join 5000' (what else there is: SIM=h
 deb: ## the Debian package, in target/debian
 	$(CARGO) build --release --locked --bin pmd
 	scripts/build-deb target/release/pmd target/debian
+
+static: ## the static binary of the image, and a test of it in an empty root (needs root, musl-tools and the musl target)
+	$(CARGO) build --release --locked --bin pmd --target $(shell uname -m)-unknown-linux-musl
+	scripts/test-image target/$(shell uname -m)-unknown-linux-musl/release/pmd
 
 install: ## install the binary, its man pages and completions under PREFIX
 	$(CARGO) build --release --locked

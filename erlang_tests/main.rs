@@ -33,6 +33,7 @@ mod takeover;
 mod tools;
 mod tunnel;
 mod tunnel_apps;
+mod tunnel_ejabberd;
 mod tunnel_paths;
 mod tunnel_rabbitmq;
 mod tunnel_reload;

@@ -28,9 +28,21 @@ fn the_debian_package_stands_in_for_epmd_and_gives_it_back() {
     script("test-deb", &[env!("CARGO_BIN_EXE_pmd")]);
 }
 
+/// In a copy of the machine that systemd has booted.
+#[test]
+fn the_units_stand_in_for_those_of_epmd_under_systemd() {
+    script("test-systemd", &[env!("CARGO_BIN_EXE_pmd")]);
+}
+
 #[test]
 fn the_pages_say_what_happens() {
     script("test-docs", &[env!("CARGO_BIN_EXE_pmd")]);
+}
+
+/// In root directories that hold nothing else.
+#[test]
+fn the_image_needs_nothing_but_the_binary() {
+    script("test-image", &[env!("CARGO_BIN_EXE_pmd")]);
 }
 
 #[test]
@@ -50,7 +62,7 @@ fn the_scripts_are_clean() {
             }
         }
     }
-    assert!(scripts.len() >= 8, "where are the scripts? {scripts:?}");
+    assert!(scripts.len() >= 12, "where are the scripts? {scripts:?}");
     let output =
         Command::new("shellcheck").args(&scripts).output().expect("shellcheck (scripts/install-test-deps)");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args::{self, Global};
 use super::diagnosis::{LOCAL, Port, explain};
@@ -15,7 +15,7 @@ use super::runtime::block_on_uninterrupted;
 use super::start;
 use super::status::nodes;
 use super::stop::stop;
-use super::takeover::{UNITS, were};
+use super::takeover::{OWN_UNITS, UNITS, were};
 use super::target::{Target, absolute};
 use super::text::count;
 use crate::control::api::Status;
@@ -24,8 +24,8 @@ use crate::takeover::owner::Owner;
 use crate::takeover::stock::{self, Stock};
 use crate::takeover::{ask, systemd};
 
-/// The units that stand in for those of stock epmd.
-const OWN_UNITS: [&str; 2] = ["pmd.socket", "pmd.service"];
+/// What the units of stock epmd start. The Debian package of pmd diverts it while it is installed.
+const UNIT_PROGRAM: &str = "/usr/bin/epmd";
 
 /// Gives the port back.
 pub fn run(global: &Global, target: &Target, args: &args::Handover, output: Output) -> Result<Exit> {
@@ -55,6 +55,8 @@ async fn hand_over(global: &Global, target: &Target, args: &args::Handover, outp
     }
     let managed = i32::try_from(status.pid).is_ok_and(|pid| systemd::runs(pid, &OWN_UNITS));
     let own_units = if managed { systemd::active(&OWN_UNITS) } else { Vec::new() };
+    // Then they go by the names of epmd's units, which is to be their own again.
+    let with_host = !own_units.is_empty() && systemd::enabled(&own_units);
     let next = choose(args, &status, target, !own_units.is_empty())?;
     if args.dry_run {
         return plan(&status, &own_units, &next, moved).print(output);
@@ -75,6 +77,9 @@ async fn hand_over(global: &Global, target: &Target, args: &args::Handover, outp
     let started = async {
         wait_until_free(target.port).await?;
         let begun = match &next {
+            Next::Units(units) if with_host => {
+                systemd::disable(&own_units).and_then(|()| systemd::start(units))
+            }
             Next::Units(units) => systemd::start(units),
             Next::Program(stock) => stock.start(),
         };
@@ -95,7 +100,7 @@ async fn hand_over(global: &Global, target: &Target, args: &args::Handover, outp
         ))
     };
     if let Err(failure) = started.await {
-        return Err(undo(failure, global, target, &status, &own_units).await);
+        return Err(undo(failure, global, target, &status, &own_units, with_host).await);
     }
     note(&format!("started {next}"));
     let port = target.port;
@@ -105,6 +110,12 @@ async fn hand_over(global: &Global, target: &Target, args: &args::Handover, outp
     let pid = holder.and_then(|owner| u32::try_from(owner.pid).ok());
     let report = Report { port, held_by: "epmd", changed: true, pid, nodes: moved };
     let exit = report.print(output)?;
+    if with_host && matches!(next, Next::Program(_)) {
+        note(&format!(
+            "hint: systemd starts pmd again with the host; to keep epmd: systemctl disable {}",
+            own_units.join(" ")
+        ));
+    }
     Ok(if waited == Exit::Interrupted { waited } else { exit })
 }
 
@@ -141,8 +152,13 @@ impl std::fmt::Display for Next {
     }
 }
 
+/// Whether a program is this one, by whatever name.
+fn is_pmd(program: &Path) -> bool {
+    program.canonicalize().ok().zip(std::env::current_exe().ok()).is_some_and(|(there, own)| there == own)
+}
+
 fn choose(args: &args::Handover, status: &Status, target: &Target, by_systemd: bool) -> Result<Next> {
-    if by_systemd && args.epmd.is_none() && systemd::exists(UNITS[0]) {
+    if by_systemd && args.epmd.is_none() && systemd::exists(UNITS[0]) && !is_pmd(Path::new(UNIT_PROGRAM)) {
         return Ok(Next::Units(vec![UNITS[0].to_owned()]));
     }
     let program: PathBuf = match &args.epmd {
@@ -208,11 +224,13 @@ async fn undo(
     target: &Target,
     status: &Status,
     own_units: &[String],
+    with_host: bool,
 ) -> Failure {
     let again = if own_units.is_empty() {
         start::in_background(target, &words(global, target, status)).await.map(drop)
     } else {
-        systemd::start(own_units).map_err(Failure::from)
+        let enabled = if with_host { systemd::enable(own_units) } else { Ok(()) };
+        enabled.and_then(|()| systemd::start(own_units)).map_err(Failure::from)
     };
     match again {
         Ok(()) => {

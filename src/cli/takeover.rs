@@ -22,8 +22,9 @@ use super::runtime::{block_on_uninterrupted, with_progress};
 use super::start;
 use super::status::nodes;
 use super::target::{self, Target};
-use crate::config::settings::Settings;
-use crate::control::api::AdoptedName;
+use crate::config::paths::Paths;
+use crate::config::settings::{PORT, Settings};
+use crate::control::api::{AdoptedName, Status};
 use crate::control::client::Client;
 use crate::kernel::sockets::Socket;
 use crate::takeover::owner::Owner;
@@ -35,6 +36,8 @@ use crate::takeover::{ask, systemd};
 const QUESTIONS: usize = 32;
 /// The units of stock epmd, the socket first: it would start the service again.
 pub const UNITS: [&str; 2] = ["epmd.socket", "epmd.service"];
+/// The units that stand in for those of stock epmd.
+pub(super) const OWN_UNITS: [&str; 2] = ["pmd.socket", "pmd.service"];
 
 /// Replaces a running epmd.
 pub fn run(global: &Global, args: &args::Takeover, output: Output) -> Result<Exit> {
@@ -81,8 +84,9 @@ async fn take_over(
     let mut moved: Vec<Node> =
         names.iter().map(|name| Node { name: name.name.clone(), port: name.port, back: false }).collect();
     let more = more_words(settings, &port.sockets, &running);
+    let own_units = own_units(settings, target, &more);
     if args.dry_run {
-        return plan(&running, &more, target, moved).print(output);
+        return plan(&running, own_units.as_deref(), &more, target, moved).print(output);
     }
     if interrupt.came() {
         return Ok(Exit::Interrupted);
@@ -93,7 +97,13 @@ async fn take_over(
     note(&format!("ended {}, where {} registered", running, were(names.len())));
     let started = async {
         wait_until_free(target.port).await?;
-        start::in_background(target, &start::words(global, &Start::default(), settings, &more)).await
+        match &own_units {
+            Some(units) => in_units(units, &client).await,
+            None => {
+                let words = start::words(global, &Start::default(), settings, &more);
+                start::in_background(target, &words).await
+            }
+        }
     };
     let status = match started.await {
         Ok(status) => status,
@@ -108,7 +118,7 @@ async fn take_over(
     let report =
         Report { port: target.port, held_by: "pmd", changed: true, pid: Some(status.pid), nodes: moved };
     let exit = report.print(output)?;
-    if let Running::Units(units) = &running {
+    if let (None, Running::Units(units)) = (&own_units, &running) {
         note(&format!(
             "hint: systemd starts epmd again with the host; to keep pmd: systemctl disable {}",
             units.join(" ")
@@ -228,13 +238,54 @@ fn more_words(settings: &Settings, sockets: &[Socket], running: &Running) -> Vec
     words
 }
 
-fn plan(running: &Running, more: &[OsString], target: &Target, moved: Vec<Node>) -> Plan {
+/// pmd's own units, if they are there and a pmd with these settings may run in them: they know nothing of flags and
+/// variables, and their socket listens on all addresses.
+fn own_units(settings: &Settings, target: &Target, more: &[OsString]) -> Option<Vec<String>> {
+    let system = Paths::of_system();
+    let theirs = target.port == PORT
+        && settings.socket == system.socket(PORT)
+        && settings.config_file == Some(system.config_file())
+        && settings.bind.is_empty()
+        && more.is_empty();
+    (theirs && OWN_UNITS.iter().all(|unit| systemd::exists(unit)))
+        .then(|| OWN_UNITS.map(ToString::to_string).to_vec())
+}
+
+/// Starts pmd in its units, now and with the host, and returns how it is. If it does not answer, all of that is taken
+/// back.
+async fn in_units(units: &[String], client: &Client) -> Result<Status> {
+    let status = match systemd::enable(units).and_then(|()| systemd::start(units)) {
+        Ok(()) => client.status().await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    status.map_err(|error| {
+        // As far as it can be; what went wrong is told either way.
+        let _ = systemd::stop(units).and_then(|()| systemd::disable(units));
+        Failure::new(
+            Exit::General,
+            format!("pmd does not start: {error}"),
+            format!("see why: journalctl --unit {}", OWN_UNITS[1]),
+        )
+    })
+}
+
+fn plan(
+    running: &Running,
+    own_units: Option<&[String]>,
+    more: &[OsString],
+    target: &Target,
+    moved: Vec<Node>,
+) -> Plan {
     let words: String = more.iter().map(|word| format!(" {}", word.display())).collect();
+    let how = match own_units {
+        Some(units) => format!("systemctl enable --now {}", units.join(" ")),
+        None => format!("{}{words}", target.command("start")),
+    };
     Plan {
         dry_run: true,
         steps: vec![
             format!("end {running}, where {} registered", were(moved.len())),
-            format!("start pmd on port {} ({}{words})", target.port, target.command("start")),
+            format!("start pmd on port {} ({how})", target.port),
             "answer look-ups for the nodes while they come back".to_owned(),
             "wait until every node has registered again; OTP 23.3 and later do so within 2 s".to_owned(),
         ],

@@ -36,6 +36,11 @@ impl Paths {
         Paths::of(&environment::of_process, rustix::process::geteuid().is_root(), std::env::home_dir())
     }
 
+    /// Those of the daemon that systemd runs for the whole system.
+    pub fn of_system() -> Paths {
+        Paths::of(&|_| None, true, None)
+    }
+
     fn of(variables: Lookup<'_>, root: bool, home: Option<PathBuf>) -> Paths {
         if let Some(home) = environment::path(variables, "PMD_HOME") {
             return Paths { sockets: home.clone(), config: home.clone(), state: home, system_too: false };

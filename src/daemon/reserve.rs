@@ -4,10 +4,11 @@
 //! the reserve is given up for one connection, which is served and closed, and taken back. Who accepts meanwhile
 //! may have got that very descriptor: as long as the reserve is missing, no connection may stay.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
+
+use rustix::event::{EventfdFlags, eventfd};
 
 /// The reserve of a process.
 #[derive(Debug)]
@@ -60,9 +61,9 @@ impl Default for Reserve {
     }
 }
 
-/// Any descriptor will do.
+/// Any descriptor will do. One without a file: in the root directory of a container there may be none.
 fn open() -> Option<OwnedFd> {
-    File::open("/dev/null").ok().map(OwnedFd::from)
+    eventfd(0, EventfdFlags::CLOEXEC).ok()
 }
 
 #[cfg(test)]

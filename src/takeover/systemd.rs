@@ -4,6 +4,14 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+/// Where units are: the administrator's, and those of packages.
+const FOLDERS: [&str; 4] = [
+    "/etc/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
 /// Whether systemd manages this host (sd_booted(3)).
 pub fn manages_host() -> bool {
     Path::new("/run/systemd/system").is_dir()
@@ -28,9 +36,32 @@ pub fn runs(pid: i32, units: &[&str]) -> bool {
     pid == 1 || groups.lines().flat_map(|line| line.split('/')).any(|part| units.contains(&part))
 }
 
-/// Whether there is such a unit.
+/// Whether a unit of this name is installed, as a file of its own: an enabled pmd goes by epmd's names as well.
 pub fn exists(unit: &str) -> bool {
-    manages_host() && systemctl(&["cat", unit]).is_ok_and(|output| output.status.success())
+    let has_it = |folder: &str| {
+        std::fs::symlink_metadata(Path::new(folder).join(unit)).is_ok_and(|file| file.is_file())
+    };
+    manages_host() && FOLDERS.iter().any(|folder| has_it(folder))
+}
+
+/// Whether all of `units` start with the host.
+pub fn enabled(units: &[String]) -> bool {
+    units
+        .iter()
+        .all(|unit| systemctl(&["is-enabled", "--quiet", unit]).is_ok_and(|output| output.status.success()))
+}
+
+/// Lets units start with the host, under all the names they go by.
+///
+/// For units that do not run, and go by the names of none that does: what systemd knows of a unit is mixed up with what
+/// it knows of another when the two become one.
+pub fn enable(units: &[String]) -> io::Result<()> {
+    checked("enable", &units.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Takes that back; for units that do not run.
+pub fn disable(units: &[String]) -> io::Result<()> {
+    checked("disable", &units.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Stops units, sockets before what they start.
@@ -38,13 +69,19 @@ pub fn stop(units: &[String]) -> io::Result<()> {
     act("stop", units)
 }
 
-/// Starts units.
+/// Starts units, sockets before what they start.
 pub fn start(units: &[String]) -> io::Result<()> {
     act("start", units)
 }
 
+/// One after the other, and nothing but these: a unit that requires epmd's, as that of ejabberd does, would be stopped
+/// with it, and with the start of a unit that is in conflict with it.
 fn act(verb: &str, units: &[String]) -> io::Result<()> {
-    let words: Vec<&str> = std::iter::once(verb).chain(units.iter().map(String::as_str)).collect();
+    units.iter().try_for_each(|unit| checked(verb, &["--job-mode=ignore-dependencies", unit]))
+}
+
+fn checked(verb: &str, words: &[&str]) -> io::Result<()> {
+    let words: Vec<&str> = std::iter::once(verb).chain(words.iter().copied()).collect();
     let output = systemctl(&words)?;
     if output.status.success() {
         return Ok(());

@@ -380,7 +380,7 @@ fn a_unit_of_systemd_is_stopped_and_not_just_its_process() {
     assert!(said.stderr.contains("to keep pmd: systemctl disable epmd.socket"), "{said:?}");
     assert_eq!(said.stdout, "NAME  PORT  STATE\none   1001  back\n");
     let calls = std::fs::read_to_string(log).expect("it was called");
-    assert!(calls.ends_with("\nstop epmd.socket\n"), "{calls}");
+    assert!(calls.ends_with("\nstop --job-mode=ignore-dependencies epmd.socket\n"), "{calls}");
 }
 
 #[test]
