@@ -8,7 +8,7 @@
 //! [`alias`], [`hosts`] and [`rules`] decide, without sockets or files. [`keeper`] follows the cluster and keeps the files
 //! for Erlang nodes; [`entry`] listens on the aliases, [`carry`] takes a connection to its host, [`exit`] to its node, and
 //! [`pipe`] moves the bytes; [`greeting`] asks a node whether it is there. [`table`] knows what is open. [`path`] chooses the way to a host, and [`relay`] makes those that are not
-//! direct. Names, cookie and TLS of the nodes stay theirs, end to end.
+//! direct; [`requests`] decides what becomes of what others ask for. Names, cookie and TLS of the nodes stay theirs, end to end.
 
 pub mod alias;
 pub mod carry;
@@ -22,6 +22,7 @@ pub mod needed;
 pub mod path;
 pub mod pipe;
 pub mod relay;
+pub mod requests;
 pub mod responder;
 pub mod rules;
 pub mod table;
@@ -46,7 +47,7 @@ use crate::link::dial::Dialer;
 use crate::link::me::Me;
 use entry::{Entries, Target};
 use path::Paths;
-use relay::Requests;
+use requests::Requests;
 use rules::{Mode, Policy};
 use table::Table;
 use waiting::Waiting;
@@ -84,6 +85,8 @@ pub struct Tunnels {
     paths: Mutex<Paths>,
     /// Requests to dial that were seen lately.
     requests: Mutex<Requests>,
+    /// What the times of these are counted from.
+    begun: Instant,
     warnings: Mutex<Vec<String>>,
     log: Mutex<LogLimit>,
 }
@@ -140,6 +143,7 @@ impl Tunnels {
             waiting: Waiting::default(),
             paths: Mutex::default(),
             requests: Mutex::default(),
+            begun: Instant::now(),
             warnings: Mutex::default(),
             log: Mutex::new(LogLimit::new(Instant::now())),
         });
