@@ -40,9 +40,9 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::tunnel::TunnelSettings;
 use crate::daemon::Context;
+use crate::daemon::complaints::Complaints;
 use crate::daemon::core_task::Core;
 use crate::directory::ClusterDirectory;
-use crate::epmd::log_limit::{LogLimit, Verdict};
 use crate::link::dial::Dialer;
 use crate::link::me::Me;
 use entry::{Entries, Target};
@@ -88,7 +88,7 @@ pub struct Tunnels {
     /// What the times of these are counted from.
     begun: Instant,
     warnings: Mutex<Vec<String>>,
-    log: Mutex<LogLimit>,
+    complaints: Arc<Complaints>,
 }
 
 /// What an alias stands for.
@@ -125,6 +125,7 @@ impl Tunnels {
         let Parts { context, settings, me, core, directory, dialer, runtime } = parts;
         let policy = watch::Sender::new(Arc::new(settings.policy.clone()));
         let table = Table::new(context.descriptors.limit());
+        let complaints = Complaints::new(runtime.clone());
         let tunnels = Arc::new(Tunnels {
             context,
             settings,
@@ -145,7 +146,7 @@ impl Tunnels {
             requests: Mutex::default(),
             begun: Instant::now(),
             warnings: Mutex::default(),
-            log: Mutex::new(LogLimit::new(Instant::now())),
+            complaints,
         });
         tunnels.runtime.spawn(keeper::keep(Arc::clone(&tunnels)));
         tunnels.runtime.spawn(exit::watch_registrations(Arc::clone(&tunnels)));
@@ -302,13 +303,7 @@ impl Tunnels {
 
     /// Writes a log line about a tunnel that did not come about, unless there were too many.
     fn complain(&self, line: impl FnOnce() -> String) {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        match log.check(Instant::now()) {
-            Verdict::LeaveOut => return,
-            Verdict::Write => {}
-            Verdict::WriteAfter(left_out) => tracing::warn!("{left_out} lines like the next were left out"),
-        }
-        drop(log);
-        tracing::warn!("{}", line());
+        let line = line();
+        self.complaints.say(line.clone(), move |more| tracing::warn!("{line}{more}"));
     }
 }
