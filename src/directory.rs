@@ -119,6 +119,11 @@ impl ClusterDirectory {
         Some(Hosts { version: state.version, members: state.hosts.keys().cloned().collect(), left })
     }
 
+    /// The number of the present state of [`hosts`](Self::hosts).
+    pub fn hosts_version(&self) -> u64 {
+        self.read().version
+    }
+
     /// The members that connect others.
     pub fn relays(&self) -> BTreeSet<NodeId> {
         let state = self.read();

@@ -142,6 +142,8 @@ impl Keeper {
         } else {
             self.failed = false;
         }
+        // Nor is there anything to wait for if it failed.
+        self.tunnels.written.send_replace(hosts.version);
         *self.tunnels.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
     }
 

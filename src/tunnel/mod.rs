@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pmd_protocol::peer::{Kind, NodeId};
 use tokio::runtime::Handle;
@@ -54,6 +54,8 @@ use waiting::Waiting;
 
 /// Tunnels to one host that are made at the same moment: fewer than a daemon lets one address try at once.
 const OPENING: usize = 32;
+/// How long somebody waits for the files for Erlang nodes: a little longer than many changes are collected.
+const SETTLE: Duration = Duration::from_millis(1_500);
 /// Names that one look at a host makes entries for.
 const LISTED: usize = 256;
 /// Where the port is in a PORT2_RESP: behind its opcode and its result.
@@ -88,6 +90,8 @@ pub struct Tunnels {
     /// What the times of these are counted from.
     begun: Instant,
     warnings: Mutex<Vec<String>>,
+    /// Which state of the directory the files for Erlang nodes have.
+    written: watch::Sender<u64>,
     complaints: Arc<Complaints>,
 }
 
@@ -146,6 +150,7 @@ impl Tunnels {
             requests: Mutex::default(),
             begun: Instant::now(),
             warnings: Mutex::default(),
+            written: watch::Sender::new(0),
             complaints,
         });
         tunnels.runtime.spawn(keeper::keep(Arc::clone(&tunnels)));
@@ -176,6 +181,14 @@ impl Tunnels {
     /// What is wrong, in sentences.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the files for Erlang nodes have all hosts that are known now, but not for long: a node that is started
+    /// a moment earlier reads a file without some of them, and does not look again for five seconds.
+    pub async fn settled(&self) {
+        let wanted = self.directory.hosts_version();
+        let mut written = self.written.subscribe();
+        let _ = tokio::time::timeout(SETTLE, written.wait_for(|version| *version >= wanted)).await;
     }
 
     /// Which alias stands for which host.

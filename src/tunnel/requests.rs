@@ -224,7 +224,7 @@ mod tests {
         }
         assert!(verdicts[0] <= REQUESTS.burst + 10 * REQUESTS.per_second, "{verdicts:?}");
         assert!(verdicts[1] <= SPREADS.burst + 10 * SPREADS.per_second, "{verdicts:?}");
-        assert!(verdicts[1] > SPREADS.burst, "{verdicts:?}");
+        assert!(verdicts[1] >= SPREADS.burst, "{verdicts:?}");
         // The other one's request is still known, and served.
         assert_eq!(requests.judge(10_000, me, id(2), &honest), Verdict::Spread);
         assert!(requests.seen.len() <= REMEMBERED);

@@ -45,6 +45,8 @@ pub(super) fn status(context: &Context, cluster: &Cluster) -> api::TunnelStatus 
 
 pub(super) async fn list(State(context): Shared) -> Answer<api::TunnelList> {
     let tunnels = cluster::of(&context)?.tunnels();
+    // Whoever asks where the files are is about to start a node.
+    tunnels.settled().await;
     let settings = tunnels.settings();
     let mut aliases: Vec<_> = tunnels
         .aliases()
