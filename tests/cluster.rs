@@ -10,6 +10,8 @@
     reason = "a broken expectation must stop the test, and nothing else can"
 )]
 
+#[path = "cluster/dialling_back.rs"]
+mod dialling_back;
 #[path = "cluster/doctor.rs"]
 mod doctor;
 #[path = "cluster/erlang.rs"]

@@ -125,6 +125,10 @@ counters! {
     tunnels_refused,
     /// Tunnels and their listeners that there was no room for.
     tunnels_full,
+    /// Requests to dial back that were passed on for others, over each link.
+    dial_requests_passed,
+    /// Requests to dial back that were left, because their sender had sent too many or too many were under way.
+    dial_requests_refused,
     /// Connections between other hosts that this one has relayed.
     relayed,
     /// Bytes of such connections, both ways.

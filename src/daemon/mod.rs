@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod addresses;
 pub mod cluster;
+pub mod complaints;
 pub mod context;
 pub mod core_task;
 pub mod counters;

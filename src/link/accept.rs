@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
@@ -19,8 +19,8 @@ use super::proof::Role;
 use super::wire::Wire;
 use super::{packet, session};
 use crate::daemon::Context;
+use crate::daemon::complaints::Complaints;
 use crate::daemon::core_task::Core;
-use crate::epmd::log_limit::{LogLimit, Verdict};
 use crate::tls::{ALPN_PACKET, ALPN_RELAY, ALPN_TUNNEL};
 use crate::tunnel::{Tunnels, exit, relay};
 
@@ -114,12 +114,12 @@ pub async fn serve(
     tunnels: Arc<Tunnels>,
 ) {
     let handshakes = Arc::new(Handshakes::default());
-    let log = Arc::new(Mutex::new(LogLimit::new(Instant::now())));
+    let log = Complaints::new(Handle::current());
     while let Some(Stranger { socket, address, head, place }) = strangers.recv().await {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let Some(handshake) = handshakes.begin(address.ip()) else {
             context.counters.handshakes_full.add();
-            complain(&log, address, "full", "there are too many handshakes under way");
+            complain(&log, address, "full", "there are too many handshakes under way".into());
             continue;
         };
         // The shard has made it not blocking.
@@ -166,22 +166,18 @@ async fn admit(wire: Wire, me: &Me) -> Result<(Greeted, Vec<u8>), GreetingError>
     Ok((greeted, alpn))
 }
 
-fn refuse(context: &Context, log: &Mutex<LogLimit>, address: SocketAddr, error: &GreetingError) {
+fn refuse(context: &Context, log: &Arc<Complaints>, address: SocketAddr, error: &GreetingError) {
     // Who only wanted to know who is there has said so; and every host may have the same list of seeds, itself included.
     if matches!(error, GreetingError::Refused { .. } | GreetingError::Oneself) {
         return;
     }
     context.counters.refused_handshake(error);
-    complain(log, address, error.label(), &error.to_string());
+    complain(log, address, error.label(), error.to_string());
 }
 
-/// Writes a log line about who was not let in, unless there were too many.
-fn complain(log: &Mutex<LogLimit>, address: SocketAddr, reason: &str, text: &str) {
-    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    match log.check(Instant::now()) {
-        Verdict::LeaveOut => return,
-        Verdict::Write => {}
-        Verdict::WriteAfter(left_out) => tracing::warn!("{left_out} lines like the next were left out"),
-    }
-    tracing::warn!(peer = %address, reason, "a daemon was not let in: {text}");
+/// Writes a log line about who was not let in, unless there were too many. Its port is another each time.
+fn complain(log: &Arc<Complaints>, address: SocketAddr, reason: &'static str, text: String) {
+    log.say(format!("{} {text}", address.ip()), move |more| {
+        tracing::warn!(peer = %address, reason, "a daemon was not let in: {text}{more}");
+    });
 }

@@ -388,6 +388,13 @@ fn tunnels(page: &mut Page, cluster: &Cluster, counts: &Counts) {
     );
     let bytes = cluster.tunnels().table().bytes();
     page.one("pmd_tunnel_bytes_total", Counter, "Bytes through tunnels, both ways.", bytes);
+    page.by(
+        "pmd_dial_requests_total",
+        Counter,
+        "Requests of others to dial back: passed on, over each link, or refused because they were too many.",
+        "result",
+        [("passed", counts.dial_requests_passed), ("refused", counts.dial_requests_refused)],
+    );
     page.one("pmd_relayed_total", Counter, "Connections between other hosts relayed.", counts.relayed);
     page.one(
         "pmd_relayed_bytes_total",

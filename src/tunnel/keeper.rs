@@ -23,6 +23,8 @@ use crate::directory::{Hosts, Registered};
 const TOGETHER: Duration = Duration::from_millis(10);
 /// Changes of hosts in a row, each of which would replace the files, wait for each other as long as this at first, and twice as
 /// long each time up to the slowest: what a hundred joining hosts do to a disk would be most of the cost of their joining.
+/// The first look at a cluster waits for nothing: a node that reads the files before has no name for the host that was
+/// joined, and does not look again for five seconds (`inet_db`).
 const FIRST_PACE: Duration = Duration::from_millis(125);
 const SLOWEST_PACE: Duration = Duration::from_secs(1);
 /// How often all is looked at, whether or not somebody tells of a change.
@@ -68,8 +70,11 @@ pub async fn keep(tunnels: Arc<Tunnels>) {
             known = Some(hosts.version);
             keeper.look(&hosts).await;
             keeper.tunnels.shown.send_replace(Some(hosts.version));
-            pace = next_pace(pace, not_before.elapsed());
-            not_before = Instant::now() + pace;
+            // Without members there is nothing that could be one of many changes.
+            if !hosts.members.is_empty() {
+                pace = next_pace(pace, not_before.elapsed());
+                not_before = Instant::now() + pace;
+            }
         }
         tokio::select! {
             () = tokio::time::sleep_until(not_before), if Instant::now() < not_before => {}
@@ -139,6 +144,7 @@ impl Keeper {
         } else {
             self.failed = false;
         }
+        // Nor is there anything to wait for if it failed.
         *self.tunnels.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
     }
 

@@ -8,7 +8,7 @@
 //! [`alias`], [`hosts`] and [`rules`] decide, without sockets or files. [`keeper`] follows the cluster and keeps the files
 //! for Erlang nodes; [`entry`] listens on the aliases, [`carry`] takes a connection to its host, [`exit`] to its node, and
 //! [`pipe`] moves the bytes; [`greeting`] asks a node whether it is there. [`table`] knows what is open. [`path`] chooses the way to a host, and [`relay`] makes those that are not
-//! direct. Names, cookie and TLS of the nodes stay theirs, end to end.
+//! direct; [`requests`] decides what becomes of what others ask for. Names, cookie and TLS of the nodes stay theirs, end to end.
 
 pub mod alias;
 pub mod carry;
@@ -22,6 +22,7 @@ pub mod needed;
 pub mod path;
 pub mod pipe;
 pub mod relay;
+pub mod requests;
 pub mod responder;
 pub mod rules;
 pub mod table;
@@ -39,14 +40,14 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::config::tunnel::TunnelSettings;
 use crate::daemon::Context;
+use crate::daemon::complaints::Complaints;
 use crate::daemon::core_task::Core;
 use crate::directory::ClusterDirectory;
-use crate::epmd::log_limit::{LogLimit, Verdict};
 use crate::link::dial::Dialer;
 use crate::link::me::Me;
 use entry::{Entries, Target};
 use path::Paths;
-use relay::Requests;
+use requests::Requests;
 use rules::{Mode, Policy};
 use table::Table;
 use waiting::Waiting;
@@ -84,8 +85,10 @@ pub struct Tunnels {
     paths: Mutex<Paths>,
     /// Requests to dial that were seen lately.
     requests: Mutex<Requests>,
+    /// What the times of these are counted from.
+    begun: Instant,
     warnings: Mutex<Vec<String>>,
-    log: Mutex<LogLimit>,
+    complaints: Arc<Complaints>,
     /// The version of the hosts that the files for Erlang nodes show.
     shown: watch::Sender<Option<u64>>,
     /// Somebody waits for the files.
@@ -126,6 +129,7 @@ impl Tunnels {
         let Parts { context, settings, me, core, directory, dialer, runtime } = parts;
         let policy = watch::Sender::new(Arc::new(settings.policy.clone()));
         let table = Table::new(context.descriptors.limit());
+        let complaints = Complaints::new(runtime.clone());
         let tunnels = Arc::new(Tunnels {
             context,
             settings,
@@ -144,8 +148,9 @@ impl Tunnels {
             waiting: Waiting::default(),
             paths: Mutex::default(),
             requests: Mutex::default(),
+            begun: Instant::now(),
             warnings: Mutex::default(),
-            log: Mutex::new(LogLimit::new(Instant::now())),
+            complaints,
             shown: watch::Sender::new(None),
             hurry: Notify::new(),
         });
@@ -159,13 +164,14 @@ impl Tunnels {
         &self.settings
     }
 
-    /// Waits until the files for Erlang nodes show all hosts that there are; if `company` is expected, until there is a host.
+    /// Waits until the files for Erlang nodes show all hosts that there are now; if `company` is expected, until there is a host.
     ///
     /// A node reads them when it starts and does not look again for five seconds.
     pub async fn until_shown(&self, company: bool) {
+        let wanted = self.directory.version();
         let mut shown = self.shown.subscribe();
         loop {
-            let whole = *shown.borrow_and_update() == Some(self.directory.version());
+            let whole = *shown.borrow_and_update() >= Some(wanted);
             if whole && !(company && self.directory.is_alone()) {
                 return;
             }
@@ -320,13 +326,7 @@ impl Tunnels {
 
     /// Writes a log line about a tunnel that did not come about, unless there were too many.
     fn complain(&self, line: impl FnOnce() -> String) {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        match log.check(Instant::now()) {
-            Verdict::LeaveOut => return,
-            Verdict::Write => {}
-            Verdict::WriteAfter(left_out) => tracing::warn!("{left_out} lines like the next were left out"),
-        }
-        drop(log);
-        tracing::warn!("{}", line());
+        let line = line();
+        self.complaints.say(line.clone(), move |more| tracing::warn!("{line}{more}"));
     }
 }

@@ -8,7 +8,6 @@
 //! Through a relay, the TLS session and the proof of the cookie of the tunnel run inside the connections to it, end to
 //! end: it passes cipher text on, and can neither read it nor take the place of one of the two.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +18,10 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::carry::{addresses, bare};
 use super::exit::{self, first_frame};
-use super::waiting::Token;
+use super::requests::{Verdict, likely};
+use super::waiting::Expected;
 use super::{Tunnels, pipe};
+use crate::daemon::core_task::Running;
 use crate::link::dial::DialError;
 use crate::link::greeting::{self, Greeted, GreetingError, say_farewell};
 use crate::link::me::Me;
@@ -31,51 +32,71 @@ use crate::tls::{ALPN_RELAY, ALPN_TUNNEL};
 
 /// How long somebody who was asked may take to dial.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// Requests that are remembered, so that one that comes over several links is carried out once.
-const REMEMBERED: usize = 1_024;
-
-/// Requests to dial that were seen lately.
-#[derive(Debug, Default)]
-pub struct Requests(VecDeque<Token>);
-
-impl Requests {
-    /// Whether this one is new.
-    fn is_new(&mut self, token: Token) -> bool {
-        if self.0.contains(&token) {
-            return false;
-        }
-        if self.0.len() >= REMEMBERED {
-            self.0.pop_front();
-        }
-        self.0.push_back(token);
-        true
-    }
-}
+/// How long nothing may come of a request before it is repeated, which has it passed on further. A link away is a few
+/// milliseconds, and who dials back needs three round trips.
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// A peer has sent a request to dial: it is for this daemon, or to be passed on.
 pub fn asked(tunnels: &Arc<Tunnels>, peer: NodeId, request: DialBack) {
     let own = tunnels.me.id();
     let mut requests = tunnels.requests.lock().unwrap_or_else(PoisonError::into_inner);
-    if request.asker == own || !requests.is_new(request.token) {
-        return;
-    }
+    let verdict = requests.judge(mono_ms(tunnels), own, peer, &request);
     drop(requests);
+    let counters = &tunnels.context.counters;
+    match verdict {
+        Verdict::Known => return,
+        Verdict::TooMany => return counters.dial_requests_refused.add(),
+        Verdict::Dial | Verdict::Deliver | Verdict::Spread => {}
+    }
     // Whoever is asked for more than it can do leaves it: the asker tries again, or another way.
-    let Ok(permit) = Arc::clone(&tunnels.dialling_back).try_acquire_owned() else { return };
+    let Ok(permit) = Arc::clone(&tunnels.dialling_back).try_acquire_owned() else {
+        return counters.dial_requests_refused.add();
+    };
     let tunnels = Arc::clone(tunnels);
     tokio::spawn(async move {
         let _permit = permit;
-        if request.target == own {
+        if verdict == Verdict::Dial {
             if let Err(error) = Box::pin(dial_back(&tunnels, request)).await {
                 tracing::debug!(at = ?request.at, "cannot dial back: {error}");
             }
-        } else if peer == request.asker || peer == request.at {
-            // Once and no more, and only for who has a link to this daemon: nothing goes in circles.
-            let sent =
-                tunnels.core.visit(move |running| running.send_to(&request.target, Frame::DialBack(request)));
-            let _ = sent.await;
+        } else {
+            pass_on(&tunnels, peer, request, verdict == Verdict::Spread).await;
         }
     });
+}
+
+/// Milliseconds since the start of the daemon.
+fn mono_ms(tunnels: &Tunnels) -> u64 {
+    u64::try_from(tunnels.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Passes a request of others to its target; without a link to it, to peers that may have one, if `spread`.
+async fn pass_on(tunnels: &Tunnels, peer: NodeId, request: DialBack, spread: bool) {
+    // Only for members: what is none has no links, and is not worth the frames of finding that out.
+    let members = [request.asker, request.target, request.at];
+    if !members.iter().all(|member| tunnels.directory.host_of(member).is_some()) {
+        return;
+    }
+    let visit = tunnels.core.visit(move |running| {
+        let frame = Frame::DialBack(request);
+        if running.send_to(&request.target, frame.clone()) {
+            return 1;
+        }
+        if spread {
+            send_to_likely(running, &frame, request.target, &[peer, request.asker, request.at])
+        } else {
+            0
+        }
+    });
+    tunnels.context.counters.dial_requests_passed.add_many(visit.await.unwrap_or_default());
+}
+
+/// Sends a request to those peers that are most likely to have a link to its target, but for some; to how many.
+fn send_to_likely(running: &Running, frame: &Frame, target: NodeId, but: &[NodeId]) -> u64 {
+    let peers = running.node().links().map(|(_, link)| link.peer.id).filter(|peer| !but.contains(peer));
+    let sent =
+        likely(target, peers.collect()).into_iter().filter(|peer| running.send_to(peer, frame.clone()));
+    sent.map(|_| 1).sum()
 }
 
 /// Does what was asked for.
@@ -128,20 +149,30 @@ async fn accept(
 pub(super) async fn reverse(tunnels: &Arc<Tunnels>, target: NodeId) -> Option<Greeted> {
     let own = tunnels.me.id();
     let mut expected = tunnels.waiting.expect(target)?;
-    ask_to_dial(tunnels, DialBack { asker: own, target, at: own, token: expected.token }).await;
-    tokio::time::timeout(PATIENCE, expected.come()).await.ok().flatten()
+    let request = DialBack { asker: own, target, at: own, token: expected.token };
+    called(tunnels, request, &mut expected).await
 }
 
-/// Sends a request over the link to its target; without one over all links, for others to pass it on.
+/// Asks for a connection until it is there, or it has taken too long.
+async fn called(tunnels: &Tunnels, request: DialBack, expected: &mut Expected<'_>) -> Option<Greeted> {
+    let come = async {
+        ask_to_dial(tunnels, request).await;
+        if let Ok(come) = tokio::time::timeout(AGAIN, expected.come()).await {
+            return come;
+        }
+        // No peer may have a link to it: theirs may.
+        ask_to_dial(tunnels, request).await;
+        expected.come().await
+    };
+    tokio::time::timeout(PATIENCE, come).await.ok().flatten()
+}
+
+/// Sends a request over the link to its target; without one over others, for their peers to pass it on.
 async fn ask_to_dial(tunnels: &Tunnels, request: DialBack) {
     let sent = tunnels.core.visit(move |running| {
         let frame = Frame::DialBack(request);
-        if running.send_to(&request.target, frame.clone()) {
-            return;
-        }
-        let peers: Vec<NodeId> = running.node().links().map(|(_, link)| link.peer.id).collect();
-        for peer in peers {
-            let _ = running.send_to(&peer, frame.clone());
+        if !running.send_to(&request.target, frame.clone()) {
+            let _ = send_to_likely(running, &frame, request.target, &[request.asker]);
         }
     });
     let _ = sent.await;
@@ -202,9 +233,8 @@ pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>) {
         tunnels.context.counters.tunnels_full.add();
         return refuse(greeted, Reason::Busy, "there is no room for more").await;
     };
-    ask_to_dial(&tunnels, DialBack { asker, target, at: own, token: expected.token }).await;
-    let other = tokio::time::timeout(PATIENCE, expected.come()).await.ok().flatten();
-    let Some(mut other) = other else {
+    let request = DialBack { asker, target, at: own, token: expected.token };
+    let Some(mut other) = called(&tunnels, request, &mut expected).await else {
         return refuse(greeted, Reason::Busy, "the other host does not come").await;
     };
     drop(expected);

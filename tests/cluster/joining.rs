@@ -151,3 +151,19 @@ fn the_cookie_is_changed_without_a_moment_apart() {
     world.run(3, &["join", "h1"]).ended_with(0);
     world.wait_until_agreed(&world.all());
 }
+
+#[test]
+fn a_program_that_is_run_behind_a_join_finds_the_hosts_in_its_file() {
+    const HOSTS: usize = 6;
+    let world = World::started(HOSTS);
+    let file = world[1].file("hosts-4369");
+    let file = file.to_str().expect("a path");
+    // One behind the other: changes in a row are collected, and a node that reads the file looks at it once.
+    for host in (0..HOSTS).filter(|host| *host != 1) {
+        let name = world[host].name.clone();
+        world.run(1, &["join", &name]).ended_with(0);
+        world.wait_on(&[1], "the host", |place| world.members(place).contains(&name));
+        let said = world.run(1, &["run", "--", "cat", file]).ended_with(0);
+        assert!(said.stdout.lines().any(|line| line.split(' ').nth(1) == Some(&*name)), "{said:#?}");
+    }
+}

@@ -4,14 +4,17 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use pmd_protocol::peer::frame::DialBack;
+use pmd_protocol::peer::{Frame, NodeId, Phase};
 
 use super::intruder::{Card, Talk};
 use crate::fleet::cell::Working;
 use crate::harness::{wait_until, wait_within};
 use crate::lookups::port_please;
 use crate::machine::{PORT, alive2};
-use crate::world::{PATIENCE, World};
+use crate::world::{COOKIE, PATIENCE, World};
 
 /// Connections of a flood: more than a daemon with stock epmd's way to wait could have at all.
 const FLOOD: usize = 3_000;
@@ -146,4 +149,62 @@ fn strangers_who_are_through_with_tls_cost_little_too() {
     assert!(most <= before + MAX_GROWTH, "{before} KiB before, {most} KiB with strangers");
     world.run(1, &["join", "h1"]).ended_with(0);
     world.wait_until_agreed(&[0, 1]);
+}
+
+#[test]
+fn requests_to_dial_in_thousands_are_few_for_those_who_get_them() {
+    const REQUESTS: u64 = 20_000;
+    let world = World::joined(4);
+    let id = |host: usize| -> NodeId { world.status(host).expect("a daemon").id.parse().expect("an id") };
+    let (asker, target) = (id(1), id(2));
+    // One that has the cookie, which is more than a stranger has.
+    let card = Card::fresh();
+    let mut talk = Talk::dial(&world, 3, 0, Some(&card)).expect("TLS");
+    talk.greet(card.hello(), COOKIE).expect("a greeting");
+    talk.hear_proof();
+    talk.phase = Phase::Proven;
+    let begin = Instant::now();
+    for number in 0..REQUESTS {
+        let mut token = [7; 16];
+        token[..8].copy_from_slice(&number.to_be_bytes());
+        talk.say(&Frame::DialBack(DialBack { asker, target, at: asker, token })).expect("a link");
+    }
+    let counts = |host: usize| world.block_on(world[host].api().status()).expect("a daemon").counters;
+    wait_until("all of them to be looked at", || counts(0).frames_received >= REQUESTS);
+    // What one peer may cause at once, and in each second that it took.
+    let (passed, seconds) = (counts(0).dial_requests_passed, begin.elapsed().as_secs() + 1);
+    let most = 512 + 128 * seconds;
+    assert!((1..=most).contains(&passed), "{passed} passed on in {seconds} s");
+    assert!(counts(0).dial_requests_refused >= REQUESTS - most);
+    // And what came from there was at most carried out: it went no further.
+    assert_eq!((counts(1).dial_requests_passed, counts(2).dial_requests_passed), (0, 0));
+    for host in [0, 1, 2, 3] {
+        assert_eq!(counts(host).violations, 0);
+    }
+    let node = world.register(2, "after", 42_000);
+    world.wait_for_names(&[0, 1, 2, 3], [&node]);
+}
+
+#[test]
+fn a_peer_that_is_refused_again_and_again_is_told_of_in_few_lines() {
+    const TIMES: usize = 40;
+    let mut world = World::new(2);
+    world.start(0);
+    for _ in 0..TIMES {
+        let card = Card::fresh();
+        let mut talk = Talk::dial(&world, 1, 0, Some(&card)).expect("TLS");
+        talk.greet(card.hello(), "a cookie of no cluster").expect("a greeting");
+        talk.hear_out().without_proof();
+    }
+    let lines = || {
+        let log = world[0].log();
+        log.lines().filter(|line| line.contains("was not let in")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // However long they have taken, each is written or counted.
+    let told = |line: &String| {
+        let count = line.split_once(" (").and_then(|(_, rest)| rest.split_once(" more like this"));
+        count.map_or(1, |(count, _)| count.parse::<usize>().expect("a number"))
+    };
+    wait_until("the log to tell of all of them", || lines().iter().map(told).sum::<usize>() == TIMES);
+    assert!(lines().len() <= TIMES / 4, "{:#?}", lines());
 }

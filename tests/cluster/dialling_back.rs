@@ -1,0 +1,83 @@
+//! A host that cannot be dialled, and to whom nobody near has a link, dials back.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use crate::harness::wait_until;
+use crate::world::{PATIENCE, World};
+
+/// Enough for a link to be rare: each host has about ten.
+const HOSTS: usize = 40;
+const PORT: u16 = 41_000;
+const GREETING: &[u8] = b"what came through";
+
+/// The hosts to which a host has links.
+fn linked(world: &World, host: usize) -> BTreeSet<String> {
+    let list = world.block_on(world[host].api().peers());
+    list.map(|list| list.peers.into_iter().map(|peer| peer.host).collect()).unwrap_or_default()
+}
+
+/// Two hosts that have no link to each other, nor to any third: whatever is passed on goes over three links at least.
+fn strangers(world: &World) -> Option<(usize, usize)> {
+    let links: Vec<BTreeSet<String>> = world.all().into_iter().map(|host| linked(world, host)).collect();
+    let apart = |one: usize, other: usize| {
+        !links[one].contains(&world[other].name)
+            && !links[other].contains(&world[one].name)
+            && links[one].is_disjoint(&links[other])
+    };
+    let pairs = (0..HOSTS).flat_map(|one| (0..HOSTS).map(move |other| (one, other)));
+    pairs.filter(|(one, other)| one != other).find(|(one, other)| apart(*one, *other))
+}
+
+#[test]
+fn a_host_three_links_away_that_cannot_be_dialled_dials_back() {
+    let world = World::joined(HOSTS);
+    let mut found = None;
+    wait_until("two hosts that are far from each other", || {
+        found = strangers(&world);
+        found.is_some()
+    });
+    let (asker, target) = found.expect("two hosts");
+    let node = world.register(target, "node", PORT);
+    world.wait_for_names(&[asker], [&node]);
+    let listener =
+        world.site(target).cell.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))).expect("a port");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.and_then(|mut stream| stream.write_all(GREETING));
+        }
+    });
+    // As a router does that has nobody to send it to.
+    let chain = |name: &str, family: &str, from: &str| {
+        let hook = "type filter hook input priority -10;";
+        format!("chain {name} {{\n{hook}\n{family} saddr {from} ct state new drop\n}}\n")
+    };
+    let (ip, ip6) = (world[asker].ip.to_string(), world.site(asker).ip6.to_string());
+    let chains = chain("input", "ip", &ip) + &chain("input6", "ip6", &ip6);
+    world.site(target).cell.nft(&format!("table inet nat {{\n{chains}}}\n"));
+
+    let found = world.block_on(world[asker].api().lookup(&format!("node@{}", world[target].name)));
+    let entry = found.expect("a node").matches[0].entry.expect("a way to it");
+    let stream = world.site(asker).cell.run(move || {
+        let mut stream = TcpStream::connect(entry)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut heard = [0; GREETING.len()];
+        stream.read_exact(&mut heard)?;
+        assert_eq!(heard, GREETING);
+        Ok::<_, std::io::Error>(stream)
+    });
+    let log = || format!("{}\n{}", world[asker].log(), world[target].log());
+    let _stream = stream.unwrap_or_else(|error| panic!("{error}\n{}", log()));
+    // Nobody near has had a link to it in the meantime.
+    assert!(linked(&world, asker).is_disjoint(&linked(&world, target)), "the two have come near");
+    // And it cost a few frames for each host that was asked, most of which know the request when it comes again.
+    let passed: u64 = world.all().into_iter().map(|host| passed_on(&world, host)).sum();
+    assert!((2..=2 * 16 * 16).contains(&passed), "{passed} requests passed on");
+}
+
+/// Requests to dial that a host has passed on.
+fn passed_on(world: &World, host: usize) -> u64 {
+    let status = world.block_on(world[host].api().status());
+    status.expect("a daemon").counters.dial_requests_passed
+}
