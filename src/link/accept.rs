@@ -119,6 +119,7 @@ pub async fn serve(
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let Some(handshake) = handshakes.begin(address.ip()) else {
             context.counters.handshakes_full.add();
+            context.refusals.note(address.ip(), false, "full", "there are too many handshakes under way");
             complain(&log, address, "full", "there are too many handshakes under way");
             continue;
         };
@@ -172,6 +173,7 @@ fn refuse(context: &Context, log: &Mutex<LogLimit>, address: SocketAddr, error: 
         return;
     }
     context.counters.refused_handshake(error);
+    context.refusals.note_error(address.ip(), false, error);
     complain(log, address, error.label(), &error.to_string());
 }
 
