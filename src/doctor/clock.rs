@@ -81,7 +81,7 @@ fn is_wrong(ahead_ms: i64) -> bool {
 /// "10m ahead of" or "10m behind".
 fn apart(ahead_ms: i64) -> String {
     let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
-    format!("{} {way}", span(ahead_ms.unsigned_abs() / 1_000))
+    format!("{} {way}", span(ahead_ms.unsigned_abs().saturating_add(500) / 1_000))
 }
 
 /// Certificates stop being valid for hosts whose clocks are too far apart.

@@ -136,9 +136,11 @@ fn both_hosts_of_a_refused_cookie_say_so() {
         &["no link to 10.77.0.1", "the cookie is another one", "pmd doctor on that host"],
     );
     let list = world.block_on(world[0].api().refusals()).expect("an answer");
-    let seen: Vec<_> =
-        list.refusals.iter().map(|one| (one.dialled, one.reason.as_str(), one.count)).collect();
-    assert_eq!(seen, [(false, "cookie", 2)]);
+    // Once to each of the two addresses that the name has.
+    assert_eq!(list.refusals.len(), 2, "{list:?}");
+    for one in &list.refusals {
+        assert_eq!((one.dialled, one.reason.as_str(), one.count), (false, "cookie", 2), "{list:?}");
+    }
     let file = world[0].file("report.tar.gz").display().to_string();
     let said = world.run(0, &["debug", &file, "--json"]).ended_with(0);
     assert!(said.stdout.contains("\"refusals.json\""), "{said:#?}");
@@ -161,7 +163,7 @@ fn the_host_that_refused_a_cluster_of_another_name_says_so() {
 fn a_clock_that_is_behind_or_ahead_is_seen_on_its_own_host_and_on_the_others() {
     assert!(Path::new(FAKETIME).exists(), "install the package faketime (scripts/install-test-deps does)");
     let mut world = World::new(4);
-    for (host, shift) in [(0, "+0s"), (1, "-600s"), (2, "+7200s"), (3, "+0s")] {
+    for (host, shift) in [(0, "+0s"), (1, "-630s"), (2, "+7290s"), (3, "+0s")] {
         let clock = [("LD_PRELOAD", FAKETIME), ("FAKETIME", shift), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
         world.start_with(host, &clock);
     }
@@ -172,12 +174,13 @@ fn a_clock_that_is_behind_or_ahead_is_seen_on_its_own_host_and_on_the_others() {
         peers.len() == 3 && peers.iter().all(|peer| peer.clock_ahead_ms.is_some())
     });
     for host in [0, 3] {
-        let both = ["2 clocks differ", "that of h2 is 10m", "behind", "that of h3 is 2h", "ahead of", "NTP"];
+        let both =
+            ["2 clocks differ", "that of h2 is 10m", "behind", "that of h3 is 2h 1m", "ahead of", "NTP"];
         doctor(&world, host, &[]).shows("clock", "fail", &both);
     }
     let own = ["the clock of this host is", "10m", "behind those of its 3 peers", "NTP"];
     doctor(&world, 1, &[]).shows("clock", "warn", &own);
-    let own = ["the clock of this host is 2h ahead of those of its 3 peers", "not valid yet"];
+    let own = ["the clock of this host is 2h 1m ahead of those of its 3 peers", "not valid yet"];
     doctor(&world, 2, &[]).shows("clock", "fail", &own);
     let metrics = world.run(0, &["metrics"]).ended_with(0).stdout;
     let offset = |host: &str| {
@@ -187,7 +190,7 @@ fn a_clock_that_is_behind_or_ahead_is_seen_on_its_own_host_and_on_the_others() {
         let value = line.and_then(|line| line.rsplit(' ').next()).expect("an offset");
         value.parse::<f64>().expect("a number")
     };
-    assert!((offset("h2") + 600.0).abs() < 60.0 && (offset("h3") - 7200.0).abs() < 60.0, "{metrics}");
+    assert!((offset("h2") + 630.0).abs() < 60.0 && (offset("h3") - 7290.0).abs() < 60.0, "{metrics}");
     let wide = world.run(0, &["peers", "-o", "wide"]).ended_with(0).stdout;
     assert!(wide.contains("CLOCK") && wide.contains(" +7"), "{wide}");
 }
@@ -200,7 +203,7 @@ fn the_leg_on_which_the_way_to_a_peer_ends() {
     world.run(0, &["ca", "issue", "h4", "--dir", &folder, "--out", &folder]).ended_with(0);
     // h2 has no daemon, there is no route to h3, h4 asks for certificates of its authority, h5 has another cookie, and on
     // h6 is something that is no pmd.
-    world[0].configure("join = [\"h2\", \"h3\", \"h4\", \"h5\", \"h6\"]\n");
+    world[0].configure("join = [\"h2\", \"10.77.0.3\", \"h4\", \"h5\", \"h6\"]\n");
     world.site(0).cell.ip("route add unreachable 10.77.0.3\n");
     world[3].configure(&format!(
         "ca_cert_path = \"{folder}/ca.pem\"\ncert_path = \"{folder}/h4.pem\"\nkey_path = \"{folder}/h4.key\"\n"
@@ -218,7 +221,7 @@ fn the_leg_on_which_the_way_to_a_peer_ends() {
     });
     let seen = doctor(&world, 0, &[]);
     for words in [
-        ["no route: h3", "ip route get"],
+        ["no route: 10.77.0.3", "ip route get"],
         ["refused by the host: h2", "pmd start"],
         ["no handshake: h6", "pmd takeover"],
         ["TLS: h4", "same authority"],
