@@ -11,8 +11,8 @@ use pmd_protocol::limits::{
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
-    Back, Bye, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Open, Opened, PROTOCOL,
-    Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Sight, Summary,
+    Back, Bye, Clock, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Open, Opened,
+    PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Sight, Summary,
 };
 use pmd_protocol::peer::{
     Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Updates, Value, Version,
@@ -118,6 +118,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     let probed = (any::<u64>(), select(vec![Sight::Reached, Sight::Silent, Sight::Refused]))
         .prop_map(|(token, sight)| Frame::Probed(Probed { token, sight }));
     let lost = vec(id(), 0..8).prop_map(|members| Frame::Lost(Lost { members }));
+    let clock = any::<u64>().prop_map(|wall_ms| Frame::Clock(Clock { wall_ms }));
     let open = (any::<u8>(), "[^\0]{0,20}", any::<u32>())
         .prop_map(|(kind, name, creation)| Frame::Open(Open { kind: Kind(kind), name, creation }));
     let opened = any::<(u16, u32)>().prop_map(|(port, took_us)| Frame::Opened(Opened { port, took_us }));
@@ -128,6 +129,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     let tunnels = prop_oneof![open, opened, dial_back, back, relay];
     prop_oneof![
         lost,
+        clock,
         tunnels,
         greeting(),
         heartbeat,

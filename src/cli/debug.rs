@@ -110,6 +110,7 @@ async fn ask(client: &Client, parts: &mut Parts) {
     parts.json("status.json", status);
     parts.json("nodes.json", client.nodes().await);
     parts.json("peers.json", client.peers().await);
+    parts.json("refusals.json", client.refusals().await);
     parts.json("names.json", client.names(None).await);
     parts.json("services.json", client.services().await);
     parts.json("cluster-names.json", client.cluster_names(None).await);

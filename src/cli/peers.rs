@@ -36,6 +36,7 @@ fn list(target: &Target) -> List<Peer> {
             "+SENT",
             "+RECEIVED",
             "+DIALLED",
+            "+CLOCK",
             "AGREES",
         ],
         cells: |peer| {
@@ -53,12 +54,18 @@ fn list(target: &Target) -> List<Peer> {
                 bytes(peer.sent_bytes),
                 bytes(peer.received_bytes),
                 if peer.dialled { "by this one" } else { "by the peer" }.to_owned(),
+                peer.clock_ahead_ms.map(ahead).unwrap_or_default(),
                 if peer.agrees { "yes" } else { "not yet" }.to_owned(),
             ]
         },
         colour: |peer| Some(if peer.agrees { Colour::Green } else { Colour::Yellow }),
         empty: format!("There are no links to other daemons. Make one: {}", target.command("join HOST")),
     }
+}
+
+/// How far the peer's clock is ahead, in seconds with a sign.
+fn ahead(milliseconds: i64) -> String {
+    format!("{:+.1} s", milliseconds as f64 / 1e3)
 }
 
 #[cfg(test)]
@@ -79,6 +86,7 @@ mod tests {
             dialled: true,
             up_seconds: 7325,
             rtt_us: Some(420),
+            clock_ahead_ms: Some(-12_340),
             phi: 0.31,
             heard_ms: 740,
             received_bytes: 123_456,
@@ -89,6 +97,7 @@ mod tests {
             host: String::new(),
             address: "[fd00::3]:51234".parse().expect("an address"),
             rtt_us: None,
+            clock_ahead_ms: None,
             dialled: false,
             agrees: false,
             ..first.clone()
@@ -111,9 +120,9 @@ mod tests {
         0123456789abcdef  direct  [fd00::3]:51234           0.3  0.7s   2h 2m  not yet
         ");
         assert_snapshot!(shown(Format::Wide), @r"
-        HOST              PATH    ADDRESS          RTT      PHI  HEARD  UP     SENT   RECEIVED  DIALLED      AGREES
-        host2             direct  10.0.0.2:4369    0.42 ms  0.3  0.7s   2h 2m  999 B  123.4 kB  by this one  yes
-        0123456789abcdef  direct  [fd00::3]:51234           0.3  0.7s   2h 2m  999 B  123.4 kB  by the peer  not yet
+        HOST              PATH    ADDRESS          RTT      PHI  HEARD  UP     SENT   RECEIVED  DIALLED      CLOCK    AGREES
+        host2             direct  10.0.0.2:4369    0.42 ms  0.3  0.7s   2h 2m  999 B  123.4 kB  by this one  -12.3 s  yes
+        0123456789abcdef  direct  [fd00::3]:51234           0.3  0.7s   2h 2m  999 B  123.4 kB  by the peer           not yet
         ");
         let json: PeerList = serde_json::from_str(&shown(Format::Json)).expect("JSON");
         assert_eq!(json.peers.len(), 2);

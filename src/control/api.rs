@@ -22,6 +22,7 @@ pub use cluster::{
     IdentityMode, Join, JoinFailure, Joined, JoinedPeer, Leave, LeftCluster, Node, NodeList, NodeState, Path,
     Peer, PeerList,
 };
+pub use cluster::{Reach, ReachFailure, ReachLeg, Reached, Refusal, RefusalList};
 pub use tunnel::{AliasInfo, Leg, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus};
 
 /// What is common to all paths.

@@ -243,6 +243,16 @@ impl Client {
         self.get("/peers").await
     }
 
+    /// Daemons that were refused.
+    pub async fn refusals(&self) -> Result<api::RefusalList> {
+        self.get("/refusals").await
+    }
+
+    /// Whether another daemon can be reached.
+    pub async fn reach(&self, reach: &api::Reach) -> Result<api::Reached> {
+        self.post("/reach", reach).await
+    }
+
     /// Erlang nodes in the whole cluster, or on one of its hosts.
     pub async fn cluster_names(&self, host: Option<&str>) -> Result<api::ClusterNameList> {
         let host = host.map(|host| format!("&host={}", percent_encoded(host))).unwrap_or_default();

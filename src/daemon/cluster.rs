@@ -241,6 +241,11 @@ impl Cluster {
         &self.seeker
     }
 
+    /// What reaches other daemons.
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
     /// What is registered on other hosts.
     pub fn directory(&self) -> &ClusterDirectory {
         &self.directory

@@ -10,6 +10,7 @@ use super::reserve::Reserve;
 use super::shutdown::Shutdown;
 use crate::config::settings::Settings;
 use crate::epmd::holder::Connection;
+use crate::link::refusals::Refusals;
 use crate::metrics::latency::Latency;
 use crate::registry::Registry;
 use crate::web::Door;
@@ -23,6 +24,8 @@ pub struct Context {
     pub registry: Registry<Connection>,
     /// What has been counted.
     pub counters: Counters,
+    /// Other daemons that were refused.
+    pub refusals: Refusals,
     /// How long requests take.
     pub latency: Latency,
     /// Who uses how many descriptors.
@@ -49,6 +52,7 @@ impl Context {
             registry: Registry::new(settings.port, settings.old_names),
             settings,
             counters: Counters::default(),
+            refusals: Refusals::default(),
             latency: Latency::default(),
             descriptors: Descriptors::new(descriptor_limit),
             reserve: Reserve::new(),

@@ -26,6 +26,7 @@ use super::addresses::advertised;
 use super::context::now_ms;
 use crate::directory::ClusterDirectory;
 use crate::epmd::holder::Connection;
+use crate::link::clock::PeerClock;
 use crate::link::dial::Dialer;
 use crate::link::packet::Pool;
 use crate::link::session;
@@ -109,6 +110,8 @@ pub struct LinkEnd {
     pub initiated: bool,
     /// What has gone over it.
     pub traffic: Arc<Traffic>,
+    /// What its clock says.
+    pub clock: Arc<PeerClock>,
     /// Takes frames for it.
     pub output: session::Output,
     /// Ends it.

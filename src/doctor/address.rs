@@ -1,20 +1,49 @@
-//! Whether this host's name leads to an address of this host.
+//! Whether this host's name leads to an address of this host, and, where names are long, back to the name.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use super::Finding;
 
 const CHECK: &str = "name to address";
+const BACK: &str = "address to name";
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Addresses that are asked for their name.
+const MOST: usize = 8;
 
-pub(super) async fn check(host: &str) -> Finding {
+pub(super) async fn check(host: &str) -> Vec<Finding> {
     let found = match tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, 0))).await {
-        Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect()),
+        Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect::<Vec<IpAddr>>()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
     };
-    judge(host, found, |ip| UdpSocket::bind((ip, 0)).is_ok())
+    let own = |ip| UdpSocket::bind((ip, 0)).is_ok();
+    // Short names are nobody's business but this network's: what the DNS calls the host may well be longer.
+    let asked: Vec<IpAddr> = match &found {
+        Ok(found) if host.contains('.') => found.iter().copied().filter(|ip| own(*ip)).collect(),
+        _ => Vec::new(),
+    };
+    let mut findings = vec![judge(host, found, own)];
+    findings.extend(judge_back(host, &names_of(asked).await));
+    findings
+}
+
+/// What the system calls these addresses, those that have a name.
+async fn names_of(mut addresses: Vec<IpAddr>) -> Vec<(IpAddr, String)> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(MOST);
+    let ask = |ip: IpAddr| tokio::task::spawn_blocking(move || name_of(ip).map(|name| (ip, name)));
+    let asked = futures_util::future::join_all(addresses.into_iter().map(ask));
+    let named = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_default();
+    named.into_iter().filter_map(|answer| answer.ok().flatten()).collect()
+}
+
+fn name_of(ip: IpAddr) -> Option<String> {
+    let (name, _) = dns_lookup::getnameinfo(&SocketAddr::new(ip, 0), 0).ok()?;
+    // The address comes back if there is no name.
+    let numeric = name.split('%').next().is_some_and(|name| name.parse::<IpAddr>().is_ok());
+    (!numeric).then(|| name.trim_end_matches('.').to_owned())
 }
 
 /// `own` tells whether an address is one of this host.
@@ -41,4 +70,31 @@ fn judge(host: &str, found: Result<Vec<IpAddr>, String>, own: impl Fn(IpAddr) ->
     listed.sort();
     listed.dedup();
     Finding::pass(CHECK, format!("{host} resolves to {}", listed.join(", ")))
+}
+
+/// `named` are the addresses of `host` that have a name. Nothing is found where no address was asked for it.
+fn judge_back(host: &str, named: &[(IpAddr, String)]) -> Option<Finding> {
+    if !host.contains('.') {
+        return None;
+    }
+    let Some((ip, other)) = named.iter().find(|(_, name)| !name.eq_ignore_ascii_case(host)) else {
+        let what = match named {
+            [] => format!("no address of {host} has a name, and none needs one"),
+            named => {
+                let listed: Vec<String> = named.iter().map(|(ip, _)| ip.to_string()).collect();
+                format!("{} is called {host}", listed.join(", "))
+            }
+        };
+        return Some(Finding::pass(BACK, what));
+    };
+    let short = host.split('.').next().is_some_and(|first| first.eq_ignore_ascii_case(other));
+    let remedy = if short {
+        format!("put the long name first in /etc/hosts: {ip} {host} {other}")
+    } else {
+        format!("correct the entry of {ip} in /etc/hosts or its PTR record, or set host_name = \"{other}\"")
+    };
+    let what = format!(
+        "{host} resolves to {ip}, which is called {other}: programs that ask for the name get another"
+    );
+    Some(Finding::warn(BACK, what, remedy))
 }

@@ -86,17 +86,20 @@ impl Finding {
 pub async fn examine(settings: &Settings, client: &Client, node: Option<&str>) -> Report {
     let status: Option<Status> = client.status().await.ok();
     let members: Option<NodeList> = client.nodes().await.ok();
+    let links = client.peers().await.ok();
     let mut findings = port::check(settings.listen_port(), status.as_ref()).await;
     findings.push(bind::judge(&settings.bind, status.as_ref()));
     findings.push(host_name::judge(&settings.host));
-    findings.push(address::check(&settings.host).await);
+    findings.extend(address::check(&settings.host).await);
     findings.extend(settings.cluster.as_ref().map(|cluster| cookie::check(&cluster.cookie_file)));
-    findings.push(strangers::judge(status.as_ref().map(|status| &status.counters)));
-    findings.push(clock::judge(jiff::Timestamp::now(), members.as_ref()));
+    let refusals = client.refusals().await.ok();
+    findings.extend(strangers::judge(jiff::Timestamp::now(), refusals.as_ref()));
+    findings.push(clock::judge(jiff::Timestamp::now(), members.as_ref(), links.as_ref()));
     findings.extend(settings.cluster.as_ref().map(|cluster| certificate::check(&cluster.identity)));
     findings.push(descriptors::check(status.as_ref()));
     findings.push(loopback::check());
-    findings.push(peers::check(client, members.as_ref()).await);
+    let host = node.and_then(|node| node.rsplit_once('@')).map(|(_, host)| host);
+    findings.extend(peers::check(client, members.as_ref(), host).await);
     if let Some(node) = node {
         findings.extend(way::check(client, &settings.host, node, members.as_ref()).await);
     }

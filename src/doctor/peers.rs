@@ -1,68 +1,106 @@
-//! Whether the other daemons can be reached by TCP, at one address each.
+//! Whether the other daemons can be reached: the daemon goes the whole way to each, certificates and cookie included, and
+//! says on which leg it ends.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use futures_util::{StreamExt, stream};
 
 use super::Finding;
-use crate::control::api::NodeList;
+use crate::control::api::{NodeList, Reach, ReachFailure, ReachLeg};
 use crate::control::client::Client;
+use crate::directory::same_host;
 
 const CHECK: &str = "peers";
-const PATIENCE: Duration = Duration::from_secs(2);
-/// NAMES_REQ with its length.
-const NAMES_REQUEST: [u8; 3] = [0, 1, b'n'];
-/// How much of the answer is read.
-const MOST_ANSWER: u64 = 1024 * 1024;
 /// Members that are dialled: all of a small cluster, and a sample of a large one.
 const MOST: usize = 64;
+/// Of these at once.
+const AT_ONCE: usize = 16;
+/// Daemons that are named.
+const NAMED: usize = 5;
 
-pub(super) async fn check(client: &Client, members: Option<&NodeList>) -> Finding {
-    let Some(members) = members else { return Finding::unasked(CHECK) };
-    let others = members.nodes.iter().filter(|node| !node.oneself).take(MOST);
-    let mut wanted: Vec<(String, Vec<String>)> = others
-        .map(|node| (node.host.clone(), node.addresses.iter().map(SocketAddr::to_string).collect()))
+/// Goes to the members, the one on the host `first` before all others, and to those that are meant to be members.
+pub(super) async fn check(client: &Client, members: Option<&NodeList>, first: Option<&str>) -> Vec<Finding> {
+    let Some(members) = members else { return vec![Finding::unasked(CHECK)] };
+    let mut others: Vec<_> = members.nodes.iter().filter(|node| !node.oneself).collect();
+    others.sort_by_key(|node| !first.is_some_and(|first| same_host(first, &node.host)));
+    let mut wanted: Vec<(String, Reach)> = others
+        .into_iter()
+        .take(MOST)
+        .map(|node| {
+            let addresses = node.addresses.iter().map(SocketAddr::to_string).collect();
+            (node.host.clone(), Reach { addresses, id: Some(node.id.clone()) })
+        })
         .collect();
     // Those that are meant to be members, and are not.
     let found = client.discover().await.map(|list| list.found).unwrap_or_default();
     let absent = found.into_iter().filter(|found| !found.member && found.source == "seeds").take(MOST);
-    wanted.extend(absent.map(|found| (found.address.clone(), vec![found.address])));
-    let dialled = join_all(wanted.into_iter().map(async |(host, addresses)| {
-        let reached = join_all(addresses.iter().map(|address| reaches(address))).await;
-        (host, reached.contains(&true))
+    wanted.extend(absent.map(|found| {
+        let addresses = vec![found.address.clone()];
+        (found.address, Reach { addresses, id: None })
     }));
-    judge(dialled.await)
+    let tried = wanted.into_iter().map(async |(host, reach)| match client.reach(&reach).await {
+        Ok(reached) if reached.address.is_some() => Ok(()),
+        // The one that has come farthest says most.
+        Ok(reached) => Err((host, reached.failed.into_iter().max_by_key(|failure| failure.leg))),
+        Err(_) => Err((host, None)),
+    });
+    judge(stream::iter(tried).buffer_unordered(AT_ONCE).collect().await)
 }
 
-async fn reaches(address: &str) -> bool {
-    let Ok(Ok(mut stream)) = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await else {
-        return false;
-    };
-    // Whoever closes without a question is a complaint in the other's log. What it answers is not the matter here.
-    let ask = async {
-        stream.write_all(&NAMES_REQUEST).await?;
-        tokio::io::copy(&mut stream.take(MOST_ANSWER), &mut tokio::io::sink()).await
-    };
-    let _ = tokio::time::timeout(PATIENCE, ask).await;
-    true
-}
-
-fn judge(dialled: Vec<(String, bool)>) -> Finding {
-    let all = dialled.len();
-    let silent: Vec<String> =
-        dialled.into_iter().filter(|(_, reached)| !reached).map(|(host, _)| host).collect();
+fn judge(tried: Vec<Result<(), (String, Option<ReachFailure>)>>) -> Vec<Finding> {
+    let all = tried.len();
     if all == 0 {
-        return Finding::pass(CHECK, "there is no other daemon that could be reached");
+        return vec![Finding::pass(CHECK, "there is no other daemon that could be reached")];
     }
-    if silent.is_empty() {
-        return Finding::pass(CHECK, format!("{all} of {all} other daemons accept connections"));
+    let mut by_leg: BTreeMap<Option<ReachLeg>, Vec<(String, Option<ReachFailure>)>> = BTreeMap::new();
+    for (host, failure) in tried.into_iter().filter_map(Result::err) {
+        by_leg.entry(failure.as_ref().map(|failure| failure.leg)).or_default().push((host, failure));
     }
-    Finding::fail(
-        CHECK,
-        format!("{} of {all} other daemons cannot be reached: {}", silent.len(), silent.join(", ")),
-        "see that pmd runs there, and let TCP through to its port (4369) in firewalls in between",
-    )
+    if by_leg.is_empty() {
+        return vec![Finding::pass(CHECK, format!("{all} of {all} other daemons let this one in"))];
+    }
+    by_leg.into_iter().map(|(leg, failed)| judge_leg(all, leg, &failed)).collect()
+}
+
+/// Of `all`, these have failed on the same leg.
+fn judge_leg(all: usize, leg: Option<ReachLeg>, failed: &[(String, Option<ReachFailure>)]) -> Finding {
+    let named = failed.iter().take(NAMED).map(|(host, failure)| match failure {
+        Some(failure) => format!("{host} ({})", failure.error.message),
+        None => host.clone(),
+    });
+    let mut named = named.collect::<Vec<_>>().join(", ");
+    if failed.len() > NAMED {
+        named += &format!(" and {} more", failed.len() - NAMED);
+    }
+    let hint = failed.iter().find_map(|(_, failure)| Some(failure.as_ref()?.error.hint.clone()));
+    let (why, remedy) = match leg {
+        None => ("the daemon has not said why", "see its log".to_owned()),
+        Some(leg) => explain(leg, hint.unwrap_or_default()),
+    };
+    let what = format!("{} of {all} other daemons cannot be reached, {why}: {named}", failed.len());
+    Finding::fail(CHECK, what, remedy)
+}
+
+/// What a leg is called, and what to do if it fails; mostly what the daemon says.
+fn explain(leg: ReachLeg, hint: String) -> (&'static str, String) {
+    match leg {
+        ReachLeg::Name => ("no address", hint),
+        ReachLeg::Route => {
+            let remedy = "correct the address, the route (ip route get ADDRESS) or the firewalls in between";
+            ("no route", remedy.to_owned())
+        }
+        ReachLeg::Timeout => {
+            let remedy = "see that the host is up, and let TCP through to port 4369 in firewalls in between";
+            ("timeout", remedy.to_owned())
+        }
+        ReachLeg::Listener => {
+            let remedy = "start pmd there (pmd start), and see with pmd status which addresses it listens on";
+            ("refused by the host", remedy.to_owned())
+        }
+        ReachLeg::Handshake => ("no handshake", hint),
+        ReachLeg::Tls => ("TLS", hint),
+        ReachLeg::Cluster => ("refused by the daemon", hint),
+        ReachLeg::Cookie => ("cookie", hint),
+    }
 }

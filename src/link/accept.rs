@@ -120,6 +120,7 @@ pub async fn serve(
         let Some(handshake) = handshakes.begin(address.ip()) else {
             context.counters.handshakes_full.add();
             complain(&log, address, "full", "there are too many handshakes under way".into());
+            context.refusals.note(address.ip(), false, "full", "there are too many handshakes under way");
             continue;
         };
         // The shard has made it not blocking.
@@ -173,6 +174,7 @@ fn refuse(context: &Context, log: &Arc<Complaints>, address: SocketAddr, error: 
     }
     context.counters.refused_handshake(error);
     complain(log, address, error.label(), error.to_string());
+    context.refusals.note_error(address.ip(), false, error);
 }
 
 /// Writes a log line about who was not let in, unless there were too many. Its port is another each time.

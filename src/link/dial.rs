@@ -168,7 +168,12 @@ impl Dialer {
             };
             match tokio::time::timeout(greeting::PATIENCE, attempt).await {
                 Ok(Ok(greeted)) => return Ok(greeted),
-                Ok(Err(error)) => last = worse(last, error),
+                Ok(Err(error)) => {
+                    if let DialError::Greeting { source, .. } = &error {
+                        self.context.refusals.note_error(address.ip(), true, source);
+                    }
+                    last = worse(last, error);
+                }
                 Err(_) => last = worse(last, DialError::Greeting { address, source: GreetingError::Late }),
             }
         }

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod accept;
+pub mod clock;
 pub mod cookie;
 pub mod dial;
 pub mod greeting;
@@ -14,5 +15,6 @@ pub mod me;
 pub mod packet;
 pub mod place;
 pub mod proof;
+pub mod refusals;
 pub mod session;
 pub mod wire;

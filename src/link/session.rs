@@ -16,6 +16,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::codec::Encoder;
 
+use super::clock::{PeerClock, Teller};
 use super::greeting::Greeted;
 use crate::daemon::Context;
 use crate::daemon::core_task::{Core, Input, LinkEnd};
@@ -57,12 +58,14 @@ pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<C
     let (close, closed) = oneshot::channel();
     let (tell, told) = oneshot::channel();
     let waiting = Arc::new(AtomicBool::new(false));
+    let clock = Arc::new(PeerClock::new(Arc::clone(&greeted.traffic)));
     let end = LinkEnd {
         peer: greeted.identity(),
         host: greeted.host.clone(),
         address: greeted.address,
         initiated,
         traffic: Arc::clone(&greeted.traffic),
+        clock: Arc::clone(&clock),
         output: Output { frames, waiting: Arc::clone(&waiting) },
         close,
     };
@@ -79,7 +82,7 @@ pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<C
     let mut reading = tokio_util::codec::FramedRead::new(reading, parts.codec);
     reading.read_buffer_mut().unsplit(early);
     let farewell = tokio::select! {
-        farewell = read(&mut reading, link, peer, &core, &context) => Some(farewell),
+        farewell = read(&mut reading, link, peer, &clock, &core, &context) => Some(farewell),
         reason = write(&mut writing, output, closed, &waiting, link, &core, &context) => {
             if let Some(reason) = reason {
                 let _ = tokio::time::timeout(super::greeting::PATIENCE, async {
@@ -106,6 +109,7 @@ async fn read(
     frames: &mut (impl Stream<Item = Result<Decoded, PeerError>> + Unpin),
     link: LinkId,
     peer: NodeId,
+    clock: &PeerClock,
     core: &Core,
     context: &Context,
 ) -> Option<Reason> {
@@ -119,6 +123,10 @@ async fn read(
                 if let Some(cluster) = context.cluster.get() {
                     relay::asked(cluster.tunnels(), peer, request);
                 }
+            }
+            Ok(Decoded::Frame(Frame::Clock(said))) => {
+                counters.frames_received.add();
+                clock.hear(said);
             }
             Ok(Decoded::Frame(frame)) => {
                 counters.frames_received.add();
@@ -151,6 +159,7 @@ async fn write(
     let mut codec = PeerCodec::default();
     let mut bytes = BytesMut::new();
     let mut reason = None;
+    let mut clock = Teller::default();
     loop {
         tokio::select! {
             biased;
@@ -168,6 +177,9 @@ async fn write(
             && let Ok(frame) = output.try_recv()
         {
             encode(&mut codec, &frame, &mut bytes, context);
+        }
+        if let Some(clock) = clock.due().filter(|_| reason.is_none()) {
+            encode(&mut codec, &clock, &mut bytes, context);
         }
         if !bytes.is_empty() {
             socket.write_all(&bytes).await.ok()?;

@@ -176,6 +176,7 @@ struct SeenLink {
     peer: String,
     host: String,
     rtt_us: Option<u32>,
+    clock_ahead_ms: Option<i64>,
     phi: f64,
     received: u64,
     sent: u64,
@@ -214,6 +215,7 @@ impl Seen {
             peer: link.peer.id.to_string(),
             host: end.host.to_string(),
             rtt_us: end.traffic.rtt_us().or(link.rtt_us),
+            clock_ahead_ms: end.clock.ahead_ms(),
             phi: link.phi.phi(now_ms).min(HIGHEST_PHI),
             received: end.traffic.received(),
             sent: end.traffic.sent(),
@@ -290,6 +292,12 @@ fn links(page: &mut Page, seen: &Seen) {
     by_link("pmd_link_rtt_seconds", Gauge, "Round-trip time of a link.", |link| {
         link.rtt_us.map(|rtt| f64::from(rtt) / 1e6)
     });
+    by_link(
+        "pmd_link_clock_offset_seconds",
+        Gauge,
+        "How far a peer's clock is ahead of this host's.",
+        |link| link.clock_ahead_ms.map(|ahead| ahead as f64 / 1e3),
+    );
     by_link(
         "pmd_link_phi",
         Gauge,

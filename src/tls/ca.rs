@@ -33,7 +33,7 @@ pub const CERTIFICATE: &str = "ca.pem";
 pub const KEY: &str = "ca.key";
 
 /// How much earlier than now a certificate begins to be valid: the clocks of a cluster need not agree by more.
-const CLOCKS_APART: Duration = Duration::from_secs(3600);
+pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(3600);
 
 /// A day.
 pub const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -57,6 +57,7 @@ fn link(number: usize, rtt_us: Option<u64>) -> Peer {
         dialled: true,
         up_seconds: 61,
         rtt_us,
+        clock_ahead_ms: Some(0),
         phi: 0.25,
         heard_ms: 940,
         received_bytes: 1_500,

@@ -52,10 +52,11 @@ pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>, path: &'static s
         Some(Frame::Back(Back { token })) => return tunnels.waiting.take(&token, greeted),
         _ => return,
     };
-    let Greeted { mut frames, hello, host, .. } = greeted;
+    let Greeted { mut frames, hello, host, address, .. } = greeted;
     let begin = Instant::now();
     let refuse = async |mut frames: Frames, Refusal(reason, text): Refusal| {
         context.counters.tunnels_refused.add();
+        context.refusals.note(address.ip(), false, "tunnel", &format!("a tunnel to {:?}: {text}", open.name));
         tunnels.complain(|| format!("refused a tunnel from {host} to {:?}: {text}", open.name));
         say_farewell(&mut frames, reason, shortened(text)).await;
     };
@@ -67,7 +68,10 @@ pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>, path: &'static s
     };
     let found = match tunnels.policy().allow.check(&member, &open.name) {
         Ok(()) => find(&tunnels, &open),
-        Err(text) => Err(Refusal::new(text)),
+        Err(text) => {
+            context.refusals.note(address.ip(), false, "rule", &text);
+            return refuse(frames, Refusal::new(text)).await;
+        }
     };
     let found = match found {
         Ok(found) => found,

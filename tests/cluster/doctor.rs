@@ -31,6 +31,25 @@ impl Examined {
         (text("verdict"), text("what") + " -> " + &text("remedy"))
     }
 
+    /// What is said about all findings of a check.
+    fn all_of(&self, check: &str) -> Vec<String> {
+        let report = self.0.json();
+        let findings = report["findings"].as_array().expect("findings").iter();
+        findings
+            .filter(|finding| finding["check"] == check)
+            .map(|finding| {
+                let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+                text("what") + " -> " + &text("remedy")
+            })
+            .collect()
+    }
+
+    /// Fails the test if there is anything about a check.
+    #[track_caller]
+    fn lacks(&self, check: &str) {
+        assert!(self.all_of(check).is_empty(), "{check}: {self:#?}");
+    }
+
     /// Fails the test unless the check came out like this and its sentences have these words.
     #[track_caller]
     fn shows(&self, check: &str, verdict: &str, words: &[&str]) -> &Examined {
@@ -98,13 +117,33 @@ fn a_cookie_that_others_can_read_or_guess() {
 }
 
 #[test]
-fn the_host_that_refused_a_cookie_says_so() {
+fn both_hosts_of_a_refused_cookie_say_so() {
     let mut world = World::new(2);
     world[1].set_cookies(&["a-cookie-of-another-cluster"]);
     world.start_all();
     doctor(&world, 0, &[]).shows("refused daemons", "pass", &[]);
-    world.run(1, &["join", "h1"]).ended_with(5);
-    doctor(&world, 0, &[]).shows("refused daemons", "warn", &["since the daemon started", "cookie file"]);
+    for _ in 0..2 {
+        world.run(1, &["join", "h1"]).ended_with(5);
+    }
+    doctor(&world, 0, &[]).shows(
+        "refused daemons",
+        "warn",
+        &["10.77.0.2 was refused 2 times, last ", "its cookie is another one", "pmd reload there"],
+    );
+    doctor(&world, 1, &[]).shows(
+        "refused daemons",
+        "warn",
+        &["no link to 10.77.0.1", "the cookie is another one", "pmd doctor on that host"],
+    );
+    let list = world.block_on(world[0].api().refusals()).expect("an answer");
+    // Once to each of the two addresses that the name has.
+    assert_eq!(list.refusals.len(), 2, "{list:?}");
+    for one in &list.refusals {
+        assert_eq!((one.dialled, one.reason.as_str(), one.count), (false, "cookie", 2), "{list:?}");
+    }
+    let file = world[0].file("report.tar.gz").display().to_string();
+    let said = world.run(0, &["debug", &file, "--json"]).ended_with(0);
+    assert!(said.stdout.contains("\"refusals.json\""), "{said:#?}");
 }
 
 #[test]
@@ -116,20 +155,121 @@ fn the_host_that_refused_a_cluster_of_another_name_says_so() {
     doctor(&world, 0, &[]).shows(
         "refused daemons",
         "warn",
-        &["since the daemon started", "cluster name", "pmd status"],
+        &["10.77.0.2 was refused 1 time", "belongs to the cluster \"other\"", "same cluster"],
     );
 }
 
 #[test]
-fn a_member_whose_clock_is_ahead() {
+fn a_clock_that_is_behind_or_ahead_is_seen_on_its_own_host_and_on_the_others() {
     assert!(Path::new(FAKETIME).exists(), "install the package faketime (scripts/install-test-deps does)");
-    let mut world = World::new(2);
-    world.start(0);
-    let ahead = [("LD_PRELOAD", FAKETIME), ("FAKETIME", "+600s"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
-    world.start_with(1, &ahead);
-    world.join_first(1..2);
-    world.wait_until_agreed(&[0, 1]);
-    doctor(&world, 0, &[]).shows("clock", "fail", &["the clock of h2", "ahead", "NTP"]);
+    let mut world = World::new(4);
+    for (host, shift) in [(0, "+0s"), (1, "-630s"), (2, "+7290s"), (3, "+0s")] {
+        let clock = [("LD_PRELOAD", FAKETIME), ("FAKETIME", shift), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        world.start_with(host, &clock);
+    }
+    world.join_first(1..4);
+    world.wait_until_agreed(&world.all());
+    world.wait_on(&world.all(), "all clocks to be told", |host| {
+        let peers = world.block_on(world[host].api().peers()).expect("an answer").peers;
+        peers.len() == 3 && peers.iter().all(|peer| peer.clock_ahead_ms.is_some())
+    });
+    for host in [0, 3] {
+        let both =
+            ["2 clocks differ", "that of h2 is 10m", "behind", "that of h3 is 2h 1m", "ahead of", "NTP"];
+        doctor(&world, host, &[]).shows("clock", "fail", &both);
+    }
+    let own = ["the clock of this host is", "10m", "behind those of its 3 peers", "NTP"];
+    doctor(&world, 1, &[]).shows("clock", "warn", &own);
+    let own = ["the clock of this host is 2h 1m ahead of those of its 3 peers", "not valid yet"];
+    doctor(&world, 2, &[]).shows("clock", "fail", &own);
+    let metrics = world.run(0, &["metrics"]).ended_with(0).stdout;
+    let offset = |host: &str| {
+        let line = metrics.lines().find(|line| {
+            line.starts_with("pmd_link_clock_offset_seconds{") && line.contains(&format!("host=\"{host}\""))
+        });
+        let value = line.and_then(|line| line.rsplit(' ').next()).expect("an offset");
+        value.parse::<f64>().expect("a number")
+    };
+    assert!((offset("h2") + 630.0).abs() < 60.0 && (offset("h3") - 7290.0).abs() < 60.0, "{metrics}");
+    let wide = world.run(0, &["peers", "-o", "wide"]).ended_with(0).stdout;
+    assert!(wide.contains("CLOCK") && wide.contains(" +7"), "{wide}");
+}
+
+#[test]
+fn the_leg_on_which_the_way_to_a_peer_ends() {
+    let mut world = World::new(6);
+    let folder = world.shared("authority").display().to_string();
+    world.run(0, &["ca", "init", "--dir", &folder]).ended_with(0);
+    world.run(0, &["ca", "issue", "h4", "--dir", &folder, "--out", &folder]).ended_with(0);
+    // h2 has no daemon, there is no route to h3, h4 asks for certificates of its authority, h5 has another cookie, and on
+    // h6 is something that is no pmd.
+    world[0].configure("join = [\"h2\", \"10.77.0.3\", \"h4\", \"h5\", \"h6\"]\n");
+    world.site(0).cell.ip("route add unreachable 10.77.0.3\n");
+    world[3].configure(&format!(
+        "ca_cert_path = \"{folder}/ca.pem\"\ncert_path = \"{folder}/h4.pem\"\nkey_path = \"{folder}/h4.key\"\n"
+    ));
+    world[4].set_cookies(&["a-cookie-of-another-cluster"]);
+    [0, 3, 4].into_iter().for_each(|host| world.start(host));
+    let mut epmd = mortal("epmd");
+    epmd.env_remove("ERL_EPMD_PORT").env_remove("ERL_EPMD_ADDRESS");
+    let _epmd = world.site(5).cell.run(move || Program::spawn(epmd));
+    world.site(5).cell.run(|| {
+        wait_until("epmd", || std::net::TcpStream::connect(("127.0.0.1", 4369)).is_ok());
+    });
+    wait_until("the seeds", || {
+        world.block_on(world[0].api().discover()).is_ok_and(|list| list.found.len() == 5)
+    });
+    let seen = doctor(&world, 0, &[]);
+    for words in [
+        ["no route: 10.77.0.3", "ip route get"],
+        ["refused by the host: h2", "pmd start"],
+        ["no handshake: h6", "pmd takeover"],
+        ["TLS: h4", "same authority"],
+        ["cookie: h5", "copy the cookie file"],
+    ] {
+        assert!(
+            seen.all_of("peers").iter().any(|text| words.iter().all(|word| text.contains(word))),
+            "{words:?}: {seen:#?}"
+        );
+    }
+    assert_eq!(seen.all_of("peers").len(), 5, "{seen:#?}");
+    // Who holds a certificate of an authority does not let others in, and knows who they were.
+    let refused = doctor(&world, 3, &[]);
+    refused.shows("refused daemons", "warn", &["10.77.0.1 was refused", "TLS", "same authority"]);
+}
+
+#[test]
+fn a_member_that_has_another_cookie_by_now() {
+    let world = World::joined(2);
+    doctor(&world, 0, &["foo@h2"]).shows("peers", "pass", &["1 of 1"]);
+    world[1].set_cookies(&["a-cookie-of-another-cluster"]);
+    world.run(1, &["reload"]).ended_with(0);
+    // The link stands; the next one would not come about.
+    doctor(&world, 0, &[]).shows("peers", "fail", &["1 of 1", "cookie: h2", "copy the cookie file"]);
+}
+
+#[test]
+fn a_long_name_whose_address_is_called_something_else() {
+    let world = World::new(1);
+    let table = world.shared("hosts");
+    let write = |text: &str| std::fs::write(&table, text).expect("our file");
+    write("127.0.0.1 localhost\n10.77.0.1 h1.example.org h1\n");
+    world.site(0).cell.cover("/etc/hosts", &table);
+    doctor(&world, 0, &[]).shows("name to address", "pass", &["h1 resolves"]).lacks("address to name");
+    world.site(0).cell.run(|| nix::unistd::sethostname("h1.example.org").expect("a host of our own"));
+    doctor(&world, 0, &[]).shows("address to name", "pass", &["10.77.0.1 is called h1.example.org"]);
+    write("127.0.0.1 localhost\n10.77.0.1 h1 h1.example.org\n");
+    doctor(&world, 0, &[]).shows(
+        "address to name",
+        "warn",
+        &["which is called h1:", "put the long name first in /etc/hosts: 10.77.0.1 h1.example.org h1"],
+    );
+    write("127.0.0.1 localhost\n10.77.0.1 db7.example.org h1.example.org\n");
+    doctor(&world, 0, &[]).shows(
+        "address to name",
+        "warn",
+        &["which is called db7.example.org", "PTR record", "host_name = \"db7.example.org\""],
+    );
 }
 
 #[test]
@@ -209,7 +349,7 @@ fn a_host_behind_a_firewall() {
     wait_until("the seed", || {
         world.block_on(world[0].api().discover()).is_ok_and(|list| !list.found.is_empty())
     });
-    doctor(&world, 0, &[]).shows("peers", "fail", &["1 of 1", "10.77.0.2", "firewalls"]);
+    doctor(&world, 0, &[]).shows("peers", "fail", &["1 of 1", "timeout", "10.77.0.2", "firewalls"]);
 }
 
 #[test]

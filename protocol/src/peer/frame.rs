@@ -63,6 +63,8 @@ pub enum Frame {
     Probed(Probed),
     /// Whom I take for dead.
     Lost(Lost),
+    /// What the sender's clock says.
+    Clock(Clock),
     /// What a tunnel shall lead to. The first message on a tunnel, by its entry.
     Open(Open),
     /// That it does; what follows is the bytes of the two programs. The answer of its exit, unless it says farewell.
@@ -254,6 +256,14 @@ pub struct Lost {
     /// At most [`MAX_LOST`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_LOST>")]
     pub members: Vec<NodeId>,
+}
+
+/// What the sender's clock says: told at the beginning of a link, and when somebody has set that clock. Nothing depends on
+/// it; people whose hosts differ are to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Milliseconds since the Unix epoch, as this is sent.
+    pub wall_ms: u64,
 }
 
 /// What a tunnel shall lead to: something that is registered at its exit.

@@ -1,6 +1,6 @@
 //! What the control API says about the cluster.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -131,6 +131,9 @@ pub struct Peer {
     /// The round-trip time, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u64>,
+    /// How far the peer's clock is ahead of this host's, less than nothing if it is behind; once the peer has told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
     /// How sure it is that the peer is gone: minus the decimal logarithm of the chance to be wrong.
     pub phi: f64,
     /// How long ago its last heartbeat came.
@@ -141,6 +144,90 @@ pub struct Peer {
     pub sent_bytes: u64,
     /// Whether the peer said last that it has the same fingerprint.
     pub agrees: bool,
+}
+
+/// `GET /v1/refusals`: daemons that were not let in or have not let this one in, and tunnels that were refused. Those of
+/// the last day, and not more than a few dozen of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalList {
+    /// The latest first.
+    pub refusals: Vec<Refusal>,
+}
+
+/// One address that was refused for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether this daemon dialled; else the other did.
+    pub dialled: bool,
+    /// `cookie`, `tls`, `cluster`, `version`, `identity`, `other`, `refused` (by the other side), `timeout`, `connection`,
+    /// `protocol`, `full`, `rule` or `tunnel`, and more in later versions.
+    pub reason: String,
+    /// For people.
+    pub what: String,
+    /// How often.
+    pub count: u64,
+    /// First time.
+    #[serde(with = "wire::rfc3339_ms")]
+    pub first_at: Timestamp,
+    /// Last time.
+    #[serde(with = "wire::rfc3339_ms")]
+    pub last_at: Timestamp,
+}
+
+/// The body of `POST /v1/reach`: whether a daemon can be reached, cookie and all, without joining it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reach {
+    /// Addresses of one daemon, as for [`Join`]; eight at most.
+    pub addresses: Vec<String>,
+    /// Its id, if another daemon there is not good enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// The answer: all addresses were tried at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The first that led to the daemon, and both have proven that they belong together; absent if none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// Those that did not.
+    pub failed: Vec<ReachFailure>,
+}
+
+/// An address that did not lead to a daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachFailure {
+    /// The address.
+    pub asked: String,
+    /// The leg of the way that failed.
+    pub leg: ReachLeg,
+    /// Why.
+    pub error: super::ErrorInfo,
+}
+
+/// A leg of the way to another daemon, in the order in which it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReachLeg {
+    /// The name has no address.
+    Name,
+    /// There is no way to the host.
+    Route,
+    /// Nothing came back, as when a firewall drops packets.
+    Timeout,
+    /// The host has refused the connection: nobody listens.
+    Listener,
+    /// Somebody listens, and does not do a handshake.
+    Handshake,
+    /// Certificate or key.
+    Tls,
+    /// Name or version of the cluster, or the other side's own reason.
+    Cluster,
+    /// The cookie.
+    Cookie,
 }
 
 /// `GET /v1/names?scope=cluster`: Erlang nodes on all hosts; with `&host=HOST` on that one.

@@ -172,6 +172,7 @@ fn links(running: &Running) -> Vec<api::Peer> {
         up_seconds: now_ms.saturating_sub(link.since_ms) / 1_000,
         // The kernel measures more finely than heartbeats do.
         rtt_us: end.traffic.rtt_us().or(link.rtt_us).map(u64::from),
+        clock_ahead_ms: end.clock.ahead_ms(),
         phi: link.phi.phi(now_ms),
         heard_ms: now_ms.saturating_sub(link.phi.last_ms()),
         received_bytes: end.traffic.received(),
@@ -373,7 +374,7 @@ async fn wait_until_seen(cluster: &Cluster, ids: Vec<NodeId>) -> Result<usize, E
     }
 }
 
-fn join_error(asked: &str, error: &JoinError) -> ApiError {
+pub(super) fn join_error(asked: &str, error: &JoinError) -> ApiError {
     let port = "the port that pmd listens on there (4369) and firewalls in between";
     if error.is_oneself() {
         return ApiError::new(

@@ -6,6 +6,7 @@ mod events;
 mod lookup;
 mod monitoring;
 mod names;
+mod reach;
 mod request;
 mod services;
 mod tunnel;
@@ -54,6 +55,8 @@ pub fn router(context: Arc<Context>) -> Router {
         .route("/nodes", get(cluster::nodes))
         .route("/peers", get(cluster::peers))
         .route("/discover", get(cluster::discover))
+        .route("/reach", post(reach::reach))
+        .route("/refusals", get(reach::refusals))
         .route("/join", post(cluster::join))
         .route("/leave", post(cluster::leave))
         .route("/tunnels", get(tunnel::list))

@@ -1,0 +1,117 @@
+//! Why daemons do not come together: who was refused, and how far one gets on the way to another.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Json;
+use futures_util::future::join_all;
+use pmd_protocol::limits::MAX_ADDRESSES;
+use pmd_protocol::peer::NodeId;
+use pmd_protocol::peer::frame::Reason;
+
+use super::cluster::{join_error, of};
+use super::request::{ApiError, RequestBody};
+use super::{Answer, Shared};
+use crate::control::api::{self, ErrorCode, ReachLeg};
+use crate::control::wire::timestamp;
+use crate::daemon::Context;
+use crate::daemon::cluster::{Cluster, JoinError};
+use crate::link::dial::DialError;
+use crate::link::greeting::{GreetingError, say_farewell};
+use crate::link::place::Place;
+use crate::tls::ALPN_PACKET;
+
+pub(super) async fn refusals(State(context): Shared) -> Answer<api::RefusalList> {
+    let refusals = context.refusals.list().into_iter().map(|refusal| api::Refusal {
+        address: refusal.address,
+        dialled: refusal.dialled,
+        reason: refusal.reason.to_owned(),
+        what: refusal.what,
+        count: refusal.count,
+        first_at: timestamp(refusal.first_ms),
+        last_at: timestamp(refusal.last_ms),
+    });
+    Ok(Json(api::RefusalList { refusals: refusals.collect() }))
+}
+
+pub(super) async fn reach(
+    State(context): Shared,
+    Extension(body): Extension<RequestBody>,
+) -> Answer<api::Reached> {
+    let cluster = of(&context)?;
+    let asked: api::Reach = body.parse()?;
+    if asked.addresses.is_empty() || asked.addresses.len() > MAX_ADDRESSES {
+        let message = format!("there are {} addresses", asked.addresses.len());
+        return Err(ApiError::new(
+            ErrorCode::InvalidRequest,
+            message,
+            format!("give one to {MAX_ADDRESSES}"),
+        ));
+    }
+    let id = match asked.id.as_deref().map(str::parse::<NodeId>) {
+        None => None,
+        Some(Ok(id)) => Some(id),
+        Some(Err(_)) => {
+            let message = "the id is not that of a daemon";
+            return Err(ApiError::new(ErrorCode::InvalidRequest, message, "give its 64 hexadecimal digits"));
+        }
+    };
+    let tried =
+        asked.addresses.iter().map(async |address| (address, go(&context, cluster, address, id).await));
+    let mut reached = api::Reached::default();
+    for (asked, outcome) in join_all(tried).await {
+        match outcome {
+            Ok(address) => reached.address = reached.address.or(Some(address)),
+            Err(error @ (JoinError::Full | JoinError::Ended(_))) => return Err(join_error(asked, &error)),
+            Err(error) => {
+                let (asked, leg) = (asked.clone(), leg(&error));
+                let error = join_error(&asked, &error).into_info();
+                reached.failed.push(api::ReachFailure { asked, leg, error });
+            }
+        }
+    }
+    Ok(Json(reached))
+}
+
+/// Goes to an address, through both handshakes and back; the one that answered.
+async fn go(
+    context: &Arc<Context>,
+    cluster: &Cluster,
+    asked: &str,
+    id: Option<NodeId>,
+) -> Result<SocketAddr, JoinError> {
+    let mut addresses = cluster.resolve(asked).await?;
+    addresses.truncate(MAX_ADDRESSES);
+    let _place = Place::take(context).ok_or(JoinError::Full)?;
+    let mut greeted = cluster.dialer().greet(&addresses, id, ALPN_PACKET).await?;
+    say_farewell(&mut greeted.frames, Reason::NotNeeded, String::new()).await;
+    Ok(greeted.address)
+}
+
+fn leg(error: &JoinError) -> ReachLeg {
+    match error {
+        JoinError::Unresolvable { .. } | JoinError::Malformed(_) => ReachLeg::Name,
+        JoinError::Late => ReachLeg::Timeout,
+        JoinError::Full | JoinError::Ended(_) | JoinError::Dial(DialError::NoAddress) => ReachLeg::Name,
+        JoinError::Dial(DialError::Connect { source, .. }) => match source.kind() {
+            ErrorKind::TimedOut => ReachLeg::Timeout,
+            ErrorKind::ConnectionRefused => ReachLeg::Listener,
+            _ => ReachLeg::Route,
+        },
+        JoinError::Dial(DialError::Greeting { source, .. }) => match source {
+            GreetingError::Cookie => ReachLeg::Cookie,
+            // What the other side says is text; older ones say the same.
+            GreetingError::Refused { text, .. } if text.contains("cookie") => ReachLeg::Cookie,
+            GreetingError::Tls(_) | GreetingError::Id | GreetingError::Name(_) | GreetingError::Twin => {
+                ReachLeg::Tls
+            }
+            GreetingError::Refused { .. } | GreetingError::Cluster(_) | GreetingError::Protocol(_) => {
+                ReachLeg::Cluster
+            }
+            _ => ReachLeg::Handshake,
+        },
+    }
+}
