@@ -11,8 +11,8 @@ use pmd_protocol::limits::{
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
-    Back, Bye, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Open, Opened, PROTOCOL,
-    Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Sight, Summary,
+    Back, Bye, Depart, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Open, Opened,
+    PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Sight, Summary,
 };
 use pmd_protocol::peer::{
     Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Updates, Value, Version,
@@ -125,7 +125,9 @@ fn frame() -> impl Strategy<Value = Frame> {
         .prop_map(|(asker, target, at, token)| Frame::DialBack(DialBack { asker, target, at, token }));
     let back = any::<[u8; 16]>().prop_map(|token| Frame::Back(Back { token }));
     let relay = id().prop_map(|target| Frame::Relay(Relay { target }));
-    let tunnels = prop_oneof![open, opened, dial_back, back, relay];
+    let depart =
+        (id(), generation()).prop_map(|(target, generation)| Frame::Depart(Depart { target, generation }));
+    let tunnels = prop_oneof![open, opened, dial_back, back, relay, depart];
     prop_oneof![
         lost,
         tunnels,

@@ -312,26 +312,6 @@ impl Cluster {
         Ok(members)
     }
 
-    /// Closes the links to the peer that is meant by `asked`: an address, or the name of a host. How many there were.
-    ///
-    /// # Errors
-    ///
-    /// If the daemon is about to end.
-    pub async fn drop_peer(&self, asked: &str) -> Result<usize, Ended> {
-        self.seeker.forget(asked).await;
-        let addresses = self.resolve(asked).await.unwrap_or_default();
-        let host = asked.to_lowercase();
-        self.core
-            .visit(move |running| {
-                running.drop_peer(|end| {
-                    end.host.as_str().to_lowercase() == host
-                        || addresses.contains(&end.address)
-                        || end.peer.addresses.iter().any(|address| addresses.contains(address))
-                })
-            })
-            .await
-    }
-
     /// Reads cookie and certificates again. What has changed.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ impl Node {
         match frame {
             // Of the handshake, which is over; and the farewell, which the link's end will tell.
             Frame::Hello(_) | Frame::Proof(_) | Frame::Bye(_) => {}
+            // A command, which whoever owns the node decides on.
+            Frame::Depart(_) => {}
             // Of tunnels, which are none of the node's business.
             Frame::Open(_) | Frame::Opened(_) | Frame::DialBack(_) | Frame::Back(_) | Frame::Relay(_) => {}
             Frame::Heartbeat(heartbeat) => self.take_heartbeat(link, &heartbeat),

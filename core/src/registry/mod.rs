@@ -21,6 +21,7 @@ use pmd_protocol::peer::frame::Summary;
 use pmd_protocol::peer::{Digest, Generation, Key, NodeId, Stamp, Update, Value};
 
 use crate::id::fingerprint_of;
+use crate::pool::Pool;
 use crate::spread::reconcile::Share;
 use crate::tuning::RegistryTuning;
 use directory::{Directory, Patch, Rank};
@@ -63,6 +64,11 @@ impl Registry {
         // Nothing is registered yet, so nobody has to be told.
         let _ = registry.member_up(me, generation, Rank::default(), 0);
         registry
+    }
+
+    /// Shares what it can with others that have this pool.
+    pub fn share(&mut self, pool: Pool) {
+        self.store.share(pool);
     }
 
     /// The replicas.

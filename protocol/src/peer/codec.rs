@@ -110,6 +110,7 @@ impl Frame {
             Self::DialBack(_) => 50,
             Self::Back(_) => 51,
             Self::Relay(_) => 52,
+            Self::Depart(_) => 53,
         }
     }
 }
@@ -172,6 +173,7 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) -> Result<(), TooLong> {
         Frame::DialBack(body) => write(body),
         Frame::Back(body) => write(body),
         Frame::Relay(body) => write(body),
+        Frame::Depart(body) => write(body),
     };
     let length = FRAME_FIXED + body.len();
     let announced = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME).ok_or(TooLong(length))?;
@@ -202,6 +204,7 @@ fn read(kind: u8, body: &[u8]) -> Result<Frame, Skip> {
         50 => Frame::DialBack(fields(body)?),
         51 => Frame::Back(fields(body)?),
         52 => Frame::Relay(fields(body)?),
+        53 => Frame::Depart(fields(body)?),
         _ => return Err(Skip::Unknown),
     })
 }

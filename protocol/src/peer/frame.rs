@@ -73,6 +73,8 @@ pub enum Frame {
     Back(Back),
     /// To whom a relay shall connect this connection.
     Relay(Relay),
+    /// That the receiver shall leave the cluster.
+    Depart(Depart),
 }
 
 /// Who a daemon is.
@@ -302,6 +304,15 @@ pub struct Back {
 pub struct Relay {
     /// To whom.
     pub target: NodeId,
+}
+
+/// A request to leave the cluster, and to stay away until somebody there wants to join again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Depart {
+    /// Who.
+    pub target: NodeId,
+    /// In which life: a later one is not meant.
+    pub generation: Generation,
 }
 
 /// What a daemon saw of another.
