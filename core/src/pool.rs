@@ -11,9 +11,10 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use pmd_protocol::peer::{NodeId, Stamp};
+use pmd_protocol::peer::{Entry, NodeId, Stamp};
 
 use crate::membership::packet::{Record, Standing};
+use crate::registry::Member;
 use crate::registry::origin::Content;
 
 /// Something that is about a member.
@@ -46,8 +47,12 @@ struct Latest {
     records: Facts<Record>,
     standings: Facts<Fact<Standing>>,
     stamps: Facts<Fact<Stamp>>,
+    members: Facts<Fact<Member>>,
+    /// Whether several daemons share it. One alone has each content and each host once anyway.
+    several: bool,
     /// Not kept alive, since the only holder of content changes it where it is.
     contents: BTreeMap<NodeId, Weak<Content>>,
+    hosts: BTreeMap<NodeId, Weak<Entry>>,
 }
 
 impl<T> Fact<T> {
@@ -70,6 +75,12 @@ impl About for Record {
 }
 
 impl Pool {
+    /// A pool for several daemons.
+    #[must_use]
+    pub fn of_several() -> Self {
+        Self(Arc::new(Mutex::new(Latest { several: true, ..Latest::default() })))
+    }
+
     /// A record, shared with whoever has the same.
     #[must_use]
     pub fn record(&self, record: Record) -> Arc<Record> {
@@ -88,18 +99,34 @@ impl Pool {
         self.latest().stamps.share(Fact { about, what })
     }
 
+    /// What counts of a live member.
+    #[must_use]
+    pub fn member(&self, about: NodeId, what: Member) -> Arc<Fact<Member>> {
+        let mut latest = self.latest();
+        if !latest.several {
+            return Arc::new(Fact { about, what });
+        }
+        latest.members.share(Fact { about, what })
+    }
+
     /// The content of an origin, shared with whoever has the same.
     #[must_use]
     pub fn content(&self, about: NodeId, content: Content) -> Arc<Content> {
         let mut latest = self.latest();
-        if let Some(same) = latest.contents.get(&about).and_then(Weak::upgrade)
-            && same.is_same(&content)
-        {
-            return same;
+        if !latest.several {
+            return Arc::new(content);
         }
-        let content = Arc::new(content);
-        latest.contents.insert(about, Arc::downgrade(&content));
-        content
+        weakly(&mut latest.contents, about, content, Content::is_same)
+    }
+
+    /// What a daemon says of its host, shared with whoever has the same.
+    #[must_use]
+    pub fn host(&self, about: NodeId, host: Entry) -> Arc<Entry> {
+        let mut latest = self.latest();
+        if !latest.several {
+            return Arc::new(host);
+        }
+        weakly(&mut latest.hosts, about, host, Entry::eq)
     }
 
     /// Forgets what nobody else has any more.
@@ -108,13 +135,29 @@ impl Pool {
         latest.records.drop_unshared();
         latest.standings.drop_unshared();
         latest.stamps.drop_unshared();
+        latest.members.drop_unshared();
         latest.contents.retain(|_, content| content.strong_count() > 0);
+        latest.hosts.retain(|_, host| host.strong_count() > 0);
     }
 
     fn latest(&self) -> MutexGuard<'_, Latest> {
         // Each fact is whole, whatever happened to whoever was adding another.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn weakly<T>(
+    latest: &mut BTreeMap<NodeId, Weak<T>>,
+    about: NodeId,
+    value: T,
+    is_same: impl Fn(&T, &T) -> bool,
+) -> Arc<T> {
+    if let Some(same) = latest.get(&about).and_then(Weak::upgrade).filter(|same| is_same(same, &value)) {
+        return same;
+    }
+    let value = Arc::new(value);
+    latest.insert(about, Arc::downgrade(&value));
+    value
 }
 
 impl<T: About> Facts<T> {
@@ -221,7 +264,8 @@ mod tests {
     #[test]
     fn what_is_the_same_is_there_once_and_only_while_somebody_has_it() {
         let (pool, id) = (Pool::default(), NodeId::new([1; 32]));
-        let (one, same, other) = (pool.stamp(id, stamp(1)), pool.stamp(id, stamp(1)), pool.stamp(id, stamp(2)));
+        let (one, same, other) =
+            (pool.stamp(id, stamp(1)), pool.stamp(id, stamp(1)), pool.stamp(id, stamp(2)));
         assert!(Arc::ptr_eq(&one, &same) && !Arc::ptr_eq(&one, &other));
         assert_eq!((one.what(), other.what()), (&stamp(1), &stamp(2)));
         drop((one, same));

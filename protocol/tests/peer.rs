@@ -12,7 +12,7 @@ use pmd_protocol::limits::{
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
     Back, Bye, Depart, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Open, Opened,
-    PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Sight, Summary,
+    PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Sight, Summary, Tally,
 };
 use pmd_protocol::peer::{
     Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Updates, Value, Version,
@@ -117,6 +117,9 @@ fn frame() -> impl Strategy<Value = Frame> {
         .prop_map(|(token, target, generation)| Frame::Probe(Probe { token, target, generation }));
     let probed = (any::<u64>(), select(vec![Sight::Reached, Sight::Silent, Sight::Refused]))
         .prop_map(|(token, sight)| Frame::Probed(Probed { token, sight }));
+    let tally = (any::<[u8; 8]>(), any::<u32>(), any::<bool>()).prop_map(|(fingerprint, members, asks)| {
+        Frame::Tally(Tally { summary: Summary { fingerprint, members }, asks })
+    });
     let lost = vec(id(), 0..8).prop_map(|members| Frame::Lost(Lost { members }));
     let open = (any::<u8>(), "[^\0]{0,20}", any::<u32>())
         .prop_map(|(kind, name, creation)| Frame::Open(Open { kind: Kind(kind), name, creation }));
@@ -130,6 +133,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     let tunnels = prop_oneof![open, opened, dial_back, back, relay, depart];
     prop_oneof![
         lost,
+        tally,
         tunnels,
         greeting(),
         heartbeat,

@@ -212,6 +212,7 @@ impl Cluster {
             cluster: settings.name.clone(),
             id: me.tls().id(),
             port,
+            bind: context.listening.iter().map(SocketAddr::ip).collect(),
             beacon_port: port,
             cookies: me.watch_cookies(),
         };

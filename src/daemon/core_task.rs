@@ -274,6 +274,11 @@ impl Running {
         &self.alarms
     }
 
+    /// Asks all linked peers what their registries amount to.
+    pub fn ask_tallies(&mut self) {
+        self.node.ask_tallies(self.now());
+    }
+
     /// Leaves the cluster; what is returned is told when everybody else has been.
     pub fn leave(&mut self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();

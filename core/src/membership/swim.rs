@@ -37,6 +37,9 @@ use crate::tuning::MembershipTuning;
 /// what a broken one can do (20 MB).
 pub const MAX_KNOWN: usize = 65_536;
 
+/// Room that is kept for outputs when there are none: more was for a burst.
+const MAX_IDLE_OUTPUTS: usize = 64;
+
 /// What the membership wants, or tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -253,7 +256,8 @@ impl Swim {
         for (id, standing) in due {
             self.suspicions.remove(&id);
             let record = self.table.get(&id).filter(|record| record.standing() == standing);
-            if let Some(record) = record.map(|record| Record { state: State::Down, ..Record::clone(record) }) {
+            if let Some(record) = record.map(|record| Record { state: State::Down, ..Record::clone(record) })
+            {
                 self.learn(now_ms, record, 0);
             }
         }
@@ -274,7 +278,11 @@ impl Swim {
 
     /// The next thing that is wanted. To be called until there is none, after each call of anything else.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if self.outputs.is_empty() && self.outputs.capacity() > MAX_IDLE_OUTPUTS {
+            self.outputs = VecDeque::new();
+        }
+        output
     }
 
     fn is_over(&self, now_ms: u64, since_ms: u64) -> bool {

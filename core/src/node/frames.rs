@@ -24,6 +24,13 @@ impl Node {
             // Of tunnels, which are none of the node's business.
             Frame::Open(_) | Frame::Opened(_) | Frame::DialBack(_) | Frame::Back(_) | Frame::Relay(_) => {}
             Frame::Heartbeat(heartbeat) => self.take_heartbeat(link, &heartbeat),
+            Frame::Tally(tally) => {
+                if let Some(link) = self.links.get_mut(&link)
+                    && link.tallied(&tally)
+                {
+                    link.tally(false);
+                }
+            }
             Frame::Membership(membership) => self.take_membership(link, &membership.packet),
             Frame::Update(update) => self.take_update(link, update),
             Frame::Updates(updates) => {

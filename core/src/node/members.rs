@@ -255,12 +255,7 @@ impl Node {
         }
     }
 
-    fn member_up(
-        &mut self,
-        identity: &Identity,
-        liveness: Liveness,
-        before: Option<(Generation, Liveness)>,
-    ) {
+    fn member_up(&mut self, identity: &Identity, liveness: Liveness, before: Option<(Generation, Liveness)>) {
         let id = identity.id;
         let rtt_us = self.by_peer.get(&id).and_then(|link| self.links.get(link)?.rtt_us);
         let rank = Rank { liveness, rtt_us };

@@ -425,6 +425,14 @@ impl Node {
         self.settle();
     }
 
+    /// Asks all linked peers what their registries amount to, for somebody who wants to know now whether all agree. The
+    /// answers are there when [`Link::summary`] says so, some round trip later. Nothing is decided by them: whether two
+    /// registries differ for good is for the heartbeats to find out.
+    pub fn ask_tallies(&mut self, now: Now) {
+        self.now = now;
+        self.links.values_mut().for_each(|link| link.tally(true));
+    }
+
     /// What is wanted next.
     pub fn poll_output(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();
@@ -515,7 +523,8 @@ impl Node {
         self.overlay.linked(&who);
         self.evidence.drop_case(&who);
         let is_new = self.life_of(&who) != Some(peer.generation);
-        let mut link = Link::new(peer.clone(), initiated, now_ms, self.phase_ms, &self.tuning, self.pool.clone());
+        let mut link =
+            Link::new(peer.clone(), initiated, now_ms, self.phase_ms, &self.tuning, self.pool.clone());
         link.beat(now_ms, self.pace(&who));
         let members: Vec<_> = self.lost.keys().filter(|id| **id != who).take(MAX_LOST).copied().collect();
         if !members.is_empty() {

@@ -15,8 +15,8 @@ use super::invariants::Scope;
 use super::network::{Daemon, HostState, What};
 use super::traffic::Traffic;
 use crate::membership::Identity;
-use crate::pool::Pool;
 use crate::node::{Alarm, Command, Node, Now, Purpose, Settings};
+use crate::pool::Pool;
 use crate::tuning::Tuning;
 
 /// The wall clock at the beginning.
@@ -76,7 +76,7 @@ impl World {
             rng: ChaCha8Rng::seed_from_u64(seed),
             faults: Faults::default(),
             tuning,
-            pool: Pool::default(),
+            pool: Pool::of_several(),
             hosts: Vec::new(),
             heap: Heap::new(),
             next_link: 1,
@@ -214,6 +214,11 @@ impl World {
             let _ = node.handle_command(now, command);
         });
         self.check(number, Scope::Everything);
+    }
+
+    /// Has a daemon ask its peers what their registries amount to.
+    pub fn ask_tallies(&mut self, number: usize) {
+        self.with(number, Node::ask_tallies);
     }
 
     /// Registers a service.

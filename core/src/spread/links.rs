@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pmd_protocol::limits::{MAX_STAMPS, MAX_UPDATES};
-use pmd_protocol::peer::frame::{Echo, Have, Heartbeat, Membership, Prune, Pull, Summary};
+use pmd_protocol::peer::frame::{Echo, Have, Heartbeat, Membership, Prune, Pull, Summary, Tally};
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update, Updates};
 
 use crate::membership::Identity;
@@ -94,6 +94,8 @@ pub struct Link {
     /// What the peer was told of this daemon's registry, and what it has told of its own.
     told: Option<Summary>,
     summary: Option<Summary>,
+    /// Whether a tally is to be sent, and whether it asks for the peer's.
+    tally: Option<bool>,
     flush: bool,
     hold_until_ms: u64,
 }
@@ -142,6 +144,7 @@ impl Link {
             heard: None,
             told: None,
             summary: None,
+            tally: None,
             flush: false,
             hold_until_ms: 0,
         }
@@ -309,6 +312,18 @@ impl Link {
         before.is_none_or(|before| before.abs_diff(after) > before / 4)
     }
 
+    /// Says what the registry amounts to without waiting for the next heartbeat, and with `asks` wants to know the same of
+    /// the peer. However often this is called: what waits for the socket is one message.
+    pub fn tally(&mut self, asks: bool) {
+        self.tally = Some(asks || self.tally == Some(true));
+    }
+
+    /// Takes what the peer says of its registry. Whether it wants to know the same.
+    pub fn tallied(&mut self, tally: &Tally) -> bool {
+        self.summary = Some(tally.summary);
+        tally.asks
+    }
+
     /// What the peer said last of its registry; `None` if it has not said anything yet.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
@@ -348,6 +363,11 @@ impl Link {
         }
         if let Some(frame) = self.queue.pop_front() {
             return Some(frame);
+        }
+        if let Some(asks) = self.tally.take() {
+            let summary = registry.summary();
+            self.told = Some(summary);
+            return Some(Frame::Tally(Tally { summary, asks }));
         }
         if self.prune_now && !self.prunes.is_empty() {
             let origins = take(&mut self.prunes);
@@ -397,7 +417,8 @@ impl Link {
     fn news(&mut self, swim: &Swim, budget: usize) -> Option<Frame> {
         let known = &self.known_members;
         self.members.retain(|id| {
-            swim.record(id).is_some_and(|record| known.get(id).is_none_or(|known| *known.what() < record.standing()))
+            swim.record(id)
+                .is_some_and(|record| known.get(id).is_none_or(|known| *known.what() < record.standing()))
         });
         if self.members.is_empty() {
             return None;
@@ -422,7 +443,9 @@ impl Link {
             if !registry.is_live(&origin) {
                 continue;
             }
-            let Some(mut transfer) = registry.transfer(&origin, self.known.get(&origin).map(|known| *known.what())) else {
+            let Some(mut transfer) =
+                registry.transfer(&origin, self.known.get(&origin).map(|known| *known.what()))
+            else {
                 if registry.lacks(&origin) {
                     self.wanted.insert(origin);
                 }

@@ -63,6 +63,8 @@ pub enum Frame {
     Probed(Probed),
     /// Whom I take for dead.
     Lost(Lost),
+    /// What my registry amounts to, between heartbeats.
+    Tally(Tally),
     /// What a tunnel shall lead to. The first message on a tunnel, by its entry.
     Open(Open),
     /// That it does; what follows is the bytes of the two programs. The answer of its exit, unless it says farewell.
@@ -168,6 +170,15 @@ pub struct Echo {
     pub sequence: u8,
     /// How long the answer has waited to be sent, in milliseconds.
     pub held_ms: u16,
+}
+
+/// What the sender's registry amounts to at this moment, for somebody who does not want to wait for heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// See [`Summary`].
+    pub summary: Summary,
+    /// Whether the receiver shall say the same of its own.
+    pub asks: bool,
 }
 
 /// A packet of the membership protocol, opaque here.

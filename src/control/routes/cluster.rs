@@ -52,8 +52,9 @@ impl From<Ended> for ApiError {
     }
 }
 
-/// The part of `/v1/status` about the cluster.
-pub(super) async fn status(cluster: &Arc<Cluster>) -> Result<api::ClusterStatus, Ended> {
+/// The part of `/v1/status` about the cluster. With `ask` the peers are asked what they have, for who looks next: what they
+/// said last may be seconds old.
+pub(super) async fn status(cluster: &Arc<Cluster>, ask: bool) -> Result<api::ClusterStatus, Ended> {
     let me = Arc::clone(cluster.me());
     let tls = me.tls();
     let expires = tls.checks_names().then(|| tls.expires()).flatten();
@@ -61,6 +62,9 @@ pub(super) async fn status(cluster: &Arc<Cluster>) -> Result<api::ClusterStatus,
     cluster
         .core()
         .visit(move |running| {
+            if ask {
+                running.ask_tallies();
+            }
             let node = running.node();
             let fingerprint = node.registry().fingerprint();
             let summary = node.registry().summary();
