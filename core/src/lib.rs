@@ -30,6 +30,7 @@ pub mod id;
 pub mod membership;
 pub mod node;
 pub mod overlay;
+pub mod pool;
 pub mod registry;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -181,3 +181,36 @@ fn idle_traffic_is_flat() {
         assert!(on_the_wire <= 1_000, "{count}, {services}: {on_the_wire}");
     }
 }
+
+#[test]
+fn who_asks_knows_that_all_agree_before_the_next_heartbeat() {
+    let agrees = |world: &World, number: usize| {
+        let node = world.node(number).unwrap();
+        let own = node.registry().summary();
+        node.links()
+            .all(|(_, link)| link.summary().is_some_and(|theirs| theirs.fingerprint == own.fingerprint))
+    };
+    let mut world = cluster(77, 100);
+    world.run_for(60_000);
+    for round in 0..10 {
+        world.register(round, &format!("service-{round}"), 1);
+        let name = format!("service-{round}");
+        time_until(&mut world, &name, 1, 1_000);
+        // All have it, and its peers have not said so: their heartbeats come every second, or every third.
+        assert!(!agrees(&world, 50), "round {round}");
+        let (before, heartbeats) = (world.now_ms(), next_heartbeats(&world, 50));
+        world.ask_tallies(50);
+        assert!(world.run_until(2_000, |world| agrees(world, 50)), "round {round}");
+        // A round trip, in which it has sent no heartbeat but those that were due.
+        let due = heartbeats.iter().filter(|due| **due <= world.now_ms()).count();
+        let sent = next_heartbeats(&world, 50).iter().filter(|next| !heartbeats.contains(next)).count();
+        assert!(sent <= due, "round {round}: {sent} heartbeats, {due} were due");
+        assert!(world.now_ms() - before <= 250, "round {round}: {} ms", world.now_ms() - before);
+        world.run_for(5_000);
+    }
+    is_fine(&world);
+}
+
+fn next_heartbeats(world: &World, number: usize) -> Vec<u64> {
+    world.node(number).unwrap().links().map(|(_, link)| link.next_heartbeat_ms).collect()
+}

@@ -102,7 +102,7 @@ proptest! {
         for record in &records {
             for output in hear(&mut swim, 0, std::slice::from_ref(record)) {
                 match output {
-                    Output::Up { identity, liveness } => drop(followed.insert(identity.id, (identity, liveness))),
+                    Output::Up { identity, liveness, .. } => drop(followed.insert(identity.id, (identity, liveness))),
                     Output::Down { identity } => prop_assert!(followed.remove(&identity.id).is_some()),
                     Output::News { id } => prop_assert_eq!(swim.record(&id), Some(record)),
                     other => prop_assert!(false, "{:?}", other),
@@ -151,7 +151,9 @@ fn a_suspect_that_does_not_object_is_dead_and_one_that_does_is_not() {
         assert!(swim.suspect(100, &id(1), generation, 300));
         assert!(!swim.suspect(100, &id(1), generation, 300), "once");
         let told = outputs(&mut swim);
-        assert!(told.contains(&Output::Up { identity: identity(1, 1_000), liveness: Liveness::Suspect }));
+        let before = Some((generation, Liveness::Alive));
+        let suspected = Output::Up { identity: identity(1, 1_000), liveness: Liveness::Suspect, before };
+        assert!(told.contains(&suspected));
         assert_eq!(swim.poll_timeout(), Some(400));
         if objects {
             let mut accused = self::swim(1);

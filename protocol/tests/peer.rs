@@ -11,8 +11,8 @@ use pmd_protocol::limits::{
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
-    Back, Bye, Clock, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Open, Opened,
-    PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Sight, Summary,
+    Back, Bye, Clock, Depart, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Open, Opened,
+    PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Sight, Summary, Tally,
 };
 use pmd_protocol::peer::{
     Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Updates, Value, Version,
@@ -117,6 +117,9 @@ fn frame() -> impl Strategy<Value = Frame> {
         .prop_map(|(token, target, generation)| Frame::Probe(Probe { token, target, generation }));
     let probed = (any::<u64>(), select(vec![Sight::Reached, Sight::Silent, Sight::Refused]))
         .prop_map(|(token, sight)| Frame::Probed(Probed { token, sight }));
+    let tally = (any::<[u8; 8]>(), any::<u32>(), any::<bool>()).prop_map(|(fingerprint, members, asks)| {
+        Frame::Tally(Tally { summary: Summary { fingerprint, members }, asks })
+    });
     let lost = vec(id(), 0..8).prop_map(|members| Frame::Lost(Lost { members }));
     let clock = any::<u64>().prop_map(|wall_ms| Frame::Clock(Clock { wall_ms }));
     let open = (any::<u8>(), "[^\0]{0,20}", any::<u32>())
@@ -126,10 +129,13 @@ fn frame() -> impl Strategy<Value = Frame> {
         .prop_map(|(asker, target, at, token)| Frame::DialBack(DialBack { asker, target, at, token }));
     let back = any::<[u8; 16]>().prop_map(|token| Frame::Back(Back { token }));
     let relay = id().prop_map(|target| Frame::Relay(Relay { target }));
-    let tunnels = prop_oneof![open, opened, dial_back, back, relay];
+    let depart =
+        (id(), generation()).prop_map(|(target, generation)| Frame::Depart(Depart { target, generation }));
+    let tunnels = prop_oneof![open, opened, dial_back, back, relay, depart];
     prop_oneof![
         lost,
         clock,
+        tally,
         tunnels,
         greeting(),
         heartbeat,

@@ -137,11 +137,11 @@ Examples:
   pmd join host1 10.0.0.2:4369      Through as many of them as answer; one is enough
   pmd join host1 --timeout 30s      Give it longer than 10 s")]
     Join(Join),
-    /// Leave the cluster, or drop the link to one daemon
+    /// Leave the cluster, or tell another daemon to
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd leave                 Tell all others, and be alone from now on
-  pmd leave host1           Only drop the link to host1")]
+  pmd leave host1           Tell host1 to leave; it stays away until it joins again")]
     Leave(Leave),
     /// List the hosts of the cluster
     #[command(help_template = HELP, before_help = "\

@@ -25,7 +25,7 @@ async fn look(client: &Client, patience: Duration) -> Result<Status> {
     let mut last = Last::Silence("the daemon did not answer".to_owned());
     loop {
         // Less patient than the client by itself is: the time may be over long before.
-        match timeout_at(deadline, client.status()).await {
+        match timeout_at(deadline, client.status_asking_peers()).await {
             Err(_) => return Err(late(patience, &last)),
             Ok(Ok(status)) => {
                 let cluster = status.cluster.as_ref().ok_or_else(no_cluster)?;

@@ -32,7 +32,7 @@ pub fn run(target: &Target, args: &args::Join, output: Output) -> Result<Exit> {
     })
 }
 
-/// Leaves the cluster, or drops one peer.
+/// Leaves the cluster, or tells one member to.
 pub fn leave(target: &Target, peer: Option<String>, output: Output) -> Result<Exit> {
     block_on(async {
         let leave = Leave { peer };
@@ -66,9 +66,9 @@ fn failure(failed: &JoinFailure) -> String {
 fn left_sentence(left: &LeftCluster, peer: Option<&str>) -> String {
     let cluster = printable(&left.cluster);
     match (peer, left.members) {
-        (Some(peer), 0 | 1) => format!("dropped {} of cluster {cluster}", printable(peer)),
-        (Some(peer), links) => {
-            format!("dropped {} of cluster {cluster}: {links} daemons go by that", printable(peer))
+        (Some(peer), 0 | 1) => format!("{} has left cluster {cluster}", printable(peer)),
+        (Some(peer), told) => {
+            format!("{} has left cluster {cluster}: {told} daemons go by that", printable(peer))
         }
         (None, 0) => format!("left cluster {cluster}, which had no other member"),
         (None, members) => {
@@ -125,10 +125,10 @@ mod tests {
         let left = |members| LeftCluster { cluster: "pmd".into(), members };
         assert_eq!(left_sentence(&left(0), None), "left cluster pmd, which had no other member");
         assert_eq!(left_sentence(&left(4), None), "left cluster pmd; 4 other members stay in it");
-        assert_eq!(left_sentence(&left(1), Some("host1")), "dropped host1 of cluster pmd");
+        assert_eq!(left_sentence(&left(1), Some("host1")), "host1 has left cluster pmd");
         assert_eq!(
             left_sentence(&left(2), Some("host1")),
-            "dropped host1 of cluster pmd: 2 daemons go by that"
+            "host1 has left cluster pmd: 2 daemons go by that"
         );
     }
 }

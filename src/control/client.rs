@@ -113,6 +113,11 @@ impl Client {
         self.get("/status").await
     }
 
+    /// The same; its peers are asked what they have, for the next time that this is asked.
+    pub async fn status_asking_peers(&self) -> Result<api::Status> {
+        self.get("/status?ask").await
+    }
+
     /// Whether the daemon is well.
     pub async fn health(&self, ready: bool) -> Result<api::Health> {
         let path = if ready { "/health?ready" } else { "/health" };

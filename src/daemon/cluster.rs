@@ -212,6 +212,7 @@ impl Cluster {
             cluster: settings.name.clone(),
             id: me.tls().id(),
             port,
+            bind: context.listening.iter().map(SocketAddr::ip).collect(),
             beacon_port: port,
             cookies: me.watch_cookies(),
         };
@@ -315,26 +316,6 @@ impl Cluster {
         // Whoever has not heard it by then finds out by itself.
         let _ = tokio::time::timeout(FAREWELL, told).await;
         Ok(members)
-    }
-
-    /// Closes the links to the peer that is meant by `asked`: an address, or the name of a host. How many there were.
-    ///
-    /// # Errors
-    ///
-    /// If the daemon is about to end.
-    pub async fn drop_peer(&self, asked: &str) -> Result<usize, Ended> {
-        self.seeker.forget(asked).await;
-        let addresses = self.resolve(asked).await.unwrap_or_default();
-        let host = asked.to_lowercase();
-        self.core
-            .visit(move |running| {
-                running.drop_peer(|end| {
-                    end.host.as_str().to_lowercase() == host
-                        || addresses.contains(&end.address)
-                        || end.peer.addresses.iter().any(|address| addresses.contains(address))
-                })
-            })
-            .await
     }
 
     /// Reads cookie and certificates again. What has changed.

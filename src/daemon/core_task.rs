@@ -14,7 +14,7 @@ use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Setti
 use pmd_core::registry::directory::Patch;
 use pmd_protocol::HostName;
 use pmd_protocol::epmd::reply;
-use pmd_protocol::peer::frame::Reason;
+use pmd_protocol::peer::frame::{Depart, Reason};
 use pmd_protocol::peer::{Entry, Frame, Metadata, Name, NodeId, Service};
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -277,6 +277,11 @@ impl Running {
         &self.alarms
     }
 
+    /// Asks all linked peers what their registries amount to.
+    pub fn ask_tallies(&mut self) {
+        self.node.ask_tallies(self.now());
+    }
+
     /// Leaves the cluster; what is returned is told when everybody else has been.
     pub fn leave(&mut self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
@@ -291,19 +296,31 @@ impl Running {
         receiver
     }
 
-    /// Closes the links to a peer. How many there were.
-    pub fn drop_peer(&mut self, is_meant: impl Fn(&LinkEnd) -> bool) -> usize {
-        let meant: Vec<LinkId> =
-            self.links.iter().filter(|(_, end)| is_meant(end)).map(|(link, _)| *link).collect();
-        for link in &meant {
-            if let Some(end) = self.links.remove(link) {
-                tracing::info!(host = %end.host, address = %end.address, "link closed: somebody here has asked for it");
-                let _ = end.close.send(Reason::NotNeeded);
-            }
-            let down = LinkEvent::Down { link: *link, farewell: Some(Reason::NotNeeded) };
-            self.node.handle_link(self.now(), down);
+    /// The address of the link to a peer, if there is one.
+    pub fn address_of(&self, peer: &NodeId) -> Option<SocketAddr> {
+        self.links.values().find(|end| end.peer.id == *peer).map(|end| end.address)
+    }
+
+    /// Tells a member to leave the cluster: over the link to it, or a short connection. It may get lost.
+    pub fn dismiss(&mut self, member: &Identity) {
+        let frame = Frame::Depart(Depart { target: member.id, generation: member.generation });
+        if !self.send_to(&member.id, frame.clone()) {
+            self.pool.send(&self.start.runtime, &self.start.dialer, &self.core, member.clone(), frame);
         }
-        meant.len()
+    }
+
+    /// Leaves, as a member has told this daemon, unless an earlier life was meant.
+    fn depart(&self, told: &Depart) {
+        let own = self.node.identity();
+        let Some(cluster) = self.start.context.cluster.get().map(Arc::clone) else { return };
+        if (told.target, told.generation) != (own.id, own.generation) || cluster.me().has_left() {
+            return;
+        }
+        tracing::warn!("another member has told this daemon to leave: pmd join brings it back");
+        self.start.runtime.spawn(async move {
+            // It fails if the daemon ends, and then it leaves anyway.
+            let _ = cluster.leave().await;
+        });
     }
 
     fn take(&mut self, input: Input) {
@@ -329,12 +346,16 @@ impl Running {
             }
             Input::Frame { link, frame } => {
                 if self.links.contains_key(&link) {
-                    self.node.handle_frame(now, link, frame);
+                    match frame {
+                        Frame::Depart(told) => self.depart(&told),
+                        frame => self.node.handle_frame(now, link, frame),
+                    }
                 }
             }
             // The links get their turn after each input.
             Input::Writable(_) => {}
             Input::Link(event) => self.node.handle_link(now, event),
+            Input::Packet(Frame::Depart(told)) => self.depart(&told),
             Input::Packet(frame) => self.node.handle_packet(now, frame),
             Input::PacketsUp { peer, sender } => self.pool.add(peer, sender),
             Input::Visit(visit) => visit(self),

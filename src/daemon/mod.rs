@@ -7,6 +7,7 @@ pub mod complaints;
 pub mod context;
 pub mod core_task;
 pub mod counters;
+pub mod departure;
 pub mod descriptors;
 pub mod log;
 pub mod log_ring;

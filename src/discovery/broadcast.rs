@@ -11,11 +11,17 @@
 //! | of this cluster, without its cookie | shown as having another cookie, not dialled |
 //! | of this cluster, with its cookie | dialled at the address it came from |
 //!
+//! Beacons go out only where the daemon listens: with `--bind ADDRESS`, to the networks of the interfaces that hold these
+//! addresses, from these addresses. Whoever hears them can dial it there.
+//!
+//! A beacon is proven with the current cookie. While the cookie is being changed, one that is proven with either of the
+//! two valid ones is of this cluster.
+//!
 //! So clusters of different names, or with different cookies, do not mix on one network. How often beacons are sent and
 //! answered is told in [`pace`](super::pace). A network that refuses a beacon is left out until the next one.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +57,8 @@ pub struct BeaconSettings {
     pub id: NodeId,
     /// Its TCP port.
     pub port: u16,
+    /// Where it listens: beacons are for networks where it can be dialled. None means everywhere.
+    pub bind: Vec<IpAddr>,
     /// The UDP port of the beacons.
     pub beacon_port: u16,
     /// The cookies as they are now.
@@ -61,11 +69,11 @@ pub struct BeaconSettings {
 #[derive(Debug)]
 pub struct Broadcast {
     settings: BeaconSettings,
-    networks: fn() -> io::Result<Vec<Network>>,
+    networks: fn(&[IpAddr]) -> io::Result<Vec<Network>>,
 }
 
 impl Broadcast {
-    /// For this daemon, on all networks of the host.
+    /// For this daemon, on the networks of the host on which it listens.
     pub fn new(settings: BeaconSettings) -> Broadcast {
         Broadcast { settings, networks }
     }
@@ -109,7 +117,7 @@ impl Broadcast {
     /// Sends one beacon to every network.
     fn send(&self, sockets: &Sockets) -> Result<(), DiscoveryError> {
         let datagram = self.settings.datagram()?;
-        let networks = (self.networks)()
+        let networks = (self.networks)(&self.settings.bind)
             .map_err(|error| DiscoveryError::because(format!("cannot list the networks: {error}")))?;
         for network in networks {
             let sent =
@@ -212,10 +220,12 @@ impl Sockets {
     /// Listens on `network` too. That is asked every time: interfaces come and go.
     fn join(&self, network: &Network) -> io::Result<()> {
         match (network, &self.v6) {
-            (Network::V6 { interface }, Some(socket)) => match socket.join_multicast_v6(&GROUP, *interface) {
-                Err(error) if error.kind() != io::ErrorKind::AddrInUse => Err(error),
-                _ => Ok(()),
-            },
+            (Network::V6 { interface, .. }, Some(socket)) => {
+                match socket.join_multicast_v6(&GROUP, *interface) {
+                    Err(error) if error.kind() != io::ErrorKind::AddrInUse => Err(error),
+                    _ => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -244,8 +254,8 @@ async fn receive<'a>(socket: Option<&UdpSocket>, buffer: &'a mut [u8]) -> io::Re
 fn send(network: &Network, datagram: &[u8], port: u16) -> io::Result<()> {
     let (from, to): (SocketAddr, SocketAddr) = match *network {
         Network::V4 { from, to } => (SocketAddrV4::new(from, 0).into(), SocketAddrV4::new(to, port).into()),
-        Network::V6 { interface } => (
-            SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0).into(),
+        Network::V6 { from, interface } => (
+            SocketAddrV6::new(from, 0, 0, if from.is_unspecified() { 0 } else { interface }).into(),
             SocketAddrV6::new(GROUP, port, 0, interface).into(),
         ),
     };

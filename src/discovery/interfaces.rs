@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
@@ -23,6 +23,8 @@ pub enum Network {
     },
     /// By multicast.
     V6 {
+        /// The address to send from: the one that is listened on; unspecified for the interface's own, if all are.
+        from: Ipv6Addr,
         /// The number of the interface.
         interface: u32,
     },
@@ -32,31 +34,36 @@ impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Network::V4 { from, to } => write!(f, "{to} from {from}"),
-            Network::V6 { interface } => write!(f, "IPv6 on interface {interface}"),
+            Network::V6 { interface, .. } => write!(f, "IPv6 on interface {interface}"),
         }
     }
 }
 
-/// Those that this host is on now, without loopback.
+/// Those that this host is on now, without loopback; of them those on which the daemon listens, at one of the addresses
+/// `bind`: to others it would not be there.
 ///
 /// # Errors
 ///
 /// If the system does not tell.
-pub fn networks() -> io::Result<Vec<Network>> {
-    let mut networks: Vec<Network> = getifaddrs()?.filter_map(|address| network(&address)).collect();
+pub fn networks(bind: &[IpAddr]) -> io::Result<Vec<Network>> {
+    let mut networks: Vec<Network> = getifaddrs()?.filter_map(|address| network(&address, bind)).collect();
     networks.sort_unstable();
     networks.dedup();
     networks.truncate(MAX_NETWORKS);
     Ok(networks)
 }
 
-fn network(of: &InterfaceAddress) -> Option<Network> {
+fn network(of: &InterfaceAddress, bind: &[IpAddr]) -> Option<Network> {
     let has = |flags| of.flags.contains(flags);
     if !has(InterfaceFlags::IFF_UP) || has(InterfaceFlags::IFF_LOOPBACK) {
         return None;
     }
     let address = of.address.as_ref()?;
+    let everywhere = |unspecified: IpAddr| bind.is_empty() || bind.contains(&unspecified);
     if let Some(v4) = address.as_sockaddr_in() {
+        if !everywhere(Ipv4Addr::UNSPECIFIED.into()) && !bind.contains(&v4.ip().into()) {
+            return None;
+        }
         let to = of.broadcast.as_ref().and_then(|to| Some(to.as_sockaddr_in()?.ip()));
         // Where an interface has no broadcast address, the C library puts its own address into that place.
         let is_its_own = |to: &Ipv4Addr| *to == v4.ip() || to.is_unspecified();
@@ -66,13 +73,14 @@ fn network(of: &InterfaceAddress) -> Option<Network> {
         });
     }
     let v6 = address.as_sockaddr_in6()?;
+    let everywhere = everywhere(Ipv6Addr::UNSPECIFIED.into());
+    let listens = if everywhere { v6.ip().is_unicast_link_local() } else { bind.contains(&v6.ip().into()) };
     // What goes through a port of a bridge goes through the bridge as well.
-    let serves = v6.ip().is_unicast_link_local()
-        && has(InterfaceFlags::IFF_MULTICAST)
-        && !is_bridge_port(&of.interface_name);
+    let serves = listens && has(InterfaceFlags::IFF_MULTICAST) && !is_bridge_port(&of.interface_name);
     // By its name, since not every system fills in the number.
     let interface = if_nametoindex(of.interface_name.as_str()).ok()?;
-    serves.then_some(Network::V6 { interface })
+    let from = if everywhere { Ipv6Addr::UNSPECIFIED } else { v6.ip() };
+    serves.then_some(Network::V6 { from, interface })
 }
 
 fn is_bridge_port(name: &str) -> bool {
@@ -106,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_networks_of_this_host_can_be_read() {
-        let networks = networks().expect("the system tells");
+        let networks = networks(&[]).expect("the system tells");
         assert!(networks.iter().all(|network| !network.to_string().contains("127.")));
     }
 
@@ -115,7 +123,8 @@ mod tests {
         use InterfaceFlags as Flags;
         let lan = Flags::IFF_UP | Flags::IFF_BROADCAST | Flags::IFF_MULTICAST;
         let v4 = |to: [u8; 4]| Some(Network::V4 { from: [10, 0, 0, 1].into(), to: to.into() });
-        let v6 = Some(Network::V6 { interface: if_nametoindex("lo").expect("it is there") });
+        let interface = if_nametoindex("lo").expect("it is there");
+        let v6 = Some(Network::V6 { from: Ipv6Addr::UNSPECIFIED, interface });
         for (flags, text, broadcast, network) in [
             (lan, "10.0.0.1", Some("10.0.0.255"), v4([10, 0, 0, 255])),
             (lan, "10.0.0.1", Some("0.0.0.0"), v4([255; 4])),
@@ -129,7 +138,38 @@ mod tests {
             (lan - Flags::IFF_MULTICAST, "fe80::1", None, None),
             (lan | Flags::IFF_LOOPBACK, "fe80::1", None, None),
         ] {
-            assert_eq!(super::network(&address(flags, text, broadcast)), network, "{flags:?} {text}");
+            assert_eq!(super::network(&address(flags, text, broadcast), &[]), network, "{flags:?} {text}");
+        }
+    }
+
+    #[test]
+    fn only_interfaces_that_are_listened_on_are_served() {
+        use InterfaceFlags as Flags;
+        let lan = Flags::IFF_UP | Flags::IFF_BROADCAST | Flags::IFF_MULTICAST;
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let served = |text: &str, bind: &[&str]| {
+            let bind: Vec<IpAddr> = bind.iter().map(|text| ip(text)).collect();
+            network(&address(lan, text, None), &bind).map(|network| match network {
+                Network::V4 { from, .. } => IpAddr::V4(from),
+                Network::V6 { from, .. } => IpAddr::V6(from),
+            })
+        };
+        for (interface, bind, from) in [
+            ("10.0.0.1", vec!["10.0.0.1"], Some("10.0.0.1")),
+            ("10.0.0.1", vec!["127.0.0.1", "10.9.0.1", "10.0.0.1"], Some("10.0.0.1")),
+            ("10.0.0.1", vec!["10.0.0.2"], None),
+            ("10.0.0.1", vec!["127.0.0.1", "::1"], None),
+            ("10.0.0.1", vec!["0.0.0.0"], Some("10.0.0.1")),
+            ("10.0.0.1", vec!["::"], None),
+            ("fe80::1", vec!["::"], Some("::")),
+            ("fe80::1", vec!["0.0.0.0"], None),
+            ("fe80::1", vec!["10.0.0.1"], None),
+            ("fe80::1", vec!["fe80::1"], Some("fe80::1")),
+            // Others dial where a beacon comes from: it comes from where somebody listens.
+            ("fe80::1", vec!["2001:db8::1"], None),
+            ("2001:db8::1", vec!["2001:db8::1"], Some("2001:db8::1")),
+        ] {
+            assert_eq!(served(interface, &bind), from.map(ip), "{interface}, listening at {bind:?}");
         }
     }
 }

@@ -164,10 +164,10 @@ impl Cookies {
         }
     }
 
-    /// One cookie, as text; for tests and for programs that keep it elsewhere.
+    /// Cookies as text, each on a line; for tests and for programs that keep them elsewhere.
     #[must_use]
-    pub fn of_text(cookie: &str) -> Cookies {
-        Cookies { keys: vec![CookieKey::new(cookie.as_bytes())] }
+    pub fn of_text(cookies: &str) -> Cookies {
+        Cookies { keys: cookies.lines().map(|cookie| CookieKey::new(cookie.as_bytes())).collect() }
     }
 
     /// The key to prove with: that of the first cookie.

@@ -87,7 +87,7 @@ pub async fn serve(greeted: Greeted, core: Core, output: Option<mpsc::Receiver<F
                 }
             }
             read = frames.next() => match read {
-                Some(Ok(Decoded::Frame(frame @ Frame::Membership(_)))) => {
+                Some(Ok(Decoded::Frame(frame @ (Frame::Membership(_) | Frame::Depart(_))))) => {
                     if core.send(Input::Packet(frame)).await.is_err() {
                         return;
                     }

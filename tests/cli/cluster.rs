@@ -90,7 +90,7 @@ fn leave_is_for_all_or_for_one() {
     let left = |members| api::LeftCluster { cluster: "shop".into(), members };
     let stub = Stub::start(&home, move |number, _| ok(&left(if number == 0 { 2 } else { 1 })));
     assert_eq!(home.prints(&["leave"]), "left cluster shop; 2 other members stay in it\n");
-    assert_eq!(home.prints(&["leave", "host1"]), "dropped host1 of cluster shop\n");
+    assert_eq!(home.prints(&["leave", "host1"]), "host1 has left cluster shop\n");
     let bodies: Vec<Value> = stub.requests().into_iter().map(|request| request.body).collect();
     assert_eq!(bodies, [json!({}), json!({ "peer": "host1" })]);
 }

@@ -91,6 +91,42 @@ fn why_a_host_was_not_joined_is_said() {
 }
 
 #[test]
+fn an_address_that_swallows_everything_is_given_up_and_harms_nobody() {
+    let world = World::joined(3);
+    let node = world.register(1, "alice", 41_001);
+    world.wait_for_names(&world.all(), [&node]);
+    let watches = [world.watch(1), world.watch(2)];
+    // A neighbour as far as the kernel knows, and whatever is sent to it vanishes without an answer.
+    world.site(0).cell.ip("neigh add 10.77.0.4 lladdr 02:77:00:00:00:99 nud permanent dev eth0\n");
+    for json in [false, true] {
+        let mut args = vec!["join", "10.77.0.4", "--timeout", "1s"];
+        args.extend(json.then_some("--json"));
+        let said = world.run(0, &args).ended_with(6);
+        if json {
+            let error = &said.json()["error"];
+            assert_eq!(error["code"], "timeout", "{said:#?}");
+            assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("firewall")), "{said:#?}");
+        } else {
+            let lines: Vec<&str> = said.stderr.lines().filter(|line| !line.is_empty()).collect();
+            assert_eq!(said.stdout, "", "{said:#?}");
+            assert!(
+                matches!(lines.as_slice(), [.., error, hint]
+                    if error.starts_with("error: 10.77.0.4 has not answered in time") && hint.starts_with("hint: ")),
+                "{said:#?}"
+            );
+        }
+    }
+    // One that answers is enough beside it.
+    let said = world.run(0, &["join", "10.77.0.4", "h2", "--timeout", "1s"]).ended_with(0);
+    assert!(said.stderr.contains("10.77.0.4 led nowhere"), "{said:#?}");
+    world.wait_until_agreed(&world.all());
+    world.wait_for_names(&world.all(), [&node]);
+    for watch in &watches {
+        ["node_down", "node_left", "node_suspect"].iter().for_each(|kind| watch.never(kind, "h1"));
+    }
+}
+
+#[test]
 fn a_seed_may_come_later_than_those_who_name_it() {
     let mut world = World::new(3);
     world[1].configure("join = [\"10.77.0.1\"]\n");

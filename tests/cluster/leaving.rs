@@ -54,3 +54,56 @@ fn who_leaves_goes_on_alone_and_can_come_back() {
     world.wait_for_names(&world.all(), &nodes);
     watch.never("node_down", "h3");
 }
+
+#[test]
+fn who_is_told_to_leave_goes_and_stays_away_until_it_joins() {
+    // More than six: not everybody has a link to everybody.
+    let mut world = World::new(8);
+    // Everybody would come together again by itself.
+    for host in 0..8 {
+        world[host].configure("join = [\"10.77.0.1\", \"10.77.0.2\"]\n");
+    }
+    world.start_all();
+    world.wait_until_agreed(&world.all());
+    let nodes = [0, 7].map(|host| world.register(host, "node", 41_001));
+    world.wait_for_names(&world.all(), &nodes);
+    let rest = world.all_but(&[7]);
+    let watches: Vec<_> = rest.iter().map(|host| world.watch(*host)).collect();
+
+    let said = world.run(0, &["leave", "h8"]).ended_with(0);
+    assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("h8 has left cluster pmd\n", ""), "{said:#?}");
+    watches.iter().for_each(|watch| watch.wait_for("node_left", "h8"));
+    world.wait_until_agreed(&rest);
+    world.wait_for_names(&rest, &nodes[..1]);
+    // Its nodes lose nothing: it answers for them as before.
+    world.wait_for_names(&[7], &nodes[1..]);
+    assert!(nodes[1].is_open());
+    world.wait_on(&[7], "nobody else", |host| {
+        world.status(host).is_some_and(|status| status.left && status.members == 1 && status.links == 0)
+    });
+    // Neither does it come back nor can others draw it in, whoever restarts.
+    assert_eq!(world.run(1, &["join", "h8"]).code, 5);
+    world[1].terminate();
+    world.start(1);
+    world.wait_until_agreed(&rest);
+    assert_eq!(watches[0].count("node_up", "h8"), 1);
+    assert!(world.status(7).is_some_and(|status| status.left && status.members == 1));
+
+    world.run(7, &["join", "h3"]).ended_with(0);
+    world.wait_until_agreed(&world.all());
+    world.wait_for_names(&world.all(), &nodes);
+    watches[0].never("node_down", "h8");
+}
+
+#[test]
+fn whom_nobody_knows_cannot_be_told_to_leave() {
+    let world = World::joined(2);
+    for (who, code, word) in [("h9", 4, "h9"), ("10.77.0.200", 4, "10.77.0.200"), ("h1", 2, "itself")] {
+        let said = world.run(0, &["leave", who]);
+        assert_eq!((said.code, said.stdout.as_str()), (code, ""), "{said:#?}");
+        assert!(said.stderr.contains(word) && said.stderr.contains("hint: "), "{said:#?}");
+    }
+    // By its address as well as by its name.
+    world.run(0, &["leave", "10.77.0.2"]).ended_with(0);
+    world.wait_until_agreed(&[0]);
+}

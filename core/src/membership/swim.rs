@@ -29,12 +29,16 @@ use pmd_protocol::peer::{Generation, NodeId};
 use super::identity::Identity;
 pub use super::packet::PacketError;
 use super::packet::{Record, Standing, State, unpack};
+use crate::pool::{Facts, Pool};
 use crate::registry::directory::Liveness;
 use crate::tuning::MembershipTuning;
 
 /// Members of whom anything is remembered, dead ones included. Only a proven member can make the table grow; this bounds
 /// what a broken one can do (20 MB).
 pub const MAX_KNOWN: usize = 65_536;
+
+/// Room that is kept for outputs when there are none: more was for a burst.
+const MAX_IDLE_OUTPUTS: usize = 64;
 
 /// What the membership wants, or tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub enum Output {
         identity: Identity,
         /// How it is.
         liveness: Liveness,
+        /// In which life it was alive before, and how, if it was.
+        before: Option<(Generation, Liveness)>,
     },
     /// A member does not live any more.
     Down {
@@ -73,7 +79,8 @@ pub enum Output {
 pub struct Swim {
     own: Record,
     tuning: MembershipTuning,
-    table: BTreeMap<NodeId, Record>,
+    table: Facts<Record>,
+    pool: Pool,
     live: usize,
     /// When each of the dead was found dead, oldest first.
     dead: BTreeSet<(u64, NodeId)>,
@@ -95,12 +102,18 @@ impl Swim {
         Self {
             own: Record::alive(identity),
             tuning,
-            table: BTreeMap::new(),
+            table: Facts::default(),
+            pool: Pool::default(),
             live: 0,
             dead: BTreeSet::new(),
             suspicions: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Shares what it can with others that have this pool.
+    pub fn share(&mut self, pool: Pool) {
+        self.pool = pool;
     }
 
     /// What this daemon is called at the moment.
@@ -111,7 +124,7 @@ impl Swim {
 
     /// The live members besides this one, by id.
     pub fn members(&self) -> impl Iterator<Item = (&Identity, Liveness)> {
-        self.table.values().filter_map(|record| Some((&record.identity, liveness(record.state)?)))
+        self.table.iter().filter_map(|record| Some((&record.identity, liveness(record.state)?)))
     }
 
     /// A live member.
@@ -124,7 +137,7 @@ impl Swim {
     /// What is known of a member or of this daemon, dead or alive.
     #[must_use]
     pub fn record(&self, id: &NodeId) -> Option<&Record> {
-        if *id == self.own.identity.id { Some(&self.own) } else { self.table.get(id) }
+        if *id == self.own.identity.id { Some(&self.own) } else { self.table.get(id).map(AsRef::as_ref) }
     }
 
     /// How many live members there are besides this one.
@@ -172,7 +185,7 @@ impl Swim {
         };
         match record.state {
             State::Alive => {
-                let record = Record { state: State::Suspect, ..record.clone() };
+                let record = Record { state: State::Suspect, ..Record::clone(record) };
                 self.learn(now_ms, record, wait_ms);
                 true
             }
@@ -243,7 +256,8 @@ impl Swim {
         for (id, standing) in due {
             self.suspicions.remove(&id);
             let record = self.table.get(&id).filter(|record| record.standing() == standing);
-            if let Some(record) = record.map(|record| Record { state: State::Down, ..record.clone() }) {
+            if let Some(record) = record.map(|record| Record { state: State::Down, ..Record::clone(record) })
+            {
                 self.learn(now_ms, record, 0);
             }
         }
@@ -264,7 +278,11 @@ impl Swim {
 
     /// The next thing that is wanted. To be called until there is none, after each call of anything else.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if self.outputs.is_empty() && self.outputs.capacity() > MAX_IDLE_OUTPUTS {
+            self.outputs = VecDeque::new();
+        }
+        output
     }
 
     fn is_over(&self, now_ms: u64, since_ms: u64) -> bool {
@@ -287,8 +305,8 @@ impl Swim {
             return;
         }
         let (state, identity) = (record.state, record.identity.clone());
-        let before = self.table.insert(id, record);
-        let was_live = before.as_ref().is_some_and(Record::is_live);
+        let before = self.table.insert(self.pool.record(record));
+        let was_live = before.as_ref().is_some_and(|record| record.is_live());
         self.suspicions.remove(&id);
         if before.is_some() && !was_live {
             self.dead.retain(|(_, dead)| *dead != id);
@@ -300,9 +318,11 @@ impl Swim {
                     let due_ms = now_ms.saturating_add(wait_ms);
                     self.suspicions.insert(id, Suspicion { due_ms, standing });
                 }
-                let same = before.is_some_and(|before| before.identity == identity && before.state == state);
-                if !same {
-                    self.outputs.push_back(Output::Up { identity, liveness });
+                let before = before.as_deref();
+                if before.is_none_or(|before| before.identity != identity || before.state != state) {
+                    let before = before
+                        .and_then(|before| Some((before.identity.generation, self::liveness(before.state)?)));
+                    self.outputs.push_back(Output::Up { identity, liveness, before });
                 }
             }
             (_, None) => {

@@ -162,6 +162,7 @@ impl Node {
                 self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
             }
             self.links.values_mut().for_each(|link| link.trim(&self.registry, &self.swim));
+            self.pool.trim();
         }
     }
 

@@ -21,9 +21,18 @@ impl Node {
             Frame::Hello(_) | Frame::Proof(_) | Frame::Bye(_) => {}
             // Nothing that is decided here depends on anybody's clock.
             Frame::Clock(_) => {}
+            // A command, which whoever owns the node decides on.
+            Frame::Depart(_) => {}
             // Of tunnels, which are none of the node's business.
             Frame::Open(_) | Frame::Opened(_) | Frame::DialBack(_) | Frame::Back(_) | Frame::Relay(_) => {}
             Frame::Heartbeat(heartbeat) => self.take_heartbeat(link, &heartbeat),
+            Frame::Tally(tally) => {
+                if let Some(link) = self.links.get_mut(&link)
+                    && link.tallied(&tally)
+                {
+                    link.tally(false);
+                }
+            }
             Frame::Membership(membership) => self.take_membership(link, &membership.packet),
             Frame::Update(update) => self.take_update(link, update),
             Frame::Updates(updates) => {

@@ -36,7 +36,9 @@ impl Node {
         while let Some(output) = self.swim.poll_output() {
             match output {
                 swim::Output::News { id } => self.spread_news(id),
-                swim::Output::Up { identity, liveness } => self.member_up(&identity, liveness),
+                swim::Output::Up { identity, liveness, before } => {
+                    self.member_up(&identity, liveness, before);
+                }
                 swim::Output::Down { identity } => self.member_down(identity),
                 // It is still in the same life, so nothing else changes.
                 swim::Output::Renewed { .. } => self.health.worse(),
@@ -253,12 +255,11 @@ impl Node {
         }
     }
 
-    fn member_up(&mut self, identity: &Identity, liveness: Liveness) {
+    fn member_up(&mut self, identity: &Identity, liveness: Liveness, before: Option<(Generation, Liveness)>) {
         let id = identity.id;
         let rtt_us = self.by_peer.get(&id).and_then(|link| self.links.get(link)?.rtt_us);
         let rank = Rank { liveness, rtt_us };
         let patch = self.registry.member_up(id, identity.generation, rank, self.now.mono_ms);
-        let before = self.seen.insert(id, (identity.generation, liveness));
         let what = match (before, liveness) {
             (Some((generation, was)), _) if generation == identity.generation && was == liveness => None,
             (_, Liveness::Alive) => Some(Happening::NodeUp),
@@ -281,7 +282,6 @@ impl Node {
         self.tell(id, Some(if left { Happening::NodeLeft } else { Happening::NodeDown }));
         let patch = self.registry.member_down(id, self.now.mono_ms);
         self.publish(patch);
-        self.seen.remove(&id);
         self.overlay.remove(&id);
         self.evidence.drop_case(&id);
         self.recalls.remove(&id);

@@ -33,6 +33,7 @@ use crate::membership::health::Health;
 use crate::membership::packet::Standing;
 use crate::membership::swim::Swim;
 use crate::overlay::Overlay;
+use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::registry::directory::{Liveness, Patch};
 use crate::registry::store::Source;
@@ -44,6 +45,9 @@ use crate::tuning::Tuning;
 /// Between saying so in the registry and leaving the membership: longer than news need to everybody, shorter than
 /// anybody minds.
 const LEAVE_MS: u64 = 200;
+
+/// Room that is kept for outputs when there are none.
+const MAX_IDLE_OUTPUTS: usize = 64;
 
 /// The time, as the caller sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,8 +191,6 @@ pub struct Node {
     by_peer: BTreeMap<NodeId, LinkId>,
     grafts: Grafts,
     parents: Parents,
-    /// What has been told of live members.
-    seen: BTreeMap<NodeId, (Generation, Liveness)>,
     /// Members that were lost, and when.
     lost: BTreeMap<NodeId, (Identity, u64)>,
     /// Dials under way to see whether somebody can be reached, and for whom.
@@ -213,6 +215,7 @@ pub struct Node {
     contested: Option<Generation>,
     leaving: Leaving,
     outputs: VecDeque<Output>,
+    pool: Pool,
 }
 
 /// A member was told that others take it for dead.
@@ -273,7 +276,7 @@ impl Node {
         // Nobody has a copy of the directory yet who would have to be told.
         let _ = registry.put(key, value);
         let exchange = tuning.spread.exchange_ms;
-        Ok(Self {
+        let mut node = Self {
             now,
             swim: Swim::new(Identity::new(id, generation, &addresses), tuning.membership),
             overlay: Overlay::new(id, tuning.spread),
@@ -284,7 +287,6 @@ impl Node {
             by_peer: BTreeMap::new(),
             grafts: Grafts::new(tuning.spread),
             parents: Parents::default(),
-            seen: BTreeMap::new(),
             lost: BTreeMap::new(),
             probes: BTreeMap::new(),
             next_probe: 0,
@@ -304,7 +306,17 @@ impl Node {
             host,
             rng,
             registry,
-        })
+            pool: Pool::default(),
+        };
+        node.share(Pool::default());
+        Ok(node)
+    }
+
+    /// Shares what it knows with the daemons of this process that have the same pool.
+    pub fn share(&mut self, pool: Pool) {
+        self.registry.share(pool.clone());
+        self.swim.share(pool.clone());
+        self.pool = pool;
     }
 
     /// What it is called at the moment; what it greets others with.
@@ -413,9 +425,22 @@ impl Node {
         self.settle();
     }
 
+    /// Asks all linked peers what their registries amount to, for somebody who wants to know now whether all agree. The
+    /// answers are there when [`Link::summary`] says so, some round trip later. Nothing is decided by them: whether two
+    /// registries differ for good is for the heartbeats to find out.
+    pub fn ask_tallies(&mut self, now: Now) {
+        self.now = now;
+        self.links.values_mut().for_each(|link| link.tally(true));
+    }
+
     /// What is wanted next.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if self.outputs.is_empty() && self.outputs.capacity() > MAX_IDLE_OUTPUTS {
+            // Room that only a burst needed, such as the first sight of a large cluster.
+            self.outputs = VecDeque::new();
+        }
+        output
     }
 
     /// The next message for a link whose socket can take `budget` bytes; `None` if there is nothing to say.
@@ -498,7 +523,8 @@ impl Node {
         self.overlay.linked(&who);
         self.evidence.drop_case(&who);
         let is_new = self.life_of(&who) != Some(peer.generation);
-        let mut link = Link::new(peer.clone(), initiated, now_ms, self.phase_ms, &self.tuning);
+        let mut link =
+            Link::new(peer.clone(), initiated, now_ms, self.phase_ms, &self.tuning, self.pool.clone());
         link.beat(now_ms, self.pace(&who));
         let members: Vec<_> = self.lost.keys().filter(|id| **id != who).take(MAX_LOST).copied().collect();
         if !members.is_empty() {

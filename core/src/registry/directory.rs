@@ -11,6 +11,7 @@ use pmd_protocol::HostName;
 use pmd_protocol::peer::{Entry, Key, Kind, NodeId, Value};
 
 use super::origin::{Change, Content};
+use crate::pool::Pool;
 
 /// How a live member is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +78,9 @@ pub struct Directory {
     origins: BTreeMap<NodeId, Shown>,
     /// Holders of a name, in no order that matters to anybody.
     index: Index,
+    /// What cannot be read; most have none of it.
+    unreadable: BTreeMap<NodeId, BTreeSet<Arc<Key>>>,
+    pool: Pool,
 }
 
 type Index = BTreeMap<(Kind, Box<[u8]>), BTreeSet<(NodeId, Arc<Key>)>>;
@@ -84,19 +88,39 @@ type Index = BTreeMap<(Kind, Box<[u8]>), BTreeSet<(NodeId, Arc<Key>)>>;
 #[derive(Debug, Default)]
 struct Shown {
     rank: Rank,
-    host: Option<HostName>,
+    /// What the daemon says of its host. It is beside the others, since many hosts have no others, and nobody looks it up.
+    host: Option<Arc<Entry>>,
     entries: BTreeMap<Arc<Key>, Arc<Entry>>,
-    unreadable: BTreeSet<Arc<Key>>,
+}
+
+impl Shown {
+    fn host_name(&self) -> Option<&HostName> {
+        match self.host.as_deref() {
+            Some(Entry::Host(host)) => Some(&host.host),
+            _ => None,
+        }
+    }
 }
 
 impl Directory {
     /// A directory in which nothing can be found yet; entries of `me` will come first.
     #[must_use]
     pub fn new(me: NodeId) -> Self {
-        Self { me, origins: BTreeMap::new(), index: BTreeMap::new() }
+        Self {
+            me,
+            origins: BTreeMap::new(),
+            index: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            pool: Pool::default(),
+        }
     }
 
-    /// Everybody who has this name, the best first.
+    /// Shares what it can with others that have this pool.
+    pub fn share(&mut self, pool: Pool) {
+        self.pool = pool;
+    }
+
+    /// Everybody who has this name, the best first. Hosts are not found by that, but by their origin.
     #[must_use]
     pub fn look_up(&self, kind: Kind, name: &[u8]) -> Vec<Found> {
         let Some(holders) = self.index.get(&(kind, name.into())) else { return Vec::new() };
@@ -108,7 +132,7 @@ impl Directory {
                 // `None` is less than any time, and has to come last.
                 let rtt = shown.rank.rtt_us.map(Reverse);
                 let order = (*origin != self.me, shown.rank.liveness, Reverse(rtt), *origin, Arc::clone(key));
-                Some((order, Found { origin: *origin, host: shown.host.clone(), entry }))
+                Some((order, Found { origin: *origin, host: shown.host_name().cloned(), entry }))
             })
             .collect();
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -117,7 +141,8 @@ impl Directory {
 
     /// All visible entries of one origin, by key.
     pub fn of(&self, origin: &NodeId) -> impl Iterator<Item = &Arc<Entry>> {
-        self.origins.get(origin).into_iter().flat_map(|shown| shown.entries.values())
+        let shown = self.origins.get(origin).into_iter();
+        shown.flat_map(|shown| shown.host.iter().chain(shown.entries.values()))
     }
 
     /// Whether an origin is visible.
@@ -129,13 +154,13 @@ impl Directory {
     /// The name of an origin's host, where it is known.
     #[must_use]
     pub fn host(&self, origin: &NodeId) -> Option<&HostName> {
-        self.origins.get(origin)?.host.as_ref()
+        self.origins.get(origin)?.host_name()
     }
 
     /// How many entries of visible origins this version cannot read. They are replicated and left out here.
     #[must_use]
     pub fn unreadable(&self) -> usize {
-        self.origins.values().map(|shown| shown.unreadable.len()).sum()
+        self.unreadable.values().map(BTreeSet::len).sum()
     }
 
     /// Makes an origin visible with what it has. Does nothing if it is visible.
@@ -158,10 +183,12 @@ impl Directory {
     /// Makes an origin invisible. `None` if it is already.
     pub fn hide(&mut self, origin: NodeId) -> Option<Patch> {
         let shown = self.origins.remove(&origin)?;
+        self.unreadable.remove(&origin);
         for key in shown.entries.keys() {
             unlist(&mut self.index, origin, key);
         }
-        Some(Patch::Hide { origin, entries: shown.entries.into_values().collect() })
+        let entries = shown.host.into_iter().chain(shown.entries.into_values()).collect();
+        Some(Patch::Hide { origin, entries })
     }
 
     /// Says how good an origin's answers are.
@@ -175,21 +202,26 @@ impl Directory {
         let Some(shown) = self.origins.get_mut(&origin) else { return Vec::new() };
         let mut shifts = Vec::new();
         for (key, value) in values {
-            shown.unreadable.remove(&key);
+            if let Some(unreadable) = self.unreadable.get_mut(&origin) {
+                unreadable.remove(&key);
+            }
             let after = match value.map(|value| Entry::read(&key, &value)) {
-                Some(Ok(entry)) => Some(Arc::new(entry)),
+                Some(Ok(entry)) => Some(entry),
                 Some(Err(_)) => {
-                    shown.unreadable.insert(Arc::clone(&key));
+                    self.unreadable.entry(origin).or_default().insert(Arc::clone(&key));
                     None
                 }
                 None => None,
             };
-            if key.kind() == Kind::HOST {
-                shown.host = match after.as_deref() {
-                    Some(Entry::Host(host)) => Some(host.host.clone()),
-                    _ => None,
-                };
+            if is_host(&key) {
+                let after = after.map(|entry| self.pool.host(origin, entry));
+                let before = std::mem::replace(&mut shown.host, after.clone());
+                if before != after {
+                    shifts.push(Shift { before, after });
+                }
+                continue;
             }
+            let after = after.map(Arc::new);
             let before = match &after {
                 Some(entry) => shown.entries.insert(Arc::clone(&key), Arc::clone(entry)),
                 None => shown.entries.remove(&key),
@@ -208,6 +240,11 @@ impl Directory {
         }
         shifts
     }
+}
+
+/// Whether it is the key of what a daemon says of its host.
+fn is_host(key: &Key) -> bool {
+    key.kind() == Kind::HOST && key.name().is_empty() && key.instance() == 0
 }
 
 fn unlist(index: &mut Index, origin: NodeId, key: &Arc<Key>) {

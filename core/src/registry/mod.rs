@@ -16,11 +16,13 @@ pub mod store;
 pub mod transfer;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pmd_protocol::peer::frame::Summary;
 use pmd_protocol::peer::{Digest, Generation, Key, NodeId, Stamp, Update, Value};
 
 use crate::id::fingerprint_of;
+use crate::pool::{About, Fact, Facts, Pool};
 use crate::spread::reconcile::Share;
 use crate::tuning::RegistryTuning;
 use directory::{Directory, Patch, Rank};
@@ -33,15 +35,17 @@ use transfer::Transfer;
 pub struct Registry {
     store: Store,
     directory: Directory,
-    members: BTreeMap<NodeId, Member>,
+    members: Facts<Fact<Member>>,
     fingerprint: Digest,
     /// Origins whose content is here and not visible, and since when.
     dead: BTreeMap<NodeId, u64>,
     tuning: RegistryTuning,
+    pool: Pool,
 }
 
-#[derive(Debug)]
-struct Member {
+/// What is known of a live member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
     generation: Generation,
     rank: Rank,
     /// What it adds to the fingerprint.
@@ -55,14 +59,22 @@ impl Registry {
         let mut registry = Self {
             store: Store::new(me, generation, tuning),
             directory: Directory::new(me),
-            members: BTreeMap::new(),
+            members: Facts::default(),
             fingerprint: Digest::EMPTY,
             dead: BTreeMap::new(),
             tuning,
+            pool: Pool::default(),
         };
         // Nothing is registered yet, so nobody has to be told.
         let _ = registry.member_up(me, generation, Rank::default(), 0);
         registry
+    }
+
+    /// Shares what it can with others that have this pool.
+    pub fn share(&mut self, pool: Pool) {
+        self.store.share(pool.clone());
+        self.directory.share(pool.clone());
+        self.pool = pool;
     }
 
     /// The replicas.
@@ -95,34 +107,38 @@ impl Registry {
     /// Whether a member lives of whose current life nothing is here.
     #[must_use]
     pub fn lacks(&self, id: &NodeId) -> bool {
-        self.members.get(id).is_some_and(|member| {
+        self.member(id).is_some_and(|member| {
             self.store.stamp(id).is_none_or(|stamp| stamp.generation != member.generation)
         })
     }
 
     /// The live members with what is here of the life they are in, by id.
     pub fn live(&self) -> impl Iterator<Item = (NodeId, Stamp)> {
-        self.members.iter().map(|(id, member)| (*id, self.live_stamp(id, member.generation)))
+        self.members
+            .iter()
+            .map(|member| (*member.about(), self.live_stamp(member.about(), member.what().generation)))
     }
 
     /// The live members with what each adds to the fingerprint, by id.
     #[must_use]
     pub fn shares(&self) -> Vec<Share> {
-        let share =
-            |(id, member): (&NodeId, &Member)| (*id, self.live_stamp(id, member.generation), member.share);
+        let share = |fact: &Arc<Fact<Member>>| {
+            let (id, member) = (fact.about(), fact.what());
+            (*id, self.live_stamp(id, member.generation), member.share)
+        };
         self.members.iter().map(share).collect()
     }
 
     /// Whether a member lives.
     #[must_use]
     pub fn is_live(&self, id: &NodeId) -> bool {
-        self.members.contains_key(id)
+        self.member(id).is_some()
     }
 
     /// Says how good a live member's answers to look-ups are.
     pub fn rank(&mut self, id: &NodeId, rank: Rank) {
-        if let Some(member) = self.members.get_mut(id) {
-            member.rank = rank;
+        if let Some(member) = self.member(id) {
+            self.set_member(*id, Member { rank, ..member });
             self.directory.rank(id, rank);
         }
     }
@@ -145,8 +161,8 @@ impl Registry {
     pub fn renew(&mut self, generation: Generation) {
         let me = self.store.me();
         self.store.renew(generation);
-        if let Some(member) = self.members.get_mut(&me) {
-            member.generation = generation;
+        if let Some(member) = self.member(&me) {
+            self.set_member(me, Member { generation, ..member });
         }
         self.count(me);
     }
@@ -165,7 +181,7 @@ impl Registry {
         let origin = update.origin;
         let applied = self.store.apply(source, update)?;
         let Outcome::Applied { now, changes, .. } = &applied.outcome else { return Ok((applied, None)) };
-        let lives = self.members.get(&origin).is_some_and(|member| member.generation == now.generation);
+        let lives = self.member(&origin).is_some_and(|member| member.generation == now.generation);
         let patch = if lives && self.directory.is_visible(&origin) {
             self.count(origin);
             self.directory.change(origin, changes)
@@ -194,8 +210,8 @@ impl Registry {
         rank: Rank,
         now_ms: u64,
     ) -> Option<Patch> {
-        let share = self.members.get(&id).map_or(Digest::EMPTY, |member| member.share);
-        self.members.insert(id, Member { generation, rank, share });
+        let share = self.member(&id).map_or(Digest::EMPTY, |member| member.share);
+        self.set_member(id, Member { generation, rank, share });
         self.directory.rank(&id, rank);
         self.refresh(id, now_ms)
     }
@@ -206,7 +222,7 @@ impl Registry {
             return None;
         }
         if let Some(member) = self.members.remove(&id) {
-            self.fingerprint = self.fingerprint.minus(member.share);
+            self.fingerprint = self.fingerprint.minus(member.what().share);
         }
         self.refresh(id, now_ms)
     }
@@ -246,7 +262,7 @@ impl Registry {
     fn refresh(&mut self, origin: NodeId, now_ms: u64) -> Option<Patch> {
         self.count(origin);
         let content = self.store.content(&origin);
-        let member = self.members.get(&origin);
+        let member = self.member(&origin);
         if let (Some(content), Some(member)) = (content, member)
             && content.stamp().generation == member.generation
         {
@@ -261,12 +277,20 @@ impl Registry {
 
     /// Brings the fingerprint up to date with one origin.
     fn count(&mut self, origin: NodeId) {
-        let Some(generation) = self.members.get(&origin).map(|member| member.generation) else { return };
+        let Some(generation) = self.member(&origin).map(|member| member.generation) else { return };
         let share = fingerprint_of(&origin, &self.live_stamp(&origin, generation));
-        if let Some(member) = self.members.get_mut(&origin) {
+        if let Some(member) = self.member(&origin) {
             self.fingerprint = self.fingerprint.minus(member.share).plus(share);
-            member.share = share;
+            self.set_member(origin, Member { share, ..member });
         }
+    }
+
+    fn member(&self, id: &NodeId) -> Option<Member> {
+        self.members.get(id).map(|member| *member.what())
+    }
+
+    fn set_member(&mut self, id: NodeId, member: Member) {
+        self.members.insert(self.pool.member(id, member));
     }
 
     fn live_stamp(&self, origin: &NodeId, generation: Generation) -> Stamp {

@@ -278,6 +278,15 @@ impl Content {
             })
     }
 
+    /// Whether the two are the same in everything, what is remembered of deletions included.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.stamp == other.stamp
+            && self.floor == other.floor
+            && self.graves == other.graves
+            && self.entries == other.entries
+    }
+
     fn op(&self, key: &Arc<Key>) -> Option<Op> {
         match self.entries.get(key) {
             Some(slot) => Some(Op::Put(Key::clone(key), slot.value.clone())),

@@ -10,6 +10,7 @@ use pmd_protocol::peer::{Base, Generation, Key, NodeId, Op, Stamp, Update, Value
 
 use super::origin::{ApplyError, Change, Content};
 use super::transfer::{Stage, StageError, Transfer};
+use crate::pool::Pool;
 use crate::tuning::RegistryTuning;
 
 /// Whom parts of a transfer come from; parts of different sources are not mixed. A link's number, for example.
@@ -24,6 +25,7 @@ pub struct Store {
     others: BTreeMap<NodeId, Arc<Content>>,
     stages: BTreeMap<(NodeId, Source), Stage>,
     tuning: RegistryTuning,
+    pool: Pool,
 }
 
 /// What an update did.
@@ -94,13 +96,19 @@ impl Store {
             others: BTreeMap::new(),
             stages: BTreeMap::new(),
             tuning,
+            pool: Pool::default(),
         }
+    }
+
+    /// Shares what it can with others that have this pool.
+    pub fn share(&mut self, pool: Pool) {
+        self.pool = pool;
     }
 
     /// The store of a daemon that goes on with this content, and knows no other.
     #[must_use]
     pub fn with_own(me: NodeId, own: Arc<Content>, tuning: RegistryTuning) -> Self {
-        Self { me, own, others: BTreeMap::new(), stages: BTreeMap::new(), tuning }
+        Self { me, own, others: BTreeMap::new(), stages: BTreeMap::new(), tuning, pool: Pool::default() }
     }
 
     /// Whose store it is.
@@ -290,7 +298,7 @@ impl Store {
             Some(old) => old.changes_to(&content),
             None => Content::new(now.generation).changes_to(&content),
         };
-        self.others.insert(origin, Arc::new(content));
+        self.others.insert(origin, self.pool.content(origin, content));
         self.drop_stages_up_to(origin, now);
         Applied { outcome: Outcome::Applied { before, now, changes }, fork }
     }

@@ -16,6 +16,7 @@ use super::network::{Daemon, HostState, What};
 use super::traffic::Traffic;
 use crate::membership::Identity;
 use crate::node::{Alarm, Command, Node, Now, Purpose, Settings};
+use crate::pool::Pool;
 use crate::tuning::Tuning;
 
 /// The wall clock at the beginning.
@@ -32,6 +33,8 @@ pub struct World {
     /// The faults of the moment.
     pub faults: Faults,
     pub(super) tuning: Tuning,
+    /// What all daemons know is there once.
+    pool: Pool,
     pub(super) hosts: Vec<HostOf>,
     /// What happens, to which daemon, in which of its lives.
     pub(super) heap: Heap<(usize, u64, What)>,
@@ -73,6 +76,7 @@ impl World {
             rng: ChaCha8Rng::seed_from_u64(seed),
             faults: Faults::default(),
             tuning,
+            pool: Pool::of_several(),
             hosts: Vec::new(),
             heap: Heap::new(),
             next_link: 1,
@@ -150,7 +154,9 @@ impl World {
             host: about,
             tuning: self.tuning.clone(),
         };
-        let Ok(node) = Node::new(settings, now) else { return };
+        let Ok(mut node) = Node::new(settings, now) else { return };
+        node.share(self.pool.clone());
+        let Some(host) = self.hosts.get_mut(number) else { return };
         host.daemon = Some(Box::new(Daemon {
             node,
             boot: host.boots,
@@ -208,6 +214,11 @@ impl World {
             let _ = node.handle_command(now, command);
         });
         self.check(number, Scope::Everything);
+    }
+
+    /// Has a daemon ask its peers what their registries amount to.
+    pub fn ask_tallies(&mut self, number: usize) {
+        self.with(number, Node::ask_tallies);
     }
 
     /// Registers a service.

@@ -8,13 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pmd_protocol::limits::{MAX_STAMPS, MAX_UPDATES};
-use pmd_protocol::peer::frame::{Echo, Have, Heartbeat, Membership, Prune, Pull, Summary};
+use pmd_protocol::peer::frame::{Echo, Have, Heartbeat, Membership, Prune, Pull, Summary, Tally};
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update, Updates};
 
 use crate::membership::Identity;
 use crate::membership::packet::{Standing, pack};
 use crate::membership::phi::Phi;
 use crate::membership::swim::Swim;
+use crate::pool::{About, Fact, Facts, Pool};
 use crate::registry::Registry;
 use crate::registry::transfer::Transfer;
 use crate::tuning::Tuning;
@@ -62,10 +63,11 @@ pub struct Link {
     coalesce_ms: u64,
     lazy_ms: u64,
     /// What the peer knows of members.
-    known_members: BTreeMap<NodeId, Standing>,
+    known_members: Facts<Fact<Standing>>,
     /// Members of whom it has to be told.
     members: BTreeSet<NodeId>,
-    known: BTreeMap<NodeId, Stamp>,
+    known: Facts<Fact<Stamp>>,
+    pool: Pool,
     /// Origins that the peer has asked for and that are not here yet.
     wanted: BTreeSet<NodeId>,
     lazy: BTreeSet<NodeId>,
@@ -92,6 +94,8 @@ pub struct Link {
     /// What the peer was told of this daemon's registry, and what it has told of its own.
     told: Option<Summary>,
     summary: Option<Summary>,
+    /// Whether a tally is to be sent, and whether it asks for the peer's.
+    tally: Option<bool>,
     flush: bool,
     hold_until_ms: u64,
 }
@@ -99,7 +103,14 @@ pub struct Link {
 impl Link {
     /// A link that has just come up. `phase_ms` is this daemon's own, any number.
     #[must_use]
-    pub fn new(peer: Identity, initiated: bool, now_ms: u64, phase_ms: u64, tuning: &Tuning) -> Self {
+    pub fn new(
+        peer: Identity,
+        initiated: bool,
+        now_ms: u64,
+        phase_ms: u64,
+        tuning: &Tuning,
+        pool: Pool,
+    ) -> Self {
         Self {
             peer,
             initiated,
@@ -111,9 +122,10 @@ impl Link {
             next_heartbeat_ms: now_ms,
             coalesce_ms: tuning.spread.coalesce_ms,
             lazy_ms: tuning.spread.lazy_ms,
-            known_members: BTreeMap::new(),
+            known_members: Facts::default(),
             members: BTreeSet::new(),
-            known: BTreeMap::new(),
+            known: Facts::default(),
+            pool,
             wanted: BTreeSet::new(),
             lazy: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -132,6 +144,7 @@ impl Link {
             heard: None,
             told: None,
             summary: None,
+            tally: None,
             flush: false,
             hold_until_ms: 0,
         }
@@ -139,13 +152,14 @@ impl Link {
 
     /// The peer knows this of a member, as it says or as it was told.
     pub fn peer_knows(&mut self, id: NodeId, standing: Standing) {
-        let known = self.known_members.entry(id).or_insert(standing);
-        *known = standing.max(*known);
+        if self.known_members.get(&id).is_none_or(|known| *known.what() < standing) {
+            self.known_members.insert(self.pool.standing(id, standing));
+        }
     }
 
     /// There is something to tell about a member, unless the peer knows it.
     pub fn tell(&mut self, now_ms: u64, id: NodeId, standing: Standing) {
-        if self.known_members.get(&id).is_none_or(|known| *known < standing) {
+        if self.known_members.get(&id).is_none_or(|known| *known.what() < standing) {
             self.members.insert(id);
             self.wake(now_ms);
         }
@@ -164,20 +178,21 @@ impl Link {
 
     /// Forgets what the peer knows and has of those of whom nothing is here any more.
     pub fn trim(&mut self, registry: &Registry, swim: &Swim) {
-        self.known_members.retain(|id, _| swim.record(id).is_some());
-        self.known.retain(|id, _| registry.store().stamp(id).is_some());
+        self.known_members.retain(|known| swim.record(known.about()).is_some());
+        self.known.retain(|known| registry.store().stamp(known.about()).is_some());
     }
 
     /// The peer has this of an origin, as it says or as it was sent.
     pub fn peer_has(&mut self, origin: NodeId, stamp: Stamp) {
-        let known = self.known.entry(origin).or_insert(stamp);
-        *known = stamp.max(*known);
+        if self.known.get(&origin).is_none_or(|known| *known.what() < stamp) {
+            self.known.insert(self.pool.stamp(origin, stamp));
+        }
     }
 
     /// There is something new of an origin: an update or, where it was pruned, a summary if `summarise`.
     pub fn offer(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp, summarise: bool) {
         self.wanted.remove(&origin);
-        if self.known.get(&origin).is_some_and(|known| *known >= stamp) {
+        if self.known.get(&origin).is_some_and(|known| *known.what() >= stamp) {
             return;
         }
         if self.lazy.contains(&origin) {
@@ -204,7 +219,7 @@ impl Link {
     /// The peer lacks this, whatever the tree says; `have` is what it has.
     pub fn owe(&mut self, origin: NodeId, have: Option<Stamp>) {
         match have {
-            Some(have) => self.known.insert(origin, have),
+            Some(have) => self.known.insert(self.pool.stamp(origin, have)),
             None => self.known.remove(&origin),
         };
         self.dirty.insert(origin);
@@ -297,6 +312,18 @@ impl Link {
         before.is_none_or(|before| before.abs_diff(after) > before / 4)
     }
 
+    /// Says what the registry amounts to without waiting for the next heartbeat, and with `asks` wants to know the same of
+    /// the peer. However often this is called: what waits for the socket is one message.
+    pub fn tally(&mut self, asks: bool) {
+        self.tally = Some(asks || self.tally == Some(true));
+    }
+
+    /// Takes what the peer says of its registry. Whether it wants to know the same.
+    pub fn tallied(&mut self, tally: &Tally) -> bool {
+        self.summary = Some(tally.summary);
+        tally.asks
+    }
+
     /// What the peer said last of its registry; `None` if it has not said anything yet.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
@@ -337,6 +364,11 @@ impl Link {
         if let Some(frame) = self.queue.pop_front() {
             return Some(frame);
         }
+        if let Some(asks) = self.tally.take() {
+            let summary = registry.summary();
+            self.told = Some(summary);
+            return Some(Frame::Tally(Tally { summary, asks }));
+        }
         if self.prune_now && !self.prunes.is_empty() {
             let origins = take(&mut self.prunes);
             self.prune_now = !self.prunes.is_empty();
@@ -371,7 +403,7 @@ impl Link {
             let origins = take(&mut self.summaries);
             let stamps = origins.into_iter().filter_map(|origin| {
                 let stamp = registry.store().stamp(&origin)?;
-                self.known.get(&origin).is_none_or(|known| *known < stamp).then_some((origin, stamp))
+                self.known.get(&origin).is_none_or(|known| *known.what() < stamp).then_some((origin, stamp))
             });
             let stamps: Vec<_> = stamps.collect();
             if !stamps.is_empty() {
@@ -385,7 +417,8 @@ impl Link {
     fn news(&mut self, swim: &Swim, budget: usize) -> Option<Frame> {
         let known = &self.known_members;
         self.members.retain(|id| {
-            swim.record(id).is_some_and(|record| known.get(id).is_none_or(|known| *known < record.standing()))
+            swim.record(id)
+                .is_some_and(|record| known.get(id).is_none_or(|known| *known.what() < record.standing()))
         });
         if self.members.is_empty() {
             return None;
@@ -396,7 +429,7 @@ impl Link {
             let id = record.identity.id;
             self.members.remove(&id);
             // The link delivers in order or ends, so what is sent is as good as there.
-            self.known_members.insert(id, record.standing());
+            self.known_members.insert(self.pool.standing(id, record.standing()));
         }
         Some(Frame::Membership(Membership { packet }))
     }
@@ -410,7 +443,9 @@ impl Link {
             if !registry.is_live(&origin) {
                 continue;
             }
-            let Some(mut transfer) = registry.transfer(&origin, self.known.get(&origin).copied()) else {
+            let Some(mut transfer) =
+                registry.transfer(&origin, self.known.get(&origin).map(|known| *known.what()))
+            else {
                 if registry.lacks(&origin) {
                     self.wanted.insert(origin);
                 }
@@ -422,7 +457,7 @@ impl Link {
                 break;
             }
             left = left.saturating_sub(update.size());
-            self.known.insert(origin, transfer.stamp());
+            self.known.insert(self.pool.stamp(origin, transfer.stamp()));
             updates.push(update);
             if !transfer.is_done() {
                 self.transfer = Some(transfer);

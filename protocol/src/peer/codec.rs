@@ -106,11 +106,13 @@ impl Frame {
             Self::Lost(_) => 25,
             Self::Updates(_) => 26,
             Self::Clock(_) => 27,
+            Self::Tally(_) => 28,
             Self::Open(_) => 48,
             Self::Opened(_) => 49,
             Self::DialBack(_) => 50,
             Self::Back(_) => 51,
             Self::Relay(_) => 52,
+            Self::Depart(_) => 53,
         }
     }
 }
@@ -169,11 +171,13 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) -> Result<(), TooLong> {
         Frame::Lost(body) => write(body),
         Frame::Updates(body) => write(body),
         Frame::Clock(body) => write(body),
+        Frame::Tally(body) => write(body),
         Frame::Open(body) => write(body),
         Frame::Opened(body) => write(body),
         Frame::DialBack(body) => write(body),
         Frame::Back(body) => write(body),
         Frame::Relay(body) => write(body),
+        Frame::Depart(body) => write(body),
     };
     let length = FRAME_FIXED + body.len();
     let announced = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME).ok_or(TooLong(length))?;
@@ -200,11 +204,13 @@ fn read(kind: u8, body: &[u8]) -> Result<Frame, Skip> {
         25 => Frame::Lost(fields(body)?),
         26 => Frame::Updates(fields(body)?),
         27 => Frame::Clock(fields(body)?),
+        28 => Frame::Tally(fields(body)?),
         48 => Frame::Open(fields(body)?),
         49 => Frame::Opened(fields(body)?),
         50 => Frame::DialBack(fields(body)?),
         51 => Frame::Back(fields(body)?),
         52 => Frame::Relay(fields(body)?),
+        53 => Frame::Depart(fields(body)?),
         _ => return Err(Skip::Unknown),
     })
 }

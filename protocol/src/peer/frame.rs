@@ -65,6 +65,8 @@ pub enum Frame {
     Lost(Lost),
     /// What the sender's clock says.
     Clock(Clock),
+    /// What my registry amounts to, between heartbeats.
+    Tally(Tally),
     /// What a tunnel shall lead to. The first message on a tunnel, by its entry.
     Open(Open),
     /// That it does; what follows is the bytes of the two programs. The answer of its exit, unless it says farewell.
@@ -75,6 +77,8 @@ pub enum Frame {
     Back(Back),
     /// To whom a relay shall connect this connection.
     Relay(Relay),
+    /// That the receiver shall leave the cluster.
+    Depart(Depart),
 }
 
 /// Who a daemon is.
@@ -168,6 +172,15 @@ pub struct Echo {
     pub sequence: u8,
     /// How long the answer has waited to be sent, in milliseconds.
     pub held_ms: u16,
+}
+
+/// What the sender's registry amounts to at this moment, for somebody who does not want to wait for heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// See [`Summary`].
+    pub summary: Summary,
+    /// Whether the receiver shall say the same of its own.
+    pub asks: bool,
 }
 
 /// A packet of the membership protocol, opaque here.
@@ -312,6 +325,15 @@ pub struct Back {
 pub struct Relay {
     /// To whom.
     pub target: NodeId,
+}
+
+/// A request to leave the cluster, and to stay away until somebody there wants to join again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Depart {
+    /// Who.
+    pub target: NodeId,
+    /// In which life: a later one is not meant.
+    pub generation: Generation,
 }
 
 /// What a daemon saw of another.

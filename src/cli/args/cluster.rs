@@ -27,7 +27,7 @@ pub struct Join {
 /// Options of `pmd leave`.
 #[derive(Debug, Args)]
 pub struct Leave {
-    /// Only drop the link to this daemon: an address as it was joined, or the name of a host
+    /// Not this daemon but that one shall leave: its address, or the name of its host
     #[arg(value_name = "ADDR|HOST", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub peer: Option<String>,
 }

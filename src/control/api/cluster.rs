@@ -339,8 +339,8 @@ pub struct JoinFailure {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Leave {
-    /// Only this peer is dropped: its link is closed, and it is not dialled of this daemon's own accord. An address as
-    /// it was joined, or the name of a host.
+    /// Not this daemon shall leave but the member that goes by this: an address of it, or the name of its host. It stays
+    /// away until it is told to join.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
 }

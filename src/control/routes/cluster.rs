@@ -20,6 +20,7 @@ use crate::control::wire::timestamp;
 use crate::daemon::Context;
 use crate::daemon::cluster::{Cluster, JoinError};
 use crate::daemon::core_task::{Ended, Running};
+use crate::daemon::departure::Departure;
 use crate::directory::same_host;
 use crate::link::dial::DialError;
 use crate::link::greeting::GreetingError;
@@ -51,8 +52,9 @@ impl From<Ended> for ApiError {
     }
 }
 
-/// The part of `/v1/status` about the cluster.
-pub(super) async fn status(cluster: &Arc<Cluster>) -> Result<api::ClusterStatus, Ended> {
+/// The part of `/v1/status` about the cluster. With `ask` the peers are asked what they have, for who looks next: what they
+/// said last may be seconds old.
+pub(super) async fn status(cluster: &Arc<Cluster>, ask: bool) -> Result<api::ClusterStatus, Ended> {
     let me = Arc::clone(cluster.me());
     let tls = me.tls();
     let expires = tls.checks_names().then(|| tls.expires()).flatten();
@@ -60,6 +62,9 @@ pub(super) async fn status(cluster: &Arc<Cluster>) -> Result<api::ClusterStatus,
     cluster
         .core()
         .visit(move |running| {
+            if ask {
+                running.ask_tallies();
+            }
             let node = running.node();
             let fingerprint = node.registry().fingerprint();
             let summary = node.registry().summary();
@@ -484,16 +489,28 @@ pub(super) async fn leave(
     let asked: api::Leave = body.parse()?;
     let members = match &asked.peer {
         None => cluster.leave().await?,
-        Some(peer) => match cluster.drop_peer(peer).await? {
-            0 => {
-                return Err(ApiError::new(
-                    ErrorCode::NotFound,
-                    format!("there is no link to {peer:?}"),
-                    "pmd peers lists the links",
-                ));
-            }
-            dropped => dropped,
-        },
+        Some(peer) => dismiss(cluster, peer).await?,
     };
     Ok(Json(api::LeftCluster { cluster: cluster.me().cluster().to_owned(), members }))
+}
+
+/// Tells the members that go by `peer` to leave; how many they were.
+async fn dismiss(cluster: &Cluster, peer: &str) -> Result<usize, ApiError> {
+    let (code, message, hint) = match cluster.dismiss(peer).await? {
+        Departure::Left(told) => return Ok(told),
+        Departure::Unknown => {
+            (ErrorCode::NotFound, format!("no member goes by {peer:?}"), "pmd nodes lists the members")
+        }
+        Departure::Oneself => (
+            ErrorCode::Oneself,
+            format!("{peer} is this daemon itself"),
+            "to leave with this one, give no address: pmd leave",
+        ),
+        Departure::Stay => (
+            ErrorCode::Timeout,
+            format!("{peer} was told to leave and is still a member"),
+            "see whether it answers (pmd peers) and is of this version (pmd nodes); one that is gone drops out by itself",
+        ),
+    };
+    Err(ApiError::new(code, message, hint))
 }

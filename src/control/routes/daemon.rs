@@ -24,7 +24,8 @@ const FEW_DESCRIPTORS: usize = 4096;
 /// How long the daemon waits for itself when it is asked whether it is ready.
 const SELF_TEST: Duration = Duration::from_secs(2);
 
-pub(super) async fn status(State(context): Shared) -> Answer<api::Status> {
+pub(super) async fn status(State(context): Shared, query: Asked) -> Answer<api::Status> {
+    let ask = Parameters::of(query, &["ask"])?.switch("ask") == Some(true);
     let (registered, old) = context.registry.count_names();
     let adopted = context.registry.all_names().iter().filter(|entry| names::is_adopted(entry)).count();
     let descriptors = &context.descriptors;
@@ -34,7 +35,7 @@ pub(super) async fn status(State(context): Shared) -> Answer<api::Status> {
         Some(cluster) => {
             warnings.extend(cluster::warnings(cluster).await);
             warnings.extend(cluster.tunnels().warnings());
-            Some(cluster::status(cluster).await?)
+            Some(cluster::status(cluster, ask).await?)
         }
     };
     Ok(Json(api::Status {

@@ -27,6 +27,7 @@ fn settings(cluster: &str, number: u8, cookie: &str, beacon_port: u16) -> Beacon
         cluster: cluster.into(),
         id: id(number),
         port: 4000 + u16::from(number),
+        bind: Vec::new(),
         beacon_port,
         cookies,
     }
@@ -43,7 +44,7 @@ fn free_port() -> u16 {
 }
 
 /// The only network that hosts of tests have in common: loopback's.
-fn loopback() -> io::Result<Vec<Network>> {
+fn loopback(_: &[IpAddr]) -> io::Result<Vec<Network>> {
     Ok(vec![Network::V4 { from: Ipv4Addr::LOCALHOST, to: Ipv4Addr::new(127, 255, 255, 255) }])
 }
 
@@ -99,7 +100,7 @@ async fn daemons_of_one_host_hear_each_other_and_tell_kin_from_strangers() {
 async fn noise_is_survived() {
     let port = free_port();
     let mut tasks = JoinSet::new();
-    let silent = Broadcast { settings: settings("prod", 1, COOKIE, port), networks: || Ok(Vec::new()) };
+    let silent = Broadcast { settings: settings("prod", 1, COOKIE, port), networks: |_| Ok(Vec::new()) };
     let mut receiver = run(&mut tasks, silent);
     let sender = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     let good = settings("prod", 2, COOKIE, port).datagram().expect("a beacon");
@@ -146,6 +147,22 @@ fn a_beacon_is_judged_by_the_cookies_of_the_moment() {
 }
 
 #[test]
+fn while_the_cookie_is_changed_beacons_by_either_are_of_this_cluster() {
+    const NEW: &str = "the-next-cookie-!";
+    let from = "10.0.0.9:50000".parse().expect("an address");
+    let both = settings("prod", 1, &format!("{NEW}\n{COOKIE}\n"), 1);
+    for cookie in [COOKIE, NEW] {
+        let datagram = settings("prod", 2, cookie, 1).datagram().expect("a beacon");
+        assert_eq!(both.judge(&datagram, from), Verdict::Kin(id(2), kin("10.0.0.9:4002", 2)), "{cookie}");
+    }
+    // Its own are proven with the first, which those who are through know.
+    let datagram = both.datagram().expect("a beacon");
+    let theirs = |cookie| settings("prod", 2, cookie, 1).judge(&datagram, from);
+    assert!(matches!(theirs(NEW), Verdict::Kin(..)));
+    assert!(matches!(theirs(COOKIE), Verdict::Stranger(Find { other_cookie: true, .. })));
+}
+
+#[test]
 fn its_own_beacons_are_ignored_and_link_local_addresses_keep_their_link() {
     let own = settings("prod", 1, COOKIE, 1);
     let from = "[fe80::1%7]:50000".parse().expect("an address");
@@ -159,9 +176,10 @@ fn its_own_beacons_are_ignored_and_link_local_addresses_keep_their_link() {
 
 #[tokio::test]
 async fn a_network_that_refuses_does_not_keep_the_others_waiting() {
-    fn one_of_two() -> io::Result<Vec<Network>> {
+    fn one_of_two(bind: &[IpAddr]) -> io::Result<Vec<Network>> {
         let nowhere = Network::V4 { from: Ipv4Addr::new(192, 0, 2, 77), to: Ipv4Addr::BROADCAST };
-        Ok([vec![nowhere, Network::V6 { interface: 99_999 }], loopback()?].concat())
+        Ok([vec![nowhere, Network::V6 { from: Ipv6Addr::UNSPECIFIED, interface: 99_999 }], loopback(bind)?]
+            .concat())
     }
     let port = free_port();
     let mut tasks = JoinSet::new();
