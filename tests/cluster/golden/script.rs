@@ -1,0 +1,371 @@
+//! What is typed, in this order: later commands see what earlier ones have done.
+//!
+//! Hosts 0 and 1 are a cluster of two with an Erlang node each; host 2 is on its own.
+
+use rustix::process::Signal;
+
+use Step::{Alone, Epmd, Erl, Quietly, Run, Until};
+
+/// One thing that is done for a transcript.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The command with these words after it, on that host.
+    Run(usize, &'static str),
+    /// Another command, which belongs to the set-up and has to succeed.
+    Quietly(usize, &'static str),
+    /// The command, until it has printed so many lines; then it gets the signal.
+    Until(usize, &'static str, usize, Signal),
+    /// A stock epmd is started on that host.
+    Epmd(usize),
+    /// An Erlang node of this name is started on that host.
+    Erl(usize, &'static str),
+    /// What was started is gone again.
+    Alone,
+}
+
+/// Every command, with the words that lead to it.
+pub(super) const SCRIPT: &[(&str, &[Step])] = &[
+    (
+        "version",
+        &[Run(0, ""), Run(0, "--json"), Run(0, "-o jsonl"), Run(0, "-o plain"), Run(0, "extra --json")],
+    ),
+    ("completion", &[Run(0, "bash"), Run(0, "zsh"), Run(0, "fish"), Run(0, "cobol")]),
+    ("man", &[Run(0, ""), Run(0, "--dir /proc/nowhere"), Run(0, "--dir /proc/nowhere --json")]),
+    // Before anything runs on the third host: errors.
+    ("reload", &[Run(0, ""), Run(0, "--json"), Run(0, "-o plain"), Run(2, ""), Run(2, "--json")]),
+    (
+        "health",
+        &[
+            Run(0, ""),
+            Run(0, "--ready"),
+            Run(0, "--json"),
+            Run(0, "-o jsonl"),
+            Run(0, "-o plain"),
+            Run(2, ""),
+            Run(2, "--json"),
+        ],
+    ),
+    (
+        "register",
+        &[
+            Run(0, "web -P 8080 --meta team=a"),
+            Run(0, "cache -P 6379 --ttl 1h --json"),
+            Run(1, "api -P 4000 -o plain"),
+            Run(0, "once -P 4001 -- sh -c 'echo the command runs'"),
+            Run(0, "web -P nothing"),
+            Run(2, "web -P 8080"),
+            Run(2, "web -P 8080 --json"),
+        ],
+    ),
+    (
+        "services",
+        &[
+            Run(0, ""),
+            Run(0, "-o wide"),
+            Run(0, "-o plain"),
+            Run(0, "--json"),
+            Run(0, "-o jsonl"),
+            Run(0, "--cluster"),
+            Run(0, "--cluster -o wide"),
+            Run(0, "--cluster -o plain"),
+            Run(0, "--cluster --json"),
+            Run(0, "--cluster -o jsonl"),
+            Run(2, ""),
+            Run(2, "--json"),
+            Quietly(2, "start"),
+            Run(2, ""),
+            Run(2, "--json"),
+            Run(2, "-o jsonl"),
+            Run(2, "--cluster"),
+            Quietly(2, "stop"),
+        ],
+    ),
+    (
+        "names",
+        &[
+            Run(0, ""),
+            Run(0, "-o wide"),
+            Run(0, "-o plain"),
+            Run(0, "--json"),
+            Run(0, "-o jsonl"),
+            Run(0, "--cluster"),
+            Run(0, "--cluster -o wide"),
+            Run(0, "--cluster -o plain"),
+            Run(0, "--cluster --json"),
+            Run(0, "--cluster -o jsonl"),
+            Run(0, "--cluster h2"),
+            Run(0, "--cluster nowhere"),
+            Run(0, "--cluster nowhere --json"),
+            Run(0, "h2"),
+            Run(0, "h2 -o wide"),
+            Run(0, "h2 --json"),
+            Run(0, "h3"),
+            Run(0, "h3 --json"),
+            Run(2, ""),
+            Quietly(2, "start"),
+            Run(2, ""),
+            Run(2, "--json"),
+            Run(2, "-o jsonl"),
+            Run(2, "--cluster"),
+            Run(2, "--cluster --json"),
+            Quietly(2, "stop"),
+        ],
+    ),
+    (
+        "lookup",
+        &[
+            Run(0, "rabbit"),
+            Run(0, "web"),
+            Run(0, "ejabberd@h2"),
+            Run(0, "rabbit --all -o wide"),
+            Run(0, "rabbit -o plain"),
+            Run(0, "rabbit --json"),
+            Run(0, "web --json"),
+            Run(0, "web --all -o jsonl"),
+            Run(0, "nobody"),
+            Run(0, "nobody --json"),
+            Run(0, "nobody --wait 10ms"),
+            Run(2, "rabbit"),
+        ],
+    ),
+    (
+        "nodes",
+        &[
+            Run(0, ""),
+            Run(0, "-o wide"),
+            Run(0, "-o plain"),
+            Run(0, "--json"),
+            Run(0, "-o jsonl"),
+            Until(0, "--watch", 1, Signal::INT),
+            Run(2, ""),
+            Run(2, "--json"),
+            Quietly(2, "start"),
+            Run(2, ""),
+            Run(2, "--json"),
+            Quietly(2, "stop"),
+        ],
+    ),
+    (
+        "peers",
+        &[
+            Run(0, ""),
+            Run(0, "-o wide"),
+            Run(0, "-o plain"),
+            Run(0, "--json"),
+            Run(0, "-o jsonl"),
+            Run(2, ""),
+            Run(2, "--json"),
+            Quietly(2, "start"),
+            Run(2, ""),
+            Run(2, "--json"),
+            Run(2, "-o plain"),
+            Quietly(2, "stop"),
+        ],
+    ),
+    (
+        "discover",
+        &[
+            Run(1, ""),
+            Run(1, "-o plain"),
+            Run(1, "--json"),
+            Run(1, "-o jsonl"),
+            Run(2, ""),
+            Run(2, "--json"),
+            Quietly(2, "start"),
+            Run(2, ""),
+            Run(2, "--json"),
+            Quietly(2, "stop"),
+        ],
+    ),
+    (
+        "status",
+        &[
+            Run(0, ""),
+            Run(0, "-o plain"),
+            Run(0, "--json"),
+            Run(0, "-o jsonl"),
+            Run(0, "--wait-converged 30s"),
+            Run(2, ""),
+            Run(2, "--json"),
+            Quietly(2, "start"),
+            Run(2, ""),
+            Quietly(2, "stop"),
+        ],
+    ),
+    (
+        "subscribe",
+        &[
+            Until(0, "--since 0", 2, Signal::INT),
+            Until(0, "--since 0 -o plain", 2, Signal::INT),
+            Until(0, "--since 0 --json", 2, Signal::INT),
+            Until(0, "--since 0 --kind service_up -o wide", 1, Signal::INT),
+            Run(0, "--kind name_gone"),
+            Run(2, ""),
+            Run(2, "--json"),
+        ],
+    ),
+    (
+        "ping",
+        &[
+            Run(0, "rabbit"),
+            Run(0, "ejabberd@h2"),
+            Run(0, "ejabberd@h2 --json"),
+            Erl(1, "real"),
+            Run(0, "real@h2"),
+            Run(0, "real@h2 --json"),
+            Run(0, "real@h2 -o plain"),
+            Run(1, "real"),
+            Alone,
+            Run(0, "nobody@h2"),
+            Run(0, "nobody@h2 --json"),
+            Run(0, "x@nowhere"),
+            Run(2, "rabbit"),
+        ],
+    ),
+    (
+        "env",
+        &[
+            Run(0, ""),
+            Run(0, "--systemd"),
+            Run(0, "--elixir"),
+            Run(0, "--json"),
+            Run(0, "-o plain"),
+            Run(2, ""),
+            Run(2, "--json"),
+        ],
+    ),
+    (
+        "run",
+        &[Run(0, "-- sh -c 'echo ERL_INETRC=$ERL_INETRC'"), Run(0, "-- nosuchprogram"), Run(2, "-- true")],
+    ),
+    ("metrics", &[Run(0, ""), Run(0, "--json"), Run(0, "-o jsonl"), Run(2, ""), Run(2, "--json")]),
+    (
+        "doctor",
+        &[Run(0, ""), Run(0, "--json"), Run(0, "-o plain"), Run(0, "rabbit"), Run(2, ""), Run(2, "--json")],
+    ),
+    (
+        "debug",
+        &[
+            Run(0, "HOME/report.tar.gz"),
+            Run(0, "HOME/report.tar.gz"),
+            Run(0, "HOME/report.tar.gz --force --json"),
+            Run(0, "HOME/report.tar.gz --json"),
+        ],
+    ),
+    ("epmd", &[Run(0, "-names"), Run(0, "-nosuch"), Run(2, "-names")]),
+    (
+        "unregister",
+        &[Run(0, "web"), Run(0, "cache --json"), Run(0, "web"), Run(0, "web --json"), Run(2, "web")],
+    ),
+    (
+        "ca init",
+        &[
+            Run(2, "--dir HOME/ca"),
+            Run(2, "--dir HOME/ca"),
+            Run(2, "--dir HOME/ca2 --json"),
+            Run(2, "--dir HOME/ca2 --json"),
+        ],
+    ),
+    (
+        "ca issue",
+        &[
+            Run(2, "h3 --dir HOME/ca --ip 10.0.0.1"),
+            Run(2, "h3 --dir HOME/ca --json"),
+            Run(2, "h3 --dir HOME/none"),
+            Run(2, "h3 --dir HOME/none --json"),
+        ],
+    ),
+    (
+        "ca show",
+        &[
+            Run(2, "--dir HOME/ca"),
+            Run(2, "HOME/ca/h3.pem"),
+            Run(2, "HOME/ca/h3.pem --json"),
+            Run(2, "HOME/ca/h3.pem -o plain"),
+            Run(2, "HOME/none.pem"),
+            Run(2, "HOME/none.pem --json"),
+        ],
+    ),
+    ("top", &[Run(0, ""), Run(0, "--json")]),
+    (
+        "demo",
+        &[
+            Until(2, "1 --no-erlang", 1, Signal::TERM),
+            Until(2, "1 --no-erlang -o jsonl", 1, Signal::TERM),
+            Run(2, "99"),
+        ],
+    ),
+    (
+        "takeover",
+        &[
+            Run(2, "--dry-run"),
+            Run(2, "--json"),
+            Epmd(2),
+            Run(2, "--dry-run"),
+            Run(2, "--dry-run --json"),
+            Run(2, "--json"),
+            Alone,
+            Run(2, ""),
+            Run(2, "--json"),
+        ],
+    ),
+    (
+        "handover",
+        &[
+            Run(2, "--dry-run"),
+            Run(2, "--dry-run --json"),
+            Run(2, "--epmd /nonexistent/epmd"),
+            Run(2, "--epmd /nonexistent/epmd --json"),
+            Run(2, "--json"),
+            Quietly(2, "epmd -kill"),
+            Run(2, ""),
+        ],
+    ),
+    (
+        "start",
+        &[
+            Run(2, ""),
+            Run(2, ""),
+            Run(2, "--json"),
+            Run(2, "-o plain"),
+            Run(0, "--bind nothing"),
+            Run(2, "--foreground"),
+            Run(2, "--foreground --json"),
+        ],
+    ),
+    (
+        "join",
+        &[
+            Run(2, "h2"),
+            Run(2, "h1 --json"),
+            Run(2, "nowhere.invalid"),
+            Run(2, "nowhere.invalid --json"),
+            Run(2, "h3"),
+            Run(2, "http://h1"),
+        ],
+    ),
+    (
+        "leave",
+        &[
+            Run(2, "nowhere"),
+            Run(2, "nowhere --json"),
+            Run(2, "h1"),
+            Run(2, ""),
+            Run(2, "--json"),
+            Run(2, "-o plain"),
+        ],
+    ),
+    ("stop", &[Run(2, ""), Run(2, ""), Run(2, "--json"), Quietly(2, "start"), Run(2, "--json")]),
+    ("cookie path", &[Run(2, ""), Run(2, "--json"), Run(2, "-o plain")]),
+    (
+        "cookie rotate",
+        &[
+            Run(2, ""),
+            Run(2, "--finish"),
+            Run(2, "--finish --json"),
+            Run(2, "--json"),
+            Quietly(2, "cookie rotate --finish"),
+        ],
+    ),
+    ("cookie show", &[Run(2, ""), Run(2, "--json"), Run(2, "-o plain"), Run(2, "--nothing")]),
+];
