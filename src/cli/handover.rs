@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use super::args::{self, Global};
-use super::diagnosis::{LOCAL, Port, explain};
+use super::diagnosis::explain;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::move_over::{Interrupt, Node, Plan, Report, wait_for_mapper, wait_for_nodes, wait_until_free};
@@ -17,12 +17,13 @@ use super::status::nodes;
 use super::stop::stop;
 use super::takeover::{UNITS, were};
 use super::target::{Target, absolute};
-use super::text::count;
 use crate::control::api::Status;
 use crate::control::client::ClientError;
 use crate::takeover::owner::Owner;
+use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::stock::{self, Stock};
 use crate::takeover::{ask, systemd};
+use crate::text::count;
 
 /// The units that stand in for those of stock epmd.
 const OWN_UNITS: [&str; 2] = ["pmd.socket", "pmd.service"];

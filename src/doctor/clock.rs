@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Finding;
-use crate::cli::text::span;
 use crate::control::api::NodeList;
+use crate::text::span;
 
 const CHECK: &str = "clock";
 /// Certificates are issued to be valid from an hour ago; well below that nothing breaks, and logs still compare.
