@@ -60,6 +60,7 @@ pub(super) const SCRIPT: &[(&str, &[Step])] = &[
     (
         "services",
         &[
+            Quietly(0, "status --wait-converged 30s"),
             Run(0, ""),
             Run(0, "-o wide"),
             Run(0, "-o plain"),
@@ -148,6 +149,7 @@ pub(super) const SCRIPT: &[(&str, &[Step])] = &[
     (
         "peers",
         &[
+            Quietly(0, "status --wait-converged 30s"),
             Run(0, ""),
             Run(0, "-o wide"),
             Run(0, "-o plain"),
@@ -180,6 +182,7 @@ pub(super) const SCRIPT: &[(&str, &[Step])] = &[
     (
         "status",
         &[
+            Quietly(0, "status --wait-converged 30s"),
             Run(0, ""),
             Run(0, "-o plain"),
             Run(0, "--json"),
