@@ -19,6 +19,7 @@
 //! | [`demo`] | a small cluster on one host, to try things with |
 //! | [`personality`] | what the binary is when it is called `epmd` |
 //! | [`doctor`] | what commonly goes wrong, looked at in order |
+//! | [`text`] | words for people |
 //! | [`takeover`] | changing places with a running stock epmd |
 //! | [`kernel`] | what the kernel tells about sockets and their processes |
 
@@ -37,6 +38,7 @@ pub mod metrics;
 pub mod personality;
 pub mod registry;
 pub mod takeover;
+pub mod text;
 pub mod tls;
 pub mod top;
 pub mod tunnel;

@@ -21,6 +21,8 @@ mod failures;
 #[path = "harness/fleet/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the benchmark uses the rest")]
 mod fleet;
+#[path = "cluster/golden.rs"]
+mod golden;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "cluster/joining.rs"]

@@ -13,9 +13,9 @@ use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::{Colour, Output, note};
 use super::target::absolute;
-use super::text::{printable, span};
 use crate::config::paths::Paths;
 use crate::control::wire;
+use crate::text::{printable, span};
 use crate::tls::ca::{self, Authority, CERTIFICATE, CaError, Certificate, DAY, KEY};
 
 /// A certificate that ends within this time is to be renewed.

@@ -1,6 +1,6 @@
 //! `pmd demo`.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::args::Demo;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::output::{Output, note};
+use super::output::{Format, List, Output, note, stdout};
 use super::runtime::{block_on_uninterrupted, with_progress};
 use super::top::is_terminal;
 use crate::demo::fleet::{DemoError, Fleet};
@@ -30,6 +30,13 @@ struct Row {
     home: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let node = self.node.clone().unwrap_or_default();
+        vec![self.host.clone(), self.port.to_string(), self.home.clone(), node]
+    }
 }
 
 impl From<DemoError> for Failure {
@@ -95,13 +102,16 @@ fn print(fleet: &Fleet, erlang: bool, output: Output) -> Result<()> {
             node: erlang.then(|| member.node()),
         })
         .collect();
-    output.one(&rows, |out| {
+    if matches!(output.format, Format::Table | Format::Wide) {
+        // What can be typed at once says more than a table.
+        let mut out = stdout();
         for (row, words) in rows.iter().zip(TRY.iter().cycle()) {
-            writeln!(out, "{}  PMD_HOME={} pmd {words}", row.host, row.home)?;
+            writeln!(out, "{:<6}  PMD_HOME={} pmd {words}", row.host, row.home)?;
         }
-        Ok(())
-    })?;
-    Ok(())
+        return Ok(out.flush()?);
+    }
+    let list = List { headings: &[], cells: Row::cells, colour: |_| None, empty: String::new() };
+    output.list(&serde_json::json!({ "daemons": rows }), &rows, &list)
 }
 
 /// What can be tried: something else on each daemon.

@@ -7,9 +7,9 @@ use super::failure::Result;
 use super::output::{Colour, Output};
 use super::runtime::{block_on, with_progress};
 use super::target::Target;
-use super::text::printable;
 use super::{args, target};
 use crate::doctor::{Report, Verdict, examine};
+use crate::text::printable;
 
 /// Examines this host, and the way to a node if one is named.
 pub fn run(global: &args::Global, args: &args::Doctor, output: Output) -> Result<Exit> {

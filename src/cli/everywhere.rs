@@ -12,9 +12,9 @@ use super::output::{List, Output};
 use super::runtime::block_on;
 use super::status::{clear, repeat, watched};
 use super::target::Target;
-use super::text::{metadata, span};
 use crate::control::api::{ClusterName, ClusterService};
 use crate::control::wire;
+use crate::text::{metadata, span};
 
 /// Lists Erlang nodes of all hosts, or of one.
 pub fn names(target: &Target, args: &Names, output: Output) -> Result<Exit> {

@@ -70,25 +70,12 @@ impl From<ConfigError> for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
-        let (exit, hint) = match &error {
-            ClientError::NotReachable { .. } | ClientError::Lost(_) => (
-                Exit::NotReachable,
-                "start it: pmd start (--port and --socket choose another one)".to_owned(),
-            ),
-            ClientError::Forbidden { .. } => (
-                Exit::Refused,
-                "run the command as the user who runs the daemon, or let a group in with control_group \
-                 in its configuration file"
-                    .to_owned(),
-            ),
-            ClientError::Late { .. } => {
-                (Exit::TimedOut, "look at the daemon's log, and whether the host is overloaded".to_owned())
-            }
-            ClientError::Strange(_) => (
-                Exit::General,
-                "compare the versions: pmd version, and pmd status; restart the daemon after an update"
-                    .to_owned(),
-            ),
+        let hint = error.hint();
+        let exit = match &error {
+            ClientError::NotReachable { .. } | ClientError::Lost(_) => Exit::NotReachable,
+            ClientError::Forbidden { .. } => Exit::Refused,
+            ClientError::Late { .. } => Exit::TimedOut,
+            ClientError::Strange(_) => Exit::General,
             ClientError::Api { info, .. } => {
                 let exit = match info.code.as_str() {
                     "not_found" | "unresolvable" => Exit::NotFound,
@@ -100,12 +87,7 @@ impl From<ClientError> for Failure {
                     "full" | "ending" => Exit::Unhealthy,
                     _ => Exit::General,
                 };
-                return Failure {
-                    exit,
-                    code: info.code.clone(),
-                    message: info.message.clone(),
-                    hint: info.hint.clone(),
-                };
+                return Failure { exit, code: info.code.clone(), message: info.message.clone(), hint };
             }
         };
         Failure::new(exit, error.to_string(), hint)

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use super::args::{self, Global};
-use super::diagnosis::{LOCAL, Port, explain};
+use super::diagnosis::explain;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::move_over::{Interrupt, Node, Plan, Report, wait_for_mapper, wait_for_nodes, wait_until_free};
@@ -17,12 +17,13 @@ use super::status::nodes;
 use super::stop::stop;
 use super::takeover::{OWN_UNITS, UNITS, were};
 use super::target::{Target, absolute};
-use super::text::count;
 use crate::control::api::Status;
 use crate::control::client::ClientError;
 use crate::takeover::owner::Owner;
+use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::stock::{self, Stock};
 use crate::takeover::{ask, systemd};
+use crate::text::count;
 
 /// What the units of stock epmd start. The Debian package of pmd diverts it while it is installed.
 const UNIT_PROGRAM: &str = "/usr/bin/epmd";

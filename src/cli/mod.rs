@@ -38,7 +38,6 @@ pub mod stop;
 pub mod subscribe;
 pub mod takeover;
 pub mod target;
-pub mod text;
 pub mod top;
 
 use std::ffi::OsString;
@@ -52,6 +51,8 @@ use exit::Exit;
 use failure::{Failure, Result};
 use output::Output;
 use target::Target;
+
+use crate::text;
 
 /// Runs the command that `args` ask for, the program's name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -7,11 +7,11 @@ use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use super::diagnosis::{LOCAL, Port};
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::{Colour, List, Output, note};
 use super::status::nodes;
+use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::{ask, owner};
 
 /// How long a port mapper may take to end, to let go of the port, or to begin to answer.

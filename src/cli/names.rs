@@ -14,10 +14,10 @@ use super::output::{Colour, List, Output, note};
 use super::runtime::{block_on, with_progress};
 use super::status::{clear, repeat, watched};
 use super::target::Target;
-use super::text::{metadata, span};
 use crate::control::api::{Name, ServiceInfo};
 use crate::control::wire;
 use crate::takeover::ask;
+use crate::text::{metadata, span};
 
 /// How long another host's port mapper may take to answer.
 const REMOTE: Duration = Duration::from_secs(5);

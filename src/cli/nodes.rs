@@ -9,9 +9,9 @@ use super::output::{Colour, Format, List, Output};
 use super::runtime::block_on;
 use super::status::{clear, repeat, watched};
 use super::target::Target;
-use super::text::metadata;
 use crate::control::api::{Node, NodeState};
 use crate::control::wire;
+use crate::text::metadata;
 
 /// Characters of metadata that leave room for the rest of the line.
 const SHORT_METADATA: usize = 32;

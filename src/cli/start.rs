@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::args::{Global, Start};
-use super::diagnosis::Port;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::{Output, note, stdout};
@@ -23,6 +22,7 @@ use crate::daemon::process::{self, BackgroundError};
 use crate::daemon::run::{self, RunOptions, StartError};
 use crate::daemon::{Context, log};
 use crate::epmd::listener::ListenError;
+use crate::takeover::port::Port;
 use crate::takeover::process::Process;
 
 /// How long a daemon may take to answer. It needs some milliseconds; a loaded host may need longer.

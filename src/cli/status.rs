@@ -9,10 +9,10 @@ use super::failure::Result;
 use super::output::{Colour, Format, Output};
 use super::runtime::block_on;
 use super::target::Target;
-use super::text::{count, printable, short, span};
 use super::{args, converged};
 use crate::control::api::{ClusterStatus, IdentityMode, Status};
 use crate::control::wire;
+use crate::text::{count, printable, short, span};
 
 /// How often a watched status is shown.
 pub const REFRESH: Duration = Duration::from_secs(2);

@@ -12,11 +12,11 @@ use super::failure::Result;
 use super::output::{Format, Output, note, stdout};
 use super::runtime::block_on;
 use super::target::Target;
-use super::text::{printable, short};
 use crate::control::api::{Event, Gap, GapReason, Hello};
 use crate::control::client::{Client, ClientError, Events};
 use crate::control::events::Message;
 use crate::control::wire;
+use crate::text::{printable, short};
 
 /// The width of a kind: that of the longest.
 const KIND: usize = 12;

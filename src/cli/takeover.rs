@@ -11,7 +11,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use futures_util::{StreamExt, stream};
 
 use super::args::{self, Global, Start};
-use super::diagnosis::{LOCAL, Port};
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::move_over::{
@@ -28,6 +27,7 @@ use crate::control::api::{AdoptedName, Status};
 use crate::control::client::Client;
 use crate::kernel::sockets::Socket;
 use crate::takeover::owner::Owner;
+use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::process::Process;
 use crate::takeover::stock::Stock;
 use crate::takeover::{ask, systemd};

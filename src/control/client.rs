@@ -77,6 +77,25 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// What to do next.
+    pub fn hint(&self) -> String {
+        let hint = match self {
+            ClientError::NotReachable { .. } | ClientError::Lost(_) => {
+                "start it: pmd start (--port and --socket choose another one)"
+            }
+            ClientError::Forbidden { .. } => {
+                "run the command as the user who runs the daemon, or let a group in with control_group \
+                 in its configuration file"
+            }
+            ClientError::Late { .. } => "look at the daemon's log, and whether the host is overloaded",
+            ClientError::Strange(_) => {
+                "compare the versions: pmd version, and pmd status; restart the daemon after an update"
+            }
+            ClientError::Api { info, .. } => &info.hint,
+        };
+        hint.to_owned()
+    }
+
     /// Whether a daemon may be there again a little later.
     pub fn is_absence(&self) -> bool {
         matches!(self, ClientError::NotReachable { .. } | ClientError::Lost(_))

@@ -1,7 +1,7 @@
 //! A directory that goes with the value that stands for it.
 
 use std::fs::DirBuilder;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,8 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            crate::cli::output::note(&format!("warning: cannot remove {}: {error}", self.0.display()));
+            // Who started it may still look; whoever does not is not told.
+            let _ = writeln!(io::stderr(), "warning: cannot remove {}: {error}", self.0.display());
         }
     }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Finding;
-use crate::cli::text::span;
+use crate::text::span;
 use crate::tls::IdentitySource;
 use crate::tls::ca::{CaError, read_certificates};
 

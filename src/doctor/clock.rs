@@ -9,8 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Finding;
-use crate::cli::text::{count, listed, span};
+
 use crate::control::api::{NodeList, Peer, PeerList};
+use crate::text::{count, listed, span};
 use crate::tls::ca::CLOCKS_APART;
 
 const CHECK: &str = "clock";

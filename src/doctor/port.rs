@@ -1,9 +1,9 @@
 //! Who owns the port, and whether an epmd is in the way.
 
 use super::Finding;
-use crate::cli::diagnosis::Port;
 use crate::control::api::Status;
 use crate::takeover::owner::Owner;
+use crate::takeover::port::Port;
 
 /// What was seen on the port.
 #[derive(Debug)]

@@ -31,8 +31,8 @@ pub(super) async fn check(
             findings.extend(pinged.legs.into_iter().map(|leg| Finding::pass(&leg.leg, leg.what)));
         }
         Err(error) => {
-            let failure = crate::cli::failure::Failure::from(error);
-            findings.push(Finding::fail("way", failure.message, failure.hint));
+            let hint = error.hint();
+            findings.push(Finding::fail("way", error.to_string(), hint));
         }
     }
     findings.push(Finding::warn(

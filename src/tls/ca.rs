@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::DnsName;
 
@@ -32,6 +32,8 @@ pub const CERTIFICATE: &str = "ca.pem";
 /// The private key of an authority, in its directory.
 pub const KEY: &str = "ca.key";
 
+/// Bytes of a serial number: enough that no two are the same.
+const SERIAL: usize = 16;
 /// How much earlier than now a certificate begins to be valid: the clocks of a cluster need not agree by more.
 pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(3600);
 
@@ -377,6 +379,8 @@ fn same_folder(one: &Path, other: &Path) -> bool {
 fn params(name: &str, now: Timestamp, life: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
+    // RFC 5280, 4.1.2.2: one for each certificate of an authority. Made from the key, one that is renewed would have the same.
+    params.serial_number = Some(SerialNumber::from(rand::random::<[u8; SERIAL]>().to_vec()));
     let now = SystemTime::from(now);
     params.not_before = (now - CLOCKS_APART).into();
     params.not_after = (now + life).into();

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::model::{Pane, View};
 use super::world::{State, World};
-use crate::cli::text::{ago, bytes, milliseconds, printable, short, span};
 use crate::control::api::Peer;
 use crate::control::wire;
+use crate::text::{ago, bytes, milliseconds, printable, short, span};
 
 /// A column: its heading, and the least letters it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::page;
+use super::patience::Patience;
 use crate::config::raw::WebAccess;
 use crate::daemon::Context;
 use crate::link::place::Place;
@@ -22,10 +23,14 @@ use crate::link::wire::Wire;
 
 /// Connections at once. A browser opens up to six for a page, one of which is the event stream.
 const CONNECTIONS: usize = 64;
-/// How long a request's head may take; also how long a connection may idle.
+/// How long a request's head may take; also how long a connection may idle, and how long one may stand still that has
+/// to be written to.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1024;
+/// Bytes that the kernel keeps for a visitor that does not read; it takes twice as much for its own book-keeping. By
+/// default it could be megabytes for each.
+const UNREAD: usize = 128 * 1024;
 /// What a request begins with. EPMD requests begin with their length, of which these would be one beyond any limit.
 /// Whole words, because two letters alone are a bad length like any other, and closed like one.
 const METHODS: [&[u8]; 7] = [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH "];
@@ -102,7 +107,10 @@ async fn converse(visitor: Visitor, routes: Router, context: Arc<Context>) {
     };
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEAD);
-    let wire = TokioIo::new(Wire::new(socket, address, head));
+    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&socket, UNREAD) {
+        tracing::debug!(%address, "cannot bound what a connection keeps: {error}");
+    }
+    let wire = TokioIo::new(Patience::new(Wire::new(socket, address, head), PATIENCE));
     let connection = server.serve_connection(wire, TowerToHyperService::new(routes));
     tokio::select! {
         ended = connection => if let Err(error) = ended {

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`door`] | connections that speak HTTP, from the EPMD port to here, and their limits |
 //! | [`page`] | what is answered, and to whom |
+//! | [`patience`] | the end of connections whose other side does not read |
 
 pub mod door;
 pub mod page;
+pub mod patience;
 
 pub use door::{Door, is_http, start};

@@ -72,6 +72,80 @@ fn the_page_is_for_this_host_alone_and_changes_nothing() {
     drop((slow, node));
 }
 
+#[test]
+fn the_page_may_be_open_to_others_or_be_off() {
+    let mut world = World::new(3);
+    world[0].configure("web = \"open\"\n");
+    world[1].configure("web = \"off\"\n");
+    world.start(0);
+    world.start(1);
+    let first = world.site(0).ip;
+    // By whatever name: a host behind a proxy does not know what it is called.
+    let page = ask(&world, 2, first, &request("GET", "/", "pmd.example.org"));
+    assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("<!doctype html>"), "{page}");
+    let nodes = ask(&world, 2, first, &request("GET", "/v1/nodes", "h1:4369"));
+    assert!(nodes.contains("\"host\":\"h1\""), "{nodes}");
+    assert!(ask(&world, 2, first, &request("POST", "/v1/stop", "h1")).starts_with("HTTP/1.1 405 "));
+    // Off is off for everybody, this host included, and look-ups go on.
+    for (from, to) in [(1, Ipv4Addr::LOCALHOST), (2, world.site(1).ip)] {
+        assert_eq!(ask(&world, from, to, &request("GET", "/", "localhost")), "");
+    }
+    let _node = world.register(1, "rabbit", 25_672);
+    world.run(1, &["lookup", "rabbit"]).ended_with(0);
+    assert!(world.run(1, &["epmd", "-names"]).ended_with(0).stdout.contains("rabbit"));
+}
+
+/// Connections that the daemon of a host has open.
+fn sockets(world: &World, host: usize) -> usize {
+    let folder = std::fs::read_dir(format!("/proc/{}/fd", world[host].pid())).expect("it runs");
+    let links = folder.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+}
+
+#[test]
+fn visitors_have_limits() {
+    let world = World::started(1);
+    let visit = |text: String| {
+        world.site(0).cell.run(move || {
+            let mut stream =
+                TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))).expect("a daemon");
+            stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+            stream.write_all(text.as_bytes()).expect("room for a request");
+            stream
+        })
+    };
+    let begun = |stream: &mut TcpStream| {
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("an answer");
+        line
+    };
+    // A list that no socket's buffers take whole.
+    let nodes = world[0].register_burst(world.site(0), &"n".repeat(200), 2000);
+    wait_until("the nodes", || sockets(&world, 0) >= nodes.len());
+    let before = sockets(&world, 0);
+    // Half of all places are for event streams; one that ends makes room for another.
+    let events = || visit("GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n".into());
+    let mut streams: Vec<TcpStream> = (0..32).map(|_| events()).collect();
+    for stream in &mut streams {
+        assert_eq!(begun(stream), "HTTP/1.1 200 OK\r\n");
+    }
+    assert!(begun(&mut events()).contains(" 503 "));
+    let page = ask(&world, 0, Ipv4Addr::LOCALHOST, &request("GET", "/", "localhost"));
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    drop(streams.pop());
+    wait_until("room for another stream", || begun(&mut events()).contains(" 200 "));
+    drop(streams);
+    wait_until("the streams to be gone", || sockets(&world, 0) <= before);
+
+    // A request that does not end ends the connection; so does an answer that nobody reads.
+    let mut slow = visit("GET / HTTP/1.1\r\nhost: loc".into());
+    let unread = visit("GET /v1/names HTTP/1.1\r\nhost: localhost\r\n\r\n".into());
+    let mut rest = Vec::new();
+    slow.read_to_end(&mut rest).expect("an end");
+    wait_until("the visitor that does not read to be let go", || sockets(&world, 0) <= before);
+    drop((unread, nodes));
+}
+
 /// A real browser, driven over its DevTools pipe.
 struct Browser {
     _program: Program,

@@ -241,7 +241,8 @@ fn open_error(asked: &str, error: &OpenError) -> ApiError {
         OpenError::Refused { .. } => ApiError::new(
             ErrorCode::Refused,
             message,
-            "see [[allow]] in the configuration of that host, and its log",
+            "see on that host what [[allow]] in its configuration lets through, whether the node hangs or is stopped, and \
+             what the log of its daemon says",
         ),
         OpenError::Late => ApiError::new(ErrorCode::Timeout, message, "pmd peers shows the links"),
         OpenError::Ended(ended) => ApiError::from(*ended),
