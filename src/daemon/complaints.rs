@@ -1,6 +1,6 @@
 //! Log lines about peers, of which one that does the same again and again causes few.
 //!
-//! The first line of its kind is written at once. Those like it are counted for [`WINDOW`], and then written as one that
+//! The first line of its kind is written at once. Those like it are counted for ten seconds, and then written as one that
 //! says how many they were. What differs each time is bounded by [`LogLimit`] all the same.
 
 use std::collections::BTreeMap;
