@@ -2,23 +2,21 @@
 //! of each command.
 
 mod cluster;
+mod daemon;
+mod nodes;
+mod registry;
 
-use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 
 use super::output::Format;
-use crate::config::environment::positive_duration;
-use crate::config::raw::{Port, parse_addresses, parse_duration};
-use crate::control::events::KINDS;
-use crate::registry::events::EventKind;
-use cluster::parse_peer;
+use crate::config::raw::Port;
 
 pub use cluster::{Ca, CaInit, CaIssue, CaShow, Cookie, Discover, Join, Leave, Rotate, Services, Status};
+pub use daemon::{AddressList, Debug, Demo, Doctor, Epmd, Handover, Health, Start, Takeover};
+pub use nodes::{Env, Ping, Run, Shape};
+pub use registry::{Lookup, Named, Names, Register, Subscribe};
 
 /// Help begins with what the command is for and with examples: what most people came to see.
 const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -313,256 +311,12 @@ Examples:
     Version,
 }
 
-/// Options of `pmd start`.
-#[derive(Debug, Clone, Default, Args)]
-pub struct Start {
-    /// Stay in the foreground
-    #[arg(short, long)]
-    pub foreground: bool,
-    /// Address to listen on beside the loopback ones; may be repeated [default: all addresses]
-    #[arg(short, long, value_name = "ADDRESS", value_parser = parse_list)]
-    pub bind: Vec<AddressList>,
-    /// Let epmd's -kill work while nodes are registered, and let its -stop work at all
-    #[arg(long)]
-    pub relaxed_command_check: bool,
-    /// How long a connection may take to complete its request [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
-    pub packet_timeout: Option<Duration>,
-    /// Join the cluster of the daemon at this address; may be repeated
-    #[arg(short, long, value_name = "ADDR", value_parser = parse_peer)]
-    pub join: Vec<String>,
-    /// Look for other daemons in this way: broadcast, dns:NAME or exec:COMMAND; may be repeated
-    #[arg(long, value_name = "SPEC", value_parser = NonEmptyStringValueParser::new())]
-    pub discovery: Vec<String>,
-    /// The name of the cluster; daemons of other clusters are not let in
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    pub cluster: Option<String>,
-    /// Where other daemons are told to find this one; may be repeated [default: the addresses of this host]
-    #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
-    pub advertise: Vec<String>,
-}
-
-/// Options of `pmd demo`.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct Demo {
-    /// How many daemons: 1 to 20
-    #[arg(default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
-    pub daemons: u8,
-    /// No Erlang nodes
-    #[arg(long)]
-    pub no_erlang: bool,
-}
-
-/// Addresses that were given with one flag.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AddressList(pub Vec<IpAddr>);
-
-fn parse_list(text: &str) -> Result<AddressList, String> {
-    match parse_addresses(text)? {
-        addresses if addresses.is_empty() => Err("an IP address is needed".into()),
-        addresses => Ok(AddressList(addresses)),
-    }
-}
-
-impl Start {
-    /// All addresses to listen on; none means that nothing was said.
-    pub fn addresses(&self) -> Option<Vec<IpAddr>> {
-        let all: Vec<IpAddr> = self.bind.iter().flat_map(|list| list.0.iter().copied()).collect();
-        Some(all).filter(|all| !all.is_empty())
-    }
-}
-
 /// Options of commands that can be watched.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Watch {
     /// Go on showing it: redraws a terminal, and prints JSON lines otherwise
     #[arg(short, long)]
     pub watch: bool,
-}
-
-/// Options of `pmd names`.
-#[derive(Debug, Args)]
-pub struct Names {
-    /// The host to ask, in place of the local daemon; with --cluster, the host whose nodes are wanted
-    pub host: Option<String>,
-    /// Those of all hosts of the cluster
-    #[arg(long)]
-    pub cluster: bool,
-    /// How often it is shown.
-    #[command(flatten)]
-    pub watch: Watch,
-}
-
-/// Options of `pmd lookup`.
-#[derive(Debug, Args)]
-pub struct Lookup {
-    /// The name of a node or service, if need be with its host
-    #[arg(value_name = "NAME[@HOST]")]
-    pub name: String,
-    /// Print all that goes by the name, not just the best
-    #[arg(short, long)]
-    pub all: bool,
-    /// Wait for it as long as this
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
-    pub wait: Option<Duration>,
-}
-
-/// Options of `pmd register`.
-#[derive(Debug, Args)]
-pub struct Register {
-    /// The name of the service
-    pub name: String,
-    /// The TCP port it listens on
-    #[arg(short = 'P', long, value_name = "PORT")]
-    pub service_port: Port,
-    /// Something about it; may be repeated
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_pair)]
-    pub meta: Vec<(String, String)>,
-    /// Drop it unless it is registered again within this time
-    #[arg(long, value_name = "TIME", value_parser = positive_duration, conflicts_with = "command")]
-    pub ttl: Option<Duration>,
-    /// Run this command, and keep the service registered as long as it runs
-    #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<OsString>,
-}
-
-fn parse_pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("it has the form KEY=VALUE".into()),
-    }
-}
-
-/// A name.
-#[derive(Debug, Args)]
-pub struct Named {
-    /// The name of the service
-    pub name: String,
-}
-
-/// Options of `pmd subscribe`.
-#[derive(Debug, Args)]
-pub struct Subscribe {
-    /// Only events of this kind; may be repeated
-    #[arg(short, long, value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS.map(EventKind::as_str)), hide_possible_values = true)]
-    pub kind: Vec<String>,
-    /// Begin after the event of this number; 0 for all that the daemon remembers [default: from now on]
-    #[arg(short, long, value_name = "NUMBER")]
-    pub since: Option<u64>,
-}
-
-/// Options of `pmd env`.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct Env {
-    /// For a POSIX shell: the default
-    #[arg(long, group = "shape")]
-    pub sh: bool,
-    /// For a unit file of systemd
-    #[arg(long, group = "shape")]
-    pub systemd: bool,
-    /// For an Elixir release
-    #[arg(long, group = "shape")]
-    pub elixir: bool,
-}
-
-/// For whom variables are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// A shell.
-    Sh,
-    /// A unit file.
-    Systemd,
-    /// An Elixir release.
-    Elixir,
-}
-
-impl Env {
-    /// For whom they are.
-    pub fn shape(&self) -> Shape {
-        match (self.systemd, self.elixir) {
-            (true, _) => Shape::Systemd,
-            (_, true) => Shape::Elixir,
-            _ => Shape::Sh,
-        }
-    }
-}
-
-/// Options of `pmd run`.
-#[derive(Debug, Args)]
-pub struct Run {
-    /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub command: Vec<OsString>,
-}
-
-/// Options of `pmd ping`.
-#[derive(Debug, Args)]
-pub struct Ping {
-    /// The node, if need be with its host
-    #[arg(value_name = "NODE[@HOST]")]
-    pub node: String,
-}
-
-/// Options of `pmd doctor`.
-#[derive(Debug, Args)]
-pub struct Doctor {
-    /// A node to go the whole way to
-    #[arg(value_name = "NAME@HOST")]
-    pub node: Option<String>,
-}
-
-/// Options of `pmd health`.
-#[derive(Debug, Args)]
-pub struct Health {
-    /// Also try a look-up, and see whether there is room for nodes
-    #[arg(short, long)]
-    pub ready: bool,
-}
-
-/// Options of `pmd debug`.
-#[derive(Debug, Args)]
-pub struct Debug {
-    /// The file to write, as .tar.gz [default: pmd-debug-PORT.tar.gz in this directory]
-    pub file: Option<PathBuf>,
-    /// Replace the file if it is there
-    #[arg(long)]
-    pub force: bool,
-}
-
-/// Options of `pmd takeover`.
-#[derive(Debug, Args)]
-pub struct Takeover {
-    /// Only say what would be done
-    #[arg(long)]
-    pub dry_run: bool,
-    /// How long to wait for the nodes to come back
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
-    pub wait: Duration,
-}
-
-/// Options of `pmd handover`.
-#[derive(Debug, Args)]
-pub struct Handover {
-    /// Only say what would be done
-    #[arg(long)]
-    pub dry_run: bool,
-    /// How long to wait for the nodes to come back
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
-    pub wait: Duration,
-    /// The epmd to start [default: that of the newest Erlang runtime, or the one in PATH]
-    #[arg(long, value_name = "FILE")]
-    pub epmd: Option<PathBuf>,
-    /// Hand over even if epmd cannot hold all of the nodes
-    #[arg(long)]
-    pub force: bool,
-}
-
-/// What is handed on to the `epmd` personality.
-#[derive(Debug, Args)]
-pub struct Epmd {
-    /// Options of epmd
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
-    pub words: Vec<OsString>,
 }
 
 /// Options of `pmd completion`.
