@@ -33,8 +33,9 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
 
-        /// The numbers of [`Counters`] at one moment.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+        /// The numbers of [`Counters`] at one moment. What an older daemon does not count, it has none of.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+        #[serde(default)]
         pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
 
         impl Counters {
@@ -155,5 +156,16 @@ impl Counters {
             | GreetingError::Stranger => self.handshakes_identity.add(),
             GreetingError::Frame(_) | GreetingError::Unexpected(_) => self.handshakes_protocol.add(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_an_older_daemon_can_be_read() {
+        let counts: Counts = serde_json::from_str(r#"{"lookups_found": 7}"#).expect("read");
+        assert_eq!(counts, Counts { lookups_found: 7, ..Counts::default() });
     }
 }
