@@ -7,8 +7,9 @@ use crate::world::World;
 /// Lines that are shown of what is generated and long.
 const SHOWN: usize = 3;
 /// Columns whose cells differ.
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 17] = [
     "AGE",
+    "CLOCK",
     "CREATION",
     "ENTRY",
     "HEARD",
@@ -26,11 +27,12 @@ const COLUMNS: [&str; 16] = [
     "ENDS",
 ];
 /// Keys of JSON whose values differ; of those that are objects, all values.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 33] = [
     "age_seconds",
     "at",
     "boot_id",
     "bytes",
+    "clock_ahead_ms",
     "cookies",
     "creation",
     "descriptors",

@@ -1,0 +1,134 @@
+//! What can be typed about the daemon itself: how it starts, whether it is well, and changing places with epmd.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+
+use super::cluster::parse_peer;
+use crate::config::environment::positive_duration;
+use crate::config::raw::{parse_addresses, parse_duration};
+
+/// Options of `pmd start`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Start {
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Address to listen on beside the loopback ones; may be repeated [default: all addresses]
+    #[arg(short, long, value_name = "ADDRESS", value_parser = parse_list)]
+    pub bind: Vec<AddressList>,
+    /// Let epmd's -kill work while nodes are registered, and let its -stop work at all
+    #[arg(long)]
+    pub relaxed_command_check: bool,
+    /// How long a connection may take to complete its request [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub packet_timeout: Option<Duration>,
+    /// Join the cluster of the daemon at this address; may be repeated
+    #[arg(short, long, value_name = "ADDR", value_parser = parse_peer)]
+    pub join: Vec<String>,
+    /// Look for other daemons in this way: broadcast, dns:NAME or exec:COMMAND; may be repeated
+    #[arg(long, value_name = "SPEC", value_parser = NonEmptyStringValueParser::new())]
+    pub discovery: Vec<String>,
+    /// The name of the cluster; daemons of other clusters are not let in
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub cluster: Option<String>,
+    /// Where other daemons are told to find this one; may be repeated [default: the addresses of this host]
+    #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
+    pub advertise: Vec<String>,
+}
+
+/// Options of `pmd demo`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Demo {
+    /// How many daemons: 1 to 20
+    #[arg(default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+    pub daemons: u8,
+    /// No Erlang nodes
+    #[arg(long)]
+    pub no_erlang: bool,
+}
+
+/// Addresses that were given with one flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressList(pub Vec<IpAddr>);
+
+fn parse_list(text: &str) -> Result<AddressList, String> {
+    match parse_addresses(text)? {
+        addresses if addresses.is_empty() => Err("an IP address is needed".into()),
+        addresses => Ok(AddressList(addresses)),
+    }
+}
+
+impl Start {
+    /// All addresses to listen on; none means that nothing was said.
+    pub fn addresses(&self) -> Option<Vec<IpAddr>> {
+        let all: Vec<IpAddr> = self.bind.iter().flat_map(|list| list.0.iter().copied()).collect();
+        Some(all).filter(|all| !all.is_empty())
+    }
+}
+
+/// Options of `pmd doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// A node to go the whole way to
+    #[arg(value_name = "NAME@HOST")]
+    pub node: Option<String>,
+}
+
+/// Options of `pmd health`.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// Also try a look-up, and see whether there is room for nodes
+    #[arg(short, long)]
+    pub ready: bool,
+}
+
+/// Options of `pmd debug`.
+#[derive(Debug, Args)]
+pub struct Debug {
+    /// The file to write, as .tar.gz [default: pmd-debug-PORT.tar.gz in this directory]
+    pub file: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Options of `pmd takeover`.
+#[derive(Debug, Args)]
+pub struct Takeover {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to wait for the nodes to come back
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
+    pub wait: Duration,
+}
+
+/// Options of `pmd handover`.
+#[derive(Debug, Args)]
+pub struct Handover {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to wait for the nodes to come back
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
+    pub wait: Duration,
+    /// The epmd to start [default: that of the newest Erlang runtime, or the one in PATH]
+    #[arg(long, value_name = "FILE")]
+    pub epmd: Option<PathBuf>,
+    /// Hand over even if epmd cannot hold all of the nodes
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What is handed on to the `epmd` personality.
+#[derive(Debug, Args)]
+pub struct Epmd {
+    /// Options of epmd
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+    pub words: Vec<OsString>,
+}

@@ -1,0 +1,84 @@
+//! What can be typed about names and services.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+
+use super::Watch;
+use crate::config::environment::positive_duration;
+use crate::config::raw::{Port, parse_duration};
+use crate::control::events::KINDS;
+use crate::registry::events::EventKind;
+
+/// Options of `pmd names`.
+#[derive(Debug, Args)]
+pub struct Names {
+    /// The host to ask, in place of the local daemon; with --cluster, the host whose nodes are wanted
+    pub host: Option<String>,
+    /// Those of all hosts of the cluster
+    #[arg(long)]
+    pub cluster: bool,
+    /// How often it is shown.
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
+/// Options of `pmd lookup`.
+#[derive(Debug, Args)]
+pub struct Lookup {
+    /// The name of a node or service, if need be with its host
+    #[arg(value_name = "NAME[@HOST]")]
+    pub name: String,
+    /// Print all that goes by the name, not just the best
+    #[arg(short, long)]
+    pub all: bool,
+    /// Wait for it as long as this
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
+}
+
+/// Options of `pmd register`.
+#[derive(Debug, Args)]
+pub struct Register {
+    /// The name of the service
+    pub name: String,
+    /// The TCP port it listens on
+    #[arg(short = 'P', long, value_name = "PORT")]
+    pub service_port: Port,
+    /// Something about it; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub meta: Vec<(String, String)>,
+    /// Drop it unless it is registered again within this time
+    #[arg(long, value_name = "TIME", value_parser = positive_duration, conflicts_with = "command")]
+    pub ttl: Option<Duration>,
+    /// Run this command, and keep the service registered as long as it runs
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it has the form KEY=VALUE".into()),
+    }
+}
+
+/// A name.
+#[derive(Debug, Args)]
+pub struct Named {
+    /// The name of the service
+    pub name: String,
+}
+
+/// Options of `pmd subscribe`.
+#[derive(Debug, Args)]
+pub struct Subscribe {
+    /// Only events of this kind; may be repeated
+    #[arg(short, long, value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS.map(EventKind::as_str)), hide_possible_values = true)]
+    pub kind: Vec<String>,
+    /// Begin after the event of this number; 0 for all that the daemon remembers [default: from now on]
+    #[arg(short, long, value_name = "NUMBER")]
+    pub since: Option<u64>,
+}
