@@ -88,7 +88,8 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
             }
             input = inputs.recv() => match input {
                 None => return Ok(()),
-                Some(Input::Resized) => {}
+                // All of it, even if the size is the last one that was drawn: in between, the terminal may have had another.
+                Some(Input::Resized) => screen.terminal.clear()?,
                 Some(Input::Key(key)) => {
                     if view.key(key) == Next::End {
                         return Ok(());
