@@ -4,6 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use ratatui::Terminal;
+use ratatui::backend::Backend;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -88,8 +90,7 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
             }
             input = inputs.recv() => match input {
                 None => return Ok(()),
-                // All of it, even if the size is the last one that was drawn: in between, the terminal may have had another.
-                Some(Input::Resized) => screen.terminal.clear()?,
+                Some(Input::Resized) => forget(&mut screen.terminal)?,
                 Some(Input::Key(key)) => {
                     if view.key(key) == Next::End {
                         return Ok(());
@@ -112,4 +113,12 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
         }
         due = due.or(Some(drawn + FRAME));
     }
+}
+
+/// Draws all of the next picture, even if the size is that of the last one: in between, the terminal may have had another.
+fn forget<B: Backend>(terminal: &mut Terminal<B>) -> Result<(), B::Error> {
+    // Not the terminal's own way to clear itself, which asks it for its cursor and waits for the answer.
+    terminal.backend_mut().clear()?;
+    terminal.swap_buffers();
+    Ok(())
 }
