@@ -21,20 +21,17 @@ struct Reading {
     traffic: Vec<Traffic>,
 }
 
-/// Leaves all teams alone for `span`, at the same time, and returns what each has used.
-pub(crate) fn measure(teams: &mut [&mut Team<'_>], span: Duration) -> Result<Vec<Idle>> {
-    teams.iter_mut().for_each(|team| team.look_away());
-    let before: Vec<Reading> = teams.iter().map(|team| read(team)).collect::<Result<_>>()?;
+/// Leaves a team alone for `span`, and returns what its processes have used.
+pub(crate) fn measure(team: &mut Team<'_>, span: Duration) -> Result<Idle> {
+    team.look_away();
+    let before = read(team)?;
     thread::sleep(span);
-    let after: Vec<Reading> = teams.iter().map(|team| read(team)).collect::<Result<_>>()?;
-    let spans = before.iter().zip(&after).zip(teams.iter());
-    let figures = spans.map(|((before, after), team)| used(before, after, &team.pids())).collect();
-    for team in teams {
-        // What is told first is how it has come to what it is.
-        team.observe()?;
-        let all = team.all();
-        team.wait_for_members(&all, all.len(), Instant::now())?;
-    }
+    let after = read(team)?;
+    let figures = used(&before, &after, &team.pids());
+    // What is told first is how it has come to what it is.
+    team.observe()?;
+    let all = team.all();
+    team.wait_for_members(&all, all.len(), Instant::now())?;
     figures
 }
 

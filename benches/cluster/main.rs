@@ -1,12 +1,12 @@
-//! Cluster benchmark: pmd and serf side by side, in one run, on equal hosts.
+//! Cluster benchmark: pmd and serf in turn, in one run, on equal hosts.
 //!
 //!     cargo bench --bench cluster                       # 3, 10, 30 and 100 hosts, some twenty minutes
 //!     cargo bench --bench cluster -- --quick            # smoke run, a minute or so
 //!     cargo bench --bench cluster -- --sizes 10 --check # status 1 if a bar is missed
 //!
-//! How it measures. Both sides get a fleet of their own: a network namespace and a process to a host, all on one
-//! bridge. Both stand at the same time; they are stressed in turn, and are idle together. Nothing is configured but
-//! what a process needs to start (a name, an address, a cookie).
+//! How it measures. The sides come one after the other, at each size: a network namespace and a process to a host, all on
+//! one bridge, and nothing of the other side beside them, for a hundred processes that are idle are not nothing on a few
+//! cores. Nothing is configured but what a process needs to start (a name, an address, a cookie).
 //!
 //! A moment is when this program reads of it, over connections that were open before: from pmd's event stream, and
 //! from serf's RPC, where a user event tells of a change and the agent's statistics (asked every 50 ms; serf holds back

@@ -1,4 +1,4 @@
-//! All parts at one size: both sides in turn, idle together.
+//! All parts at one size, of one side and then of the other.
 
 use std::thread;
 use std::time::Instant;
@@ -37,37 +37,45 @@ impl<'a> Entrant<'a> {
 
 /// Measures pmd and serf with so many hosts; returns the figures of both.
 pub(crate) fn size(plan: &Plan, size: usize) -> Result<[Figures; 2]> {
-    eprintln!("cluster: {size} hosts");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let mut entrants = [Who::Pmd, Who::Serf].map(|who| Entrant { who, team: None, figures: Figures::none() });
-    for entrant in &mut entrants {
+    let mut figures = [Figures::none(), Figures::none()];
+    for (who, figures) in [Who::Pmd, Who::Serf].into_iter().zip(&mut figures) {
         let wanted = match plan.side {
             None => true,
-            Some(Side::Pmd) => entrant.who == Who::Pmd,
-            Some(Side::Serf) => entrant.who == Who::Serf,
+            Some(Side::Pmd) => who == Who::Pmd,
+            Some(Side::Serf) => who == Who::Serf,
         };
         if wanted {
-            join(plan, &runtime, size, entrant)?;
+            eprintln!("cluster: {size} hosts, {}", who.name());
+            *figures = side(plan, &runtime, size, who)?;
         }
     }
+    Ok(figures)
+}
+
+/// All parts with one side, whose processes are gone when this returns.
+fn side(plan: &Plan, runtime: &Runtime, size: usize, who: Who) -> Result<Figures> {
+    let mut entrant = Entrant { who, team: None, figures: Figures::none() };
+    join(plan, runtime, size, &mut entrant)?;
     for part in &plan.parts {
         match part {
-            Part::Changes => changes(plan, &mut entrants),
-            Part::Idle => rest(plan, &mut entrants)?,
-            Part::Kills => each(&mut entrants, plan.kills, "kill", |team, figures, round| {
-                let victim = victim(team, round);
+            Part::Changes => changes(plan, &mut entrant),
+            Part::Idle => entrant.with("idle", |team, figures| {
+                figures.idle = idle::measure(team, plan.idle)?;
+                Ok(())
+            }),
+            Part::Kills => rounds(&mut entrant, plan.kills, "kill", |team, figures, victim| {
                 figures.kill.extend_worst(team.kill(victim)?);
-                team.bring_back(victim)
+                Ok(())
             }),
-            Part::Cables => each(&mut entrants, plan.cables, "cable", |team, figures, round| {
-                let victim = victim(team, round);
+            Part::Cables => rounds(&mut entrant, plan.cables, "cable", |team, figures, victim| {
                 figures.cable.extend_worst(team.unplug(victim)?);
-                team.bring_back(victim)
+                Ok(())
             }),
-            Part::Split => split(plan, &mut entrants),
+            Part::Split => split(plan, &mut entrant),
         }
     }
-    Ok(entrants.map(|entrant| entrant.figures))
+    Ok(entrant.figures)
 }
 
 /// Starts a team and has it join, as often as planned; the last one stays.
@@ -84,85 +92,69 @@ fn join<'a>(plan: &'a Plan, runtime: &'a Runtime, size: usize, entrant: &mut Ent
     Ok(())
 }
 
+/// Does something to a host, and brings that back, as often as planned; never the same one twice in a row.
+fn rounds(
+    entrant: &mut Entrant<'_>,
+    rounds: usize,
+    what: &str,
+    mut work: impl FnMut(&mut Team<'_>, &mut Figures, usize) -> Result<()>,
+) {
+    for round in 0..rounds {
+        entrant.with(what, |team, figures| {
+            let victim = victim(team, round);
+            work(team, figures, victim)?;
+            team.bring_back(victim)
+        });
+    }
+}
+
 /// Some host that is not the first, never the same twice in a row.
 fn victim(team: &Team<'_>, round: usize) -> usize {
     let others = team.all().len() - 1;
     1 + (round * 7 + others / 2) % others
 }
 
-/// Rounds in turn: pmd, serf, pmd, and on.
-fn each(
-    entrants: &mut [Entrant<'_>; 2],
-    rounds: usize,
-    what: &str,
-    mut work: impl FnMut(&mut Team<'_>, &mut Figures, usize) -> Result<()>,
-) {
-    for round in 0..rounds {
-        for entrant in entrants.iter_mut() {
-            entrant.with(what, |team, figures| work(team, figures, round));
-        }
-    }
-}
-
-/// Changes come one after the other, each on another host, in as many turns as serf has changes.
-fn changes(plan: &Plan, entrants: &mut [Entrant<'_>; 2]) {
+/// Changes come one after the other, each on another host. serf takes longer for each, and has fewer.
+fn changes(plan: &Plan, entrant: &mut Entrant<'_>) {
     let [of_pmd, of_serf] = plan.changes;
     let mut number = 0;
-    each(entrants, of_serf, "changes", |team, figures, _| {
-        team.count_members(false);
-        let count = if team.who() == Who::Pmd { of_pmd / of_serf } else { 1 };
-        let before = idle::processor_time(&team.pids())?;
-        for _ in 0..count {
-            number += 1;
-            let place = number % team.all().len();
-            let (_change, took) = team.change(place, &format!("change{number}"))?;
-            took.iter().for_each(|took| figures.change_one.push(*took));
-            figures.change_all.extend_worst(took);
+    for _ in 0..of_serf {
+        entrant.with("changes", |team, figures| {
+            team.count_members(false);
+            let count = if team.who() == Who::Pmd { of_pmd / of_serf } else { 1 };
+            let before = idle::processor_time(&team.pids())?;
+            for _ in 0..count {
+                number += 1;
+                let place = number % team.all().len();
+                let (_change, took) = team.change(place, &format!("change{number}"))?;
+                took.iter().for_each(|took| figures.change_one.push(*took));
+                figures.change_all.extend_worst(took);
+            }
+            let used = idle::processor_time(&team.pids())?.saturating_sub(before);
+            figures.change_cpu.push(used / u32::try_from(count)?);
+            team.count_members(true);
+            Ok(())
+        });
+    }
+}
+
+/// Cuts a third off for a while, and heals it.
+fn split(plan: &Plan, entrant: &mut Entrant<'_>) {
+    entrant.with("split and heal", |team, figures| {
+        let all = team.all();
+        let (large, small) = all.split_at(all.len() - (all.len() / 3).max(1));
+        team.fleet().cut(small, large);
+        thread::sleep(plan.split);
+        // That nobody misses anybody any more shall not pass for a heal.
+        let begin = Instant::now();
+        team.wait_for_members(small, small.len(), begin)?;
+        team.wait_for_members(large, large.len(), begin)?;
+        let begin = Instant::now();
+        team.fleet().heal();
+        if let Some(took) = team.wait_for_agreement(begin)? {
+            figures.heal_prints.push(took);
         }
-        let used = idle::processor_time(&team.pids())?.saturating_sub(before);
-        figures.change_cpu.push(used / u32::try_from(count)?);
-        team.count_members(true);
+        figures.heal_members.extend_worst(team.wait_for_members(&all, all.len(), begin)?);
         Ok(())
     });
-}
-
-fn rest(plan: &Plan, entrants: &mut [Entrant<'_>; 2]) -> Result<()> {
-    let (mut teams, figures): (Vec<_>, Vec<_>) = entrants
-        .iter_mut()
-        .filter_map(|entrant| Some((entrant.team.as_mut()?, &mut entrant.figures)))
-        .unzip();
-    for (figures, idle) in figures.into_iter().zip(idle::measure(&mut teams, plan.idle)?) {
-        figures.idle = idle;
-    }
-    Ok(())
-}
-
-/// Cuts a third off, on both sides, and heals them one after the other.
-fn split(plan: &Plan, entrants: &mut [Entrant<'_>; 2]) {
-    let third = |team: &Team<'_>| (team.all().len() / 3).max(1);
-    for entrant in entrants.iter_mut() {
-        entrant.with("split", |team, _| {
-            let (all, third) = (team.all(), third(team));
-            team.fleet().cut(&all[all.len() - third..], &all[..all.len() - third]);
-            Ok(())
-        });
-    }
-    thread::sleep(plan.split);
-    for entrant in entrants.iter_mut() {
-        entrant.with("heal", |team, figures| {
-            let (all, third) = (team.all(), third(team));
-            let (small, large) = (&all[all.len() - third..], &all[..all.len() - third]);
-            // That nobody misses anybody any more shall not pass for a heal.
-            let begin = Instant::now();
-            team.wait_for_members(small, small.len(), begin)?;
-            team.wait_for_members(large, large.len(), begin)?;
-            let begin = Instant::now();
-            team.fleet().heal();
-            if let Some(took) = team.wait_for_agreement(begin)? {
-                figures.heal_prints.push(took);
-            }
-            figures.heal_members.extend_worst(team.wait_for_members(&all, all.len(), begin)?);
-            Ok(())
-        });
-    }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// Measure one side alone
     #[arg(long, value_enum)]
     side: Option<Side>,
-    /// Seconds that both sides are idle for
+    /// Seconds that each side is idle for
     #[arg(long)]
     idle: Option<u64>,
     /// The pmd binary, if not the one Cargo built for this benchmark

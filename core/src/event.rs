@@ -10,9 +10,6 @@ use pmd_protocol::peer::{Entry, NodeId};
 
 use crate::registry::directory::{Patch, Shift};
 
-/// Events that are kept: enough for a reader to reconnect after a mass restart of 1,000 nodes.
-pub const WINDOW: usize = 4_096;
-
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
@@ -78,22 +75,31 @@ pub struct Since {
 }
 
 /// The window of recent events.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EventLog {
     window: VecDeque<Event>,
+    kept: usize,
     last: u64,
 }
 
 impl EventLog {
+    /// An empty log that will keep so many events.
+    #[must_use]
+    pub fn keeping(kept: usize) -> Self {
+        Self { window: VecDeque::new(), kept, last: 0 }
+    }
+
     /// Adds an event; the event with its number.
-    pub fn add(&mut self, at_ms: u64, origin: NodeId, host: Option<HostName>, what: Happening) -> &Event {
+    pub fn add(&mut self, at_ms: u64, origin: NodeId, host: Option<HostName>, what: Happening) -> Event {
         self.last += 1;
-        if self.window.len() == WINDOW {
-            self.window.pop_front();
+        let event = Event { sequence: self.last, at_ms, origin, host, what };
+        if self.kept > 0 {
+            if self.window.len() == self.kept {
+                self.window.pop_front();
+            }
+            self.window.push_back(event.clone());
         }
-        self.window.push_back(Event { sequence: self.last, at_ms, origin, host, what });
-        // What was pushed is there.
-        self.window.iter().next_back().unwrap_or_else(|| unreachable!())
+        event
     }
 
     /// Up to `limit` events after number `since`.
@@ -153,7 +159,8 @@ mod tests {
 
     #[test]
     fn a_reader_goes_on_where_it_stopped_and_is_told_what_it_missed() {
-        let mut log = EventLog::default();
+        const WINDOW: usize = 4_096;
+        let mut log = EventLog::keeping(WINDOW);
         assert_eq!(log.since(0, 10), Since { events: vec![], missed: 0, last: 0 });
         let count = u64::try_from(WINDOW).unwrap_or_default() + 3;
         for number in 1..=count {
@@ -165,5 +172,13 @@ mod tests {
         let rest = log.since(5, usize::MAX);
         assert_eq!((rest.missed, rest.last, rest.events.len()), (0, count, WINDOW - 2));
         assert_eq!(log.since(count, 1), Since { events: vec![], missed: 0, last: count });
+    }
+
+    #[test]
+    fn a_log_that_keeps_nothing_still_counts() {
+        let mut log = EventLog::keeping(0);
+        assert_eq!(log.add(1, NodeId::MIN, None, Happening::NodeUp).sequence, 1);
+        assert_eq!(log.add(2, NodeId::MIN, None, Happening::NodeDown).sequence, 2);
+        assert_eq!(log.since(0, 10), Since { events: vec![], missed: 2, last: 2 });
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -143,8 +144,10 @@ impl Client {
         let response = self.send(Method::GET, path, None).await?;
         match response.status() {
             // The complaints are the answer.
-            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => self.read(response).await,
-            _ => self.understand(response).await,
+            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => {
+                parse(&self.collect(response.into_body()).await?)
+            }
+            _ => parse(&self.collect(self.expect_success(response).await?).await?),
         }
     }
 
@@ -182,9 +185,8 @@ impl Client {
 
     /// Ends a service.
     pub async fn unregister(&self, name: &str) -> Result<api::ServiceInfo> {
-        let response =
-            self.send(Method::DELETE, &format!("/services/{}", percent_encoded(name)), None).await?;
-        self.understand(response).await
+        let path = format!("/services/{}", percent_encoded(name));
+        parse(&self.ask(Method::DELETE, &path, None).await?)
     }
 
     /// Ends the daemon.
@@ -309,13 +311,20 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let response = self.send(Method::GET, path, None).await?;
-        self.understand(response).await
+        parse(&self.ask(Method::GET, path, None).await?)
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
-        let response = self.send(Method::POST, path, Some(json(body))).await?;
-        self.understand(response).await
+        parse(&self.ask(Method::POST, path, Some(json(body))).await?)
+    }
+
+    /// A request and the body of its answer. Boxed: it would be part of the code of each kind of request otherwise.
+    fn ask<'a>(&'a self, method: Method, path: &'a str, body: Option<Bytes>) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            let response = self.send(method, path, body).await?;
+            let body = self.expect_success(response).await?;
+            self.collect(body).await
+        })
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Response<Incoming>> {
@@ -344,15 +353,6 @@ impl Client {
         // Ends with the sender and the answer; what goes wrong, they tell.
         tokio::spawn(connection);
         Ok(sender)
-    }
-
-    async fn understand<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T> {
-        let body = self.expect_success(response).await?;
-        parse(&self.collect(body).await?)
-    }
-
-    async fn read<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T> {
-        parse(&self.collect(response.into_body()).await?)
     }
 
     async fn expect_success(&self, response: Response<Incoming>) -> Result<Incoming> {

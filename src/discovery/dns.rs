@@ -1,38 +1,43 @@
 //! Finds daemons by a name in the DNS.
 //!
-//! All its addresses (A and AAAA records) are taken, each with one port. A name that begins with `_`, such as
-//! `_pmd._tcp.example.org`, stands for SRV records (RFC 2782): hosts with a port each. The name is looked up again when
-//! its records have run out, but not before [5 seconds](SOONEST) and after [a minute](LATEST) at the latest: a name
-//! whose addresses change all the time, as that of a headless service of Kubernetes does, is followed.
+//! All its addresses are taken, each with one port. They are what the system says (`getaddrinfo`: `/etc/hosts`, search
+//! domains and other sources than the DNS count, as for every program of this host). A name that begins with `_`, such
+//! as `_pmd._tcp.example.org`, stands for SRV records (RFC 2782): hosts with a port each. The system does not look those
+//! up, so the name servers of `/etc/resolv.conf`, read anew each time, are asked for them.
 //!
-//! The servers and search domains are those of `/etc/resolv.conf`, `/etc/hosts` counts too; both are read anew each
-//! time. If the former cannot be read, the system is asked to do it, which knows no SRV records.
+//! The name is looked up again after [5 seconds](SOONEST) while it stands for nothing or for something new, and after
+//! twice as long each time, up to [a minute](LATEST), while nothing changes: a name whose addresses change all the time,
+//! as that of a headless service of Kubernetes does, is followed.
 //!
 //! A name that stands for nothing is no error: the daemons may not have been started yet.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::rr::{Name, RData};
+use dns_lookup::LookupErrorKind;
+use domain::base::iana::Rcode;
+use domain::base::{Message, Name};
+use domain::rdata::Srv;
+use domain::resolv::stub::conf::{ResolvConf, ResolvOptions};
+use tokio::task::spawn_blocking;
 
 use super::{Discovery, DiscoveryError, Find, Finds, Running};
 
+mod server;
+
 /// What it is called.
 pub const NAME: &str = "dns";
-/// Shortest pause between two look-ups.
+/// Pause after a look-up that has found nothing, or something new.
 pub const SOONEST: Duration = Duration::from_secs(5);
 /// Longest pause between two look-ups.
 pub const LATEST: Duration = Duration::from_secs(60);
-/// Pause where nobody says how long an answer is good for.
-const UNTOLD: Duration = Duration::from_secs(30);
 /// How long one look-up may take, with all that the system's configuration wants to be tried.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Most records of one answer that are looked at. No more addresses are remembered, whoever finds them.
 const MAX_RECORDS: usize = 1024;
+/// Where the name servers are.
+const CONFIGURATION: &str = "/etc/resolv.conf";
 
 /// A name that is looked up.
 #[derive(Clone, Debug)]
@@ -42,23 +47,18 @@ pub struct Dns {
     servers: Servers,
 }
 
-/// Who is asked.
+/// Who is asked for SRV records.
 #[derive(Clone, Debug)]
 enum Servers {
-    /// As `/etc/resolv.conf` says.
+    /// Those of `/etc/resolv.conf`.
     System,
     /// These.
     #[cfg_attr(not(test), expect(dead_code, reason = "the system's are asked, but for tests"))]
-    These(Box<(ResolverConfig, ResolverOpts)>),
+    These(ResolvConf),
 }
 
-/// What a name stands for.
-#[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    addresses: Vec<String>,
-    /// How long that is good for.
-    ttl: Duration,
-}
+/// What a name stands for: addresses with a port, or hosts with one.
+type Addresses = BTreeSet<String>;
 
 impl Dns {
     /// Looks up `name`. Daemons are expected on `port`, except by SRV records.
@@ -66,61 +66,71 @@ impl Dns {
         Dns { name, port, servers: Servers::System }
     }
 
-    async fn look_up(&self) -> Result<Answer, DiscoveryError> {
-        let resolver = match self.resolver() {
-            Ok(resolver) => resolver,
-            Err(error) => {
-                tracing::debug!("the system is asked for {}: no /etc/resolv.conf: {error}", self.name);
-                return self.ask_system().await;
+    async fn look_up(&self) -> Result<Addresses, DiscoveryError> {
+        if self.name.starts_with('_') { self.srv().await } else { self.ip().await }
+    }
+
+    async fn ip(&self) -> Result<Addresses, DiscoveryError> {
+        let name = self.name.clone();
+        let found = spawn_blocking(move || dns_lookup::lookup_host(&name).map(Iterator::collect::<Vec<_>>));
+        match found.await.map_err(|error| self.because(error))? {
+            Ok(found) => {
+                let addresses = found.into_iter().take(MAX_RECORDS);
+                Ok(addresses.map(|ip| SocketAddr::new(ip, self.port).to_string()).collect())
             }
-        };
-        // Not as UTF-8: there are underscores in the names of hosts.
-        let name = Name::from_ascii(&self.name).map_err(|error| self.because(error))?;
-        let found = if self.is_srv() { srv(&resolver, name).await } else { self.ip(&resolver, name).await };
-        match found {
-            Ok(answer) => Ok(answer),
-            Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => {
-                let ttl = nothing.negative_ttl.map_or(SOONEST, |ttl| Duration::from_secs(ttl.into()));
-                Ok(Answer { addresses: Vec::new(), ttl })
+            Err(error) if matches!(error.kind(), LookupErrorKind::NoName | LookupErrorKind::NoData) => {
+                Ok(Addresses::new())
             }
-            Err(error) => Err(self.because(error)),
+            Err(error) => Err(self.because(std::io::Error::from(error))),
         }
     }
 
-    fn is_srv(&self) -> bool {
-        self.name.starts_with('_')
-    }
-
-    fn resolver(&self) -> Result<TokioResolver, NetError> {
-        let mut builder = match &self.servers {
-            Servers::System => TokioResolver::builder_tokio()?,
-            Servers::These(these) => {
-                let (config, options) = these.as_ref().clone();
-                let provider = TokioRuntimeProvider::default();
-                TokioResolver::builder_with_config(config, provider).with_options(options)
+    async fn srv(&self) -> Result<Addresses, DiscoveryError> {
+        let configuration = self.servers()?;
+        for name in candidates(&self.name, &configuration.options) {
+            let name: Name<Vec<u8>> = name.parse().map_err(|error| self.because(error))?;
+            let answer = server::ask_for_srv(&configuration, name).await;
+            let found = self.read(&answer.map_err(|error| self.because(error))?)?;
+            if !found.is_empty() {
+                return Ok(found);
             }
-        };
-        let options = builder.options_mut();
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        builder.build()
-    }
-
-    async fn ip(&self, resolver: &TokioResolver, name: Name) -> Result<Answer, NetError> {
-        let found = resolver.lookup_ip(name).await?;
-        let ttl = remaining(found.valid_until());
-        let addresses = found.iter().take(MAX_RECORDS);
-        let addresses = addresses.map(|ip| SocketAddr::new(ip, self.port).to_string()).collect();
-        Ok(Answer { addresses, ttl })
-    }
-
-    async fn ask_system(&self) -> Result<Answer, DiscoveryError> {
-        if self.is_srv() {
-            return Err(self.because("SRV records need a name server in /etc/resolv.conf"));
         }
-        let found = tokio::net::lookup_host((self.name.as_str(), self.port)).await;
-        let found = found.map_err(|error| self.because(error))?;
-        let addresses = found.take(MAX_RECORDS).map(|address| address.to_string()).collect();
-        Ok(Answer { addresses, ttl: UNTOLD })
+        Ok(Addresses::new())
+    }
+
+    fn servers(&self) -> Result<ResolvConf, DiscoveryError> {
+        let mut configuration = match &self.servers {
+            Servers::System => {
+                let mut configuration = ResolvConf::new();
+                configuration.parse_file(CONFIGURATION).map_err(|error| {
+                    self.because(format!("SRV records need a name server in {CONFIGURATION}: {error}"))
+                })?;
+                configuration
+            }
+            Servers::These(these) => these.clone(),
+        };
+        configuration.finalize();
+        Ok(configuration)
+    }
+
+    fn read(&self, answer: &Message<Vec<u8>>) -> Result<Addresses, DiscoveryError> {
+        match answer.header().rcode() {
+            Rcode::NOERROR => {}
+            Rcode::NXDOMAIN => return Ok(Addresses::new()),
+            other => return Err(self.because(format!("the name server says {other}"))),
+        }
+        let records = answer.answer().map_err(|error| self.because(error))?.limit_to_in::<Srv<_>>();
+        let mut found = Addresses::new();
+        for record in records.take(MAX_RECORDS) {
+            let record = record.map_err(|error| self.because(error))?;
+            let (target, port) = (record.data().target(), record.data().port());
+            // "A Target of "." means that the service is decidedly not available at this domain."
+            if !target.is_root() && port != 0 {
+                // By name: that is the same daemon even after it has moved.
+                found.insert(format!("{target}:{port}"));
+            }
+        }
+        Ok(found)
     }
 
     fn because(&self, reason: impl std::fmt::Display) -> DiscoveryError {
@@ -134,42 +144,47 @@ impl Discovery for Dns {
     }
 
     fn run<'a>(&'a self, finds: &'a Finds) -> Running<'a> {
-        // Two in a row that find nothing are told once.
-        let mut is_empty = false;
+        let mut before = None;
+        let mut pause = Duration::ZERO;
         Box::pin(async move {
             loop {
-                let answer = tokio::time::timeout(TIMEOUT, self.look_up()).await;
-                let answer = answer.map_err(|_| self.because("nobody answers"))??;
-                if answer.addresses.is_empty() && !is_empty {
+                let found = tokio::time::timeout(TIMEOUT, self.look_up()).await;
+                let found = found.map_err(|_| self.because("nobody answers"))??;
+                // Two in a row that find nothing are told once.
+                let is_new = before.as_ref() != Some(&found);
+                if found.is_empty() && is_new {
                     tracing::warn!("the DNS has no addresses for {}; it is asked again", self.name);
                 }
-                is_empty = answer.addresses.is_empty();
-                for address in answer.addresses {
-                    finds.report(Find::at(address)).await;
+                pause = if found.is_empty() || is_new { SOONEST } else { after(pause) };
+                for address in &found {
+                    finds.report(Find::at(address.clone())).await;
                 }
-                tokio::time::sleep(answer.ttl.clamp(SOONEST, LATEST)).await;
+                before = Some(found);
+                tokio::time::sleep(pause).await;
             }
         })
     }
 }
 
-async fn srv(resolver: &TokioResolver, name: Name) -> Result<Answer, NetError> {
-    let found = resolver.srv_lookup(name).await?;
-    let records = found.answers().iter().take(MAX_RECORDS);
-    let addresses = records.filter_map(|record| match &record.data {
-        // "A Target of "." means that the service is decidedly not available at this domain."
-        RData::SRV(srv) if !srv.target.is_root() && srv.port != 0 => {
-            let target = srv.target.to_ascii();
-            // By name: that is the same daemon even after it has moved.
-            Some(format!("{}:{}", target.trim_end_matches('.'), srv.port))
-        }
-        _ => None,
-    });
-    Ok(Answer { addresses: addresses.collect(), ttl: remaining(found.valid_until()) })
+/// The pause that follows this one when a look-up has found what the one before had found.
+fn after(pause: Duration) -> Duration {
+    LATEST.min(pause * 2)
 }
 
-fn remaining(until: Instant) -> Duration {
-    until.saturating_duration_since(Instant::now())
+/// The names to ask for, in order, as resolv.conf(5) has it: a name with fewer dots than `ndots` is first looked for in
+/// the search domains, one with more is at first taken as it is, and one with a dot at its end is nothing else.
+fn candidates(name: &str, options: &ResolvOptions) -> Vec<String> {
+    if name.ends_with('.') {
+        return vec![name.to_owned()];
+    }
+    let domains = options.search.as_slice().iter().map(ToString::to_string);
+    let mut names: Vec<String> = domains
+        .filter(|domain| !domain.is_empty() && domain != ".")
+        .map(|domain| format!("{name}.{domain}"))
+        .collect();
+    let place = if name.matches('.').count() >= options.ndots { 0 } else { names.len() };
+    names.insert(place, name.to_owned());
+    names
 }
 
 #[cfg(test)]

@@ -319,7 +319,7 @@ impl Node {
     fn tell(&mut self, id: NodeId, what: Option<Happening>) {
         let Some(what) = what else { return };
         let host = self.registry.directory().host(&id).cloned();
-        let event = self.events.add(self.now.wall_ms, id, host, what).clone();
+        let event = self.events.add(self.now.wall_ms, id, host, what);
         self.outputs.push_back(Output::Event(event));
     }
 }

@@ -282,7 +282,7 @@ impl Node {
             overlay: Overlay::new(id, tuning.spread),
             evidence: Evidence::new(id, &tuning.membership),
             health: Health::new(&tuning.membership),
-            events: EventLog::default(),
+            events: EventLog::keeping(tuning.events_kept),
             links: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             grafts: Grafts::new(tuning.spread),
@@ -472,7 +472,7 @@ impl Node {
         let (Patch::Change { origin, .. } | Patch::Hide { origin, .. }) = &patch;
         let (origin, host) = (*origin, self.registry.directory().host(origin).cloned());
         for what in happenings(&patch) {
-            let event = self.events.add(self.now.wall_ms, origin, host.clone(), what).clone();
+            let event = self.events.add(self.now.wall_ms, origin, host.clone(), what);
             self.outputs.push_back(Output::Event(event));
         }
         self.outputs.push_back(Output::Patch(patch));

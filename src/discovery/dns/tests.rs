@@ -1,11 +1,9 @@
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts};
-use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::SRV;
-use hickory_resolver::proto::rr::{Record, RecordType};
+use domain::base::iana::{Class, Rtype};
+use domain::base::{MessageBuilder, Ttl};
+use domain::resolv::stub::conf::{ServerConf, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -16,30 +14,30 @@ use super::*;
 /// What the server says to a question.
 #[derive(Clone, Debug)]
 enum Reply {
-    /// These records, for so many seconds.
-    Records(Vec<RData>, u32),
+    /// These hosts and ports.
+    Records(Vec<(String, u16)>),
     /// There is no such name.
     NoSuchName,
     /// Something that is no answer.
     Garbage(Vec<u8>),
     /// That it does not fit into a datagram; these, if asked by TCP.
-    Truncated(Vec<RData>),
+    Truncated(Vec<(String, u16)>),
     /// It does not work.
     Failure,
     /// Nothing.
     Silence,
 }
 
-type Answers = Arc<dyn Fn(&str, RecordType) -> Reply + Send + Sync>;
+type Answers = Arc<dyn Fn(&str) -> Reply + Send + Sync>;
 
-/// A name server on loopback. It ends with this value.
+/// A name server on loopback that is asked for SRV records. It ends with this value.
 struct Server {
     port: u16,
     _tasks: JoinSet<()>,
 }
 
 impl Server {
-    async fn new(answers: impl Fn(&str, RecordType) -> Reply + Send + Sync + 'static) -> Server {
+    async fn new(answers: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Server {
         let answers: Answers = Arc::new(answers);
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
@@ -71,16 +69,13 @@ impl Server {
     }
 
     fn asks(&self, name: &str) -> Dns {
-        let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-        connections.iter_mut().for_each(|connection| connection.port = self.port);
-        let server = NameServerConfig::new(IpAddr::V4(Ipv4Addr::LOCALHOST), true, connections.into());
-        let config = ResolverConfig::from_parts(None, vec![], vec![server]);
-        let mut options = ResolverOpts::default();
-        options.use_hosts_file = ResolveHosts::Never;
-        options.timeout = Duration::from_millis(200);
-        options.attempts = 1;
-        let servers = Servers::These(Box::new((config, options)));
-        Dns { servers, ..Dns::new(name.into(), 4369) }
+        let mut configuration = ResolvConf::new();
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.port);
+        configuration.servers.push(ServerConf::new(address, Transport::UdpTcp));
+        configuration.options.timeout = Duration::from_millis(200);
+        configuration.options.attempts = 1;
+        configuration.options.search.push("cluster.test".parse().expect("a name"));
+        Dns { servers: Servers::These(configuration), ..Dns::new(name.into(), 4369) }
     }
 }
 
@@ -95,92 +90,96 @@ async fn serve_tcp(mut stream: TcpStream, answers: &Answers) -> std::io::Result<
 }
 
 fn answer(question: &[u8], answers: &Answers, by_tcp: bool) -> Option<Vec<u8>> {
-    let question = Message::from_vec(question).expect("a question");
-    let query = question.queries.first().expect("one");
-    let mut message = Message::response(question.metadata.id, question.metadata.op_code);
-    message.add_query(query.clone());
-    let mut records = |records: Vec<RData>, ttl| {
-        message
-            .add_answers(records.into_iter().map(|data| Record::from_rdata(query.name().clone(), ttl, data)));
-    };
-    match answers(&query.name().to_ascii(), query.query_type()) {
-        Reply::Records(data, ttl) => records(data, ttl),
-        Reply::Truncated(data) if by_tcp => records(data, 30),
-        Reply::Truncated(_) => message.metadata.truncation = true,
-        Reply::NoSuchName => message.metadata.response_code = ResponseCode::NXDomain,
-        Reply::Failure => message.metadata.response_code = ResponseCode::ServFail,
+    let question = Message::from_octets(question).expect("a question");
+    let asked = question.sole_question().expect("one");
+    assert_eq!((asked.qtype(), asked.qclass()), (Rtype::SRV, Class::IN));
+    let reply = answers(&asked.qname().to_string());
+    let (code, records) = match reply {
+        Reply::Records(records) => (Rcode::NOERROR, records),
+        Reply::Truncated(records) if by_tcp => (Rcode::NOERROR, records),
+        Reply::Truncated(_) => (Rcode::NOERROR, vec![]),
+        Reply::NoSuchName => (Rcode::NXDOMAIN, vec![]),
+        Reply::Failure => (Rcode::SERVFAIL, vec![]),
         Reply::Garbage(bytes) => return Some(bytes),
         Reply::Silence => return None,
+    };
+    let mut message = MessageBuilder::new_vec().start_answer(&question, code).expect("room");
+    for (target, port) in records {
+        let target: Name<Vec<u8>> = target.parse().expect("a name");
+        let ttl = Ttl::from_secs(30);
+        message.push((asked.qname(), ttl, Srv::new(0, 0, port, target))).expect("room");
     }
-    Some(message.to_vec().expect("an answer"))
+    if matches!(answers(&asked.qname().to_string()), Reply::Truncated(_)) {
+        message.header_mut().set_tc(!by_tcp);
+    }
+    Some(message.finish())
 }
 
-fn ip(text: &str) -> RData {
-    RData::from(text.parse::<IpAddr>().expect("an address"))
+fn at(targets: &[(&str, u16)]) -> Vec<(String, u16)> {
+    targets.iter().map(|(target, port)| ((*target).to_owned(), *port)).collect()
 }
 
-#[tokio::test]
-async fn all_addresses_of_a_name_are_found() {
-    let server = Server::new(|name, kind| match (name, kind) {
-        ("pmd.test.", RecordType::A) => Reply::Records(vec![ip("10.0.0.1"), ip("10.0.0.2")], 20),
-        ("pmd.test.", RecordType::AAAA) => Reply::Records(vec![ip("2001:db8::1")], 10),
-        _ => Reply::NoSuchName,
-    })
-    .await;
-    let answer = server.asks("pmd.test").look_up().await.expect("an answer");
-    assert_eq!(answer.addresses, ["10.0.0.1:4369", "10.0.0.2:4369", "[2001:db8::1]:4369"]);
-    assert!(answer.ttl <= Duration::from_secs(10), "what runs out first counts: {:?}", answer.ttl);
-    let other_port = Dns { port: 99, ..server.asks("pmd.test.") };
-    assert_eq!(other_port.look_up().await.expect("an answer").addresses[0], "10.0.0.1:99");
-}
-
-#[tokio::test]
-async fn one_family_of_addresses_is_enough() {
-    let server = Server::new(|_, kind| match kind {
-        RecordType::AAAA => Reply::Records(vec![ip("2001:db8::1")], 10),
-        _ => Reply::NoSuchName,
-    })
-    .await;
-    let answer = server.asks("rabbit_1.test").look_up().await.expect("an answer");
-    assert_eq!(answer.addresses, ["[2001:db8::1]:4369"]);
+fn set(addresses: &[&str]) -> Addresses {
+    addresses.iter().map(|address| (*address).to_owned()).collect()
 }
 
 #[tokio::test]
 async fn srv_records_tell_host_and_port() {
-    let server = Server::new(|name, kind| {
-        assert_eq!((name, kind), ("_pmd._tcp.test.", RecordType::SRV));
-        let srv =
-            |port, target: &str| RData::SRV(SRV::new(0, 0, port, Name::from_ascii(target).expect("a name")));
-        Reply::Records(vec![srv(4369, "a.test."), srv(99, "b_1.test."), srv(1, "."), srv(0, "c.test.")], 10)
+    let server = Server::new(|name| {
+        assert_eq!(name, "_pmd._tcp.test");
+        Reply::Records(at(&[("a.test.", 4369), ("b_1.test.", 99), (".", 1), ("c.test.", 0)]))
     })
     .await;
-    let answer = server.asks("_pmd._tcp.test").look_up().await.expect("an answer");
-    assert_eq!(answer.addresses, ["a.test:4369", "b_1.test:99"]);
+    let found = server.asks("_pmd._tcp.test").look_up().await.expect("an answer");
+    assert_eq!(found, set(&["a.test:4369", "b_1.test:99"]));
+}
+
+#[tokio::test]
+async fn a_short_name_is_looked_for_in_the_search_domains() {
+    let server = Server::new(|name| match name {
+        "_pmd._tcp.cluster.test" => Reply::Records(at(&[("a.test.", 4369)])),
+        _ => Reply::NoSuchName,
+    })
+    .await;
+    let found = server.asks("_pmd._tcp").look_up().await.expect("an answer");
+    assert_eq!(found, set(&["a.test:4369"]));
+    let found = server.asks("_pmd._tcp.").look_up().await.expect("an answer");
+    assert_eq!(found, set(&[]), "a dot at the end is the end");
+}
+
+#[test]
+fn the_order_is_that_of_the_system() {
+    let mut options = ResolvOptions::default();
+    for domain in ["a.test", "b.test"] {
+        options.search.push(domain.parse().expect("a name"));
+    }
+    options.ndots = 2;
+    assert_eq!(candidates("_pmd._tcp", &options), ["_pmd._tcp.a.test", "_pmd._tcp.b.test", "_pmd._tcp"]);
+    assert_eq!(candidates("_p._tcp.c", &options), ["_p._tcp.c", "_p._tcp.c.a.test", "_p._tcp.c.b.test"]);
+    assert_eq!(candidates("_p._tcp.c.", &options), ["_p._tcp.c."]);
 }
 
 #[tokio::test]
 async fn a_name_that_stands_for_nothing_is_no_error() {
-    let server = Server::new(|name, _| match name {
-        "empty.test." => Reply::Records(vec![], 0),
+    let server = Server::new(|name| match name {
+        "_empty._tcp.test" => Reply::Records(vec![]),
         _ => Reply::NoSuchName,
     })
     .await;
-    for name in ["empty.test", "none.test", "_none._tcp.test"] {
-        assert_eq!(server.asks(name).look_up().await.expect(name).addresses, [""; 0], "{name}");
+    for name in ["_empty._tcp.test", "_none._tcp.test"] {
+        assert_eq!(server.asks(name).look_up().await.expect(name), set(&[]), "{name}");
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_does_not_fit_is_asked_for_by_tcp() {
-    let all = |number: u8| ip(&format!("10.0.1.{number}"));
-    let server = Server::new(move |_, kind| match kind {
-        RecordType::A => Reply::Truncated((0..200).map(all).collect()),
-        _ => Reply::NoSuchName,
-    })
-    .await;
-    let answer = server.asks("pmd.test").look_up().await.expect("an answer");
-    let addresses: BTreeSet<String> = answer.addresses.into_iter().collect();
-    assert_eq!(addresses, (0..200).map(|number| format!("10.0.1.{number}:4369")).collect());
+    let all = (0..200).map(|number| (format!("host{number}.test."), 4369));
+    let all: Vec<_> = all.collect();
+    let expected: Addresses =
+        all.iter().map(|(host, _)| format!("{}:4369", host.trim_end_matches('.'))).collect();
+    let server = Server::new(move |_| Reply::Truncated(all.clone())).await;
+    let found = server.asks("_pmd._tcp.test").look_up().await.expect("an answer");
+    assert_eq!(found, expected);
 }
 
 #[tokio::test]
@@ -193,58 +192,70 @@ async fn servers_that_fail_and_servers_that_lie_are_errors_with_the_name_in_them
         Reply::Garbage(b"\0\0\x81\x80\0\x01\xff\xff\0\0\0\0\xc0\x0c".to_vec()),
     ] {
         let said = reply.clone();
-        let server = Server::new(move |_, _| said.clone()).await;
-        for name in ["pmd.test", "_pmd._tcp.test"] {
-            let error = server.asks(name).look_up().await.expect_err(name).to_string();
-            assert!(error.starts_with(&format!("cannot look up {name}: ")), "{reply:?}: {error}");
-        }
+        let server = Server::new(move |_| said.clone()).await;
+        let error = server.asks("_pmd._tcp.test").look_up().await.expect_err("no answer").to_string();
+        assert!(error.starts_with("cannot look up _pmd._tcp.test: "), "{reply:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn where_one_server_fails_another_one_is_asked() {
+    for reply in [Reply::Failure, Reply::Silence] {
+        let said = reply.clone();
+        let failing = Server::new(move |_| said.clone()).await;
+        let well = Server::new(|_| Reply::Records(at(&[("a.test", 4369)]))).await;
+        let mut dns = failing.asks("_pmd._tcp.test");
+        let Servers::These(configuration) = &mut dns.servers else { unreachable!("these are asked") };
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), well.port);
+        configuration.servers.push(ServerConf::new(address, Transport::UdpTcp));
+        assert_eq!(dns.look_up().await.expect("an answer"), set(&["a.test:4369"]), "{reply:?}");
     }
 }
 
 /// As the name of a headless service of Kubernetes: nothing at first, then what is ready.
 #[tokio::test]
-async fn a_name_is_followed_as_its_addresses_change() {
+async fn a_name_is_followed_as_its_records_change() {
     let now = Arc::new(Mutex::new(Vec::new()));
     let shown = Arc::clone(&now);
-    let server = Server::new(move |_, kind| match kind {
-        RecordType::A => Reply::Records(shown.lock().expect("no panic").clone(), 3600),
-        _ => Reply::NoSuchName,
-    })
-    .await;
-    let dns = server.asks("pmd.default.svc");
+    let server = Server::new(move |_| Reply::Records(shown.lock().expect("no panic").clone())).await;
+    let dns = server.asks("_epmd._tcp.pmd.default.svc");
     for (records, addresses) in [
-        (vec![], vec![]),
-        (vec![ip("10.1.0.1")], vec!["10.1.0.1:4369"]),
-        (vec![ip("10.1.0.2"), ip("10.1.0.3")], vec!["10.1.0.2:4369", "10.1.0.3:4369"]),
+        (at(&[]), set(&[])),
+        (at(&[("a.test", 1)]), set(&["a.test:1"])),
+        (at(&[("b.test", 1), ("c.test", 2)]), set(&["b.test:1", "c.test:2"])),
     ] {
         *now.lock().expect("no panic") = records;
-        // Whatever the time to live of the answer before was.
-        assert_eq!(dns.look_up().await.expect("an answer").addresses, addresses);
+        assert_eq!(dns.look_up().await.expect("an answer"), addresses);
     }
+}
+
+#[test]
+fn a_name_is_looked_up_less_and_less_often_while_nothing_changes() {
+    let pauses = std::iter::successors(Some(SOONEST), |pause| Some(after(*pause)));
+    let seconds: Vec<u64> = pauses.take(6).map(|pause| pause.as_secs()).collect();
+    assert_eq!(seconds, [5, 10, 20, 40, 60, 60]);
 }
 
 #[tokio::test]
 async fn what_is_found_is_reported() {
-    let server = Server::new(|_, kind| match kind {
-        RecordType::A => Reply::Records(vec![ip("10.0.0.1")], 10),
-        _ => Reply::NoSuchName,
-    })
-    .await;
+    let server = Server::new(|_| Reply::Records(at(&[("a.test", 4369)]))).await;
     let (sender, mut receiver) = mpsc::channel(1);
-    let dns = server.asks("pmd.test");
+    let dns = server.asks("_pmd._tcp.test");
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let error = dns.run(&Finds::new(dns.name(), sender)).await;
         panic!("it does not go on: {error:?}");
     });
-    assert_eq!(receiver.recv().await, Some((NAME, Find::at("10.0.0.1:4369"))));
+    assert_eq!(receiver.recv().await, Some((NAME, Find::at("a.test:4369"))));
 }
 
 #[tokio::test]
-async fn without_a_configuration_the_system_is_asked() {
-    let dns = |name: &str| Dns::new(name.into(), 4369);
-    let answer = dns("localhost").ask_system().await.expect("every host has it");
-    assert!(answer.addresses.contains(&"127.0.0.1:4369".to_owned()), "{answer:?}");
-    let error = dns("_pmd._tcp.test").ask_system().await.expect_err("it cannot").to_string();
-    assert_eq!(error, "cannot look up _pmd._tcp.test: SRV records need a name server in /etc/resolv.conf");
+async fn addresses_are_what_the_system_says() {
+    let localhost = Dns::new("localhost".into(), 99).look_up().await.expect("every host has it");
+    assert!(localhost.contains("127.0.0.1:99"), "{localhost:?}");
+    // Never to be registered (RFC 6761). Where no name server answers at all, that is another matter.
+    match Dns::new("pmd.invalid".into(), 99).look_up().await {
+        Ok(found) => assert_eq!(found, set(&[])),
+        Err(error) => assert!(error.to_string().starts_with("cannot look up pmd.invalid: "), "{error}"),
+    }
 }

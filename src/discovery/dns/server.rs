@@ -1,0 +1,92 @@
+//! Asks name servers.
+//!
+//! As a stub resolver does (RFC 1035, section 7; RFC 7766): by UDP, each server in turn and all of them as often as the
+//! configuration says, and again by TCP where the answer does not fit into a datagram. There is no cache, and nothing stays
+//! open: a question is asked every few seconds at most.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use domain::base::iana::{Class, Rcode, Rtype};
+use domain::base::{Message, MessageBuilder, Name};
+use domain::resolv::stub::conf::ResolvConf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+/// Longest answer that is read from a datagram: what may be sent without being asked for more is 512 bytes.
+const LONGEST_DATAGRAM: usize = 4096;
+
+/// The answer of the first server that has one, for the SRV records of `name`.
+///
+/// # Errors
+///
+/// What was wrong with the last server that had none, if none of them has.
+pub(super) async fn ask_for_srv(servers: &ResolvConf, name: Name<Vec<u8>>) -> io::Result<Message<Vec<u8>>> {
+    let mut question = MessageBuilder::new_vec();
+    question.header_mut().set_random_id();
+    question.header_mut().set_rd(true);
+    let mut question = question.question();
+    question.push((name, Rtype::SRV, Class::IN)).map_err(io::Error::other)?;
+    let question = question.into_message();
+    let mut last = io::Error::other("there is no name server");
+    for _ in 0..servers.options.attempts.max(1) {
+        for server in &servers.servers {
+            match ask(server.addr, &question, server.request_timeout).await {
+                // Another server may be in better health.
+                Ok(answer) if answer.header().rcode() == Rcode::SERVFAIL => {
+                    last = io::Error::other(format!("the name server {} has failed", server.addr));
+                }
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = error,
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn ask(
+    server: SocketAddr,
+    question: &Message<Vec<u8>>,
+    patience: Duration,
+) -> io::Result<Message<Vec<u8>>> {
+    let late = |_| {
+        io::Error::new(io::ErrorKind::TimedOut, format!("the name server {server} has not answered in time"))
+    };
+    let answer = timeout(patience, by_datagram(server, question)).await.map_err(late)??;
+    if !answer.header().tc() {
+        return Ok(answer);
+    }
+    timeout(patience, by_stream(server, question)).await.map_err(late)?
+}
+
+/// Everything but the answer is passed over, for anybody may have sent it. Whoever does not see the question has to guess
+/// its number and its port.
+async fn by_datagram(server: SocketAddr, question: &Message<Vec<u8>>) -> io::Result<Message<Vec<u8>>> {
+    let any: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(server).await?;
+    socket.send(question.as_slice()).await?;
+    let mut buffer = vec![0; LONGEST_DATAGRAM];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        let message = buffer.get(..length).and_then(|bytes| Message::from_octets(bytes.to_vec()).ok());
+        if let Some(answer) = message.filter(|message| message.is_answer(question)) {
+            return Ok(answer);
+        }
+    }
+}
+
+async fn by_stream(server: SocketAddr, question: &Message<Vec<u8>>) -> io::Result<Message<Vec<u8>>> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(question.as_slice().len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), question.as_slice()].concat()).await?;
+    let mut bytes = vec![0; stream.read_u16().await?.into()];
+    stream.read_exact(&mut bytes).await?;
+    let answer = Message::from_octets(bytes).ok().filter(|answer| answer.is_answer(question));
+    answer.ok_or_else(|| io::Error::other(format!("the name server {server} answers something else")))
+}
