@@ -14,7 +14,7 @@ use pmd_protocol::peer::frame::{Bye, Reason};
 use pmd_protocol::peer::{Decoded, Frame, NodeId};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::codec::Encoder;
+use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
 
 use super::clock::{PeerClock, Teller};
 use super::greeting::Greeted;
@@ -24,6 +24,9 @@ use crate::tunnel::relay;
 
 /// Frames that were made for a link and are not written: enough to keep the socket busy while more are made.
 pub const OUTPUT: usize = 4;
+/// Bytes that there is room for to begin with, for as long as the link is: a heartbeat and a few changes. It grows with what the
+/// peer sends.
+const READ_BUFFER: usize = 1024;
 /// Bytes that are written at once.
 const BATCH: usize = 64 * 1024;
 
@@ -75,12 +78,12 @@ pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<C
     let Ok(link) = told.await else { return };
     let peer = greeted.hello.id;
     let Greeted { frames, .. } = greeted;
-    // What was read behind the last frame of the greeting belongs to the link.
-    let mut parts = frames.into_parts();
-    let early = std::mem::take(&mut parts.read_buf);
+    let parts = frames.into_parts();
     let (reading, mut writing) = tokio::io::split(parts.io);
-    let mut reading = tokio_util::codec::FramedRead::new(reading, parts.codec);
-    reading.read_buffer_mut().unsplit(early);
+    let mut reading = FramedRead::with_capacity(reading, parts.codec, READ_BUFFER);
+    // What was read behind the last frame of the greeting belongs to the link.
+    reading.read_buffer_mut().extend_from_slice(&parts.read_buf);
+    drop(parts.read_buf);
     let farewell = tokio::select! {
         farewell = read(&mut reading, link, peer, &clock, &core, &context) => Some(farewell),
         reason = write(&mut writing, output, closed, &waiting, link, &core, &context) => {
@@ -206,7 +209,7 @@ fn encode(codec: &mut PeerCodec, frame: &Frame, bytes: &mut BytesMut, context: &
 }
 
 async fn part(socket: &mut (impl AsyncWrite + Unpin), reason: Reason) {
-    let mut sink = tokio_util::codec::FramedWrite::new(socket, PeerCodec::default());
+    let mut sink = FramedWrite::new(socket, PeerCodec::default());
     let bye = Frame::Bye(Bye { reason, text: String::new() });
     let _ = sink.send(&bye).await;
     let _ = SinkExt::<&Frame>::close(&mut sink).await;
