@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use pmd_core::sim::World;
+use pmd_core::tuning::Tuning;
 use pmd_protocol::peer::Kind;
 
 fn main() {
@@ -15,7 +16,8 @@ fn main() {
     let number = |at: usize, otherwise: u64| word(at).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let count = usize::try_from(number(1, 100)).unwrap_or(100);
     match word(0) {
-        Some("join") => drop(join(count, number(2, 1))),
+        // Nobody reads what happened; of thousands, that would be gigabytes.
+        Some("join") => drop(join(count, number(2, 1), Tuning { events_kept: 0, ..Tuning::default() })),
         Some("idle") => idle(count, number(2, 1), number(3, 1)),
         Some("vanish") => distribution(number(2, 20), |seed| vanish(count, seed)),
         Some("kill") => distribution(number(2, 20), |seed| kill(count, seed)),
@@ -27,9 +29,9 @@ fn main() {
     }
 }
 
-fn join(count: usize, seed: u64) -> World {
+fn join(count: usize, seed: u64, tuning: Tuning) -> World {
     let begin = Instant::now();
-    let mut world = World::new(seed);
+    let mut world = World::with_tuning(seed, tuning);
     for _ in 0..count {
         world.start();
     }
@@ -48,7 +50,7 @@ fn join(count: usize, seed: u64) -> World {
 }
 
 fn idle(count: usize, hours: u64, seed: u64) {
-    let mut world = join(count, seed);
+    let mut world = join(count, seed, Tuning::default());
     world.run_for(60_000);
     let (before, events, begin) = (world.traffic(), world.events(), Instant::now());
     for hour in 1..=hours {
