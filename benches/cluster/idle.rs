@@ -21,9 +21,10 @@ struct Reading {
     traffic: Vec<Traffic>,
 }
 
-/// Leaves a team alone for `span`, and returns what its processes have used.
-pub(crate) fn measure(team: &mut Team<'_>, span: Duration) -> Result<Idle> {
+/// Leaves a team alone, until what came before has blown over and then for `span`; returns what its processes have used.
+pub(crate) fn measure(team: &mut Team<'_>, settle: Duration, span: Duration) -> Result<Idle> {
     team.look_away();
+    thread::sleep(settle);
     let before = read(team)?;
     thread::sleep(span);
     let after = read(team)?;

@@ -61,7 +61,7 @@ fn side(plan: &Plan, runtime: &Runtime, size: usize, who: Who) -> Result<Figures
         match part {
             Part::Changes => changes(plan, &mut entrant),
             Part::Idle => entrant.with("idle", |team, figures| {
-                figures.idle = idle::measure(team, plan.idle)?;
+                figures.idle = idle::measure(team, plan.settle, plan.idle)?;
                 Ok(())
             }),
             Part::Kills => rounds(&mut entrant, plan.kills, "kill", |team, figures, victim| {

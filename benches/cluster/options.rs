@@ -73,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) joins: usize,
     /// Changes on pmd and on serf, which takes longer for each.
     pub(crate) changes: [usize; 2],
+    /// How long it is left alone before it counts as idle, and how long it is then looked at.
+    pub(crate) settle: Duration,
     pub(crate) idle: Duration,
     pub(crate) kills: usize,
     pub(crate) cables: usize,
@@ -106,6 +108,7 @@ impl Options {
             pmd: pmd.context("no pmd binary: run by `cargo bench`, or give --pmd PATH")?,
             joins: pick(1, 3),
             changes: [pick(10, 200), pick(3, 20)],
+            settle: Duration::from_secs(if self.quick { 0 } else { 60 }),
             idle: Duration::from_secs(idle),
             kills: pick(1, 5),
             cables: pick(1, 3),

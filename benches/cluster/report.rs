@@ -45,13 +45,14 @@ impl<'a> Report<'a> {
         )?;
         writeln!(
             out,
-            "- joins: {}, changes: {} and {}, kills: {}, cables: {}, idle for {} s, split for {} s",
+            "- joins: {}, changes: {} and {}, kills: {}, cables: {}, idle for {} s after {} s, split for {} s",
             plan.joins,
             plan.changes[0],
             plan.changes[1],
             plan.kills,
             plan.cables,
             plan.idle.as_secs(),
+            plan.settle.as_secs(),
             plan.split.as_secs()
         )?;
         if plan.quick {
