@@ -74,6 +74,7 @@ pub fn reload(context: &Context) -> Result<Reloaded, ReloadError> {
 }
 
 async fn accept(context: Arc<Context>, listener: UnixListener) {
+    let door = context.doors.token();
     let routes = routes::router(Arc::clone(&context));
     let connections = TaskTracker::new();
     let open = Arc::new(AtomicUsize::new(0));
@@ -98,6 +99,7 @@ async fn accept(context: Arc<Context>, listener: UnixListener) {
     }
     // No newcomer waits in vain, while those who are being answered get their answer.
     drop(listener);
+    drop(door);
     connections.close();
     connections.wait().await;
 }

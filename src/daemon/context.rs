@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use tokio_util::task::TaskTracker;
+
 use super::cluster::Cluster;
 use super::counters::Counters;
 use super::descriptors::Descriptors;
@@ -38,6 +40,8 @@ pub struct Context {
     pub web: OnceLock<Door>,
     /// How to end it.
     pub shutdown: Shutdown,
+    /// Everything but the EPMD port that listens where a successor will: closed before that port is free for one.
+    pub doors: TaskTracker,
     /// The addresses it listens on; empty for inherited sockets that have none.
     pub listening: Vec<SocketAddr>,
     /// When it started, in milliseconds since the Unix epoch: together with the pid, its boot id.
@@ -59,6 +63,7 @@ impl Context {
             cluster: OnceLock::new(),
             web: OnceLock::new(),
             shutdown: Shutdown::new(),
+            doors: TaskTracker::new(),
             listening,
             started_ms: now_ms(),
         })

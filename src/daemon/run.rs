@@ -28,6 +28,8 @@ const EXPIRY: Duration = Duration::from_secs(1);
 const ADOPTION: Duration = Duration::from_secs(20);
 /// Descriptors of a shard: its epoll set, its bell, and a connection that it has just accepted.
 const SHARD_DESCRIPTORS: usize = 3;
+/// How long the end of what listens beside the EPMD port is waited for.
+const DOORS: Duration = Duration::from_millis(500);
 /// How long the end of the control connections is waited for.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -146,7 +148,7 @@ async fn supervise(
         let threads = context.settings.threads;
         context.descriptors.set_own(open.count() + SHARD_DESCRIPTORS * threads);
     }
-    start_shards(context, listeners)?;
+    start_shards(context, Arc::clone(&listeners))?;
     if let Some(on_ready) = options.on_ready {
         on_ready(context);
     }
@@ -165,6 +167,11 @@ async fn supervise(
     if options.notify && options.signals == SignalRules::Service {
         notify::stopping();
     }
+    // Names end with this daemon: who asks for them now is not to wait for its farewell. A successor that finds the port
+    // free must find the rest free as well.
+    context.doors.close();
+    let _ = tokio::time::timeout(DOORS, context.doors.wait()).await;
+    listeners.iter().for_each(Listener::close);
     services.abort();
     adoptions.abort();
     if let Some(cluster) = context.cluster.get() {

@@ -6,11 +6,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketFlags, SocketType, bind, getsockname, listen, shutdown, socket_with,
+    sockopt,
+};
 
 /// How long the kernel holds a connection back that has sent nothing yet. Most clients send their request with
 /// the handshake's last packet, so the accepting thread finds it at its first try and is woken once, not twice.
@@ -30,6 +34,9 @@ sockopt_impl!(
 pub struct Listener {
     socket: OwnedFd,
     address: Option<SocketAddr>,
+    /// Whether it belongs to a supervisor, who goes on listening.
+    inherited: bool,
+    closed: AtomicBool,
 }
 
 /// Why there is no listening socket.
@@ -59,7 +66,23 @@ impl Listener {
         }
         rustix::io::ioctl_fionbio(&socket, true)?;
         let address = getsockname(&socket).ok().and_then(|address| SocketAddr::try_from(address).ok());
-        Ok(Listener { socket, address })
+        Ok(Listener { socket, address, inherited: true, closed: AtomicBool::new(false) })
+    }
+
+    /// Ends listening, for all threads that share it: from now on the address is free, and whoever connects to it is
+    /// refused. One that a supervisor has handed over is left as it is.
+    pub fn close(&self) {
+        if self.inherited {
+            return;
+        }
+        self.closed.store(true, Ordering::Relaxed);
+        // It listens until the process ends if the system refuses.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// The address it listens on, if it is an internet address.
@@ -140,7 +163,7 @@ fn bind_one(address: SocketAddr) -> Result<Listener, Errno> {
     // The kernel cuts this down to net.core.somaxconn.
     listen(&socket, i32::MAX)?;
     let address = getsockname(&socket).ok().and_then(|own| SocketAddr::try_from(own).ok());
-    Ok(Listener { socket, address })
+    Ok(Listener { socket, address, inherited: false, closed: AtomicBool::new(false) })
 }
 
 /// Whether connections get through while thousands of silent ones wait: the kernel keeps those that it holds back
@@ -151,6 +174,9 @@ fn has_syn_cookies() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
 
     fn addresses(listed: &[&str]) -> Vec<(String, bool)> {
@@ -187,5 +213,24 @@ mod tests {
         let port = first[0].address().expect("an internet address").port();
         let second = bind_all(&[Ipv4Addr::LOCALHOST.into()], port);
         assert!(matches!(second, Err(ListenError::InUse(_))), "{second:?}");
+    }
+
+    #[test]
+    fn a_closed_one_makes_room_for_another_and_one_of_a_supervisor_stays_open() {
+        let first = bind_all(&[Ipv4Addr::LOCALHOST.into()], 0).expect("a free port");
+        let address = first[0].address().expect("an internet address");
+        first.iter().for_each(Listener::close);
+        assert!(first[0].is_closed());
+        let refused = TcpStream::connect(address).expect_err("nobody listens");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let successor = bind_all(&[Ipv4Addr::LOCALHOST.into()], address.port());
+        assert!(successor.is_ok(), "{successor:?}");
+
+        let theirs = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = theirs.local_addr().expect("an address");
+        let inherited = Listener::inherited(theirs.into()).expect("it listens");
+        inherited.close();
+        assert!(!inherited.is_closed());
+        TcpStream::connect(address).expect("the supervisor listens");
     }
 }

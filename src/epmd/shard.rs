@@ -219,6 +219,11 @@ impl Shard {
         let Some(index) = usize::try_from(listener).ok().filter(|index| *index < self.listeners.len()) else {
             return;
         };
+        if self.listeners[index].is_closed() {
+            // The kernel would tell of its end for ever.
+            let _ = epoll::delete(&self.epoll, &self.listeners[index]);
+            return;
+        }
         self.wakes = self.wakes.wrapping_add(1);
         if !self.crowded && !self.wakes.is_multiple_of(PROBE) {
             self.accept(index, 1);
@@ -236,7 +241,7 @@ impl Shard {
     fn accept(&mut self, listener: usize, most: usize) -> usize {
         let listeners = Arc::clone(&self.listeners);
         let mut accepted = 0;
-        while accepted < most {
+        while accepted < most && !listeners[listener].is_closed() {
             if self.context.reserve.is_missing() {
                 self.context.reserve.restore();
             }
@@ -262,6 +267,8 @@ impl Shard {
                     }
                     accepted += 1;
                 }
+                // Closed a moment ago.
+                Err(Errno::INVAL) if listeners[listener].is_closed() => break,
                 Err(error) => {
                     // Errors of the network that the connection has met before it was accepted; accept(2)
                     // says to treat them like a connection that is not there.

@@ -43,8 +43,17 @@ struct Keeper {
     failed: bool,
 }
 
-/// Keeps aliases and files up to date until the daemon ends.
+/// Keeps aliases and files up to date until the daemon begins to end: from then on they are its successor's.
 pub async fn keep(tunnels: Arc<Tunnels>) {
+    let context = Arc::clone(&tunnels.context);
+    let _door = context.doors.token();
+    tokio::select! {
+        _ = context.shutdown.wait() => {}
+        () = follow(tunnels) => {}
+    }
+}
+
+async fn follow(tunnels: Arc<Tunnels>) {
     let range = tunnels.settings.range;
     let path = tunnels.settings.aliases.clone();
     let read = tokio::task::spawn_blocking(move || read_some(&path)).await;

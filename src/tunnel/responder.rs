@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Tunnels;
 use crate::link::place::Place;
@@ -69,7 +70,8 @@ impl Responders {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let stop = CancellationToken::new();
-        tokio::spawn(serve(Arc::clone(&self.tunnels), alias, listener, stop.clone(), place));
+        let door = self.tunnels.context.doors.token();
+        tokio::spawn(serve(Arc::clone(&self.tunnels), alias, listener, stop.clone(), place, door));
         Ok(Some(stop.drop_guard()))
     }
 }
@@ -80,6 +82,7 @@ async fn serve(
     listener: TcpListener,
     stop: CancellationToken,
     _place: Place,
+    _door: TaskTrackerToken,
 ) {
     let requests = Arc::new(Semaphore::new(REQUESTS));
     loop {

@@ -1,5 +1,12 @@
 //! How a daemon goes on purpose: nobody has to find out.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+use pmd::kernel::sockets;
+
+use crate::harness::wait_until;
+use crate::machine::PORT;
 use crate::world::World;
 
 #[test]
@@ -106,4 +113,32 @@ fn whom_nobody_knows_cannot_be_told_to_leave() {
     // By its address as well as by its name.
     world.run(0, &["leave", "10.77.0.2"]).ended_with(0);
     world.wait_until_agreed(&[0]);
+}
+
+#[test]
+fn nobody_listens_any_more_while_a_daemon_says_farewell() {
+    let mut world = World::new(2);
+    // Each alias needs a listener of its own then.
+    world[1].configure("bind = [\"10.77.0.2\"]\njoin = [\"10.77.0.1\"]\n");
+    world.start_all();
+    world.wait_until_agreed(&world.all());
+    let listeners = |world: &World| {
+        let look = || sockets::find(|socket| socket.listens && socket.local.port() == PORT);
+        world.site(1).cell.run(look).expect("the kernel tells").len()
+    };
+    // Its own address, the two of loopback, and the alias of the other host.
+    wait_until("the alias to be listened on", || listeners(&world) == 4);
+    // A request that never ends keeps the daemon busy with its farewell for longer than what is looked at here takes.
+    let mut control =
+        UnixStream::connect(world[1].file(&format!("pmd-{PORT}.sock"))).expect("the daemon listens");
+    control.write_all(b"GET /v1/status").expect("room for half a request");
+    // One that came later is answered: it was accepted.
+    assert!(world.status(1).is_some());
+    world[1].daemon().signal(rustix::process::Signal::TERM);
+    wait_until("nobody to listen any more", || listeners(&world) == 0);
+    assert!(world[1].daemon().is_running(), "it has ended before it was looked at");
+    // So a successor may come at once.
+    world[1].let_go();
+    world.start(1);
+    world.wait_until_agreed(&world.all());
 }

@@ -164,6 +164,11 @@ impl Machine {
         self.former.push(daemon);
     }
 
+    /// Leaves a daemon that is about to end to itself: another one can be started beside it.
+    pub(crate) fn let_go(&mut self) {
+        self.former.push(self.daemon.take().expect("a daemon runs"));
+    }
+
     /// Stops the daemon's process where it stands.
     pub(crate) fn freeze(&self) {
         self.daemon.as_ref().expect("a daemon runs").signal(Signal::STOP);
