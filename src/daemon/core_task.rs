@@ -139,6 +139,17 @@ pub struct Start {
     pub runtime: Handle,
 }
 
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is on its way.
+    Yes,
+    /// Dropped: the link has as much to send as it takes.
+    NoRoom,
+    /// There is no link to that peer.
+    NoLink,
+}
+
 /// A core at work.
 #[derive(Debug)]
 pub struct Running {
@@ -255,15 +266,15 @@ impl Running {
         self.links.get(&link)
     }
 
-    /// Sends a message that is none of the node's to a peer; false if there is no link to it, or no room on it.
-    pub fn send_to(&self, peer: &NodeId, frame: Frame) -> bool {
-        let Some(end) = self.links.values().find(|end| end.peer.id == *peer) else { return false };
-        let room = end.output.has_room();
-        if room {
-            self.start.context.counters.frames_sent.add();
-            end.output.send(frame);
+    /// Sends a message that is none of the node's to a peer.
+    pub fn send_to(&self, peer: &NodeId, frame: Frame) -> Sent {
+        let Some(end) = self.links.values().find(|end| end.peer.id == *peer) else { return Sent::NoLink };
+        if !end.output.has_room() {
+            return Sent::NoRoom;
         }
-        room
+        self.start.context.counters.frames_sent.add();
+        end.output.send(frame);
+        Sent::Yes
     }
 
     /// The time, as the node sees it.
@@ -304,7 +315,7 @@ impl Running {
     /// Tells a member to leave the cluster: over the link to it, or a short connection. It may get lost.
     pub fn dismiss(&mut self, member: &Identity) {
         let frame = Frame::Depart(Depart { target: member.id, generation: member.generation });
-        if !self.send_to(&member.id, frame.clone()) {
+        if self.send_to(&member.id, frame.clone()) != Sent::Yes {
             self.pool.send(&self.start.runtime, &self.start.dialer, &self.core, member.clone(), frame);
         }
     }

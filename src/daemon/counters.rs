@@ -130,6 +130,8 @@ counters! {
     dial_requests_passed,
     /// Requests to dial back that were left, because their sender had sent too many or too many were under way.
     dial_requests_refused,
+    /// Requests to dial back, this daemon's own and others', that found no room on a link, for each link.
+    dial_requests_dropped,
     /// Connections between other hosts that this one has relayed.
     relayed,
     /// Bytes of such connections, both ways.

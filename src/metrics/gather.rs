@@ -399,9 +399,14 @@ fn tunnels(page: &mut Page, cluster: &Cluster, counts: &Counts) {
     page.by(
         "pmd_dial_requests_total",
         Counter,
-        "Requests of others to dial back: passed on, over each link, or refused because they were too many.",
+        "Requests to dial back: of others passed on, over each link, or refused because they were too many; dropped, of \
+         others or its own, because a link had no room.",
         "result",
-        [("passed", counts.dial_requests_passed), ("refused", counts.dial_requests_refused)],
+        [
+            ("passed", counts.dial_requests_passed),
+            ("refused", counts.dial_requests_refused),
+            ("dropped", counts.dial_requests_dropped),
+        ],
     );
     page.one("pmd_relayed_total", Counter, "Connections between other hosts relayed.", counts.relayed);
     page.one(

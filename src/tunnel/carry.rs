@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use super::entry::Target;
+use super::relay::NotCome;
 use super::table::Side;
 use super::{Tunnels, path, pipe, relay};
 use crate::daemon::context::now_ms;
@@ -44,6 +45,9 @@ pub enum OpenError {
     /// The host cannot be reached.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// The host cannot be dialled, nor asked to dial back.
+    #[error("{0}; {crowded}", crowded = NotCome::Crowded)]
+    Crowded(DialError),
     /// The other daemon has said no.
     #[error("{text}")]
     Refused {
@@ -74,6 +78,15 @@ impl OpenError {
             _ => false,
         }
     }
+}
+
+/// Why one of the ways does not lead there.
+#[derive(Debug, thiserror::Error)]
+enum WayError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    NotCome(#[from] NotCome),
 }
 
 /// A tunnel that is open.
@@ -165,36 +178,44 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
             let (addresses, relays) = (addresses.clone(), relays.clone());
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_millis(after_ms)).await;
-                let reached = match way {
-                    path::Way::Direct => tunnels.dialer.greet(&addresses, Some(origin), ALPN_TUNNEL).await,
-                    path::Way::Reverse => relay::reverse(tunnels, origin).await.ok_or(DialError::NoAddress),
-                    path::Way::Relay => through_any(tunnels, relays, origin).await,
+                let reached: Result<_, WayError> = match way {
+                    path::Way::Direct => tunnels
+                        .dialer
+                        .greet(&addresses, Some(origin), ALPN_TUNNEL)
+                        .await
+                        .map_err(WayError::from),
+                    path::Way::Reverse => relay::reverse(tunnels, origin).await.map_err(WayError::from),
+                    path::Way::Relay => through_any(tunnels, relays, origin).await.map_err(WayError::from),
                 };
                 (way, reached)
             })
         })
         .collect();
-    let mut last = None;
+    // What was wrong with the direct way says most.
+    let (mut direct, mut crowded) = (None, false);
     while let Some((way, reached)) = ways.next().await {
         tunnels.paths().tried(now_ms(), origin, way, reached.is_ok());
         match reached {
             Ok(greeted) => {
                 drop(ways);
-                if way != path::Way::Direct && last.is_none() {
+                if way != path::Way::Direct && direct.is_none() {
                     // It was overtaken, which is as good as a failure to who has to wait for it.
                     tunnels.paths().tried(now_ms(), origin, path::Way::Direct, false);
                 }
                 return ask(greeted, target, creation, way.as_str(), begin.elapsed()).await;
             }
-            // What was wrong with the direct way says most.
-            Err(error) if way == path::Way::Direct => last = Some(error),
+            Err(WayError::Dial(error)) if way == path::Way::Direct => direct = Some(error),
             Err(error) => {
+                crowded |= matches!(error, WayError::NotCome(NotCome::Crowded));
                 tracing::debug!(way = way.as_str(), peer = ?origin, "no way: {error}");
-                last = last.or(Some(error));
             }
         }
     }
-    Err(last.map_or(OpenError::NotAMember, OpenError::Dial))
+    Err(match direct {
+        None => OpenError::NotAMember,
+        Some(error) if crowded => OpenError::Crowded(error),
+        Some(error) => OpenError::Dial(error),
+    })
 }
 
 /// Goes through the first relay that leads there.

@@ -21,7 +21,7 @@ use super::exit::{self, first_frame};
 use super::requests::{Verdict, likely};
 use super::waiting::Expected;
 use super::{Tunnels, pipe};
-use crate::daemon::core_task::Running;
+use crate::daemon::core_task::Sent;
 use crate::link::dial::DialError;
 use crate::link::greeting::{self, Greeted, GreetingError, say_farewell};
 use crate::link::me::Me;
@@ -77,26 +77,56 @@ async fn pass_on(tunnels: &Tunnels, peer: NodeId, request: DialBack, spread: boo
     if !members.iter().all(|member| tunnels.directory.host_of(member).is_some()) {
         return;
     }
-    let visit = tunnels.core.visit(move |running| {
-        let frame = Frame::DialBack(request);
-        if running.send_to(&request.target, frame.clone()) {
-            return 1;
-        }
-        if spread {
-            send_to_likely(running, &frame, request.target, &[peer, request.asker, request.at])
-        } else {
-            0
-        }
-    });
-    tunnels.context.counters.dial_requests_passed.add_many(visit.await.unwrap_or_default());
+    let but = [peer, request.asker, request.at];
+    let handed = hand_on(tunnels, request, but, spread).await;
+    tunnels.context.counters.dial_requests_passed.add_many(handed.sent);
 }
 
-/// Sends a request to those peers that are most likely to have a link to its target, but for some; to how many.
-fn send_to_likely(running: &Running, frame: &Frame, target: NodeId, but: &[NodeId]) -> u64 {
-    let peers = running.node().links().map(|(_, link)| link.peer.id).filter(|peer| !but.contains(peer));
-    let sent =
-        likely(target, peers.collect()).into_iter().filter(|peer| running.send_to(peer, frame.clone()));
-    sent.map(|_| 1).sum()
+/// To how many peers a request went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Handed {
+    sent: u64,
+    /// Links that had no room for it.
+    dropped: u64,
+}
+
+impl Handed {
+    fn count(&mut self, sent: Sent) {
+        match sent {
+            Sent::Yes => self.sent += 1,
+            Sent::NoRoom => self.dropped += 1,
+            Sent::NoLink => {}
+        }
+    }
+}
+
+/// Sends a request over the link to its target; if that does not go, and `spread`, over others, for their peers to pass it
+/// on.
+async fn hand_on(tunnels: &Tunnels, request: DialBack, but: [NodeId; 3], spread: bool) -> Handed {
+    let visit = tunnels.core.visit(move |running| {
+        let links = running.node().links().map(|(_, link)| link.peer.id).filter(|_| spread);
+        let frame = Frame::DialBack(request);
+        hand(request.target, links, &but, |peer| running.send_to(peer, frame.clone()))
+    });
+    let handed = visit.await.unwrap_or_default();
+    tunnels.context.counters.dial_requests_dropped.add_many(handed.dropped);
+    handed
+}
+
+/// Sends something to `target`, or else to those of `peers` that are most likely to have a link to it, but for some.
+fn hand(
+    target: NodeId,
+    peers: impl Iterator<Item = NodeId>,
+    but: &[NodeId],
+    send: impl Fn(&NodeId) -> Sent,
+) -> Handed {
+    let mut handed = Handed::default();
+    handed.count(send(&target));
+    if handed.sent == 0 {
+        let others = peers.filter(|peer| *peer != target && !but.contains(peer)).collect();
+        likely(target, others).iter().for_each(|peer| handed.count(send(peer)));
+    }
+    handed
 }
 
 /// Does what was asked for.
@@ -145,37 +175,48 @@ async fn accept(
     if greeted.hello.id == asker { Ok(greeted) } else { Err(GreetingError::Stranger) }
 }
 
+/// Why somebody who was to dial back is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotCome {
+    /// Nobody could be told: links have room for few messages.
+    #[error("the links over which it would be asked to dial back have no room")]
+    Crowded,
+    /// It was asked, as far as there are links, and does not come.
+    #[error("it does not dial back")]
+    Silent,
+}
+
 /// Asks `target`, over whatever links there are, to dial `at`, and waits for the connection that comes of it.
-pub(super) async fn reverse(tunnels: &Arc<Tunnels>, target: NodeId) -> Option<Greeted> {
+///
+/// # Errors
+///
+/// If none comes.
+pub(super) async fn reverse(tunnels: &Arc<Tunnels>, target: NodeId) -> Result<Greeted, NotCome> {
     let own = tunnels.me.id();
-    let mut expected = tunnels.waiting.expect(target)?;
+    let mut expected = tunnels.waiting.expect(target).ok_or(NotCome::Silent)?;
     let request = DialBack { asker: own, target, at: own, token: expected.token };
-    called(tunnels, request, &mut expected).await
+    called(&mut expected, || hand_on(tunnels, request, [own; 3], true)).await
 }
 
 /// Asks for a connection until it is there, or it has taken too long.
-async fn called(tunnels: &Tunnels, request: DialBack, expected: &mut Expected<'_>) -> Option<Greeted> {
+async fn called<F: Future<Output = Handed>>(
+    expected: &mut Expected<'_>,
+    ask: impl Fn() -> F,
+) -> Result<Greeted, NotCome> {
     let come = async {
-        ask_to_dial(tunnels, request).await;
+        let mut handed = ask().await;
         if let Ok(come) = tokio::time::timeout(AGAIN, expected.come()).await {
-            return come;
+            return come.ok_or(NotCome::Silent);
         }
         // No peer may have a link to it: theirs may.
-        ask_to_dial(tunnels, request).await;
-        expected.come().await
-    };
-    tokio::time::timeout(PATIENCE, come).await.ok().flatten()
-}
-
-/// Sends a request over the link to its target; without one over others, for their peers to pass it on.
-async fn ask_to_dial(tunnels: &Tunnels, request: DialBack) {
-    let sent = tunnels.core.visit(move |running| {
-        let frame = Frame::DialBack(request);
-        if !running.send_to(&request.target, frame.clone()) {
-            let _ = send_to_likely(running, &frame, request.target, &[request.asker]);
+        let again = ask().await;
+        handed = Handed { sent: handed.sent + again.sent, dropped: handed.dropped + again.dropped };
+        if handed.sent == 0 && handed.dropped > 0 {
+            return Err(NotCome::Crowded);
         }
-    });
-    let _ = sent.await;
+        expected.come().await.ok_or(NotCome::Silent)
+    };
+    tokio::time::timeout(PATIENCE, come).await.unwrap_or(Err(NotCome::Silent))
 }
 
 /// Reaches `target` through the relay `hub`.
@@ -234,8 +275,13 @@ pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>) {
         return refuse(greeted, Reason::Busy, "there is no room for more").await;
     };
     let request = DialBack { asker, target, at: own, token: expected.token };
-    let Some(mut other) = called(&tunnels, request, &mut expected).await else {
-        return refuse(greeted, Reason::Busy, "the other host does not come").await;
+    let ask = || hand_on(&tunnels, request, [asker; 3], true);
+    let mut other = match called(&mut expected, ask).await {
+        Ok(other) => other,
+        Err(NotCome::Silent) => return refuse(greeted, Reason::Busy, "the other host does not come").await,
+        Err(NotCome::Crowded) => {
+            return refuse(greeted, Reason::Busy, "there is no room on the links to the other host").await;
+        }
     };
     drop(expected);
     let opened = Frame::Opened(Opened { port: 0, took_us: 0 });

@@ -145,3 +145,40 @@ async fn a_relay_that_answers_itself_is_found_out_by_both() {
     let (_, accepted) = tokio::join!(dialled, accept(&target, far, Vec::new(), asker.tls().id()));
     assert!(matches!(accepted, Err(GreetingError::Stranger)), "{accepted:?}");
 }
+
+#[test]
+fn what_finds_no_room_on_a_link_is_counted_for_each() {
+    let id = |byte: u8| NodeId::new([byte; 32]);
+    let (target, asker) = (id(9), id(1));
+    let links = || (1..6).map(id);
+    let full = |_: &NodeId| Sent::NoRoom;
+    // The link to the target, and those to all others but the asker.
+    assert_eq!(hand(target, links(), &[asker], full), Handed { sent: 0, dropped: 5 });
+    assert_eq!(hand(target, std::iter::empty(), &[asker], full), Handed { sent: 0, dropped: 1 });
+    // One of the others has room.
+    let one = |peer: &NodeId| if *peer == id(3) { Sent::Yes } else { Sent::NoRoom };
+    assert_eq!(hand(target, links(), &[asker], one), Handed { sent: 1, dropped: 4 });
+    // Nothing is lost where there is no link to the target, and no other is asked where there is.
+    let strange = |peer: &NodeId| if *peer == target { Sent::NoLink } else { Sent::Yes };
+    assert_eq!(hand(target, links(), &[asker], strange), Handed { sent: 4, dropped: 0 });
+    assert_eq!(hand(target, links(), &[asker], |_| Sent::Yes), Handed { sent: 1, dropped: 0 });
+}
+
+#[tokio::test]
+async fn who_could_not_be_told_is_not_waited_for() {
+    let waiting = crate::tunnel::waiting::Waiting::default();
+    let mut expected = waiting.expect(NodeId::new([9; 32])).expect("few are waited for");
+    let asked = Counter::default();
+    let ask = async || {
+        asked.add();
+        Handed { sent: 0, dropped: 3 }
+    };
+    let come = called(&mut expected, ask).await;
+    // It was tried twice, and what is wrong is said.
+    assert_eq!((come.map(drop), asked.get()), (Err(NotCome::Crowded), 2));
+    let error = crate::tunnel::carry::OpenError::Crowded(DialError::NoAddress);
+    assert_eq!(
+        error.to_string(),
+        "it has no address; the links over which it would be asked to dial back have no room"
+    );
+}

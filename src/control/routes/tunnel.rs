@@ -245,6 +245,11 @@ fn open_error(asked: &str, error: &OpenError) -> ApiError {
              what the log of its daemon says",
         ),
         OpenError::Late => ApiError::new(ErrorCode::Timeout, message, "pmd peers shows the links"),
+        OpenError::Crowded(_) => ApiError::new(
+            ErrorCode::Unreachable,
+            message,
+            "try again in a moment; pmd_dial_requests_total of pmd metrics counts what the links had no room for",
+        ),
         OpenError::Ended(ended) => ApiError::from(*ended),
         _ => ApiError::new(
             ErrorCode::Unreachable,
