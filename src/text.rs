@@ -26,6 +26,26 @@ fn is_dangerous(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A sentence without the numbers that the system has for its errors, which say nothing to people that the words before
+/// them have not said.
+pub fn without_numbers(text: &str) -> Cow<'_, str> {
+    const BEGIN: &str = " (os error ";
+    let mut rest = text;
+    let mut kept = String::new();
+    while let Some((before, number)) = rest.split_once(BEGIN) {
+        let behind = number.trim_start_matches(|c: char| c.is_ascii_digit());
+        kept.push_str(before);
+        rest = match behind.strip_prefix(')') {
+            Some(behind) if number.len() > behind.len() + 1 => behind,
+            _ => {
+                kept.push_str(BEGIN);
+                number
+            }
+        };
+    }
+    if kept.is_empty() && rest.len() == text.len() { Cow::Borrowed(text) } else { Cow::Owned(kept + rest) }
+}
+
 /// A span of time with its two largest units.
 pub fn span(seconds: u64) -> String {
     let units = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
@@ -123,6 +143,20 @@ mod tests {
             printable("a\u{1b}[31m\nb\u{202e}c\u{9b}d\u{7f}"),
             "a\\u{1b}[31m\\nb\\u{202e}c\\u{9b}d\\u{7f}"
         );
+    }
+
+    #[test]
+    fn the_systems_errors_are_words() {
+        let error = std::io::Error::from_raw_os_error(2);
+        assert_eq!(
+            without_numbers(&format!("cannot read x: {error}; nor y: {error}")),
+            "cannot read x: No such file or directory; nor y: No such file or directory"
+        );
+        for text in ["", "no number", "a (os error )", "b (os error x) (os error 1", "c (os error -1)"] {
+            assert_eq!(without_numbers(text), text);
+        }
+        assert_eq!(without_numbers("d (os error  (os error 7)"), "d (os error ");
+        assert_eq!(without_numbers(" (os error 7)"), "");
     }
 
     #[test]

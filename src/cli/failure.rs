@@ -6,6 +6,7 @@ use super::exit::Exit;
 use crate::config::ConfigError;
 use crate::control::api::ErrorInfo;
 use crate::control::client::ClientError;
+use crate::text::without_numbers;
 
 /// Result of a command or a part of it.
 pub type Result<T> = std::result::Result<T, Failure>;
@@ -48,7 +49,8 @@ impl Failure {
 
     /// As it is told to programs.
     pub fn info(&self) -> ErrorInfo {
-        ErrorInfo { code: self.code.clone(), message: self.message.clone(), hint: self.hint.clone() }
+        let text = |text: &str| without_numbers(text).into_owned();
+        ErrorInfo { code: self.code.clone(), message: text(&self.message), hint: text(&self.hint) }
     }
 }
 

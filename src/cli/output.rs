@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::failure::{Failure, Result};
 use crate::control::api::ErrorBody;
-use crate::text::printable;
+use crate::text::{printable, without_numbers};
 
 /// The form of a command's data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -211,7 +211,7 @@ impl Output {
 
 /// Says something to people. If they have closed their ears, that is no failure.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", without_numbers(text));
 }
 
 /// Standard output, to be flushed by whoever has written.

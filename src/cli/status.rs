@@ -12,7 +12,7 @@ use super::target::Target;
 use super::{args, converged};
 use crate::control::api::{ClusterStatus, IdentityMode, Status};
 use crate::control::wire;
-use crate::text::{count, printable, short, span};
+use crate::text::{count, printable, short, span, without_numbers};
 
 /// How often a watched status is shown.
 pub const REFRESH: Duration = Duration::from_secs(2);
@@ -156,7 +156,7 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
         row("warnings", output.paint(Colour::Green, "none"))?;
     }
     for warning in &status.warnings {
-        row("warning", output.paint(Colour::Yellow, warning))?;
+        row("warning", output.paint(Colour::Yellow, &without_numbers(warning)))?;
     }
     Ok(())
 }

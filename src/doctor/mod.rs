@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::settings::Settings;
 use crate::control::api::{NodeList, Status};
 use crate::control::client::Client;
+use crate::text::without_numbers;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -64,7 +65,7 @@ impl Finding {
     }
 
     fn warn(check: &str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        let (what, remedy) = (what.into(), Some(remedy.into()));
+        let (what, remedy) = (without_numbers(&what.into()).into_owned(), Some(remedy.into()));
         Finding { check: check.into(), verdict: Verdict::Warn, what, remedy }
     }
 

@@ -71,7 +71,7 @@ fn an_authority_without_a_certificate_for_this_host_is_an_error() {
         home.complains(&["start"]),
         (
             1,
-            "error: cannot read HOME/db1.pem: No such file or directory (os error 2)\n\
+            "error: cannot read HOME/db1.pem: No such file or directory\n\
              hint: see that the file is there and that pmd's user may read it\n"
                 .into()
         )
