@@ -89,6 +89,7 @@ fn greeting() -> impl Strategy<Value = Frame> {
         Reason::Refused,
         Reason::Busy,
         Reason::Violation,
+        Reason::Silent,
     ];
     let bye = (select(reasons), "[ -~]{0,256}").prop_map(|(reason, text)| Frame::Bye(Bye { reason, text }));
     prop_oneof![hello, proof, bye]

@@ -224,7 +224,7 @@ Examples:
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd ping rabbit@db1       The daemon of db1, its rules, the node, and whether it answers
-  pmd ping rabbit           One of this host")]
+  pmd ping rabbit           One of this host; exits with 8 if it is registered and does not answer")]
     Ping(Ping),
     /// Look for what commonly goes wrong, and say what to do about it
     #[command(help_template = HELP, before_help = "\

@@ -86,7 +86,7 @@ impl From<ClientError> for Failure {
                     "unreachable" => Exit::NotReachable,
                     "refused" => Exit::Refused,
                     "timeout" => Exit::TimedOut,
-                    "full" | "ending" => Exit::Unhealthy,
+                    "full" | "ending" | "silent" => Exit::Unhealthy,
                     _ => Exit::General,
                 };
                 return Failure { exit, code: info.code.clone(), message: info.message.clone(), hint };
@@ -107,6 +107,7 @@ mod tests {
             ("conflict", Exit::Conflict),
             ("invalid_request", Exit::Usage),
             ("full", Exit::Unhealthy),
+            ("silent", Exit::Unhealthy),
             ("unresolvable", Exit::NotFound),
             ("unreachable", Exit::NotReachable),
             ("refused", Exit::Refused),

@@ -409,6 +409,8 @@ pub enum ErrorCode {
     Refused,
     /// A daemon was to join itself.
     Oneself,
+    /// A node is registered, and does not accept connections or does not answer as nodes do.
+    Silent,
 }
 
 impl ErrorCode {
@@ -428,6 +430,7 @@ impl ErrorCode {
             ErrorCode::Unreachable => "unreachable",
             ErrorCode::Refused => "refused",
             ErrorCode::Oneself => "oneself",
+            ErrorCode::Silent => "silent",
         }
     }
 
@@ -441,7 +444,7 @@ impl ErrorCode {
             ErrorCode::Timeout => 408,
             ErrorCode::Conflict | ErrorCode::NoCluster => 409,
             ErrorCode::TooLarge => 413,
-            ErrorCode::Unreachable => 502,
+            ErrorCode::Unreachable | ErrorCode::Silent => 502,
             ErrorCode::Full | ErrorCode::Ending => 503,
         }
     }

@@ -86,7 +86,7 @@ pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>, path: &'static s
         Err(error) => {
             let text =
                 format!("{:?} is registered and does not listen on port {}: {error}", open.name, found.port);
-            return refuse(frames, Refusal::new(text)).await;
+            return refuse(frames, Refusal(Reason::Silent, text)).await;
         }
     };
     let took_us = u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX);

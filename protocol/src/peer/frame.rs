@@ -141,6 +141,8 @@ pub enum Reason {
     Busy,
     /// The other side sent what no honest daemon sends.
     Violation,
+    /// What a tunnel was to lead to is registered, and does not listen.
+    Silent,
 }
 
 /// A sign of life. Most are ten bytes: what has not changed since the last on this link is left out.

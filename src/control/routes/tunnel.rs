@@ -152,7 +152,7 @@ async fn ping_here(
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect(address).await.map_err(|error| {
         let message = format!("{name} is registered and does not accept connections on {address}: {error}");
-        ApiError::new(ErrorCode::Unreachable, message, "see whether the node hangs or is stopped")
+        ApiError::new(ErrorCode::Silent, message, "see whether the node hangs or is stopped")
     })?;
     legs.add("exit", format!("the node accepts connections on {address}"));
     let node = greeted(greet(&mut stream, &own_name(&host)), name).await?;
@@ -221,7 +221,7 @@ async fn greeted(
         Ok(Ok(node)) => Ok(node.unwrap_or_else(|| name.to_owned())),
         Ok(Err(error)) => {
             let message = format!("{name} accepts connections and does not answer the greeting: {error}");
-            Err(ApiError::new(ErrorCode::Unreachable, message, hint))
+            Err(ApiError::new(ErrorCode::Silent, message, hint))
         }
         Err(_) => {
             let message = format!("{name} has not answered the greeting within {} s", GREETING.as_secs());
@@ -238,11 +238,13 @@ fn open_error(asked: &str, error: &OpenError) -> ApiError {
             message,
             "try again; pmd status on both hosts shows how many tunnels there are",
         ),
+        OpenError::Refused { reason: Reason::Silent, .. } => {
+            ApiError::new(ErrorCode::Silent, message, "see on that host whether the node hangs or is stopped")
+        }
         OpenError::Refused { .. } => ApiError::new(
             ErrorCode::Refused,
             message,
-            "see on that host what [[allow]] in its configuration lets through, whether the node hangs or is stopped, and \
-             what the log of its daemon says",
+            "see on that host what [[allow]] in its configuration lets through, and what the log of its daemon says",
         ),
         OpenError::Late => ApiError::new(ErrorCode::Timeout, message, "pmd peers shows the links"),
         OpenError::Crowded(_) => ApiError::new(
