@@ -9,13 +9,16 @@ use super::args::{self, Global};
 use super::diagnosis::explain;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::move_over::{Interrupt, Node, Plan, Report, wait_for_mapper, wait_for_nodes, wait_until_free};
+use super::move_over::{
+    Interrupt, Node, Plan, Report, WAIT_FOR_NODES, are, wait_for_mapper, wait_for_nodes, wait_until_free,
+    were,
+};
 use super::output::{Output, note};
 use super::runtime::block_on_uninterrupted;
 use super::start;
 use super::status::nodes;
 use super::stop::stop;
-use super::takeover::{OWN_UNITS, UNITS, were};
+use super::takeover::{OWN_UNITS, UNITS};
 use super::target::{Target, absolute};
 use crate::control::api::Status;
 use crate::control::client::ClientError;
@@ -198,15 +201,12 @@ fn plan(status: &Status, own_units: &[String], next: &Next, moved: Vec<Node>) ->
     } else {
         format!("systemd's {}", own_units.join(" and "))
     };
-    Plan {
-        dry_run: true,
-        steps: vec![
-            format!("end {what}, where {} registered", were(moved.len())),
-            format!("start {next}"),
-            "wait until every node has registered again; OTP 23.3 and later do so within 2 s".to_owned(),
-        ],
-        nodes: moved,
+    let mut steps =
+        vec![format!("end {what}, where {} registered", are(moved.len())), format!("start {next}")];
+    if !moved.is_empty() {
+        steps.push(WAIT_FOR_NODES.to_owned());
     }
+    Plan { dry_run: true, steps, nodes: moved }
 }
 
 async fn end(target: &Target, own_units: &[String]) -> Result<()> {

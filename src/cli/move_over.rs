@@ -18,6 +18,9 @@ use crate::takeover::{ask, owner};
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two looks at which nodes are back.
 pub const AGAIN: Duration = Duration::from_millis(250);
+/// The last step of a plan.
+pub const WAIT_FOR_NODES: &str =
+    "wait until every node has registered again; OTP 23.3 and later do so within 2 s";
 
 /// A node that changes over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -103,6 +106,24 @@ impl Report {
     }
 }
 
+/// How many nodes are registered, as the beginning of a clause.
+pub fn are(number: usize) -> String {
+    clause(number, ["is", "are"])
+}
+
+/// How many nodes were registered, as the beginning of a clause.
+pub fn were(number: usize) -> String {
+    clause(number, ["was", "were"])
+}
+
+fn clause(number: usize, [one, many]: [&str; 2]) -> String {
+    match number {
+        0 => format!("no nodes {many}"),
+        1 => format!("1 node {one}"),
+        _ => format!("{number} nodes {many}"),
+    }
+}
+
 /// Ctrl-C, which must not leave a host without a port mapper: it counts only where it is asked for.
 #[derive(Debug)]
 pub struct Interrupt(Signal);
@@ -180,5 +201,16 @@ pub async fn wait_for_nodes(
             () = tokio::time::sleep(AGAIN.min(deadline - Instant::now())) => {}
             () = interrupt.comes() => return Exit::Interrupted,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn none_one_and_many_nodes_read_naturally() {
+        assert_eq!([0, 1, 2].map(are), ["no nodes are", "1 node is", "2 nodes are"]);
+        assert_eq!([0, 1, 2].map(were), ["no nodes were", "1 node was", "2 nodes were"]);
     }
 }

@@ -14,12 +14,12 @@ use super::args::{self, Global, Start};
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::move_over::{
-    Interrupt, Node, PATIENCE, Plan, Report, wait_for_mapper, wait_for_nodes, wait_until_free,
+    Interrupt, Node, PATIENCE, Plan, Report, WAIT_FOR_NODES, are, wait_for_mapper, wait_for_nodes,
+    wait_until_free, were,
 };
 use super::output::{Output, note};
 use super::runtime::{block_on_uninterrupted, with_progress};
 use super::start;
-use super::status::nodes;
 use super::target::{self, Target};
 use crate::config::paths::Paths;
 use crate::config::settings::{PORT, Settings};
@@ -125,10 +125,6 @@ async fn take_over(
         ));
     }
     Ok(if waited == Exit::Interrupted { waited } else { exit })
-}
-
-pub(super) fn were(number: usize) -> String {
-    if number == 1 { "1 node was".into() } else { format!("{} were", nodes(number)) }
 }
 
 /// What runs there, if it is an epmd that may be ended.
@@ -281,16 +277,15 @@ fn plan(
         Some(units) => format!("systemctl enable --now {}", units.join(" ")),
         None => format!("{}{words}", target.command("start")),
     };
-    Plan {
-        dry_run: true,
-        steps: vec![
-            format!("end {running}, where {} registered", were(moved.len())),
-            format!("start pmd on port {} ({how})", target.port),
-            "answer look-ups for the nodes while they come back".to_owned(),
-            "wait until every node has registered again; OTP 23.3 and later do so within 2 s".to_owned(),
-        ],
-        nodes: moved,
+    let mut steps = vec![
+        format!("end {running}, where {} registered", are(moved.len())),
+        format!("start pmd on port {} ({how})", target.port),
+    ];
+    if !moved.is_empty() {
+        steps.push("answer look-ups for the nodes while they come back".to_owned());
+        steps.push(WAIT_FOR_NODES.to_owned());
     }
+    Plan { dry_run: true, steps, nodes: moved }
 }
 
 async fn end(running: &Running) -> Result<()> {

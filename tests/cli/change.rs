@@ -202,7 +202,7 @@ fn a_dry_run_changes_nothing() {
         said.stdout.starts_with("Nothing has been done. Without --dry-run:\n  1. end epmd (pid "),
         "{said:?}"
     );
-    assert!(said.stdout.contains("where 1 node was registered"), "{said:?}");
+    assert!(said.stdout.contains("where 1 node is registered"), "{said:?}");
     let plan = site.run(&["takeover", "--dry-run", "--json"]).ended_with(0).json();
     assert_eq!((&plan["dry_run"], &plan["nodes"][0]["name"]), (&true.into(), &"one".into()));
     assert!(stock.is_running());
