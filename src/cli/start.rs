@@ -17,11 +17,11 @@ use crate::config::settings::{self, Settings};
 use crate::control::api::Status;
 use crate::control::client::ClientError;
 use crate::control::socket::prepare_folder;
-use crate::daemon::activation::inherited_listeners;
+use crate::daemon::activation::{self, inherited_listeners};
 use crate::daemon::process::{self, BackgroundError};
 use crate::daemon::run::{self, RunOptions, StartError};
 use crate::daemon::{Context, log};
-use crate::epmd::listener::ListenError;
+use crate::epmd::listener::{ListenError, Listener};
 use crate::takeover::port::Port;
 use crate::takeover::process::Process;
 
@@ -49,7 +49,7 @@ pub fn run(global: &Global, args: &Start, output: Output) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     if args.foreground {
-        return in_foreground(settings, &target, output);
+        return in_foreground(settings, args, &target, output);
     }
     let words = words(global, args, &settings, &[]);
     block_on(async { report(&in_background(&target, &words).await?, true, output) })
@@ -192,7 +192,7 @@ async fn explain(error: BackgroundError, target: &Target) -> Failure {
     }
 }
 
-fn in_foreground(settings: Settings, target: &Target, output: Output) -> Result<Exit> {
+fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Output) -> Result<Exit> {
     log::init();
     if !process::end_with_starter() {
         return Ok(Exit::Done);
@@ -204,6 +204,14 @@ fn in_foreground(settings: Settings, target: &Target, output: Output) -> Result<
     let inherited = inherited_listeners().map_err(|error| {
         Failure::new(Exit::General, error.to_string(), "correct the socket unit, or start pmd without one")
     })?;
+    if let Some(sockets) = &inherited {
+        let there: Vec<_> = sockets.iter().filter_map(Listener::address).collect();
+        let names = std::env::var(activation::NAMES).unwrap_or_default();
+        let option = target::bind_option(args);
+        if let Some(said) = activation::without_effect(option, &settings.bind, &there, &names) {
+            tracing::warn!("{said}");
+        }
+    }
     let banner = if output.format.is_json() { json_banner } else { human_banner };
     let options = RunOptions {
         inherited,

@@ -118,6 +118,18 @@ pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
     Ok(settings)
 }
 
+/// What the addresses to listen on were said by, if they were.
+pub fn bind_option(start: &Start) -> &'static str {
+    let set = |variable: &&str| environment::of_process(variable).is_some_and(|value| !value.is_empty());
+    if start.addresses().is_some() {
+        return "--bind";
+    }
+    [environment::BIND, environment::ADDRESS]
+        .into_iter()
+        .find(set)
+        .unwrap_or("bind in the configuration file")
+}
+
 /// The values of a flag that may be repeated; none if it was not used.
 fn some(values: &[String]) -> Option<Vec<String>> {
     Some(values.to_vec()).filter(|values| !values.is_empty())

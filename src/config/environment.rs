@@ -13,6 +13,8 @@ use super::raw::{Port, RawConfig, parse_addresses, parse_duration};
 pub const PORT: &str = "ERL_EPMD_PORT";
 /// Stock epmd's variable for the addresses.
 pub const ADDRESS: &str = "ERL_EPMD_ADDRESS";
+/// pmd's own variable for them.
+pub const BIND: &str = "PMD_BIND";
 /// Stock epmd's variable that allows KILL and STOP by being set, to whatever.
 pub const RELAXED: &str = "ERL_EPMD_RELAXED_COMMAND_CHECK";
 
@@ -26,7 +28,7 @@ pub fn of_process(name: &str) -> Option<OsString> {
 
 /// What the environment says.
 pub fn read(variables: Lookup<'_>) -> Result<RawConfig, ConfigError> {
-    let bind = match text(variables, "PMD_BIND", parse_addresses)? {
+    let bind = match text(variables, BIND, parse_addresses)? {
         Some(bind) => Some(bind),
         None => text(variables, ADDRESS, parse_addresses)?,
     };

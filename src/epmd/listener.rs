@@ -123,6 +123,14 @@ pub fn bind_all(listed: &[IpAddr], port: u16) -> Result<Vec<Listener>, ListenErr
     if listeners.is_empty() { Err(ListenError::Nothing) } else { Ok(listeners) }
 }
 
+/// Whether sockets at `there` are what [`bind_all`] would make of `listed`, but for loopback addresses that it adds.
+pub fn is_as_listed(listed: &[IpAddr], there: &[SocketAddr]) -> bool {
+    let there: Vec<IpAddr> = there.iter().map(SocketAddr::ip).collect();
+    let wanted: Vec<IpAddr> = wanted(listed).into_iter().map(|wanted| wanted.address).collect();
+    there.iter().all(|ip| wanted.contains(ip))
+        && wanted.iter().all(|ip| there.contains(ip) || !listed.contains(ip) && !listed.is_empty())
+}
+
 fn wanted(listed: &[IpAddr]) -> Vec<Wanted> {
     let wildcards = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     if listed.is_empty() {
@@ -205,6 +213,29 @@ mod tests {
     fn a_wildcard_stands_for_its_family_and_is_taken_once() {
         assert_eq!(addresses(&["0.0.0.0"]), expect(&[("::1", true), ("0.0.0.0", false)]));
         assert_eq!(addresses(&["::", "fd00::1"]), expect(&[("127.0.0.1", true), ("::", false)]));
+    }
+
+    #[test]
+    fn sockets_of_others_are_as_listed_or_not() {
+        for (listed, there, are) in [
+            (vec!["10.0.0.1"], vec!["10.0.0.1:1"], true),
+            (vec!["10.0.0.1"], vec!["[::1]:1", "10.0.0.1:1", "127.0.0.1:1"], true),
+            (vec!["10.0.0.1"], vec!["0.0.0.0:1", "[::]:1"], false),
+            (vec!["10.0.0.1"], vec!["10.0.0.1:1", "10.0.0.2:1"], false),
+            (vec!["10.0.0.1", "10.0.0.2"], vec!["10.0.0.1:1"], false),
+            (vec!["10.0.0.1"], vec![], false),
+            (vec!["0.0.0.0", "::"], vec!["0.0.0.0:1", "[::]:1"], true),
+            (vec!["0.0.0.0"], vec!["0.0.0.0:1", "[::]:1"], false),
+            (vec!["0.0.0.0", "10.0.0.1"], vec!["0.0.0.0:1"], true),
+            (vec!["127.0.0.1"], vec!["127.0.0.1:1"], true),
+            (vec![], vec!["0.0.0.0:1", "[::]:1"], true),
+            (vec![], vec!["0.0.0.0:1"], false),
+        ] {
+            let ips: Vec<IpAddr> = listed.iter().map(|text| text.parse().expect("an address")).collect();
+            let sockets: Vec<SocketAddr> =
+                there.iter().map(|text| text.parse().expect("an address")).collect();
+            assert_eq!(is_as_listed(&ips, &sockets), are, "{listed:?} {there:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,23 @@ fn heard(manager: &UnixDatagram, daemon: &Program) -> String {
     String::from_utf8_lossy(&datagram[..length]).replace(&daemon.pid().to_string(), "PID")
 }
 
+/// `pmd ARGS` as a service manager starts it that has a socket for it.
+fn handed_over(home: &Home, listener: TcpListener, args: &[&str]) -> Command {
+    // A shell takes the socket as its input, the only way in, and becomes pmd, so that the pid is right.
+    let script = "LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec \"$@\" 3<&0 </dev/null";
+    let pmd = home.command(args);
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(pmd.get_program()).args(pmd.get_args());
+    for (name, value) in pmd.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    command.env("LISTEN_FDNAMES", "pmd.socket");
+    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
 #[test]
 fn the_service_manager_hands_sockets_over_and_is_told_of_start_and_end() {
     let home = Home::new();
@@ -26,18 +43,8 @@ fn the_service_manager_hands_sockets_over_and_is_told_of_start_and_end() {
     // Only on one address, where pmd by itself would take all: so it is seen which socket is served.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, home.port)).expect("the port");
 
-    // A shell takes the socket as its input, the only way in, and becomes pmd, so that the pid is right.
-    let script = "LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec \"$@\" 3<&0 </dev/null";
-    let pmd = home.command(&["start", "--foreground"]);
-    let mut command = Command::new("sh");
-    command.args(["-c", script, "sh"]).arg(pmd.get_program()).args(pmd.get_args());
-    for (name, value) in pmd.get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
-        }
-    }
+    let mut command = handed_over(&home, listener, &["start", "--foreground"]);
     command.env("NOTIFY_SOCKET", home.path().join("notify"));
-    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
     let mut daemon = Program::adopt(command.spawn().expect("a shell"), "pmd under a service manager");
 
     assert_eq!(heard(&manager, &daemon), "READY=1\nSTATUS=Processing port mapping requests...\nMAINPID=PID");
@@ -47,4 +54,37 @@ fn the_service_manager_hands_sockets_over_and_is_told_of_start_and_end() {
     daemon.signal(Signal::TERM);
     assert_eq!(heard(&manager, &daemon), "STOPPING=1");
     assert_eq!(daemon.wait(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn addresses_that_the_socket_unit_overrules_are_warned_of() {
+    let home = Home::new();
+    home.configure("bind = [\"127.0.0.2\"]\n");
+    for (flags, option) in [
+        (&["--bind", "127.0.0.3"][..], Some("--bind (127.0.0.3)")),
+        (&[], Some("bind in the configuration file (127.0.0.2)")),
+        (&["--bind", "127.0.0.1"], None),
+    ] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, home.port)).expect("the port");
+        let mut args = vec!["start", "--foreground"];
+        args.extend(flags);
+        let mut command = handed_over(&home, listener, &args);
+        let log = home.path().join("log");
+        command.stderr(std::fs::File::create(&log).expect("a file"));
+        let mut daemon = Program::adopt(command.spawn().expect("a shell"), "pmd with a socket");
+        home.wait_for(&mut daemon);
+        let said = std::fs::read_to_string(&log).expect("the log");
+        let warning = option.map(|option| {
+            format!(
+                "{option} has no effect: systemd has handed over sockets that listen on 127.0.0.1:{}; set ListenStream= \
+                 there: systemctl edit pmd.socket",
+                home.port
+            )
+        });
+        let lines: Vec<_> = said.lines().filter(|line| line.contains("has no effect")).collect();
+        assert_eq!(lines.len(), usize::from(warning.is_some()), "{said}");
+        assert!(warning.is_none_or(|warning| lines[0].ends_with(&warning)), "{said}");
+        daemon.signal(Signal::TERM);
+        assert!(daemon.wait(PATIENCE).success());
+    }
 }

@@ -97,11 +97,16 @@ impl Home {
         let mut command = self.command(&["start", "--foreground"]);
         command.args(args);
         let mut program = Program::spawn(command);
+        self.wait_for(&mut program);
+        program
+    }
+
+    /// Waits until the daemon answers that `program` is.
+    pub(crate) fn wait_for(&self, program: &mut Program) {
         wait_until("the daemon", || {
             assert!(program.is_running(), "the daemon ended");
             UnixStream::connect(self.socket()).is_ok()
         });
-        program
     }
 
     /// Sends bytes to the control socket and returns everything that comes back.
