@@ -11,6 +11,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use pmd_protocol::peer::codec::{Decoded, Phase, Skip, decode};
+
 /// Calls `check` with each seed of `target`; how many there were.
 fn replay(target: &str, check: fn(&[u8])) -> io::Result<usize> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
@@ -52,5 +54,33 @@ fn peer_frames() -> io::Result<()> {
 #[test]
 fn peer_body() -> io::Result<()> {
     assert!(replay("peer_body", peer::body)? >= 12);
+    Ok(())
+}
+
+/// A fuzzer that has to find out by itself what a message looks like takes long to get behind it.
+#[test]
+fn every_kind_of_message_has_seeds() -> io::Result<()> {
+    let known: Vec<u8> = (0..=u8::MAX)
+        .filter(|kind| {
+            let empty = decode(&[0, 0, 0, 2, *kind, 1], Phase::Proven);
+            !matches!(empty, Ok(Some((Decoded::Skipped { why: Skip::Unknown, .. }, _))))
+        })
+        .collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/peer_frames");
+    let mut seeded = Vec::new();
+    for seed in fs::read_dir(folder)? {
+        if let Ok(Some((Decoded::Frame(frame), _))) = decode(&fs::read(seed?.path())?, Phase::Proven) {
+            seeded.push(frame.kind());
+        }
+    }
+    let without: Vec<u8> = known.into_iter().filter(|kind| !seeded.contains(kind)).collect();
+    assert!(without.is_empty(), "no seeds for the kinds {without:?}");
+    let bodies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/peer_body");
+    let mut kinds = Vec::new();
+    for seed in fs::read_dir(bodies)? {
+        kinds.extend(fs::read(seed?.path())?.first().copied());
+    }
+    seeded.retain(|kind| !kinds.contains(kind));
+    assert!(seeded.is_empty(), "no bodies for the kinds {seeded:?}");
     Ok(())
 }
