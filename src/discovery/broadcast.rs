@@ -12,7 +12,8 @@
 //! | of this cluster, with its cookie | dialled at the address it came from |
 //!
 //! Beacons go out only where the daemon listens: with `--bind ADDRESS`, to the networks of the interfaces that hold these
-//! addresses, from these addresses. Whoever hears them can dial it there.
+//! addresses, from these addresses. Whoever hears them can dial it there. Nor are IPv4 beacons taken that come in on other
+//! interfaces.
 //!
 //! A beacon is proven with the current cookie. While the cookie is being changed, one that is proven with either of the
 //! two valid ones is of this cluster.
@@ -20,21 +21,27 @@
 //! So clusters of different names, or with different cookies, do not mix on one network. How often beacons are sent and
 //! answered is told in [`pace`](super::pace). A network that refuses a beacon is left out until the next one.
 
-use std::io;
+use std::collections::BTreeSet;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::libc;
+use nix::sys::socket::sockopt::Ipv4PacketInfo;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg};
 use pmd_protocol::peer::NodeId;
 use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::address::Address;
 use super::beacon::{Beacon, Heard, MAX_BEACON};
-use super::interfaces::{Network, networks};
+use super::interfaces::{Network, heard_on, networks};
 use super::pace::{Allowance, Pace};
 use super::{Discovery, DiscoveryError, Find, Finds, Running};
 use crate::link::cookie::Cookies;
@@ -80,6 +87,7 @@ impl Broadcast {
 
     async fn serve(&self, finds: &Finds) -> Result<std::convert::Infallible, DiscoveryError> {
         let sockets = Sockets::open(self.settings.beacon_port)?;
+        let mut heard_on = self.heard_on()?;
         let begin = Instant::now();
         let now_ms = || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut pace = Pace::new(0);
@@ -93,14 +101,22 @@ impl Broadcast {
                 () = sleep_until(wake) => {
                     if pace.is_due(now_ms(), &mut rand::rng()) {
                         self.send(&sockets)?;
+                        // Interfaces come and go.
+                        heard_on = self.heard_on()?;
                     }
                     continue;
                 }
-                received = receive(sockets.v4.as_ref(), &mut buffer4) => received,
-                received = receive(sockets.v6.as_ref(), &mut buffer6) => received,
+                received = receive_v4(sockets.v4.as_ref(), &mut buffer4) => received,
+                received = receive_v6(sockets.v6.as_ref(), &mut buffer6) => received,
             };
-            let (datagram, from) = received
+            let Received { datagram, from, interface } = received
                 .map_err(|error| DiscoveryError::because(format!("cannot receive beacons: {error}")))?;
+            if let (Some(heard_on), Some(interface)) = (&heard_on, interface)
+                && !heard_on.contains(&interface)
+            {
+                tracing::trace!("a datagram from {from} has come in where this daemon does not listen");
+                continue;
+            }
             let find = match self.settings.judge(datagram, from) {
                 Verdict::Nothing => continue,
                 Verdict::Stranger(find) if strangers.take(now_ms()) => find,
@@ -112,6 +128,11 @@ impl Broadcast {
             };
             finds.report(find).await;
         }
+    }
+
+    fn heard_on(&self) -> Result<Option<BTreeSet<u32>>, DiscoveryError> {
+        heard_on(&self.settings.bind)
+            .map_err(|error| DiscoveryError::because(format!("cannot list the interfaces: {error}")))
     }
 
     /// Sends one beacon to every network.
@@ -239,15 +260,46 @@ fn listen(address: SocketAddr) -> io::Result<UdpSocket> {
     set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
         set_ipv6_v6only(&socket, true)?;
+    } else {
+        // A system that does not tell where a beacon has come in has it heard wherever that is.
+        let _ = nix::sys::socket::setsockopt(&socket, Ipv4PacketInfo, &true);
     }
     bind(&socket, &address)?;
     UdpSocket::from_std(std::net::UdpSocket::from(socket))
 }
 
-async fn receive<'a>(socket: Option<&UdpSocket>, buffer: &'a mut [u8]) -> io::Result<(&'a [u8], SocketAddr)> {
+/// A datagram.
+struct Received<'a> {
+    datagram: &'a [u8],
+    from: SocketAddr,
+    /// The number of the interface on which it has come in, if the system says so.
+    interface: Option<u32>,
+}
+
+async fn receive_v6<'a>(socket: Option<&UdpSocket>, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
     let Some(socket) = socket else { return std::future::pending().await };
     let (length, from) = socket.recv_from(buffer).await?;
-    Ok((buffer.get(..length).unwrap_or_default(), from))
+    let datagram = buffer.get(..length).unwrap_or_default();
+    // One listens to the group on each interface by itself.
+    Ok(Received { datagram, from, interface: None })
+}
+
+async fn receive_v4<'a>(socket: Option<&UdpSocket>, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
+    let Some(socket) = socket else { return std::future::pending().await };
+    let receive = || {
+        let mut control = nix::cmsg_space!(libc::in_pktinfo);
+        let mut parts = [IoSliceMut::new(&mut *buffer)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let received = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+        let interface = received.cmsgs()?.find_map(|message| match message {
+            ControlMessageOwned::Ipv4PacketInfo(info) => u32::try_from(info.ipi_ifindex).ok(),
+            _ => None,
+        });
+        let from = received.address.ok_or(io::ErrorKind::InvalidData)?;
+        Ok((received.bytes, SocketAddr::V4(from.into()), interface))
+    };
+    let (length, from, interface) = socket.async_io(Interest::READABLE, receive).await?;
+    Ok(Received { datagram: buffer.get(..length).unwrap_or_default(), from, interface })
 }
 
 /// By a socket of its own, which is as new as the addresses of the interface are.

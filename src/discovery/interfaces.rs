@@ -1,5 +1,6 @@
 //! The networks that a beacon is sent to.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -51,6 +52,25 @@ pub fn networks(bind: &[IpAddr]) -> io::Result<Vec<Network>> {
     networks.dedup();
     networks.truncate(MAX_NETWORKS);
     Ok(networks)
+}
+
+/// The numbers of the interfaces on which IPv4 beacons are listened to: those that hold one of the addresses `bind`. None
+/// if they are all.
+///
+/// # Errors
+///
+/// If the system does not tell.
+pub fn heard_on(bind: &[IpAddr]) -> io::Result<Option<BTreeSet<u32>>> {
+    if bind.is_empty() || bind.contains(&Ipv4Addr::UNSPECIFIED.into()) {
+        return Ok(None);
+    }
+    let holds = |of: &InterfaceAddress| {
+        let v4 = of.address.as_ref().and_then(|address| Some(address.as_sockaddr_in()?.ip()));
+        v4.is_some_and(|v4| bind.contains(&v4.into()))
+    };
+    // An interface that is gone by now has no number, and no beacons.
+    let number = |of: InterfaceAddress| if_nametoindex(of.interface_name.as_str()).ok();
+    Ok(Some(getifaddrs()?.filter(holds).filter_map(number).collect()))
 }
 
 fn network(of: &InterfaceAddress, bind: &[IpAddr]) -> Option<Network> {
@@ -116,6 +136,19 @@ mod tests {
     fn the_networks_of_this_host_can_be_read() {
         let networks = networks(&[]).expect("the system tells");
         assert!(networks.iter().all(|network| !network.to_string().contains("127.")));
+    }
+
+    #[test]
+    fn beacons_are_heard_where_an_address_is() {
+        let heard = |bind: &[&str]| {
+            let bind: Vec<IpAddr> = bind.iter().map(|text| text.parse().expect("an address")).collect();
+            heard_on(&bind).expect("the system tells")
+        };
+        let loopback = BTreeSet::from([if_nametoindex("lo").expect("it is there")]);
+        assert_eq!(heard(&[]), None);
+        assert_eq!(heard(&["127.0.0.1", "0.0.0.0"]), None);
+        assert_eq!(heard(&["127.0.0.1", "::1"]), Some(loopback));
+        assert_eq!(heard(&["::", "192.0.2.77"]), Some(BTreeSet::new()));
     }
 
     #[test]

@@ -293,3 +293,63 @@ fn hosts_find_each_other_by_broadcast_to_their_network_and_by_multicast() {
 fn hosts_find_each_other_by_limited_broadcast_and_by_multicast() {
     find_each_other("");
 }
+
+/// A host with two cables listens on the address of one: what comes in by the other is not for it.
+#[test]
+fn beacons_are_taken_from_networks_that_are_listened_on_and_no_others() {
+    const PORT: u16 = 4369;
+    let (one, two) = (Host::new(), Host::new());
+    for (cable, network) in [("lan", 77), ("wan", 88)] {
+        ip(&format!("-n {} link add {cable} type veth peer name {cable} netns {}", one.0, two.0));
+        for (number, host) in [(1, &one), (2, &two)] {
+            let name = &host.0;
+            ip(&format!("-n {name} link set {cable} up"));
+            ip(&format!("-n {name} addr add 10.{network}.0.{number}/24 brd + dev {cable}"));
+        }
+    }
+    let beacon = |number| settings("prod", number, COOKIE, PORT).datagram().expect("a beacon");
+    let socket = |host: &Host, address: &str| {
+        let address: Ipv4Addr = address.parse().expect("an address");
+        host.enter(async move {
+            let socket = std::net::UdpSocket::bind((address, 0)).expect("a socket");
+            socket.set_broadcast(true).expect("an option");
+            socket
+        })
+    };
+    // What comes by the other cable comes first.
+    let senders = [
+        (socket(&two, "10.88.0.2"), "10.88.0.255", beacon(2)),
+        (socket(&two, "10.77.0.2"), "10.77.0.255", beacon(3)),
+        // Another daemon of this host.
+        (socket(&one, "10.77.0.1"), "10.77.0.255", beacon(4)),
+    ];
+    let of_cable = |network: u8, host: u8, number| kin(&format!("10.{network}.0.{host}:400{number}"), number);
+    let all = [of_cable(88, 2, 2), of_cable(77, 2, 3), of_cable(77, 1, 4)];
+    let hear = |bind: &[&str], expected: &[Find]| {
+        let bind = bind.iter().map(|text| text.parse().expect("an address")).collect();
+        let settings = BeaconSettings { bind, ..settings("prod", 1, COOKIE, PORT) };
+        let senders = &senders;
+        let mut counts = vec![0; expected.len()];
+        one.enter(async move {
+            let mut tasks = JoinSet::new();
+            let mut receiver = run(&mut tasks, Broadcast { settings, networks: |_| Ok(Vec::new()) });
+            let mut again = tokio::time::interval(Duration::from_millis(5));
+            while counts.iter().any(|count| *count < 5) {
+                tokio::select! {
+                    find = next(&mut receiver) => {
+                        let place = expected.iter().position(|expected| *expected == find);
+                        counts[place.unwrap_or_else(|| panic!("heard {find:?}"))] += 1;
+                    }
+                    _ = again.tick() => {
+                        for (socket, to, datagram) in senders {
+                            socket.send_to(datagram, (*to, PORT)).expect("sent");
+                        }
+                    }
+                }
+            }
+        });
+    };
+    hear(&["127.0.0.1", "10.77.0.1"], &all[1..]);
+    hear(&["127.0.0.1", "10.88.0.1"], &all[..1]);
+    hear(&[], &all);
+}
