@@ -1,6 +1,6 @@
 //! Which addresses are listened on.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Finding;
 use crate::control::api::Status;
@@ -8,9 +8,12 @@ use crate::control::api::Status;
 const CHECK: &str = "bind";
 
 pub(super) fn judge(configured: &[IpAddr], status: Option<&Status>) -> Finding {
-    let Some(status) = status else { return Finding::unasked(CHECK) };
-    let ips: Vec<IpAddr> = status.listening.iter().map(|address| address.ip()).collect();
-    let listed: Vec<String> = status.listening.iter().map(ToString::to_string).collect();
+    status.map_or_else(|| Finding::unasked(CHECK), |status| compare(configured, &status.listening))
+}
+
+fn compare(configured: &[IpAddr], listening: &[SocketAddr]) -> Finding {
+    let ips: Vec<IpAddr> = listening.iter().map(SocketAddr::ip).collect();
+    let listed: Vec<String> = listening.iter().map(ToString::to_string).collect();
     let everywhere = ips.iter().any(IpAddr::is_unspecified);
     let missing: Vec<String> = configured
         .iter()
@@ -24,6 +27,16 @@ pub(super) fn judge(configured: &[IpAddr], status: Option<&Status>) -> Finding {
             "restart the daemon: pmd stop, then pmd start",
         );
     }
+    if everywhere && !configured.is_empty() && !configured.iter().any(IpAddr::is_unspecified) {
+        return Finding::warn(
+            CHECK,
+            format!(
+                "the configuration names single addresses, and the daemon listens on {}",
+                listed.join(", ")
+            ),
+            "restart the daemon; where systemd opens the port, its socket unit decides: set ListenStream= there",
+        );
+    }
     if !ips.is_empty() && ips.iter().all(IpAddr::is_loopback) {
         return Finding::warn(
             CHECK,
@@ -34,5 +47,30 @@ pub(super) fn judge(configured: &[IpAddr], status: Option<&Status>) -> Finding {
     match listed.as_slice() {
         [] => Finding::pass(CHECK, "listens on sockets of a supervisor"),
         listed => Finding::pass(CHECK, format!("listens on {}", listed.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening(addresses: &[&str]) -> Vec<SocketAddr> {
+        addresses.iter().map(|address| address.parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn a_daemon_that_listens_on_more_or_less_than_is_configured_is_warned_of() {
+        let one: &[IpAddr] = &["10.0.0.1".parse().expect("an address")];
+        for (configured, addresses, expected) in [
+            (one, vec!["10.0.0.1:4369", "127.0.0.1:4369"], None),
+            (&[], vec!["0.0.0.0:4369", "[::]:4369"], None),
+            (one, vec!["0.0.0.0:4369"], Some("single addresses")),
+            (one, vec!["10.0.0.2:4369"], Some("does not listen on")),
+            (&[], vec!["127.0.0.1:4369"], Some("only loopback")),
+        ] {
+            let finding = compare(configured, &listening(&addresses));
+            assert_eq!(finding.remedy.is_some(), expected.is_some(), "{finding:?}");
+            assert!(expected.is_none_or(|expected| finding.what.contains(expected)), "{finding:?}");
+        }
     }
 }
