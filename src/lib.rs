@@ -2,12 +2,13 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`registry`] | what is registered on this host: decisions, without sockets or a clock |
+//! | [`base`] | the ground floor: clocks, files, descriptors, log |
+//! | [`auth`] | keys, certificates and the cluster secret |
+//! | [`cluster`] | the core thread and what follows the cluster |
 //! | [`epmd`] | the EPMD protocol on TCP: the hot path |
 //! | [`daemon`] | the running process: start, shared state, end |
 //! | [`control`] | the local API on a Unix socket, both sides of it |
 //! | [`link`] | connections to other daemons: TLS, the proof of the cookie, frames |
-//! | [`tls`] | keys, certificates, and who is let through the handshake |
 //! | [`tunnel`] | other hosts as loopback addresses, and the way to their nodes |
 //! | [`directory`] | what other hosts have, for the EPMD port |
 //! | [`discovery`] | finding other daemons |
@@ -19,11 +20,12 @@
 //! | [`demo`] | a small cluster on one host, to try things with |
 //! | [`personality`] | what the binary is when it is called `epmd` |
 //! | [`doctor`] | what commonly goes wrong, looked at in order |
-//! | [`text`] | words for people |
 //! | [`takeover`] | changing places with a running stock epmd |
-//! | [`kernel`] | what the kernel tells about sockets and their processes |
 
+pub mod auth;
+pub mod base;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod daemon;
@@ -32,14 +34,10 @@ pub mod directory;
 pub mod discovery;
 pub mod doctor;
 pub mod epmd;
-pub mod kernel;
 pub mod link;
 pub mod metrics;
 pub mod personality;
-pub mod registry;
 pub mod takeover;
-pub mod text;
-pub mod tls;
 pub mod top;
 pub mod tunnel;
 pub mod web;

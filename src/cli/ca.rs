@@ -13,10 +13,11 @@ use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::{Colour, Output, note};
 use super::target::absolute;
+use crate::auth::authority;
+use crate::auth::authority::{Authority, CERTIFICATE, CaError, Certificate, DAY, KEY};
+use crate::base::text::{printable, span};
 use crate::config::paths::Paths;
-use crate::control::wire;
-use crate::text::{printable, span};
-use crate::tls::ca::{self, Authority, CERTIFICATE, CaError, Certificate, DAY, KEY};
+use crate::control::json;
 
 /// A certificate that ends within this time is to be renewed.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -41,7 +42,7 @@ fn init(args: &CaInit, output: Output) -> Result<Exit> {
         renewed: false,
         details: Details::of(authority.certificate()),
     };
-    let end = wire::rfc3339(authority.certificate().not_after);
+    let end = json::rfc3339(authority.certificate().not_after);
     output.one(&report, |out| {
         writeln!(out, "made the authority {:?}, valid until {end}", args.name)?;
         write_files(out, &certificate, &key)
@@ -57,7 +58,7 @@ fn issue(args: &CaIssue, output: Output) -> Result<Exit> {
     let dir = folder(args.dir.as_deref());
     let out = args.out.as_deref().map_or_else(|| dir.clone(), absolute);
     let now = Timestamp::now();
-    let done = ca::issue_files(&dir, &out, &args.host, &args.ip, now, DAY * args.days)?;
+    let done = authority::issue_files(&dir, &out, &args.host, &args.ip, now, DAY * args.days)?;
     let said = &done.issued.certificate;
     let report = Made {
         certificate: &done.certificate,
@@ -65,7 +66,7 @@ fn issue(args: &CaIssue, output: Output) -> Result<Exit> {
         renewed: done.renewed,
         details: Details::of(said),
     };
-    let (how, end) = (if done.renewed { "renewed" } else { "made" }, wire::rfc3339(said.not_after));
+    let (how, end) = (if done.renewed { "renewed" } else { "made" }, json::rfc3339(said.not_after));
     output.one(&report, |out| {
         writeln!(out, "{how} the certificate of {}, valid until {end}", args.host.as_str())?;
         write_files(out, &done.certificate, &done.key)
@@ -90,7 +91,7 @@ fn write_files(out: &mut dyn Write, certificate: &Path, key: &Path) -> io::Resul
 fn show(args: &CaShow, output: Output) -> Result<Exit> {
     let own = || folder(args.dir.as_deref()).join(CERTIFICATE);
     let path = args.file.as_deref().map_or_else(own, absolute);
-    let certificates = ca::read_certificates(&path)?;
+    let certificates = authority::read_certificates(&path)?;
     let now = Timestamp::now();
     let report = Shown { path: &path, certificates: certificates.iter().map(Details::of).collect() };
     output.one(&report, |out| {
@@ -155,8 +156,8 @@ impl Details {
             names: certificate.names.clone(),
             addresses: certificate.addresses.clone(),
             authority: certificate.authority,
-            not_before: wire::rfc3339(certificate.not_before),
-            not_after: wire::rfc3339(certificate.not_after),
+            not_before: json::rfc3339(certificate.not_before),
+            not_after: json::rfc3339(certificate.not_after),
             sha256: certificate.sha256(),
             node_id: certificate.node_id().to_string(),
         }
@@ -216,8 +217,8 @@ fn write_certificate(
         "valid",
         &format!(
             "{} to {}, {}",
-            wire::rfc3339(certificate.not_before),
-            wire::rfc3339(certificate.not_after),
+            json::rfc3339(certificate.not_before),
+            json::rfc3339(certificate.not_after),
             Left::of(certificate, now).in_words(output)
         ),
     )?;

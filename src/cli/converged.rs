@@ -7,9 +7,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::runtime::{deadline, with_progress};
+use crate::base::text::{count, time};
 use crate::control::api::{ClusterStatus, ErrorCode, Status};
 use crate::control::client::{Client, ClientError};
-use crate::text::{count, time};
 
 /// How often it is asked: soon enough for a person and for a script.
 const AGAIN: Duration = Duration::from_millis(100);

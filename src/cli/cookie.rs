@@ -13,9 +13,9 @@ use super::failure::{Failure, Result};
 use super::output::{Output, note};
 use super::runtime::block_on;
 use super::target::{ConfigFile, Target, absolute};
+use crate::auth::cookie::{CookieError, Cookies, random_cookie, read_secrets, replace};
 use crate::config::paths::Paths;
 use crate::control::client::ClientError;
-use crate::link::cookie::{CookieError, Cookies, random_cookie, read_secrets, replace};
 
 /// The name of Erlang's own cookie file, which has room for one cookie alone.
 const ERLANG: &str = ".erlang.cookie";

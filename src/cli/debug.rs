@@ -214,7 +214,7 @@ fn write(place: &Path, force: bool, parts: &Parts) -> Result<()> {
 fn archive(file: File, parts: &Parts) -> io::Result<()> {
     let missing: String =
         parts.missing.iter().map(|Missing { part, reason }| format!("{part}: {reason}\n")).collect();
-    let now = crate::daemon::context::now_ms() / 1000;
+    let now = crate::base::clock::now_ms() / 1000;
     let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::default()));
     let list = (!missing.is_empty()).then_some(("missing.txt", missing.as_bytes()));
     for (part, content) in parts.found.iter().map(|(part, content)| (*part, content.as_slice())).chain(list) {

@@ -8,8 +8,8 @@ use super::failure::Result;
 use super::output::{Colour, List, Output};
 use super::runtime::{block_on, with_progress};
 use super::target::Target;
+use crate::base::text::{ago, printable, time};
 use crate::control::api::Found;
-use crate::text::{ago, printable, time};
 
 /// Lists the daemons that were found; listens for a while first if that is asked for.
 pub fn run(target: &Target, wait: Option<Duration>, output: Output) -> Result<Exit> {

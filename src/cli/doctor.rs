@@ -8,8 +8,8 @@ use super::output::{Colour, Output};
 use super::runtime::{block_on, with_progress};
 use super::target::Target;
 use super::{args, target};
+use crate::base::text::printable;
 use crate::doctor::{Report, Verdict, examine};
-use crate::text::printable;
 
 /// Examines this host, and the way to a node if one is named.
 pub fn run(global: &args::Global, args: &args::Doctor, output: Output) -> Result<Exit> {

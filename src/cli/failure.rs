@@ -3,10 +3,10 @@
 use std::io;
 
 use super::exit::Exit;
+use crate::base::text::without_numbers;
 use crate::config::ConfigError;
 use crate::control::api::ErrorInfo;
 use crate::control::client::ClientError;
-use crate::text::without_numbers;
 
 /// Result of a command or a part of it.
 pub type Result<T> = std::result::Result<T, Failure>;

@@ -9,24 +9,24 @@ use super::args::{self, Global};
 use super::diagnosis::explain;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::move_over::{
-    Interrupt, Node, Plan, Report, WAIT_FOR_NODES, are, wait_for_mapper, wait_for_nodes, wait_until_free,
-    were,
-};
 use super::output::{Output, note};
 use super::runtime::block_on_uninterrupted;
 use super::start;
 use super::status::nodes;
 use super::stop::stop;
 use super::takeover::{OWN_UNITS, UNITS};
+use super::takeover_plan::{
+    Interrupt, Node, Plan, Report, WAIT_FOR_NODES, are, wait_for_mapper, wait_for_nodes, wait_until_free,
+    were,
+};
 use super::target::{Target, absolute};
+use crate::base::text::count;
 use crate::control::api::Status;
 use crate::control::client::ClientError;
 use crate::takeover::owner::Owner;
 use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::stock::{self, Stock};
 use crate::takeover::{ask, systemd};
-use crate::text::count;
 
 /// What the units of stock epmd start. The Debian package of pmd diverts it while it is installed.
 const UNIT_PROGRAM: &str = "/usr/bin/epmd";

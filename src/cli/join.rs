@@ -9,8 +9,8 @@ use super::failure::Result;
 use super::output::{Output, note};
 use super::runtime::{block_on, with_progress};
 use super::target::Target;
+use crate::base::text::{count, listed, printable};
 use crate::control::api::{Join, JoinFailure, Joined, JoinedPeer, Leave, LeftCluster};
-use crate::text::{count, listed, printable};
 
 /// How much longer than the daemon itself this waits for its answer: the reason it gives is worth more than that there
 /// was none.

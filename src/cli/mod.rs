@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod ca;
+pub mod cluster_listing;
 pub mod converged;
 pub mod cookie;
 pub mod debug;
@@ -14,7 +15,6 @@ pub mod diagnosis;
 pub mod discover;
 pub mod doctor;
 pub mod env;
-pub mod everywhere;
 pub mod exit;
 pub mod failure;
 pub mod handover;
@@ -23,7 +23,6 @@ pub mod join;
 pub mod lookup;
 pub mod meta;
 pub mod metrics;
-pub mod move_over;
 pub mod names;
 pub mod nodes;
 pub mod output;
@@ -37,6 +36,7 @@ pub mod status;
 pub mod stop;
 pub mod subscribe;
 pub mod takeover;
+pub mod takeover_plan;
 pub mod target;
 pub mod top;
 
@@ -52,7 +52,7 @@ use failure::{Failure, Result};
 use output::Output;
 use target::Target;
 
-use crate::text;
+use crate::base::text;
 
 /// Runs the command that `args` ask for, the program's name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::args::Names;
+use super::cluster_listing;
 use super::diagnosis::explain;
-use super::everywhere;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::{Colour, List, Output, note};
 use super::runtime::{block_on, with_progress};
 use super::status::{clear, repeat, watched};
 use super::target::Target;
+use crate::base::text::{metadata, span};
 use crate::control::api::{Name, ServiceInfo};
-use crate::control::wire;
+use crate::control::json;
 use crate::takeover::ask;
-use crate::text::{metadata, span};
 
 /// How long another host's port mapper may take to answer.
 const REMOTE: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ const REMOTE: Duration = Duration::from_secs(5);
 /// Lists Erlang nodes.
 pub fn run(target: &Target, args: &Names, output: Output) -> Result<Exit> {
     if args.cluster {
-        return everywhere::names(target, args, output);
+        return cluster_listing::names(target, args, output);
     }
     let watch = args.watch.watch;
     let output = if watch { watched(output) } else { output };
@@ -71,7 +71,7 @@ async fn local(target: &Target, output: Output, watch: bool) -> Result<()> {
                     name.creation.to_string(),
                     node_type(name.node_type),
                     format!("{}-{}", name.lowest_version, name.highest_version),
-                    wire::rfc3339(name.registered_at),
+                    json::rfc3339(name.registered_at),
                     if name.adopted { "not back yet".into() } else { "registered".into() },
                 ]
             },
@@ -163,7 +163,7 @@ async fn ask_host(
 /// Lists services.
 pub fn services(target: &Target, cluster: bool, output: Output) -> Result<Exit> {
     if cluster {
-        return everywhere::services(target, output);
+        return cluster_listing::services(target, output);
     }
     block_on(async {
         let found = explain(target, target.client().services().await).await?;
@@ -177,8 +177,8 @@ pub fn services(target: &Target, cluster: bool, output: Output) -> Result<Exit> 
                         service.name.clone(),
                         service.port.to_string(),
                         metadata(&service.metadata),
-                        wire::rfc3339(service.registered_at),
-                        service.expires_at.map(wire::rfc3339).unwrap_or_default(),
+                        json::rfc3339(service.registered_at),
+                        service.expires_at.map(json::rfc3339).unwrap_or_default(),
                         lives(service).to_owned(),
                     ]
                 },

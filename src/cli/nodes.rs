@@ -9,9 +9,9 @@ use super::output::{Colour, Format, List, Output};
 use super::runtime::block_on;
 use super::status::{clear, repeat, watched};
 use super::target::Target;
+use crate::base::text::metadata;
 use crate::control::api::{Node, NodeState};
-use crate::control::wire;
-use crate::text::metadata;
+use crate::control::json;
 
 /// Characters of metadata that leave room for the rest of the line.
 const SHORT_METADATA: usize = 32;
@@ -71,7 +71,7 @@ fn list<'a>(rows: &[Row<'a>]) -> List<Row<'a>> {
                 node.version.clone(),
                 node.addresses.first().map(ToString::to_string).unwrap_or_default(),
                 node.id.clone(),
-                wire::rfc3339(node.started_at),
+                json::rfc3339(node.started_at),
                 metadata(&node.metadata),
                 match node.state {
                     NodeState::Alive => "alive".to_owned(),
@@ -105,7 +105,7 @@ mod tests {
             metadata: pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             names: 2,
             services: 1,
-            started_at: wire::timestamp(1_700_000_000_000),
+            started_at: json::timestamp(1_700_000_000_000),
         }
     }
 

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::failure::{Failure, Result};
+use crate::base::text::{printable, without_numbers};
 use crate::control::api::ErrorBody;
-use crate::text::{printable, without_numbers};
 
 /// The form of a command's data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

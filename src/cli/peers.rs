@@ -7,8 +7,8 @@ use super::output::{Colour, List, Output};
 use super::runtime::block_on;
 use super::status::{clear, repeat, watched};
 use super::target::Target;
+use crate::base::text::{ago, bytes, milliseconds, short, span};
 use crate::control::api::{Path, Peer};
-use crate::text::{ago, bytes, milliseconds, short, span};
 
 /// Lists the links, once or again and again.
 pub fn run(target: &Target, watch: bool, output: Output) -> Result<Exit> {

@@ -9,8 +9,8 @@ use super::failure::Result;
 use super::output::Output;
 use super::runtime::{block_on, with_progress};
 use super::target::Target;
+use crate::base::text::printable;
 use crate::control::api::{Ping, Pinged};
-use crate::text::printable;
 
 /// Asks the daemon to go the way.
 pub fn run(target: &Target, args: &args::Ping, output: Output) -> Result<Exit> {

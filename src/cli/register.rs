@@ -16,10 +16,10 @@ use super::failure::{Failure, Result};
 use super::output::{Output, note};
 use super::runtime::{block_on, block_on_uninterrupted};
 use super::target::Target;
+use crate::base::text::printable;
 use crate::config::raw::Port;
 use crate::control::api::NewService;
 use crate::control::client::{Client, ClientError, Held};
-use crate::text::printable;
 
 /// Pause between attempts to register again with a daemon that has gone: that of an Erlang node.
 const AGAIN: Duration = Duration::from_secs(2);

@@ -13,14 +13,16 @@ use super::failure::{Failure, Result};
 use super::output::{Output, note, stdout};
 use super::runtime::{block_on, with_progress};
 use super::target::{self, Target};
+use crate::base::log::setup;
 use crate::config::settings::{self, Settings};
 use crate::control::api::Status;
 use crate::control::client::ClientError;
 use crate::control::socket::prepare_folder;
-use crate::daemon::activation::{self, inherited_listeners};
+use crate::daemon::Context;
 use crate::daemon::process::{self, BackgroundError};
 use crate::daemon::run::{self, RunOptions, StartError};
-use crate::daemon::{Context, log};
+use crate::daemon::systemd;
+use crate::daemon::systemd::inherited_listeners;
 use crate::epmd::listener::{ListenError, Listener};
 use crate::takeover::port::Port;
 use crate::takeover::process::Process;
@@ -193,7 +195,7 @@ async fn explain(error: BackgroundError, target: &Target) -> Failure {
 }
 
 fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Output) -> Result<Exit> {
-    log::init();
+    setup::init();
     if !process::end_with_starter() {
         return Ok(Exit::Done);
     }
@@ -206,9 +208,9 @@ fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Outp
     })?;
     if let Some(sockets) = &inherited {
         let there: Vec<_> = sockets.iter().filter_map(Listener::address).collect();
-        let names = std::env::var(activation::NAMES).unwrap_or_default();
+        let names = std::env::var(systemd::NAMES).unwrap_or_default();
         let option = target::bind_option(args);
-        if let Some(said) = activation::without_effect(option, &settings.bind, &there, &names) {
+        if let Some(said) = systemd::without_effect(option, &settings.bind, &there, &names) {
             tracing::warn!("{said}");
         }
     }

@@ -10,9 +10,9 @@ use super::output::{Colour, Format, Output};
 use super::runtime::block_on;
 use super::target::Target;
 use super::{args, converged};
+use crate::base::text::{count, printable, short, span, without_numbers};
 use crate::control::api::{ClusterStatus, IdentityMode, Status};
-use crate::control::wire;
-use crate::text::{count, printable, short, span, without_numbers};
+use crate::control::json;
 
 /// How often a watched status is shown.
 pub const REFRESH: Duration = Duration::from_secs(2);
@@ -200,7 +200,7 @@ fn write_cluster(
     };
     row("identity", mode.to_owned())?;
     match cluster.certificate_expires_at {
-        Some(end) => row("certificate", format!("ends {}", wire::rfc3339(end))),
+        Some(end) => row("certificate", format!("ends {}", json::rfc3339(end))),
         None => Ok(()),
     }
 }
@@ -246,7 +246,7 @@ mod tests {
             fingerprint: "fedcba9876543210".repeat(4),
             names: 12,
             services: 1,
-            certificate_expires_at: Some(wire::timestamp(1_700_000_000_000)),
+            certificate_expires_at: Some(json::timestamp(1_700_000_000_000)),
         }
     }
 

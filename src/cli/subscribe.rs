@@ -12,11 +12,11 @@ use super::failure::Result;
 use super::output::{Format, Output, note, stdout};
 use super::runtime::block_on;
 use super::target::Target;
+use crate::base::text::{printable, short};
 use crate::control::api::{Event, Gap, GapReason, Hello};
 use crate::control::client::{Client, ClientError, Events};
 use crate::control::events::Message;
-use crate::control::wire;
-use crate::text::{printable, short};
+use crate::control::json;
 
 /// The width of a kind: that of the longest.
 const KIND: usize = 12;
@@ -127,7 +127,7 @@ fn print_event(message: &Message, output: Output) -> Result<()> {
 }
 
 fn write_event(out: &mut impl Write, event: &Event, format: Format) -> io::Result<()> {
-    let (at, name, host) = (wire::rfc3339(event.at), printable(&event.name), printable(&event.host));
+    let (at, name, host) = (json::rfc3339(event.at), printable(&event.name), printable(&event.host));
     let reason = event.reason.as_deref().map(printable).unwrap_or_default();
     let port = event.port.map(|port| port.to_string()).unwrap_or_default();
     if format == Format::Plain {
@@ -183,7 +183,7 @@ mod tests {
         let of_node = kind.starts_with("node_");
         let event = Event {
             seq: 42,
-            at: wire::timestamp(1_700_000_000_042),
+            at: json::timestamp(1_700_000_000_042),
             kind: kind.into(),
             name: name.into(),
             port: (!of_node).then_some(25672),

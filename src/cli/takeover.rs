@@ -13,19 +13,19 @@ use futures_util::{StreamExt, stream};
 use super::args::{self, Global, Start};
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::move_over::{
-    Interrupt, Node, PATIENCE, Plan, Report, WAIT_FOR_NODES, are, wait_for_mapper, wait_for_nodes,
-    wait_until_free, were,
-};
 use super::output::{Output, note};
 use super::runtime::{block_on_uninterrupted, with_progress};
 use super::start;
+use super::takeover_plan::{
+    Interrupt, Node, PATIENCE, Plan, Report, WAIT_FOR_NODES, are, wait_for_mapper, wait_for_nodes,
+    wait_until_free, were,
+};
 use super::target::{self, Target};
+use crate::base::kernel::sockets::Socket;
 use crate::config::paths::Paths;
 use crate::config::settings::{PORT, Settings};
 use crate::control::api::{AdoptedName, Status};
 use crate::control::client::Client;
-use crate::kernel::sockets::Socket;
 use crate::takeover::owner::Owner;
 use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::process::Process;

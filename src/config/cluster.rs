@@ -11,8 +11,8 @@ use super::ConfigError;
 use super::paths::Paths;
 use super::raw::{EpmdAccess, RawConfig, WebAccess};
 use super::tunnel::TunnelSettings;
+use crate::auth::tls::IdentitySource;
 use crate::discovery::spec::{Spec, SpecError};
-use crate::tls::IdentitySource;
 
 /// The cluster that daemons belong to unless another is named.
 pub const CLUSTER: &str = "pmd";

@@ -116,8 +116,8 @@ fn distance(left: &str, right: &str) -> usize {
 mod tests {
     use std::time::Duration;
 
-    use super::super::raw::EpmdAccess;
     use super::*;
+    use crate::config::raw::EpmdAccess;
 
     fn complaint(text: &str) -> (String, String) {
         let error = parse(text, Path::new("pmd.toml")).expect_err("it is wrong");

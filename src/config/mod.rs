@@ -13,7 +13,6 @@
 pub mod cluster;
 pub mod environment;
 pub mod file;
-pub mod keep;
 pub mod paths;
 pub mod raw;
 pub mod settings;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::registry::services::Metadata;
-use crate::tunnel::alias::AliasRange;
+use crate::directory::services::Metadata;
+use crate::tunnel::aliases::AliasRange;
 use crate::tunnel::rules::{AllowRule, Mode, TunnelRule};
 
 /// A TCP port that can be listened on.

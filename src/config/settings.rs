@@ -9,8 +9,8 @@ use super::ConfigError;
 use super::cluster::ClusterSettings;
 use super::paths::Paths;
 use super::raw::RawConfig;
-use crate::registry::names::OLD_NAMES;
-use crate::registry::services::Metadata;
+use crate::directory::services::Metadata;
+use crate::epmd::names::table::OLD_NAMES;
 
 /// How long a connection may take to complete its request: stock epmd's default.
 pub const PACKET_TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::paths::Paths;
 use super::raw::RawConfig;
-use crate::tunnel::alias::AliasRange;
+use crate::tunnel::aliases::AliasRange;
 use crate::tunnel::rules::{AllowRules, Policy, TunnelRules};
 
 /// Settings of aliases and tunnels.

@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use pmd_protocol::epmd::Alive2;
 use serde::{Deserialize, Serialize};
 
-use super::wire;
-use crate::daemon::counters::Counts;
-use crate::registry::services::Metadata;
+use super::json;
+use crate::base::stats::Counts;
+use crate::directory::services::Metadata;
 
 pub use cluster::{
     ClusterName, ClusterNameList, ClusterService, ClusterServiceList, ClusterStatus, Discovered, Found,
@@ -46,7 +46,7 @@ pub struct Status {
     /// The control socket.
     pub socket: PathBuf,
     /// When the daemon started.
-    #[serde(with = "wire::rfc3339_ms")]
+    #[serde(with = "json::rfc3339_ms")]
     pub started_at: Timestamp,
     /// For how long it has been running.
     pub uptime_seconds: u64,
@@ -126,7 +126,7 @@ pub struct Name {
     /// Tells this life of the name from earlier ones.
     pub creation: u32,
     /// When it registered.
-    #[serde(with = "wire::rfc3339_ms")]
+    #[serde(with = "json::rfc3339_ms")]
     pub registered_at: Timestamp,
     /// For how long it has been registered.
     pub age_seconds: u64,
@@ -160,10 +160,10 @@ pub struct ServiceInfo {
     /// What its owner says about it.
     pub metadata: Metadata,
     /// When it registered first.
-    #[serde(with = "wire::rfc3339_ms")]
+    #[serde(with = "json::rfc3339_ms")]
     pub registered_at: Timestamp,
     /// When it is dropped unless it registers again.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "wire::rfc3339_ms_option")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "json::rfc3339_ms_option")]
     pub expires_at: Option<Timestamp>,
     /// Whether it lives as long as a connection.
     pub held: bool,
@@ -232,7 +232,7 @@ pub struct Event {
     /// Its number.
     pub seq: u64,
     /// When it happened.
-    #[serde(with = "wire::rfc3339_ms")]
+    #[serde(with = "json::rfc3339_ms")]
     pub at: Timestamp,
     /// What happened: `name_up`, `name_down`, `service_up`, `service_down`, or to a daemon of the cluster `node_up`,
     /// `node_suspect`, `node_down`, `node_left`; and more in later versions.
@@ -333,7 +333,7 @@ pub struct AdoptedName {
     /// See [`Name::lowest_version`].
     pub lowest_version: u16,
     /// What else the node registered, in base 16.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::base16")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "json::base16")]
     pub extra: Vec<u8>,
 }
 
@@ -480,7 +480,7 @@ mod tests {
             name: "web".into(),
             port: 80,
             metadata: Metadata::new(),
-            registered_at: wire::timestamp(0),
+            registered_at: json::timestamp(0),
             expires_at: None,
             held: false,
         };

@@ -15,9 +15,9 @@ use futures_util::{Stream, stream};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{api, wire};
+use super::{api, json};
 use crate::daemon::Context;
-use crate::registry::events::{Event, EventKind};
+use crate::directory::events::{Event, EventKind};
 
 /// Every kind of event there is.
 pub const KINDS: [EventKind; 8] = [
@@ -139,7 +139,7 @@ fn on_the_wire(event: &Event, context: &Context) -> api::Event {
     };
     api::Event {
         seq: event.seq,
-        at: wire::timestamp(event.at_ms),
+        at: json::timestamp(event.at_ms),
         kind: event.kind.as_str().to_owned(),
         name: event.name.to_string(),
         port: event.port,

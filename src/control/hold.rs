@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::api;
+use crate::base::clock::now_ms;
 use crate::daemon::Context;
-use crate::daemon::context::now_ms;
 
 /// How long news is left to gather before a holder looks whether it was about its service: while thousands of
 /// nodes come back at once, thousands of holders must not look thousands of times.

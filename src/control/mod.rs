@@ -16,11 +16,11 @@ pub mod api;
 pub mod client;
 pub mod events;
 pub mod hold;
+pub mod json;
 pub mod reload;
 pub mod routes;
 pub mod server;
 pub mod socket;
-pub mod wire;
 
 #[cfg(test)]
 mod tests;

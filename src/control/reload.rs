@@ -5,10 +5,10 @@
 //! restart; that it is right, and what a restart would bring, is worth knowing before that.
 
 use super::api;
+use crate::cluster::ClusterError;
 use crate::config::tunnel::{POLICY_KEYS, policy};
 use crate::config::{ConfigError, file};
 use crate::daemon::Context;
-use crate::daemon::cluster::ClusterError;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]

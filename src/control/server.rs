@@ -15,8 +15,8 @@ use super::api::Reloaded;
 use super::reload::{self, ReloadError};
 use super::routes;
 pub use super::socket::{ControlSocket, bind};
+use crate::base::descriptors::Class;
 use crate::daemon::Context;
-use crate::daemon::descriptors::Class;
 
 /// Connections at once: a sixteenth of the descriptors, within these bounds. Each `pmd register ... -- COMMAND` and
 /// each `pmd subscribe` needs one; a runaway script must not take what nodes need.

@@ -9,11 +9,11 @@ use tokio::net::UnixStream;
 
 use super::client::{Client, ClientError};
 use super::{api, server, socket};
+use crate::base::clock::now_ms;
+use crate::base::shutdown::Reason;
 use crate::config::settings::Settings;
 use crate::daemon::Context;
-use crate::daemon::context::now_ms;
-use crate::daemon::shutdown::Reason;
-use crate::registry::events::WINDOW;
+use crate::directory::events::WINDOW;
 
 /// A daemon without an EPMD port.
 struct Daemon {
@@ -238,7 +238,7 @@ fn a_reader_is_told_what_it_missed() {
             let mut new = service("a", 1);
             new.ttl_ms = Some(1);
             let name = new.name.parse().expect("a name");
-            let new = crate::registry::services::NewService {
+            let new = crate::directory::services::NewService {
                 name,
                 port: new.port,
                 metadata: new.metadata,

@@ -5,16 +5,16 @@ use std::sync::{Arc, OnceLock};
 
 use tokio_util::task::TaskTracker;
 
-use super::cluster::Cluster;
-use super::counters::Counters;
-use super::descriptors::Descriptors;
-use super::reserve::Reserve;
-use super::shutdown::Shutdown;
+use crate::base::descriptors::Descriptors;
+use crate::base::latency::Latency;
+use crate::base::reserve::Reserve;
+use crate::base::shutdown::Shutdown;
+use crate::base::stats::Counters;
+use crate::cluster::Cluster;
 use crate::config::settings::Settings;
+use crate::directory::local::Registry;
 use crate::epmd::holder::Connection;
 use crate::link::refusals::Refusals;
-use crate::metrics::latency::Latency;
-use crate::registry::Registry;
 use crate::web::Door;
 
 /// Everything a part of the daemon may need; each field looks after its own synchronisation.

@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::cluster::{Cluster, ClusterError, Prepared};
 use super::context::{Context, now_ms};
-use super::shutdown::Reason;
 use super::{notify, process};
+use crate::base::kernel::sockets;
+use crate::base::shutdown::Reason;
+use crate::cluster::{Cluster, ClusterError, Prepared};
 use crate::config::settings::Settings;
 use crate::control;
 use crate::epmd::holder_check::HolderCheck;
 use crate::epmd::listener::{ListenError, Listener, bind_all};
 use crate::epmd::shard::Shard;
 use crate::epmd::table::Tables;
-use crate::kernel::sockets;
 use crate::web;
 
 /// How often services are checked for their end.

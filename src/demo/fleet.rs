@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::folder::Folder;
+use crate::auth::cookie;
+use crate::base::files;
 use crate::config::environment;
-use crate::config::keep;
 use crate::control::client::{Client, ClientError};
 use crate::daemon::process;
-use crate::link::cookie;
 
 /// The ports that are tried: below those that the system gives to clients, and far from 4369.
 const PORTS: std::ops::Range<u16> = 10_000..20_000;
@@ -153,7 +153,7 @@ impl Fleet {
         let home = self.folder.path().join("erlang");
         std::fs::create_dir(&home).map_err(system("make a directory"))?;
         // Erlang takes nothing that others can read.
-        keep::make(&home.join(".erlang.cookie"), &self.cookie, 0o400).map_err(system("write a cookie"))?;
+        files::make(&home.join(".erlang.cookie"), &self.cookie, 0o400).map_err(system("write a cookie"))?;
         for member in &mut self.members {
             let tunnels = member.client().tunnels_for_a_node().await?;
             match node(member, &home, &tunnels.inetrc).spawn() {
@@ -252,8 +252,8 @@ fn start_daemon(
     // Each has aliases of its own: they share one loopback. Its port is here for commands, which then need only the home.
     let configuration =
         format!("port = {}\ncluster = \"demo\"\nalias_range = \"127.{}.0.0/16\"\n", member.port, 101 + index);
-    keep::make(&home.join("pmd.toml"), &configuration, keep::SECRET).map_err(system("write a file"))?;
-    keep::make(&home.join("cookie"), &format!("{cookie}\n"), keep::SECRET)
+    files::make(&home.join("pmd.toml"), &configuration, files::SECRET).map_err(system("write a file"))?;
+    files::make(&home.join("cookie"), &format!("{cookie}\n"), files::SECRET)
         .map_err(system("write a cookie"))?;
     let log = File::create(home.join("log")).map_err(system("make a log"))?;
     let mut command = Command::new("/proc/self/exe");

@@ -19,7 +19,7 @@
 use pmd_protocol::limits::MAX_CLUSTER_NAME;
 use pmd_protocol::peer::NodeId;
 
-use crate::link::cookie::{CookieKey, Cookies};
+use crate::auth::cookie::{CookieKey, Cookies};
 
 /// Longest datagram that is looked at. A beacon of this version has 152 bytes at most; 512 fit into one packet on every
 /// network.

@@ -44,7 +44,7 @@ use super::beacon::{Beacon, Heard, MAX_BEACON};
 use super::interfaces::{Network, heard_on, networks};
 use super::pace::{Allowance, Pace};
 use super::{Discovery, DiscoveryError, Find, Finds, Running};
-use crate::link::cookie::Cookies;
+use crate::auth::cookie::Cookies;
 
 /// What it is called.
 pub const NAME: &str = "broadcast";

@@ -100,8 +100,8 @@ impl Failures {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::super::{DiscoveryError, Running};
     use super::*;
+    use crate::discovery::{DiscoveryError, Running};
 
     /// Fails a few times before it finds something, and then again.
     #[derive(Debug, Default)]

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 
 use super::Finding;
-use crate::text::span;
-use crate::tls::IdentitySource;
-use crate::tls::ca::{CaError, read_certificates};
+use crate::auth::authority::{CaError, read_certificates};
+use crate::auth::tls::IdentitySource;
+use crate::base::text::span;
 
 const CHECK: &str = "certificates";
 /// Long enough to renew one in working hours.

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use super::Finding;
 
+use crate::auth::authority::CLOCKS_APART;
+use crate::base::text::{count, listed, span};
 use crate::control::api::{NodeList, Peer, PeerList};
-use crate::text::{count, listed, span};
-use crate::tls::ca::CLOCKS_APART;
 
 const CHECK: &str = "clock";
 const REMEDY: &str = "set the clock by NTP: timedatectl set-ntp true";

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::Finding;
-use crate::link::cookie::{CookieError, read_secrets};
+use crate::auth::cookie::{CookieError, read_secrets};
 
 const CHECK: &str = "cookie file";
 

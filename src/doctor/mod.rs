@@ -12,17 +12,17 @@ mod cookie;
 mod descriptors;
 mod host_name;
 mod loopback;
+mod path;
 mod peers;
 mod port;
 mod strangers;
-mod way;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::text::without_numbers;
 use crate::config::settings::Settings;
 use crate::control::api::{NodeList, Status};
 use crate::control::client::Client;
-use crate::text::without_numbers;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ pub async fn examine(settings: &Settings, client: &Client, node: Option<&str>) -
     let host = node.and_then(|node| node.rsplit_once('@')).map(|(_, host)| host);
     findings.extend(peers::check(client, members.as_ref(), host).await);
     if let Some(node) = node {
-        findings.extend(way::check(client, &settings.host, node, members.as_ref()).await);
+        findings.extend(path::check(client, &settings.host, node, members.as_ref()).await);
     }
     let verdict = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Pass);
     Report { verdict, findings }

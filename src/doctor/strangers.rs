@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::Finding;
+use crate::base::text::{count, span};
 use crate::control::api::{Refusal, RefusalList};
-use crate::text::{count, span};
 
 const CHECK: &str = "refused daemons";
 /// Who is refused tries again within a minute or so: what was not for that long is remedied.

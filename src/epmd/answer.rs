@@ -10,16 +10,16 @@ use rustix::net::{SendFlags, getsockname, send};
 use super::holder::{Connection, connection};
 use super::holder_check::Question;
 use super::locality::socket_is_local;
+use super::names::table::{Duplicate, Registration};
 use super::shard::{Shard, last_words};
 use super::table::{Checking, Incoming, State};
 use super::trace;
+use crate::base::clock::now_ms;
+use crate::base::descriptors::Class;
+use crate::base::latency::{Asked, EVERY};
+use crate::base::shutdown::Reason;
 use crate::config::raw::EpmdAccess;
-use crate::daemon::context::now_ms;
-use crate::daemon::descriptors::Class;
-use crate::daemon::shutdown::Reason;
-use crate::directory::same_host;
-use crate::metrics::latency::{Asked, EVERY};
-use crate::registry::names::{Duplicate, Registration};
+use crate::directory::cluster::same_host;
 use crate::tunnel::Tunnels;
 
 /// How often a name is tried for whose holder turned out to be gone. More than once only if somebody else takes

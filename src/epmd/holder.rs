@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
-use crate::registry::names::{Claim, Holder, Registration};
+use super::names::table::{Claim, Holder, Registration};
 
 /// A node's connection. The socket closes when the last reference to the registration goes.
 #[derive(Debug)]

@@ -20,10 +20,10 @@ use std::time::Duration;
 use rustix::net::{SocketAddrAny, getpeername, getsockname};
 
 use super::holder::{Connection, connection};
+use super::names::table::Registration;
 use super::shard::Inbox;
 use super::table::Token;
-use crate::kernel::{processes, sockets};
-use crate::registry::names::Registration;
+use crate::base::kernel::{processes, sockets};
 
 /// Checks that may wait at a time. Beyond that duplicates are refused at once, so that a flood of them costs
 /// neither memory nor more than this one thread.

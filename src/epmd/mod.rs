@@ -9,7 +9,7 @@ pub mod holder;
 pub mod holder_check;
 pub mod listener;
 pub mod locality;
-pub mod log_limit;
+pub mod names;
 pub mod shard;
 pub mod table;
 pub mod trace;

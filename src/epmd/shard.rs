@@ -8,7 +8,7 @@
 //!
 //! A shard never blocks on a peer, and survives every error of accept. When the process runs out of
 //! descriptors, a shard gives up the least valuable connection, and when there is none, it serves new ones
-//! through a descriptor that is kept in [reserve](crate::daemon::reserve) for that.
+//! through a descriptor that is kept in [reserve](crate::base::reserve) for that.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -25,11 +25,11 @@ use rustix::net::{SendFlags, SocketFlags, acceptfrom_with, send};
 use super::holder::connection;
 use super::holder_check::HolderCheck;
 use super::listener::Listener;
-use super::log_limit::{LogLimit, Verdict};
 use super::table::{Incoming, Reading, State, Tables, Token, Writing};
 use super::trace;
+use crate::base::descriptors::{Class, Full};
+use crate::base::log::limit::{LogLimit, Verdict};
 use crate::daemon::Context;
-use crate::daemon::descriptors::{Class, Full};
 use crate::web;
 
 /// Connections accepted in a row before waiting connections get their turn, and other shards are asked to help.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::holder::Connection;
-use crate::registry::names::Registration;
+use super::names::table::Registration;
 
 /// What a connection waits for.
 ///

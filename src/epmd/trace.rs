@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use crate::registry::Registry;
-use crate::registry::names::Holder;
+use super::names::table::Holder;
+use crate::directory::local::Registry;
 
 /// The target of the listings, by which they can be left out.
 pub const NAMES: &str = "pmd::names";

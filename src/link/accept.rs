@@ -12,16 +12,17 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::greeting::{self, Greeted, GreetingError};
-use super::me::Me;
-use super::place::Place;
-use super::proof::Role;
-use super::wire::Wire;
-use super::{packet, session};
+use super::connection::Wire;
+use super::handshake;
+use super::handshake::{Greeted, GreetingError};
+use super::local_identity::Me;
+use super::permit::Place;
+use super::{oneshot, session};
+use crate::auth::proof::Role;
+use crate::auth::tls::{ALPN_PACKET, ALPN_RELAY, ALPN_TUNNEL};
+use crate::base::log::repeats::Complaints;
+use crate::cluster::driver::Core;
 use crate::daemon::Context;
-use crate::daemon::complaints::Complaints;
-use crate::daemon::core_task::Core;
-use crate::tls::{ALPN_PACKET, ALPN_RELAY, ALPN_TUNNEL};
 use crate::tunnel::{Tunnels, exit, relay};
 
 /// Connections that wait to be looked at.
@@ -137,11 +138,11 @@ pub async fn serve(
         tokio::spawn(async move {
             let _place = place;
             let wire = Wire::new(socket, address, head);
-            let greeted = tokio::time::timeout(greeting::PATIENCE, Box::pin(admit(wire, &me))).await;
+            let greeted = tokio::time::timeout(handshake::PATIENCE, Box::pin(admit(wire, &me))).await;
             drop(handshake);
             match greeted.unwrap_or(Err(GreetingError::Late)) {
                 Ok((greeted, alpn)) => match alpn.as_slice() {
-                    ALPN_PACKET => packet::serve(greeted, core, None).await,
+                    ALPN_PACKET => oneshot::serve(greeted, core, None).await,
                     ALPN_TUNNEL => exit::serve(greeted, tunnels, "direct").await,
                     ALPN_RELAY => relay::serve(greeted, tunnels).await,
                     _ => {
@@ -163,7 +164,7 @@ async fn admit(wire: Wire, me: &Me) -> Result<(Greeted, Vec<u8>), GreetingError>
         Some(alpn) => alpn.to_vec(),
         None => return Err(GreetingError::Tls("it has not said which protocol it speaks".into())),
     };
-    let greeted = greeting::greet(TlsStream::from(stream), me, &tls, Role::Acceptor).await?;
+    let greeted = handshake::greet(TlsStream::from(stream), me, &tls, Role::Acceptor).await?;
     Ok((greeted, alpn))
 }
 

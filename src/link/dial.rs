@@ -15,15 +15,16 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::greeting::{self, Greeted, GreetingError};
-use super::me::Me;
-use super::place::Place;
-use super::proof::Role;
+use super::connection::Wire;
+use super::handshake;
+use super::handshake::{Greeted, GreetingError};
+use super::local_identity::Me;
+use super::permit::Place;
 use super::session;
-use super::wire::Wire;
+use crate::auth::proof::Role;
+use crate::auth::tls::{ALPN_LINK, ALPN_PACKET, Tls};
+use crate::cluster::driver::{Core, Input};
 use crate::daemon::Context;
-use crate::daemon::core_task::{Core, Input};
-use crate::tls::{ALPN_LINK, ALPN_PACKET, Tls};
 
 /// How long one address may take to accept a connection, while there are others to be tried.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -162,11 +163,11 @@ impl Dialer {
             let tls = self.me.tls();
             let attempt = async {
                 let stream = handshake(address, &tls, alpn, expected).await?;
-                greeting::greet(stream, &self.me, &tls, Role::Initiator)
+                handshake::greet(stream, &self.me, &tls, Role::Initiator)
                     .await
                     .map_err(|source| DialError::Greeting { address, source })
             };
-            match tokio::time::timeout(greeting::PATIENCE, attempt).await {
+            match tokio::time::timeout(handshake::PATIENCE, attempt).await {
                 Ok(Ok(greeted)) => return Ok(greeted),
                 Ok(Err(error)) => {
                     if let DialError::Greeting { source, .. } = &error {
@@ -189,7 +190,7 @@ impl Dialer {
         let address = wire.address();
         let tls = self.me.tls();
         let stream = handshake_over(wire, &tls, alpn, Some(expected)).await?;
-        greeting::greet(stream, &self.me, &tls, Role::Initiator)
+        handshake::greet(stream, &self.me, &tls, Role::Initiator)
             .await
             .map_err(|source| DialError::Greeting { address, source })
     }
@@ -207,7 +208,7 @@ impl Dialer {
                         continue;
                     }
                 };
-                match greeting::ask_identity(stream, &self.me, &tls).await {
+                match handshake::ask_identity(stream, &self.me, &tls).await {
                     Ok(hello) if hello.generation == peer.generation => return Sight::Reached,
                     // A later life: the one that is meant is over.
                     Ok(_) => return Sight::Refused,

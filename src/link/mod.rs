@@ -7,14 +7,12 @@
 //! ```
 
 pub mod accept;
-pub mod clock;
-pub mod cookie;
+pub mod connection;
 pub mod dial;
-pub mod greeting;
-pub mod me;
-pub mod packet;
-pub mod place;
-pub mod proof;
+pub mod handshake;
+pub mod local_identity;
+pub mod oneshot;
+pub mod peer_clock;
+pub mod permit;
 pub mod refusals;
 pub mod session;
-pub mod wire;

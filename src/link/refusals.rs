@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use pmd_protocol::peer::frame::Reason;
 
-use super::greeting::GreetingError;
-use crate::daemon::context::now_ms;
+use super::handshake::GreetingError;
+use crate::base::clock::now_ms;
 
 /// Places: more than somebody reads.
 const PLACES: usize = 64;

@@ -16,10 +16,10 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
 
-use super::clock::{PeerClock, Teller};
-use super::greeting::Greeted;
+use super::handshake::Greeted;
+use super::peer_clock::{PeerClock, Teller};
+use crate::cluster::driver::{Core, Input, LinkEnd};
 use crate::daemon::Context;
-use crate::daemon::core_task::{Core, Input, LinkEnd};
 use crate::tunnel::relay;
 
 /// Frames that were made for a link and are not written: enough to keep the socket busy while more are made.
@@ -88,7 +88,7 @@ pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<C
         farewell = read(&mut reading, link, peer, &clock, &core, &context) => Some(farewell),
         reason = write(&mut writing, output, closed, &waiting, link, &core, &context) => {
             if let Some(reason) = reason {
-                let _ = tokio::time::timeout(super::greeting::PATIENCE, async {
+                let _ = tokio::time::timeout(super::handshake::PATIENCE, async {
                     part(&mut writing, reason).await;
                     // What the peer has under way, until it has heard: to close on unread input resets the connection,
                     // and a reset would overtake the farewell.

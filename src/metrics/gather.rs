@@ -7,14 +7,14 @@ use pmd_core::registry::directory::Liveness;
 use pmd_protocol::peer::Kind as EntryKind;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::latency::{EVERY, Told};
 use super::text::Kind::{Counter, Gauge, Histogram};
 use super::text::Page;
+use crate::base::descriptors::Class;
+use crate::base::latency::{EVERY, Told};
+use crate::base::stats::Counts;
+use crate::cluster::Cluster;
+use crate::cluster::driver::{Ended, Running};
 use crate::daemon::Context;
-use crate::daemon::cluster::Cluster;
-use crate::daemon::core_task::{Ended, Running};
-use crate::daemon::counters::Counts;
-use crate::daemon::descriptors::Class;
 use crate::tunnel::table::Side;
 
 /// Phi beyond this says no more than that the peer is gone, and infinity is nothing to draw.

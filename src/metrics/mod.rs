@@ -10,7 +10,6 @@
 //! are about ten: the number of time series does not grow with what is registered.
 
 pub mod gather;
-pub mod latency;
 pub mod text;
 
 pub use gather::render;

@@ -9,11 +9,11 @@ use super::args::ServeOptions;
 use super::log;
 use crate::config::paths::Paths;
 use crate::config::settings::Settings;
-use crate::daemon::activation::inherited_listeners;
 use crate::daemon::notify;
 use crate::daemon::run::{RunOptions, SignalRules, StartError, foreground};
+use crate::daemon::systemd::inherited_listeners;
 use crate::epmd::listener::ListenError;
-use crate::registry::names::OLD_NAMES_DEBUG;
+use crate::epmd::names::table::OLD_NAMES_DEBUG;
 
 /// Addresses that may be listed beside the loopback ones.
 const MAX_LISTED: usize = 13;

@@ -5,8 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::stock;
-use crate::kernel::processes;
-use crate::kernel::sockets::{self, Socket};
+use crate::base::kernel::processes;
+use crate::base::kernel::sockets;
+use crate::base::kernel::sockets::Socket;
 
 /// A process that holds a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]

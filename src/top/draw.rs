@@ -9,8 +9,8 @@ use ratatui::widgets::{Paragraph, Row as TableRow, Table};
 use super::model::{Pane, Place, View};
 use super::table::{self, Column, Row, Tone};
 use super::world::{Contact, State};
+use crate::base::text::{count, printable, short, span};
 use crate::control::api::{ClusterStatus, Status};
-use crate::text::{count, printable, short, span};
 
 /// Lines of the head.
 const HEAD: u16 = 3;

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::model::{Pane, View};
 use super::world::{State, World};
+use crate::base::text::{ago, bytes, milliseconds, printable, short, span};
 use crate::control::api::Peer;
-use crate::control::wire;
-use crate::text::{ago, bytes, milliseconds, printable, short, span};
+use crate::control::json;
 
 /// A column: its heading, and the least letters it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +224,7 @@ fn events(world: &World) -> Vec<Row> {
             false => format!("{}@{}", event.name, event.host),
         };
         // The date and the fraction of the second say little to somebody who watches.
-        let time = wire::rfc3339(event.at).get(11..19).unwrap_or_default().to_owned();
+        let time = json::rfc3339(event.at).get(11..19).unwrap_or_default().to_owned();
         let at = u64::try_from(event.at.as_millisecond()).unwrap_or_default();
         let tone = match event.kind.as_str() {
             "node_suspect" => Tone::Warning,

@@ -11,7 +11,7 @@ use super::draw::draw;
 use super::model::{Key, Next, Pane, View};
 use super::world::{Lists, State, Update};
 use crate::control::api::{ClusterName, Event, Node, NodeState, Path, Peer};
-use crate::control::wire::timestamp;
+use crate::control::json::timestamp;
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -263,7 +263,7 @@ fn rates_need_two_numbers_of_one_daemon() {
             "names": {"registered": 1, "adopted": 0, "old": 0, "limit": 9},
             "services": {"registered": 0, "limit": 9},
             "descriptors": {"limit": 9, "registered": 1, "waiting": 0, "refused": 0},
-            "counters": crate::daemon::counters::Counters::default().read(),
+            "counters": crate::base::stats::Counters::default().read(),
         }))
         .expect("a status");
         status.counters.lookups_found = lookups;

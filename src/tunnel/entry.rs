@@ -13,9 +13,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Tunnels, carry};
-use crate::directory::Registered;
-use crate::link::place::Place;
+use super::{Tunnels, connect};
+use crate::directory::cluster::Registered;
+use crate::link::permit::Place;
 
 /// Entries at once: each is a descriptor. The one that nobody has asked for in the longest time gives way.
 const MAX_ENTRIES: usize = 1024;
@@ -136,7 +136,7 @@ async fn serve(
         };
         match accepted {
             Ok((socket, _)) => {
-                tokio::spawn(carry::carry(Arc::clone(&tunnels), target.clone(), registered, socket));
+                tokio::spawn(connect::carry(Arc::clone(&tunnels), target.clone(), registered, socket));
             }
             Err(error) => {
                 tunnels.context.counters.accept_errors.add();

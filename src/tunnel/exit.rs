@@ -11,12 +11,12 @@ use pmd_protocol::peer::frame::{Back, Open, Opened, Reason};
 use pmd_protocol::peer::{Decoded, Frame, Kind};
 use tokio::net::TcpStream;
 
-use super::carry::bare;
+use super::connect::bare;
 use super::table::Side;
 use super::{Tunnels, pipe};
-use crate::daemon::addresses::advertised;
-use crate::link::greeting::{Frames, Greeted, say_farewell};
-use crate::link::place::Place;
+use crate::cluster::addresses::advertised;
+use crate::link::handshake::{Frames, Greeted, say_farewell};
+use crate::link::permit::Place;
 
 /// How long the other side may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);

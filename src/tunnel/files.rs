@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use crate::config::keep;
+use crate::base::files;
 
 /// Lets others get at files of theirs below a folder, without seeing what is there.
 const PASSABLE: u32 = 0o011;
@@ -23,7 +23,7 @@ pub fn replace(path: &Path, text: &str) -> io::Result<bool> {
         _ => {}
     }
     // Nodes run as other users than pmd.
-    keep::replace(path, text, keep::PUBLIC).map(|()| true)
+    files::replace(path, text, files::PUBLIC).map(|()| true)
 }
 
 /// Lets the nodes of all users reach files in root's own folder: its secrets have modes of their own.
@@ -52,7 +52,7 @@ mod tests {
         assert!(!replace(&path, "one").expect("left alone"));
         assert!(replace(&path, "two").expect("written"));
         assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "two");
-        assert_eq!(std::fs::metadata(&path).expect("it is there").mode() & 0o777, keep::PUBLIC);
+        assert_eq!(std::fs::metadata(&path).expect("it is there").mode() & 0o777, files::PUBLIC);
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
         assert!(replace(&folder.path().join("no/such"), "x").is_err());
     }

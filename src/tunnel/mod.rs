@@ -10,23 +10,23 @@
 //! [`pipe`] moves the bytes; [`greeting`] asks a node whether it is there. [`table`] knows what is open. [`path`] chooses the way to a host, and [`relay`] makes those that are not
 //! direct; [`requests`] decides what becomes of what others ask for. Names, cookie and TLS of the nodes stay theirs, end to end.
 
-pub mod alias;
-pub mod carry;
+pub mod aliases;
+pub mod connect;
+pub mod dialback;
 pub mod entry;
 pub mod exit;
 pub mod files;
-pub mod greeting;
-pub mod hosts;
-pub mod keeper;
-pub mod needed;
+pub mod hosts_file;
 pub mod path;
 pub mod pipe;
+pub mod probe;
+pub mod reachability;
 pub mod relay;
-pub mod requests;
+pub mod rendezvous;
 pub mod responder;
 pub mod rules;
+pub mod sync;
 pub mod table;
-pub mod waiting;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,19 +38,19 @@ use pmd_protocol::peer::{Kind, NodeId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 
+use crate::base::log::repeats::Complaints;
+use crate::cluster::driver::Core;
 use crate::config::tunnel::TunnelSettings;
 use crate::daemon::Context;
-use crate::daemon::complaints::Complaints;
-use crate::daemon::core_task::Core;
-use crate::directory::ClusterDirectory;
+use crate::directory::cluster::ClusterDirectory;
 use crate::link::dial::Dialer;
-use crate::link::me::Me;
+use crate::link::local_identity::Me;
+use dialback::Requests;
 use entry::{Entries, Target};
 use path::Paths;
-use requests::Requests;
+use rendezvous::Waiting;
 use rules::{Mode, Policy};
 use table::Table;
-use waiting::Waiting;
 
 /// Tunnels to one host that are made at the same moment: fewer than a daemon lets one address try at once.
 const OPENING: usize = 32;
@@ -154,7 +154,7 @@ impl Tunnels {
             shown: watch::Sender::new(None),
             hurry: Notify::new(),
         });
-        tunnels.runtime.spawn(keeper::keep(Arc::clone(&tunnels)));
+        tunnels.runtime.spawn(sync::keep(Arc::clone(&tunnels)));
         tunnels.runtime.spawn(exit::watch_registrations(Arc::clone(&tunnels)));
         tunnels
     }
@@ -229,7 +229,7 @@ impl Tunnels {
         let Some(host) = self.host_behind(alias) else { return false };
         // The whole name may be asked for as well.
         let name = match name.rsplit_once('@') {
-            Some((name, asked)) if crate::directory::same_host(asked, &host) => name,
+            Some((name, asked)) if crate::directory::cluster::same_host(asked, &host) => name,
             _ => name,
         };
         self.answer_with_entry(alias.into(), name, &host, out)

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::daemon::counters::Counter;
+use crate::base::stats::Counter;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 64 * 1024;

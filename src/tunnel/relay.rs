@@ -16,19 +16,20 @@ use pmd_protocol::peer::frame::{Back, DialBack, Opened, Reason, Relay};
 use pmd_protocol::peer::{Frame, NodeId};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::carry::{addresses, bare};
+use super::connect::{addresses, bare};
+use super::dialback::{Verdict, likely};
 use super::exit::{self, first_frame};
-use super::requests::{Verdict, likely};
-use super::waiting::Expected;
+use super::rendezvous::Expected;
 use super::{Tunnels, pipe};
-use crate::daemon::core_task::Sent;
+use crate::auth::proof::Role;
+use crate::auth::tls::{ALPN_RELAY, ALPN_TUNNEL};
+use crate::cluster::driver::Sent;
+use crate::link::connection::Wire;
 use crate::link::dial::DialError;
-use crate::link::greeting::{self, Greeted, GreetingError, say_farewell};
-use crate::link::me::Me;
-use crate::link::place::Place;
-use crate::link::proof::Role;
-use crate::link::wire::Wire;
-use crate::tls::{ALPN_RELAY, ALPN_TUNNEL};
+use crate::link::handshake;
+use crate::link::handshake::{Greeted, GreetingError, say_farewell};
+use crate::link::local_identity::Me;
+use crate::link::permit::Place;
 
 /// How long somebody who was asked may take to dial.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -144,7 +145,7 @@ async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), Dial
         let (stream, early) = bare(greeted.frames);
         let address = stream.get_ref().0.address();
         let accepted =
-            tokio::time::timeout(greeting::PATIENCE, accept(&tunnels.me, stream, early, request.asker));
+            tokio::time::timeout(handshake::PATIENCE, accept(&tunnels.me, stream, early, request.asker));
         let accepted = accepted.await.unwrap_or(Err(GreetingError::Late));
         (accepted.map_err(|source| DialError::Greeting { address, source })?, "relay")
     } else {
@@ -171,7 +172,7 @@ async fn accept(
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_TUNNEL) {
         return Err(GreetingError::Tls("it has not asked for a tunnel".into()));
     }
-    let greeted = greeting::greet(TlsStream::from(stream), me, &tls, Role::Acceptor).await?;
+    let greeted = handshake::greet(TlsStream::from(stream), me, &tls, Role::Acceptor).await?;
     if greeted.hello.id == asker { Ok(greeted) } else { Err(GreetingError::Stranger) }
 }
 

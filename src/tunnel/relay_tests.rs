@@ -15,13 +15,13 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::auth::cookie::Cookies;
+use crate::auth::tls::{IdentitySource, Tls};
+use crate::base::stats::Counter;
 use crate::config::settings::Settings;
 use crate::daemon::Context;
-use crate::daemon::counters::Counter;
-use crate::link::cookie::Cookies;
 use crate::link::dial::Dialer;
-use crate::link::me::Me;
-use crate::tls::{IdentitySource, Tls};
+use crate::link::local_identity::Me;
 
 const SECRET: &[u8] = b"what only the two ends may read";
 
@@ -166,7 +166,7 @@ fn what_finds_no_room_on_a_link_is_counted_for_each() {
 
 #[tokio::test]
 async fn who_could_not_be_told_is_not_waited_for() {
-    let waiting = crate::tunnel::waiting::Waiting::default();
+    let waiting = crate::tunnel::rendezvous::Waiting::default();
     let mut expected = waiting.expect(NodeId::new([9; 32])).expect("few are waited for");
     let asked = Counter::default();
     let ask = async || {
@@ -176,7 +176,7 @@ async fn who_could_not_be_told_is_not_waited_for() {
     let come = called(&mut expected, ask).await;
     // It was tried twice, and what is wrong is said.
     assert_eq!((come.map(drop), asked.get()), (Err(NotCome::Crowded), 2));
-    let error = crate::tunnel::carry::OpenError::Crowded(DialError::NoAddress);
+    let error = crate::tunnel::connect::OpenError::Crowded(DialError::NoAddress);
     assert_eq!(
         error.to_string(),
         "it has no address; the links over which it would be asked to dial back have no room"

@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Tunnels;
-use crate::link::place::Place;
+use crate::link::permit::Place;
 
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::entry::Target;
-use crate::daemon::counters::Counter;
-use crate::directory::Registered;
+use crate::base::stats::Counter;
+use crate::directory::cluster::Registered;
 
 /// Descriptors of a tunnel: one connection to a program, one to another daemon.
 const DESCRIPTORS: usize = 2;

@@ -6,8 +6,8 @@
 //! | [`page`] | what is answered, and to whom |
 //! | [`patience`] | the end of connections whose other side does not read |
 
-pub mod door;
+pub mod listener;
 pub mod page;
-pub mod patience;
+pub mod write_timeout;
 
-pub use door::{Door, is_http, start};
+pub use listener::{Door, is_http, start};

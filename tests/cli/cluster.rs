@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use pmd::base::stats::Counters;
 use pmd::control::api;
-use pmd::control::wire::timestamp;
-use pmd::daemon::counters::Counters;
+use pmd::control::json::timestamp;
 use serde_json::{Value, json};
 
 use crate::harness::program::Program;

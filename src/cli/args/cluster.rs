@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{HELP, Watch};
+use crate::auth::authority::HostName;
 use crate::config::environment::positive_duration;
 use crate::config::raw::{Port, parse_duration};
-use crate::tls::ca::HostName;
 
 /// Options of `pmd join`.
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use super::Watch;
 use crate::config::environment::positive_duration;
 use crate::config::raw::{Port, parse_duration};
 use crate::control::events::KINDS;
-use crate::registry::events::EventKind;
+use crate::directory::events::EventKind;
 
 /// Options of `pmd names`.
 #[derive(Debug, Args)]

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::super::wire;
-use crate::registry::services::Metadata;
+use crate::control::json;
+use crate::directory::services::Metadata;
 
 /// The part of [`Status`](super::Status) about the cluster; absent from a daemon that takes no part in one, as one
 /// that was started by the name `epmd`.
@@ -39,7 +39,7 @@ pub struct ClusterStatus {
     /// Services in the whole cluster.
     pub services: usize,
     /// When this daemon's certificate ends, if that means anything: with a certificate authority.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "wire::rfc3339_ms_option")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "json::rfc3339_ms_option")]
     pub certificate_expires_at: Option<Timestamp>,
 }
 
@@ -94,7 +94,7 @@ pub struct Node {
     /// Services registered there.
     pub services: usize,
     /// When it was started, by its own clock.
-    #[serde(with = "wire::rfc3339_ms")]
+    #[serde(with = "json::rfc3339_ms")]
     pub started_at: Timestamp,
 }
 
@@ -169,10 +169,10 @@ pub struct Refusal {
     /// How often.
     pub count: u64,
     /// First time.
-    #[serde(with = "wire::rfc3339_ms")]
+    #[serde(with = "json::rfc3339_ms")]
     pub first_at: Timestamp,
     /// Last time.
-    #[serde(with = "wire::rfc3339_ms")]
+    #[serde(with = "json::rfc3339_ms")]
     pub last_at: Timestamp,
 }
 
@@ -251,7 +251,7 @@ pub struct ClusterName {
     /// Tells this life of the name from earlier ones.
     pub creation: u32,
     /// When it registered, by that host's clock.
-    #[serde(with = "wire::rfc3339_ms")]
+    #[serde(with = "json::rfc3339_ms")]
     pub registered_at: Timestamp,
     /// See [`Name::node_type`](super::Name::node_type).
     pub node_type: u8,
@@ -282,7 +282,7 @@ pub struct ClusterService {
     /// What its owner says about it.
     pub metadata: Metadata,
     /// When it registered first, by that host's clock.
-    #[serde(with = "wire::rfc3339_ms")]
+    #[serde(with = "json::rfc3339_ms")]
     pub registered_at: Timestamp,
 }
 

@@ -15,16 +15,16 @@ use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
 
 use super::request::{ApiError, RequestBody};
 use super::{Answer, Shared};
+use crate::cluster::driver::{Ended, Running};
+use crate::cluster::evict::Departure;
+use crate::cluster::{Cluster, JoinError};
 use crate::control::api::{self, ErrorCode};
-use crate::control::wire::timestamp;
+use crate::control::json::timestamp;
 use crate::daemon::Context;
-use crate::daemon::cluster::{Cluster, JoinError};
-use crate::daemon::core_task::{Ended, Running};
-use crate::daemon::departure::Departure;
-use crate::directory::same_host;
+use crate::directory::cluster::same_host;
+use crate::directory::services::Metadata;
 use crate::link::dial::DialError;
-use crate::link::greeting::GreetingError;
-use crate::registry::services::Metadata;
+use crate::link::handshake::GreetingError;
 
 /// How long joining may take unless the request says something else.
 const JOIN: Duration = Duration::from_secs(10);

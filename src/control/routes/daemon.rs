@@ -9,14 +9,14 @@ use axum::response::{IntoResponse, Json, Response};
 
 use super::request::{ApiError, Parameters};
 use super::{Answer, Asked, Shared, cluster, names, tunnel};
+use crate::base::clock::now_ms;
+use crate::base::descriptors::Class;
+use crate::base::shutdown::Reason;
 use crate::control::api::{self, ErrorCode};
 use crate::control::boot_id;
-use crate::control::wire::timestamp;
+use crate::control::json::timestamp;
 use crate::daemon::Context;
-use crate::daemon::context::now_ms;
-use crate::daemon::descriptors::Class;
-use crate::daemon::shutdown::Reason;
-use crate::registry::services::MAX_SERVICES;
+use crate::directory::services::MAX_SERVICES;
 use crate::takeover::ask;
 
 /// Descriptors below which a warning is due.

@@ -7,11 +7,11 @@ use axum::response::Json;
 
 use super::request::{ApiError, Parameters};
 use super::{Answer, Asked, Shared, cluster, tunnel};
+use crate::base::clock::now_ms;
 use crate::control::api::{self, ErrorCode};
 use crate::daemon::Context;
-use crate::daemon::context::now_ms;
-use crate::directory::same_host;
-use crate::registry::services::Metadata;
+use crate::directory::cluster::same_host;
+use crate::directory::services::Metadata;
 
 pub(super) async fn lookup(State(context): Shared, query: Asked) -> Answer<api::Lookup> {
     let parameters = Parameters::of(query, &["name", "kind"])?;

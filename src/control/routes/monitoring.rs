@@ -5,7 +5,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
 use super::Shared;
-use crate::daemon::log_ring;
+use crate::base::log::ring;
 use crate::metrics;
 
 pub(super) async fn metrics(State(context): Shared) -> impl IntoResponse {
@@ -13,5 +13,5 @@ pub(super) async fn metrics(State(context): Shared) -> impl IntoResponse {
 }
 
 pub(super) async fn log() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], log_ring::recent())
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], ring::recent())
 }

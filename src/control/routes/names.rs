@@ -15,11 +15,11 @@ use pmd_protocol::limits::MAX_EXTRA;
 
 use super::request::{ApiError, Parameters, RequestBody};
 use super::{Answer, Asked, Shared, cluster};
+use crate::base::clock::now_ms;
 use crate::control::api::{self, ErrorCode};
-use crate::control::wire::timestamp;
-use crate::daemon::context::now_ms;
+use crate::control::json::timestamp;
 use crate::epmd::holder::Connection;
-use crate::registry::names::{Claim, Registration};
+use crate::epmd::names::table::{Claim, Registration};
 
 /// Names that are put into one piece of a list, so that a long list is never in memory as a whole.
 const NAMES_AT_ONCE: usize = 256;

@@ -15,14 +15,14 @@ use pmd_protocol::peer::frame::Reason;
 use super::cluster::{join_error, of};
 use super::request::{ApiError, RequestBody};
 use super::{Answer, Shared};
+use crate::auth::tls::ALPN_PACKET;
+use crate::cluster::{Cluster, JoinError};
 use crate::control::api::{self, ErrorCode, ReachLeg};
-use crate::control::wire::timestamp;
+use crate::control::json::timestamp;
 use crate::daemon::Context;
-use crate::daemon::cluster::{Cluster, JoinError};
 use crate::link::dial::DialError;
-use crate::link::greeting::{GreetingError, say_farewell};
-use crate::link::place::Place;
-use crate::tls::ALPN_PACKET;
+use crate::link::handshake::{GreetingError, say_farewell};
+use crate::link::permit::Place;
 
 pub(super) async fn refusals(State(context): Shared) -> Answer<api::RefusalList> {
     let refusals = context.refusals.list().into_iter().map(|refusal| api::Refusal {

@@ -11,12 +11,12 @@ use pmd_protocol::{ServiceName, ServiceNameError};
 use super::names::in_cluster;
 use super::request::{ApiError, Parameters, RequestBody};
 use super::{Answer, Asked, Shared, cluster};
+use crate::base::clock::now_ms;
 use crate::control::api::{self, ErrorCode};
 use crate::control::hold::Hold;
-use crate::control::wire::timestamp;
+use crate::control::json::timestamp;
 use crate::daemon::Context;
-use crate::daemon::context::now_ms;
-use crate::registry::services::{NewService, Registered, Service, ServiceError};
+use crate::directory::services::{NewService, Registered, Service, ServiceError};
 
 pub(super) async fn list(State(context): Shared, query: Asked) -> Result<Response, ApiError> {
     if in_cluster(&Parameters::of(query, &["scope"])?)? {

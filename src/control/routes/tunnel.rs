@@ -14,15 +14,16 @@ use tokio::net::TcpStream;
 use super::cluster;
 use super::request::{ApiError, Parameters, RequestBody};
 use super::{Answer, Asked, Shared};
+use crate::base::clock::now_ms;
+use crate::cluster::Cluster;
 use crate::control::api::{self, ErrorCode};
 use crate::daemon::Context;
-use crate::daemon::cluster::Cluster;
-use crate::daemon::context::now_ms;
-use crate::directory::same_host;
-use crate::link::place::Place;
-use crate::tunnel::carry::{self, OpenError};
+use crate::directory::cluster::same_host;
+use crate::link::permit::Place;
+use crate::tunnel::connect;
+use crate::tunnel::connect::OpenError;
 use crate::tunnel::entry::Target;
-use crate::tunnel::greeting::greet;
+use crate::tunnel::probe::greet;
 use crate::tunnel::table::Side;
 
 /// How long a daemon that has just started, and knows of others, may take to join them before a node starts without them.
@@ -187,7 +188,8 @@ async fn ping_there(
     };
     legs.add("lookup", format!("{name} is registered on {} with port {}", found.host, found.port));
     let target = Target { origin, kind: Kind::NAME, name: name.into() };
-    let way = Box::pin(carry::open(tunnels, &target, 0)).await.map_err(|error| open_error(asked, &error))?;
+    let way =
+        Box::pin(connect::open(tunnels, &target, 0)).await.map_err(|error| open_error(asked, &error))?;
     let mut stream = way.stream;
     legs.put(
         "daemon",

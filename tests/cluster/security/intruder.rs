@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use pmd::link::cookie::Cookies;
-use pmd::link::proof::{EXPORTER_LABEL, Role, Session};
-use pmd::tls::ALPN_LINK;
+use pmd::auth::cookie::Cookies;
+use pmd::auth::proof::{EXPORTER_LABEL, Role, Session};
+use pmd::auth::tls::ALPN_LINK;
 use pmd_protocol::peer::codec::{decode, encode};
 use pmd_protocol::peer::frame::{Hello, PROTOCOL, Proof};
 use pmd_protocol::peer::{Decoded, Frame, Generation, NodeId, Phase};

@@ -1,0 +1,60 @@
+//! The files of an authority and of the hosts that it certifies.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use rcgen::KeyPair;
+
+use super::CaError;
+use crate::base::files;
+use crate::base::files::SecretError;
+pub(super) use crate::base::files::{PUBLIC, SECRET};
+use crate::config::paths::make_private_folder;
+
+/// Most that is read of a file: a chain of certificates is some kilobytes long.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Reads a file.
+pub(super) fn read(path: &Path) -> Result<String, CaError> {
+    let failed = |source| CaError::Read { path: path.into(), source };
+    let mut text = String::new();
+    let read = File::open(path).map_err(failed)?.take(MAX_FILE).read_to_string(&mut text);
+    match read {
+        Ok(_) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(CaError::Content { path: path.into(), problem: "is not a PEM file" })
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Reads a private key that nobody else can read.
+pub(super) fn read_key(path: &Path) -> Result<KeyPair, CaError> {
+    let text = files::read_secret(path, MAX_FILE).map_err(|error| match error {
+        SecretError::Read(source) => CaError::Read { path: path.into(), source },
+        SecretError::Exposed(mode) => CaError::Exposed { path: path.into(), mode },
+    })?;
+    let wrong =
+        |_| CaError::Content { path: path.into(), problem: "has no private key in it that can be used" };
+    KeyPair::from_pem(&text).map_err(wrong)
+}
+
+/// Makes a folder for the owner alone, unless it is there.
+pub(super) fn make_folder(folder: &Path) -> Result<(), CaError> {
+    make_private_folder(folder).map_err(|source| CaError::Write { path: folder.into(), source })
+}
+
+/// Writes a file that must not be there yet.
+pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), CaError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AlreadyExists => CaError::Exists { path: path.into() },
+        _ => CaError::Write { path: path.into(), source },
+    };
+    files::make(path, text, mode).map_err(failed)
+}
+
+/// Puts a file into the place of what may be there; readers see the old or the new one, whole.
+pub(super) fn replace(path: &Path, text: &str, mode: u32) -> Result<(), CaError> {
+    files::replace(path, text, mode).map_err(|source| CaError::Write { path: path.into(), source })
+}

@@ -1,0 +1,9 @@
+//! Who a daemon is and how it proves it: keys and certificates, TLS, and the cluster secret.
+
+pub mod authority;
+pub mod cookie;
+mod identity;
+mod key;
+pub mod proof;
+pub mod tls;
+mod verify;

@@ -1,0 +1,251 @@
+//! TLS between daemons: version 1.3 only, and both sides always show a certificate.
+//!
+//! A daemon's id is the hash of its public key, so a certificate that is renewed with its key leaves the daemon who it
+//! is. Sessions are never resumed: a resumed one would not look at the certificate again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pmd_protocol::peer::NodeId;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::identity::{self, Identity};
+use super::verify::PeerVerifier;
+
+/// ALPN of a standing link.
+pub const ALPN_LINK: &[u8] = b"pmd-link/1";
+/// ALPN of a short connection: for membership packets to daemons without a link, and for looking whether one answers.
+pub const ALPN_PACKET: &[u8] = b"pmd-packet/1";
+/// ALPN of a tunnel between two programs.
+pub const ALPN_TUNNEL: &[u8] = b"pmd-tunnel/1";
+/// ALPN of a connection to a member that relays tunnels.
+pub const ALPN_RELAY: &[u8] = b"pmd-relay/1";
+/// All of them.
+const ALPNS: [&[u8]; 4] = [ALPN_LINK, ALPN_PACKET, ALPN_TUNNEL, ALPN_RELAY];
+
+/// Where a daemon's identity comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// A key of its own, which is made if it is not there.
+    Auto {
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// A certificate of the cluster's authority.
+    Authority {
+        /// The authority's certificate.
+        ca: PathBuf,
+        /// This daemon's certificate, and what leads from it to the authority's.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+}
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A key cannot be made.
+    #[error("cannot make the key {}: {source}", .path.display())]
+    Make {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Others may read a private key.
+    #[error("the key {} can be read by others (mode {mode:04o})", .path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A file is not what it should be.
+    #[error("{} cannot be used: {reason}", .path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The certificate is for another host.
+    #[error("the certificate {} is not for this host, {host}", .path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// What this host is called.
+        host: String,
+    },
+    /// The key is another one than before.
+    #[error("the key is another one, and with it this daemon would be another member")]
+    OtherKey,
+    /// The library refused something.
+    #[error("TLS cannot be set up: {0}")]
+    Library(#[from] rustls::Error),
+}
+
+impl TlsError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            TlsError::Read { .. } => "see that the file is there and that pmd's user may read it".into(),
+            TlsError::Make { .. } => "make its directory writable for pmd's user".into(),
+            TlsError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            TlsError::Unusable { .. } => "pmd ca show FILE says what is in a certificate".into(),
+            TlsError::Name { host, .. } => format!("issue one for it: pmd ca issue {host}"),
+            TlsError::OtherKey => "restart the daemon to use the new key".into(),
+            TlsError::Library(_) => "see that certificate and key belong together: pmd ca show FILE".into(),
+        }
+    }
+}
+
+/// What a daemon needs for TLS with its peers.
+#[derive(Debug)]
+pub struct Tls {
+    id: NodeId,
+    checks_names: bool,
+    server: Arc<ServerConfig>,
+    /// In the order of [`ALPNS`].
+    clients: [Arc<ClientConfig>; ALPNS.len()],
+    certificate: CertificateDer<'static>,
+}
+
+impl Tls {
+    /// Reads, or makes, what `source` names, for the host called `host`.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be used.
+    pub fn load(source: &IdentitySource, host: &str) -> Result<Tls, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let (identity, verifier) = match source {
+            IdentitySource::Auto { key } => (Identity::of_own_key(key)?, PeerVerifier::of_keys(&provider)),
+            IdentitySource::Authority { ca, certificate, key } => {
+                let identity = Identity::of_files(certificate, key)?;
+                let first =
+                    identity.chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
+                if !is_for(&first, host) {
+                    return Err(TlsError::Name { path: certificate.clone(), host: host.to_owned() });
+                }
+                (identity, PeerVerifier::of_authority(&provider, roots(ca)?)?)
+            }
+        };
+        let checks_names = matches!(source, IdentitySource::Authority { .. });
+        Tls::new(&provider, identity, Arc::new(verifier), checks_names)
+    }
+
+    fn new(
+        provider: &Arc<CryptoProvider>,
+        identity: Identity,
+        verifier: Arc<PeerVerifier>,
+        checks_names: bool,
+    ) -> Result<Tls, TlsError> {
+        let Identity { chain, key } = identity;
+        let certificate = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
+        let id = identity::id_of(&certificate)?;
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>)
+            .with_single_cert(chain.clone(), key.clone_key())?;
+        server.alpn_protocols = ALPNS.map(<[u8]>::to_vec).to_vec();
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        let mut client = ClientConfig::builder_with_provider(Arc::clone(provider))
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_auth_cert(chain, key)?;
+        client.resumption = Resumption::disabled();
+        client.enable_sni = false;
+        let clients = ALPNS.map(|alpn| {
+            let mut client = client.clone();
+            client.alpn_protocols = vec![alpn.to_vec()];
+            Arc::new(client)
+        });
+        Ok(Tls { id, checks_names, server: Arc::new(server), clients, certificate })
+    }
+
+    /// This daemon: the hash of its public key.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The side that accepts.
+    #[must_use]
+    pub fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// The side that dials, for one of the protocols.
+    #[must_use]
+    pub fn client(&self, alpn: &[u8]) -> Arc<ClientConfig> {
+        let [link, ..] = &self.clients;
+        let known = ALPNS.iter().zip(&self.clients).find(|(known, _)| **known == alpn);
+        Arc::clone(known.map_or(link, |(_, client)| client))
+    }
+
+    /// This daemon's certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// When that ends, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn expires(&self) -> Option<i64> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(&self.certificate).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    }
+
+    /// Whether certificates come from an authority, so that the names in them mean something.
+    #[must_use]
+    pub fn checks_names(&self) -> bool {
+        self.checks_names
+    }
+
+    /// The daemon that has shown these certificates; the handshake has checked them.
+    #[must_use]
+    pub fn peer(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<NodeId> {
+        identity::id_of(chain?.first()?).ok()
+    }
+
+    /// Whether the daemon that has shown these certificates may call its host `host`.
+    #[must_use]
+    pub fn allows_name(&self, chain: Option<&[CertificateDer<'_>]>, host: &str) -> bool {
+        !self.checks_names
+            || chain.and_then(<[_]>::first).is_some_and(|certificate| is_for(certificate, host))
+    }
+}
+
+/// Whether a certificate names this host, by its whole name or by the short form of it.
+fn is_for(certificate: &CertificateDer<'_>, host: &str) -> bool {
+    let Ok(parsed) = ParsedCertificate::try_from(certificate) else { return false };
+    ServerName::try_from(host).is_ok_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok())
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in identity::certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|error| TlsError::Unusable { path: path.into(), reason: error.to_string() })?;
+    }
+    Ok(roots)
+}
