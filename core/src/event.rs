@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pmd_protocol::HostName;
 use pmd_protocol::peer::{Entry, NodeId};
 
-use crate::registry::directory::{Patch, Shift};
+use crate::replica::view::{Patch, Shift};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,13 +26,13 @@
 )]
 
 pub mod event;
+pub mod gossip;
 pub mod id;
 pub mod membership;
 pub mod node;
 pub mod overlay;
 pub mod pool;
-pub mod registry;
+pub mod replica;
 #[cfg(feature = "sim")]
 pub mod sim;
-pub mod spread;
 pub mod tuning;

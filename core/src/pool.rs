@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pmd_protocol::peer::{Entry, NodeId, Stamp};
 
-use crate::membership::packet::{Record, Standing};
-use crate::registry::Member;
-use crate::registry::origin::Content;
+use crate::membership::record::{Record, Standing};
+use crate::replica::Member;
+use crate::replica::content::Content;
 
 /// Something that is about a member.
 pub trait About {

@@ -5,7 +5,7 @@
 #[path = "support/cluster.rs"]
 mod support;
 
-use pmd_core::membership::packet::{Record, State, pack};
+use pmd_core::membership::record::{Record, State, pack};
 use pmd_core::sim::World;
 use pmd_protocol::peer::Frame;
 use pmd_protocol::peer::frame::Membership;

@@ -5,9 +5,9 @@
 
 use pmd_core::id::{Generation, NodeId};
 use pmd_core::membership::Identity;
-use pmd_core::membership::packet::{Record, Standing, State, pack};
-use pmd_core::membership::swim::{Output, Swim};
-use pmd_core::registry::directory::Liveness;
+use pmd_core::membership::record::{Record, Standing, State, pack};
+use pmd_core::membership::table::{Output, Swim};
+use pmd_core::replica::view::Liveness;
 use pmd_core::tuning::MembershipTuning;
 use proptest::collection::vec;
 use proptest::prelude::*;

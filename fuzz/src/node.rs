@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use pmd_core::membership::Identity;
 use pmd_core::node::{Command, LinkEvent, LinkId, Node, Now, Output, Settings};
-use pmd_core::registry::origin::Content;
-use pmd_core::registry::store::{Need, Outcome, Source, Store};
+use pmd_core::replica::content::Content;
+use pmd_core::replica::store::{Need, Outcome, Source, Store};
 use pmd_core::tuning::{RegistryTuning, Tuning};
 use pmd_protocol::limits::{FRAME_FIXED, MAX_FRAME};
 use pmd_protocol::peer::codec::{Decoded, Phase, decode, encode};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use pmd_core::event::{Event, Happening};
 use pmd_core::membership::Identity;
 use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Settings};
-use pmd_core::registry::directory::Patch;
+use pmd_core::replica::view::Patch;
 use pmd_protocol::HostName;
 use pmd_protocol::epmd::reply;
 use pmd_protocol::peer::frame::{Depart, Reason};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use pmd_core::registry::directory::{Patch, Shift};
+use pmd_core::replica::view::{Patch, Shift};
 use pmd_protocol::epmd::{Alive2, encode};
 use pmd_protocol::peer::{Entry, Kind, NodeId};
 use tokio::sync::Notify;

@@ -12,9 +12,9 @@ use super::{Alarm, Leaving, LinkId, Node, Output, ProbeFor, Recall};
 use crate::event::Happening;
 use crate::membership::Identity;
 use crate::membership::evidence::{Clue, Inquiry, Verdict};
-use crate::membership::packet::pack;
-use crate::membership::swim;
-use crate::registry::directory::{Liveness, Rank};
+use crate::membership::record::pack;
+use crate::membership::table;
+use crate::replica::view::{Liveness, Rank};
 
 /// New lives within [`RENEWAL_PERIOD_MS`] before this daemon believes that another one has its identity. A clock that
 /// went back needs one.
@@ -35,14 +35,14 @@ impl Node {
     pub(super) fn settle(&mut self) {
         while let Some(output) = self.swim.poll_output() {
             match output {
-                swim::Output::News { id } => self.spread_news(id),
-                swim::Output::Up { identity, liveness, before } => {
+                table::Output::News { id } => self.spread_news(id),
+                table::Output::Up { identity, liveness, before } => {
                     self.member_up(&identity, liveness, before);
                 }
-                swim::Output::Down { identity } => self.member_down(identity),
+                table::Output::Down { identity } => self.member_down(identity),
                 // It is still in the same life, so nothing else changes.
-                swim::Output::Renewed { .. } => self.health.worse(),
-                swim::Output::LaterLife { identity } => self.begin_life(identity.generation),
+                table::Output::Renewed { .. } => self.health.worse(),
+                table::Output::LaterLife { identity } => self.begin_life(identity.generation),
             }
         }
         self.teller = None;

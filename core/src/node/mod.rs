@@ -12,9 +12,9 @@
 //! The node owns no socket. Who dials, proves and encrypts tells it of links that have come up, with the identity that
 //! was proven, and of those that have ended.
 
-mod drive;
-mod frames;
+mod inbound;
 mod members;
+mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -27,19 +27,19 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
 use crate::event::{Event, EventLog, Since, happenings};
+use crate::gossip::link::Link;
+pub use crate::gossip::link::LinkId;
+use crate::gossip::tree::{Grafts, Parents};
 use crate::membership::Identity;
 use crate::membership::evidence::{Clue, Evidence};
 use crate::membership::health::Health;
-use crate::membership::packet::Standing;
-use crate::membership::swim::Swim;
+use crate::membership::record::Standing;
+use crate::membership::table::Swim;
 use crate::overlay::Overlay;
 use crate::pool::Pool;
-use crate::registry::Registry;
-use crate::registry::directory::{Liveness, Patch};
-use crate::registry::store::Source;
-use crate::spread::links::Link;
-pub use crate::spread::links::LinkId;
-use crate::spread::tree::{Grafts, Parents};
+use crate::replica::Registry;
+use crate::replica::store::Source;
+use crate::replica::view::{Liveness, Patch};
 use crate::tuning::Tuning;
 
 /// Between saying so in the registry and leaving the membership: longer than news need to everybody, shorter than

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pmd_core::id::{Generation, NodeId, Stamp};
-use pmd_core::registry::origin::Content;
-use pmd_core::registry::store::{Applied, Need, Outcome, Source, Store};
+use pmd_core::replica::content::Content;
+use pmd_core::replica::store::{Applied, Need, Outcome, Source, Store};
 use pmd_core::tuning::RegistryTuning;
 use pmd_protocol::peer::{Key, Kind, Update, Value, Version};
 use proptest::collection::vec;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
+use pmd_core::gossip::link::Link;
 use pmd_core::membership::Identity;
 use pmd_core::node::Node;
-use pmd_core::registry::directory::{Found, Liveness};
-use pmd_core::spread::links::Link;
+use pmd_core::replica::view::{Found, Liveness};
 use pmd_protocol::peer::frame::{Reason, Summary};
 use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
 

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pmd_core::id::{Generation, NodeId, Stamp};
-use pmd_core::registry::Registry;
-use pmd_core::registry::directory::Rank;
-use pmd_core::registry::origin::Content;
-use pmd_core::registry::store::{Outcome, OwnClaim, Source, Store};
+use pmd_core::replica::Registry;
+use pmd_core::replica::content::Content;
+use pmd_core::replica::store::{Outcome, OwnClaim, Source, Store};
+use pmd_core::replica::view::Rank;
 use pmd_protocol::peer::{Base, Entry, Key, Kind, Op, Service, Update, Version};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -489,7 +489,7 @@ fn bring(to: &mut Registry, from: &Registry, origin: NodeId) {
 
 #[test]
 fn local_comes_first_then_the_unsuspected_then_the_nearest_then_the_lowest_id() {
-    use pmd_core::registry::directory::Liveness::{Alive, Suspect};
+    use pmd_core::replica::view::Liveness::{Alive, Suspect};
     let mut here = Registry::new(node(50), life(0), tuning(4));
     put(&mut here, &service("db", 50));
     let far = [

@@ -8,12 +8,12 @@
 //!
 //! Replication and membership do not wait for each other. An entry is visible while its origin is a live member *in
 //! the life that wrote the entry*; so old content is harmless wherever it comes from, and nothing dead comes back.
-//! [`Registry`] joins the two; the parts are in [`origin`], [`transfer`], [`store`] and [`directory`].
+//! [`Registry`] joins the two; the parts are in [`content`], [`transfer`], [`store`] and [`view`].
 
-pub mod directory;
-pub mod origin;
+pub mod content;
 pub mod store;
 pub mod transfer;
+pub mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use std::sync::Arc;
 use pmd_protocol::peer::frame::Summary;
 use pmd_protocol::peer::{Digest, Generation, Key, NodeId, Stamp, Update, Value};
 
+use crate::gossip::reconcile::Share;
 use crate::id::fingerprint_of;
 use crate::pool::{About, Fact, Facts, Pool};
-use crate::spread::reconcile::Share;
 use crate::tuning::RegistryTuning;
-use directory::{Directory, Patch, Rank};
-use origin::ApplyError;
+use content::ApplyError;
 use store::{Applied, Outcome, Source, Store};
 use transfer::Transfer;
+use view::{Directory, Patch, Rank};
 
 /// The registry of one daemon. See the module.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pmd_protocol::limits::MAX_OPS;
 use pmd_protocol::peer::{Base, NodeId, Op, Stamp, Update, Version};
 
-use super::origin::Content;
+use super::content::Content;
 
 /// A transfer that is being sent.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pmd_protocol::peer::{Base, Generation, Key, NodeId, Op, Stamp, Update, Value, Version};
 
-use super::origin::{ApplyError, Change, Content};
+use super::content::{ApplyError, Change, Content};
 use super::transfer::{Stage, StageError, Transfer};
 use crate::pool::Pool;
 use crate::tuning::RegistryTuning;

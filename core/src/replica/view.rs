@@ -10,7 +10,7 @@ use std::sync::Arc;
 use pmd_protocol::HostName;
 use pmd_protocol::peer::{Entry, Key, Kind, NodeId, Value};
 
-use super::origin::{Change, Content};
+use super::content::{Change, Content};
 use crate::pool::Pool;
 
 /// How a live member is.

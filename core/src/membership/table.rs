@@ -27,10 +27,10 @@ use std::net::SocketAddr;
 use pmd_protocol::peer::{Generation, NodeId};
 
 use super::identity::Identity;
-pub use super::packet::PacketError;
-use super::packet::{Record, Standing, State, unpack};
+pub use super::record::PacketError;
+use super::record::{Record, Standing, State, unpack};
 use crate::pool::{Facts, Pool};
-use crate::registry::directory::Liveness;
+use crate::replica::view::Liveness;
 use crate::tuning::MembershipTuning;
 
 /// Members of whom anything is remembered, dead ones included. Only a proven member can make the table grow; this bounds
@@ -214,7 +214,7 @@ impl Swim {
     }
 
     /// Begins a new life without having been away: others know something about the current one that this daemon does
-    /// not know itself, see [`OwnClaim`](crate::registry::store::OwnClaim) and [`Output::LaterLife`].
+    /// not know itself, see [`OwnClaim`](crate::replica::store::OwnClaim) and [`Output::LaterLife`].
     pub fn begin_life(&mut self, generation: Generation) {
         self.own = Record::alive(Identity { generation, renewal: 0, ..self.own.identity.clone() });
         self.outputs.push_back(Output::News { id: self.own.identity.id });

@@ -12,12 +12,12 @@ use pmd_protocol::peer::frame::{Echo, Have, Heartbeat, Membership, Prune, Pull, 
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update, Updates};
 
 use crate::membership::Identity;
-use crate::membership::packet::{Standing, pack};
 use crate::membership::phi::Phi;
-use crate::membership::swim::Swim;
+use crate::membership::record::{Standing, pack};
+use crate::membership::table::Swim;
 use crate::pool::{About, Fact, Facts, Pool};
-use crate::registry::Registry;
-use crate::registry::transfer::Transfer;
+use crate::replica::Registry;
+use crate::replica::transfer::Transfer;
 use crate::tuning::Tuning;
 
 /// Messages that wait for the socket besides what is made when it can take something. They are answers and questions, a

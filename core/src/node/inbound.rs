@@ -4,9 +4,9 @@ use pmd_protocol::peer::frame::{Have, Heartbeat, Probe, Probed, Pull, Reason, Si
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update};
 
 use super::{Alarm, LinkId, Node, Output, ProbeFor, Purpose};
-use crate::registry::directory::Rank;
-use crate::registry::store::{Need, Outcome, OwnClaim, Source};
-use crate::spread::reconcile;
+use crate::gossip::reconcile;
+use crate::replica::store::{Need, Outcome, OwnClaim, Source};
+use crate::replica::view::Rank;
 
 /// Dials for helpers and for own cases together; more only if somebody asks without end.
 const MAX_PROBES: usize = 128;

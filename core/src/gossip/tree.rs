@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pmd_protocol::peer::{NodeId, Stamp};
 
-use super::links::LinkId;
+use super::link::LinkId;
 use crate::tuning::SpreadTuning;
 
 /// From where each origin's news come first: the way up its tree.
