@@ -1,4 +1,4 @@
-//! How the daemon is told to end, from whichever thread.
+//! How the daemon is told to end, from any thread.
 
 use tokio::sync::watch;
 
@@ -11,10 +11,12 @@ pub enum Reason {
     Stop,
     /// SIGTERM or SIGINT.
     Signal,
+    /// A part that it cannot do without has ended.
+    Failed,
 }
 
-/// The switch; the first reason given is the one that counts.
-#[derive(Debug)]
+/// The switch; the first reason given is the one that counts. Clones are the same switch.
+#[derive(Debug, Clone)]
 pub struct Shutdown(watch::Sender<Option<Reason>>);
 
 impl Shutdown {

@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 pub fn run(target: &Target, args: &args::Subscribe, output: Output) -> Result<Exit> {
     block_on(async {
         let client = target.client();
-        let mut place = Place { since: args.since, boot: None };
+        let mut place = Permit { since: args.since, boot: None };
         let mut events = explain(target, place.resume(&client, &args.kind).await).await?;
         loop {
             match events.next().await {
@@ -49,18 +49,18 @@ pub fn run(target: &Target, args: &args::Subscribe, output: Output) -> Result<Ex
 
 /// How far the events have been read.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Place {
+struct Permit {
     since: Option<u64>,
     boot: Option<String>,
 }
 
-impl Place {
+impl Permit {
     async fn resume(&self, client: &Client, kinds: &[String]) -> std::result::Result<Events, ClientError> {
         client.events(self.since, self.boot.as_deref(), kinds).await
     }
 }
 
-async fn reconnect(client: &Client, place: &Place, kinds: &[String]) -> Result<Events> {
+async fn reconnect(client: &Client, place: &Permit, kinds: &[String]) -> Result<Events> {
     loop {
         tokio::time::sleep(AGAIN).await;
         match place.resume(client, kinds).await {
@@ -73,7 +73,7 @@ async fn reconnect(client: &Client, place: &Place, kinds: &[String]) -> Result<E
     }
 }
 
-fn take(message: &Message, place: &mut Place, output: Output) -> Result<()> {
+fn take(message: &Message, place: &mut Permit, output: Output) -> Result<()> {
     match message.event.as_str() {
         "hello" => {
             if let Ok(hello) = serde_json::from_str::<Hello>(&message.data) {
@@ -164,7 +164,7 @@ fn print_json(message: &Message) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn taken(place: &mut Place, id: Option<u64>, event: &str, data: &str) {
+    fn taken(place: &mut Permit, id: Option<u64>, event: &str, data: &str) {
         let message = Message { id, event: event.to_owned(), data: data.to_owned() };
         let output = Output::new(Format::Table, false);
         take(&message, place, output).expect("there is standard output");
@@ -172,9 +172,9 @@ mod tests {
 
     #[test]
     fn the_place_is_known_from_the_first_message_on() {
-        let mut place = Place::default();
+        let mut place = Permit::default();
         taken(&mut place, None, "hello", r#"{"boot_id":"a","last":7}"#);
-        assert_eq!(place, Place { since: Some(7), boot: Some("a".into()) });
+        assert_eq!(place, Permit { since: Some(7), boot: Some("a".into()) });
         taken(&mut place, Some(9), "", "");
         assert_eq!(place.since, Some(9));
     }
@@ -233,9 +233,9 @@ mod tests {
 
     #[test]
     fn after_a_restart_the_numbers_begin_anew() {
-        let mut place = Place { since: Some(100), boot: Some("a".into()) };
+        let mut place = Permit { since: Some(100), boot: Some("a".into()) };
         taken(&mut place, None, "hello", r#"{"boot_id":"b","last":3}"#);
         taken(&mut place, None, "gap", r#"{"reason":"restarted"}"#);
-        assert_eq!(place, Place { since: Some(0), boot: Some("b".into()) });
+        assert_eq!(place, Permit { since: Some(0), boot: Some("b".into()) });
     }
 }

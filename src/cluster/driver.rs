@@ -1,203 +1,70 @@
-//! The core: the one thread that owns the [`Node`], and the loop that drives it.
+//! The core thread: it owns the [`Node`] and drives it.
 //!
-//! One change, then drain: after each input, what the node wants is carried out, and each link whose socket has room gets
-//! what there is for it. Nothing in here waits for anything but the next input.
+//! One change, then drain: after each input the node's outputs are carried out, and each link whose socket has room gets the
+//! frames that there are for it. The thread waits for nothing but the next input.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pmd_core::event::{Event, Happening};
 use pmd_core::membership::Identity;
 use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Settings};
-use pmd_core::replica::view::Patch;
-use pmd_protocol::HostName;
-use pmd_protocol::epmd::reply;
 use pmd_protocol::peer::frame::{Depart, Reason};
-use pmd_protocol::peer::{Entry, Frame, Metadata, Name, NodeId, Service};
+use pmd_protocol::peer::{Frame, NodeId};
 use rand::TryRng;
 use rand::rngs::SysRng;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::addresses::advertised;
+use super::bridge::{Bridge, Facts};
+use super::core::{CoreCommand, Sent, Weight};
+use super::view::ClusterView;
 use crate::base::clock::now_ms;
-use crate::daemon::Context;
-use crate::directory::changes::Changed;
-use crate::directory::cluster::ClusterDirectory;
-use crate::directory::events::{EventKind, Origin};
-use crate::epmd::holder::Connection;
-use crate::epmd::names::table::Registration;
-use crate::link::connection::Traffic;
 use crate::link::dial::Dialer;
+use crate::link::inbox::{Close, LinkEnd, LinkMessage};
+use crate::link::local_identity::LocalIdentity;
 use crate::link::oneshot::Pool;
-use crate::link::peer_clock::PeerClock;
-use crate::link::session;
+use crate::link::session::Links;
 
-/// Inputs that wait for the core. Senders beyond that wait in turn, each with one: a link that has much to say is read
-/// no faster than the core works.
-const INPUTS: usize = 256;
 /// Inputs that are carried out before the links get their turn.
 const BATCH: usize = 64;
 /// Bytes of an update, so that a heartbeat behind it is not late on a slow line.
 const FRAME_BUDGET: usize = 16 * 1024;
 /// Alarms that are remembered for people to see.
 const ALARMS: usize = 16;
+/// Frames that a link still gets when this daemon leaves: its own last changes, a few of them at most.
+const LAST_FRAMES: usize = 64;
 /// How often the network interfaces are looked at: a host may get its addresses after its daemons, and other ones later.
-const LOOK_AROUND: Duration = Duration::from_secs(30);
+const ADDRESS_CHECK: Duration = Duration::from_secs(30);
 
-/// The way to the core, for everybody else.
-#[derive(Debug, Clone)]
-pub struct Core(mpsc::Sender<Input>);
-
-/// The core has ended, and with it the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the daemon is about to end")]
-pub struct Ended;
-
-/// What the core is told.
-pub enum Input {
-    /// A peer is proven; the number of its link goes back.
-    LinkUp(Box<LinkEnd>, oneshot::Sender<LinkId>),
-    /// A link has ended by itself.
-    LinkDown {
-        /// Which.
-        link: LinkId,
-        /// What the peer said.
-        farewell: Option<Reason>,
-    },
-    /// A frame came over a link.
-    Frame {
-        /// Which.
-        link: LinkId,
-        /// What.
-        frame: Frame,
-    },
-    /// There is room for frames again.
-    Writable(LinkId),
-    /// What came of a dial.
-    Link(LinkEvent),
-    /// A packet came over a short connection.
-    Packet(Frame),
-    /// A peer has made a short connection, which takes answers.
-    PacketsUp {
-        /// Who.
-        peer: NodeId,
-        /// Takes frames for it.
-        sender: mpsc::Sender<Frame>,
-    },
-    /// Something is to be looked at, or done.
-    Visit(Box<dyn FnOnce(&mut Running) + Send>),
-}
-
-impl std::fmt::Debug for Input {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Input")
-    }
-}
-
-/// This daemon's end of a link.
+/// What the core thread is started with.
 #[derive(Debug)]
-pub struct LinkEnd {
-    /// Who is at the other end.
-    pub peer: Identity,
-    /// What it calls its host.
-    pub host: HostName,
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Whether this daemon dialled.
-    pub initiated: bool,
-    /// What has gone over it.
-    pub traffic: Arc<Traffic>,
-    /// What its clock says.
-    pub clock: Arc<PeerClock>,
-    /// Takes frames for it.
-    pub output: session::Output,
-    /// Ends it.
-    pub close: oneshot::Sender<Reason>,
-}
-
-/// What the core is started with.
-#[derive(Debug)]
-pub struct Start {
-    /// The daemon.
-    pub context: Arc<Context>,
-    /// What the node is started with; its seed is drawn anew for each life.
+pub(super) struct Start {
+    /// The node.
+    pub node: Node,
+    /// What it was made from; its seed is drawn anew each time the daemon has left.
     pub settings: Settings,
-    /// What other threads may read of the cluster.
-    pub directory: Arc<ClusterDirectory>,
-    /// Where the present identity is told.
+    /// The clock that the node's monotonic time is counted from.
+    pub clock: Instant,
+    /// This daemon, as its connections know it.
+    pub local: Arc<LocalIdentity>,
+    /// The present identity, for others to watch.
     pub identity: watch::Sender<Identity>,
-    /// Whether the addresses to tell are those of the network interfaces.
-    pub follow_interfaces: bool,
-    /// Changes whenever a member comes or goes.
-    pub members: watch::Sender<u64>,
-    /// Does the dialling.
+    /// The addresses that are listened on, if others are told those of the network interfaces.
+    pub follow_interfaces: Option<Vec<SocketAddr>>,
+    /// Between the core and the rest of the daemon.
+    pub bridge: Bridge,
+    /// Serves the links that are dialled.
+    pub links: Links,
+    /// Dials.
     pub dialer: Dialer,
-    /// Where connections are served.
-    pub runtime: Handle,
-}
-
-/// What became of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
-    /// It is on its way.
-    Yes,
-    /// Dropped: the link has as much to send as it takes.
-    NoRoom,
-    /// There is no link to that peer.
-    NoLink,
-}
-
-/// A core at work.
-#[derive(Debug)]
-pub struct Running {
-    start: Start,
-    node: Node,
-    core: Core,
-    links: BTreeMap<LinkId, LinkEnd>,
-    next_link: u64,
-    pool: Pool,
-    clock: Instant,
-    /// Told when the farewell of this life has been said.
-    farewells: Vec<oneshot::Sender<()>>,
-    alarms: Vec<(u64, Alarm)>,
-    /// Members that have come and whose host has no name yet, with the time: what they say about themselves follows within
-    /// moments, and is what people know them by.
-    nameless: BTreeMap<NodeId, u64>,
-}
-
-impl Core {
-    /// The way to a core that does not run yet, and what it will receive.
-    pub fn new() -> (Core, mpsc::Receiver<Input>) {
-        let (sender, receiver) = mpsc::channel(INPUTS);
-        (Core(sender), receiver)
-    }
-
-    /// Tells the core something; waits for room.
-    ///
-    /// # Errors
-    ///
-    /// If it has ended.
-    pub async fn send(&self, input: Input) -> Result<(), Ended> {
-        self.0.send(input).await.map_err(|_| Ended)
-    }
-
-    /// Looks at the core, or does something with it, between two inputs.
-    ///
-    /// # Errors
-    ///
-    /// If it has ended.
-    pub async fn visit<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&mut Running) -> T + Send + 'static,
-    ) -> Result<T, Ended> {
-        let (sender, receiver) = oneshot::channel();
-        let visit = move |running: &mut Running| drop(sender.send(look(running)));
-        self.send(Input::Visit(Box::new(visit))).await?;
-        receiver.await.map_err(|_| Ended)
-    }
+    /// Told when a member has told this daemon to leave.
+    pub told_to_leave: mpsc::Sender<()>,
+    /// Commands.
+    pub commands: mpsc::Receiver<CoreCommand>,
+    /// Messages of connections.
+    pub messages: mpsc::Receiver<LinkMessage>,
 }
 
 /// A seed that nobody can guess.
@@ -205,158 +72,165 @@ impl Core {
 /// # Errors
 ///
 /// If the system has no randomness.
-pub fn seed() -> std::io::Result<[u8; 32]> {
+pub(super) fn seed() -> std::io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     SysRng.try_fill_bytes(&mut seed).map_err(std::io::Error::other)?;
     Ok(seed)
 }
 
-/// Runs the core on this thread, until every way to it is gone or the daemon has left for good.
-pub async fn run(node: Node, start: Start, core: Core, mut inputs: mpsc::Receiver<Input>, clock: Instant) {
-    start.context.registry.mark_all();
-    let context = Arc::clone(&start.context);
-    let mut running = Running {
-        start,
+/// Runs the core on this thread, until it is told to stop.
+pub(super) async fn run(start: Start) {
+    let Start { node, settings, clock, local, identity, follow_interfaces, bridge, links, dialer, .. } = start;
+    let (mut commands, mut messages) = (start.commands, start.messages);
+    bridge.begin();
+    let mut driver = Driver {
         node,
-        core,
-        links: BTreeMap::new(),
-        next_link: 1,
-        pool: Pool::default(),
+        settings,
         clock,
-        farewells: Vec::new(),
+        local,
+        identity,
+        bridge,
+        serving: links,
+        dialer,
+        told_to_leave: start.told_to_leave,
+        links: LinkTable::default(),
+        pool: Pool::default(),
+        leaving: Vec::new(),
         alarms: Vec::new(),
-        nameless: BTreeMap::new(),
     };
-    running.settle();
-    let mut look_around = tokio::time::interval(LOOK_AROUND);
+    driver.settle();
+    let mut address_check = tokio::time::interval(ADDRESS_CHECK);
     loop {
-        let due = running.clock + Duration::from_millis(running.node.poll_timeout());
+        let due = driver.clock + Duration::from_millis(driver.node.poll_timeout());
         tokio::select! {
             biased;
-            input = inputs.recv() => {
-                let Some(input) = input else { return };
-                // First what was registered before somebody asked.
-                running.tell_changes();
-                running.take(input);
+            command = commands.recv() => match command {
+                None | Some(CoreCommand::Stop) => return,
+                Some(command) => {
+                    // First what was registered before somebody asked.
+                    driver.take_changes();
+                    driver.command(command);
+                }
+            },
+            message = messages.recv() => {
+                let Some(message) = message else { return };
+                driver.take_changes();
+                driver.message(message);
                 for _ in 1..BATCH {
-                    let Ok(input) = inputs.try_recv() else { break };
-                    running.take(input);
+                    let Ok(message) = messages.try_recv() else { break };
+                    driver.message(message);
                 }
             }
-            () = context.registry.changes().wait() => running.tell_changes(),
-            _ = look_around.tick(), if running.start.follow_interfaces => running.look_around(),
+            () = driver.bridge.changed() => driver.take_changes(),
+            _ = address_check.tick(), if follow_interfaces.is_some() => {
+                driver.check_addresses(follow_interfaces.as_deref().unwrap_or_default());
+            }
             () = tokio::time::sleep_until(due.into()) => {}
         }
-        let now = running.now();
-        if running.node.poll_timeout() <= now.mono_ms {
-            running.node.handle_timeout(now);
+        let now = driver.now();
+        if driver.node.poll_timeout() <= now.mono_ms {
+            driver.node.handle_timeout(now);
         }
-        running.settle();
+        driver.settle();
     }
 }
 
-impl Running {
-    /// The node.
-    pub fn node(&self) -> &Node {
-        &self.node
+/// A node at work.
+#[derive(Debug)]
+struct Driver {
+    node: Node,
+    settings: Settings,
+    clock: Instant,
+    local: Arc<LocalIdentity>,
+    identity: watch::Sender<Identity>,
+    bridge: Bridge,
+    serving: Links,
+    dialer: Dialer,
+    told_to_leave: mpsc::Sender<()>,
+    links: LinkTable,
+    pool: Pool,
+    /// Told when everybody knows that this daemon leaves.
+    leaving: Vec<oneshot::Sender<()>>,
+    alarms: Vec<(u64, Alarm)>,
+}
+
+/// This daemon's ends of the links.
+#[derive(Debug, Default)]
+struct LinkTable {
+    ends: BTreeMap<LinkId, LinkEnd>,
+    last: u64,
+}
+
+impl LinkTable {
+    fn add(&mut self, end: LinkEnd) -> LinkId {
+        self.last += 1;
+        let link = LinkId(self.last);
+        self.ends.insert(link, end);
+        link
     }
 
-    /// This daemon's end of a link.
-    pub fn link(&self, link: LinkId) -> Option<&LinkEnd> {
-        self.links.get(&link)
+    fn to(&self, id: &NodeId) -> Option<&LinkEnd> {
+        self.ends.values().find(|end| end.peer.id == *id)
     }
+}
 
-    /// Sends a message that is none of the node's to a peer.
-    pub fn send_to(&self, peer: &NodeId, frame: Frame) -> Sent {
-        let Some(end) = self.links.values().find(|end| end.peer.id == *peer) else { return Sent::NoLink };
-        if !end.output.has_room() {
-            return Sent::NoRoom;
-        }
-        self.start.context.counters.frames_sent.add();
-        end.output.send(frame);
-        Sent::Yes
-    }
-
+impl Driver {
     /// The time, as the node sees it.
-    pub fn now(&self) -> Now {
+    fn now(&self) -> Now {
         let mono_ms = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
         Now { mono_ms, wall_ms: now_ms() }
     }
 
-    /// What was wrong lately: when, in milliseconds since the Unix epoch, and what.
-    pub fn alarms(&self) -> &[(u64, Alarm)] {
-        &self.alarms
-    }
-
-    /// Asks all linked peers what their registries amount to.
-    pub fn ask_tallies(&mut self) {
-        self.node.ask_tallies(self.now());
-    }
-
-    /// Leaves the cluster; what is returned is told when everybody else has been.
-    pub fn leave(&mut self) -> oneshot::Receiver<()> {
-        let (sender, receiver) = oneshot::channel();
-        if self.links.is_empty() && self.node.member_count() == 0 {
-            // There is nobody to tell.
-            let _ = sender.send(());
-            return receiver;
+    fn command(&mut self, command: CoreCommand) {
+        // Whoever has asked may have given up meanwhile.
+        match command {
+            CoreCommand::View(answer) => {
+                let end = |link: LinkId| self.links.ends.get(&link);
+                let view = ClusterView::new(&self.node, self.now(), end, &self.alarms);
+                let _ = answer.send(Arc::new(view));
+            }
+            CoreCommand::AskDigests => self.node.ask_tallies(self.now()),
+            CoreCommand::Weigh(answer) => drop(answer.send(self.weigh())),
+            CoreCommand::Leave { members, left } => {
+                let _ = members.send(self.node.member_count());
+                self.leave(left);
+            }
+            CoreCommand::Dismiss(member) => self.dismiss(&member),
+            CoreCommand::Send { peers, frame, sent } => {
+                let _ = sent.send(peers.iter().map(|peer| self.send_to(peer, frame.clone())).collect());
+            }
+            CoreCommand::Stop => {}
         }
-        self.farewells.push(sender);
-        // It fails if the daemon is leaving already, and then the end is the same.
-        let _ = self.node.handle_command(self.now(), Command::Leave);
-        receiver
+        self.carry_out();
     }
 
-    /// The address of the link to a peer, if there is one.
-    pub fn address_of(&self, peer: &NodeId) -> Option<SocketAddr> {
-        self.links.values().find(|end| end.peer.id == *peer).map(|end| end.address)
-    }
-
-    /// Tells a member to leave the cluster: over the link to it, or a short connection. It may get lost.
-    pub fn dismiss(&mut self, member: &Identity) {
-        let frame = Frame::Depart(Depart { target: member.id, generation: member.generation });
-        if self.send_to(&member.id, frame.clone()) != Sent::Yes {
-            self.pool.send(&self.start.runtime, &self.start.dialer, &self.core, member.clone(), frame);
-        }
-    }
-
-    /// Leaves, as a member has told this daemon, unless an earlier life was meant.
-    fn depart(&self, told: &Depart) {
-        let own = self.node.identity();
-        let Some(cluster) = self.start.context.cluster.get().map(Arc::clone) else { return };
-        if (told.target, told.generation) != (own.id, own.generation) || cluster.me().has_left() {
-            return;
-        }
-        tracing::warn!("another member has told this daemon to leave: pmd join brings it back");
-        self.start.runtime.spawn(async move {
-            // It fails if the daemon ends, and then it leaves anyway.
-            let _ = cluster.leave().await;
-        });
-    }
-
-    fn take(&mut self, input: Input) {
+    fn message(&mut self, message: LinkMessage) {
         let now = self.now();
-        match input {
-            Input::LinkUp(end, tell) => {
-                let link = LinkId(self.next_link);
-                self.next_link += 1;
-                if tell.send(link).is_ok() {
-                    tracing::info!(host = %end.host, address = %end.address, dialled = end.initiated, "link up");
-                    let up = LinkEvent::Up { link, peer: end.peer.clone(), initiated: end.initiated };
-                    self.links.insert(link, *end);
-                    self.node.handle_link(now, up);
+        match message {
+            LinkMessage::Up(end, number) => {
+                // A dial that was in flight when this daemon left must not bring it back.
+                if self.local.has_left() || end.departures != self.local.departures() {
+                    return;
+                }
+                let (host, peer, initiated) = (end.host.clone(), end.peer.clone(), end.initiated);
+                let address = end.address;
+                let link = self.links.add(*end);
+                if number.send(link).is_err() {
+                    self.links.ends.remove(&link);
+                    return;
+                }
+                tracing::info!(%host, %address, dialled = initiated, "link up");
+                self.node.handle_link(now, LinkEvent::Up { link, peer, initiated });
+            }
+            LinkMessage::Down { link, reason } => {
+                if let Some(end) = self.links.ends.remove(&link) {
+                    let why = reason.map_or_else(|| "the connection ended".into(), |it| format!("{it:?}"));
+                    tracing::info!(host = %end.host, address = %end.address, reason = why, "link down");
+                    self.node.handle_link(now, LinkEvent::Down { link, farewell: reason });
                 }
             }
-            Input::LinkDown { link, farewell } => {
-                if let Some(end) = self.links.remove(&link) {
-                    let reason =
-                        farewell.map_or_else(|| "the connection has ended".into(), |it| format!("{it:?}"));
-                    tracing::info!(host = %end.host, address = %end.address, reason, "link down");
-                    self.node.handle_link(now, LinkEvent::Down { link, farewell });
-                }
-            }
-            Input::Frame { link, frame } => {
-                if self.links.contains_key(&link) {
+            LinkMessage::Frame { link, frame } => {
+                if self.links.ends.contains_key(&link) {
                     match frame {
                         Frame::Depart(told) => self.depart(&told),
                         frame => self.node.handle_frame(now, link, frame),
@@ -364,63 +238,101 @@ impl Running {
                 }
             }
             // The links get their turn after each input.
-            Input::Writable(_) => {}
-            Input::Link(event) => self.node.handle_link(now, event),
-            Input::Packet(Frame::Depart(told)) => self.depart(&told),
-            Input::Packet(frame) => self.node.handle_packet(now, frame),
-            Input::PacketsUp { peer, sender } => self.pool.add(peer, sender),
-            Input::Visit(visit) => visit(self),
+            LinkMessage::Writable(_) => {}
+            LinkMessage::Dialled(event) => self.node.handle_link(now, event),
+            LinkMessage::Oneshot(Frame::Depart(told)) => self.depart(&told),
+            LinkMessage::Oneshot(frame) => self.node.handle_packet(now, frame),
+            LinkMessage::OneshotUp { peer, sender } => self.pool.add(peer, sender),
         }
         self.carry_out();
     }
 
-    /// Tells others where this daemon can be reached, if that has changed.
-    fn look_around(&mut self) {
-        let addresses = advertised(&self.start.context.listening);
-        if addresses == self.start.settings.addresses {
+    /// Sends a frame that is none of the node's to a peer.
+    fn send_to(&self, peer: &NodeId, frame: Frame) -> Sent {
+        let Some(end) = self.links.to(peer) else { return Sent::NoLink };
+        if !end.output.has_room() {
+            return Sent::NoRoom;
+        }
+        self.serving.counters().frames_sent.add();
+        end.output.send(frame);
+        Sent::Yes
+    }
+
+    fn weigh(&self) -> Weight {
+        let mut weight = Weight::default();
+        for (_, content) in self.node.registry().store().iter() {
+            weight.tombstones += content.tombstones();
+            for (key, value) in content.iter() {
+                weight.bytes += key.name().len() + value.as_bytes().len();
+            }
+        }
+        weight
+    }
+
+    /// Leaves the cluster; `left` is told when everybody else has been.
+    fn leave(&mut self, left: oneshot::Sender<()>) {
+        if self.links.ends.is_empty() && self.node.member_count() == 0 {
+            // There is nobody to tell.
+            let _ = left.send(());
             return;
         }
-        tracing::info!(?addresses, "this host has other addresses now");
-        self.start.settings.addresses.clone_from(&addresses);
+        self.leaving.push(left);
+        // It fails if the daemon is leaving already, and then the end is the same.
+        let _ = self.node.handle_command(self.now(), Command::Leave);
+    }
+
+    /// Tells a member to leave the cluster.
+    fn dismiss(&mut self, member: &Identity) {
+        let frame = Frame::Depart(Depart { target: member.id, generation: member.generation });
+        if self.send_to(&member.id, frame.clone()) != Sent::Yes {
+            self.pool.send(&self.dialer, self.serving.inbox(), member.clone(), frame);
+        }
+    }
+
+    /// A member has told this daemon to leave, unless an earlier generation was meant.
+    fn depart(&self, told: &Depart) {
+        let own = self.node.identity();
+        if (told.target, told.generation) != (own.id, own.generation) || self.local.has_left() {
+            return;
+        }
+        tracing::warn!("told to leave the cluster by another member; pmd join brings this daemon back");
+        // If it is full, it is about to leave.
+        let _ = self.told_to_leave.try_send(());
+    }
+
+    /// Tells others where this daemon can be reached, if that has changed.
+    fn check_addresses(&mut self, listening: &[SocketAddr]) {
+        let addresses = advertised(listening);
+        if addresses == self.settings.addresses {
+            return;
+        }
+        tracing::info!(?addresses, "the addresses of this host have changed");
+        self.settings.addresses.clone_from(&addresses);
         // Refused only while the daemon is leaving.
         let _ = self.node.handle_command(self.now(), Command::Advertise(addresses));
     }
 
     /// Tells the node what has changed on this host.
-    fn tell_changes(&mut self) {
-        let context = Arc::clone(&self.start.context);
-        for changed in context.registry.changes().take() {
-            let command = match &changed {
-                Changed::Name(name) => match context.registry.name(name) {
-                    Some(entry) => name_entry(&entry).map(Command::Put),
-                    None => gone_name(name).map(Command::Remove),
-                },
-                Changed::Service(name) => match context.registry.service(name) {
-                    Some(service) => service_entry(&service).map(Command::Put),
-                    None => gone_service(name).map(Command::Remove),
-                },
-            };
-            let Some(command) = command else { continue };
+    fn take_changes(&mut self) {
+        for command in self.bridge.changes() {
             if let Err(error) = self.node.handle_command(self.now(), command) {
-                tracing::debug!(?changed, "the cluster is not told: {error}");
+                tracing::debug!("the cluster cannot be told of a change: {error}");
             }
         }
     }
 
-    /// Carries out what the node wants, and gives the links what there is for them.
+    /// Carries out the node's outputs, and gives the links the frames that there are for them.
     fn settle(&mut self) {
         self.carry_out();
-        let links = std::mem::take(&mut self.links);
-        for (link, end) in &links {
+        for (link, end) in &self.links.ends {
             while end.output.has_room() {
                 let Some(frame) = self.node.poll_transmit(*link, FRAME_BUDGET) else { break };
-                self.start.context.counters.frames_sent.add();
+                self.serving.counters().frames_sent.add();
                 end.output.send(frame);
             }
         }
-        self.links = links;
         let identity = self.node.identity();
-        self.start.identity.send_if_modified(|known| {
+        self.identity.send_if_modified(|known| {
             let changed = known != identity;
             if changed {
                 known.clone_from(identity);
@@ -433,121 +345,34 @@ impl Running {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Dial { peer, purpose } => {
-                    self.start.dialer.dial(self.core.clone(), peer, purpose);
+                    self.dialer.dial(self.serving.clone(), peer, purpose);
                 }
                 Output::Close { link, reason } => {
-                    if let Some(end) = self.links.remove(&link) {
+                    if let Some(end) = self.links.ends.remove(&link) {
                         tracing::info!(host = %end.host, address = %end.address, ?reason, "link closed");
-                        let _ = end.close.send(reason);
+                        let _ = end.close.send(Close { reason, frames: Vec::new() });
                     }
                 }
                 Output::Packet { to, frame } => {
-                    self.pool.send(&self.start.runtime, &self.start.dialer, &self.core, to, frame);
+                    self.pool.send(&self.dialer, self.serving.inbox(), to, frame);
                 }
                 Output::Patch(patch) => {
-                    self.start.directory.apply(self.node.identity().id, &patch);
-                    let (Patch::Change { origin, .. } | Patch::Hide { origin, .. }) = patch;
-                    self.introduce(origin);
+                    let now_ms = self.now().mono_ms;
+                    let facts = Facts { node: &self.node, now_ms, ends: &self.links.ends };
+                    self.bridge.patch(facts, &patch);
                 }
-                Output::Event(event) => self.tell_event(event),
-                Output::Alarm(alarm) => self.sound(alarm),
-                Output::Left => self.part(),
+                Output::Event(event) => {
+                    let now_ms = self.now().mono_ms;
+                    let facts = Facts { node: &self.node, now_ms, ends: &self.links.ends };
+                    self.bridge.event(facts, event);
+                }
+                Output::Alarm(alarm) => self.alarm(alarm),
+                Output::Left => self.left(),
             }
         }
     }
 
-    fn tell_event(&mut self, event: Event) {
-        let Event { at_ms, origin, host, what, .. } = event;
-        let kind = match &what {
-            Happening::NodeUp => EventKind::NodeUp,
-            Happening::NodeSuspect => EventKind::NodeSuspect,
-            Happening::NodeDown => EventKind::NodeDown,
-            Happening::NodeLeft => EventKind::NodeLeft,
-            Happening::NameUp(_) => EventKind::NameUp,
-            Happening::NameDown(_) => EventKind::NameDown,
-            Happening::ServiceUp(_) => EventKind::ServiceUp,
-            Happening::ServiceDown(_) => EventKind::ServiceDown,
-        };
-        if matches!(kind, EventKind::NodeUp | EventKind::NodeDown | EventKind::NodeLeft) {
-            self.start.members.send_modify(|changes| *changes += 1);
-        }
-        if kind == EventKind::NodeUp {
-            let member = self.node.members().find(|(identity, _)| identity.id == origin);
-            let addresses = member.map(|(identity, _)| identity.addresses.as_slice());
-            self.start.directory.set_addresses(origin, addresses.unwrap_or_default());
-        }
-        if origin == self.node.identity().id {
-            // What happens here is told when it happens.
-            return;
-        }
-        let host = host.map(|host| host.to_string()).unwrap_or_else(|| self.host_of(&origin));
-        if kind == EventKind::NodeUp && host.is_empty() {
-            self.nameless.insert(origin, at_ms);
-            return;
-        }
-        if kind != EventKind::NodeUp {
-            self.introduce_as(origin, &host);
-        }
-        self.publish(at_ms, kind, origin, &host, &what);
-    }
-
-    /// Tells of a member that has come, now that its host has a name.
-    fn introduce(&mut self, origin: NodeId) {
-        let host = self.host_of(&origin);
-        if !host.is_empty() {
-            self.introduce_as(origin, &host);
-        }
-    }
-
-    fn introduce_as(&mut self, origin: NodeId, host: &str) {
-        if let Some(at_ms) = self.nameless.remove(&origin) {
-            self.publish(at_ms, EventKind::NodeUp, origin, host, &Happening::NodeUp);
-        }
-    }
-
-    /// The name of a member's host; empty if it is not known.
-    fn host_of(&self, id: &NodeId) -> String {
-        let said = self.node.registry().directory().host(id).map(ToString::to_string);
-        let end = || self.links.values().find(|end| end.peer.id == *id).map(|end| end.host.to_string());
-        said.or_else(end).unwrap_or_default()
-    }
-
-    fn publish(&self, at_ms: u64, kind: EventKind, origin: NodeId, host: &str, what: &Happening) {
-        match kind {
-            EventKind::NodeUp => tracing::info!(%host, id = ?origin, "member up"),
-            EventKind::NodeSuspect => {
-                tracing::warn!(%host, id = ?origin, reason = self.silence_of(&origin), "member suspected");
-            }
-            EventKind::NodeDown => {
-                tracing::warn!(%host, id = ?origin, reason = self.silence_of(&origin), "member down");
-            }
-            EventKind::NodeLeft => tracing::info!(%host, id = ?origin, "member left"),
-            _ => {}
-        }
-        let (name, port) = match what {
-            Happening::NameUp(entry)
-            | Happening::NameDown(entry)
-            | Happening::ServiceUp(entry)
-            | Happening::ServiceDown(entry) => (entry.name().into(), entry.port()),
-            _ => (host.into(), None),
-        };
-        let origin = Origin { id: origin, host: host.into() };
-        self.start.context.registry.events().publish_remote(at_ms, kind, name, port, origin);
-    }
-
-    /// What this daemon itself knows of a member's silence.
-    fn silence_of(&self, id: &NodeId) -> String {
-        let now_ms = self.now().mono_ms;
-        match self.node.links().find(|(_, link)| link.peer.id == *id) {
-            Some((_, link)) => {
-                let silence = now_ms.saturating_sub(link.phi.last_ms());
-                format!("silent on its link for {silence} ms, phi {:.1}", link.phi.phi(now_ms))
-            }
-            None => "there is no link to it".into(),
-        }
-    }
-
-    fn sound(&mut self, alarm: Alarm) {
+    fn alarm(&mut self, alarm: Alarm) {
         match alarm {
             Alarm::Forked(id) => tracing::error!(
                 ?id,
@@ -557,8 +382,8 @@ impl Running {
                 "another daemon has this one's identity: remove the key file of one of the two and restart it"
             ),
             Alarm::Violation(id) => {
-                self.start.context.counters.violations.add();
-                tracing::warn!(?id, "a peer has sent what no honest daemon sends, its link is closed");
+                self.serving.counters().violations.add();
+                tracing::warn!(?id, "protocol violation by a peer, closing its link");
             }
         }
         if self.alarms.len() >= ALARMS {
@@ -567,79 +392,28 @@ impl Running {
         self.alarms.push((now_ms(), alarm));
     }
 
-    /// Ends this life: every link gets what is left to say, and its farewell. A new life begins, which knows nobody.
-    fn part(&mut self) {
-        for (link, end) in std::mem::take(&mut self.links) {
-            while end.output.has_room() {
-                let Some(frame) = self.node.poll_transmit(link, FRAME_BUDGET) else { break };
-                end.output.send(frame);
+    /// The daemon has left: every link gets the frames that are left for it, and is closed. The node begins anew and knows
+    /// nobody.
+    fn left(&mut self) {
+        for (link, end) in std::mem::take(&mut self.links.ends) {
+            let mut frames = Vec::new();
+            while frames.len() < LAST_FRAMES
+                && let Some(frame) = self.node.poll_transmit(link, FRAME_BUDGET)
+            {
+                frames.push(frame);
             }
-            let _ = end.close.send(Reason::Leaving);
+            let _ = end.close.send(Close { reason: Reason::Leaving, frames });
         }
         self.pool = Pool::default();
-        let seed = seed().unwrap_or(self.start.settings.seed);
-        let settings = Settings { seed, ..self.start.settings.clone() };
-        // It was made from the same settings before, so it can be made again.
+        let seed = seed().unwrap_or(self.settings.seed);
+        let settings = Settings { seed, ..self.settings.clone() };
+        // A node was made from the same settings before.
         if let Ok(node) = Node::new(settings, self.now()) {
             self.node = node;
         }
-        self.start.directory.clear();
-        self.nameless.clear();
-        self.start.members.send_modify(|changes| *changes += 1);
-        self.start.context.registry.mark_all();
-        for farewell in self.farewells.drain(..) {
-            let _ = farewell.send(());
+        self.bridge.reset();
+        for told in self.leaving.drain(..) {
+            let _ = told.send(());
         }
     }
-}
-
-fn name_entry(entry: &Registration<Connection>) -> Option<Entry> {
-    // What the node has said about itself is kept in the form in which it is told to others.
-    let reply = reply::parse_reply(reply::Expected::Port2, &entry.reply, true);
-    let Ok(Some((reply::Reply::Port2Found(found), _))) = reply else { return None };
-    Some(Entry::Name(Name {
-        name: entry.name.parse().ok()?,
-        port: entry.port,
-        node_type: entry.node_type,
-        protocol: found.protocol,
-        highest_version: entry.highest_version,
-        lowest_version: entry.lowest_version,
-        creation: entry.creation,
-        registered_ms: entry.registered_ms,
-        extra: found.extra.to_vec().into(),
-    }))
-}
-
-fn gone_name(name: &str) -> Option<Entry> {
-    Some(Entry::Name(Name {
-        name: name.parse().ok()?,
-        port: 0,
-        node_type: 0,
-        protocol: 0,
-        highest_version: 0,
-        lowest_version: 0,
-        creation: 0,
-        registered_ms: 0,
-        extra: Box::default(),
-    }))
-}
-
-fn service_entry(service: &crate::directory::services::Service) -> Option<Entry> {
-    Some(Entry::Service(Service {
-        name: service.name.parse().ok()?,
-        instance: 0,
-        port: service.port,
-        registered_ms: service.registered_ms,
-        metadata: Metadata::new(service.metadata.clone()).ok()?,
-    }))
-}
-
-fn gone_service(name: &str) -> Option<Entry> {
-    Some(Entry::Service(Service {
-        name: name.parse().ok()?,
-        instance: 0,
-        port: 0,
-        registered_ms: 0,
-        metadata: Metadata::default(),
-    }))
 }

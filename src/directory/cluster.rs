@@ -1,185 +1,279 @@
-//! The read model of the cluster for the EPMD port: what is registered on other hosts, and from where their daemons may
-//! ask.
+//! The read model of the cluster: what is registered on other hosts, and where their daemons are.
 //!
-//! Fed by the core with each change, read by the threads of the EPMD port. The lock is held for one look-up or one
-//! change, never longer.
+//! The core feeds it with each change; everybody else reads it. The lock is held for one lookup or one change, or for as long
+//! as it takes to copy one pointer per host, never longer.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pmd_core::replica::view::{Patch, Shift};
-use pmd_protocol::epmd::{Alive2, encode};
-use pmd_protocol::peer::{Entry, Kind, NodeId};
+use pmd_protocol::epmd::Alive2;
+use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
 use tokio::sync::Notify;
 
-/// What other hosts have. This host is not in it: its own names are answered from its own registry.
+/// What other hosts have. This host is not in it: see [`Local`](super::local::Local).
 #[derive(Debug, Default)]
 pub struct ClusterDirectory {
     state: RwLock<State>,
     /// Told after each change.
-    news: Notify,
+    changed: Notify,
 }
 
-/// One life of what is registered on another host.
+/// One registration of a name on another host, as opposed to earlier and later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Registered {
     /// Its port there.
     pub port: u16,
-    /// What sets this life of a node's name apart from others; 0 for a service.
+    /// The creation of a node; 0 for a service.
     pub creation: u32,
-    /// When it registered, by that host's clock.
+    /// When it registered, by that host's clock, in milliseconds since the Unix epoch.
     pub registered_ms: u64,
 }
 
-#[derive(Debug)]
-struct RemoteName {
-    /// The PORT2_RESP that answers a look-up.
-    reply: Box<[u8]>,
-    registered: Registered,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    origins: HashMap<NodeId, Origin>,
-    /// The daemons that call their host by this name, in lower case; the first of them is asked.
-    hosts: BTreeMap<String, BTreeSet<NodeId>>,
-    /// Addresses of live members.
-    members: HashMap<IpAddr, usize>,
-    /// Hosts that have said farewell, until somebody asks for them.
-    left: BTreeSet<String>,
-    /// Raised whenever hosts come or go, or change what they say about themselves.
-    version: u64,
-}
-
-/// Which hosts there are.
+/// The hosts of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts {
     /// Raised with each change.
     pub version: u64,
     /// Those of live members, in lower case.
     pub members: BTreeSet<String>,
-    /// Those that have said farewell since the last look.
+    /// Those that have left, in order, since the last look.
     pub left: BTreeSet<String>,
 }
 
+/// What another daemon has registered.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    host: Option<Arc<Entry>>,
+    names: HashSet<ByName>,
+    services: HashSet<ByName>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// An entry that is found by its name. Shared with the core: it is held once.
+#[derive(Debug, Clone)]
+struct ByName(Arc<Entry>);
+
 #[derive(Debug, Default)]
-struct Origin {
-    host: Option<String>,
-    leaving: bool,
-    relay: bool,
-    names: HashMap<Box<str>, RemoteName>,
-    services: HashMap<Box<str>, Registered>,
-    addresses: Vec<IpAddr>,
+struct State {
+    origins: HashMap<NodeId, Arc<Origin>>,
+    /// The daemons that call their host by this name, in lower case; the first of them is asked.
+    hosts: BTreeMap<String, BTreeSet<NodeId>>,
+    /// How many live members have an address.
+    members: HashMap<IpAddr, usize>,
+    /// Hosts that have left, until somebody asks for them.
+    left: BTreeSet<String>,
+    /// Raised whenever hosts come or go, or change what they say about themselves.
+    version: u64,
+}
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        self.0.name()
+    }
+}
+
+impl Hash for ByName {
+    fn hash<S: Hasher>(&self, state: &mut S) {
+        self.0.name().hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name() == other.0.name()
+    }
+}
+
+impl Eq for ByName {}
+
+impl Registered {
+    /// The registration that an entry tells of.
+    fn of(entry: &Entry) -> Option<Registered> {
+        match entry {
+            Entry::Name(name) => {
+                let (port, creation, registered_ms) = (name.port, name.creation, name.registered_ms);
+                Some(Registered { port, creation, registered_ms })
+            }
+            Entry::Service(service) => {
+                let (port, registered_ms) = (service.port, service.registered_ms);
+                Some(Registered { port, creation: 0, registered_ms })
+            }
+            Entry::Host(_) => None,
+        }
+    }
+}
+
+impl Origin {
+    /// What the daemon says about its host, once it is known.
+    #[must_use]
+    pub fn host(&self) -> Option<&Host> {
+        match self.host.as_deref() {
+            Some(Entry::Host(host)) => Some(host),
+            _ => None,
+        }
+    }
+
+    /// The name of its host; empty if it is not known yet.
+    #[must_use]
+    pub fn host_name(&self) -> &str {
+        self.host().map_or("", |host| host.host.as_str())
+    }
+
+    /// Its nodes and services.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.names.iter().chain(&self.services).map(|entry| &entry.0)
+    }
+
+    /// How many nodes it has.
+    #[must_use]
+    pub fn count_names(&self) -> usize {
+        self.names.len()
+    }
+
+    /// How many services it has.
+    #[must_use]
+    pub fn count_services(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Its node or service of this name.
+    #[must_use]
+    pub fn find(&self, kind: Kind, name: &str) -> Option<&Arc<Entry>> {
+        let all = match kind {
+            Kind::NAME => &self.names,
+            Kind::SERVICE => &self.services,
+            _ => return None,
+        };
+        all.get(name).map(|entry| &entry.0)
+    }
+
+    /// Where it can be reached, best first.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
 }
 
 impl ClusterDirectory {
-    /// Carries out a change that the core tells of; `me` is this daemon.
-    pub fn apply(&self, me: NodeId, patch: &Patch) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+    /// Applies a change; `own` is this daemon.
+    pub fn apply(&self, own: NodeId, patch: &Patch) {
+        let mut state = self.write();
         match patch {
-            Patch::Change { origin, .. } | Patch::Hide { origin, .. } if *origin == me => {}
+            Patch::Change { origin, .. } | Patch::Hide { origin, .. } if *origin == own => {}
             Patch::Change { origin, shifts } => shifts.iter().for_each(|shift| state.shift(*origin, shift)),
             Patch::Hide { origin, .. } => state.hide(origin),
         }
         drop(state);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Waits until something has changed since the last call. For one task.
     pub async fn changed(&self) {
-        self.news.notified().await;
+        self.changed.notified().await;
     }
 
-    /// Says from which addresses a live member may ask; none when it is gone.
+    /// Sets where a live member can be reached, best first; none once it is gone.
     pub fn set_addresses(&self, origin: NodeId, addresses: &[SocketAddr]) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.ip().to_canonical()).collect();
-        state.set_addresses(origin, addresses);
+        self.write().set_addresses(origin, addresses);
     }
 
     /// Forgets everything.
     pub fn clear(&self) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.write();
         // This daemon has left, which comes down to the same as if all others had.
         let left = state.hosts.keys().cloned().collect();
         let version = state.version + 1;
         *state = State { left, version, ..State::default() };
         drop(state);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Which hosts there are, if that is not what it was in the version `known`.
+    /// The hosts, if they differ from the version `known`.
     pub fn hosts(&self, known: Option<u64>) -> Option<Hosts> {
         if known == Some(self.read().version) {
             return None;
         }
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.write();
         let left = std::mem::take(&mut state.left);
         Some(Hosts { version: state.version, members: state.hosts.keys().cloned().collect(), left })
     }
 
-    /// The version of the hosts there are.
+    /// The version of the hosts.
     pub fn version(&self) -> u64 {
         self.read().version
     }
 
-    /// Whether there is any other host.
+    /// Whether there is no other host.
     pub fn is_alone(&self) -> bool {
         self.read().hosts.is_empty()
     }
 
-    /// The members that connect others.
-    pub fn relays(&self) -> BTreeSet<NodeId> {
+    /// All other daemons, with what they have, as of now.
+    pub fn origins(&self) -> Vec<(NodeId, Arc<Origin>)> {
+        self.read().origins.iter().map(|(id, origin)| (*id, Arc::clone(origin))).collect()
+    }
+
+    /// Another daemon, with what it has, as of now.
+    pub fn origin(&self, id: &NodeId) -> Option<Arc<Origin>> {
+        self.read().origins.get(id).map(Arc::clone)
+    }
+
+    /// The daemons of the host with this name, with what they have.
+    pub fn on_host(&self, host: &str) -> Vec<(NodeId, Arc<Origin>)> {
         let state = self.read();
-        state.origins.iter().filter(|(_, entries)| entries.relay).map(|(origin, _)| *origin).collect()
+        let ids = state.find_host(&host.to_lowercase()).into_iter().flatten();
+        ids.filter_map(|id| Some((*id, Arc::clone(state.origins.get(id)?)))).collect()
     }
 
-    /// What a live member calls its host, in lower case.
-    pub fn host_of(&self, origin: &NodeId) -> Option<String> {
-        self.read().origins.get(origin)?.host.clone()
+    /// The members that relay connections of others.
+    pub fn relays(&self) -> BTreeSet<NodeId> {
+        let is_relay = |origin: &Origin| origin.host().is_some_and(|host| host.relay);
+        self.read().origins.iter().filter(|(_, origin)| is_relay(origin)).map(|(id, _)| *id).collect()
     }
 
-    /// The host that is meant by a name of it, in lower case.
-    pub fn whole_name(&self, host: &str) -> Option<String> {
+    /// The host name of a live member, in lower case.
+    pub fn host_of(&self, id: &NodeId) -> Option<String> {
+        self.read().origins.get(id)?.host().map(|host| host.host.as_str().to_lowercase())
+    }
+
+    /// The full name of the host that `host` means, in lower case.
+    pub fn full_name(&self, host: &str) -> Option<String> {
         let state = self.read();
         let origin = state.find_host(&host.to_lowercase())?.first()?;
-        state.origins.get(origin)?.host.clone()
+        state.origins.get(origin)?.host().map(|host| host.host.as_str().to_lowercase())
     }
 
-    /// The addresses of a live member.
-    pub fn addresses_of(&self, origin: &NodeId) -> Vec<IpAddr> {
-        self.read().origins.get(origin).map(|origin| origin.addresses.clone()).unwrap_or_default()
+    /// Where a live member can be reached, best first.
+    pub fn addresses_of(&self, id: &NodeId) -> Vec<SocketAddr> {
+        self.read().origins.get(id).map(|origin| origin.addresses.clone()).unwrap_or_default()
     }
 
-    /// The present life of what `origin` has registered.
+    /// The present registration of a name of `origin`.
     pub fn registered(&self, origin: &NodeId, kind: Kind, name: &str) -> Option<Registered> {
-        let state = self.read();
-        let origin = state.origins.get(origin)?;
-        match kind {
-            Kind::NAME => origin.names.get(name).map(|name| name.registered),
-            Kind::SERVICE => origin.services.get(name).copied(),
-            _ => None,
-        }
+        Registered::of(self.read().origins.get(origin)?.find(kind, name)?)
     }
 
-    /// The node `name` on `host`, and whose daemon has it.
-    pub fn find(&self, name: &str, host: &str) -> Option<(NodeId, Registered)> {
+    /// The node `name` on `host`: whose it is, its registration, and its entry.
+    pub fn find(&self, name: &str, host: &str) -> Option<(NodeId, Registered, Arc<Entry>)> {
         let state = self.read();
-        let origins = state.find_host(&host.to_lowercase())?;
-        origins
-            .iter()
-            .find_map(|origin| Some((*origin, state.origins.get(origin)?.names.get(name)?.registered)))
+        state.find_host(&host.to_lowercase())?.iter().find_map(|id| {
+            let entry = state.origins.get(id)?.find(Kind::NAME, name)?;
+            Some((*id, Registered::of(entry)?, Arc::clone(entry)))
+        })
     }
 
-    /// All nodes on `host`, by name; of several daemons there, those of the first.
+    /// All nodes on `host`, by name; where several daemons have one, that of the first.
     pub fn names_on(&self, host: &str) -> BTreeMap<Box<str>, (NodeId, Registered)> {
-        let state = self.read();
-        let origins = state.find_host(&host.to_lowercase()).into_iter().flatten();
         let mut names = BTreeMap::new();
-        for (origin, entries) in origins.filter_map(|origin| Some((origin, state.origins.get(origin)?))) {
-            for (name, remote) in &entries.names {
-                names.entry(name.clone()).or_insert((*origin, remote.registered));
+        for (id, origin) in self.on_host(host) {
+            for ByName(entry) in &origin.names {
+                if let Some(registered) = Registered::of(entry) {
+                    names.entry(entry.name().into()).or_insert((id, registered));
+                }
             }
         }
         names
@@ -190,38 +284,32 @@ impl ClusterDirectory {
         self.read().members.contains_key(&address.to_canonical())
     }
 
-    /// Appends the PORT2_RESP for `name` on `host` to `out`; false if there is no such node.
-    ///
-    /// A host is found by the name that it calls itself; if none is called that, by the short form of it.
-    pub fn answer(&self, name: &str, host: &str, out: &mut Vec<u8>) -> bool {
-        let state = self.read();
-        let host = host.to_lowercase();
-        let Some(origins) = state.find_host(&host) else { return false };
-        match origins.iter().find_map(|origin| state.origins.get(origin)?.names.get(name)) {
-            Some(name) => {
-                out.extend_from_slice(&name.reply);
-                true
-            }
-            None => false,
-        }
-    }
-
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Whether two names mean the same host: where both are long names, the domains count as well.
+/// What a node has said about itself, as its entry tells it; none for other entries.
 #[must_use]
-pub fn same_host(one: &str, other: &str) -> bool {
-    if one.contains('.') && other.contains('.') {
-        return one.eq_ignore_ascii_case(other);
-    }
-    let short = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
-    short(one) == short(other)
+pub fn alive2(entry: &Entry) -> Option<Alive2<'_>> {
+    let Entry::Name(name) = entry else { return None };
+    Some(Alive2 {
+        port: name.port,
+        node_type: name.node_type,
+        protocol: name.protocol,
+        highest_version: name.highest_version,
+        lowest_version: name.lowest_version,
+        name: name.name.as_str(),
+        extra: &name.extra,
+    })
 }
 
 impl State {
+    /// A host is found by the name that it calls itself; if none is called that, by the short form of it.
     fn find_host(&self, host: &str) -> Option<&BTreeSet<NodeId>> {
         if let Some(exact) = self.hosts.get(host) {
             return Some(exact);
@@ -229,102 +317,81 @@ impl State {
         if let Some((short, _)) = host.split_once('.') {
             return self.hosts.get(short);
         }
-        // All long forms of a short name stand together in the order of names.
+        // All long forms of a short name are next to each other in the order of names.
         let from = format!("{host}.");
         let (long, origins) = self.hosts.range(from.clone()..).next()?;
         long.starts_with(&from).then_some(origins)
     }
 
-    fn shift(&mut self, origin: NodeId, shift: &Shift) {
-        match (shift.before.as_deref(), shift.after.as_deref()) {
-            (_, Some(Entry::Host(host))) => {
-                let name = host.host.as_str().to_lowercase();
-                self.version += 1;
-                self.unlist(&origin);
-                self.hosts.entry(name.clone()).or_default().insert(origin);
-                let known = self.origins.entry(origin).or_default();
-                known.host = Some(name);
-                known.leaving = host.leaving;
-                known.relay = host.relay;
-            }
-            (_, Some(Entry::Name(name))) => {
-                let alive2 = Alive2 {
-                    port: name.port,
-                    node_type: name.node_type,
-                    protocol: name.protocol,
-                    highest_version: name.highest_version,
-                    lowest_version: name.lowest_version,
-                    name: name.name.as_str(),
-                    extra: &name.extra,
-                };
-                let mut reply = Vec::new();
-                encode::port2_found(&alive2, &mut reply);
-                let names = &mut self.origins.entry(origin).or_default().names;
-                let registered = Registered {
-                    port: name.port,
-                    creation: name.creation,
-                    registered_ms: name.registered_ms,
-                };
-                names.insert(name.name.as_str().into(), RemoteName { reply: reply.into(), registered });
-            }
-            (_, Some(Entry::Service(service))) => {
-                let registered =
-                    Registered { port: service.port, creation: 0, registered_ms: service.registered_ms };
-                let services = &mut self.origins.entry(origin).or_default().services;
-                services.insert(service.name.as_str().into(), registered);
-            }
-            (Some(Entry::Host(_)), None) => {
-                self.version += 1;
-                self.unlist(&origin);
-            }
-            (Some(Entry::Name(name)), None) => {
-                if let Some(origin) = self.origins.get_mut(&origin) {
-                    origin.names.remove(name.name.as_str());
+    /// An origin, to be changed. It is copied only if somebody reads it at this moment.
+    fn origin(&mut self, id: NodeId) -> &mut Origin {
+        Arc::make_mut(self.origins.entry(id).or_default())
+    }
+
+    fn shift(&mut self, id: NodeId, shift: &Shift) {
+        match (&shift.before, &shift.after) {
+            (_, Some(entry)) => match &**entry {
+                Entry::Host(host) => {
+                    let name = host.host.as_str().to_lowercase();
+                    self.version += 1;
+                    self.unlist(&id);
+                    self.hosts.entry(name).or_default().insert(id);
+                    self.origin(id).host = Some(Arc::clone(entry));
                 }
-            }
-            (Some(Entry::Service(service)), None) => {
-                if let Some(origin) = self.origins.get_mut(&origin) {
-                    origin.services.remove(service.name.as_str());
+                Entry::Name(_) => drop(self.origin(id).names.replace(ByName(Arc::clone(entry)))),
+                Entry::Service(_) => drop(self.origin(id).services.replace(ByName(Arc::clone(entry)))),
+            },
+            (Some(entry), None) => match &**entry {
+                Entry::Host(_) => {
+                    self.version += 1;
+                    self.unlist(&id);
                 }
-            }
+                Entry::Name(_) => drop(self.origin(id).names.remove(entry.name())),
+                Entry::Service(_) => drop(self.origin(id).services.remove(entry.name())),
+            },
             (None, None) => {}
         }
     }
 
-    fn hide(&mut self, origin: &NodeId) {
+    fn hide(&mut self, id: &NodeId) {
         self.version += 1;
-        if let Some(Origin { host: Some(host), leaving: true, .. }) = self.origins.get(origin) {
-            self.left.insert(host.clone());
+        if let Some(host) = self.origins.get(id).and_then(|origin| origin.host()).filter(|host| host.leaving) {
+            self.left.insert(host.host.as_str().to_lowercase());
         }
-        self.unlist(origin);
-        self.set_addresses(*origin, Vec::new());
-        self.origins.remove(origin);
+        self.unlist(id);
+        self.set_addresses(*id, &[]);
+        self.origins.remove(id);
     }
 
     /// Takes an origin out of the index of hosts.
-    fn unlist(&mut self, origin: &NodeId) {
-        let Some(host) = self.origins.get_mut(origin).and_then(|origin| origin.host.take()) else { return };
-        if let Some(all) = self.hosts.get_mut(&host) {
-            all.remove(origin);
+    fn unlist(&mut self, id: &NodeId) {
+        let Some(Entry::Host(host)) =
+            self.origins.get_mut(id).and_then(|origin| Arc::make_mut(origin).host.take()).as_deref().cloned()
+        else {
+            return;
+        };
+        let name = host.host.as_str().to_lowercase();
+        if let Some(all) = self.hosts.get_mut(&name) {
+            all.remove(id);
             if all.is_empty() {
-                self.hosts.remove(&host);
+                self.hosts.remove(&name);
             }
         }
     }
 
-    fn set_addresses(&mut self, origin: NodeId, addresses: Vec<IpAddr>) {
-        let known = &mut self.origins.entry(origin).or_default().addresses;
-        let before = std::mem::replace(known, addresses.clone());
+    fn set_addresses(&mut self, id: NodeId, addresses: &[SocketAddr]) {
+        let before = std::mem::replace(&mut self.origin(id).addresses, addresses.to_vec());
         for address in before {
-            if let Some(count) = self.members.get_mut(&address) {
+            let ip = address.ip().to_canonical();
+            if let Some(count) = self.members.get_mut(&ip) {
                 *count -= 1;
                 if *count == 0 {
-                    self.members.remove(&address);
+                    self.members.remove(&ip);
                 }
             }
         }
         for address in addresses {
-            *self.members.entry(address).or_default() += 1;
+            *self.members.entry(address.ip().to_canonical()).or_default() += 1;
         }
     }
 }
@@ -370,7 +437,7 @@ mod tests {
     }
 
     fn answers(directory: &ClusterDirectory, name: &str, host: &str) -> bool {
-        directory.answer(name, host, &mut Vec::new())
+        directory.find(name, host).is_some()
     }
 
     #[test]
@@ -389,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_told_once_and_those_that_leave_are_told_apart() {
+    fn hosts_are_reported_once_and_those_that_leave_apart() {
         let directory = ClusterDirectory::default();
         directory.apply(ME, &up(OTHER, &[host("Far"), node("bar", 5000)]));
         let hosts = directory.hosts(None).expect("nothing was known");
@@ -398,11 +465,22 @@ mod tests {
         assert_eq!(directory.hosts(Some(hosts.version)), None, "a node is no host");
         directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
         let gone = directory.hosts(Some(hosts.version)).expect("it has gone");
-        assert!(gone.members.is_empty() && gone.left.is_empty(), "without a farewell");
+        assert!(gone.members.is_empty() && gone.left.is_empty(), "it did not leave in order");
         directory.apply(ME, &up(OTHER, &[host("far")]));
         directory.clear();
         let left = directory.hosts(Some(gone.version)).expect("this host has left");
         assert_eq!(left.left, BTreeSet::from(["far".to_owned()]));
+    }
+
+    #[test]
+    fn a_reader_keeps_what_it_has_read_while_changes_go_on() {
+        let directory = ClusterDirectory::default();
+        directory.apply(ME, &up(OTHER, &[host("far"), node("bar", 5000)]));
+        let read = directory.origin(&OTHER).expect("it is there");
+        directory.apply(ME, &up(OTHER, &[node("bar", 5001), node("baz", 5002)]));
+        assert_eq!(read.count_names(), 1);
+        assert_eq!(read.find(Kind::NAME, "bar").and_then(|entry| entry.port()), Some(5000));
+        assert_eq!(directory.registered(&OTHER, Kind::NAME, "bar").map(|now| now.port), Some(5001));
     }
 
     #[test]

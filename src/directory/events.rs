@@ -67,12 +67,12 @@ pub struct Event {
     /// Why, where there is more than one possible reason.
     pub reason: Option<&'static str>,
     /// Where it happened; none for this host.
-    pub origin: Option<Origin>,
+    pub origin: Option<EventOrigin>,
 }
 
 /// Another daemon of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct EventOrigin {
     /// Its id.
     pub id: NodeId,
     /// The name of its host; empty if it is not known.
@@ -129,7 +129,7 @@ impl EventLog {
         kind: EventKind,
         name: Arc<str>,
         port: Option<u16>,
-        origin: Origin,
+        origin: EventOrigin,
     ) {
         self.add(Event { seq: 0, at_ms, kind, name, port, reason: None, origin: Some(origin) });
     }

@@ -1,140 +1,150 @@
-//! What is registered on this host, and what was.
+//! What is registered on this host: Erlang nodes, which the EPMD server keeps, and services.
 //!
-//! [`Registry`] puts the pieces together: [`names`] and [`services`] decide, [`directory`] answers look-ups,
-//! [`events`] tells who watches, [`changes`] the cluster. A change is decided under a short lock, is in the directory before the call
-//! returns, and is then told.
+//! A change is decided under a short lock, can be looked up before the call returns, and is then reported: to the event log
+//! for whoever watches, and to the set of changes for the cluster.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pmd_protocol::epmd::Alive2;
+use pmd_epmd::names::{NameRegistry, Observer, Registration};
+use pmd_protocol::peer::{Entry, Metadata, Name, Service as ServiceEntry};
 
 use super::changes::{Changed, Changes};
 use super::events::{EventKind, EventLog};
+use super::hosts::same_host;
 use super::services::{NewService, Registered, Service, ServiceError, Services};
-use crate::epmd::names::lookup::Directory;
-use crate::epmd::names::table::{Claim, Duplicate, Holder, Names, Registration};
+use crate::base::clock::Monotonic;
 
 /// Everything registered on this host; shared by all threads.
 #[derive(Debug)]
-pub struct Registry<H> {
-    configured_port: i32,
-    names: Mutex<Names<H>>,
+pub struct Local {
+    host: String,
+    names: Arc<NameRegistry>,
     services: Mutex<Services>,
-    directory: Directory<H>,
-    events: EventLog,
-    changes: Changes,
+    reports: Reports,
 }
 
-impl<H: Holder> Registry<H> {
-    /// An empty registry of a daemon that tells clients `configured_port`, and remembers at least `old_names`
-    /// names that have left.
-    pub fn new(configured_port: i32, old_names: usize) -> Registry<H> {
-        Registry {
-            configured_port,
-            names: Mutex::new(Names::new(old_names)),
-            services: Mutex::new(Services::default()),
-            directory: Directory::new(),
-            events: EventLog::new(),
-            changes: Changes::default(),
-        }
+/// Where changes are reported.
+#[derive(Debug, Clone, Default)]
+struct Reports {
+    events: Arc<EventLog>,
+    changes: Arc<Changes>,
+}
+
+impl Observer for Reports {
+    fn name_up(&self, entry: &Registration, now_ms: u64, reason: Option<&'static str>) {
+        self.name(EventKind::NameUp, entry, now_ms, reason);
     }
 
-    /// Registers a node; it can be looked up when this returns.
-    pub fn register(
-        &self,
-        alive2: &Alive2<'_>,
-        holder: H,
-        now_ms: u64,
-    ) -> Result<Arc<Registration<H>>, Duplicate<H>> {
-        let mut names = self.names();
-        let entry = names.register(alive2, holder, now_ms)?;
-        self.directory.publish(Arc::clone(&entry));
-        self.tell_name(EventKind::NameUp, &entry, now_ms, None);
-        Ok(entry)
+    fn name_down(&self, entry: &Registration, now_ms: u64, reason: &'static str) {
+        self.name(EventKind::NameDown, entry, now_ms, Some(reason));
+    }
+}
+
+// Events are published while the lock that ordered the changes is held, so that their numbers follow the order in which
+// things happened.
+impl Reports {
+    fn name(&self, kind: EventKind, entry: &Registration, now_ms: u64, reason: Option<&'static str>) {
+        self.changes.mark(Changed::Name(Arc::clone(&entry.name)));
+        self.events.publish(now_ms, kind, Arc::clone(&entry.name), entry.port, reason);
     }
 
-    /// Ends the registration `id` of `name`, if it is still the current one; `reason` is told to subscribers.
-    pub fn unregister(&self, name: &str, id: u64, now_ms: u64, reason: &'static str) -> bool {
-        let mut names = self.names();
-        let Some(ended) = names.unregister(name, id) else { return false };
-        self.directory.withdraw(name, id);
-        self.tell_name(EventKind::NameDown, &ended, now_ms, Some(reason));
-        true
+    fn service(&self, kind: EventKind, service: &Service, now_ms: u64, reason: Option<&'static str>) {
+        self.changes.mark(Changed::Service(Arc::clone(&service.name)));
+        self.events.publish(now_ms, kind, Arc::clone(&service.name), service.port, reason);
+    }
+}
+
+impl Local {
+    /// An empty registry of the host named `host`, whose daemon tells clients `configured_port` and remembers at least
+    /// `old_names` names that have ended.
+    #[must_use]
+    pub fn new(host: String, configured_port: i32, old_names: usize) -> Local {
+        let reports = Reports::default();
+        let names = NameRegistry::new(configured_port, old_names, Box::new(reports.clone()));
+        Local { host, names: Arc::new(names), services: Mutex::default(), reports }
     }
 
-    /// Takes a name over from another port mapper until its node registers again; false if it is registered.
-    pub fn adopt(&self, alive2: &Alive2<'_>, now_ms: u64) -> bool {
-        let mut names = self.names();
-        let Some(entry) = names.adopt(alive2, now_ms) else { return false };
-        self.directory.publish(Arc::clone(&entry));
-        self.tell_name(EventKind::NameUp, &entry, now_ms, Some("adopted"));
-        true
+    /// The name of this host.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
-    /// The adopted names whose node has not come back although they were adopted before `before_ms`.
-    pub fn overdue_adoptions(&self, before_ms: u64) -> Vec<Arc<Registration<H>>> {
-        let overdue = |entry: &&Arc<Registration<H>>| {
-            matches!(entry.claim, Claim::Adopted) && entry.registered_ms < before_ms
-        };
-        self.names().iter().filter(overdue).map(Arc::clone).collect()
+    /// Whether `host` means this host: by its short or its long name, or by a loopback address or name.
+    pub fn is_meant_by(&self, host: &str) -> bool {
+        host.eq_ignore_ascii_case("localhost")
+            || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            || same_host(host, &self.host)
     }
 
-    /// The registration that has this name.
-    pub fn name(&self, name: &str) -> Option<Arc<Registration<H>>> {
-        self.names().get(name).map(Arc::clone)
+    /// The Erlang nodes.
+    pub fn names(&self) -> &Arc<NameRegistry> {
+        &self.names
     }
 
-    /// Every registered node, the newest first.
-    pub fn all_names(&self) -> Vec<Arc<Registration<H>>> {
-        self.names().iter().map(Arc::clone).collect()
-    }
-
-    /// How many nodes are registered, and how many old names are remembered.
-    pub fn count_names(&self) -> (usize, usize) {
-        let names = self.names();
-        (names.len(), names.old_names())
-    }
-
-    /// The whole answer to NAMES_REQ.
-    pub fn render_names(&self) -> Arc<[u8]> {
-        self.names().render_names(self.configured_port)
-    }
-
-    /// The whole answer to DUMP_REQ.
-    pub fn render_dump(&self) -> Arc<[u8]> {
-        self.names().render_dump(self.configured_port)
-    }
-
-    /// What look-ups are answered from.
-    pub fn directory(&self) -> &Directory<H> {
-        &self.directory
-    }
-
-    /// What has happened.
-    pub fn events(&self) -> &EventLog {
-        &self.events
+    /// What has happened, here and elsewhere.
+    pub fn events(&self) -> &Arc<EventLog> {
+        &self.reports.events
     }
 
     /// What the cluster has to be told.
-    pub fn changes(&self) -> &Changes {
-        &self.changes
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.reports.changes
     }
 
     /// Marks everything as changed: for a cluster that knows nothing of this host yet.
     pub fn mark_all(&self) {
-        self.changes.watch();
-        self.all_names().iter().for_each(|entry| self.changes.mark(Changed::Name(Arc::clone(&entry.name))));
-        self.all_services().into_iter().for_each(|service| self.changes.mark(Changed::Service(service.name)));
+        let changes = &self.reports.changes;
+        changes.watch();
+        self.names.all().iter().for_each(|entry| changes.mark(Changed::Name(Arc::clone(&entry.name))));
+        self.all_services().into_iter().for_each(|service| changes.mark(Changed::Service(service.name)));
+    }
+
+    /// The entry that the cluster is told for a change: with the present values, or none with the key of what is gone.
+    /// Nothing for a name that the cluster cannot have.
+    pub fn entry(&self, changed: &Changed) -> Option<(Entry, bool)> {
+        match changed {
+            Changed::Name(name) => match self.names.get(name) {
+                Some(entry) => Some((name_entry(&entry)?, true)),
+                None => Some((gone_name(name)?, false)),
+            },
+            Changed::Service(name) => match self.service(name) {
+                Some(service) => Some((service_entry(&service)?, true)),
+                None => Some((gone_service(name)?, false)),
+            },
+        }
+    }
+
+    /// All entries of this host.
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        let names = self.names.all().into_iter().filter_map(|entry| name_entry(&entry));
+        let services = self.all_services().into_iter().filter_map(|service| service_entry(&service));
+        names.chain(services).map(Arc::new).collect()
+    }
+
+    /// The entries with this name: of an Erlang node, and of a service whose time is not over.
+    pub fn find(&self, name: &str) -> Vec<Arc<Entry>> {
+        let node = self.names.get(name).and_then(|entry| name_entry(&entry));
+        let now = Monotonic::now();
+        let service = self.service(name).filter(|service| !service.is_over(now));
+        let service = service.and_then(|service| service_entry(&service));
+        node.into_iter().chain(service).map(Arc::new).collect()
     }
 
     /// Registers or renews a service.
+    ///
+    /// # Errors
+    ///
+    /// If the name is taken, or a limit is exceeded.
     pub fn register_service(&self, new: NewService, now_ms: u64) -> Result<Registered, ServiceError> {
         let mut services = self.services();
-        let registered = services.register(new, now_ms)?;
+        let registered = services.register(new, now_ms, Monotonic::now())?;
         match &registered {
-            Registered::New(service) => self.tell_service(EventKind::ServiceUp, service, now_ms, None),
+            Registered::New(service) => self.reports.service(EventKind::ServiceUp, service, now_ms, None),
             // Its metadata may have changed.
-            Registered::Renewed(service) => self.changes.mark(Changed::Service(Arc::clone(&service.name))),
+            Registered::Renewed(service) => {
+                self.reports.changes.mark(Changed::Service(Arc::clone(&service.name)));
+            }
         }
         Ok(registered)
     }
@@ -143,7 +153,7 @@ impl<H: Holder> Registry<H> {
     pub fn unregister_service(&self, name: &str, now_ms: u64) -> Option<Service> {
         let mut services = self.services();
         let ended = services.unregister(name)?;
-        self.tell_service(EventKind::ServiceDown, &ended, now_ms, Some("unregistered"));
+        self.reports.service(EventKind::ServiceDown, &ended, now_ms, Some("unregistered"));
         Some(ended)
     }
 
@@ -151,21 +161,21 @@ impl<H: Holder> Registry<H> {
     pub fn release_service(&self, name: &str, id: u64, now_ms: u64) -> bool {
         let mut services = self.services();
         let Some(ended) = services.release(name, id) else { return false };
-        self.tell_service(EventKind::ServiceDown, &ended, now_ms, Some("released"));
+        self.reports.service(EventKind::ServiceDown, &ended, now_ms, Some("released"));
         true
     }
 
     /// Ends every service whose time to live is over.
     pub fn expire_services(&self, now_ms: u64) -> usize {
         let mut services = self.services();
-        let ended = services.expire(now_ms);
+        let ended = services.expire(Monotonic::now());
         for service in &ended {
-            self.tell_service(EventKind::ServiceDown, service, now_ms, Some("expired"));
+            self.reports.service(EventKind::ServiceDown, service, now_ms, Some("expired"));
         }
         ended.len()
     }
 
-    /// The service that has this name.
+    /// The service with this name.
     pub fn service(&self, name: &str) -> Option<Service> {
         self.services().get(name).cloned()
     }
@@ -180,23 +190,74 @@ impl<H: Holder> Registry<H> {
         self.services().len()
     }
 
-    // Events are published while the lock that ordered the changes is held, so that their numbers follow the
-    // order in which things happened.
-    fn tell_name(&self, kind: EventKind, entry: &Registration<H>, now_ms: u64, reason: Option<&'static str>) {
-        self.changes.mark(Changed::Name(Arc::clone(&entry.name)));
-        self.events.publish(now_ms, kind, Arc::clone(&entry.name), entry.port, reason);
-    }
-
-    fn tell_service(&self, kind: EventKind, service: &Service, now_ms: u64, reason: Option<&'static str>) {
-        self.changes.mark(Changed::Service(Arc::clone(&service.name)));
-        self.events.publish(now_ms, kind, Arc::clone(&service.name), service.port, reason);
-    }
-
-    fn names(&self) -> MutexGuard<'_, Names<H>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn services(&self) -> MutexGuard<'_, Services> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name_entry(entry: &Registration) -> Option<Entry> {
+    Some(Entry::Name(Name {
+        name: entry.name.parse().ok()?,
+        port: entry.port,
+        node_type: entry.node_type,
+        protocol: entry.protocol,
+        highest_version: entry.highest_version,
+        lowest_version: entry.lowest_version,
+        creation: entry.creation,
+        registered_ms: entry.registered_ms,
+        extra: entry.extra.clone(),
+    }))
+}
+
+fn gone_name(name: &str) -> Option<Entry> {
+    Some(Entry::Name(Name {
+        name: name.parse().ok()?,
+        port: 0,
+        node_type: 0,
+        protocol: 0,
+        highest_version: 0,
+        lowest_version: 0,
+        creation: 0,
+        registered_ms: 0,
+        extra: Box::default(),
+    }))
+}
+
+fn service_entry(service: &Service) -> Option<Entry> {
+    Some(Entry::Service(ServiceEntry {
+        name: service.name.parse().ok()?,
+        instance: 0,
+        port: service.port,
+        registered_ms: service.registered_ms,
+        metadata: Metadata::new(service.metadata.clone()).ok()?,
+    }))
+}
+
+fn gone_service(name: &str) -> Option<Entry> {
+    Some(Entry::Service(ServiceEntry {
+        name: name.parse().ok()?,
+        instance: 0,
+        port: 0,
+        registered_ms: 0,
+        metadata: Metadata::default(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_is_meant_by_its_short_and_its_long_name_and_by_loopback() {
+        for own in ["web1", "web1.example.org"] {
+            let local = Local::new(own.into(), 4369, 0);
+            for host in ["web1", "WEB1", "web1.example.org", "localhost", "127.0.0.1", "::1"] {
+                assert!(local.is_meant_by(host), "{host}");
+            }
+            for host in ["web2", "web", "", "10.0.0.1", "web1x.example.org"] {
+                assert!(!local.is_meant_by(host), "{host}");
+            }
+        }
+        assert!(!Local::new("web1.example.org".into(), 4369, 0).is_meant_by("web1.example.com"));
     }
 }

@@ -1,7 +1,236 @@
-//! What is registered, on this host and on others, and what has happened to it.
+//! The read model: what is registered, on this host and on others, as everybody who asks is answered from it.
+//!
+//! [`Directory::find`](pmd_epmd::server::Directory::find) decides EPMD lookups and [`Directory::matches`] those of the API; what
+//! they find is a value, which is encoded where it leaves the daemon. [`local`] is this host, [`cluster`] the others.
 
 pub mod changes;
 pub mod cluster;
 pub mod events;
+pub mod hosts;
 pub mod local;
 pub mod services;
+
+use std::fmt::Debug;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use pmd_epmd::server::Asker;
+use pmd_protocol::epmd::{Alive2, encode};
+use pmd_protocol::peer::{Entry, Kind, NodeId};
+
+use crate::config::raw::EpmdAccess;
+use cluster::{ClusterDirectory, Origin, Registered, alive2};
+use hosts::same_host;
+use local::Local;
+
+/// Something that is registered on another host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// The daemon of that host.
+    pub origin: NodeId,
+    /// An Erlang node or a service.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Box<str>,
+}
+
+/// Addresses of this host that stand for others, and the ports on them that lead there.
+pub trait Entrances: Debug + Send + Sync {
+    /// Whether any address stands for another host. The hot path asks.
+    fn any(&self) -> bool;
+
+    /// Whether this address is one that can stand for another host.
+    fn is_alias(&self, address: IpAddr) -> bool;
+
+    /// The host, in lower case, that an alias stands for.
+    fn host_behind(&self, alias: IpAddr) -> Option<String>;
+
+    /// Whether a host is reached through tunnels, rather than directly.
+    fn tunnels_to(&self, host: &str) -> bool;
+
+    /// The port on `address` that leads to `target`; listens there if nobody does yet. None if there is no room for it.
+    fn entry(&self, address: IpAddr, target: Target, registered: Registered) -> Option<u16>;
+}
+
+/// The other hosts.
+#[derive(Debug)]
+pub struct Others {
+    /// What they have.
+    pub cluster: Arc<ClusterDirectory>,
+    /// How they are reached from this one.
+    pub entrances: Arc<dyn Entrances>,
+}
+
+/// Something that was found.
+#[derive(Debug, Clone)]
+pub struct Match {
+    /// The daemon that has it; none for this one.
+    pub origin: Option<NodeId>,
+    /// The name of its host.
+    pub host: String,
+    /// What it is.
+    pub entry: Arc<Entry>,
+}
+
+/// This host and the others together.
+#[derive(Debug)]
+pub struct Directory {
+    local: Arc<Local>,
+    others: Option<Others>,
+    access: EpmdAccess,
+}
+
+impl Directory {
+    /// A directory of this host and, in a cluster, of the others; `access` says which other hosts may ask.
+    #[must_use]
+    pub fn new(local: Arc<Local>, others: Option<Others>, access: EpmdAccess) -> Directory {
+        Directory { local, others, access }
+    }
+
+    /// This host.
+    pub fn local(&self) -> &Arc<Local> {
+        &self.local
+    }
+
+    /// Everything with this name, on all hosts or on the one that `host` means, in no particular order; none if no such host
+    /// is known.
+    pub fn matches(&self, name: &str, host: Option<&str>) -> Option<Vec<Match>> {
+        let kinds = [Kind::NAME, Kind::SERVICE];
+        let found = |origin: &Origin| kinds.map(|kind| origin.find(kind, name).cloned()).into_iter().flatten();
+        let own = || self.local.find(name).into_iter();
+        self.collect(host, own, |origin| found(origin).collect())
+    }
+
+    /// Everything that is registered, on all hosts or on the one that `host` means; none if no such host is known.
+    pub fn all(&self, host: Option<&str>) -> Option<Vec<Match>> {
+        self.collect(host, || self.local.entries().into_iter(), |origin| origin.entries().cloned().collect())
+    }
+
+    fn collect<I: Iterator<Item = Arc<Entry>>>(
+        &self,
+        host: Option<&str>,
+        own: impl FnOnce() -> I,
+        of: impl Fn(&Origin) -> Vec<Arc<Entry>>,
+    ) -> Option<Vec<Match>> {
+        let mut known = host.is_none();
+        let mut matches = Vec::new();
+        if host.is_none_or(|host| self.local.is_meant_by(host)) {
+            known = true;
+            let host = self.local.host();
+            matches.extend(own().map(|entry| Match { origin: None, host: host.to_owned(), entry }));
+        }
+        let others = self.others.as_ref().map(|others| others.cluster.origins()).unwrap_or_default();
+        for (id, origin) in others {
+            let at = origin.host_name();
+            if host.is_some_and(|host| !same_host(host, at)) {
+                continue;
+            }
+            known = true;
+            let entries = of(&origin).into_iter();
+            matches.extend(entries.map(|entry| Match { origin: Some(id), host: at.to_owned(), entry }));
+        }
+        known.then_some(matches)
+    }
+
+    /// The other hosts, if this request was made to an address that stands for one of them.
+    fn alias_asked(&self, asker: &Asker<'_>) -> Option<(&Others, IpAddr)> {
+        let others = self.others.as_ref()?;
+        // Only programs on this host can connect there, so the kernel need not be asked about anybody else.
+        if !others.entrances.any() || !asker.is_loopback() {
+            return None;
+        }
+        let asked = asker.own_address()?.to_canonical();
+        others.entrances.is_alias(asked).then_some((others, asked))
+    }
+
+    /// Looks for `name@host`, which stock epmd would not know: the node `name` on this host or another.
+    fn find_at_host(&self, asker: &Asker<'_>, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
+        let Some(others) = &self.others else { return false };
+        let Some((name, host)) = name.rsplit_once('@') else { return false };
+        if same_host(host, self.local.host()) && self.local.names().find(name, answer) {
+            return true;
+        }
+        let Some(host) = others.cluster.full_name(host) else { return false };
+        if !others.entrances.tunnels_to(&host) {
+            let Some((_, _, entry)) = others.cluster.find(name, &host) else { return false };
+            let Some(found) = alive2(&entry) else { return false };
+            answer(&found);
+            return true;
+        }
+        // An entry on any other address would let the network in.
+        let Some(asked) = asker.own_address().map(|asked| asked.to_canonical()) else { return false };
+        asked.is_loopback() && others.find_with_entry(asked, name, &host, answer)
+    }
+}
+
+impl Others {
+    /// Passes the node `name` on `host` to `answer`, with a port on `address` that leads there.
+    fn find_with_entry(
+        &self,
+        address: IpAddr,
+        name: &str,
+        host: &str,
+        answer: &mut dyn FnMut(&Alive2<'_>),
+    ) -> bool {
+        let Some((origin, registered, entry)) = self.cluster.find(name, host) else { return false };
+        let target = Target { origin, kind: Kind::NAME, name: name.into() };
+        let port = self.entrances.entry(address, target, registered);
+        let Some((port, found)) = port.zip(alive2(&entry)) else { return false };
+        answer(&Alive2 { port, ..found });
+        true
+    }
+
+    /// Passes what a lookup at an alias finds to `answer`: the node `name` on the host that the alias stands for.
+    pub fn find_at_alias(&self, alias: IpAddr, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
+        let Some(host) = self.entrances.host_behind(alias) else { return false };
+        // The whole name may be asked for as well.
+        let name = match name.rsplit_once('@') {
+            Some((name, asked)) if same_host(asked, &host) => name,
+            _ => name,
+        };
+        self.find_with_entry(alias, name, &host, answer)
+    }
+
+    /// The lines of the answer to NAMES_REQ at an alias. The ports are those that the
+    /// nodes have on their host: an entry is opened when somebody asks for one node.
+    #[must_use]
+    pub fn names_at_alias(&self, alias: IpAddr) -> Vec<u8> {
+        let mut answer = Vec::new();
+        let host = self.entrances.host_behind(alias);
+        let names = host.map(|host| self.cluster.names_on(&host)).unwrap_or_default();
+        for (name, (_, registered)) in names {
+            encode::names_line(&name, registered.port, &mut answer);
+        }
+        answer
+    }
+}
+
+impl pmd_epmd::server::Directory for Directory {
+    fn find(&self, asker: &Asker<'_>, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
+        match self.alias_asked(asker) {
+            Some((others, alias)) => others.find_at_alias(alias, name, answer),
+            None => self.local.names().find(name, answer) || self.find_at_host(asker, name, answer),
+        }
+    }
+
+    fn names(&self, asker: &Asker<'_>) -> Arc<[u8]> {
+        match self.alias_asked(asker) {
+            Some((others, alias)) => {
+                let mut answer = encode::names_header(self.local.names().configured_port()).to_vec();
+                answer.extend_from_slice(&others.names_at_alias(alias));
+                answer.into()
+            }
+            None => self.local.names().render_names(),
+        }
+    }
+
+    fn may_ask(&self, peer: Option<SocketAddr>) -> bool {
+        match (self.access, &self.others) {
+            (EpmdAccess::Open, _) | (_, None) => true,
+            (EpmdAccess::Members, Some(others)) => {
+                peer.is_some_and(|peer| others.cluster.is_member(peer.ip()))
+            }
+            (EpmdAccess::Local, Some(_)) => false,
+        }
+    }
+}

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use pmd_protocol::ServiceName;
 
+use crate::base::clock::Monotonic;
+
 /// Services on one host. Bounds what a runaway script can make the daemon (and later the cluster) hold.
 pub const MAX_SERVICES: usize = 10_000;
 /// Metadata entries of one service.
@@ -31,8 +33,10 @@ pub struct Service {
     pub metadata: Metadata,
     /// When it registered first, in milliseconds since the Unix epoch.
     pub registered_ms: u64,
-    /// When it will be dropped unless it registers again, in milliseconds since the Unix epoch.
+    /// When it will be dropped unless it registers again, in milliseconds since the Unix epoch: to be shown.
     pub expires_ms: Option<u64>,
+    /// The same moment, to be measured by.
+    pub deadline: Option<Monotonic>,
     /// Whether a command or a connection keeps it alive.
     pub held: bool,
 }
@@ -90,9 +94,22 @@ pub struct Services {
     by_name: BTreeMap<Arc<str>, Service>,
 }
 
+impl Service {
+    /// Whether its time to live is over at `now`.
+    #[must_use]
+    pub fn is_over(&self, now: Monotonic) -> bool {
+        self.deadline.is_some_and(|end| end <= now)
+    }
+}
+
 impl Services {
     /// Registers a service, or renews it if name and port are the same and nobody holds it.
-    pub fn register(&mut self, new: NewService, now_ms: u64) -> Result<Registered, ServiceError> {
+    pub fn register(
+        &mut self,
+        new: NewService,
+        now_ms: u64,
+        now: Monotonic,
+    ) -> Result<Registered, ServiceError> {
         if new.port == 0 {
             return Err(ServiceError::Port);
         }
@@ -101,12 +118,14 @@ impl Services {
             return Err(ServiceError::Metadata);
         }
         let expires_ms = new.ttl_ms.map(|ttl| now_ms.saturating_add(ttl));
+        let deadline = new.ttl_ms.map(|ttl| now.plus_ms(ttl));
         if let Some(current) = self.by_name.get_mut(new.name.as_ref()) {
             if current.port != new.port || current.held || new.held {
                 return Err(ServiceError::Taken { name: current.name.to_string(), port: current.port });
             }
             current.metadata = new.metadata;
             current.expires_ms = expires_ms;
+            current.deadline = deadline;
             return Ok(Registered::Renewed(current.clone()));
         }
         if self.by_name.len() >= MAX_SERVICES {
@@ -120,6 +139,7 @@ impl Services {
             metadata: new.metadata,
             registered_ms: now_ms,
             expires_ms,
+            deadline,
             held: new.held,
         };
         self.by_name.insert(Arc::clone(&service.name), service.clone());
@@ -139,9 +159,9 @@ impl Services {
         self.by_name.remove(name)
     }
 
-    /// Ends every service whose time is over at `now_ms`.
-    pub fn expire(&mut self, now_ms: u64) -> Vec<Service> {
-        let over = |service: &Service| service.expires_ms.is_some_and(|end| end <= now_ms);
+    /// Ends every service whose time is over at `now`.
+    pub fn expire(&mut self, now: Monotonic) -> Vec<Service> {
+        let over = |service: &Service| service.is_over(now);
         let names: Vec<_> =
             self.by_name.values().filter(|service| over(service)).map(|s| Arc::clone(&s.name)).collect();
         names.iter().filter_map(|name| self.by_name.remove(name)).collect()
@@ -185,37 +205,46 @@ mod tests {
     #[test]
     fn the_same_service_again_renews_and_another_port_is_refused() {
         let mut services = Services::default();
-        assert!(matches!(services.register(new("web", 80), 0), Ok(Registered::New(_))));
-        assert!(matches!(services.register(new("web", 80), 0), Ok(Registered::Renewed(_))));
-        assert!(matches!(services.register(new("web", 81), 0), Err(ServiceError::Taken { port: 80, .. })));
+        assert!(matches!(services.register(new("web", 80), 0, Monotonic::from_ms(0)), Ok(Registered::New(_))));
+        assert!(matches!(services.register(new("web", 80), 0, Monotonic::from_ms(0)), Ok(Registered::Renewed(_))));
+        assert!(matches!(services.register(new("web", 81), 0, Monotonic::from_ms(0)), Err(ServiceError::Taken { port: 80, .. })));
     }
 
     #[test]
     fn a_held_service_is_nobody_elses() {
         let mut services = Services::default();
         let held = NewService { held: true, ..new("web", 80) };
-        assert!(services.register(held.clone(), 0).is_ok());
-        assert!(services.register(held, 0).is_err());
-        assert!(services.register(new("web", 80), 0).is_err());
+        assert!(services.register(held.clone(), 0, Monotonic::from_ms(0)).is_ok());
+        assert!(services.register(held, 0, Monotonic::from_ms(0)).is_err());
+        assert!(services.register(new("web", 80), 0, Monotonic::from_ms(0)).is_err());
     }
 
     #[test]
     fn time_to_live_ends_it_unless_renewed() {
         let mut services = Services::default();
         let short = NewService { ttl_ms: Some(100), ..new("web", 80) };
-        assert!(services.register(short.clone(), 0).is_ok());
-        assert!(services.register(short, 50).is_ok());
-        assert!(services.expire(149).is_empty());
-        assert_eq!(services.expire(150).len(), 1);
+        assert!(services.register(short.clone(), 0, Monotonic::from_ms(0)).is_ok());
+        assert!(services.register(short, 50, Monotonic::from_ms(50)).is_ok());
+        assert!(services.expire(Monotonic::from_ms(149)).is_empty());
+        assert_eq!(services.expire(Monotonic::from_ms(150)).len(), 1);
         assert!(services.is_empty());
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_ends_nothing() {
+        let mut services = Services::default();
+        let short = NewService { ttl_ms: Some(100), ..new("web", 80) };
+        assert!(services.register(short, 1_000_000, Monotonic::from_ms(0)).is_ok());
+        assert!(services.expire(Monotonic::from_ms(99)).is_empty(), "whatever the wall clock says now");
+        assert_eq!(services.expire(Monotonic::from_ms(100)).len(), 1);
     }
 
     #[test]
     fn a_late_release_does_not_end_a_later_service() {
         let mut services = Services::default();
-        let Ok(Registered::New(first)) = services.register(new("web", 80), 0) else { panic!("it is new") };
+        let Ok(Registered::New(first)) = services.register(new("web", 80), 0, Monotonic::from_ms(0)) else { panic!("it is new") };
         services.unregister("web");
-        assert!(services.register(new("web", 80), 0).is_ok());
+        assert!(services.register(new("web", 80), 0, Monotonic::from_ms(0)).is_ok());
         assert!(services.release("web", first.id).is_none());
         assert_eq!(services.len(), 1);
     }
@@ -223,10 +252,10 @@ mod tests {
     #[test]
     fn limits_are_refused_with_their_reason() {
         let mut services = Services::default();
-        assert_eq!(services.register(new("web", 0), 0), Err(ServiceError::Port));
+        assert_eq!(services.register(new("web", 0), 0, Monotonic::from_ms(0)), Err(ServiceError::Port));
         let metadata = Metadata::from([("k".into(), "v".repeat(MAX_METADATA_BYTES))]);
         assert_eq!(
-            services.register(NewService { metadata, ..new("web", 80) }, 0),
+            services.register(NewService { metadata, ..new("web", 80) }, 0, Monotonic::from_ms(0)),
             Err(ServiceError::Metadata)
         );
     }

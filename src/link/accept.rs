@@ -1,6 +1,8 @@
-//! Connections that other daemons have made: from the EPMD port, where the first byte told them apart, to the core.
+//! Connections that other daemons open: from the EPMD port, where the first byte told them apart, to the protocol they ask
+//! for.
 //!
-//! A stranger costs a bounded amount for a bounded time, and one address cannot take the place of all others.
+//! A connection without a proven peer costs a bounded amount for a bounded time, and one address cannot use up what is
+//! there for all.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
@@ -12,20 +14,17 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::connection::Wire;
-use super::handshake;
-use super::handshake::{Greeted, GreetingError};
-use super::local_identity::Me;
-use super::permit::Place;
-use super::{oneshot, session};
+use super::connection::Connection;
+use super::handshake::{self, HandshakeError, ProvenPeer};
+use super::local_identity::LocalIdentity;
+use super::protocol::Protocols;
+use super::refusals::Refusals;
 use crate::auth::proof::Role;
-use crate::auth::tls::{ALPN_PACKET, ALPN_RELAY, ALPN_TUNNEL};
 use crate::base::log::repeats::Complaints;
-use crate::cluster::driver::Core;
-use crate::daemon::Context;
-use crate::tunnel::{Tunnels, exit, relay};
+use crate::base::permit::Permit;
+use crate::base::stats::Counters;
 
-/// Connections that wait to be looked at.
+/// Connections that wait for their handshake to begin.
 const QUEUE: usize = 256;
 /// Handshakes at once: at about 25 KiB each a bounded price for strangers.
 const HANDSHAKES: usize = 128;
@@ -33,37 +32,35 @@ const HANDSHAKES: usize = 128;
 /// out.
 const HANDSHAKES_OF_ONE: usize = 48;
 
-/// A connection whose first byte was that of TLS.
+/// A connection that began with TLS and whose peer is not proven yet.
 #[derive(Debug)]
-pub struct Stranger {
-    /// The connection.
+pub struct PendingConnection {
+    /// The socket, non-blocking.
     pub socket: OwnedFd,
-    /// Its other end.
+    /// The address of its other end.
     pub address: SocketAddr,
-    /// What was read already.
+    /// Bytes that were read to tell it apart.
     pub head: Vec<u8>,
-    /// The descriptor that it uses.
-    pub place: Place,
+    /// Its descriptor's permit.
+    pub permit: Permit,
 }
 
-/// Where the threads of the EPMD port leave such connections.
+/// Takes pending connections from the threads of the EPMD port.
 #[derive(Debug, Clone)]
-pub struct Doorman(mpsc::Sender<Stranger>);
+pub struct AcceptQueue(mpsc::Sender<PendingConnection>);
 
-impl Doorman {
-    /// A doorman, and the queue behind it.
-    pub fn new() -> (Doorman, mpsc::Receiver<Stranger>) {
+impl AcceptQueue {
+    /// The sending and the receiving end.
+    #[must_use]
+    pub fn new() -> (AcceptQueue, mpsc::Receiver<PendingConnection>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Doorman(sender), receiver)
+        (AcceptQueue(sender), receiver)
     }
 
-    /// Takes a connection over; gives it back if there are too many.
-    ///
-    /// # Errors
-    ///
-    /// With the connection, to be closed.
-    pub fn offer(&self, stranger: Stranger) -> Result<(), Stranger> {
-        self.0.try_send(stranger).map_err(mpsc::error::TrySendError::into_inner)
+    /// Puts a connection into the queue; closes it and returns false if the queue is full.
+    #[must_use]
+    pub fn offer(&self, pending: PendingConnection) -> bool {
+        self.0.try_send(pending).is_ok()
     }
 }
 
@@ -106,81 +103,86 @@ impl Drop for Handshake {
     }
 }
 
-/// Serves the connections that come through the doorman, until there is none any more.
-pub async fn serve(
-    mut strangers: mpsc::Receiver<Stranger>,
-    context: Arc<Context>,
-    me: Arc<Me>,
-    core: Core,
-    tunnels: Arc<Tunnels>,
-) {
-    let handshakes = Arc::new(Handshakes::default());
-    let log = Complaints::new(Handle::current());
-    while let Some(Stranger { socket, address, head, place }) = strangers.recv().await {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let Some(handshake) = handshakes.begin(address.ip()) else {
-            context.counters.handshakes_full.add();
-            complain(&log, address, "full", "there are too many handshakes under way".into());
-            context.refusals.note(address.ip(), false, "full", "there are too many handshakes under way");
-            continue;
-        };
-        // The shard has made it not blocking.
-        let socket = match TcpStream::from_std(StdStream::from(socket)) {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::debug!(%address, "cannot use a connection: {error}");
+/// What accepting connections needs of the rest of the daemon.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    /// This daemon.
+    pub identity: Arc<LocalIdentity>,
+    /// The protocols that peers may ask for.
+    pub protocols: Protocols,
+    /// Counts handshakes and their failures.
+    pub counters: Arc<Counters>,
+    /// Remembers who was refused.
+    pub refusals: Arc<Refusals>,
+}
+
+impl Acceptor {
+    /// Serves the connections that come through the queue, until its sending end is gone.
+    pub async fn serve(self, mut queue: mpsc::Receiver<PendingConnection>) {
+        let handshakes = Arc::new(Handshakes::default());
+        let log = Complaints::new(Handle::current());
+        while let Some(PendingConnection { socket, address, head, permit }) = queue.recv().await {
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            let Some(handshake) = handshakes.begin(address.ip()) else {
+                let text = "too many handshakes are in progress";
+                self.counters.handshakes_full.add();
+                complain(&log, address, "full", text.into());
+                self.refusals.note(address.ip(), false, "full", text);
                 continue;
-            }
+            };
+            // The shard has made it non-blocking.
+            let socket = match TcpStream::from_std(StdStream::from(socket)) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::debug!(%address, "cannot use a connection: {error}");
+                    continue;
+                }
+            };
+            let (acceptor, log) = (self.clone(), Arc::clone(&log));
+            tokio::spawn(async move {
+                let connection = Connection::new(socket, address, head);
+                let proven = Box::pin(acceptor.handshake(connection));
+                let proven = tokio::time::timeout(handshake::TIMEOUT, proven).await;
+                drop(handshake);
+                match proven.unwrap_or(Err(HandshakeError::Timeout)) {
+                    Ok((peer, alpn)) => match acceptor.protocols.find(&alpn) {
+                        Some(protocol) => protocol.serve(peer, permit).await,
+                        None => tracing::debug!(%address, "a peer asked for a protocol that is not served"),
+                    },
+                    Err(error) => acceptor.refuse(&log, address, &error),
+                }
+            });
+        }
+    }
+
+    /// Carries out both handshakes; the peer, and the ALPN of the protocol it asks for.
+    async fn handshake(&self, connection: Connection) -> Result<(ProvenPeer, Vec<u8>), HandshakeError> {
+        let tls = self.identity.tls();
+        let stream = TlsAcceptor::from(tls.server()).accept(connection).await?;
+        let alpn = match stream.get_ref().1.alpn_protocol() {
+            Some(alpn) => alpn.to_vec(),
+            None => return Err(HandshakeError::Tls("the peer named no protocol".into())),
         };
-        let (context, me, core, log) =
-            (Arc::clone(&context), Arc::clone(&me), core.clone(), Arc::clone(&log));
-        let tunnels = Arc::clone(&tunnels);
-        tokio::spawn(async move {
-            let _place = place;
-            let wire = Wire::new(socket, address, head);
-            let greeted = tokio::time::timeout(handshake::PATIENCE, Box::pin(admit(wire, &me))).await;
-            drop(handshake);
-            match greeted.unwrap_or(Err(GreetingError::Late)) {
-                Ok((greeted, alpn)) => match alpn.as_slice() {
-                    ALPN_PACKET => oneshot::serve(greeted, core, None).await,
-                    ALPN_TUNNEL => exit::serve(greeted, tunnels, "direct").await,
-                    ALPN_RELAY => relay::serve(greeted, tunnels).await,
-                    _ => {
-                        context.counters.handshakes.add();
-                        session::serve(greeted, false, core, context).await;
-                    }
-                },
-                Err(error) => refuse(&context, &log, address, &error),
-            }
-        });
+        let peer = handshake::run(TlsStream::from(stream), &self.identity, &tls, Role::Acceptor).await?;
+        Ok((peer, alpn))
+    }
+
+    fn refuse(&self, log: &Arc<Complaints>, address: SocketAddr, error: &HandshakeError) {
+        // A peer that only asked for the identity has closed with a reason; and hosts may share one list of seeds, in
+        // which each finds itself.
+        if matches!(error, HandshakeError::Refused { .. } | HandshakeError::Oneself) {
+            return;
+        }
+        error.count(&self.counters);
+        complain(log, address, error.label(), error.to_string());
+        self.refusals.note_error(address.ip(), false, error);
     }
 }
 
-/// Carries out both handshakes; the peer, and which protocol it speaks.
-async fn admit(wire: Wire, me: &Me) -> Result<(Greeted, Vec<u8>), GreetingError> {
-    let tls = me.tls();
-    let stream = TlsAcceptor::from(tls.server()).accept(wire).await?;
-    let alpn = match stream.get_ref().1.alpn_protocol() {
-        Some(alpn) => alpn.to_vec(),
-        None => return Err(GreetingError::Tls("it has not said which protocol it speaks".into())),
-    };
-    let greeted = handshake::greet(TlsStream::from(stream), me, &tls, Role::Acceptor).await?;
-    Ok((greeted, alpn))
-}
-
-fn refuse(context: &Context, log: &Arc<Complaints>, address: SocketAddr, error: &GreetingError) {
-    // Who only wanted to know who is there has said so; and every host may have the same list of seeds, itself included.
-    if matches!(error, GreetingError::Refused { .. } | GreetingError::Oneself) {
-        return;
-    }
-    context.counters.refused_handshake(error);
-    complain(log, address, error.label(), error.to_string());
-    context.refusals.note_error(address.ip(), false, error);
-}
-
-/// Writes a log line about who was not let in, unless there were too many. Its port is another each time.
+/// Writes a log line about a rejected peer, subject to the rate limit. The source port differs each time, so it is not part
+/// of what makes two lines alike.
 fn complain(log: &Arc<Complaints>, address: SocketAddr, reason: &'static str, text: String) {
     log.say(format!("{} {text}", address.ip()), move |more| {
-        tracing::warn!(peer = %address, reason, "a daemon was not let in: {text}{more}");
+        tracing::warn!(peer = %address, reason, "rejected peer: {text}{more}");
     });
 }

@@ -56,12 +56,12 @@ impl Traffic {
 enum Carrier {
     Tcp(TcpStream),
     /// A connection to a relay, which passes the bytes on and cannot read them.
-    Relay(Box<TlsStream<Wire>>),
+    Relay(Box<TlsStream<Connection>>),
 }
 
 /// The connection.
 #[derive(Debug)]
-pub struct Wire {
+pub struct Connection {
     carrier: Carrier,
     address: SocketAddr,
     /// Read already, and to be read again before anything else; from the second on.
@@ -70,22 +70,22 @@ pub struct Wire {
     measured: Option<Instant>,
 }
 
-impl Wire {
+impl Connection {
     /// A connection to `address`, of which `head` was read already.
-    pub fn new(socket: TcpStream, address: SocketAddr, head: Vec<u8>) -> Wire {
+    pub fn new(socket: TcpStream, address: SocketAddr, head: Vec<u8>) -> Connection {
         // Frames are written whole; waiting for more would only delay them.
         let _ = socket.set_nodelay(true);
-        Wire::over(Carrier::Tcp(socket), address, head)
+        Connection::over(Carrier::Tcp(socket), address, head)
     }
 
     /// A connection through `relay`, of which `head` was read already.
-    pub fn through(relay: TlsStream<Wire>, head: Vec<u8>) -> Wire {
+    pub fn through(relay: TlsStream<Connection>, head: Vec<u8>) -> Connection {
         let address = relay.get_ref().0.address;
-        Wire::over(Carrier::Relay(Box::new(relay)), address, head)
+        Connection::over(Carrier::Relay(Box::new(relay)), address, head)
     }
 
-    fn over(carrier: Carrier, address: SocketAddr, head: Vec<u8>) -> Wire {
-        Wire { carrier, address, head: (head, 0), traffic: Arc::default(), measured: None }
+    fn over(carrier: Carrier, address: SocketAddr, head: Vec<u8>) -> Connection {
+        Connection { carrier, address, head: (head, 0), traffic: Arc::default(), measured: None }
     }
 
     /// The socket, to set options of.
@@ -155,7 +155,7 @@ impl AsyncWrite for Carrier {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -179,7 +179,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

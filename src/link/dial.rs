@@ -1,13 +1,16 @@
-//! Reaching another daemon: from addresses to a greeted peer.
+//! Reaching another daemon: from its addresses to a proven peer.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use pmd_core::membership::Identity;
 use pmd_core::node::{LinkEvent, Purpose};
 use pmd_protocol::peer::NodeId;
+use pmd_epmd::descriptors::Descriptors;
 use pmd_protocol::peer::frame::Sight;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -15,30 +18,31 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::connection::Wire;
-use super::handshake;
-use super::handshake::{Greeted, GreetingError};
-use super::local_identity::Me;
-use super::permit::Place;
-use super::session;
+use super::connection::Connection;
+use super::handshake::{self, HandshakeError, ProvenPeer};
+use super::inbox::LinkMessage;
+use super::local_identity::LocalIdentity;
+use super::refusals::Refusals;
+use super::session::Links;
 use crate::auth::proof::Role;
 use crate::auth::tls::{ALPN_LINK, ALPN_PACKET, Tls};
-use crate::cluster::driver::{Core, Input};
-use crate::daemon::Context;
+use crate::base::permit::Permit;
 
-/// How long one address may take to accept a connection, while there are others to be tried.
-const CONNECT: Duration = Duration::from_secs(2);
-/// Dials at once. The membership asks for a few in each second; more are due when half of the cluster is gone, and those
-/// may wait for the next turn.
-const DIALS: usize = 64;
+/// Time for one address to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Head start of each address before the next one is tried beside it (RFC 8305, section 5, "Connection Attempt Delay").
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Dials at once. The membership asks for a few per second; when half of the cluster is gone more are due, and those can
+/// wait for their next turn.
+const MAX_DIALS: usize = 64;
 
-/// Why nobody was reached.
+/// Why no peer was reached.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// No connection came about.
+    /// No address accepted a connection.
     #[error("{address}: {source}")]
     Connect {
-        /// The last address that was tried.
+        /// The address whose failure came last.
         address: SocketAddr,
         /// The system's reason.
         source: io::Error,
@@ -46,67 +50,87 @@ pub enum DialError {
     /// There is no address to dial.
     #[error("it has no address")]
     NoAddress,
-    /// The connection did not become a link.
+    /// An address accepted a connection, and the handshake failed.
     #[error("{address}: {source}")]
-    Greeting {
-        /// The address that answered.
+    Handshake {
+        /// The address.
         address: SocketAddr,
         /// Why.
-        source: GreetingError,
+        source: HandshakeError,
     },
 }
 
 impl DialError {
-    /// What a member that could not be reached looks like to the others.
+    /// What others are told of a member that could not be reached.
     fn sight(&self) -> Sight {
         match self {
             DialError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 Sight::Refused
             }
-            // Somebody answers, but it is not the daemon that lived there.
-            DialError::Greeting { source: GreetingError::Stranger | GreetingError::Oneself, .. } => {
-                Sight::Refused
-            }
+            // Somebody answers, but not the daemon that ran there.
+            DialError::Handshake {
+                source: HandshakeError::OtherDaemon | HandshakeError::Oneself, ..
+            } => Sight::Refused,
             _ => Sight::Silent,
+        }
+    }
+
+    /// Of two failures, the one that says more: that of a daemon, rather than that of the network.
+    fn or_worse(self, next: DialError) -> DialError {
+        match (&self, &next) {
+            (DialError::Handshake { .. }, DialError::Connect { .. } | DialError::NoAddress) => self,
+            _ => next,
         }
     }
 }
 
-/// Dials on behalf of the core.
+/// Dials other daemons.
 #[derive(Debug, Clone)]
 pub struct Dialer {
-    me: Arc<Me>,
-    context: Arc<Context>,
+    local: Arc<LocalIdentity>,
+    descriptors: Arc<Descriptors>,
+    refusals: Arc<Refusals>,
     runtime: Handle,
     permits: Arc<Semaphore>,
-    probe_patience: Duration,
+    probe_timeout: Duration,
 }
 
 impl Dialer {
-    /// A dialer whose work is done by `runtime`; probes end after `probe_patience`.
-    pub fn new(me: Arc<Me>, context: Arc<Context>, runtime: Handle, probe_patience: Duration) -> Dialer {
-        Dialer { me, context, runtime, permits: Arc::new(Semaphore::new(DIALS)), probe_patience }
+    /// A dialer whose connections are made by `runtime`; a probe takes at most `probe_timeout`.
+    pub fn new(
+        local: Arc<LocalIdentity>,
+        descriptors: Arc<Descriptors>,
+        refusals: Arc<Refusals>,
+        runtime: Handle,
+        probe_timeout: Duration,
+    ) -> Dialer {
+        let permits = Arc::new(Semaphore::new(MAX_DIALS));
+        Dialer { local, descriptors, refusals, runtime, permits, probe_timeout }
     }
 
-    /// Dials a member, and tells the core what came of it.
-    pub fn dial(&self, core: Core, peer: Identity, purpose: Purpose) {
+    /// The runtime on which connections are served.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Dials a member for the core, which is sent the outcome.
+    pub fn dial(&self, links: Links, peer: Identity, purpose: Purpose) {
         let dialer = self.clone();
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         self.runtime.spawn(async move {
-            let place = Place::take(&dialer.context);
-            let event = match (purpose, permit.ok().zip(place)) {
-                (Purpose::Link, Some((permit, _place))) => {
-                    match dialer.reach(&peer.addresses, Some(peer.id)).await {
-                        Ok(greeted) => {
+            let descriptor = Permit::take(&dialer.descriptors);
+            let event = match (purpose, permit.ok().zip(descriptor)) {
+                (Purpose::Link, Some((permit, _descriptor))) => {
+                    match dialer.reach(&peer.addresses, Some(peer.id), ALPN_LINK).await {
+                        Ok(proven) => {
                             drop(permit);
-                            session::serve(greeted, true, core, dialer.context).await;
-                            return;
+                            return links.serve(proven, true).await;
                         }
                         Err(error) => {
-                            dialer.context.counters.dials_failed.add();
+                            links.counters().dials_failed.add();
                             match &error {
-                                // One of the two has said no; as seldom as the back-off of dials is.
-                                DialError::Greeting { source, .. } => {
+                                // One side rejected the other. The back-off between dials bounds these lines.
+                                DialError::Handshake { source, .. } => {
                                     tracing::warn!(peer = ?peer.id, reason = source.label(), "no link to a member: {error}");
                                 }
                                 _ => tracing::debug!(peer = ?peer.id, "cannot reach a member: {error}"),
@@ -116,152 +140,199 @@ impl Dialer {
                     }
                 }
                 (Purpose::Link, None) => LinkEvent::Failed { peer: peer.id },
-                (Purpose::Probe(token), Some(_right)) => {
+                (Purpose::Probe(token), Some(_permits)) => {
                     LinkEvent::Probed { token, sight: dialer.probe(&peer).await }
                 }
                 (Purpose::Probe(token), None) => LinkEvent::Probed { token, sight: Sight::Silent },
             };
-            let _ = core.send(Input::Link(event)).await;
+            // The core has ended, and with it the daemon.
+            let _ = links.inbox().send(LinkMessage::Dialled(event)).await;
         });
     }
 
-    /// Dials these addresses, one after the other, for a link to `expected` or to whoever answers.
+    /// Dials these addresses until one leads to `expected`, or to any daemon of the cluster, that speaks `alpn`.
     ///
     /// # Errors
     ///
-    /// If no address leads to a link.
+    /// If none does.
     pub async fn reach(
         &self,
         addresses: &[SocketAddr],
         expected: Option<NodeId>,
-    ) -> Result<Greeted, DialError> {
-        self.greet(addresses, expected, ALPN_LINK).await
-    }
-
-    /// The same for a short connection that carries membership packets.
-    ///
-    /// # Errors
-    ///
-    /// If no address leads to the peer.
-    pub async fn reach_for_packets(&self, peer: &Identity) -> Result<Greeted, DialError> {
-        self.greet(&peer.addresses, Some(peer.id), ALPN_PACKET).await
-    }
-
-    /// The same for a connection with this protocol.
-    ///
-    /// # Errors
-    ///
-    /// If no address leads to the peer.
-    pub async fn greet(
-        &self,
-        addresses: &[SocketAddr],
-        expected: Option<NodeId>,
         alpn: &[u8],
-    ) -> Result<Greeted, DialError> {
-        let mut last = DialError::NoAddress;
-        for &address in addresses {
-            let tls = self.me.tls();
+    ) -> Result<ProvenPeer, DialError> {
+        let mut failed = DialError::NoAddress;
+        let mut sockets = Sockets::dial(addresses);
+        while let Some((address, connected)) = sockets.next().await {
             let attempt = async {
-                let stream = handshake(address, &tls, alpn, expected).await?;
-                handshake::greet(stream, &self.me, &tls, Role::Initiator)
-                    .await
-                    .map_err(|source| DialError::Greeting { address, source })
+                let socket = connected.map_err(|source| DialError::Connect { address, source })?;
+                self.reach_over(Connection::new(socket, address, Vec::new()), expected, alpn).await
             };
-            match tokio::time::timeout(handshake::PATIENCE, attempt).await {
-                Ok(Ok(greeted)) => return Ok(greeted),
-                Ok(Err(error)) => {
-                    if let DialError::Greeting { source, .. } = &error {
-                        self.context.refusals.note_error(address.ip(), true, source);
+            let timeout = || DialError::Handshake { address, source: HandshakeError::Timeout };
+            let outcome = tokio::time::timeout(handshake::TIMEOUT, attempt).await;
+            match outcome.unwrap_or_else(|_| Err(timeout())) {
+                Ok(proven) => return Ok(proven),
+                Err(error) => {
+                    if let DialError::Handshake { source, .. } = &error {
+                        self.refusals.note_error(address.ip(), true, source);
                     }
-                    last = worse(last, error);
+                    failed = failed.or_worse(error);
                 }
-                Err(_) => last = worse(last, DialError::Greeting { address, source: GreetingError::Late }),
             }
         }
-        Err(last)
+        Err(failed)
     }
 
-    /// Greets `expected` over a connection that is there, as the side that has dialled.
+    /// The same over a connection that exists, as the side that has dialled.
     ///
     /// # Errors
     ///
-    /// If somebody else answers, or one side does not let the other in.
-    pub async fn greet_over(&self, wire: Wire, expected: NodeId, alpn: &[u8]) -> Result<Greeted, DialError> {
-        let address = wire.address();
-        let tls = self.me.tls();
-        let stream = handshake_over(wire, &tls, alpn, Some(expected)).await?;
-        handshake::greet(stream, &self.me, &tls, Role::Initiator)
+    /// If another daemon answers, or one side rejects the other.
+    pub async fn reach_over(
+        &self,
+        connection: Connection,
+        expected: Option<NodeId>,
+        alpn: &[u8],
+    ) -> Result<ProvenPeer, DialError> {
+        let address = connection.address();
+        let tls = self.local.tls();
+        let stream = connect_tls(connection, &tls, alpn, expected).await?;
+        handshake::run(stream, &self.local, &tls, Role::Initiator)
             .await
-            .map_err(|source| DialError::Greeting { address, source })
+            .map_err(|source| DialError::Handshake { address, source })
     }
 
-    /// Whether a member answers, in the life that is meant.
+    /// Whether a member answers, in the generation that is meant.
     async fn probe(&self, peer: &Identity) -> Sight {
         let attempt = async {
             let mut sight = Sight::Silent;
-            for &address in &peer.addresses {
-                let tls = self.me.tls();
-                let stream = match handshake(address, &tls, ALPN_PACKET, Some(peer.id)).await {
-                    Ok(stream) => stream,
-                    Err(error) => {
-                        sight = error.sight();
-                        continue;
-                    }
+            let mut sockets = Sockets::dial(&peer.addresses);
+            while let Some((address, connected)) = sockets.next().await {
+                let asked = async {
+                    let socket = connected.map_err(|source| DialError::Connect { address, source })?;
+                    let connection = Connection::new(socket, address, Vec::new());
+                    let tls = self.local.tls();
+                    let stream = connect_tls(connection, &tls, ALPN_PACKET, Some(peer.id)).await?;
+                    let hello = handshake::ask_identity(stream, &self.local, &tls).await;
+                    hello.map_err(|source| DialError::Handshake { address, source })
                 };
-                match handshake::ask_identity(stream, &self.me, &tls).await {
+                match asked.await {
                     Ok(hello) if hello.generation == peer.generation => return Sight::Reached,
-                    // A later life: the one that is meant is over.
+                    // A later generation: the one that is meant has ended.
                     Ok(_) => return Sight::Refused,
-                    Err(_) => sight = Sight::Silent,
+                    Err(error) => sight = error.sight(),
                 }
             }
             sight
         };
-        tokio::time::timeout(self.probe_patience, attempt).await.unwrap_or(Sight::Silent)
+        tokio::time::timeout(self.probe_timeout, attempt).await.unwrap_or(Sight::Silent)
     }
 }
 
-/// Which of two failures says more: one that came from a daemon.
-fn worse(before: DialError, now: DialError) -> DialError {
-    if matches!(before, DialError::Greeting { .. }) && matches!(now, DialError::Connect { .. }) {
-        before
-    } else {
-        now
+type Attempt = std::pin::Pin<Box<dyn Future<Output = (SocketAddr, io::Result<TcpStream>)> + Send>>;
+
+/// Connections to the addresses of one host, as they are established or fail: each address has a head start over the next,
+/// so that one that swallows packets costs a moment and not a time-out (RFC 8305, "happy eyeballs").
+struct Sockets {
+    pending: std::vec::IntoIter<SocketAddr>,
+    attempts: FuturesUnordered<Attempt>,
+}
+
+impl Sockets {
+    fn dial(addresses: &[SocketAddr]) -> Sockets {
+        Sockets { pending: addresses.to_vec().into_iter(), attempts: FuturesUnordered::new() }
+    }
+
+    /// The next outcome; none once every address has had one.
+    async fn next(&mut self) -> Option<(SocketAddr, io::Result<TcpStream>)> {
+        if self.attempts.is_empty() {
+            self.start();
+        }
+        loop {
+            tokio::select! {
+                outcome = self.attempts.next() => {
+                    if matches!(outcome, Some((_, Err(_)))) {
+                        self.start();
+                    }
+                    return outcome;
+                }
+                () = tokio::time::sleep(ATTEMPT_DELAY), if self.pending.len() > 0 => self.start(),
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        let Some(address) = self.pending.next() else { return };
+        self.attempts.push(Box::pin(async move {
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+            (address, connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())))
+        }));
     }
 }
 
-async fn handshake(
-    address: SocketAddr,
+async fn connect_tls(
+    connection: Connection,
     tls: &Tls,
     alpn: &[u8],
     expected: Option<NodeId>,
-) -> Result<TlsStream<Wire>, DialError> {
-    let connect = |source| DialError::Connect { address, source };
-    let socket = match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
-        Ok(socket) => socket.map_err(connect)?,
-        Err(_) => return Err(connect(io::ErrorKind::TimedOut.into())),
-    };
-    handshake_over(Wire::new(socket, address, Vec::new()), tls, alpn, expected).await
-}
-
-async fn handshake_over(
-    wire: Wire,
-    tls: &Tls,
-    alpn: &[u8],
-    expected: Option<NodeId>,
-) -> Result<TlsStream<Wire>, DialError> {
-    let address = wire.address();
-    let greeting = |source| DialError::Greeting { address, source };
+) -> Result<TlsStream<Connection>, DialError> {
+    let address = connection.address();
+    let failed = |source| DialError::Handshake { address, source };
     // Daemons are known by their keys; the name is never sent.
     let name = ServerName::IpAddress(address.ip().into());
-    let stream = TlsConnector::from(tls.client(alpn)).connect(name, wire).await;
-    let stream = TlsStream::from(stream.map_err(|error| greeting(error.into()))?);
-    let (_, connection) = stream.get_ref();
-    if connection.alpn_protocol() != Some(alpn) {
-        return Err(greeting(GreetingError::Tls("it does not speak pmd's protocol".into())));
+    let stream = TlsConnector::from(tls.client(alpn)).connect(name, connection).await;
+    let stream = TlsStream::from(stream.map_err(|error| failed(error.into()))?);
+    let (_, session) = stream.get_ref();
+    if session.alpn_protocol() != Some(alpn) {
+        return Err(failed(HandshakeError::Tls("the peer does not speak pmd's protocol".into())));
     }
-    match (tls.peer(connection.peer_certificates()), expected) {
-        (Some(found), Some(expected)) if found != expected => Err(greeting(GreetingError::Stranger)),
+    match (tls.peer(session.peer_certificates()), expected) {
+        (Some(found), Some(expected)) if found != expected => Err(failed(HandshakeError::OtherDaemon)),
         _ => Ok(stream),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An address that swallows packets takes its head start and no more from the next one.
+    #[tokio::test]
+    async fn an_address_that_never_answers_does_not_hold_up_the_next() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let answers = listener.local_addr().expect("bound");
+        // A listener whose queue is full: the kernel drops further connections' first packets.
+        let full = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        rustix::net::listen(&full, 0).expect("a queue of one");
+        let swallows = full.local_addr().expect("bound");
+        let mut waiting = Vec::new();
+        while let Ok(Ok(socket)) =
+            tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(swallows)).await
+        {
+            waiting.push(socket);
+        }
+        let begin = Instant::now();
+        let mut sockets = Sockets::dial(&[swallows, answers]);
+        let (address, connected) = sockets.next().await.expect("an attempt");
+        assert!(connected.is_ok() && address == answers, "{address} {connected:?}");
+        assert!(begin.elapsed() < CONNECT_TIMEOUT, "it waited for the first to fail");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_costs_nothing_and_the_daemons_word_counts_more() {
+        let refuses = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            listener.local_addr().expect("bound")
+        };
+        let mut sockets = Sockets::dial(&[refuses]);
+        let (_, connected) = sockets.next().await.expect("an attempt");
+        let source = connected.expect_err("nobody listens");
+        let connect = DialError::Connect { address: refuses, source };
+        let rejected = DialError::Handshake { address: refuses, source: HandshakeError::Cookie };
+        assert!(matches!(rejected.or_worse(connect), DialError::Handshake { .. }));
     }
 }

@@ -1,6 +1,6 @@
-//! From a TLS session to a proven peer: both say who they are, then both prove that they know the cookie.
+//! From a TLS session to a proven peer: both sides say hello, then both prove that they know the cluster secret.
 //!
-//! See [`pmd_protocol::peer::frame`] for the order of the messages. Until it is over, a peer may send a few short
+//! The order of the messages is described at [`pmd_protocol::peer::frame`]. Until the proof, a peer may send a few short
 //! frames within a few seconds, and costs no more than that.
 
 use std::io;
@@ -17,38 +17,41 @@ use pmd_protocol::peer::{Decoded, Frame, FrameError, NodeId};
 use tokio_rustls::TlsStream;
 use tokio_util::codec::Framed;
 
-use super::connection::{Traffic, Wire};
-use super::local_identity::Me;
+use super::connection::{Connection, Traffic};
+use super::local_identity::LocalIdentity;
 use crate::auth::cookie::Cookies;
 use crate::auth::proof::{EXPORTER_LABEL, Role, Session};
 use crate::auth::tls::Tls;
+use crate::base::stats::Counters;
 
-/// How long all of it may take, the TLS handshake included.
-pub const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a farewell may take.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// Frames of a stranger: three are needed, and a newer version may have something to add.
+/// Time for the whole handshake, TLS included.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time to write the closing frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Frames that an unproven peer may send: three are needed, and a newer version may have something to add.
 const MAX_FRAMES: usize = 8;
 
 /// Frames over TLS.
-pub type Frames = Framed<TlsStream<Wire>, PeerCodec>;
+pub type Frames = Framed<TlsStream<Connection>, PeerCodec>;
 
-/// A proven peer.
+/// A peer that has completed the handshake.
 #[derive(Debug)]
-pub struct Greeted {
+pub struct ProvenPeer {
     /// What it said about itself.
     pub hello: Hello,
-    /// The name of its host.
+    /// Its host name.
     pub host: HostName,
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
-    /// What has gone over the connection; grows as it does.
+    /// Bytes and round-trip time of the connection, updated as it is used.
     pub traffic: Arc<Traffic>,
+    /// How often this daemon had left the cluster when the handshake began.
+    pub departures: u64,
     /// The connection.
     pub frames: Frames,
 }
 
-impl Greeted {
+impl ProvenPeer {
     /// The peer as the membership names it.
     #[must_use]
     pub fn identity(&self) -> Identity {
@@ -58,101 +61,122 @@ impl Greeted {
     }
 }
 
-/// Why a peer was not let in, or did not let this daemon in.
+/// Why a handshake failed: this daemon rejected the peer, or the peer rejected this daemon.
 #[derive(Debug, thiserror::Error)]
-pub enum GreetingError {
-    /// It took too long.
-    #[error("no complete handshake within {} s", PATIENCE.as_secs())]
-    Late,
+pub enum HandshakeError {
+    /// It took longer than [`TIMEOUT`].
+    #[error("the handshake was not completed within {} s", TIMEOUT.as_secs())]
+    Timeout,
     /// The connection failed.
     #[error("the connection failed: {0}")]
     Io(io::Error),
-    /// It was closed.
-    #[error("the connection was closed in the middle of the handshake")]
+    /// The peer closed the connection.
+    #[error("the connection was closed during the handshake")]
     Closed,
     /// The TLS handshake failed.
     #[error("TLS: {0}")]
     Tls(String),
-    /// Bytes that are no frame of a handshake.
+    /// The peer sent bytes that are no frame of a handshake.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// A frame at the wrong moment.
-    #[error("a frame of type {0} in the wrong place")]
+    /// The peer sent a frame that does not belong there.
+    #[error("unexpected frame of type {0}")]
     Unexpected(u8),
-    /// The other side has said no.
+    /// The peer rejected this daemon.
     #[error("{text}")]
     Refused {
-        /// Whether to try again.
+        /// The kind of reason.
         reason: Reason,
-        /// What it said.
+        /// The peer's words.
         text: String,
     },
-    /// It does not know the cookie.
-    #[error("its cookie is another one")]
+    /// The peer does not know the cluster secret.
+    #[error("cookie mismatch")]
     Cookie,
-    /// It belongs to another cluster.
+    /// The peer belongs to another cluster.
     #[error("it belongs to the cluster {0:?}")]
     Cluster(String),
-    /// It speaks another version of the protocol.
-    #[error("it speaks version {0} of the protocol, this daemon version {PROTOCOL}")]
+    /// The peer speaks another version of the protocol.
+    #[error("it speaks protocol version {0}, this daemon version {PROTOCOL}")]
     Protocol(u16),
-    /// Its id is not that of its key.
-    #[error("its id is not that of its key")]
+    /// The peer's id is not the hash of its key.
+    #[error("its id does not match its key")]
     Id,
-    /// It calls itself what its certificate does not allow.
+    /// The peer's certificate is not for the host name that it uses.
     #[error("its certificate is not for the host {0:?}")]
     Name(String),
-    /// It is this very daemon.
+    /// The peer is this very daemon.
     #[error("it is this daemon itself")]
     Oneself,
-    /// Another daemon has this one's key.
+    /// The peer is another daemon with this one's key.
     #[error("it has the same key as this daemon")]
     Twin,
-    /// It is not whom this daemon wanted.
+    /// The peer is not the daemon that was dialled.
     #[error("another daemon answers there")]
-    Stranger,
+    OtherDaemon,
     /// This daemon has left the cluster.
     #[error("this daemon has left the cluster")]
     Left,
 }
 
-impl GreetingError {
-    /// What it counts as.
+impl HandshakeError {
+    /// The word under which it is counted and listed.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
-            GreetingError::Late => "timeout",
-            GreetingError::Io(_) | GreetingError::Closed => "connection",
-            GreetingError::Tls(_) => "tls",
-            GreetingError::Frame(_) | GreetingError::Unexpected(_) => "protocol",
-            GreetingError::Refused { .. } => "refused",
-            GreetingError::Cookie => "cookie",
-            GreetingError::Cluster(_) => "cluster",
-            GreetingError::Protocol(_) => "version",
-            GreetingError::Id | GreetingError::Name(_) => "identity",
-            GreetingError::Oneself | GreetingError::Twin | GreetingError::Stranger => "other",
-            GreetingError::Left => "left",
+            HandshakeError::Timeout => "timeout",
+            HandshakeError::Io(_) | HandshakeError::Closed => "connection",
+            HandshakeError::Tls(_) => "tls",
+            HandshakeError::Frame(_) | HandshakeError::Unexpected(_) => "protocol",
+            HandshakeError::Refused { .. } => "refused",
+            HandshakeError::Cookie => "cookie",
+            HandshakeError::Cluster(_) => "cluster",
+            HandshakeError::Protocol(_) => "version",
+            HandshakeError::Id | HandshakeError::Name(_) => "identity",
+            HandshakeError::Oneself | HandshakeError::Twin | HandshakeError::OtherDaemon => "other",
+            HandshakeError::Left => "left",
         }
     }
 
-    /// What the other side is told, if it should know.
-    fn farewell(&self) -> Option<(Reason, String)> {
+    /// Counts a peer that was rejected.
+    pub fn count(&self, counters: &Counters) {
         match self {
-            GreetingError::Cookie => Some((Reason::Refused, "the cookie is another one".into())),
-            GreetingError::Cluster(_) => Some((Reason::Refused, "this is another cluster".into())),
-            GreetingError::Protocol(_) => {
-                Some((Reason::Refused, format!("only version {PROTOCOL} of the protocol is spoken here")))
+            HandshakeError::Timeout => counters.handshakes_timeout.add(),
+            HandshakeError::Io(_) | HandshakeError::Closed | HandshakeError::Refused { .. } => {
+                counters.handshakes_broken.add();
             }
-            GreetingError::Id => Some((Reason::Violation, "the id is not that of the key".into())),
-            GreetingError::Name(host) => {
+            HandshakeError::Tls(_) => counters.handshakes_tls.add(),
+            HandshakeError::Cookie => counters.handshakes_cookie.add(),
+            HandshakeError::Cluster(_) | HandshakeError::Protocol(_) | HandshakeError::Left => {
+                counters.handshakes_foreign.add();
+            }
+            HandshakeError::Id
+            | HandshakeError::Name(_)
+            | HandshakeError::Oneself
+            | HandshakeError::Twin
+            | HandshakeError::OtherDaemon => counters.handshakes_identity.add(),
+            HandshakeError::Frame(_) | HandshakeError::Unexpected(_) => counters.handshakes_protocol.add(),
+        }
+    }
+
+    /// The reason that the peer is given, if it is to be told.
+    fn reason_to_tell(&self) -> Option<(Reason, String)> {
+        match self {
+            HandshakeError::Cookie => Some((Reason::Refused, "cookie mismatch".into())),
+            HandshakeError::Cluster(_) => Some((Reason::Refused, "this is another cluster".into())),
+            HandshakeError::Protocol(_) => {
+                Some((Reason::Refused, format!("only protocol version {PROTOCOL} is spoken here")))
+            }
+            HandshakeError::Id => Some((Reason::Violation, "the id does not match the key".into())),
+            HandshakeError::Name(host) => {
                 Some((Reason::Refused, format!("the certificate is not for the host {host:?}")))
             }
-            GreetingError::Oneself => Some((Reason::Duplicate, "this is the same daemon".into())),
-            GreetingError::Twin => {
+            HandshakeError::Oneself => Some((Reason::Duplicate, "this is the same daemon".into())),
+            HandshakeError::Twin => {
                 Some((Reason::Refused, "both daemons have the same key: one of them needs another".into()))
             }
-            GreetingError::Left => Some((Reason::Refused, "this daemon has left the cluster".into())),
-            GreetingError::Frame(_) | GreetingError::Unexpected(_) => {
+            HandshakeError::Left => Some((Reason::Refused, "this daemon has left the cluster".into())),
+            HandshakeError::Frame(_) | HandshakeError::Unexpected(_) => {
                 Some((Reason::Violation, self.to_string()))
             }
             _ => None,
@@ -160,99 +184,100 @@ impl GreetingError {
     }
 }
 
-impl From<PeerError> for GreetingError {
-    fn from(error: PeerError) -> GreetingError {
+impl From<PeerError> for HandshakeError {
+    fn from(error: PeerError) -> HandshakeError {
         match error {
-            PeerError::Frame(error) => GreetingError::Frame(error),
-            PeerError::TooLong(error) => GreetingError::Tls(error.to_string()),
-            PeerError::Io(error) => GreetingError::from(error),
+            PeerError::Frame(error) => HandshakeError::Frame(error),
+            PeerError::TooLong(error) => HandshakeError::Tls(error.to_string()),
+            PeerError::Io(error) => HandshakeError::from(error),
         }
     }
 }
 
-impl From<io::Error> for GreetingError {
-    fn from(error: io::Error) -> GreetingError {
-        // rustls hands its own errors over in this wrapping.
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> HandshakeError {
+        // rustls wraps its own errors this way.
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(error) => GreetingError::Tls(error.to_string()),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => GreetingError::Closed,
-            None => GreetingError::Io(error),
+            Some(error) => HandshakeError::Tls(error.to_string()),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => HandshakeError::Closed,
+            None => HandshakeError::Io(error),
         }
     }
 }
 
-/// What both sides of a greeting need to know.
-struct Parties<'a> {
-    me: &'a Me,
+/// One handshake in progress.
+struct Handshake<'a> {
+    local: &'a LocalIdentity,
     tls: &'a Tls,
     role: Role,
-    /// Whose key the TLS session has shown.
+    /// The owner of the key that the TLS session has shown.
     peer: NodeId,
     session: Session,
 }
 
-/// Greets a peer over a TLS session whose handshake is complete; says farewell if that fails.
+/// Carries out the handshake over a new TLS session; tells the peer the reason if it fails.
 ///
 /// # Errors
 ///
-/// If one side does not let the other in.
-pub async fn greet(
-    stream: TlsStream<Wire>,
-    me: &Me,
+/// If one side rejects the other.
+pub async fn run(
+    stream: TlsStream<Connection>,
+    local: &LocalIdentity,
     tls: &Tls,
     role: Role,
-) -> Result<Greeted, GreetingError> {
+) -> Result<ProvenPeer, HandshakeError> {
     let address = stream.get_ref().0.address();
     let traffic = stream.get_ref().0.traffic();
-    let session = parties(&stream, me, tls, role)?;
+    let departures = local.departures();
+    let handshake = begin(&stream, local, tls, role)?;
     let mut frames = Framed::new(stream, PeerCodec::default());
-    match session.talk(&mut frames).await {
+    match handshake.exchange(&mut frames).await {
         Ok((hello, host)) => {
             frames.codec_mut().proven();
-            Ok(Greeted { hello, host, address, traffic, frames })
+            Ok(ProvenPeer { hello, host, address, traffic, departures, frames })
         }
         Err(error) => {
-            if let Some((reason, text)) = error.farewell() {
-                say_farewell(&mut frames, reason, text).await;
+            if let Some((reason, text)) = error.reason_to_tell() {
+                close(&mut frames, reason, text).await;
             }
             Err(error)
         }
     }
 }
 
-/// Asks who is there, and no more.
+/// Asks the peer for its identity, and no more.
 ///
 /// # Errors
 ///
-/// If it does not say so.
-pub async fn ask_identity(stream: TlsStream<Wire>, me: &Me, tls: &Tls) -> Result<Hello, GreetingError> {
-    let session = parties(&stream, me, tls, Role::Initiator)?;
+/// If it does not answer with one.
+pub async fn ask_identity(stream: TlsStream<Connection>, local: &LocalIdentity, tls: &Tls) -> Result<Hello, HandshakeError> {
+    let handshake = begin(&stream, local, tls, Role::Initiator)?;
     let mut frames = Framed::new(stream, PeerCodec::default());
-    frames.send(&Frame::Hello(me.hello())).await?;
-    let (hello, _) = session.take_hello(&mut frames).await?;
-    say_farewell(&mut frames, Reason::NotNeeded, String::new()).await;
+    frames.send(&Frame::Hello(local.hello())).await?;
+    let (hello, _) = handshake.receive_hello(&mut frames).await?;
+    close(&mut frames, Reason::NotNeeded, String::new()).await;
     Ok(hello)
 }
 
-/// Ends a connection with a reason, as far as the other side still listens.
-pub async fn say_farewell(frames: &mut Frames, reason: Reason, text: String) {
+/// Closes a connection with a reason, which the peer hears if it still reads.
+pub async fn close(frames: &mut Frames, reason: Reason, text: String) {
     let bye = Frame::Bye(Bye { reason, text });
-    let _ = tokio::time::timeout(FAREWELL, async {
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
         frames.send(&bye).await?;
         SinkExt::<&Frame>::close(frames).await
     })
     .await;
 }
 
-fn parties<'a>(
-    stream: &TlsStream<Wire>,
-    me: &'a Me,
+fn begin<'a>(
+    stream: &TlsStream<Connection>,
+    local: &'a LocalIdentity,
     tls: &'a Tls,
     role: Role,
-) -> Result<Parties<'a>, GreetingError> {
+) -> Result<Handshake<'a>, HandshakeError> {
     let (_, connection) = stream.get_ref();
     let peer = tls.peer(connection.peer_certificates());
-    let peer = peer.ok_or_else(|| GreetingError::Tls("the peer has shown no certificate".into()))?;
+    let peer = peer.ok_or_else(|| HandshakeError::Tls("the peer showed no certificate".into()))?;
     let exporter = match stream {
         TlsStream::Client(stream) => {
             stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(b""))
@@ -261,13 +286,13 @@ fn parties<'a>(
             stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(b""))
         }
     };
-    let exporter = exporter.map_err(|error| GreetingError::Tls(error.to_string()))?;
+    let exporter = exporter.map_err(|error| HandshakeError::Tls(error.to_string()))?;
     let (initiator, acceptor) = match role {
         Role::Initiator => (tls.id(), peer),
         Role::Acceptor => (peer, tls.id()),
     };
-    Ok(Parties {
-        me,
+    Ok(Handshake {
+        local,
         tls,
         role,
         peer,
@@ -275,35 +300,35 @@ fn parties<'a>(
     })
 }
 
-impl Parties<'_> {
-    async fn talk(&self, frames: &mut Frames) -> Result<(Hello, HostName), GreetingError> {
-        let cookies = self.me.cookies();
+impl Handshake<'_> {
+    async fn exchange(&self, frames: &mut Frames) -> Result<(Hello, HostName), HandshakeError> {
+        let cookies = self.local.cookies();
         match self.role {
             Role::Initiator => {
-                frames.send(&Frame::Hello(self.me.hello())).await?;
-                let greeted = self.take_hello(frames).await?;
+                frames.send(&Frame::Hello(self.local.hello())).await?;
+                let hello = self.receive_hello(frames).await?;
                 let mut macs = cookies.keys().map(|key| self.session.prove(key, self.role));
-                let mac = macs.next().ok_or(GreetingError::Cookie)?;
+                let mac = macs.next().ok_or(HandshakeError::Cookie)?;
                 frames.send(&Frame::Proof(Proof { mac, other: macs.next() })).await?;
-                let theirs = self.take_proof(frames).await?;
-                self.check(&cookies, &theirs).ok_or(GreetingError::Cookie)?;
-                Ok(greeted)
+                let theirs = self.receive_proof(frames).await?;
+                self.check(&cookies, &theirs).ok_or(HandshakeError::Cookie)?;
+                Ok(hello)
             }
             Role::Acceptor => {
-                let greeted = self.take_hello(frames).await?;
-                if self.me.has_left() {
-                    return Err(GreetingError::Left);
+                let hello = self.receive_hello(frames).await?;
+                if self.local.has_left() {
+                    return Err(HandshakeError::Left);
                 }
-                frames.send(&Frame::Hello(self.me.hello())).await?;
-                let theirs = self.take_proof(frames).await?;
-                let mac = self.check(&cookies, &theirs).ok_or(GreetingError::Cookie)?;
+                frames.send(&Frame::Hello(self.local.hello())).await?;
+                let theirs = self.receive_proof(frames).await?;
+                let mac = self.check(&cookies, &theirs).ok_or(HandshakeError::Cookie)?;
                 frames.send(&Frame::Proof(Proof { mac, other: None })).await?;
-                Ok(greeted)
+                Ok(hello)
             }
         }
     }
 
-    /// This side's own proof by the cookie that theirs is of, if it is of any that this daemon knows.
+    /// Checks the peer's proof against every secret in force; this side's proof by the one that matched.
     fn check(&self, cookies: &Cookies, theirs: &Proof) -> Option<[u8; 32]> {
         let role = self.role.other();
         let macs = [Some(&theirs.mac), theirs.other.as_ref()];
@@ -313,33 +338,33 @@ impl Parties<'_> {
         Some(self.session.prove(key, self.role))
     }
 
-    async fn take_hello(&self, frames: &mut Frames) -> Result<(Hello, HostName), GreetingError> {
+    async fn receive_hello(&self, frames: &mut Frames) -> Result<(Hello, HostName), HandshakeError> {
         let hello = match next(frames).await? {
             Frame::Hello(hello) => hello,
             other => return Err(unexpected(other)),
         };
         if hello.protocol != PROTOCOL {
-            return Err(GreetingError::Protocol(hello.protocol));
+            return Err(HandshakeError::Protocol(hello.protocol));
         }
         if hello.id != self.peer {
-            return Err(GreetingError::Id);
+            return Err(HandshakeError::Id);
         }
         if hello.id == self.tls.id() {
-            let same = hello.generation == self.me.identity().generation;
-            return Err(if same { GreetingError::Oneself } else { GreetingError::Twin });
+            let same = hello.generation == self.local.identity().generation;
+            return Err(if same { HandshakeError::Oneself } else { HandshakeError::Twin });
         }
-        if hello.cluster != self.me.cluster() {
-            return Err(GreetingError::Cluster(hello.cluster));
+        if hello.cluster != self.local.cluster() {
+            return Err(HandshakeError::Cluster(hello.cluster));
         }
         let (_, connection) = frames.get_ref().get_ref();
         if !self.tls.allows_name(connection.peer_certificates(), &hello.host) {
-            return Err(GreetingError::Name(hello.host));
+            return Err(HandshakeError::Name(hello.host));
         }
-        let Ok(host) = hello.host.parse() else { return Err(GreetingError::Name(hello.host)) };
+        let Ok(host) = hello.host.parse() else { return Err(HandshakeError::Name(hello.host)) };
         Ok((hello, host))
     }
 
-    async fn take_proof(&self, frames: &mut Frames) -> Result<Proof, GreetingError> {
+    async fn receive_proof(&self, frames: &mut Frames) -> Result<Proof, HandshakeError> {
         match next(frames).await? {
             Frame::Proof(proof) => Ok(proof),
             other => Err(unexpected(other)),
@@ -347,21 +372,21 @@ impl Parties<'_> {
     }
 }
 
-async fn next(frames: &mut Frames) -> Result<Frame, GreetingError> {
+async fn next(frames: &mut Frames) -> Result<Frame, HandshakeError> {
     for _ in 0..MAX_FRAMES {
         match frames.next().await {
             Some(Ok(Decoded::Frame(frame))) => return Ok(frame),
             Some(Ok(Decoded::Skipped { .. })) => {}
             Some(Err(error)) => return Err(error.into()),
-            None => return Err(GreetingError::Closed),
+            None => return Err(HandshakeError::Closed),
         }
     }
-    Err(GreetingError::Closed)
+    Err(HandshakeError::Closed)
 }
 
-fn unexpected(frame: Frame) -> GreetingError {
+fn unexpected(frame: Frame) -> HandshakeError {
     match frame {
-        Frame::Bye(Bye { reason, text }) => GreetingError::Refused { reason, text },
-        other => GreetingError::Unexpected(other.kind()),
+        Frame::Bye(Bye { reason, text }) => HandshakeError::Refused { reason, text },
+        other => HandshakeError::Unexpected(other.kind()),
     }
 }

@@ -1,6 +1,6 @@
-//! What this daemon is to its peers, as every connection needs to know it.
+//! This daemon's own identity, as its connections need it: name, keys and secrets, which may be replaced while it runs.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use pmd_core::membership::Identity;
@@ -12,28 +12,29 @@ use tokio::sync::watch;
 use crate::auth::cookie::Cookies;
 use crate::auth::tls::Tls;
 
-/// This daemon. What can change while it runs can be read at any time.
+/// This daemon.
 #[derive(Debug)]
-pub struct Me {
+pub struct LocalIdentity {
     cluster: String,
     host: HostName,
     identity: watch::Receiver<Identity>,
     tls: RwLock<Arc<Tls>>,
     cookies: watch::Sender<Arc<Cookies>>,
     left: AtomicBool,
+    departures: AtomicU64,
 }
 
-impl Me {
-    /// A daemon of the cluster called `cluster` on the host called `host`.
+impl LocalIdentity {
+    /// A daemon of the cluster named `cluster` on the host named `host`.
     pub fn new(
         cluster: String,
         host: HostName,
         identity: watch::Receiver<Identity>,
         tls: Arc<Tls>,
         cookies: Arc<Cookies>,
-    ) -> Me {
+    ) -> LocalIdentity {
         let (tls, cookies) = (RwLock::new(tls), watch::Sender::new(cookies));
-        Me { cluster, host, identity, tls, cookies, left: AtomicBool::new(false) }
+        LocalIdentity { cluster, host, identity, tls, cookies, left: AtomicBool::new(false), departures: AtomicU64::new(0) }
     }
 
     /// The name of its cluster.
@@ -41,22 +42,22 @@ impl Me {
         &self.cluster
     }
 
-    /// The name of its host.
+    /// Its host name.
     pub fn host(&self) -> &HostName {
         &self.host
     }
 
-    /// Its id, which stays.
+    /// Its id, which never changes.
     pub fn id(&self) -> NodeId {
         self.identity.borrow().id
     }
 
-    /// What the membership calls it at the moment.
+    /// Its present identity in the membership.
     pub fn identity(&self) -> Identity {
         self.identity.borrow().clone()
     }
 
-    /// How it greets.
+    /// Its hello.
     pub fn hello(&self) -> Hello {
         let identity = self.identity();
         Hello {
@@ -71,40 +72,56 @@ impl Me {
         }
     }
 
-    /// Its key and certificate, and what it asks of others'.
+    /// Its key, its certificate, and what it requires of those of others.
     pub fn tls(&self) -> Arc<Tls> {
         Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Uses another certificate from now on; links that stand are not touched.
+    /// Replaces key and certificate; existing connections are not affected.
     pub fn set_tls(&self, tls: Arc<Tls>) {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
-    /// The cookies that it accepts.
+    /// The cluster secrets that it accepts.
     pub fn cookies(&self) -> Arc<Cookies> {
         Arc::clone(&self.cookies.borrow())
     }
 
-    /// The cookies, and when they change.
+    /// The cluster secrets, with notice of changes.
     pub fn watch_cookies(&self) -> watch::Receiver<Arc<Cookies>> {
         self.cookies.subscribe()
     }
 
-    /// Accepts other cookies from now on; links that stand are not touched. Whether they differ.
+    /// Replaces the cluster secrets; existing connections are not affected. Returns whether they differ.
     pub fn set_cookies(&self, cookies: Arc<Cookies>) -> bool {
         let differ = *self.cookies() != *cookies;
         self.cookies.send_replace(cookies);
         differ
     }
 
-    /// Whether it has left the cluster and lets nobody in.
+    /// Whether it has left the cluster and admits nobody.
     pub fn has_left(&self) -> bool {
-        self.left.load(Ordering::Relaxed)
+        self.left.load(Ordering::SeqCst)
     }
 
-    /// Leaves, or comes back.
-    pub fn set_left(&self, left: bool) {
-        self.left.store(left, Ordering::Relaxed);
+    /// How often it has left. A connection that was begun before the last time is not to bring it back.
+    pub fn departures(&self) -> u64 {
+        self.departures.load(Ordering::SeqCst)
+    }
+
+    /// It leaves the cluster.
+    pub fn leave(&self) {
+        self.departures.fetch_add(1, Ordering::SeqCst);
+        self.left.store(true, Ordering::SeqCst);
+    }
+
+    /// It joins the cluster again, unless it has left since it had done so `departures` times. Returns whether it is a member
+    /// now.
+    pub fn come_back(&self, departures: u64) -> bool {
+        let same = self.departures() == departures;
+        if same {
+            self.left.store(false, Ordering::SeqCst);
+        }
+        same
     }
 }

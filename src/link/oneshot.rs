@@ -1,7 +1,7 @@
-//! Short connections: for membership packets between daemons that have no link.
+//! One-shot connections: a frame or two between daemons that have no link.
 //!
-//! A connection that was made for one packet is kept for those that follow, and for the answers to them, until it has
-//! been silent for a while.
+//! A connection that was opened for one frame is kept for those that follow, and for the answers, until it has been idle for
+//! a while.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,69 +10,91 @@ use futures_util::{SinkExt, StreamExt};
 use pmd_core::membership::Identity;
 use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Decoded, Frame, NodeId};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::dial::Dialer;
-use super::handshake::{Greeted, say_farewell};
-use crate::cluster::driver::{Core, Input};
+use super::handshake::{ProvenPeer, close};
+use super::inbox::{CoreInbox, LinkMessage};
+use super::protocol::{Protocol, Serving};
+use crate::auth::tls::ALPN_PACKET;
+use crate::base::permit::Permit;
 
-/// Connections at once. Packets to members without a link are few; more only after many links were lost at once, when
-/// other packets have to do.
-const CONNECTIONS: usize = 64;
-/// Packets that wait for a connection.
-const WAITING: usize = 8;
-/// How long a connection may be silent.
-const IDLE: Duration = Duration::from_secs(10);
+/// Connections at once. Frames to members without a link are few; there are more only after many links were lost at the same
+/// time, when other members' frames have to do.
+const MAX_CONNECTIONS: usize = 64;
+/// Frames that wait for a connection to be established.
+const QUEUE: usize = 8;
+/// Time without a frame after which a connection is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The connections, by peer. Owned by the core.
+/// The open connections, by peer. Owned by the core.
 #[derive(Debug, Default)]
 pub struct Pool {
     open: HashMap<NodeId, mpsc::Sender<Frame>>,
 }
 
 impl Pool {
-    /// Sends a packet, over a connection that is there or a new one. It may get lost.
-    pub fn send(&mut self, runtime: &Handle, dialer: &Dialer, core: &Core, to: Identity, frame: Frame) {
+    /// Sends a frame over an open connection or a new one. It may get lost.
+    pub fn send(&mut self, dialer: &Dialer, inbox: &CoreInbox, to: Identity, frame: Frame) {
         if let Some(open) = self.open.get(&to.id)
             && !matches!(open.try_send(frame.clone()), Err(mpsc::error::TrySendError::Closed(_)))
         {
             return;
         }
         self.open.retain(|_, open| !open.is_closed());
-        if self.open.len() >= CONNECTIONS {
+        if self.open.len() >= MAX_CONNECTIONS {
             return;
         }
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::channel(QUEUE);
         let _ = sender.try_send(frame);
         self.open.insert(to.id, sender);
-        let (dialer, core) = (dialer.clone(), core.clone());
-        runtime.spawn(async move {
-            match dialer.reach_for_packets(&to).await {
-                Ok(greeted) => serve(greeted, core, Some(receiver)).await,
-                Err(error) => tracing::debug!(peer = ?to.id, "a packet could not be sent: {error}"),
+        let inbox = inbox.clone();
+        let task = dialer.clone();
+        dialer.runtime().spawn(async move {
+            match task.reach(&to.addresses, Some(to.id), ALPN_PACKET).await {
+                Ok(peer) => serve(peer, inbox, Some(receiver)).await,
+                Err(error) => tracing::debug!(peer = ?to.id, "a frame could not be sent: {error}"),
             }
         });
     }
 
-    /// Answers to this peer can go over a connection that it has made.
+    /// Remembers a connection that this peer has opened, for answers.
     pub fn add(&mut self, peer: NodeId, sender: mpsc::Sender<Frame>) {
         self.open.retain(|_, open| !open.is_closed());
-        if self.open.len() < CONNECTIONS {
+        if self.open.len() < MAX_CONNECTIONS {
             self.open.insert(peer, sender);
         }
     }
 }
 
-/// Serves a short connection until it is silent. One that the peer has made, without `output`, is offered to the core for
+/// The protocol of one-shot connections.
+#[derive(Debug)]
+pub struct Oneshots(pub CoreInbox);
+
+impl Protocol for Oneshots {
+    fn alpn(&self) -> &'static [u8] {
+        ALPN_PACKET
+    }
+
+    fn serve(&self, peer: ProvenPeer, permit: Permit) -> Serving {
+        let inbox = self.0.clone();
+        Box::pin(async move {
+            serve(peer, inbox, None).await;
+            drop(permit);
+        })
+    }
+}
+
+/// Serves a connection until it is idle. One that the peer has opened comes without `output`, and is offered to the core for
 /// its answers.
-pub async fn serve(greeted: Greeted, core: Core, output: Option<mpsc::Receiver<Frame>>) {
-    let Greeted { hello, mut frames, .. } = greeted;
+async fn serve(peer: ProvenPeer, inbox: CoreInbox, output: Option<mpsc::Receiver<Frame>>) {
+    let ProvenPeer { hello, mut frames, .. } = peer;
     let mut output = match output {
         Some(output) => output,
         None => {
-            let (sender, receiver) = mpsc::channel(WAITING);
-            if core.send(Input::PacketsUp { peer: hello.id, sender }).await.is_err() {
+            let (sender, receiver) = mpsc::channel(QUEUE);
+            let up = LinkMessage::OneshotUp { peer: hello.id, sender };
+            if inbox.send(up).await.is_err() {
                 return;
             }
             receiver
@@ -88,16 +110,16 @@ pub async fn serve(greeted: Greeted, core: Core, output: Option<mpsc::Receiver<F
             }
             read = frames.next() => match read {
                 Some(Ok(Decoded::Frame(frame @ (Frame::Membership(_) | Frame::Depart(_))))) => {
-                    if core.send(Input::Packet(frame)).await.is_err() {
+                    if inbox.send(LinkMessage::Oneshot(frame)).await.is_err() {
                         return;
                     }
                 }
-                // Nothing else has a place here.
                 Some(Ok(Decoded::Skipped { .. })) => {}
+                // No other frame belongs here.
                 _ => return,
             },
-            () = tokio::time::sleep(IDLE) => break,
+            () = tokio::time::sleep(IDLE_TIMEOUT) => break,
         }
     }
-    say_farewell(&mut frames, Reason::NotNeeded, String::new()).await;
+    close(&mut frames, Reason::NotNeeded, String::new()).await;
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pmd_protocol::peer::frame::Reason;
 
-use super::handshake::GreetingError;
+use super::handshake::HandshakeError;
 use crate::base::clock::now_ms;
 
 /// Places: more than somebody reads.
@@ -27,7 +27,7 @@ pub struct Refusal {
     pub address: IpAddr,
     /// Whether this daemon dialled.
     pub dialled: bool,
-    /// A word for the reason: see [`GreetingError::label`].
+    /// A word for the reason: see [`HandshakeError::label`].
     pub reason: &'static str,
     /// What was said of it last.
     pub what: String,
@@ -51,12 +51,12 @@ impl Refusals {
     }
 
     /// The same for a handshake that failed; for one that was dialled, only if somebody has said no.
-    pub fn note_error(&self, address: IpAddr, dialled: bool, error: &GreetingError) {
+    pub fn note_error(&self, address: IpAddr, dialled: bool, error: &HandshakeError) {
         let said_no = match error {
-            GreetingError::Refused { reason, .. } => matches!(reason, Reason::Refused | Reason::Violation),
-            GreetingError::Late | GreetingError::Io(_) | GreetingError::Closed => !dialled,
+            HandshakeError::Refused { reason, .. } => matches!(reason, Reason::Refused | Reason::Violation),
+            HandshakeError::Timeout | HandshakeError::Io(_) | HandshakeError::Closed => !dialled,
             // Who was dialled may have moved, which is no matter between the two.
-            GreetingError::Oneself | GreetingError::Stranger | GreetingError::Left => false,
+            HandshakeError::Oneself | HandshakeError::OtherDaemon | HandshakeError::Left => false,
             _ => true,
         };
         if said_no {

@@ -1,216 +1,284 @@
-//! A standing link: frames of the peer go to the core, frames of the core to the peer.
+//! A link: frames of the peer go to the core, frames of the core to the peer.
 //!
-//! Neither side waits for the other: what the core has for this link is made when the socket can take it, and a peer
-//! that sends faster than the core works is not read from.
+//! Neither side waits for the other: a frame for this link is made when the socket can take it, and a peer that sends faster
+//! than the core works is not read from. A peer that stops reading is given up after [`WRITE_TIMEOUT`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::{SinkExt, Stream, StreamExt};
 use pmd_core::node::LinkId;
 use pmd_protocol::peer::codec::{PeerCodec, PeerError};
-use pmd_protocol::peer::frame::{Bye, Reason};
+use pmd_protocol::peer::frame::{Bye, DialBack, Reason};
 use pmd_protocol::peer::{Decoded, Frame, NodeId};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
 
-use super::handshake::Greeted;
-use super::peer_clock::{PeerClock, Teller};
-use crate::cluster::driver::{Core, Input, LinkEnd};
-use crate::daemon::Context;
-use crate::tunnel::relay;
+use super::handshake::ProvenPeer;
+use super::inbox::{Close, CoreInbox, LinkEnd, LinkMessage};
+use super::peer_clock::{ClockTeller, PeerClock};
+use super::protocol::{Protocol, Serving};
+use crate::auth::tls::ALPN_LINK;
+use crate::base::permit::Permit;
+use crate::base::stats::Counters;
 
-/// Frames that were made for a link and are not written: enough to keep the socket busy while more are made.
+/// Frames that were made for a link and are not written yet: enough to keep the socket busy while more are made.
 pub const OUTPUT: usize = 4;
-/// Bytes that there is room for to begin with, for as long as the link is: a heartbeat and a few changes. It grows with what the
+/// Initial size of the read buffer, which lasts as long as the link: a heartbeat and a few changes. It grows with what the
 /// peer sends.
 const READ_BUFFER: usize = 1024;
 /// Bytes that are written at once.
 const BATCH: usize = 64 * 1024;
+/// Time without progress after which a link that has something to write is given up: its peer's window stays closed.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for the closing frame to be written, and for the peer to close in return.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the core leaves frames for a link, and learns whether there is room.
+/// A request to dial back that a peer has sent over its link.
 #[derive(Debug)]
-pub struct Output {
+pub struct DialRequest {
+    /// The peer.
+    pub peer: NodeId,
+    /// The request.
+    pub request: DialBack,
+}
+
+/// Takes the core's frames for a link, and tells it whether there is room.
+#[derive(Debug)]
+pub struct LinkOutput {
     frames: mpsc::Sender<Frame>,
     /// Set by the core when it has more than there is room for.
     waiting: Arc<AtomicBool>,
 }
 
-impl Output {
-    /// Whether there is room for a frame. If not, the core is told when there is.
+impl LinkOutput {
+    /// Whether there is room for a frame. If not, the core is told once there is.
     pub fn has_room(&self) -> bool {
         if self.frames.capacity() > 0 {
             return true;
         }
         self.waiting.store(true, Ordering::Release);
-        // The writer may have taken all of it just before it could see the mark.
+        // The writer may have emptied the queue just before it could see the mark.
         self.frames.capacity() > 0
     }
 
-    /// Leaves a frame; it is dropped if there is no room or no link any more.
+    /// Queues a frame; it is dropped if there is no room or the link has ended.
     pub fn send(&self, frame: Frame) {
         let _ = self.frames.try_send(frame);
     }
 }
 
-/// Serves a link until one side ends it.
-pub async fn serve(greeted: Greeted, initiated: bool, core: Core, context: Arc<Context>) {
-    let (frames, output) = mpsc::channel(OUTPUT);
-    let (close, closed) = oneshot::channel();
-    let (tell, told) = oneshot::channel();
-    let waiting = Arc::new(AtomicBool::new(false));
-    let clock = Arc::new(PeerClock::new(Arc::clone(&greeted.traffic)));
-    let end = LinkEnd {
-        peer: greeted.identity(),
-        host: greeted.host.clone(),
-        address: greeted.address,
-        initiated,
-        traffic: Arc::clone(&greeted.traffic),
-        clock: Arc::clone(&clock),
-        output: Output { frames, waiting: Arc::clone(&waiting) },
-        close,
-    };
-    if core.send(Input::LinkUp(Box::new(end), tell)).await.is_err() {
-        return;
-    }
-    let Ok(link) = told.await else { return };
-    let peer = greeted.hello.id;
-    let Greeted { frames, .. } = greeted;
-    let parts = frames.into_parts();
-    let (reading, mut writing) = tokio::io::split(parts.io);
-    let mut reading = FramedRead::with_capacity(reading, parts.codec, READ_BUFFER);
-    // What was read behind the last frame of the greeting belongs to the link.
-    reading.read_buffer_mut().extend_from_slice(&parts.read_buf);
-    drop(parts.read_buf);
-    let farewell = tokio::select! {
-        farewell = read(&mut reading, link, peer, &clock, &core, &context) => Some(farewell),
-        reason = write(&mut writing, output, closed, &waiting, link, &core, &context) => {
-            if let Some(reason) = reason {
-                let _ = tokio::time::timeout(super::handshake::PATIENCE, async {
-                    part(&mut writing, reason).await;
-                    // What the peer has under way, until it has heard: to close on unread input resets the connection,
-                    // and a reset would overtake the farewell.
-                    while let Some(Ok(_)) = reading.next().await {}
-                })
-                .await;
-                // The core has closed it and knows.
-                None
-            } else {
-                Some(None)
-            }
-        }
-    };
-    if let Some(farewell) = farewell {
-        let _ = core.send(Input::LinkDown { link, farewell }).await;
-    }
+/// Serves links.
+#[derive(Debug, Clone)]
+pub struct Links {
+    inbox: CoreInbox,
+    counters: Arc<Counters>,
+    dial_requests: mpsc::Sender<DialRequest>,
 }
 
-/// Reads until the peer ends the link; its farewell, if there was one.
-async fn read(
-    frames: &mut (impl Stream<Item = Result<Decoded, PeerError>> + Unpin),
-    link: LinkId,
-    peer: NodeId,
-    clock: &PeerClock,
-    core: &Core,
-    context: &Context,
-) -> Option<Reason> {
-    let counters = &context.counters;
-    loop {
-        match frames.next().await? {
-            Ok(Decoded::Frame(Frame::Bye(bye))) => return Some(bye.reason),
-            // None of the core's business.
-            Ok(Decoded::Frame(Frame::DialBack(request))) => {
-                counters.frames_received.add();
-                if let Some(cluster) = context.cluster.get() {
-                    relay::asked(cluster.tunnels(), peer, request);
+impl Links {
+    /// Links whose frames go to the core, except for requests to dial back.
+    #[must_use]
+    pub fn new(
+        inbox: CoreInbox,
+        counters: Arc<Counters>,
+        dial_requests: mpsc::Sender<DialRequest>,
+    ) -> Links {
+        Links { inbox, counters, dial_requests }
+    }
+
+    /// Sends messages to the core.
+    #[must_use]
+    pub fn inbox(&self) -> &CoreInbox {
+        &self.inbox
+    }
+
+    /// What is counted of links.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Serves a link until one side closes it; `initiated` if this daemon dialled.
+    pub async fn serve(self, peer: ProvenPeer, initiated: bool) {
+        let (frames, output) = mpsc::channel(OUTPUT);
+        let (close, closed) = oneshot::channel();
+        let (number, numbered) = oneshot::channel();
+        let waiting = Arc::new(AtomicBool::new(false));
+        let clock = Arc::new(PeerClock::new(Arc::clone(&peer.traffic)));
+        let end = LinkEnd {
+            peer: peer.identity(),
+            host: peer.host.clone(),
+            address: peer.address,
+            initiated,
+            departures: peer.departures,
+            traffic: Arc::clone(&peer.traffic),
+            clock: Arc::clone(&clock),
+            output: LinkOutput { frames, waiting: Arc::clone(&waiting) },
+            close,
+        };
+        if self.inbox.send(LinkMessage::Up(Box::new(end), number)).await.is_err() {
+            return;
+        }
+        let Ok(link) = numbered.await else { return };
+        let id = peer.hello.id;
+        let parts = peer.frames.into_parts();
+        let (reading, writing) = tokio::io::split(parts.io);
+        let mut writing = TimeoutWriter::new(writing);
+        writing.set_timeout(Some(WRITE_TIMEOUT));
+        let mut writing = Box::pin(writing);
+        let mut reading = FramedRead::with_capacity(reading, parts.codec, READ_BUFFER);
+        // Bytes behind the last frame of the handshake belong to the link.
+        reading.read_buffer_mut().extend_from_slice(&parts.read_buf);
+        drop(parts.read_buf);
+        let ended = tokio::select! {
+            reason = self.read(&mut reading, link, id, &clock) => Some(reason),
+            reason = self.write(&mut writing, output, closed, &waiting, link) => {
+                if let Some(reason) = reason {
+                    let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
+                        say_bye(&mut writing, reason).await;
+                        // The peer may have frames on the way. Closing on unread input resets the connection, and the
+                        // reset would overtake the closing frame.
+                        while let Some(Ok(_)) = reading.next().await {}
+                    })
+                    .await;
+                    // The core closed the link and knows.
+                    None
+                } else {
+                    Some(None)
                 }
             }
-            Ok(Decoded::Frame(Frame::Clock(said))) => {
-                counters.frames_received.add();
-                clock.hear(said);
+        };
+        if let Some(reason) = ended {
+            let _ = self.inbox.send(LinkMessage::Down { link, reason }).await;
+        }
+    }
+
+    /// Reads until the peer ends the link; its reason, if it gave one.
+    async fn read(
+        &self,
+        frames: &mut (impl Stream<Item = Result<Decoded, PeerError>> + Unpin),
+        link: LinkId,
+        peer: NodeId,
+        clock: &PeerClock,
+    ) -> Option<Reason> {
+        let counters = &self.counters;
+        loop {
+            match frames.next().await? {
+                Ok(Decoded::Frame(Frame::Bye(bye))) => return Some(bye.reason),
+                Ok(Decoded::Frame(frame)) => {
+                    counters.frames_received.add();
+                    match frame {
+                        Frame::DialBack(request) => {
+                            // When too many wait already the asker has to ask again, or take another path.
+                            if self.dial_requests.try_send(DialRequest { peer, request }).is_err() {
+                                counters.dial_requests_refused.add();
+                            }
+                        }
+                        Frame::Clock(said) => clock.hear(said),
+                        frame => self.inbox.send(LinkMessage::Frame { link, frame }).await.ok()?,
+                    }
+                }
+                Ok(Decoded::Skipped { kind, why }) => {
+                    counters.frames_skipped.add();
+                    tracing::debug!(kind, ?why, "skipped a frame");
+                }
+                Err(PeerError::Frame(error)) => {
+                    counters.violations.add();
+                    tracing::warn!(?peer, "protocol violation by a peer, closing its link: {error}");
+                    return None;
+                }
+                Err(_) => return None,
             }
-            Ok(Decoded::Frame(frame)) => {
-                counters.frames_received.add();
-                core.send(Input::Frame { link, frame }).await.ok()?;
+        }
+    }
+
+    /// Writes the core's frames until it closes the link, for the reason that is returned; none if the socket fails.
+    async fn write(
+        &self,
+        socket: &mut (impl AsyncWrite + Unpin),
+        mut output: mpsc::Receiver<Frame>,
+        mut closed: oneshot::Receiver<Close>,
+        waiting: &AtomicBool,
+        link: LinkId,
+    ) -> Option<Reason> {
+        let mut codec = PeerCodec::default();
+        let mut bytes = BytesMut::new();
+        let mut close = None;
+        let mut clock = ClockTeller::default();
+        loop {
+            tokio::select! {
+                biased;
+                frame = output.recv() => match frame {
+                    Some(frame) => self.encode(&mut codec, &frame, &mut bytes),
+                    // The core has dropped the link and left the reason. The peer has to hear it, or it takes the end for a
+                    // crash.
+                    None => close = Some((&mut closed).await),
+                },
+                closing = &mut closed, if close.is_none() => close = Some(closing),
             }
-            Ok(Decoded::Skipped { kind, why }) => {
-                counters.frames_skipped.add();
-                tracing::debug!(kind, ?why, "skipped a frame");
+            while bytes.len() < BATCH
+                && let Ok(frame) = output.try_recv()
+            {
+                self.encode(&mut codec, &frame, &mut bytes);
             }
-            Err(PeerError::Frame(error)) => {
-                counters.violations.add();
-                tracing::warn!(?peer, "a peer has broken the protocol, its link is closed: {error}");
-                return None;
+            if let Some(clock) = clock.due().filter(|_| close.is_none()) {
+                self.encode(&mut codec, &clock, &mut bytes);
             }
-            Err(_) => return None,
+            if !bytes.is_empty() {
+                socket.write_all(&bytes).await.ok()?;
+                socket.flush().await.ok()?;
+                bytes.clear();
+            }
+            // Frames that were queued before the end still go out.
+            if close.is_some() && output.is_empty() {
+                let last = close.and_then(Result::ok);
+                let last = last.unwrap_or(Close { reason: Reason::Leaving, frames: Vec::new() });
+                last.frames.iter().for_each(|frame| self.encode(&mut codec, frame, &mut bytes));
+                socket.write_all(&bytes).await.ok()?;
+                return Some(last.reason);
+            }
+            if waiting.swap(false, Ordering::AcqRel) {
+                self.inbox.send(LinkMessage::Writable(link)).await.ok()?;
+            }
+        }
+    }
+
+    /// Appends a frame, and counts it if it carries registry changes.
+    fn encode(&self, codec: &mut PeerCodec, frame: &Frame, bytes: &mut BytesMut) {
+        let before = bytes.len();
+        // Frames that this daemon makes are within the limits of the codec.
+        let _ = codec.encode(frame, bytes);
+        if matches!(frame, Frame::Update(_) | Frame::Updates(_)) {
+            self.counters.deltas_sent.add();
+            self.counters.delta_sent_bytes.add_many((bytes.len() - before) as u64);
         }
     }
 }
 
-/// Writes what the core has until it closes the link, for the reason that is returned; none if the socket fails.
-async fn write(
-    socket: &mut (impl AsyncWrite + Unpin),
-    mut output: mpsc::Receiver<Frame>,
-    mut closed: oneshot::Receiver<Reason>,
-    waiting: &AtomicBool,
-    link: LinkId,
-    core: &Core,
-    context: &Context,
-) -> Option<Reason> {
-    let mut codec = PeerCodec::default();
-    let mut bytes = BytesMut::new();
-    let mut reason = None;
-    let mut clock = Teller::default();
-    loop {
-        tokio::select! {
-            biased;
-            frame = output.recv() => match frame {
-                Some(frame) => encode(&mut codec, &frame, &mut bytes, context),
-                // The core has let go of the link, and says why: the peer has to hear it, or it takes the end for a crash.
-                None => reason = Some((&mut closed).await.unwrap_or(Reason::Leaving)),
-            },
-            why = &mut closed, if reason.is_none() => {
-                // What was said before the end is still to be heard.
-                reason = Some(why.unwrap_or(Reason::Leaving));
-            }
-        }
-        while bytes.len() < BATCH
-            && let Ok(frame) = output.try_recv()
-        {
-            encode(&mut codec, &frame, &mut bytes, context);
-        }
-        if let Some(clock) = clock.due().filter(|_| reason.is_none()) {
-            encode(&mut codec, &clock, &mut bytes, context);
-        }
-        if !bytes.is_empty() {
-            socket.write_all(&bytes).await.ok()?;
-            socket.flush().await.ok()?;
-            bytes.clear();
-        }
-        if reason.is_some() && output.is_empty() {
-            return reason;
-        }
-        if waiting.swap(false, Ordering::AcqRel) {
-            core.send(Input::Writable(link)).await.ok()?;
-        }
+impl Protocol for Links {
+    fn alpn(&self) -> &'static [u8] {
+        ALPN_LINK
+    }
+
+    fn serve(&self, peer: ProvenPeer, permit: Permit) -> Serving {
+        let links = self.clone();
+        Box::pin(async move {
+            links.counters.handshakes.add();
+            Links::serve(links, peer, false).await;
+            drop(permit);
+        })
     }
 }
 
-/// Appends a frame, and counts it if it has news of the registry.
-fn encode(codec: &mut PeerCodec, frame: &Frame, bytes: &mut BytesMut, context: &Context) {
-    let before = bytes.len();
-    let _ = codec.encode(frame, bytes);
-    if matches!(frame, Frame::Update(_) | Frame::Updates(_)) {
-        context.counters.deltas_sent.add();
-        context.counters.delta_sent_bytes.add_many((bytes.len() - before) as u64);
-    }
-}
-
-async fn part(socket: &mut (impl AsyncWrite + Unpin), reason: Reason) {
+async fn say_bye(socket: &mut (impl AsyncWrite + Unpin), reason: Reason) {
     let mut sink = FramedWrite::new(socket, PeerCodec::default());
     let bye = Frame::Bye(Bye { reason, text: String::new() });
+    // The link ends, whether or not the peer hears why.
     let _ = sink.send(&bye).await;
     let _ = SinkExt::<&Frame>::close(&mut sink).await;
 }

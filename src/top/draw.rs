@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row as TableRow, Table};
 
-use super::model::{Pane, Place, View};
+use super::model::{Pane, Permit, View};
 use super::table::{self, Column, Row, Tone};
 use super::world::{Contact, State};
 use crate::base::text::{count, printable, short, span};
@@ -161,7 +161,7 @@ fn draw_rows(frame: &mut Frame<'_>, area: Rect, view: &mut View, rows: &[Row]) {
     frame.render_widget(table, area);
 }
 
-fn heading(columns: &[Column], index: usize, place: Place) -> String {
+fn heading(columns: &[Column], index: usize, place: Permit) -> String {
     let heading = columns.get(index).map_or("", |column| column.heading);
     match (place.sort == index, place.reverse) {
         (true, false) => format!("{heading}^"),

@@ -79,7 +79,7 @@ impl Pane {
 
 /// The place in one pane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Permit {
     /// The line that is marked.
     pub selected: usize,
     /// The first line that is seen.
@@ -107,7 +107,7 @@ pub struct View {
     /// The pane that is seen.
     pub pane: Pane,
     /// The place in each pane.
-    places: [Place; Pane::ALL.len()],
+    places: [Permit; Pane::ALL.len()],
     /// What is searched for; empty shows all.
     pub search: String,
     /// Whether it is being typed.
@@ -123,7 +123,7 @@ pub struct View {
 impl View {
     /// A view of nothing yet.
     pub fn new(colour: bool, now: Timestamp) -> View {
-        let mut places = [Place::default(); Pane::ALL.len()];
+        let mut places = [Permit::default(); Pane::ALL.len()];
         if let Some(events) = places.get_mut(Pane::Events.index()) {
             // The latest is what somebody wants to see.
             events.reverse = true;
@@ -146,12 +146,12 @@ impl View {
     }
 
     /// The place in the pane that is seen.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> Permit {
         self.places.get(self.pane.index()).copied().unwrap_or_default()
     }
 
     /// Makes the place fit a pane of so many lines of which so many can be seen, and returns it.
-    pub fn fit(&mut self, lines: usize, page: usize) -> Place {
+    pub fn fit(&mut self, lines: usize, page: usize) -> Permit {
         self.page = page.max(1);
         let page = self.page;
         self.change(|place| {
@@ -232,7 +232,7 @@ impl View {
         self.places.iter_mut().for_each(|place| place.selected = 0);
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut Place)) {
+    fn change(&mut self, change: impl FnOnce(&mut Permit)) {
         if let Some(place) = self.places.get_mut(self.pane.index()) {
             change(place);
         }

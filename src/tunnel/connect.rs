@@ -8,33 +8,31 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
 use pmd_protocol::peer::frame::{Bye, Open, Opened, Reason};
 use pmd_protocol::peer::{Decoded, Frame, NodeId};
-use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::entry::Target;
 use super::relay::NotCome;
+use super::state::Tunnels;
+use super::stream::bare;
 use super::table::Side;
-use super::{Tunnels, path, pipe, relay};
+use super::{path, pipe, relay};
 use crate::auth::tls::ALPN_TUNNEL;
-use crate::base::clock::now_ms;
-use crate::cluster::driver::Ended;
+use crate::base::clock::Monotonic;
+use crate::directory::Target;
 use crate::directory::cluster::Registered;
-use crate::link::connection::Wire;
+use crate::link::connection::Connection;
 use crate::link::dial::DialError;
-use crate::link::handshake::{Frames, Greeted, GreetingError};
-use crate::link::permit::Place;
+use crate::link::handshake::{HandshakeError, ProvenPeer};
+use crate::link::inbox::Ended;
 
-/// How long all of it may take: a node gives up after 7 s (`net_setuptime`).
-const PATIENCE: Duration = Duration::from_secs(6);
+/// Time for all of it: a node gives up after 7 s (`net_setuptime`).
+const TIMEOUT: Duration = Duration::from_secs(6);
 /// Attempts, because a daemon that is dialled by many at once closes what it has no room for.
 const ATTEMPTS: u32 = 4;
-/// How long one relay may take, so that there is time for another.
-const HUB: Duration = Duration::from_secs(2);
-/// How long before the second attempt; twice as long before the third.
-const AGAIN: Duration = Duration::from_millis(150);
-/// From when on the kernel looks whether the other host is still there, how often, and how many times in vain.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+/// Time for one relay, so that there is some left for the next.
+const RELAY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before the second attempt; twice as long before the third.
+const RETRY_DELAY: Duration = Duration::from_millis(150);
 
 /// Why there is no tunnel.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +58,9 @@ pub enum OpenError {
     #[error("the connection was lost before there was an answer")]
     Broken,
     /// It took too long.
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    Late,
-    /// This daemon is about to end.
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    /// This daemon is shutting down.
     #[error(transparent)]
     Ended(#[from] Ended),
 }
@@ -72,17 +70,17 @@ impl OpenError {
         match self {
             OpenError::Refused { reason, .. } => *reason == Reason::Busy,
             OpenError::Broken => true,
-            OpenError::Dial(DialError::Greeting { source, .. }) => {
-                matches!(source, GreetingError::Io(_) | GreetingError::Closed)
+            OpenError::Dial(DialError::Handshake { source, .. }) => {
+                matches!(source, HandshakeError::Io(_) | HandshakeError::Closed)
             }
             _ => false,
         }
     }
 }
 
-/// Why one of the ways does not lead there.
+/// Why one of the paths does not lead there.
 #[derive(Debug, thiserror::Error)]
-enum WayError {
+enum PathError {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
@@ -91,58 +89,58 @@ enum WayError {
 
 /// A tunnel that is open.
 #[derive(Debug)]
-pub struct Way {
+pub struct OpenTunnel {
     /// The connection to the other daemon.
-    pub stream: TlsStream<Wire>,
+    pub stream: TlsStream<Connection>,
     /// What was read from it already.
     pub early: Vec<u8>,
     /// What the exit said.
     pub opened: Opened,
-    /// How it gets there.
+    /// The path that it takes.
     pub path: &'static str,
     /// The address of the other end, or of the relay.
     pub address: SocketAddr,
-    /// How long it took until both daemons had proven who they are.
-    pub greeted: Duration,
+    /// How long it took until both daemons had completed the handshake.
+    pub handshake: Duration,
     /// How long the exit took to answer after that.
     pub answered: Duration,
 }
 
-/// Takes a connection to where it wants to go, and serves it until it ends.
-pub async fn carry(tunnels: Arc<Tunnels>, target: Target, registered: Registered, mut local: TcpStream) {
-    let context = &tunnels.context;
-    let places = (Place::take(context), Place::take(context));
-    let ((Some(_local), Some(_remote)), Some(seat)) = (places, tunnels.table.seat()) else {
-        context.counters.tunnels_full.add();
+/// Connects a program on this host to the target, and serves the tunnel until it ends.
+pub async fn connect(tunnels: Arc<Tunnels>, target: Target, registered: Registered, mut local: TcpStream) {
+    let counters = &tunnels.parts.counters;
+    let permits = (tunnels.permit(), tunnels.permit());
+    let ((Some(_local), Some(_remote)), Some(seat)) = (permits, tunnels.table().seat()) else {
+        counters.tunnels_full.add();
         tunnels.complain(|| format!("no room for a tunnel to {:?}", target.name));
         return;
     };
-    let host = tunnels.directory.host_of(&target.origin).unwrap_or_default();
+    let host = tunnels.parts.directory.host_of(&target.origin).unwrap_or_default();
     let _ = local.set_nodelay(true);
-    let way = match Box::pin(open(&tunnels, &target, registered.creation)).await {
-        Ok(way) => way,
+    let tunnel = match Box::pin(open(&tunnels, &target, registered.creation)).await {
+        Ok(tunnel) => tunnel,
         Err(error) => {
-            context.counters.tunnels_failed.add();
+            counters.tunnels_failed.add();
             tunnels.complain(|| format!("no tunnel to {:?} on {host}: {error}", target.name));
             return;
         }
     };
-    context.counters.tunnels_opened.add();
-    let Way { mut stream, early, path, .. } = way;
+    counters.tunnels_opened.add();
+    let OpenTunnel { mut stream, early, path, .. } = tunnel;
     tracing::debug!(name = &*target.name, %host, path, "tunnel open");
-    let listed = tunnels.table.add(seat, Side::Entry(target, registered), host, path);
+    let listed = tunnels.table().add(seat, Side::Entry(target, registered), host, path);
     tokio::select! {
         _ = pipe::join(&mut local, &mut stream, early, &listed.tunnel.bytes) => {}
         () = listed.tunnel.closed() => {}
     }
 }
 
-/// Opens a tunnel to a life of `target`.
+/// Opens a tunnel to the registration of `target` with this creation; 0 means the present one.
 ///
 /// # Errors
 ///
-/// If it does not come about.
-pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<Way, OpenError> {
+/// If it cannot be opened.
+pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<OpenTunnel, OpenError> {
     let turns = tunnels.turns(target.origin);
     let attempts = async {
         let mut attempt = 1;
@@ -153,61 +151,65 @@ pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Res
             drop(permit);
             match opened {
                 Err(error) if error.is_passing() && attempt < ATTEMPTS => {
-                    tokio::time::sleep(AGAIN * attempt).await;
+                    tokio::time::sleep(RETRY_DELAY * attempt).await;
                     attempt += 1;
                 }
                 opened => return opened,
             }
         }
     };
-    tokio::time::timeout(PATIENCE, attempts).await.unwrap_or(Err(OpenError::Late))
+    tokio::time::timeout(TIMEOUT, attempts).await.unwrap_or(Err(OpenError::Timeout))
 }
 
-/// Tries all ways to the host, and asks whoever is reached first for the tunnel.
-async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<Way, OpenError> {
+/// Tries all paths to the host, and asks for the tunnel over the first that leads there.
+async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<OpenTunnel, OpenError> {
     let begin = Instant::now();
     let origin = target.origin;
-    let addresses = addresses(tunnels, origin).await?;
-    let own = tunnels.me.id();
+    let addresses = tunnels.parts.directory.addresses_of(&origin);
+    if addresses.is_empty() {
+        return Err(OpenError::NotAMember);
+    }
+    let own = tunnels.parts.identity.id();
     let relays: Vec<NodeId> =
-        tunnels.directory.relays().into_iter().filter(|hub| *hub != origin && *hub != own).collect();
-    let plan = tunnels.paths().plan(now_ms(), origin, !relays.is_empty());
+        tunnels.parts.directory.relays().into_iter().filter(|hub| *hub != origin && *hub != own).collect();
+    let plan = tunnels.paths().plan(Monotonic::now().as_ms(), origin, !relays.is_empty());
     let mut ways: FuturesUnordered<_> = plan
         .into_iter()
         .map(|(way, after_ms)| {
             let (addresses, relays) = (addresses.clone(), relays.clone());
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_millis(after_ms)).await;
-                let reached: Result<_, WayError> = match way {
+                let reached: Result<_, PathError> = match way {
                     path::Way::Direct => tunnels
+                        .parts
                         .dialer
-                        .greet(&addresses, Some(origin), ALPN_TUNNEL)
+                        .reach(&addresses, Some(origin), ALPN_TUNNEL)
                         .await
-                        .map_err(WayError::from),
-                    path::Way::Reverse => relay::reverse(tunnels, origin).await.map_err(WayError::from),
-                    path::Way::Relay => through_any(tunnels, relays, origin).await.map_err(WayError::from),
+                        .map_err(PathError::from),
+                    path::Way::Reverse => relay::reverse(tunnels, origin).await.map_err(PathError::from),
+                    path::Way::Relay => through_any(tunnels, relays, origin).await.map_err(PathError::from),
                 };
                 (way, reached)
             })
         })
         .collect();
-    // What was wrong with the direct way says most.
+    // The error of the direct path says most.
     let (mut direct, mut crowded) = (None, false);
     while let Some((way, reached)) = ways.next().await {
-        tunnels.paths().tried(now_ms(), origin, way, reached.is_ok());
+        tunnels.paths().tried(Monotonic::now().as_ms(), origin, way, reached.is_ok());
         match reached {
-            Ok(greeted) => {
+            Ok(peer) => {
                 drop(ways);
                 if way != path::Way::Direct && direct.is_none() {
-                    // It was overtaken, which is as good as a failure to who has to wait for it.
-                    tunnels.paths().tried(now_ms(), origin, path::Way::Direct, false);
+                    // It was overtaken, which is as good as a failure for whoever has to wait for it.
+                    tunnels.paths().tried(Monotonic::now().as_ms(), origin, path::Way::Direct, false);
                 }
-                return ask(greeted, target, creation, way.as_str(), begin.elapsed()).await;
+                return ask(peer, target, creation, way.as_str(), begin.elapsed()).await;
             }
-            Err(WayError::Dial(error)) if way == path::Way::Direct => direct = Some(error),
+            Err(PathError::Dial(error)) if way == path::Way::Direct => direct = Some(error),
             Err(error) => {
-                crowded |= matches!(error, WayError::NotCome(NotCome::Crowded));
-                tracing::debug!(way = way.as_str(), peer = ?origin, "no way: {error}");
+                crowded |= matches!(error, PathError::NotCome(NotCome::Crowded));
+                tracing::debug!(path = way.as_str(), peer = ?origin, "no path: {error}");
             }
         }
     }
@@ -223,21 +225,17 @@ async fn through_any(
     tunnels: &Arc<Tunnels>,
     relays: Vec<NodeId>,
     target: NodeId,
-) -> Result<Greeted, DialError> {
-    let visit = tunnels.core.visit(move |running| {
-        let rtt_us = |hub: NodeId| {
-            running.node().links().find(|(_, link)| link.peer.id == hub).and_then(|(_, link)| link.rtt_us)
-        };
-        relays.into_iter().map(|id| path::Hub { id, rtt_us: rtt_us(id) }).collect::<Vec<_>>()
-    });
-    let hubs = visit.await.unwrap_or_default();
-    let hubs = tunnels.paths().order(now_ms(), hubs);
+) -> Result<ProvenPeer, DialError> {
+    let view = tunnels.parts.core.view().await.ok();
+    let rtt_us = |hub: NodeId| view.as_ref()?.links_to(hub).next()?.heartbeat_rtt_us;
+    let hubs = relays.into_iter().map(|id| path::Hub { id, rtt_us: rtt_us(id) }).collect();
+    let hubs = tunnels.paths().order(Monotonic::now().as_ms(), hubs);
     let mut last = DialError::NoAddress;
     for hub in hubs {
-        let reached = tokio::time::timeout(HUB, relay::through(tunnels, hub.id, target)).await;
-        tunnels.paths().tried_hub(now_ms(), hub.id, matches!(reached, Ok(Ok(_))));
+        let reached = tokio::time::timeout(RELAY_TIMEOUT, relay::through(tunnels, hub.id, target)).await;
+        tunnels.paths().tried_hub(Monotonic::now().as_ms(), hub.id, matches!(reached, Ok(Ok(_))));
         match reached {
-            Ok(Ok(greeted)) => return Ok(greeted),
+            Ok(Ok(peer)) => return Ok(peer),
             Ok(Err(error)) => last = error,
             Err(_) => {}
         }
@@ -245,24 +243,15 @@ async fn through_any(
     Err(last)
 }
 
-/// Where a member says that it can be reached.
-pub(super) async fn addresses(tunnels: &Tunnels, origin: NodeId) -> Result<Vec<SocketAddr>, OpenError> {
-    let visit = tunnels.core.visit(move |running| {
-        let mut members = running.node().members();
-        members.find(|(identity, _)| identity.id == origin).map(|(identity, _)| identity.addresses.clone())
-    });
-    visit.await?.ok_or(OpenError::NotAMember)
-}
-
 /// Asks the daemon at the other end for the tunnel.
 async fn ask(
-    greeted: Greeted,
+    peer: ProvenPeer,
     target: &Target,
     creation: u32,
     path: &'static str,
     took: Duration,
-) -> Result<Way, OpenError> {
-    let Greeted { mut frames, address, .. } = greeted;
+) -> Result<OpenTunnel, OpenError> {
+    let ProvenPeer { mut frames, address, .. } = peer;
     let begin = Instant::now();
     let open = Frame::Open(Open { kind: target.kind, name: target.name.as_ref().to_owned(), creation });
     frames.send(&open).await.map_err(|_| OpenError::Broken)?;
@@ -278,22 +267,5 @@ async fn ask(
     };
     let answered = begin.elapsed();
     let (stream, early) = bare(frames);
-    Ok(Way { stream, early, opened, path, address, greeted: took, answered })
-}
-
-/// The connection under the frames, and what was read of it behind the last of them.
-pub(super) fn bare(frames: Frames) -> (TlsStream<Wire>, Vec<u8>) {
-    let parts = frames.into_parts();
-    keep_alive(&parts.io);
-    (parts.io, parts.read_buf.to_vec())
-}
-
-/// An idle tunnel sends nothing, so that only the kernel can find out that the other host is gone.
-fn keep_alive(stream: &TlsStream<Wire>) {
-    let (idle, interval, count) = KEEPALIVE;
-    let Some(socket) = stream.get_ref().0.socket() else { return };
-    let _ = sockopt::set_socket_keepalive(socket, true)
-        .and_then(|()| sockopt::set_tcp_keepidle(socket, idle))
-        .and_then(|()| sockopt::set_tcp_keepintvl(socket, interval))
-        .and_then(|()| sockopt::set_tcp_keepcnt(socket, count));
+    Ok(OpenTunnel { stream, early, opened, path, address, handshake: took, answered })
 }

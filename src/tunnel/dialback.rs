@@ -69,7 +69,7 @@ struct Peer {
 
 /// What to do with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// Nothing: it is known.
     Known,
     /// Nothing: the peer has sent too many.
@@ -99,13 +99,13 @@ pub struct Requests {
 
 impl Requests {
     /// What to do with a request that `peer` has sent to `me`.
-    pub fn judge(&mut self, now_ms: u64, me: NodeId, peer: NodeId, request: &DialBack) -> Verdict {
+    pub fn decide(&mut self, now_ms: u64, me: NodeId, peer: NodeId, request: &DialBack) -> Decision {
         if request.asker == me || request.at == me {
-            return Verdict::Known;
+            return Decision::Known;
         }
         // What is not counted is not remembered either: a flood cannot push out what others have sent.
         if !self.peer(peer, now_ms).requests.take(REQUESTS, now_ms) {
-            return Verdict::TooMany;
+            return Decision::TooMany;
         }
         // The target itself is asked by whoever comes first.
         let by_asker = request.target != me && (peer == request.asker || peer == request.at);
@@ -115,16 +115,16 @@ impl Requests {
                 self.seen.pop_front();
             }
             self.seen.push_back(Seen { token: request.token, by_asker, spread: false });
-            return if request.target == me { Verdict::Dial } else { Verdict::Deliver };
+            return if request.target == me { Decision::Dial } else { Decision::Deliver };
         };
         if !by_asker || known.spread {
-            return Verdict::Known;
+            return Decision::Known;
         }
         if !std::mem::replace(&mut known.by_asker, true) {
-            return Verdict::Deliver;
+            return Decision::Deliver;
         }
         known.spread = true;
-        if self.peer(peer, now_ms).spreads.take(SPREADS, now_ms) { Verdict::Spread } else { Verdict::TooMany }
+        if self.peer(peer, now_ms).spreads.take(SPREADS, now_ms) { Decision::Spread } else { Decision::TooMany }
     }
 
     fn peer(&mut self, id: NodeId, now_ms: u64) -> &mut Peer {
@@ -180,29 +180,29 @@ mod tests {
         let mut requests = Requests::default();
         let (asker, other, me) = (id(1), id(2), id(3));
         let wanted = request(1, 9, 1);
-        assert_eq!(requests.judge(0, me, asker, &wanted), Verdict::Deliver);
-        assert_eq!(requests.judge(0, me, other, &wanted), Verdict::Known);
-        assert_eq!(requests.judge(300, me, asker, &wanted), Verdict::Spread);
-        assert_eq!(requests.judge(300, me, asker, &wanted), Verdict::Known);
+        assert_eq!(requests.decide(0, me, asker, &wanted), Decision::Deliver);
+        assert_eq!(requests.decide(0, me, other, &wanted), Decision::Known);
+        assert_eq!(requests.decide(300, me, asker, &wanted), Decision::Spread);
+        assert_eq!(requests.decide(300, me, asker, &wanted), Decision::Known);
         // What somebody else was asked for is at most passed to its target, however often it comes.
         let passed = request(1, 9, 2);
-        assert_eq!(requests.judge(0, me, other, &passed), Verdict::Deliver);
-        assert_eq!(requests.judge(0, me, other, &passed), Verdict::Known);
-        assert_eq!(requests.judge(0, me, id(4), &passed), Verdict::Known);
+        assert_eq!(requests.decide(0, me, other, &passed), Decision::Deliver);
+        assert_eq!(requests.decide(0, me, other, &passed), Decision::Known);
+        assert_eq!(requests.decide(0, me, id(4), &passed), Decision::Known);
         // It does not stand in the way of the asker's own.
-        assert_eq!(requests.judge(0, me, asker, &passed), Verdict::Deliver);
-        assert_eq!(requests.judge(0, me, asker, &passed), Verdict::Spread);
+        assert_eq!(requests.decide(0, me, asker, &passed), Decision::Deliver);
+        assert_eq!(requests.decide(0, me, asker, &passed), Decision::Spread);
     }
 
     #[test]
     fn the_target_dials_once_and_nobody_serves_itself() {
         let mut requests = Requests::default();
         let wanted = request(1, 3, 1);
-        assert_eq!(requests.judge(0, id(3), id(2), &wanted), Verdict::Dial);
+        assert_eq!(requests.decide(0, id(3), id(2), &wanted), Decision::Dial);
         for peer in [1, 2, 4] {
-            assert_eq!(requests.judge(0, id(3), id(peer), &wanted), Verdict::Known);
+            assert_eq!(requests.decide(0, id(3), id(peer), &wanted), Decision::Known);
         }
-        assert_eq!(requests.judge(0, id(1), id(2), &request(1, 3, 2)), Verdict::Known);
+        assert_eq!(requests.decide(0, id(1), id(2), &request(1, 3, 2)), Decision::Known);
     }
 
     #[test]
@@ -210,14 +210,14 @@ mod tests {
         let mut requests = Requests::default();
         let (flooder, me) = (id(1), id(3));
         let honest = request(2, 9, u64::MAX);
-        assert_eq!(requests.judge(0, me, id(2), &honest), Verdict::Deliver);
+        assert_eq!(requests.decide(0, me, id(2), &honest), Decision::Deliver);
         let mut verdicts = [0_u64; 2];
         for token in 0..100_000 {
             // Ten seconds of it; each twice, which is what has it passed on.
             for _ in 0..2 {
-                match requests.judge(token / 10, me, flooder, &request(1, 9, token)) {
-                    Verdict::Deliver => verdicts[0] += 1,
-                    Verdict::Spread => verdicts[1] += 1,
+                match requests.decide(token / 10, me, flooder, &request(1, 9, token)) {
+                    Decision::Deliver => verdicts[0] += 1,
+                    Decision::Spread => verdicts[1] += 1,
                     _ => {}
                 }
             }
@@ -226,7 +226,7 @@ mod tests {
         assert!(verdicts[1] <= SPREADS.burst + 10 * SPREADS.per_second, "{verdicts:?}");
         assert!(verdicts[1] >= SPREADS.burst, "{verdicts:?}");
         // The other one's request is still known, and served.
-        assert_eq!(requests.judge(10_000, me, id(2), &honest), Verdict::Spread);
+        assert_eq!(requests.decide(10_000, me, id(2), &honest), Decision::Spread);
         assert!(requests.seen.len() <= REMEMBERED);
     }
 
@@ -237,7 +237,7 @@ mod tests {
             let mut bytes = [9; 32];
             bytes[..8].copy_from_slice(&number.to_be_bytes());
             let now_ms = u64::try_from(number).expect("a number");
-            let _ = requests.judge(now_ms, id(3), NodeId::new(bytes), &request(1, 9, now_ms));
+            let _ = requests.decide(now_ms, id(3), NodeId::new(bytes), &request(1, 9, now_ms));
         }
         assert_eq!(requests.peers.len(), PEERS);
     }
@@ -253,12 +253,12 @@ mod tests {
                 likely(id(target), peers(0)).iter().map(|peer| (0, peer.as_bytes()[0])).collect();
             while let Some((from, to)) = under_way.pop_front() {
                 sent += 1;
-                let verdict = daemons[usize::from(to)].judge(0, id(to), id(from), &wanted);
+                let verdict = daemons[usize::from(to)].decide(0, id(to), id(from), &wanted);
                 let linked = links[usize::from(to)].contains(&target);
                 match verdict {
-                    Verdict::Dial => dials += 1,
-                    Verdict::Deliver | Verdict::Spread if linked => under_way.push_back((to, target)),
-                    Verdict::Spread => under_way.extend(
+                    Decision::Dial => dials += 1,
+                    Decision::Deliver | Decision::Spread if linked => under_way.push_back((to, target)),
+                    Decision::Spread => under_way.extend(
                         likely(id(target), peers(to))
                             .iter()
                             .map(|peer| peer.as_bytes()[0])

@@ -5,37 +5,28 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use pmd_protocol::peer::{Kind, NodeId};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Tunnels, connect};
+use super::connect;
+use super::rules::Mode;
+use super::state::Tunnels;
 use crate::directory::cluster::Registered;
-use crate::link::permit::Place;
+use crate::directory::{Entrances, Target};
+use crate::base::permit::Permit;
 
-/// Entries at once: each is a descriptor. The one that nobody has asked for in the longest time gives way.
+/// Entries at once: each is a descriptor. The least recently used one gives way.
 const MAX_ENTRIES: usize = 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
-/// How long an entry rests that cannot accept.
+/// Pause of an entry that cannot accept.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-/// The ports that Linux gives to whoever does not ask for a certain one, unless it is told otherwise.
+/// The ports that Linux assigns by default (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
-
-/// Something that is registered on another host.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Target {
-    /// Whose.
-    pub origin: NodeId,
-    /// What kind of thing.
-    pub kind: Kind,
-    /// Its name.
-    pub name: Box<str>,
-}
 
 #[derive(Debug)]
 struct Entry {
@@ -47,24 +38,9 @@ struct Entry {
 
 /// The entries, by the address that they listen on.
 #[derive(Debug, Default)]
-pub struct Entries(BTreeMap<(IpAddr, Target), Entry>);
+struct Entries(BTreeMap<(IpAddr, Target), Entry>);
 
 impl Entries {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Closes those whose registration is not what it was.
-    pub fn retain(&mut self, is_current: impl Fn(&Target, &Registered) -> bool) {
-        self.0.retain(|(_, target), entry| is_current(target, &entry.registered));
-    }
-
     fn make_room(&mut self) {
         while self.0.len() >= MAX_ENTRIES {
             let oldest = self.0.iter().min_by_key(|(_, entry)| entry.asked).map(|(key, _)| key.clone());
@@ -81,52 +57,113 @@ impl Drop for Entry {
     }
 }
 
-impl Tunnels {
-    /// The port on `address` that leads to `target`, in the life that is `registered`; listens there if nobody does yet.
-    pub(super) fn entry(
-        self: &Arc<Self>,
-        address: IpAddr,
-        target: Target,
-        registered: Registered,
-    ) -> Option<u16> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+/// The entrances of this host: aliases, and the entries on them.
+#[derive(Debug)]
+pub struct TunnelEntrances {
+    tunnels: Arc<Tunnels>,
+    entries: Mutex<Entries>,
+}
+
+impl TunnelEntrances {
+    /// No entries yet.
+    #[must_use]
+    pub(super) fn new(tunnels: Arc<Tunnels>) -> TunnelEntrances {
+        TunnelEntrances { tunnels, entries: Mutex::default() }
+    }
+
+    /// The tunnels that entries lead into.
+    pub(super) fn tunnels(&self) -> &Arc<Tunnels> {
+        &self.tunnels
+    }
+
+    /// How many entries listen.
+    pub fn count(&self) -> usize {
+        self.entries().0.len()
+    }
+
+    /// Where a program on this host connects to something that is registered on another: the entry on the alias of that host,
+    /// or its own address where tunnels are not used.
+    pub fn address_of(&self, target: &Target) -> Option<SocketAddr> {
+        let directory = &self.tunnels.parts.directory;
+        let registered = directory.registered(&target.origin, target.kind, &target.name)?;
+        let host = directory.host_of(&target.origin)?;
+        if !self.tunnels_to(&host) {
+            let address = directory.addresses_of(&target.origin).first().copied()?;
+            return Some((address.ip(), registered.port).into());
+        }
+        let alias = IpAddr::V4(self.tunnels.alias_of(&host)?);
+        let port = self.entry(alias, target.clone(), registered)?;
+        Some((alias, port).into())
+    }
+
+    /// Closes the entries whose registration is not what it was.
+    pub(super) fn retain(&self, is_current: impl Fn(&Target, &Registered) -> bool) {
+        self.entries().0.retain(|(_, target), entry| is_current(target, &entry.registered));
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entrances for TunnelEntrances {
+    fn any(&self) -> bool {
+        self.tunnels.any_alias()
+    }
+
+    fn is_alias(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if self.tunnels.settings().range.contains(address))
+    }
+
+    fn host_behind(&self, alias: IpAddr) -> Option<String> {
+        self.tunnels.host_behind(alias)
+    }
+
+    fn tunnels_to(&self, host: &str) -> bool {
+        self.tunnels.policy().rules.mode(host) != Mode::Never
+    }
+
+    fn entry(&self, address: IpAddr, target: Target, registered: Registered) -> Option<u16> {
+        let counters = &self.tunnels.parts.counters;
+        let mut entries = self.entries();
         let key = (address, target);
         if let Some(entry) = entries.0.get_mut(&key).filter(|entry| entry.registered == registered) {
             entry.asked = Instant::now();
             return Some(entry.port);
         }
-        // That of an earlier life; and its port may be wanted again.
+        // That of an earlier registration; and its port may be wanted again.
         entries.0.remove(&key);
         entries.make_room();
-        let Some(place) = Place::take(&self.context) else {
-            self.context.counters.tunnels_full.add();
-            self.complain(|| format!("no descriptor for a listener to {:?}", key.1.name));
+        let Some(permit) = self.tunnels.permit() else {
+            counters.tunnels_full.add();
+            self.tunnels.complain(|| format!("no descriptor for a listener to {:?}", key.1.name));
             return None;
         };
         let (listener, port) = match listen_on(address, registered.port) {
             Ok(listening) => listening,
             Err(error) => {
-                self.context.counters.tunnels_full.add();
-                self.complain(|| format!("cannot listen on {address} for {:?}: {error}", key.1.name));
+                counters.tunnels_full.add();
+                self.tunnels.complain(|| format!("cannot listen on {address} for {:?}: {error}", key.1.name));
                 return None;
             }
         };
         let stop = CancellationToken::new();
-        let serving = serve(Arc::clone(self), listener, key.1.clone(), registered, stop.clone(), place);
-        self.runtime.spawn(serving);
+        let serving =
+            serve(Arc::clone(&self.tunnels), listener, key.1.clone(), registered, stop.clone(), permit);
+        self.tunnels.parts.dialer.runtime().spawn(serving);
         entries.0.insert(key, Entry { port, registered, asked: Instant::now(), stop });
         Some(port)
     }
 }
 
-/// Accepts connections and takes each to its host.
+/// Accepts connections and opens a tunnel for each.
 async fn serve(
     tunnels: Arc<Tunnels>,
     listener: StdListener,
     target: Target,
     registered: Registered,
     stop: CancellationToken,
-    _place: Place,
+    _permit: Permit,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     loop {
@@ -136,10 +173,10 @@ async fn serve(
         };
         match accepted {
             Ok((socket, _)) => {
-                tokio::spawn(connect::carry(Arc::clone(&tunnels), target.clone(), registered, socket));
+                tokio::spawn(connect::connect(Arc::clone(&tunnels), target.clone(), registered, socket));
             }
             Err(error) => {
-                tunnels.context.counters.accept_errors.add();
+                tunnels.parts.epmd_counters.accept_errors.add();
                 tunnels.complain(|| format!("cannot accept a connection to {:?}: {error}", target.name));
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
@@ -147,11 +184,10 @@ async fn serve(
     }
 }
 
-/// Listens on `address`: on the port that is wanted, if it is free and nobody here can come to need it, else on another.
+/// Listens on `address`: on the port that is wanted, if it is free and no program here is likely to need it, else on another.
 ///
-/// Only a port that the system gives out by itself is taken. One outside of that range was chosen by somebody, who has
-/// most likely chosen it on all hosts (RabbitMQ's 25672): an entry on it would keep the local node of that kind, which
-/// listens on all addresses, from starting.
+/// Only a port that the system assigns is taken. One outside of that range was configured, most likely on all hosts
+/// (RabbitMQ's 25672): an entry on it would keep the local node of that kind, which listens on all addresses, from starting.
 fn listen_on(address: IpAddr, wanted: u16) -> io::Result<(StdListener, u16)> {
     if ephemeral().contains(&wanted)
         && let Ok(listener) = listen_at(SocketAddr::new(address, wanted))
@@ -174,7 +210,7 @@ fn listen_at(address: SocketAddr) -> io::Result<StdListener> {
     Ok(StdListener::from(socket))
 }
 
-/// The ports that the system gives out by itself.
+/// The ports that the system assigns.
 fn ephemeral() -> RangeInclusive<u16> {
     static RANGE: OnceLock<RangeInclusive<u16>> = OnceLock::new();
     let read = || {

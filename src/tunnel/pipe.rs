@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::base::stats::Counter;
+use pmd_epmd::counters::Counter;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 64 * 1024;

@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::Tunnels;
+use crate::directory::cluster::ClusterDirectory;
 
 /// How often a host is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
-/// How long an attempt may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Time for an attempt.
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// Nodes that are tried on one host.
 const NODES: usize = 3;
 
 /// What is known of the hosts in question.
 #[derive(Debug)]
 pub struct Reachable {
-    tunnels: Arc<Tunnels>,
+    directory: Arc<ClusterDirectory>,
     known: Arc<Known>,
     tried: BTreeMap<String, Instant>,
 }
@@ -35,8 +35,8 @@ struct Known {
 
 impl Reachable {
     /// Nothing is known yet: tunnels are used.
-    pub fn new(tunnels: Arc<Tunnels>) -> Reachable {
-        Reachable { tunnels, known: Arc::default(), tried: BTreeMap::new() }
+    pub fn new(directory: Arc<ClusterDirectory>) -> Reachable {
+        Reachable { directory, known: Arc::default(), tried: BTreeMap::new() }
     }
 
     /// Whether plain Erlang works with this host.
@@ -50,11 +50,11 @@ impl Reachable {
     }
 
     /// Tries the hosts whose turn it is.
-    pub fn look(&mut self, hosts: BTreeSet<String>) {
+    pub fn check(&mut self, hosts: BTreeSet<String>) {
         self.tried.retain(|host, _| hosts.contains(host));
         self.known.plain.lock().unwrap_or_else(PoisonError::into_inner).retain(|host| hosts.contains(host));
         for host in hosts {
-            let names = self.tunnels.directory.names_on(&host);
+            let names = self.directory.names_on(&host);
             let is_due = self.tried.get(&host).is_none_or(|tried| tried.elapsed() >= AGAIN);
             // Without a node there is nothing to be tried.
             if !is_due || names.is_empty() {
@@ -63,8 +63,8 @@ impl Reachable {
             self.tried.insert(host.clone(), Instant::now());
             let ports: Vec<u16> = names.values().take(NODES).map(|(_, registered)| registered.port).collect();
             let own =
-                names.into_values().flat_map(|(origin, _)| self.tunnels.directory.addresses_of(&origin));
-            let own: BTreeSet<_> = own.collect();
+                names.into_values().flat_map(|(origin, _)| self.directory.addresses_of(&origin));
+            let own: BTreeSet<_> = own.map(|address| address.ip().to_canonical()).collect();
             let known = Arc::clone(&self.known);
             tokio::spawn(async move {
                 let attempt = async {
@@ -76,7 +76,7 @@ impl Reachable {
                         let Some(address) = found.into_iter().find(std::net::SocketAddr::is_ipv4) else {
                             return false;
                         };
-                        if !own.contains(&address.ip()) {
+                        if !own.contains(&address.ip().to_canonical()) {
                             return false;
                         }
                         if TcpStream::connect(address).await.is_ok() {
@@ -85,7 +85,7 @@ impl Reachable {
                     }
                     false
                 };
-                let plain = tokio::time::timeout(PATIENCE, attempt).await.unwrap_or(false);
+                let plain = tokio::time::timeout(TIMEOUT, attempt).await.unwrap_or(false);
                 let mut all = known.plain.lock().unwrap_or_else(PoisonError::into_inner);
                 let changed = if plain { all.insert(host) } else { all.remove(&host) };
                 drop(all);

@@ -1,12 +1,12 @@
-//! Ways to hosts that cannot be dialled: they dial back, or meet at a member that both can reach.
+//! Paths to hosts that cannot be dialled: they dial back, or both meet at a member that both can reach.
 //!
 //! ```text
 //!   reverse   entry ── DialBack, over links ──▶ exit          relay   entry ── Relay ──▶ hub ── DialBack ──▶ exit
 //!             entry ◀══ TLS, pmd-tunnel/1 ═══ exit                    entry ══ TLS ══ (hub) ══ TLS ══ exit
 //! ```
 //!
-//! Through a relay, the TLS session and the proof of the cookie of the tunnel run inside the connections to it, end to
-//! end: it passes cipher text on, and can neither read it nor take the place of one of the two.
+//! Through a relay, the tunnel's own TLS session and proof run inside the connections to it, end to end: it passes
+//! ciphertext on, and can neither read it nor impersonate either side.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -16,82 +16,77 @@ use pmd_protocol::peer::frame::{Back, DialBack, Opened, Reason, Relay};
 use pmd_protocol::peer::{Frame, NodeId};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::connect::{addresses, bare};
-use super::dialback::{Verdict, likely};
-use super::exit::{self, first_frame};
+use super::dialback::{Decision, likely};
 use super::rendezvous::Expected;
-use super::{Tunnels, pipe};
+use super::state::Tunnels;
+use super::stream::{bare, first_frame};
+use super::{exit, pipe};
 use crate::auth::proof::Role;
 use crate::auth::tls::{ALPN_RELAY, ALPN_TUNNEL};
-use crate::cluster::driver::Sent;
-use crate::link::connection::Wire;
+use crate::base::clock::Monotonic;
+use crate::cluster::core::Sent;
+use crate::link::connection::Connection;
 use crate::link::dial::DialError;
 use crate::link::handshake;
-use crate::link::handshake::{Greeted, GreetingError, say_farewell};
-use crate::link::local_identity::Me;
-use crate::link::permit::Place;
+use crate::link::handshake::{ProvenPeer, HandshakeError, close};
+use crate::link::local_identity::LocalIdentity;
 
-/// How long somebody who was asked may take to dial.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// How long nothing may come of a request before it is repeated, which has it passed on further. A link away is a few
-/// milliseconds, and who dials back needs three round trips.
-const AGAIN: Duration = Duration::from_millis(300);
+/// Time for a daemon that was asked to dial back.
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// Time without an answer after which a request is repeated, which has it forwarded further. A link is a few milliseconds,
+/// and dialling back takes three round trips.
+const REPEAT: Duration = Duration::from_millis(300);
 
-/// A peer has sent a request to dial: it is for this daemon, or to be passed on.
-pub fn asked(tunnels: &Arc<Tunnels>, peer: NodeId, request: DialBack) {
-    let own = tunnels.me.id();
+/// Decides about a request to dial back that a peer has sent: it is for this daemon, or to be forwarded.
+pub(super) fn asked(tunnels: &Arc<Tunnels>, peer: NodeId, request: DialBack) {
+    let own = tunnels.parts.identity.id();
     let mut requests = tunnels.requests.lock().unwrap_or_else(PoisonError::into_inner);
-    let verdict = requests.judge(mono_ms(tunnels), own, peer, &request);
+    let decision = requests.decide(Monotonic::now().as_ms(), own, peer, &request);
     drop(requests);
-    let counters = &tunnels.context.counters;
-    match verdict {
-        Verdict::Known => return,
-        Verdict::TooMany => return counters.dial_requests_refused.add(),
-        Verdict::Dial | Verdict::Deliver | Verdict::Spread => {}
+    let counters = &tunnels.parts.counters;
+    match decision {
+        Decision::Known => return,
+        Decision::TooMany => return counters.dial_requests_refused.add(),
+        Decision::Dial | Decision::Deliver | Decision::Spread => {}
     }
-    // Whoever is asked for more than it can do leaves it: the asker tries again, or another way.
+    // A daemon that is asked for more than it can do drops it: the asker tries again, or another path.
     let Ok(permit) = Arc::clone(&tunnels.dialling_back).try_acquire_owned() else {
         return counters.dial_requests_refused.add();
     };
     let tunnels = Arc::clone(tunnels);
     tokio::spawn(async move {
         let _permit = permit;
-        if verdict == Verdict::Dial {
+        if decision == Decision::Dial {
             if let Err(error) = Box::pin(dial_back(&tunnels, request)).await {
                 tracing::debug!(at = ?request.at, "cannot dial back: {error}");
             }
         } else {
-            pass_on(&tunnels, peer, request, verdict == Verdict::Spread).await;
+            forward(&tunnels, peer, request, decision == Decision::Spread).await;
         }
     });
 }
 
-/// Milliseconds since the start of the daemon.
-fn mono_ms(tunnels: &Tunnels) -> u64 {
-    u64::try_from(tunnels.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Passes a request of others to its target; without a link to it, to peers that may have one, if `spread`.
-async fn pass_on(tunnels: &Tunnels, peer: NodeId, request: DialBack, spread: bool) {
-    // Only for members: what is none has no links, and is not worth the frames of finding that out.
+/// Forwards a request of others to its target; without a link to it, to peers that may have one, if `spread`.
+async fn forward(tunnels: &Tunnels, peer: NodeId, request: DialBack, spread: bool) {
+    // Only for members: others have no links, and are not worth the frames that it takes to find that out.
     let members = [request.asker, request.target, request.at];
-    if !members.iter().all(|member| tunnels.directory.host_of(member).is_some()) {
+    if !members.iter().all(|member| tunnels.parts.directory.host_of(member).is_some()) {
         return;
     }
     let but = [peer, request.asker, request.at];
-    let handed = hand_on(tunnels, request, but, spread).await;
-    tunnels.context.counters.dial_requests_passed.add_many(handed.sent);
+    let forwarded = send_on(tunnels, request, but, spread).await;
+    tunnels.parts.counters.dial_requests_passed.add_many(forwarded.sent);
 }
 
 /// To how many peers a request went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Handed {
+struct Forwarded {
     sent: u64,
     /// Links that had no room for it.
     dropped: u64,
 }
 
-impl Handed {
+impl Forwarded {
     fn count(&mut self, sent: Sent) {
         match sent {
             Sent::Yes => self.sent += 1,
@@ -101,123 +96,120 @@ impl Handed {
     }
 }
 
-/// Sends a request over the link to its target; if that does not go, and `spread`, over others, for their peers to pass it
-/// on.
-async fn hand_on(tunnels: &Tunnels, request: DialBack, but: [NodeId; 3], spread: bool) -> Handed {
-    let visit = tunnels.core.visit(move |running| {
-        let links = running.node().links().map(|(_, link)| link.peer.id).filter(|_| spread);
-        let frame = Frame::DialBack(request);
-        hand(request.target, links, &but, |peer| running.send_to(peer, frame.clone()))
-    });
-    let handed = visit.await.unwrap_or_default();
-    tunnels.context.counters.dial_requests_dropped.add_many(handed.dropped);
-    handed
-}
-
-/// Sends something to `target`, or else to those of `peers` that are most likely to have a link to it, but for some.
-fn hand(
-    target: NodeId,
-    peers: impl Iterator<Item = NodeId>,
-    but: &[NodeId],
-    send: impl Fn(&NodeId) -> Sent,
-) -> Handed {
-    let mut handed = Handed::default();
-    handed.count(send(&target));
-    if handed.sent == 0 {
-        let others = peers.filter(|peer| *peer != target && !but.contains(peer)).collect();
-        likely(target, others).iter().for_each(|peer| handed.count(send(peer)));
+/// Sends a request over the link to its target. If there is none, or it has no room, and `spread`, sends it to those peers
+/// that are most likely to have one, except for `but`.
+async fn send_on(tunnels: &Tunnels, request: DialBack, but: [NodeId; 3], spread: bool) -> Forwarded {
+    let core = &tunnels.parts.core;
+    let mut forwarded = Forwarded::default();
+    // A core that has ended sends nothing.
+    let mut send = async |peers: Vec<NodeId>| {
+        let sent = core.send(peers, Frame::DialBack(request)).await.unwrap_or_default();
+        sent.into_iter().for_each(|sent| forwarded.count(sent));
+        forwarded.sent
+    };
+    if send(vec![request.target]).await == 0
+        && spread
+        && let Ok(view) = core.view().await
+    {
+        let others = view.links.iter().map(|link| link.id);
+        let others = others.filter(|peer| *peer != request.target && !but.contains(peer)).collect();
+        send(likely(request.target, others)).await;
     }
-    handed
+    tunnels.parts.counters.dial_requests_dropped.add_many(forwarded.dropped);
+    forwarded
 }
 
 /// Does what was asked for.
 async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), DialError> {
-    let Some(place) = Place::take(&tunnels.context) else { return Ok(()) };
-    let Ok(at) = addresses(tunnels, request.at).await else { return Err(DialError::NoAddress) };
+    let Some(permit) = tunnels.permit() else { return Ok(()) };
+    let at = tunnels.parts.directory.addresses_of(&request.at);
     let through_relay = request.at != request.asker;
     let alpn = if through_relay { ALPN_RELAY } else { ALPN_TUNNEL };
-    let mut greeted = tunnels.dialer.greet(&at, Some(request.at), alpn).await?;
-    if greeted.frames.send(&Frame::Back(Back { token: request.token })).await.is_err() {
+    let mut peer = tunnels.parts.dialer.reach(&at, Some(request.at), alpn).await?;
+    if peer.frames.send(&Frame::Back(Back { token: request.token })).await.is_err() {
         return Ok(());
     }
-    let (greeted, path) = if through_relay {
-        let Some(Frame::Opened(_)) = first_frame(&mut greeted.frames).await else { return Ok(()) };
-        let (stream, early) = bare(greeted.frames);
+    let (peer, path) = if through_relay {
+        let Some(Frame::Opened(_)) = first_frame(&mut peer.frames).await else { return Ok(()) };
+        let (stream, early) = bare(peer.frames);
         let address = stream.get_ref().0.address();
-        let accepted =
-            tokio::time::timeout(handshake::PATIENCE, accept(&tunnels.me, stream, early, request.asker));
-        let accepted = accepted.await.unwrap_or(Err(GreetingError::Late));
-        (accepted.map_err(|source| DialError::Greeting { address, source })?, "relay")
+        let accepted = accept(&tunnels.parts.identity, stream, early, request.asker);
+        let accepted = tokio::time::timeout(handshake::TIMEOUT, accepted).await;
+        let accepted = accepted.unwrap_or(Err(HandshakeError::Timeout));
+        (accepted.map_err(|source| DialError::Handshake { address, source })?, "relay")
     } else {
-        (greeted, "reverse")
+        (peer, "reverse")
     };
-    // Served beside the permit: a tunnel may last for months.
+    // Served apart from the permit to dial back: a tunnel may last for months.
     let tunnels = Arc::clone(tunnels);
     tokio::spawn(async move {
-        let _place = place;
-        exit::serve(greeted, tunnels, path).await;
+        exit::serve(peer, tunnels, path).await;
+        drop(permit);
     });
     Ok(())
 }
 
-/// Lets `asker` in, who comes through a relay.
+/// Completes the handshake with `asker`, which comes through a relay.
 async fn accept(
-    me: &Me,
-    relay: TlsStream<Wire>,
+    identity: &LocalIdentity,
+    relay: TlsStream<Connection>,
     early: Vec<u8>,
     asker: NodeId,
-) -> Result<Greeted, GreetingError> {
-    let tls = me.tls();
-    let stream = TlsAcceptor::from(tls.server()).accept(Wire::through(relay, early)).await?;
+) -> Result<ProvenPeer, HandshakeError> {
+    let tls = identity.tls();
+    let stream = TlsAcceptor::from(tls.server()).accept(Connection::through(relay, early)).await?;
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_TUNNEL) {
-        return Err(GreetingError::Tls("it has not asked for a tunnel".into()));
+        return Err(HandshakeError::Tls("the peer did not ask for a tunnel".into()));
     }
-    let greeted = handshake::greet(TlsStream::from(stream), me, &tls, Role::Acceptor).await?;
-    if greeted.hello.id == asker { Ok(greeted) } else { Err(GreetingError::Stranger) }
+    let peer = handshake::run(TlsStream::from(stream), identity, &tls, Role::Acceptor).await?;
+    if peer.hello.id == asker { Ok(peer) } else { Err(HandshakeError::OtherDaemon) }
 }
 
-/// Why somebody who was to dial back is not there.
+/// Why a daemon that was asked to dial back has not done so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotCome {
-    /// Nobody could be told: links have room for few messages.
+    /// It could not be asked: links have room for few messages.
     #[error("the links over which it would be asked to dial back have no room")]
     Crowded,
-    /// It was asked, as far as there are links, and does not come.
+    /// It was asked, as far as there are links, and did not dial back.
     #[error("it does not dial back")]
     Silent,
 }
 
-/// Asks `target`, over whatever links there are, to dial `at`, and waits for the connection that comes of it.
+/// Asks `target`, over whatever links there are, to dial this daemon, and waits for its connection.
 ///
 /// # Errors
 ///
-/// If none comes.
-pub(super) async fn reverse(tunnels: &Arc<Tunnels>, target: NodeId) -> Result<Greeted, NotCome> {
-    let own = tunnels.me.id();
-    let mut expected = tunnels.waiting.expect(target).ok_or(NotCome::Silent)?;
+/// If it does not dial back.
+pub(super) async fn reverse(tunnels: &Arc<Tunnels>, target: NodeId) -> Result<ProvenPeer, NotCome> {
+    let own = tunnels.parts.identity.id();
+    let mut expected = tunnels.rendezvous.expect(target).ok_or(NotCome::Silent)?;
     let request = DialBack { asker: own, target, at: own, token: expected.token };
-    called(&mut expected, || hand_on(tunnels, request, [own; 3], true)).await
+    await_dial(&mut expected, || send_on(tunnels, request, [own; 3], true)).await
 }
 
 /// Asks for a connection until it is there, or it has taken too long.
-async fn called<F: Future<Output = Handed>>(
+async fn await_dial<F: Future<Output = Forwarded>>(
     expected: &mut Expected<'_>,
     ask: impl Fn() -> F,
-) -> Result<Greeted, NotCome> {
+) -> Result<ProvenPeer, NotCome> {
     let come = async {
-        let mut handed = ask().await;
-        if let Ok(come) = tokio::time::timeout(AGAIN, expected.come()).await {
+        let mut forwarded = ask().await;
+        if let Ok(come) = tokio::time::timeout(REPEAT, expected.come()).await {
             return come.ok_or(NotCome::Silent);
         }
-        // No peer may have a link to it: theirs may.
+        // None of the peers may have a link to it, but their peers may.
         let again = ask().await;
-        handed = Handed { sent: handed.sent + again.sent, dropped: handed.dropped + again.dropped };
-        if handed.sent == 0 && handed.dropped > 0 {
+        forwarded = Forwarded {
+            sent: forwarded.sent + again.sent,
+            dropped: forwarded.dropped + again.dropped,
+        };
+        if forwarded.sent == 0 && forwarded.dropped > 0 {
             return Err(NotCome::Crowded);
         }
         expected.come().await.ok_or(NotCome::Silent)
     };
-    tokio::time::timeout(PATIENCE, come).await.unwrap_or(Err(NotCome::Silent))
+    tokio::time::timeout(TIMEOUT, come).await.unwrap_or(Err(NotCome::Silent))
 }
 
 /// Reaches `target` through the relay `hub`.
@@ -229,74 +221,74 @@ pub(super) async fn through(
     tunnels: &Arc<Tunnels>,
     hub: NodeId,
     target: NodeId,
-) -> Result<Greeted, DialError> {
-    let Ok(at) = addresses(tunnels, hub).await else { return Err(DialError::NoAddress) };
-    let mut greeted = tunnels.dialer.greet(&at, Some(hub), ALPN_RELAY).await?;
-    let address = greeted.address;
-    let failed = |source| DialError::Greeting { address, source };
-    let sent = greeted.frames.send(&Frame::Relay(Relay { target })).await;
+) -> Result<ProvenPeer, DialError> {
+    let at = tunnels.parts.directory.addresses_of(&hub);
+    let mut peer = tunnels.parts.dialer.reach(&at, Some(hub), ALPN_RELAY).await?;
+    let address = peer.address;
+    let failed = |source| DialError::Handshake { address, source };
+    let sent = peer.frames.send(&Frame::Relay(Relay { target })).await;
     sent.map_err(|error| failed(error.into()))?;
-    match first_frame(&mut greeted.frames).await {
+    match first_frame(&mut peer.frames).await {
         Some(Frame::Opened(_)) => {}
         Some(Frame::Bye(bye)) => {
-            return Err(failed(GreetingError::Refused { reason: bye.reason, text: bye.text }));
+            return Err(failed(HandshakeError::Refused { reason: bye.reason, text: bye.text }));
         }
-        _ => return Err(failed(GreetingError::Closed)),
+        _ => return Err(failed(HandshakeError::Closed)),
     }
-    let (stream, early) = bare(greeted.frames);
-    tunnels.dialer.greet_over(Wire::through(stream, early), target, ALPN_TUNNEL).await
+    let (stream, early) = bare(peer.frames);
+    let connection = Connection::through(stream, early);
+    tunnels.parts.dialer.reach_over(connection, Some(target), ALPN_TUNNEL).await
 }
 
 /// Serves a connection to this daemon as a relay.
-pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>) {
-    let own = tunnels.me.id();
-    let target = match first_frame(&mut greeted.frames).await {
+pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>) {
+    let own = tunnels.parts.identity.id();
+    let target = match first_frame(&mut peer.frames).await {
         Some(Frame::Relay(Relay { target })) => target,
-        Some(Frame::Back(Back { token })) => return tunnels.waiting.take(&token, greeted),
+        Some(Frame::Back(Back { token })) => return tunnels.rendezvous.take(&token, peer),
         _ => return,
     };
-    let asker = greeted.hello.id;
-    let refuse = async |mut greeted: Greeted, reason, text: &str| {
-        tunnels.context.counters.tunnels_refused.add();
-        tunnels.complain(|| format!("does not relay from {} to {target:?}: {text}", greeted.host));
-        say_farewell(&mut greeted.frames, reason, text.to_owned()).await;
+    let asker = peer.hello.id;
+    let refuse = async |mut peer: ProvenPeer, reason, text: &str| {
+        tunnels.parts.counters.tunnels_refused.add();
+        tunnels.complain(|| format!("not relaying from {} to {target:?}: {text}", peer.host));
+        close(&mut peer.frames, reason, text.to_owned()).await;
     };
-    if !tunnels.settings.relay {
-        return refuse(greeted, Reason::Refused, "this host does not relay (relay = true)").await;
+    if !tunnels.settings().relay {
+        return refuse(peer, Reason::Refused, "this host does not relay (relay = true)").await;
     }
-    let both = [asker, target].map(|member| tunnels.directory.host_of(&member).is_some());
+    let both = [asker, target].map(|member| tunnels.parts.directory.host_of(&member).is_some());
     if both != [true, true] || target == own {
-        return refuse(greeted, Reason::Busy, "one of the two is no member, as far as this host knows").await;
+        return refuse(peer, Reason::Busy, "one of the two is not a member, as far as this host knows").await;
     }
-    // The other connection is accepted as one that is soon over.
-    let place = Place::take(&tunnels.context);
-    let right = (tunnels.table.seat(), tunnels.waiting.expect(target), place);
-    let (Some(_seat), Some(mut expected), Some(_place)) = right else {
-        tunnels.context.counters.tunnels_full.add();
-        return refuse(greeted, Reason::Busy, "there is no room for more").await;
+    // The other connection is accepted as one that soon ends.
+    let room = (tunnels.table().seat(), tunnels.rendezvous.expect(target), tunnels.permit());
+    let (Some(_seat), Some(mut expected), Some(_permit)) = room else {
+        tunnels.parts.counters.tunnels_full.add();
+        return refuse(peer, Reason::Busy, "there is no room for more").await;
     };
     let request = DialBack { asker, target, at: own, token: expected.token };
-    let ask = || hand_on(&tunnels, request, [asker; 3], true);
-    let mut other = match called(&mut expected, ask).await {
+    let ask = || send_on(&tunnels, request, [asker; 3], true);
+    let mut other = match await_dial(&mut expected, ask).await {
         Ok(other) => other,
-        Err(NotCome::Silent) => return refuse(greeted, Reason::Busy, "the other host does not come").await,
+        Err(NotCome::Silent) => return refuse(peer, Reason::Busy, "the other host does not dial back").await,
         Err(NotCome::Crowded) => {
-            return refuse(greeted, Reason::Busy, "there is no room on the links to the other host").await;
+            return refuse(peer, Reason::Busy, "there is no room on the links to the other host").await;
         }
     };
     drop(expected);
     let opened = Frame::Opened(Opened { port: 0, took_us: 0 });
-    if other.frames.send(&opened).await.is_err() || greeted.frames.send(&opened).await.is_err() {
+    if other.frames.send(&opened).await.is_err() || peer.frames.send(&opened).await.is_err() {
         return;
     }
-    tunnels.context.counters.relayed.add();
-    let (mut near, near_early) = bare(greeted.frames);
+    tunnels.parts.counters.relayed.add();
+    let (mut near, near_early) = bare(peer.frames);
     let (mut far, far_early) = bare(other.frames);
-    // The one that was asked to come waits for the other to begin, so that it cannot have said anything yet.
+    // The side that was asked to dial back waits for the other to begin, so it cannot have sent anything yet.
     if !far_early.is_empty() {
         return;
     }
-    let _ = pipe::join(&mut far, &mut near, near_early, &tunnels.context.counters.relayed_bytes).await;
+    let _ = pipe::join(&mut far, &mut near, near_early, &tunnels.parts.counters.relayed_bytes).await;
 }
 
 #[cfg(test)]

@@ -21,26 +21,26 @@ use crate::base::stats::Counter;
 use crate::config::settings::Settings;
 use crate::daemon::Context;
 use crate::link::dial::Dialer;
-use crate::link::local_identity::Me;
+use crate::link::local_identity::LocalIdentity;
 
 const SECRET: &[u8] = b"what only the two ends may read";
 
-fn daemon(folder: &Path, name: &str) -> Arc<Me> {
+fn daemon(folder: &Path, name: &str) -> Arc<LocalIdentity> {
     let key = folder.join(name);
     let tls = Arc::new(Tls::load(&IdentitySource::Auto { key }, name).expect("a key"));
     let identity = Identity::new(tls.id(), Generation::default(), &[]);
     let host = name.parse().expect("a name");
     let cookies = Arc::new(Cookies::of_text("one cookie for all of them"));
-    Arc::new(Me::new("pmd".into(), host, watch::channel(identity).1, tls, cookies))
+    Arc::new(LocalIdentity::new("pmd".into(), host, watch::channel(identity).1, tls, cookies))
 }
 
-fn dialer(me: &Arc<Me>) -> Dialer {
+fn dialer(me: &Arc<LocalIdentity>) -> Dialer {
     let context = Context::new(Settings::new(0, "none".into()), Vec::new(), 1_024);
     Dialer::new(Arc::clone(me), context, Handle::current(), PATIENCE)
 }
 
 /// A connection between two daemons, whose TLS handshake is done: the end that has dialled, and the other.
-async fn connected(one: &Me, other: &Me) -> (TlsStream<Wire>, TlsStream<Wire>) {
+async fn connected(one: &LocalIdentity, other: &LocalIdentity) -> (TlsStream<Connection>, TlsStream<Connection>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -49,14 +49,14 @@ async fn connected(one: &Me, other: &Me) -> (TlsStream<Wire>, TlsStream<Wire>) {
     let acceptor = TlsAcceptor::from(other.tls().server());
     let name = rustls::pki_types::ServerName::IpAddress(address.ip().into());
     let (near, far) = tokio::join!(
-        connector.connect(name, Wire::new(dialled, address, Vec::new())),
-        acceptor.accept(Wire::new(accepted.0, accepted.1, Vec::new())),
+        connector.connect(name, Connection::new(dialled, address, Vec::new())),
+        acceptor.accept(Connection::new(accepted.0, accepted.1, Vec::new())),
     );
     (TlsStream::from(near.expect("a session")), TlsStream::from(far.expect("a session")))
 }
 
 /// A connection of which everything that is read is remembered.
-struct Watched<'a>(TlsStream<Wire>, &'a Mutex<Vec<u8>>);
+struct Watched<'a>(TlsStream<Connection>, &'a Mutex<Vec<u8>>);
 
 impl AsyncRead for Watched<'_> {
     fn poll_read(
@@ -98,7 +98,7 @@ async fn a_relay_reads_nothing() {
     let relay = pipe::join(&mut far_hub, &mut near_hub, Vec::new(), &total);
     let dialer = dialer(&asker);
     let talk = async {
-        let dialled = dialer.greet_over(Wire::through(near, Vec::new()), target.tls().id(), ALPN_TUNNEL);
+        let dialled = dialer.greet_over(Connection::through(near, Vec::new()), target.tls().id(), ALPN_TUNNEL);
         let (dialled, accepted) = tokio::join!(dialled, accept(&target, far, Vec::new(), asker.tls().id()));
         let ((mut one, _), (mut other, early)) =
             (bare(dialled.expect("greeted").frames), bare(accepted.expect("greeted").frames));
@@ -129,21 +129,21 @@ async fn a_relay_that_answers_itself_is_found_out_by_both() {
     // It takes the place of the target.
     let (near, near_hub) = connected(&asker, &hub).await;
     let dialer = dialer_of(&asker);
-    let dialled = dialer.greet_over(Wire::through(near, Vec::new()), target.tls().id(), ALPN_TUNNEL);
+    let dialled = dialer.greet_over(Connection::through(near, Vec::new()), target.tls().id(), ALPN_TUNNEL);
     let (dialled, _) = tokio::join!(dialled, async {
         let _ = accept(&hub, near_hub, Vec::new(), asker.tls().id()).await;
     });
     assert!(
-        matches!(dialled, Err(DialError::Greeting { source: GreetingError::Stranger, .. })),
+        matches!(dialled, Err(DialError::Handshake { source: HandshakeError::OtherDaemon, .. })),
         "{dialled:?}"
     );
 
     // It takes the place of the asker.
     let (far, far_hub) = connected(&target, &hub).await;
     let dialer = dialer_of(&hub);
-    let dialled = dialer.greet_over(Wire::through(far_hub, Vec::new()), target.tls().id(), ALPN_TUNNEL);
+    let dialled = dialer.greet_over(Connection::through(far_hub, Vec::new()), target.tls().id(), ALPN_TUNNEL);
     let (_, accepted) = tokio::join!(dialled, accept(&target, far, Vec::new(), asker.tls().id()));
-    assert!(matches!(accepted, Err(GreetingError::Stranger)), "{accepted:?}");
+    assert!(matches!(accepted, Err(HandshakeError::OtherDaemon)), "{accepted:?}");
 }
 
 #[test]

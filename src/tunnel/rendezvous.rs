@@ -1,4 +1,4 @@
-//! Connections that this daemon has asked others to make, until they are there.
+//! Where connections meet that this daemon has asked others to open, and those that wait for them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,35 +8,35 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::oneshot;
 
-use crate::link::handshake::Greeted;
+use crate::link::handshake::ProvenPeer;
 
 /// Connections that can be waited for at once.
 const MOST: usize = 1_024;
 
-/// Tells one connection from all others.
+/// The token by which an expected connection is recognised.
 pub type Token = [u8; 16];
 
 #[derive(Debug)]
 struct Wanted {
     from: NodeId,
-    sender: oneshot::Sender<Greeted>,
+    sender: oneshot::Sender<ProvenPeer>,
 }
 
-/// Who waits for which connection.
+/// The connections that are expected.
 #[derive(Debug, Default)]
-pub struct Waiting(Mutex<HashMap<Token, Wanted>>);
+pub struct Rendezvous(Mutex<HashMap<Token, Wanted>>);
 
-/// A connection that is waited for, as long as this lives.
+/// An expected connection, for as long as this value lives.
 #[derive(Debug)]
 pub struct Expected<'a> {
-    waiting: &'a Waiting,
-    /// What it is known by.
+    rendezvous: &'a Rendezvous,
+    /// Its token.
     pub token: Token,
-    receiver: oneshot::Receiver<Greeted>,
+    receiver: oneshot::Receiver<ProvenPeer>,
 }
 
-impl Waiting {
-    /// Waits for a connection from `from`; none if too many are waited for.
+impl Rendezvous {
+    /// Expects a connection from `from`; none if too many are expected.
     pub fn expect(&self, from: NodeId) -> Option<Expected<'_>> {
         let mut token = Token::default();
         SysRng.try_fill_bytes(&mut token).ok()?;
@@ -46,17 +46,17 @@ impl Waiting {
             return None;
         }
         all.insert(token, Wanted { from, sender });
-        Some(Expected { waiting: self, token, receiver })
+        Some(Expected { rendezvous: self, token, receiver })
     }
 
-    /// Gives a connection to who waits for it; closes it if nobody does, or waits for one from somebody else.
-    pub fn take(&self, token: &Token, greeted: Greeted) {
+    /// Hands a connection to the task that expects it; closes it if none does, or if it comes from another daemon.
+    pub fn take(&self, token: &Token, peer: ProvenPeer) {
         let mut all = self.all();
-        if all.get(token).is_some_and(|wanted| wanted.from == greeted.hello.id)
+        if all.get(token).is_some_and(|wanted| wanted.from == peer.hello.id)
             && let Some(wanted) = all.remove(token)
         {
             drop(all);
-            let _ = wanted.sender.send(greeted);
+            let _ = wanted.sender.send(peer);
         }
     }
 
@@ -66,14 +66,14 @@ impl Waiting {
 }
 
 impl Expected<'_> {
-    /// Waits for it; as long as the caller wants.
-    pub async fn come(&mut self) -> Option<Greeted> {
+    /// Waits for it, for as long as the caller wants.
+    pub async fn come(&mut self) -> Option<ProvenPeer> {
         (&mut self.receiver).await.ok()
     }
 }
 
 impl Drop for Expected<'_> {
     fn drop(&mut self) {
-        self.waiting.all().remove(&self.token);
+        self.rendezvous.all().remove(&self.token);
     }
 }

@@ -3,20 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::aliases::Aliases;
-use super::entry::Target;
 use super::reachability::Reachable;
 use super::responder::Responders;
 use super::rules::Mode;
 use super::table::Side;
-use super::{Alias, Tunnels, files, hosts_file};
+use super::entry::TunnelEntrances;
+use super::state::{Alias, Tunnels};
+use super::{files, hosts_file};
 use crate::base::clock::now_ms;
 use crate::config::paths::make_private_folder;
+use crate::directory::Target;
 use crate::directory::cluster::{Hosts, Registered};
 
 /// Changes that come close together are looked at together.
@@ -32,10 +34,11 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Most that is read of the list of aliases: that of a full one.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
-/// What the keeper knows between two looks.
+/// What is known between two rounds.
 #[derive(Debug)]
-struct Keeper {
+struct Sync {
     tunnels: Arc<Tunnels>,
+    entrances: Arc<TunnelEntrances>,
     aliases: Aliases,
     reachable: Reachable,
     responders: Responders,
@@ -44,41 +47,45 @@ struct Keeper {
 }
 
 /// Keeps aliases and files up to date until the daemon begins to end: from then on they are its successor's.
-pub async fn keep(tunnels: Arc<Tunnels>) {
-    let context = Arc::clone(&tunnels.context);
-    let _door = context.doors.token();
+pub(super) async fn keep(entrances: Arc<TunnelEntrances>) {
+    let parts = &entrances.tunnels().parts;
+    let held = parts.holding.token();
     tokio::select! {
-        _ = context.shutdown.wait() => {}
-        () = follow(tunnels) => {}
+        _ = parts.shutdown.wait() => {}
+        () = follow(Arc::clone(&entrances)) => {}
     }
+    drop(held);
+    std::future::pending::<()>().await;
 }
 
-async fn follow(tunnels: Arc<Tunnels>) {
-    let range = tunnels.settings.range;
-    let path = tunnels.settings.aliases.clone();
+async fn follow(entrances: Arc<TunnelEntrances>) {
+    let tunnels = Arc::clone(entrances.tunnels());
+    let range = tunnels.settings().range;
+    let path = tunnels.settings().aliases.clone();
     let read = tokio::task::spawn_blocking(move || read_some(&path)).await;
     let text = read.unwrap_or_default();
-    let mut keeper = Keeper {
+    let mut sync = Sync {
         aliases: Aliases::parse(range, &text, now_s()),
-        reachable: Reachable::new(Arc::clone(&tunnels)),
-        responders: Responders::new(Arc::clone(&tunnels)),
+        reachable: Reachable::new(Arc::clone(&tunnels.parts.directory)),
+        responders: Responders::new(Arc::clone(&entrances)),
         tunnels,
+        entrances,
         failed: false,
     };
-    let mut policy = keeper.tunnels.policy.subscribe();
+    let mut policy = sync.tunnels.policy.subscribe();
     // Nodes come and go all the time, hosts do not.
     let mut known = None;
     let mut next = Instant::now() + IDLE;
     let mut not_before = Instant::now();
     let mut pace = FIRST_PACE;
     loop {
-        keeper.end_what_has_ended();
+        sync.end_what_has_ended();
         if Instant::now() >= not_before
-            && let Some(hosts) = keeper.tunnels.directory.hosts(known)
+            && let Some(hosts) = sync.tunnels.parts.directory.hosts(known)
         {
             known = Some(hosts.version);
-            keeper.look(&hosts).await;
-            keeper.tunnels.shown.send_replace(Some(hosts.version));
+            sync.look(&hosts).await;
+            sync.tunnels.shown.send_replace(Some(hosts.version));
             // Without members there is nothing that could be one of many changes.
             if !hosts.members.is_empty() {
                 pace = next_pace(pace, not_before.elapsed());
@@ -87,10 +94,10 @@ async fn follow(tunnels: Arc<Tunnels>) {
         }
         tokio::select! {
             () = tokio::time::sleep_until(not_before), if Instant::now() < not_before => {}
-            () = keeper.tunnels.directory.changed() => tokio::time::sleep(TOGETHER).await,
-            () = keeper.tunnels.hurry.notified() => not_before = Instant::now(),
-            () = keeper.reachable.changed() => known = None,
-            // It cannot end: the sender is this keeper's own.
+            () = sync.tunnels.parts.directory.changed() => tokio::time::sleep(TOGETHER).await,
+            () = sync.tunnels.hurry.notified() => not_before = Instant::now(),
+            () = sync.reachable.changed() => known = None,
+            // It cannot end: the sender is this sync's own.
             _ = policy.changed() => known = None,
             () = tokio::time::sleep_until(next) => {}
         }
@@ -100,16 +107,16 @@ async fn follow(tunnels: Arc<Tunnels>) {
             next = Instant::now() + IDLE;
         }
         // Which of its nodes can be reached says whether a host needs tunnels.
-        if keeper.tunnels.policy().rules.uses(Mode::WhenNeeded) {
+        if sync.tunnels.policy().rules.uses(Mode::WhenNeeded) {
             known = None;
         }
     }
 }
 
-impl Keeper {
+impl Sync {
     async fn look(&mut self, hosts: &Hosts) {
         let left = &hosts.left;
-        for tunnel in self.tunnels.table.all().iter().filter(|tunnel| left.contains(&tunnel.host)) {
+        for tunnel in self.tunnels.table().all().iter().filter(|tunnel| left.contains(&tunnel.host)) {
             tunnel.close();
         }
         let policy = self.tunnels.policy();
@@ -118,7 +125,7 @@ impl Keeper {
             hosts.members.iter().filter(|host| rules.mode(host) != Mode::Never).cloned().collect();
         let mut changed = self.aliases.update(now_s(), &members, left);
         let doubtful = members.iter().filter(|host| rules.mode(host) == Mode::WhenNeeded);
-        self.reachable.look(doubtful.cloned().collect());
+        self.reachable.check(doubtful.cloned().collect());
         let listed: BTreeMap<&str, Ipv4Addr> = self
             .aliases
             .listed(now_s())
@@ -136,12 +143,12 @@ impl Keeper {
             })
             .collect();
         changed |= self.tunnels.aliases() != names;
-        self.responders.look(listed.values().copied().collect());
-        let own = self.tunnels.me.host().as_str();
+        self.responders.listen_on(listed.values().copied().collect());
+        let own = self.tunnels.parts.identity.host().as_str();
         let text = hosts_file::hosts_text(own, listed.iter().map(|(host, address)| (*host, *address)));
         let mut warnings = text.warnings;
         warnings.extend(self.aliases.without().map(|host| {
-            format!("there is no alias left for {host}: widen alias_range ({})", self.tunnels.settings.range)
+            format!("there is no alias left for {host}: widen alias_range ({})", self.tunnels.settings().range)
         }));
         // First what is answered, then who is sent there.
         self.tunnels.set_aliases(names);
@@ -154,19 +161,17 @@ impl Keeper {
             self.failed = false;
         }
         // Nor is there anything to wait for if it failed.
-        *self.tunnels.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+        self.tunnels.set_warnings(warnings);
     }
 
     /// Closes entries and tunnels to registrations that have ended.
     fn end_what_has_ended(&self) {
-        let directory = &self.tunnels.directory;
+        let directory = &self.tunnels.parts.directory;
         let current = |target: &Target| -> Option<Registered> {
             directory.registered(&target.origin, target.kind, &target.name)
         };
-        let mut entries = self.tunnels.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|target, registered| current(target) == Some(*registered));
-        drop(entries);
-        for tunnel in self.tunnels.table.all() {
+        self.entrances.retain(|target, registered| current(target) == Some(*registered));
+        for tunnel in self.tunnels.table().all() {
             let Side::Entry(target, registered) = &tunnel.side else { continue };
             // A host that is not seen any more has not said that its nodes have ended: whether they have, their own
             // connections find out, as they would without pmd.
@@ -177,7 +182,7 @@ impl Keeper {
     }
 
     async fn write(&self, hosts: String, aliases_changed: bool) -> io::Result<()> {
-        let settings = self.tunnels.settings.clone();
+        let settings = self.tunnels.settings().clone();
         let aliases = aliases_changed.then(|| self.aliases.render());
         let written = tokio::task::spawn_blocking(move || {
             if let Some(folder) = settings.hosts_file.parent() {

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pmd_protocol::peer::NodeId;
+use pmd_epmd::counters::Counter;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::entry::Target;
-use crate::base::stats::Counter;
+
+use crate::directory::Target;
 use crate::directory::cluster::Registered;
 
 /// Descriptors of a tunnel: one connection to a program, one to another daemon.

@@ -18,8 +18,8 @@ use super::page;
 use super::write_timeout::Patience;
 use crate::config::raw::WebAccess;
 use crate::daemon::Context;
-use crate::link::connection::Wire;
-use crate::link::permit::Place;
+use crate::link::connection::Connection;
+use crate::base::permit::Permit;
 
 /// Connections at once. A browser opens up to six for a page, one of which is the event stream.
 const CONNECTIONS: usize = 64;
@@ -49,7 +49,7 @@ struct Visitor {
     /// What was read already.
     head: Vec<u8>,
     _permit: OwnedSemaphorePermit,
-    _place: Place,
+    _place: Permit,
 }
 
 /// Where the threads of the EPMD port leave such connections.
@@ -68,7 +68,7 @@ impl Door {
             return;
         }
         let permit = Arc::clone(&self.room).try_acquire_owned().ok();
-        let Some((permit, place)) = permit.zip(Place::take(context)) else {
+        let Some((permit, place)) = permit.zip(Permit::take(context)) else {
             context.counters.shed.add();
             return;
         };
@@ -110,7 +110,7 @@ async fn converse(visitor: Visitor, routes: Router, context: Arc<Context>) {
     if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&socket, UNREAD) {
         tracing::debug!(%address, "cannot bound what a connection keeps: {error}");
     }
-    let wire = TokioIo::new(Patience::new(Wire::new(socket, address, head), PATIENCE));
+    let wire = TokioIo::new(Patience::new(Connection::new(socket, address, head), PATIENCE));
     let connection = server.serve_connection(wire, TowerToHyperService::new(routes));
     tokio::select! {
         ended = connection => if let Err(error) = ended {

@@ -1,6 +1,5 @@
 //! The log: where lines go, what is kept of them in memory, and how many of one kind are written.
 
-pub mod limit;
 pub mod repeats;
 pub mod ring;
 pub mod setup;

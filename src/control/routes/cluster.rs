@@ -24,7 +24,7 @@ use crate::daemon::Context;
 use crate::directory::cluster::same_host;
 use crate::directory::services::Metadata;
 use crate::link::dial::DialError;
-use crate::link::handshake::GreetingError;
+use crate::link::handshake::HandshakeError;
 
 /// How long joining may take unless the request says something else.
 const JOIN: Duration = Duration::from_secs(10);
@@ -421,46 +421,46 @@ pub(super) fn join_error(asked: &str, error: &JoinError) -> ApiError {
             let message = format!("nobody answers at {address}: {source}");
             ApiError::new(code, message, format!("see that pmd runs there, and check {port}"))
         }
-        JoinError::Dial(DialError::Greeting { address, source }) => {
+        JoinError::Dial(DialError::Handshake { address, source }) => {
             greeting_error(&address.to_string(), source)
         }
     }
 }
 
-fn greeting_error(at: &str, error: &GreetingError) -> ApiError {
+fn greeting_error(at: &str, error: &HandshakeError) -> ApiError {
     let refused = |message: String, hint: &str| ApiError::new(ErrorCode::Refused, message, hint);
     let cookie = "copy the cookie file from a host of the cluster (pmd cookie path), then pmd reload";
     match error {
-        GreetingError::Late => ApiError::new(
+        HandshakeError::Timeout => ApiError::new(
             ErrorCode::Timeout,
             format!("the daemon at {at} has not completed the handshake in time"),
             "see whether that host is overloaded, and try again",
         ),
-        GreetingError::Io(_) | GreetingError::Closed => ApiError::new(
+        HandshakeError::Io(_) | HandshakeError::Closed => ApiError::new(
             ErrorCode::Unreachable,
             format!("whoever listens at {at} is no pmd, or closes the connection: {error}"),
             "see that pmd runs there and not epmd (pmd takeover replaces it)",
         ),
-        GreetingError::Refused { reason: Reason::Refused, text } if text.contains("cookie") => {
+        HandshakeError::Refused { reason: Reason::Refused, text } if text.contains("cookie") => {
             refused(format!("the daemon at {at} has refused this one: {text}"), cookie)
         }
-        GreetingError::Cookie => refused(format!("the daemon at {at} has another cookie"), cookie),
-        GreetingError::Refused { text, .. } => refused(
+        HandshakeError::Cookie => refused(format!("the daemon at {at} has another cookie"), cookie),
+        HandshakeError::Refused { text, .. } => refused(
             format!("the daemon at {at} has refused this one: {text}"),
             "pmd status shows the name of the cluster and the version on both hosts",
         ),
-        GreetingError::Cluster(theirs) => refused(
+        HandshakeError::Cluster(theirs) => refused(
             format!("the daemon at {at} belongs to the cluster {theirs:?}"),
             "set the same cluster in both configuration files",
         ),
-        GreetingError::Protocol(_) => {
+        HandshakeError::Protocol(_) => {
             refused(format!("the daemon at {at}: {error}"), "update the older of the two")
         }
-        GreetingError::Tls(_) | GreetingError::Id | GreetingError::Name(_) => refused(
+        HandshakeError::Tls(_) | HandshakeError::Id | HandshakeError::Name(_) => refused(
             format!("the daemon at {at} is not accepted: {error}"),
             "see that both hosts have certificates of the same authority: pmd ca show",
         ),
-        GreetingError::Twin => refused(
+        HandshakeError::Twin => refused(
             format!("the daemon at {at} has the same key as this one: one was copied from the other"),
             "remove the key file of one of the two (node-PORT.key) and restart it",
         ),

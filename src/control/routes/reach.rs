@@ -21,8 +21,8 @@ use crate::control::api::{self, ErrorCode, ReachLeg};
 use crate::control::json::timestamp;
 use crate::daemon::Context;
 use crate::link::dial::DialError;
-use crate::link::handshake::{GreetingError, say_farewell};
-use crate::link::permit::Place;
+use crate::link::handshake::{HandshakeError, close};
+use crate::base::permit::Permit;
 
 pub(super) async fn refusals(State(context): Shared) -> Answer<api::RefusalList> {
     let refusals = context.refusals.list().into_iter().map(|refusal| api::Refusal {
@@ -85,9 +85,9 @@ async fn go(
 ) -> Result<SocketAddr, JoinError> {
     let mut addresses = cluster.resolve(asked).await?;
     addresses.truncate(MAX_ADDRESSES);
-    let _place = Place::take(context).ok_or(JoinError::Full)?;
+    let _place = Permit::take(context).ok_or(JoinError::Full)?;
     let mut greeted = cluster.dialer().greet(&addresses, id, ALPN_PACKET).await?;
-    say_farewell(&mut greeted.frames, Reason::NotNeeded, String::new()).await;
+    close(&mut greeted.frames, Reason::NotNeeded, String::new()).await;
     Ok(greeted.address)
 }
 
@@ -101,14 +101,14 @@ fn leg(error: &JoinError) -> ReachLeg {
             ErrorKind::ConnectionRefused => ReachLeg::Listener,
             _ => ReachLeg::Route,
         },
-        JoinError::Dial(DialError::Greeting { source, .. }) => match source {
-            GreetingError::Cookie => ReachLeg::Cookie,
+        JoinError::Dial(DialError::Handshake { source, .. }) => match source {
+            HandshakeError::Cookie => ReachLeg::Cookie,
             // What the other side says is text; older ones say the same.
-            GreetingError::Refused { text, .. } if text.contains("cookie") => ReachLeg::Cookie,
-            GreetingError::Tls(_) | GreetingError::Id | GreetingError::Name(_) | GreetingError::Twin => {
+            HandshakeError::Refused { text, .. } if text.contains("cookie") => ReachLeg::Cookie,
+            HandshakeError::Tls(_) | HandshakeError::Id | HandshakeError::Name(_) | HandshakeError::Twin => {
                 ReachLeg::Tls
             }
-            GreetingError::Refused { .. } | GreetingError::Cluster(_) | GreetingError::Protocol(_) => {
+            HandshakeError::Refused { .. } | HandshakeError::Cluster(_) | HandshakeError::Protocol(_) => {
                 ReachLeg::Cluster
             }
             _ => ReachLeg::Handshake,

@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 use crate::control::api::{self, ErrorCode};
 use crate::daemon::Context;
 use crate::directory::cluster::same_host;
-use crate::link::permit::Place;
+use crate::base::permit::Permit;
 use crate::tunnel::connect;
 use crate::tunnel::connect::OpenError;
 use crate::tunnel::entry::Target;
@@ -129,7 +129,7 @@ pub(super) async fn ping(
     {
         return ping_here(&context, &entry.name, entry.port, begin).await.map(Json);
     }
-    let place = Place::take(&context).ok_or_else(|| {
+    let place = Permit::take(&context).ok_or_else(|| {
         ApiError::new(
             ErrorCode::Full,
             "no descriptor is left",

@@ -1,10 +1,9 @@
-//! The most talkative levels of the log: every piece that is read or written, as numbers and characters, and all
-//! names after each change.
+//! The most verbose levels of the log: every piece that is read or written, in hexadecimal and as characters, and all names
+//! after each change.
 
 use std::fmt::Write;
 
-use super::names::table::Holder;
-use crate::directory::local::Registry;
+use crate::names::NameRegistry;
 
 /// The target of the listings, by which they can be left out.
 pub const NAMES: &str = "pmd::names";
@@ -22,16 +21,16 @@ pub(super) fn bytes(piece: &[u8]) {
 }
 
 /// Logs all names, if anybody wants to know.
-pub(super) fn names<H: Holder>(registry: &Registry<H>) {
+pub(super) fn names(registry: &NameRegistry) {
     if !tracing::enabled!(target: NAMES, tracing::Level::TRACE) {
         return;
     }
     let mut text = String::new();
-    for entry in registry.all_names() {
+    for entry in registry.all() {
         // Writing to a string cannot fail.
         let _ = write!(text, "\r\n*****     \"{}#{}\" at port {}", entry.name, entry.creation, entry.port);
     }
-    let (active, old) = registry.count_names();
+    let (active, old) = registry.count();
     tracing::trace!(target: NAMES, "{active} active and {old} old names{text}");
 }
 

@@ -1,8 +1,8 @@
 //! Is the holder of a name, whose connection still stands, dead all the same?
 //!
 //! A duplicate registration is refused, as stock does, unless the holder is provably gone. The cheap proof (its
-//! connection has ended) is found by the shard itself. This module looks for the other one, for which it asks the
-//! kernel, may read `/proc` and try a connection, so it does that on a thread of its own:
+//! connection has ended) is found by the shard itself. This module looks for the expensive one, for which it asks the
+//! kernel, and may read `/proc` and try a connection, so it runs on a thread of its own:
 //!
 //! - no process has the other end of the connection open: its last packet is on the way, or was swallowed by a
 //!   firewall; or
@@ -15,15 +15,17 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::net::{SocketAddrAny, getpeername, getsockname};
 
-use super::holder::{Connection, connection};
-use super::names::table::Registration;
-use super::shard::Inbox;
-use super::table::Token;
-use crate::base::kernel::{processes, sockets};
+use super::connections::Token;
+use super::inbox::Inbox;
+use super::shared::{Host, Watched, planted_panic};
+use crate::kernel::{processes, sockets};
+use crate::names::Registration;
+use crate::names::holder::socket_of;
 
 /// Checks that may wait at a time. Beyond that duplicates are refused at once, so that a flood of them costs
 /// neither memory nor more than this one thread.
@@ -31,54 +33,60 @@ const QUEUE: usize = 64;
 /// How long an answer of the distribution port is waited for; on this host it comes at once or never.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(250);
 
-/// One question.
+/// A check that is asked for.
 #[derive(Debug)]
-pub struct Question {
+pub(super) struct Check {
     /// The registration whose holder is in doubt.
-    pub suspect: Arc<Registration<Connection>>,
-    /// The connection that waits for the answer.
+    pub suspect: Arc<Registration>,
+    /// The connection that waits for the result.
     pub asker: Token,
-    /// Where the answer goes.
+    /// Where the result goes.
     pub inbox: Arc<Inbox>,
 }
 
-/// Hands questions to the checking thread.
+/// Hands checks to their thread.
 #[derive(Debug, Clone)]
-pub struct HolderCheck(SyncSender<Question>);
+pub(super) struct HolderCheck(SyncSender<Check>);
 
 impl HolderCheck {
     /// Starts the thread; it ends with the last `HolderCheck`.
-    pub fn start() -> std::io::Result<HolderCheck> {
+    pub(super) fn start(host: Arc<dyn Host>) -> std::io::Result<(HolderCheck, JoinHandle<()>)> {
         let (sender, receiver) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("holder-check".into()).spawn(move || answer_all(&receiver))?;
-        Ok(HolderCheck(sender))
+        let thread = std::thread::Builder::new().name("holder-check".into());
+        let running = thread.spawn(move || {
+            let watched = Watched::new(host, "holder-check");
+            answer_all(&receiver);
+            watched.done();
+        })?;
+        Ok((HolderCheck(sender), running))
     }
 
-    /// Asks; gives the question back if too many wait.
-    pub fn ask(&self, question: Question) -> Result<(), Question> {
-        self.0.try_send(question).map_err(|refused| match refused {
-            TrySendError::Full(question) | TrySendError::Disconnected(question) => question,
+    /// Asks for a check; gives it back if too many wait.
+    pub(super) fn ask(&self, check: Check) -> Result<(), Check> {
+        self.0.try_send(check).map_err(|refused| match refused {
+            TrySendError::Full(check) | TrySendError::Disconnected(check) => check,
         })
     }
 }
 
-fn answer_all(questions: &Receiver<Question>) {
-    while let Ok(question) = questions.recv() {
-        let dead = is_dead(&question.suspect);
-        question.inbox.deliver(question.asker, dead);
+fn answer_all(checks: &Receiver<Check>) {
+    while let Ok(check) = checks.recv() {
+        planted_panic("holder-check");
+        let dead = is_dead(&check.suspect);
+        check.inbox.deliver(check.asker, dead);
     }
 }
 
 /// Whether the holder is provably dead although its connection stands.
-fn is_dead(suspect: &Registration<Connection>) -> bool {
-    let Some(connection) = connection(suspect) else { return false };
-    let own = getsockname(connection).ok();
-    let peer = getpeername(connection).ok().flatten();
+fn is_dead(suspect: &Registration) -> bool {
+    let Some(socket) = socket_of(suspect) else { return false };
+    let own = getsockname(socket).ok();
+    let peer = getpeername(socket).ok().flatten();
     let as_internet = |address: Option<SocketAddrAny>| SocketAddr::try_from(address?).ok();
     let (Some(own), Some(peer)) = (as_internet(own), as_internet(peer)) else { return false };
     let Some(end) = end_of_holder(peer, own) else { return false };
     let End::Open { inode } = end else { return true };
-    // From the cheapest to the dearest, and nothing that the node could notice before it is known to be frozen.
+    // From the cheapest to the most expensive, and nothing that the node could notice before it is known to be frozen.
     nobody_listens(suspect.port, peer) && owners_are_frozen(inode) && port_refuses(suspect.port, peer)
 }
 

@@ -1,7 +1,7 @@
 //! The Erlang nodes registered on this host: who holds which name, in which order, with which creation.
 //!
-//! A state machine without sockets or a clock: the time is handed in, and the holder of a registration is a
-//! type parameter that only has to tell its descriptor number.
+//! A state machine without sockets or a clock: the time is handed in, and the holder of a registration is a type parameter
+//! that only has to know its descriptor number.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
@@ -18,9 +18,9 @@ pub const OLD_NAMES: usize = 1000;
 /// How many it remembers with any `-d`.
 pub const OLD_NAMES_DEBUG: usize = 5;
 
-/// Whoever keeps a registration alive.
+/// Keeps a registration alive.
 pub trait Holder {
-    /// The number of its descriptor, which DUMP prints.
+    /// Its descriptor number, which DUMP prints.
     fn descriptor(&self) -> i32;
 }
 
@@ -44,18 +44,35 @@ pub struct Registration<H> {
     pub port: u16,
     /// 77 for a normal Erlang node, 72 or 104 for hidden and C nodes, 110 for Java.
     pub node_type: u8,
+    /// The protocol: 0 for TCP over IPv4.
+    pub protocol: u8,
     /// The highest distribution version it speaks.
     pub highest_version: u16,
     /// The lowest distribution version it speaks.
     pub lowest_version: u16,
-    /// What sets this life of the name apart from the ones before.
+    /// Tells this registration of the name apart from earlier ones.
     pub creation: u32,
     /// When it registered, in milliseconds since the Unix epoch.
     pub registered_ms: u64,
+    /// What the node said in its extra field.
+    pub extra: Box<[u8]>,
     /// Why it counts.
     pub claim: Claim<H>,
-    /// The PORT2_RESP that answers a look-up.
-    pub reply: Box<[u8]>,
+}
+
+impl<H> Registration<H> {
+    /// What the node has said about itself, which is what a lookup is answered with.
+    pub fn alive2(&self) -> Alive2<'_> {
+        Alive2 {
+            port: self.port,
+            node_type: self.node_type,
+            protocol: self.protocol,
+            highest_version: self.highest_version,
+            lowest_version: self.lowest_version,
+            name: &self.name,
+            extra: &self.extra,
+        }
+    }
 }
 
 /// A registration found by its name.
@@ -233,19 +250,18 @@ impl<H: Holder> Names<H> {
         creation: u32,
         now_ms: u64,
     ) -> Arc<Registration<H>> {
-        let mut reply = Vec::with_capacity(14 + alive2.name.len() + alive2.extra.len());
-        encode::port2_found(alive2, &mut reply);
         let entry = Arc::new(Registration {
             id: self.next_id,
             name: alive2.name.into(),
             port: alive2.port,
             node_type: alive2.node_type,
+            protocol: alive2.protocol,
             highest_version: alive2.highest_version,
             lowest_version: alive2.lowest_version,
             creation,
             registered_ms: now_ms,
+            extra: alive2.extra.into(),
             claim,
-            reply: reply.into(),
         });
         self.next_id += 1;
         self.by_id.insert(entry.id, Arc::clone(&entry));

@@ -5,16 +5,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
-use super::names::table::{Claim, Holder, Registration};
+use super::table::{Claim, Holder, Registration};
 
 /// A node's connection. The socket closes when the last reference to the registration goes.
 #[derive(Debug)]
-pub struct Connection(OwnedFd);
+pub struct NodeSocket(OwnedFd);
 
-impl Connection {
+impl NodeSocket {
     /// Takes the socket over.
-    pub fn new(socket: OwnedFd) -> Connection {
-        Connection(socket)
+    pub fn new(socket: OwnedFd) -> NodeSocket {
+        NodeSocket(socket)
     }
 
     /// The socket.
@@ -30,37 +30,38 @@ impl Connection {
     /// Whether the node's side is known to be gone: the end of the stream, an error, or data, which ends a
     /// registration as well, waits to be read. Never blocks.
     ///
-    /// This is what a killed node leaves behind until its thread gets to it; a newcomer of the same name must
-    /// not be refused because of that.
+    /// This is what a killed node leaves behind until its shard has seen the end; a newcomer with the same name must not be
+    /// refused because of that.
     pub fn is_gone(&self) -> bool {
         let mut byte = [0];
         let peeked = recv(&self.0, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
         !matches!(peeked, Err(Errno::AGAIN | Errno::INTR))
     }
 
-    /// Ends the connection from whichever thread; the thread that watches it sees the end and tidies up.
+    /// Ends the connection, from any thread; the one that watches it sees the end and cleans up.
     pub fn disconnect(&self) {
         // It can only fail if the connection has ended already.
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 }
 
-impl AsFd for Connection {
+impl AsFd for NodeSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl Holder for Connection {
+impl Holder for NodeSocket {
     fn descriptor(&self) -> i32 {
         self.0.as_raw_fd()
     }
 }
 
 /// The connection that holds a registration; none if it was adopted.
-pub fn connection(entry: &Registration<Connection>) -> Option<&Connection> {
+#[must_use]
+pub fn socket_of(entry: &Registration<NodeSocket>) -> Option<&NodeSocket> {
     match &entry.claim {
-        Claim::Held(connection) => Some(connection),
+        Claim::Held(socket) => Some(socket),
         Claim::Adopted => None,
     }
 }

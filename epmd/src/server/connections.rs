@@ -1,4 +1,4 @@
-//! The connections of one shard that have to wait for something, and when they have waited long enough.
+//! The connections of one shard that wait for something, and when they have waited long enough.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::holder::Connection;
-use super::names::table::Registration;
+use crate::names::Registration;
 
 /// What a connection waits for.
 ///
@@ -22,7 +21,7 @@ use super::names::table::Registration;
 ///    closed                          └───────────▶ Writing ─▶ closed
 /// ```
 #[derive(Debug)]
-pub enum State {
+pub(super) enum State {
     /// For the rest of its request.
     Reading(Box<Reading>),
     /// For the peer to read the rest of the answer.
@@ -30,14 +29,14 @@ pub enum State {
     /// For the verdict on the holder of the name it wants.
     Checking(Box<Checking>),
     /// For the end of its node.
-    Registered(Arc<Registration<Connection>>),
+    Registered(Arc<Registration>),
     /// For nothing: its registration was refused, and stock epmd leaves such a connection open.
     Refused(OwnedFd),
 }
 
 /// A connection at the moment something is done with it.
 #[derive(Debug)]
-pub struct Incoming {
+pub(super) struct Incoming {
     /// The connection.
     pub socket: OwnedFd,
     /// Its other end; none if that is no internet address.
@@ -50,7 +49,7 @@ pub struct Incoming {
 
 /// A connection whose request is not complete.
 #[derive(Debug)]
-pub struct Reading {
+pub(super) struct Reading {
     /// The connection.
     pub incoming: Incoming,
     /// What has come so far.
@@ -61,7 +60,7 @@ pub struct Reading {
 
 /// A connection whose answer is longer than its socket takes at once.
 #[derive(Debug)]
-pub struct Writing {
+pub(super) struct Writing {
     /// The connection.
     pub socket: OwnedFd,
     /// The whole answer, shared with everybody who gets the same.
@@ -74,22 +73,22 @@ pub struct Writing {
 
 /// A registration that waits to hear whether the holder of its name is alive.
 #[derive(Debug)]
-pub struct Checking {
+pub(super) struct Checking {
     /// The connection.
     pub incoming: Incoming,
     /// The whole request, to be carried out once more.
     pub body: Vec<u8>,
     /// The registration in question.
-    pub suspect: Arc<Registration<Connection>>,
+    pub suspect: Arc<Registration>,
 }
 
 /// Names a connection for epoll and for verdicts; never equal for two connections of one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Token(pub u64);
+pub(super) struct Token(pub u64);
 
 /// The waiting connections of one shard.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(super) struct Table {
     slots: Slab<(u32, State)>,
     generation: u32,
     deadlines: BTreeSet<(Instant, Token)>,
@@ -99,7 +98,7 @@ pub struct Table {
 
 impl Table {
     /// Adds a connection.
-    pub fn insert(&mut self, state: State) -> Token {
+    pub(super) fn insert(&mut self, state: State) -> Token {
         // 31 bits, so that the top bit of a token is free for what is no connection.
         self.generation = (self.generation + 1) & (u32::MAX >> 1);
         let deadline = deadline(&state);
@@ -117,7 +116,7 @@ impl Table {
     }
 
     /// Takes a connection out, if it is still there.
-    pub fn remove(&mut self, token: Token) -> Option<State> {
+    pub(super) fn remove(&mut self, token: Token) -> Option<State> {
         let key = self.key(token)?;
         let (_, state) = self.slots.remove(key);
         if let Some(deadline) = deadline(&state) {
@@ -130,18 +129,18 @@ impl Table {
     }
 
     /// The connection, if it is still there.
-    pub fn get(&self, token: Token) -> Option<&State> {
+    pub(super) fn get(&self, token: Token) -> Option<&State> {
         let key = self.key(token)?;
         self.slots.get(key).map(|(_, state)| state)
     }
 
     /// The next moment at which a connection has waited long enough.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// A connection that has waited long enough at `now`.
-    pub fn overdue(&self, now: Instant) -> Option<Token> {
+    pub(super) fn overdue(&self, now: Instant) -> Option<Token> {
         self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, token)| *token)
     }
 
@@ -163,27 +162,27 @@ impl Table {
 /// The tables of all shards, as one of them sees them: it works with its own, and makes room in the others' if that
 /// is what it takes.
 #[derive(Debug)]
-pub struct Tables {
+pub(super) struct Tables {
     all: Arc<[Mutex<Table>]>,
     own: usize,
 }
 
 impl Tables {
     /// Tables for `count` shards, at least one: the first one's and those of the others.
-    pub fn for_shards(count: usize) -> (Tables, impl Iterator<Item = Tables>) {
+    pub(super) fn for_shards(count: usize) -> (Tables, impl Iterator<Item = Tables>) {
         let all: Arc<[Mutex<Table>]> = (0..count.max(1)).map(|_| Mutex::default()).collect();
         let of = move |own| Tables { all: Arc::clone(&all), own };
         (of(0), (1..count).map(of))
     }
 
     /// The shard's own. Nobody holds it for longer than a change takes.
-    pub fn own(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn own(&self) -> MutexGuard<'_, Table> {
         self.all[self.own].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the connection out that has to make room: the oldest of the kind there is more of, in all tables
     /// together, so that neither kind can crowd out the other.
-    pub fn give_up(&self) -> Option<State> {
+    pub(super) fn give_up(&self) -> Option<State> {
         let count = |count: fn(&Table) -> usize| self.each().map(|table| count(&table)).sum::<usize>();
         let refused = count(|table| table.refused.len());
         let waiting = count(|table| table.deadlines.len());

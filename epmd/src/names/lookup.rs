@@ -1,45 +1,48 @@
-//! The read model that look-ups are answered from.
+//! The table that lookups are answered from.
 //!
-//! Split into shards by the hash of the name, so that look-ups on several threads hardly ever meet a writer.
-//! A lock is held for one look-up or one change, never longer.
+//! It is split into shards by the hash of the name, so that lookups on several threads rarely meet a writer. A lock is held
+//! for one lookup or one change, never longer.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock};
+
+use pmd_protocol::epmd::Alive2;
 
 use super::table::{ByName, Registration};
 
 /// Shards: many more than threads, so that two threads rarely want the same one.
 const SHARDS: usize = 64;
 
-/// Names to ready-made answers.
+/// Registrations by name.
 #[derive(Debug)]
-pub struct Directory<H> {
+pub struct LookupTable<H> {
     hasher: RandomState,
     shards: [RwLock<HashSet<ByName<H>, RandomState>>; SHARDS],
 }
 
-impl<H> Directory<H> {
-    /// An empty directory.
-    pub fn new() -> Directory<H> {
+impl<H> LookupTable<H> {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> LookupTable<H> {
         let hasher = RandomState::new();
         let shards = std::array::from_fn(|_| RwLock::new(HashSet::with_hasher(hasher.clone())));
-        Directory { hasher, shards }
+        LookupTable { hasher, shards }
     }
 
-    /// Appends the PORT2_RESP for `name` to `out`; false if no such name is registered.
-    pub fn answer(&self, name: &str, out: &mut Vec<u8>) -> bool {
+    /// Passes the registration of `name` to `answer`; false if there is none.
+    pub fn find(&self, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
         let shard = self.shard(name).read().unwrap_or_else(PoisonError::into_inner);
         match shard.get(name) {
             Some(entry) => {
-                out.extend_from_slice(&entry.0.reply);
+                answer(&entry.0.alive2());
                 true
             }
             None => false,
         }
     }
 
-    /// Makes a registration visible to look-ups, in the place of an earlier one of the same name.
+    /// Makes a registration visible to lookups, in place of an earlier one of the same name.
     pub fn publish(&self, entry: Arc<Registration<H>>) {
         let mut shard = self.shard(&entry.name).write().unwrap_or_else(PoisonError::into_inner);
         shard.replace(ByName(entry));
@@ -61,8 +64,8 @@ impl<H> Directory<H> {
     }
 }
 
-impl<H> Default for Directory<H> {
+impl<H> Default for LookupTable<H> {
     fn default() -> Self {
-        Directory::new()
+        LookupTable::new()
     }
 }

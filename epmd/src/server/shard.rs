@@ -1,36 +1,34 @@
 //! One of the threads that serve the EPMD port.
 //!
-//! The first shard waits for the listening sockets. It takes one connection for each wake-up, because a failing
-//! accept costs almost as much as a successful one; it goes on accepting only while there are several to be had.
-//! When that does not end, it rings for the next shard, which accepts until nothing is left and rests again: so a
-//! quiet host keeps one thread warm, and a busy one uses its cores. A connection stays with the shard that has
-//! accepted it.
+//! The first shard waits for the listening sockets. It accepts one connection per wake-up, because a failing accept costs
+//! almost as much as a successful one, and more only while several are waiting. If that does not end, it calls the next
+//! shard, which accepts until none is left and rests again: a quiet host keeps one thread warm, a busy one uses its cores. A
+//! connection stays with the shard that has accepted it.
 //!
-//! A shard never blocks on a peer, and survives every error of accept. When the process runs out of
-//! descriptors, a shard gives up the least valuable connection, and when there is none, it serves new ones
-//! through a descriptor that is kept in [reserve](crate::base::reserve) for that.
+//! A shard never blocks on a peer, and survives every error of accept. When the process runs out of descriptors, a shard
+//! gives up the least valuable connection; when there is none, it serves new ones through a descriptor that is kept in
+//! [reserve](crate::reserve) for that.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pmd_protocol::epmd::parse;
 use pmd_protocol::limits::{MAX_FIRST_READ, MAX_PORT2_REPLY};
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags, acceptfrom_with, send};
 
-use super::holder::connection;
+use super::connections::{Incoming, Reading, State, Tables, Token, Writing};
 use super::holder_check::HolderCheck;
+use super::inbox::Inbox;
 use super::listener::Listener;
-use super::table::{Incoming, Reading, State, Tables, Token, Writing};
+use super::shared::{Options, Shared, Watched};
 use super::trace;
-use crate::base::descriptors::{Class, Full};
-use crate::base::log::limit::{LogLimit, Verdict};
-use crate::daemon::Context;
-use crate::web;
+use crate::descriptors::{Class, Full};
+use crate::log_limit::{LogLimit, Verdict};
+use crate::names::holder::socket_of;
 
 /// Connections accepted in a row before waiting connections get their turn, and other shards are asked to help.
 const ACCEPT_BATCH: usize = 64;
@@ -40,9 +38,6 @@ const PROBE: u32 = 16;
 const EVENTS: usize = 256;
 /// Bit of an epoll token that says: no connection.
 const SPECIAL: u64 = 1 << 63;
-/// The first byte of a TLS connection (RFC 8446, section 5.1: handshake). No EPMD request begins with it: its length
-/// would be beyond any limit.
-const TLS_HANDSHAKE: u8 = 0x16;
 /// The token of the inbox; listeners are the special tokens from 0.
 const INBOX: u64 = SPECIAL | (1 << 32);
 /// How long a thread rests that can neither accept nor make room: the kernel's table of files is full.
@@ -50,56 +45,15 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(5);
 /// Longer than any daemon runs: what a packet timeout without end comes down to.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// What other threads have for a shard: verdicts on holders, and calls for help.
-#[derive(Debug)]
-pub struct Inbox {
-    // At most one verdict for each connection in state Checking, so it is bounded by the queue of questions.
-    verdicts: Mutex<Vec<(Token, bool)>>,
-    help_wanted: AtomicBool,
-    bell: OwnedFd,
-}
-
-impl Inbox {
-    /// Leaves the verdict for the connection `asker` and wakes its shard.
-    pub fn deliver(&self, asker: Token, dead: bool) {
-        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).push((asker, dead));
-        self.ring();
-    }
-
-    fn new() -> Result<Inbox, Errno> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Inbox { verdicts: Mutex::default(), help_wanted: AtomicBool::new(false), bell })
-    }
-
-    fn ring(&self) {
-        // A full counter means that the bell rings already.
-        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
-    }
-
-    /// Asks the shard to help with accepting; false if it does already.
-    fn call_for_help(&self) -> bool {
-        let rested = !self.help_wanted.swap(true, Ordering::Relaxed);
-        if rested {
-            self.ring();
-        }
-        rested
-    }
-
-    fn collect(&self) -> Vec<(Token, bool)> {
-        let mut counter = [0; 8];
-        let _ = rustix::io::read(&self.bell, &mut counter);
-        std::mem::take(&mut *self.verdicts.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// The state of one thread.
 #[derive(Debug)]
-pub struct Shard {
-    pub(super) context: Arc<Context>,
+pub(super) struct Shard {
+    pub(super) shared: Arc<Shared>,
+    pub(super) options: Arc<Options>,
     pub(super) holder_check: HolderCheck,
     pub(super) inbox: Arc<Inbox>,
     pub(super) tables: Tables,
-    /// Where look-ups are answered from; kept so that answering allocates nothing.
+    /// Where answers are put together; kept so that answering allocates nothing.
     pub(super) answer: Vec<u8>,
     listeners: Arc<[Listener]>,
     /// The other shards, if this is the first.
@@ -119,15 +73,16 @@ pub struct Shard {
 
 impl Shard {
     /// A shard that [runs](Self::run) on calls for help only.
-    pub fn helper(
-        context: Arc<Context>,
+    pub(super) fn helper(
+        shared: Arc<Shared>,
+        options: Arc<Options>,
         listeners: Arc<[Listener]>,
         holder_check: HolderCheck,
         tables: Tables,
     ) -> Result<Shard, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let inbox = Inbox::new()?;
-        epoll::add(&epoll, &inbox.bell, epoll::EventData::new_u64(INBOX), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, inbox.bell(), epoll::EventData::new_u64(INBOX), epoll::EventFlags::IN)?;
         Ok(Shard {
             holder_check,
             inbox: Arc::new(inbox),
@@ -141,20 +96,22 @@ impl Shard {
             crowded: false,
             log_limit: LogLimit::new(Instant::now()),
             requests: 0,
-            packet_timeout: context.settings.packet_timeout.min(FOREVER),
-            context,
+            packet_timeout: options.packet_timeout.min(FOREVER),
+            shared,
+            options,
         })
     }
 
     /// The shard that waits for the listening sockets, and calls `helpers` when it needs to.
-    pub fn first(
-        context: Arc<Context>,
+    pub(super) fn first(
+        shared: Arc<Shared>,
+        options: Arc<Options>,
         listeners: Arc<[Listener]>,
         holder_check: HolderCheck,
         tables: Tables,
         helpers: &[Shard],
     ) -> Result<Shard, Errno> {
-        let mut shard = Shard::helper(context, listeners, holder_check, tables)?;
+        let mut shard = Shard::helper(shared, options, listeners, holder_check, tables)?;
         for (index, listener) in (0..).zip(shard.listeners.iter()) {
             let data = epoll::EventData::new_u64(SPECIAL | index);
             epoll::add(&shard.epoll, listener, data, epoll::EventFlags::IN)?;
@@ -163,17 +120,30 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Serves until the process ends; returns only if the kernel refuses to wait.
-    pub fn run(mut self) -> Errno {
+    /// Takes messages for this shard.
+    pub(super) fn inbox(&self) -> Arc<Inbox> {
+        Arc::clone(&self.inbox)
+    }
+
+    /// Serves until it is told to stop.
+    pub(super) fn run(mut self) {
+        let watched = Watched::new(Arc::clone(&self.shared.host), "epmd");
+        match self.serve() {
+            Ok(()) => watched.done(),
+            Err(error) => watched.failed(format!("the kernel refuses to wait for connections: {error}")),
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Errno> {
         let mut events = Vec::with_capacity(EVENTS);
         loop {
             events.clear();
             let timeout = self.time_to_next_deadline();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return error,
+                Err(error) => return Err(error),
             }
-            // First what has come to an end: it makes room for newcomers, and frees names that they may want.
+            // First what has ended: it makes room for newcomers, and frees names that they may want.
             for event in &events {
                 let token = event.data.u64();
                 if token & SPECIAL == 0 {
@@ -186,6 +156,9 @@ impl Shard {
                     special if special & SPECIAL != 0 => self.wake(special & !SPECIAL),
                     _ => {}
                 }
+            }
+            if self.inbox.is_stopped() {
+                return Ok(());
             }
             self.close_overdue();
         }
@@ -212,7 +185,7 @@ impl Shard {
 
     /// A connection waits at a listening socket.
     fn wake(&mut self, listener: u64) {
-        let pause = self.context.settings.delay_accept;
+        let pause = self.options.delay_accept;
         if !pause.is_zero() {
             std::thread::sleep(pause);
         }
@@ -242,22 +215,22 @@ impl Shard {
         let listeners = Arc::clone(&self.listeners);
         let mut accepted = 0;
         while accepted < most && !listeners[listener].is_closed() {
-            if self.context.reserve.is_missing() {
-                self.context.reserve.restore();
+            if self.shared.reserve.is_missing() {
+                self.shared.reserve.restore();
             }
             match acceptfrom_with(&listeners[listener], SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok((socket, peer)) => {
                     accepted += 1;
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                    let last = self.context.reserve.is_missing();
-                    self.greet(Incoming { socket, peer, watched: false, last });
+                    let last = self.shared.reserve.is_missing();
+                    self.receive(Incoming { socket, peer, watched: false, last });
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 // Some connections may have ended since the last look at them.
                 Err(Errno::MFILE) if accepted > 0 => break,
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                    self.context.counters.accept_errors.add();
+                    self.shared.counters.accept_errors.add();
                     self.complain(None, || format!("cannot accept a connection: {error}"));
                     if self.shed() {
                         continue;
@@ -272,7 +245,7 @@ impl Shard {
                 Err(error) => {
                     // Errors of the network that the connection has met before it was accepted; accept(2)
                     // says to treat them like a connection that is not there.
-                    self.context.counters.accept_errors.add();
+                    self.shared.counters.accept_errors.add();
                     self.complain(None, || format!("cannot accept a connection: {error}"));
                     break;
                 }
@@ -283,27 +256,27 @@ impl Shard {
 
     /// Gives the reserved descriptor up, serves one connection with it, and takes it back.
     fn accept_with_the_last_descriptor(&mut self, listener: &Listener) -> bool {
-        let context = Arc::clone(&self.context);
-        let served = context.reserve.lend(|| {
+        let shared = Arc::clone(&self.shared);
+        let served = shared.reserve.lend(|| {
             match acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok((socket, peer)) => {
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                    self.greet(Incoming { socket, peer, watched: false, last: true });
+                    self.receive(Incoming { socket, peer, watched: false, last: true });
                     true
                 }
                 Err(_) => false,
             }
         });
-        if !served && context.reserve.is_missing() {
+        if !served && shared.reserve.is_missing() {
             std::thread::sleep(EXHAUSTED_PAUSE);
         }
         served
     }
 
-    /// Reads what a new connection has sent already, which is most often all there is.
-    fn greet(&mut self, incoming: Incoming) {
-        self.context.counters.connections_accepted.add();
-        let pause = self.context.settings.delay_accept;
+    /// Reads what a new connection has sent already, which mostly is all of it.
+    fn receive(&mut self, incoming: Incoming) {
+        self.shared.counters.connections_accepted.add();
+        let pause = self.options.delay_accept;
         if !pause.is_zero() {
             std::thread::sleep(pause);
         }
@@ -322,43 +295,34 @@ impl Shard {
     /// Carries out what has come so far, if it is a whole request.
     fn digest(&mut self, incoming: Incoming, input: &[u8]) {
         trace::bytes(input);
-        let incoming = match self.pass_on(incoming, input) {
-            Some(incoming) => incoming,
-            None => return,
-        };
+        let Some(incoming) = self.pass_on(incoming, input) else { return };
         match parse::frame(input) {
             Ok(Some(body)) => self.answer(incoming, body),
             Ok(None) => self.wait_for_more(incoming, input),
             Err(error) => {
-                self.context.counters.malformed.add();
+                self.shared.counters.malformed.add();
                 self.complain(incoming.peer, || error.to_string());
             }
         }
     }
 
-    /// Hands a connection that has begun with TLS or HTTP on to where other daemons, or browsers, are received; gives
-    /// back any other.
+    /// Hands a connection that is not EPMD over; gives back any other.
     fn pass_on(&self, incoming: Incoming, input: &[u8]) -> Option<Incoming> {
-        let Some(cluster) = self.context.cluster.get() else { return Some(incoming) };
-        let tls = input.first() == Some(&TLS_HANDSHAKE);
-        let door = self.context.web.get().filter(|_| web::is_http(input));
-        if !tls && door.is_none() {
+        let Some(handoff) = &self.shared.handoff else { return Some(incoming) };
+        if !handoff.wants(input) {
             return Some(incoming);
         }
-        let Some(address) = incoming.peer.filter(|_| !incoming.last) else { return Some(incoming) };
+        let Some(peer) = incoming.peer.filter(|_| !incoming.last) else { return Some(incoming) };
         if incoming.watched && epoll::delete(&self.epoll, &incoming.socket).is_err() {
             return Some(incoming);
         }
-        match door {
-            Some(door) => door.admit(&self.context, incoming.socket, address, input.to_vec()),
-            None => cluster.admit(incoming.socket, address, input.to_vec()),
-        }
+        handoff.take(incoming.socket, peer, input);
         None
     }
 
     fn wait_for_more(&mut self, incoming: Incoming, input: &[u8]) {
         if incoming.last || !self.make_room(Class::Waiting) {
-            self.context.counters.shed.add();
+            self.shared.counters.shed.add();
             return;
         }
         let watched = incoming.watched;
@@ -387,7 +351,7 @@ impl Shard {
             }
         }
         if last || !self.make_room(Class::Waiting) {
-            self.context.counters.shed.add();
+            self.shared.counters.shed.add();
             return;
         }
         writing.deadline = Instant::now() + self.packet_timeout;
@@ -397,7 +361,7 @@ impl Shard {
     /// Counts one more connection of `class`, closing the least valuable one if that is what it takes.
     pub(super) fn make_room(&mut self, class: Class) -> bool {
         loop {
-            match self.context.descriptors.reserve(class) {
+            match self.shared.descriptors.reserve(class) {
                 Ok(()) => return true,
                 Err(Full::Class) => return false,
                 // Tried again, because another thread may be quicker to take the place that was made.
@@ -409,7 +373,7 @@ impl Shard {
 
     fn shed(&mut self) -> bool {
         let Some(state) = self.tables.give_up() else { return false };
-        self.context.counters.shed.add();
+        self.shared.counters.shed.add();
         self.end(state, "shed");
         true
     }
@@ -430,8 +394,8 @@ impl Shard {
             State::Writing(writing) => (&writing.socket, output),
             State::Refused(socket) => (socket, input),
             State::Registered(entry) => {
-                let Some(connection) = connection(entry) else { return };
-                (connection.socket(), input)
+                let Some(node) = socket_of(entry) else { return };
+                (node.socket(), input)
             }
             // Not watched: the verdict comes in any case, and soon.
             State::Checking(_) => return,
@@ -454,8 +418,8 @@ impl Shard {
         let next = match self.tables.own().get(token) {
             None | Some(State::Checking(_)) => return,
             Some(State::Registered(entry)) => {
-                if let Some(connection) = connection(entry) {
-                    drain(connection.socket());
+                if let Some(node) = socket_of(entry) {
+                    drain(node.socket());
                 }
                 Self::close_ended
             }
@@ -475,13 +439,13 @@ impl Shard {
 
     fn write_on(&mut self, token: Token) {
         let Some(State::Writing(writing)) = self.take(token) else { return };
-        self.context.descriptors.release(Class::Waiting);
+        self.shared.descriptors.release(Class::Waiting);
         self.write(writing, true, false);
     }
 
     fn read_on(&mut self, token: Token) {
         let Some(State::Reading(mut reading)) = self.take(token) else { return };
-        self.context.descriptors.release(Class::Waiting);
+        self.shared.descriptors.release(Class::Waiting);
         let mut buffer = [0; MAX_FIRST_READ];
         let limit = parse::read_limit(&reading.input).min(buffer.len());
         match rustix::io::read(&reading.incoming.socket, buffer.get_mut(..limit).unwrap_or_default()) {
@@ -515,15 +479,15 @@ impl Shard {
     fn open_inbox(&mut self) {
         for (token, dead) in self.inbox.collect() {
             if let Some(State::Checking(checking)) = self.take(token) {
-                self.context.descriptors.release(Class::Waiting);
+                self.shared.descriptors.release(Class::Waiting);
                 self.conclude(*checking, dead);
             }
         }
-        if self.inbox.help_wanted.load(Ordering::Relaxed) {
+        if self.inbox.is_help_wanted() {
             let accepted: usize =
                 (0..self.listeners.len()).map(|index| self.accept(index, ACCEPT_BATCH)).sum();
             if accepted == 0 {
-                self.inbox.help_wanted.store(false, Ordering::Relaxed);
+                self.inbox.rest();
             } else {
                 self.inbox.ring();
             }
@@ -537,10 +501,10 @@ impl Shard {
             return;
         }
         loop {
-            // Looked up by itself: the table must not be held while a connection is closed.
+            // Looked up first: the table must not be held while a connection is closed.
             let overdue = self.tables.own().overdue(now);
             let Some(token) = overdue else { return };
-            self.context.counters.timeouts.add();
+            self.shared.counters.timeouts.add();
             tracing::debug!("a connection has not completed its request in time, closing it");
             self.close(token, "timeout");
         }
@@ -561,9 +525,9 @@ impl Shard {
     fn end(&mut self, state: State, reason: &'static str) {
         match state {
             State::Reading(_) | State::Writing(_) | State::Checking(_) => {
-                self.context.descriptors.release(Class::Waiting);
+                self.shared.descriptors.release(Class::Waiting);
             }
-            State::Refused(_) => self.context.descriptors.release(Class::Refused),
+            State::Refused(_) => self.shared.descriptors.release(Class::Refused),
             State::Registered(entry) => self.unregister(&entry, reason),
         }
     }

@@ -1,0 +1,182 @@
+//! Between the core and the rest of the daemon: changes of this host become commands; patches and events of the core become
+//! the read model, the event log and lines of the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pmd_core::event::{Event, Happening};
+use pmd_core::node::{Command, LinkId, Node};
+use pmd_core::replica::view::Patch;
+use pmd_protocol::peer::NodeId;
+use tokio::sync::watch;
+
+use crate::directory::cluster::ClusterDirectory;
+use crate::directory::events::{EventKind, EventOrigin};
+use crate::directory::local::Local;
+use crate::link::inbox::LinkEnd;
+
+/// The bridge. Owned by the core thread.
+#[derive(Debug)]
+pub(super) struct Bridge {
+    local: Arc<Local>,
+    directory: Arc<ClusterDirectory>,
+    /// Changes whenever a member comes or goes.
+    members: watch::Sender<u64>,
+    /// Members that have come and whose host name is not known yet, with the time. What they say about themselves follows
+    /// within moments, and is what people know them by.
+    unnamed: BTreeMap<NodeId, u64>,
+}
+
+/// What is known at the moment of an output of the core.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// The node's monotonic time.
+    pub now_ms: u64,
+    /// This daemon's ends of the links.
+    pub ends: &'a BTreeMap<LinkId, LinkEnd>,
+}
+
+impl Facts<'_> {
+    /// The name of a member's host: what it says, or what it has proven on its link; empty if neither is known.
+    fn host_of(&self, id: &NodeId) -> String {
+        let said = self.node.registry().directory().host(id).map(ToString::to_string);
+        let end = || self.ends.values().find(|end| end.peer.id == *id).map(|end| end.host.to_string());
+        said.or_else(end).unwrap_or_default()
+    }
+
+    /// What this daemon itself knows of a member's silence.
+    fn silence_of(&self, id: &NodeId) -> String {
+        match self.node.links().find(|(_, link)| link.peer.id == *id) {
+            Some((_, link)) => {
+                let silence = self.now_ms.saturating_sub(link.phi.last_ms());
+                format!("silent on its link for {silence} ms, phi {:.1}", link.phi.phi(self.now_ms))
+            }
+            None => "no link to it".into(),
+        }
+    }
+}
+
+impl Bridge {
+    /// A bridge to an empty read model.
+    pub(super) fn new(
+        local: Arc<Local>,
+        directory: Arc<ClusterDirectory>,
+        members: watch::Sender<u64>,
+    ) -> Bridge {
+        Bridge { local, directory, members, unnamed: BTreeMap::new() }
+    }
+
+    /// What has changed on this host since the last call, as commands.
+    pub(super) fn changes(&self) -> impl Iterator<Item = Command> {
+        let changes = self.local.changes().take();
+        changes.into_iter().filter_map(|changed| {
+            let (entry, present) = self.local.entry(&changed)?;
+            Some(if present { Command::Put(entry) } else { Command::Remove(entry) })
+        })
+    }
+
+    /// Waits until something has changed on this host.
+    pub(super) fn changed(&self) -> impl Future<Output = ()> + use<> {
+        let changes = Arc::clone(self.local.changes());
+        async move { changes.wait().await }
+    }
+
+    /// Marks everything on this host as changed, for a node that knows nothing of it.
+    pub(super) fn begin(&self) {
+        self.local.mark_all();
+    }
+
+    /// This daemon has left: everybody else is gone.
+    pub(super) fn reset(&mut self) {
+        self.directory.clear();
+        self.unnamed.clear();
+        self.members.send_modify(|changes| *changes += 1);
+        self.local.mark_all();
+    }
+
+    /// Applies a change of the registry.
+    pub(super) fn patch(&mut self, facts: Facts<'_>, patch: &Patch) {
+        self.directory.apply(facts.node.identity().id, patch);
+        let (Patch::Change { origin, .. } | Patch::Hide { origin, .. }) = patch;
+        let host = facts.host_of(origin);
+        if !host.is_empty() {
+            self.introduce(facts, *origin, &host);
+        }
+    }
+
+    /// Publishes an event.
+    pub(super) fn event(&mut self, facts: Facts<'_>, event: Event) {
+        let Event { at_ms, origin, host, what, .. } = event;
+        let kind = match &what {
+            Happening::NodeUp => EventKind::NodeUp,
+            Happening::NodeSuspect => EventKind::NodeSuspect,
+            Happening::NodeDown => EventKind::NodeDown,
+            Happening::NodeLeft => EventKind::NodeLeft,
+            Happening::NameUp(_) => EventKind::NameUp,
+            Happening::NameDown(_) => EventKind::NameDown,
+            Happening::ServiceUp(_) => EventKind::ServiceUp,
+            Happening::ServiceDown(_) => EventKind::ServiceDown,
+        };
+        if matches!(kind, EventKind::NodeUp | EventKind::NodeDown | EventKind::NodeLeft) {
+            self.members.send_modify(|changes| *changes += 1);
+        }
+        if kind == EventKind::NodeUp {
+            let member = facts.node.members().find(|(identity, _)| identity.id == origin);
+            let addresses = member.map(|(identity, _)| identity.addresses.as_slice());
+            self.directory.set_addresses(origin, addresses.unwrap_or_default());
+        }
+        if origin == facts.node.identity().id {
+            // Events of this host are published where they happen.
+            return;
+        }
+        let host = host.map_or_else(|| facts.host_of(&origin), |host| host.to_string());
+        if kind == EventKind::NodeUp && host.is_empty() {
+            self.unnamed.insert(origin, at_ms);
+            return;
+        }
+        if kind != EventKind::NodeUp {
+            self.introduce(facts, origin, &host);
+        }
+        self.publish(facts, at_ms, kind, origin, &host, &what);
+    }
+
+    /// Publishes that a member has come, now that its host name is known.
+    fn introduce(&mut self, facts: Facts<'_>, origin: NodeId, host: &str) {
+        if let Some(at_ms) = self.unnamed.remove(&origin) {
+            self.publish(facts, at_ms, EventKind::NodeUp, origin, host, &Happening::NodeUp);
+        }
+    }
+
+    fn publish(
+        &self,
+        facts: Facts<'_>,
+        at_ms: u64,
+        kind: EventKind,
+        origin: NodeId,
+        host: &str,
+        what: &Happening,
+    ) {
+        match kind {
+            EventKind::NodeUp => tracing::info!(%host, id = ?origin, "member up"),
+            EventKind::NodeSuspect => {
+                tracing::warn!(%host, id = ?origin, reason = facts.silence_of(&origin), "member suspected");
+            }
+            EventKind::NodeDown => {
+                tracing::warn!(%host, id = ?origin, reason = facts.silence_of(&origin), "member down");
+            }
+            EventKind::NodeLeft => tracing::info!(%host, id = ?origin, "member left"),
+            _ => {}
+        }
+        let (name, port) = match what {
+            Happening::NameUp(entry)
+            | Happening::NameDown(entry)
+            | Happening::ServiceUp(entry)
+            | Happening::ServiceDown(entry) => (entry.name().into(), entry.port()),
+            _ => (host.into(), None),
+        };
+        let origin = EventOrigin { id: origin, host: host.into() };
+        self.local.events().publish_remote(at_ms, kind, name, port, origin);
+    }
+}

@@ -1,0 +1,11 @@
+//! Names of hosts.
+
+/// Whether two names mean the same host: where both are long names, the domains count as well.
+#[must_use]
+pub fn same_host(one: &str, other: &str) -> bool {
+    if one.contains('.') && other.contains('.') {
+        return one.eq_ignore_ascii_case(other);
+    }
+    let short = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
+    short(one) == short(other)
+}

@@ -1,0 +1,47 @@
+//! From frames to bare bytes: what both ends of a tunnel do with a proven peer.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use pmd_protocol::peer::{Decoded, Frame};
+use rustix::net::sockopt;
+use tokio_rustls::TlsStream;
+
+use crate::link::connection::Connection;
+use crate::link::handshake::Frames;
+
+/// Time for the peer to say what it wants.
+const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
+/// When the kernel first looks whether the other host is still there, how often after that, and how many times in vain.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+
+/// The first frame of the peer; none if it does not come in time.
+pub(super) async fn first_frame(frames: &mut Frames) -> Option<Frame> {
+    let read = async {
+        loop {
+            match frames.next().await? {
+                Ok(Decoded::Frame(frame)) => return Some(frame),
+                Ok(Decoded::Skipped { .. }) => {}
+                Err(_) => return None,
+            }
+        }
+    };
+    tokio::time::timeout(FIRST_FRAME_TIMEOUT, read).await.ok().flatten()
+}
+
+/// The connection under the frames, and the bytes that were read behind the last of them.
+pub(super) fn bare(frames: Frames) -> (TlsStream<Connection>, Vec<u8>) {
+    let parts = frames.into_parts();
+    keep_alive(&parts.io);
+    (parts.io, parts.read_buf.to_vec())
+}
+
+/// An idle tunnel sends nothing, so only the kernel can find out that the other host is gone.
+fn keep_alive(stream: &TlsStream<Connection>) {
+    let (idle, interval, count) = KEEPALIVE;
+    let Some(socket) = stream.get_ref().0.socket() else { return };
+    let _ = sockopt::set_socket_keepalive(socket, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(socket, idle))
+        .and_then(|()| sockopt::set_tcp_keepintvl(socket, interval))
+        .and_then(|()| sockopt::set_tcp_keepcnt(socket, count));
+}
