@@ -331,7 +331,7 @@ impl Client {
         let mut sender = self.connect().await?;
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", api::PREFIX))
+            .uri(format!("/v1{path}"))
             .header(HOST, "localhost")
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body.unwrap_or_default()))

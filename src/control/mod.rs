@@ -2,9 +2,11 @@
 //!
 //! | module | job |
 //! |---|---|
+//! | [`endpoints`] | every path: method, parameters, body |
 //! | [`api`] | the types on the wire, used by both sides |
+//! | [`limits`] | how large and how slow a request may be |
 //! | [`socket`] | the socket file: made, protected and removed |
-//! | [`wire`] | how times and bytes are written there |
+//! | [`json`] | how times and bytes are written in JSON |
 //! | [`server`] | connections and their limits |
 //! | [`routes`] | what each path answers |
 //! | [`hold`] | services that live as long as a connection |
@@ -14,9 +16,11 @@
 
 pub mod api;
 pub mod client;
+pub mod endpoints;
 pub mod events;
 pub mod hold;
 pub mod json;
+pub mod limits;
 pub mod reload;
 pub mod routes;
 pub mod server;

@@ -12,6 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::TaskTracker;
 
 use super::api::Reloaded;
+use super::limits::{MAX_REQUEST, REQUEST_TIMEOUT};
 use super::reload::{self, ReloadError};
 use super::routes;
 pub use super::socket::{ControlSocket, bind};
@@ -24,10 +25,6 @@ const SHARE: (usize, usize) = (8, 1024);
 /// How many of them are had even while others have taken all the descriptors but the reserve: one in 64, within
 /// these bounds, which is a part of what is set aside for the daemon itself.
 const ALWAYS: (usize, usize) = (1, 16);
-/// Bytes of a request's head, and of its body.
-pub(super) const MAX_REQUEST: usize = 64 * 1024;
-/// How long a request's head, and then its body, may take; also how long a connection may idle.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long answers may take to leave once the daemon ends. Shorter than what the daemon waits for all of this.
 const FAREWELL: Duration = Duration::from_millis(1500);
 /// Pause after a failed accept, which mostly means that there are no descriptors.
@@ -106,7 +103,7 @@ async fn accept(context: Arc<Context>, listener: UnixListener) {
 
 async fn converse(context: Arc<Context>, stream: UnixStream, routes: Router, permit: Permit) {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_REQUEST);
+    server.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).max_buf_size(MAX_REQUEST);
     let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

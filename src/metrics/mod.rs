@@ -1,16 +1,16 @@
-//! What monitoring asks for: the daemon's numbers in the text format of Prometheus.
+//! Metrics in the text format of Prometheus.
 //!
 //! | module | job |
 //! |---|---|
-//! | [`latency`] | how long requests take, from a sample of them |
-//! | [`gather`] | all numbers at one moment |
+//! | [`families`] | every family: name, type, help text and samples |
+//! | [`observed`] | the values they are read from |
+//! | [`gather`] | fills those values from a running daemon |
 //! | [`text`] | the format |
-//!
-//! No label ever has the name of an Erlang node in it, and what is told by peer is told of links only, of which there
-//! are about ten: the number of time series does not grow with what is registered.
 
+pub mod families;
 pub mod gather;
+pub mod observed;
 pub mod text;
 
-pub use gather::render;
-pub use text::CONTENT_TYPE;
+pub use families::FAMILIES;
+pub use text::{CONTENT_TYPE, render};

@@ -1,87 +1,69 @@
-//! The text format, version 0.0.4.
+//! The text format of Prometheus, version 0.0.4.
 
 use std::fmt::{Display, Write};
 
-/// What an answer in this format says it is.
+/// The content type of a page in this format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What the numbers of a family are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Grows until the daemon is restarted.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Counts by size.
-    Histogram,
-}
-
-/// A page of metrics.
-#[derive(Debug, Default)]
-pub struct Page(String);
-
-/// Adds samples to a family of metrics.
+/// A family of metrics, whose samples are read from a `T`.
 #[derive(Debug)]
-pub struct Family<'a> {
-    page: &'a mut String,
-    name: &'a str,
+pub struct Family<T> {
+    /// The name that all its samples share.
+    pub name: &'static str,
+    /// Its type: `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// What it means, in one line.
+    pub help: &'static str,
+    /// Writes its samples; `None` leaves the family out of the page.
+    pub samples: fn(&T, &mut Samples<'_>) -> Option<()>,
 }
 
-impl Page {
-    /// Begins a family; `help` says what it is in a line.
-    pub fn family<'a>(&'a mut self, name: &'a str, kind: Kind, help: &str) -> Family<'a> {
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
+/// The page of these families, with the values of `observed`.
+pub fn render<T>(families: &[Family<T>], observed: &T) -> String {
+    let mut page = String::new();
+    for Family { name, kind, help, samples } in families {
+        let before = page.len();
         // Writing to a string cannot fail, here and below.
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-        Family { page: &mut self.0, name }
-    }
-
-    /// A family of one number.
-    pub fn one(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
-        self.family(name, kind, help).sample("", &[], value);
-    }
-
-    /// A family of a number for each value of a label.
-    pub fn by<T: Display>(
-        &mut self,
-        name: &str,
-        kind: Kind,
-        help: &str,
-        label: &str,
-        values: impl IntoIterator<Item = (&'static str, T)>,
-    ) {
-        let mut family = self.family(name, kind, help);
-        for (of, value) in values {
-            family.sample("", &[(label, of)], value);
+        let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        if samples(observed, &mut Samples { page: &mut page, name }).is_none() {
+            page.truncate(before);
         }
     }
-
-    /// The whole page.
-    #[must_use]
-    pub fn finish(self) -> String {
-        self.0
-    }
+    page
 }
 
-impl Family<'_> {
-    /// Adds a sample; `suffix` is what the parts of a histogram have behind their name.
-    pub fn sample(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.page.push_str(self.name);
-        self.page.push_str(suffix);
+/// Writes the samples of one family. All methods return `Some`, for the family's own result.
+#[derive(Debug)]
+pub struct Samples<'a> {
+    page: &'a mut String,
+    name: &'static str,
+}
+
+impl Samples<'_> {
+    /// One sample without labels.
+    pub fn one(&mut self, value: impl Display) -> Option<()> {
+        self.with("", &[], value)
+    }
+
+    /// A sample for each value of a label.
+    pub fn by<const N: usize, T: Display>(&mut self, label: &str, values: [(&str, T); N]) -> Option<()> {
+        values.into_iter().try_for_each(|(of, value)| self.with("", &[(label, of)], value))
+    }
+
+    /// A sample with these labels; `suffix` distinguishes the series of a histogram.
+    pub fn with(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) -> Option<()> {
+        let _ = write!(self.page, "{}{suffix}", self.name);
         for (number, (label, of)) in labels.iter().enumerate() {
             let before = if number == 0 { '{' } else { ',' };
             let _ = write!(self.page, "{before}{label}=\"{}\"", escaped(of));
         }
         let end = if labels.is_empty() { "" } else { "}" };
         let _ = writeln!(self.page, "{end} {value}");
+        Some(())
     }
 }
 
-/// A value as it may stand between the quotes of a label.
+/// The value of a label, as it is written between quotes.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -92,17 +74,25 @@ mod tests {
 
     #[test]
     fn a_page_is_what_the_format_says() {
-        let mut page = Page::default();
-        page.one("pmd_one", Kind::Gauge, "One.", 1.5);
-        page.by("pmd_some_total", Kind::Counter, "Some.", "result", [("good", 2), ("bad", 0)]);
-        let mut family = page.family("pmd_size", Kind::Histogram, "Sizes.");
-        family.sample("_count", &[("host", "a\\b\"c\nd"), ("x", "y")], u64::MAX);
+        let family = |name, kind, samples| Family::<u64> { name, kind, help: "Help.", samples };
+        let families = [
+            family("pmd_one", "gauge", |_, samples| samples.one(1.5)),
+            family("pmd_absent", "gauge", |_, samples| samples.one(0).and(None)),
+            family("pmd_empty", "gauge", |_, samples| samples.by("x", [("", 0); 0])),
+            family("pmd_some_total", "counter", |good, samples| {
+                samples.by("result", [("good", *good), ("bad", 0)])
+            }),
+            family("pmd_size", "histogram", |_, samples| {
+                samples.with("_count", &[("host", "a\\b\"c\nd"), ("x", "y")], u64::MAX)
+            }),
+        ];
         assert_eq!(
-            page.finish(),
-            "# HELP pmd_one One.\n# TYPE pmd_one gauge\npmd_one 1.5\n\
-             # HELP pmd_some_total Some.\n# TYPE pmd_some_total counter\n\
+            render(&families, &2),
+            "# HELP pmd_one Help.\n# TYPE pmd_one gauge\npmd_one 1.5\n\
+             # HELP pmd_empty Help.\n# TYPE pmd_empty gauge\n\
+             # HELP pmd_some_total Help.\n# TYPE pmd_some_total counter\n\
              pmd_some_total{result=\"good\"} 2\npmd_some_total{result=\"bad\"} 0\n\
-             # HELP pmd_size Sizes.\n# TYPE pmd_size histogram\n\
+             # HELP pmd_size Help.\n# TYPE pmd_size histogram\n\
              pmd_size_count{host=\"a\\\\b\\\"c\\nd\",x=\"y\"} 18446744073709551615\n"
         );
     }

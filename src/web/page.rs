@@ -19,6 +19,7 @@ use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 
 use crate::config::raw::WebAccess;
+use crate::control::endpoints::Call;
 use crate::control::routes;
 use crate::daemon::Context;
 
@@ -55,7 +56,7 @@ pub fn router(context: &Arc<Context>, access: WebAccess) -> Router {
 async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let mut response = match refusal(&gate, &request) {
         Some(refusal) => refusal.into_response(),
-        None if request.uri().path() == "/v1/events" => stream(&gate, request, next).await,
+        None if request.uri().path() == Call::Events.path() => stream(&gate, request, next).await,
         None => next.run(request).await,
     };
     let headers = response.headers_mut();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Kind;
+use super::lookup::Kind;
 
 /// The part of [`Status`](super::Status) about aliases and tunnels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

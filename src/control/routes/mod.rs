@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use axum::response::Json;
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Router, middleware};
 
-use super::api;
+use super::endpoints::{Call, Method, endpoints};
 use crate::daemon::Context;
 use request::ApiError;
 
@@ -31,45 +31,53 @@ type Answer<T> = Result<Json<T>, ApiError>;
 
 /// The paths that the status page and monitoring read, without those that change anything.
 pub fn read_only(context: Arc<Context>) -> Router {
-    let paths = Router::new()
-        .route("/status", get(daemon::status))
-        .route("/nodes", get(cluster::nodes))
-        .route("/peers", get(cluster::peers))
-        .route("/names", get(names::list))
-        .route("/services", get(services::list))
-        .route("/events", get(events::subscribe));
-    Router::new().nest(api::PREFIX, paths).route("/metrics", get(monitoring::metrics)).with_state(context)
+    let on_page = endpoints().iter().filter_map(|endpoint| Some((endpoint.call, endpoint.web?)));
+    routes(on_page).with_state(context)
 }
 
 /// All paths.
 pub fn router(context: Arc<Context>) -> Router {
-    let paths = Router::new()
-        .route("/status", get(daemon::status))
-        .route("/health", get(daemon::health))
-        .route("/names", get(names::list))
-        .route("/names/adopt", post(names::adopt))
-        .route("/services", get(services::list).post(services::register))
-        .route("/services/hold", post(services::hold))
-        .route("/services/{name}", delete(services::unregister))
-        .route("/lookup", get(lookup::lookup))
-        .route("/nodes", get(cluster::nodes))
-        .route("/peers", get(cluster::peers))
-        .route("/discover", get(cluster::discover))
-        .route("/reach", post(reach::reach))
-        .route("/refusals", get(reach::refusals))
-        .route("/join", post(cluster::join))
-        .route("/leave", post(cluster::leave))
-        .route("/tunnels", get(tunnel::list))
-        .route("/ping", post(tunnel::ping))
-        .route("/events", get(events::subscribe))
-        .route("/metrics", get(monitoring::metrics))
-        .route("/log", get(monitoring::log))
-        .route("/stop", post(daemon::stop))
-        .route("/reload", post(daemon::reload));
-    Router::new()
-        .nest(api::PREFIX, paths)
+    routes(endpoints().iter().map(|endpoint| (endpoint.call, endpoint.path)))
         .fallback(request::no_such_path)
         .method_not_allowed_fallback(request::no_such_method)
         .layer(middleware::from_fn(request::read_body))
         .with_state(context)
+}
+
+fn routes(calls: impl Iterator<Item = (Call, &'static str)>) -> Router<Arc<Context>> {
+    calls.fold(Router::new(), |router, (call, path)| router.route(path, handler(call)))
+}
+
+/// The function that answers a call.
+fn handler(call: Call) -> MethodRouter<Arc<Context>> {
+    let method = match call.method() {
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+        Method::Delete => MethodFilter::DELETE,
+    };
+    match call {
+        Call::Status => on(method, daemon::status),
+        Call::Health => on(method, daemon::health),
+        Call::Names => on(method, names::list),
+        Call::Adopt => on(method, names::adopt),
+        Call::Services => on(method, services::list),
+        Call::Register => on(method, services::register),
+        Call::Hold => on(method, services::hold),
+        Call::Unregister => on(method, services::unregister),
+        Call::Lookup => on(method, lookup::lookup),
+        Call::Nodes => on(method, cluster::nodes),
+        Call::Peers => on(method, cluster::peers),
+        Call::Discover => on(method, cluster::discover),
+        Call::Reach => on(method, reach::reach),
+        Call::Refusals => on(method, reach::refusals),
+        Call::Join => on(method, cluster::join),
+        Call::Leave => on(method, cluster::leave),
+        Call::Tunnels => on(method, tunnel::list),
+        Call::Ping => on(method, tunnel::ping),
+        Call::Events => on(method, events::subscribe),
+        Call::Metrics => on(method, monitoring::metrics),
+        Call::Log => on(method, monitoring::log),
+        Call::Stop => on(method, daemon::stop),
+        Call::Reload => on(method, daemon::reload),
+    }
 }

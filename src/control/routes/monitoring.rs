@@ -1,4 +1,4 @@
-//! What is for monitoring and for reports: the metrics, and the latest lines of the log.
+//! Text for monitoring and for support bundles: the metrics, and the latest lines of the log.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -9,7 +9,10 @@ use crate::base::log::ring;
 use crate::metrics;
 
 pub(super) async fn metrics(State(context): Shared) -> impl IntoResponse {
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&context).await)
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        metrics::render(metrics::FAMILIES, &metrics::gather::observe(&context).await),
+    )
 }
 
 pub(super) async fn log() -> impl IntoResponse {

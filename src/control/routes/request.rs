@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 
 use super::Asked;
 use crate::control::api::{self, ErrorCode};
-use crate::control::server::{MAX_REQUEST, PATIENCE};
+use crate::control::endpoints;
+use crate::control::limits::{MAX_REQUEST, REQUEST_TIMEOUT};
 
 /// An answer that is an error.
 #[derive(Debug)]
@@ -44,15 +45,15 @@ impl IntoResponse for ApiError {
 /// Reads the body, within its limits, before anything else looks at the request.
 pub(super) async fn read_body(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    let body = match tokio::time::timeout(PATIENCE, to_bytes(body, MAX_REQUEST)).await {
+    let body = match tokio::time::timeout(REQUEST_TIMEOUT, to_bytes(body, MAX_REQUEST)).await {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => {
-            let message = format!("the body is longer than {MAX_REQUEST} bytes or did not come whole");
+            let message = format!("the body is longer than {MAX_REQUEST} bytes, or incomplete");
             return ApiError::new(ErrorCode::TooLarge, message, "split it into several requests")
                 .into_response();
         }
         Err(_) => {
-            let message = format!("the body did not come within {} s", PATIENCE.as_secs());
+            let message = format!("the body did not arrive within {} s", REQUEST_TIMEOUT.as_secs());
             return ApiError::new(ErrorCode::Timeout, message, "send the request again").into_response();
         }
     };
@@ -69,8 +70,8 @@ impl RequestBody {
         serde_json::from_slice(&self.0).map_err(|error| {
             ApiError::new(
                 ErrorCode::InvalidRequest,
-                format!("the body is not the JSON that this path takes: {error}"),
-                "the README shows the body of every request",
+                format!("the body is not the JSON that this path expects: {error}"),
+                "docs/reference.md shows the body of every request",
             )
         })
     }
@@ -107,18 +108,14 @@ impl Parameters {
 }
 
 pub(super) async fn no_such_path() -> ApiError {
-    ApiError::new(
-        ErrorCode::NotFound,
-        "there is no such path",
-        "the paths are /v1/status, nodes, peers, join, leave, names, services, lookup, ping, tunnels, discover, events, \
-         metrics, log, health, stop and reload",
-    )
+    let paths: Vec<&str> = endpoints::paths().collect();
+    ApiError::new(ErrorCode::NotFound, "no such path", format!("the paths are {}", paths.join(", ")))
 }
 
 pub(super) async fn no_such_method() -> ApiError {
     ApiError::new(
         ErrorCode::MethodNotAllowed,
-        "the path does not take this method",
-        "the README shows the method of every path",
+        "this path does not support this method",
+        "docs/reference.md lists the methods of every path",
     )
 }

@@ -1,0 +1,28 @@
+//! The types of the control API, as they are on the wire.
+//!
+//! Times are RFC 3339 in UTC with milliseconds; durations have their unit in the key. Readers must ignore keys
+//! they do not know: later versions add some.
+
+mod cluster;
+mod daemon;
+mod error;
+mod events;
+mod join;
+mod lookup;
+mod names;
+mod reach;
+mod services;
+mod tunnel;
+
+pub use cluster::{
+    ClusterStatus, Discovered, Found, IdentityMode, Node, NodeList, NodeState, Path, Peer, PeerList,
+};
+pub use daemon::{DescriptorNumbers, Health, NameNumbers, Reloaded, ServiceNumbers, Status, Stopping};
+pub use error::{ErrorBody, ErrorCode, ErrorInfo};
+pub use events::{Event, Gap, GapReason, Hello};
+pub use join::{Join, JoinFailure, Joined, JoinedPeer, Leave, LeftCluster};
+pub use lookup::{Kind, Lookup, Match};
+pub use names::{Adopt, AdoptOutcome, AdoptedName, ClusterName, ClusterNameList, Name, NameList};
+pub use reach::{Reach, ReachFailure, ReachLeg, Reached, Refusal, RefusalList};
+pub use services::{ClusterService, ClusterServiceList, NewService, ServiceInfo, ServiceList};
+pub use tunnel::{AliasInfo, Leg, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus};

@@ -1,0 +1,145 @@
+//! What monitoring reads of a daemon, as plain values of one moment.
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::base::latency::Told;
+use crate::base::stats::Counts;
+
+/// A daemon at one moment.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// The name the daemon was started by: `pmd` or `epmd`.
+    pub called: &'static str,
+    /// When it started, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// Erlang nodes registered on this host.
+    pub names: usize,
+    /// The most that can be.
+    pub names_limit: usize,
+    /// Services registered on this host.
+    pub services: usize,
+    /// The counters.
+    pub counts: Counts,
+    /// How long EPMD requests took.
+    pub durations: Vec<Told>,
+    /// Open connections.
+    pub connections: Connections,
+    /// The most file descriptors that can be open.
+    pub descriptors_limit: usize,
+    /// The cluster; none if the daemon takes no part in one, or is about to end.
+    pub cluster: Option<Cluster>,
+    /// Tunnels; none if the daemon takes no part in a cluster.
+    pub tunnels: Option<Tunnels>,
+    /// The process.
+    pub process: Process,
+}
+
+impl Observed {
+    /// The counters of what happens between daemons; none if this one takes no part in a cluster.
+    pub fn traffic(&self) -> Option<&Counts> {
+        self.tunnels.as_ref().map(|_| &self.counts)
+    }
+}
+
+/// Open connections, by class.
+#[derive(Debug, Default)]
+pub struct Connections {
+    /// Those that hold a name.
+    pub registered: usize,
+    /// Those whose request is incomplete, or whose answer is not yet read.
+    pub waiting: usize,
+    /// Those whose registration was refused and whose node has not closed them.
+    pub refused: usize,
+    /// Those to other daemons.
+    pub link: usize,
+}
+
+/// The cluster, as this daemon sees it.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    /// Members that are alive, this daemon included.
+    pub alive: usize,
+    /// Members that are suspected.
+    pub suspect: usize,
+    /// Whether this daemon has left.
+    pub left: bool,
+    /// Erlang nodes of live members.
+    pub names: usize,
+    /// Services of live members.
+    pub services: usize,
+    /// Bytes of all keys and values in the registry.
+    pub state_bytes: usize,
+    /// Deleted entries that are remembered.
+    pub tombstones: usize,
+    /// Links to other daemons, at most one for each peer.
+    pub links: Vec<Link>,
+    /// When this daemon's certificate expires, in seconds since the Unix epoch; none without a certificate authority.
+    pub certificate_expires: Option<i64>,
+}
+
+impl Cluster {
+    /// Whether every peer has reported the registry that this daemon has.
+    pub fn agrees(&self) -> bool {
+        let alone = self.alive + self.suspect == 1;
+        !self.left && self.links.iter().all(|link| link.agrees) && (alone || !self.links.is_empty())
+    }
+}
+
+/// A link to another daemon.
+#[derive(Debug, Default)]
+pub struct Link {
+    /// The id of the peer.
+    pub peer: String,
+    /// The name of its host.
+    pub host: String,
+    /// The round-trip time, if known.
+    pub rtt_us: Option<u32>,
+    /// How far its clock is ahead, if known.
+    pub clock_ahead_ms: Option<i64>,
+    /// Phi of the failure detector.
+    pub phi: f64,
+    /// Bytes received, encrypted.
+    pub received: u64,
+    /// Bytes sent, encrypted.
+    pub sent: u64,
+    /// Whether the peer last reported the registry that this daemon has.
+    pub agrees: bool,
+}
+
+/// Tunnels.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    /// Open tunnels by the end on this host and by path.
+    pub open: Vec<(&'static str, &'static str, usize)>,
+    /// The most that can be open.
+    pub limit: usize,
+    /// Bytes carried, both ways.
+    pub bytes: u64,
+}
+
+/// What the kernel knows of this process.
+#[derive(Debug, Default)]
+pub struct Process {
+    /// Open file descriptors.
+    pub descriptors: Option<usize>,
+    /// Resident memory.
+    pub resident_bytes: Option<u64>,
+    /// Processor time used, in seconds.
+    pub cpu_seconds: f64,
+}
+
+impl Process {
+    /// The process now. Reads files in /proc, so it does not belong on a thread that must not block.
+    pub fn now() -> Process {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = resident.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        let used = clock_gettime(ClockId::ProcessCPUTime);
+        Process {
+            // Listing them takes one.
+            descriptors: std::fs::read_dir("/proc/self/fd").ok().map(|open| open.count().saturating_sub(1)),
+            resident_bytes: resident.map(|kib| kib * 1024),
+            cpu_seconds: used.tv_sec as f64 + used.tv_nsec as f64 / 1e9,
+        }
+    }
+}
