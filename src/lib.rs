@@ -5,7 +5,7 @@
 //! | [`base`] | the ground floor: clocks, files, descriptors, log |
 //! | [`auth`] | keys, certificates and the cluster secret |
 //! | [`cluster`] | the core thread and what follows the cluster |
-//! | [`epmd`] | the EPMD protocol on TCP: the hot path |
+//! | [`pmd_epmd`] | (a crate of its own) the EPMD protocol on TCP |
 //! | [`daemon`] | the running process: start, shared state, end |
 //! | [`control`] | the local API on a Unix socket, both sides of it |
 //! | [`link`] | connections to other daemons: TLS, the proof of the cookie, frames |
@@ -33,7 +33,6 @@ pub mod demo;
 pub mod directory;
 pub mod discovery;
 pub mod doctor;
-pub mod epmd;
 pub mod link;
 pub mod metrics;
 pub mod personality;

@@ -2,8 +2,8 @@
 
 pub mod clock;
 pub mod files;
-pub mod permit;
 pub mod log;
+pub mod permit;
 pub mod shutdown;
 pub mod stats;
 pub mod supervise;

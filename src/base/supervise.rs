@@ -120,7 +120,12 @@ mod tests {
         let supervisor = Supervisor::new(shutdown.clone());
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         supervisor.task("a task", std::future::pending());
-        supervisor.thread("a thread", move || drop(receiver.recv())).expect("a thread");
+        supervisor
+            .thread("a thread", move || {
+                // It ends with the sender.
+                let _ = receiver.recv();
+            })
+            .expect("a thread");
         shutdown.request(Reason::Stop);
         drop(sender);
         assert!(supervisor.join(Duration::from_secs(10)).await);

@@ -14,18 +14,19 @@ use super::output::{Output, note, stdout};
 use super::runtime::{block_on, with_progress};
 use super::target::{self, Target};
 use crate::base::log::setup;
+use crate::base::shutdown::Reason;
 use crate::config::settings::{self, Settings};
 use crate::control::api::Status;
 use crate::control::client::ClientError;
+use crate::control::handles::About;
 use crate::control::socket::prepare_folder;
-use crate::daemon::Context;
 use crate::daemon::process::{self, BackgroundError};
-use crate::daemon::run::{self, RunOptions, StartError};
+use crate::daemon::run::{self, Ready, RunOptions, StartError};
 use crate::daemon::systemd;
 use crate::daemon::systemd::inherited_listeners;
-use crate::epmd::listener::{ListenError, Listener};
 use crate::takeover::port::Port;
 use crate::takeover::process::Process;
+use pmd_epmd::server::listener::{ListenError, Listener};
 
 /// How long a daemon may take to answer. It needs some milliseconds; a loaded host may need longer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -223,6 +224,8 @@ fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Outp
         ..RunOptions::default()
     };
     match run::foreground(settings, options) {
+        // Which part it was is in the log.
+        Ok(Reason::Failed) => Ok(Exit::General),
         Ok(_) => Ok(Exit::Done),
         Err(StartError::Listen(ListenError::InUse(address))) if starter_waits => {
             // Whoever waits for this process finds out who holds the port.
@@ -265,47 +268,47 @@ fn open_log(settings: &Settings) -> Option<PathBuf> {
     Some(log)
 }
 
-fn json_banner(context: &Context) {
+fn json_banner(ready: &Ready) {
     let report = Report {
         started: true,
         pid: std::process::id(),
-        port: context.settings.port,
-        listening: context.listening.clone(),
-        socket: context.settings.socket.clone(),
+        port: ready.about.port,
+        listening: ready.about.listening.clone(),
+        socket: ready.about.socket.clone(),
     };
     let mut out = stdout();
     // Nobody may be listening; the daemon is not there to be looked at.
     let _ = super::output::json(&mut out, &report, false).and_then(|()| out.flush());
 }
 
-fn human_banner(context: &Context) {
+fn human_banner(ready: &Ready) {
     let mut out = stdout();
-    let _ = write_banner(&mut out, context).and_then(|()| out.flush());
-    let wildcard = context.listening.iter().any(|address| address.ip().is_unspecified());
-    if wildcard && context.settings.relaxed_command_check {
+    let _ = write_banner(&mut out, &ready.about).and_then(|()| out.flush());
+    let wildcard = ready.about.listening.iter().any(|address| address.ip().is_unspecified());
+    if wildcard && ready.about.relaxed_command_check {
         note(
             "note: anybody on this host can end the daemon and any node's registration (relaxed command check)",
         );
     }
 }
 
-fn write_banner(out: &mut impl Write, context: &Context) -> io::Result<()> {
-    let port = context.settings.listen_port();
+fn write_banner(out: &mut impl Write, about: &About) -> io::Result<()> {
+    let port = about.listen_port;
     let (variable, flag) = if port == settings::PORT {
         (String::new(), String::new())
     } else {
         (format!("ERL_EPMD_PORT={port} "), format!(" --port {port}"))
     };
-    let addresses: Vec<String> = context.listening.iter().map(ToString::to_string).collect();
+    let addresses: Vec<String> = about.listening.iter().map(ToString::to_string).collect();
     writeln!(
         out,
         "pmd {} is running on port {port} of {} (pid {})",
         env!("CARGO_PKG_VERSION"),
-        context.settings.host,
+        about.host,
         std::process::id()
     )?;
     writeln!(out, "  addresses       {}", addresses.join(", "))?;
-    writeln!(out, "  control socket  {}", context.settings.socket.display())?;
+    writeln!(out, "  control socket  {}", about.socket.display())?;
     writeln!(out, "\nTry in another terminal:")?;
     writeln!(out, "  {variable}erl -sname foo")?;
     writeln!(out, "  pmd{flag} names")?;

@@ -125,28 +125,31 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
             ),
         )?;
     }
-    row("look-ups", format!("{} found, {} not found", counters.lookups_found, counters.lookups_not_found))?;
+    row(
+        "look-ups",
+        format!("{} found, {} not found", counters.epmd.lookups_found, counters.epmd.lookups_not_found),
+    )?;
     row(
         "registrations",
         format!(
             "{} made, {} ended, {} refused as duplicates, {} invalid, {} without room, {} evicted",
-            counters.registrations,
-            counters.unregistrations,
-            counters.registrations_duplicate,
-            counters.registrations_invalid,
-            counters.registrations_full,
-            counters.evictions
+            counters.epmd.registrations,
+            counters.epmd.unregistrations,
+            counters.epmd.registrations_duplicate,
+            counters.epmd.registrations_invalid,
+            counters.epmd.registrations_full,
+            counters.epmd.evictions
         ),
     )?;
     row(
         "connections",
         format!(
             "{} accepted, {} malformed, {} forbidden, {} too slow, {} shed",
-            counters.connections_accepted,
-            counters.malformed,
-            counters.forbidden,
-            counters.timeouts,
-            counters.shed
+            counters.epmd.connections_accepted,
+            counters.epmd.malformed,
+            counters.epmd.forbidden,
+            counters.epmd.timeouts,
+            counters.epmd.shed
         ),
     )?;
     for (key, value) in &status.metadata {

@@ -21,7 +21,6 @@ use super::takeover_plan::{
     wait_until_free, were,
 };
 use super::target::{self, Target};
-use crate::base::kernel::sockets::Socket;
 use crate::config::paths::Paths;
 use crate::config::settings::{PORT, Settings};
 use crate::control::api::{AdoptedName, Status};
@@ -31,6 +30,7 @@ use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::process::Process;
 use crate::takeover::stock::Stock;
 use crate::takeover::{ask, systemd};
+use pmd_epmd::kernel::sockets::Socket;
 
 /// Questions that are asked at once. Stock answers one after the other anyway.
 const QUESTIONS: usize = 32;

@@ -80,7 +80,8 @@ pub(super) fn seed() -> std::io::Result<[u8; 32]> {
 
 /// Runs the core on this thread, until it is told to stop.
 pub(super) async fn run(start: Start) {
-    let Start { node, settings, clock, local, identity, follow_interfaces, bridge, links, dialer, .. } = start;
+    let Start { node, settings, clock, local, identity, follow_interfaces, bridge, links, dialer, .. } =
+        start;
     let (mut commands, mut messages) = (start.commands, start.messages);
     bridge.begin();
     let mut driver = Driver {

@@ -43,4 +43,3 @@ impl Joiner {
         let _ = self.0.send(Question::Forget(address.to_owned())).await;
     }
 }
-

@@ -115,7 +115,8 @@ pub struct Started {
 ///
 /// If the system does not let it.
 pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterError> {
-    let Parts { settings, metadata, port, listening, local, counters, refusals, descriptors, supervisor } = parts;
+    let Parts { settings, metadata, port, listening, local, counters, refusals, descriptors, supervisor } =
+        parts;
     let Prepared { tls, cookies, .. } = prepared;
     let addresses = match settings.advertise.as_slice() {
         [] => advertised(listening),

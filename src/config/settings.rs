@@ -10,7 +10,7 @@ use super::cluster::ClusterSettings;
 use super::paths::Paths;
 use super::raw::RawConfig;
 use crate::directory::services::Metadata;
-use crate::epmd::names::table::OLD_NAMES;
+use pmd_epmd::names::table::OLD_NAMES;
 
 /// How long a connection may take to complete its request: stock epmd's default.
 pub const PACKET_TIMEOUT: Duration = Duration::from_secs(60);

@@ -16,8 +16,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::{api, json};
-use crate::daemon::Context;
-use crate::directory::events::{Event, EventKind};
+use crate::base::shutdown::Shutdown;
+use crate::directory::events::{Event, EventKind, EventLog};
 
 /// Every kind of event there is.
 pub const KINDS: [EventKind; 8] = [
@@ -46,9 +46,24 @@ pub struct Wanted {
     pub kinds: Vec<EventKind>,
 }
 
+/// Where the events of a stream come from.
+#[derive(Debug, Clone)]
+pub struct EventSource {
+    /// The log.
+    pub log: Arc<EventLog>,
+    /// Tells this run of the daemon from any other.
+    pub boot_id: String,
+    /// The name of this host, for events that happened here.
+    pub host: String,
+    /// The id of this daemon, if it takes part in a cluster.
+    pub node_id: Option<String>,
+    /// The end of the daemon, and of the stream.
+    pub shutdown: Shutdown,
+}
+
 /// The stream that a reader gets. It ends when the daemon does.
-pub fn send(context: Arc<Context>, wanted: Wanted) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    stream::unfold(Sender::new(context, wanted), async |mut sender| {
+pub fn send(source: EventSource, wanted: Wanted) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::unfold(Sender::new(source, wanted), async |mut sender| {
         let text = sender.next().await?;
         Some((Ok(Bytes::from(text)), sender))
     })
@@ -56,7 +71,7 @@ pub fn send(context: Arc<Context>, wanted: Wanted) -> impl Stream<Item = Result<
 
 #[derive(Debug)]
 struct Sender {
-    context: Arc<Context>,
+    source: EventSource,
     newest: watch::Receiver<u64>,
     /// The number of the last event that was sent or left out.
     cursor: u64,
@@ -66,10 +81,10 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(context: Arc<Context>, wanted: Wanted) -> Sender {
-        let newest = context.registry.events().watch();
-        let last = context.registry.events().last();
-        let boot_id = super::boot_id(&context);
+    fn new(source: EventSource, wanted: Wanted) -> Sender {
+        let newest = source.log.watch();
+        let last = source.log.last();
+        let boot_id = source.boot_id.clone();
         let restarted = wanted.boot.is_some_and(|boot| boot != boot_id)
             // Numbers only grow, so this one is of an earlier start.
             || wanted.since.is_some_and(|since| since > last);
@@ -80,7 +95,7 @@ impl Sender {
             block(&mut opening, None, "gap", &gap);
         }
         let cursor = if restarted { 0 } else { wanted.since.unwrap_or(last) };
-        Sender { newest, cursor, kinds: wanted.kinds, opening: Some(opening), context }
+        Sender { newest, cursor, kinds: wanted.kinds, opening: Some(opening), source }
     }
 
     async fn next(&mut self) -> Option<String> {
@@ -98,7 +113,7 @@ impl Sender {
                 changed = self.newest.changed() => changed.ok()?,
                 // Also tells how far a reader of few kinds has come: it need not look at the rest again.
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(format!(": keep-alive\nid: {}\n\n", self.cursor)),
-                _ = self.context.shutdown.wait() => return None,
+                _ = self.source.shutdown.wait() => return None,
             }
         }
     }
@@ -106,19 +121,14 @@ impl Sender {
     fn read_log(&mut self) -> String {
         let mut text = String::new();
         loop {
-            let since = self.context.registry.events().since(self.cursor, BATCH);
+            let since = self.source.log.since(self.cursor, BATCH);
             if since.missed > 0 {
                 let gap = api::Gap { reason: api::GapReason::TooOld, missed: Some(since.missed) };
                 block(&mut text, None, "gap", &gap);
             }
             for event in &since.events {
                 if self.kinds.is_empty() || self.kinds.contains(&event.kind) {
-                    block(
-                        &mut text,
-                        Some(event.seq),
-                        event.kind.as_str(),
-                        &on_the_wire(event, &self.context),
-                    );
+                    block(&mut text, Some(event.seq), event.kind.as_str(), &on_the_wire(event, &self.source));
                 }
             }
             self.cursor = since.last;
@@ -129,13 +139,10 @@ impl Sender {
     }
 }
 
-fn on_the_wire(event: &Event, context: &Context) -> api::Event {
+fn on_the_wire(event: &Event, source: &EventSource) -> api::Event {
     let (host, node_id) = match &event.origin {
         Some(origin) => (origin.host.to_string(), Some(origin.id.to_string())),
-        None => {
-            let own = context.cluster.get().map(|cluster| cluster.me().id().to_string());
-            (context.settings.host.clone(), own)
-        }
+        None => (source.host.clone(), source.node_id.clone()),
     };
     api::Event {
         seq: event.seq,

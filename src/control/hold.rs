@@ -1,7 +1,7 @@
 //! Services that live as long as a connection.
 //!
-//! The answer to `POST /v1/services/hold` never ends by itself. When its connection goes, for whatever reason,
-//! the answer is dropped, and the service with it: also if the client was killed.
+//! The answer to `POST /v1/services/hold` does not end. When its connection closes, for whatever reason, the answer is dropped,
+//! and the service with it: also if the client was killed.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use tokio::sync::watch;
 
 use super::api;
 use crate::base::clock::now_ms;
-use crate::daemon::Context;
+use crate::base::shutdown::Shutdown;
+use crate::directory::local::Local;
 
 /// How long news is left to gather before a holder looks whether it was about its service: while thousands of
 /// nodes come back at once, thousands of holders must not look thousands of times.
@@ -30,24 +31,25 @@ pub struct Ended {
 /// A service that ends with this value.
 #[derive(Debug)]
 pub struct Hold {
-    context: Arc<Context>,
+    local: Arc<Local>,
+    shutdown: Shutdown,
     name: String,
     id: u64,
 }
 
 impl Hold {
     /// Ties the service `id`, which has just been registered, to the value that is returned.
-    pub fn new(context: Arc<Context>, name: &str, id: u64) -> Hold {
-        Hold { context, name: name.to_owned(), id }
+    pub fn new(local: Arc<Local>, shutdown: Shutdown, name: &str, id: u64) -> Hold {
+        Hold { local, shutdown, name: name.to_owned(), id }
     }
 
     fn stands(&self) -> bool {
-        self.context.registry.service(&self.name).is_some_and(|service| service.id == self.id)
+        self.local.service(&self.name).is_some_and(|service| service.id == self.id)
     }
 
     /// The endless answer, beginning with the service as a line of JSON.
     pub fn stream(self, service: &api::ServiceInfo) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
-        let news = self.context.registry.events().watch();
+        let news = self.local.events().watch();
         let step = Step::Opening(line(service));
         stream::unfold((self, news, step), async |(hold, mut news, step)| {
             let (text, next) = match step {
@@ -68,7 +70,7 @@ impl Hold {
             }
             tokio::select! {
                 changed = news.changed() => changed.ok()?,
-                _ = self.context.shutdown.wait() => return None,
+                _ = self.shutdown.wait() => return None,
             }
             tokio::time::sleep(GATHER).await;
         }
@@ -77,7 +79,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.context.registry.release_service(&self.name, self.id, now_ms());
+        self.local.release_service(&self.name, self.id, now_ms());
     }
 }
 

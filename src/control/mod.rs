@@ -9,6 +9,7 @@
 //! | [`json`] | how times and bytes are written in JSON |
 //! | [`server`] | connections and their limits |
 //! | [`routes`] | what each path answers |
+//! | [`handles`] | the parts of the daemon that the handlers read and change |
 //! | [`hold`] | services that live as long as a connection |
 //! | [`reload`] | reading the configuration again |
 //! | [`events`] | the event stream, as it is sent and as it is read |
@@ -18,6 +19,7 @@ pub mod api;
 pub mod client;
 pub mod endpoints;
 pub mod events;
+pub mod handles;
 pub mod hold;
 pub mod json;
 pub mod limits;
@@ -31,13 +33,6 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
-
-use crate::daemon::Context;
-
-/// What tells this start of the daemon from any other.
-pub fn boot_id(context: &Context) -> String {
-    format!("{:x}-{}", context.started_ms, std::process::id())
-}
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]

@@ -1,22 +1,26 @@
-//! Reading the configuration, the cookie and the certificates again while the daemon runs.
+//! Reading the configuration, the cluster secret and the certificates again while the daemon runs.
 //!
-//! Cookie and certificates are in force at once, for links that are made from then on, and so are the rules about tunnels,
-//! for tunnels that are opened from then on. Of the rest of the configuration file nothing can be changed without a
-//! restart; that it is right, and what a restart would bring, is worth knowing before that.
+//! Secret and certificates apply to new links, and the rules about tunnels to new tunnels. Nothing else in the file can change
+//! without a restart; that it is valid, and which keys differ, is worth knowing before one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::api;
-use crate::cluster::ClusterError;
+use crate::cluster::membership::{Cluster, ClusterError};
+use crate::config::cluster::ClusterSettings;
+use crate::config::raw::RawConfig;
 use crate::config::tunnel::{POLICY_KEYS, policy};
 use crate::config::{ConfigError, file};
-use crate::daemon::Context;
+use crate::tunnel::state::Tunnels;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// The configuration file is wrong.
+    /// The configuration file is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The cookie or a certificate is.
+    /// The cluster secret or a certificate cannot be used.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
 }
@@ -31,36 +35,69 @@ impl ReloadError {
     }
 }
 
-/// Reads everything again. Reads files, so not for a thread that must not wait.
-///
-/// # Errors
-///
-/// If something is wrong; nothing has changed then.
-pub fn reload(context: &Context) -> Result<api::Reloaded, ReloadError> {
-    let settings = &context.settings;
-    let now = match &settings.config_file {
-        // A file that has been removed says as little as an empty one.
-        Some(path) => file::read(path, false)?.unwrap_or_default(),
-        None => settings.from_file.clone(),
-    };
-    let mut needs_restart = file::changed(&settings.from_file, &now);
-    let mut applied = Vec::new();
-    if let (Some(cluster), Some(settings)) = (context.cluster.get(), &settings.cluster) {
-        applied = cluster.reload(settings)?;
-        let (before, after) = (cluster.tunnels().policy(), policy(&now));
-        let differs = [
-            before.rules.default != after.rules.default,
-            before.rules.rules != after.rules.rules,
-            before.allow != after.allow,
-        ];
-        applied
-            .extend(POLICY_KEYS.into_iter().zip(differs).filter_map(|(key, differs)| differs.then_some(key)));
-        needs_restart.retain(|key| !POLICY_KEYS.contains(&key.as_str()));
-        cluster.tunnels().set_policy(after);
+/// Reads the configuration again.
+#[derive(Debug)]
+pub struct Reloader {
+    /// The configuration file, if there is one.
+    pub config_file: Option<PathBuf>,
+    /// What it said when the daemon started.
+    pub from_file: RawConfig,
+    /// The cluster and its tunnels, with how the cluster is set up; none if the daemon takes no part in one.
+    pub member: Option<(Arc<Cluster>, Arc<Tunnels>, ClusterSettings)>,
+}
+
+impl Reloader {
+    /// Reads everything again, and logs the outcome. Reads files, so not for a thread that must not block.
+    ///
+    /// # Errors
+    ///
+    /// If something is wrong; nothing has changed then.
+    pub fn reload(&self) -> Result<api::Reloaded, ReloadError> {
+        let done = self.apply();
+        match &done {
+            Ok(done) => {
+                if done.applied.is_empty() && done.needs_restart.is_empty() {
+                    tracing::info!("reloaded: no changes");
+                }
+                if !done.applied.is_empty() {
+                    tracing::info!("reloaded: applied {}", done.applied.join(", "));
+                }
+                if !done.needs_restart.is_empty() {
+                    let keys = done.needs_restart.join(", ");
+                    tracing::warn!("reloaded: these keys have changed and need a restart: {keys}");
+                }
+            }
+            Err(error) => tracing::error!("reload failed, nothing has changed: {error}"),
+        }
+        done
     }
-    Ok(api::Reloaded {
-        config_file: settings.config_file.clone(),
-        applied: applied.into_iter().map(str::to_owned).collect(),
-        needs_restart,
-    })
+
+    fn apply(&self) -> Result<api::Reloaded, ReloadError> {
+        let now = match &self.config_file {
+            // A file that has been removed says as little as an empty one.
+            Some(path) => file::read(path, false)?.unwrap_or_default(),
+            None => self.from_file.clone(),
+        };
+        let mut needs_restart = file::changed(&self.from_file, &now);
+        let mut applied = Vec::new();
+        if let Some((cluster, tunnels, settings)) = &self.member {
+            applied = cluster.reload(settings)?;
+            let (before, after) = (tunnels.policy(), policy(&now));
+            let differs = [
+                before.rules.default != after.rules.default,
+                before.rules.rules != after.rules.rules,
+                before.allow != after.allow,
+            ];
+            applied.extend(
+                POLICY_KEYS.into_iter().zip(differs).filter_map(|(key, differs)| differs.then_some(key)),
+            );
+            needs_restart.retain(|key| !POLICY_KEYS.contains(&key.as_str()));
+            tunnels.set_policy(after);
+        }
+        Ok(api::Reloaded {
+            config_file: self.config_file.clone(),
+            applied: applied.into_iter().map(str::to_owned).collect(),
+            needs_restart,
+        })
+    }
 }

@@ -8,82 +8,59 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use pmd_epmd::descriptors::{Class, Descriptors};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::TaskTracker;
 
-use super::api::Reloaded;
+use super::handles::Handles;
 use super::limits::{MAX_REQUEST, REQUEST_TIMEOUT};
-use super::reload::{self, ReloadError};
 use super::routes;
 pub use super::socket::{ControlSocket, bind};
-use crate::base::descriptors::Class;
-use crate::daemon::Context;
+use crate::base::shutdown::Shutdown;
 
 /// Connections at once: a sixteenth of the descriptors, within these bounds. Each `pmd register ... -- COMMAND` and
 /// each `pmd subscribe` needs one; a runaway script must not take what nodes need.
 const SHARE: (usize, usize) = (8, 1024);
-/// How many of them are had even while others have taken all the descriptors but the reserve: one in 64, within
-/// these bounds, which is a part of what is set aside for the daemon itself.
+/// How many of them there is room for even while others have taken all descriptors but the reserve: one in 64, within these
+/// bounds, which is a part of what is set aside for the daemon itself.
 const ALWAYS: (usize, usize) = (1, 16);
 /// How long answers may take to leave once the daemon ends. Shorter than what the daemon waits for all of this.
-const FAREWELL: Duration = Duration::from_millis(1500);
+const GRACE: Duration = Duration::from_millis(1500);
 /// Pause after a failed accept, which mostly means that there are no descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a connection too many is told.
+/// The answer to a connection that there is no room for.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
     connection: close\r\n\r\n{\"error\":{\"code\":\"full\",\"message\":\"the daemon has as many control \
     connections as it can serve\",\"hint\":\"end some pmd register or pmd subscribe commands\"}}\n";
 
 /// Serves the control API until the daemon ends; the socket file goes with the end.
-pub async fn serve(context: Arc<Context>, socket: ControlSocket) {
+///
+/// `holding` is told when another daemon may take the socket's place.
+pub async fn serve(handles: Handles, holding: TaskTracker, socket: ControlSocket) {
     let ControlSocket { listener, file } = socket;
     match UnixListener::from_std(listener) {
-        Ok(listener) => accept(context, listener).await,
+        Ok(listener) => accept(handles, holding, listener).await,
         Err(error) => tracing::error!("cannot serve the control socket: {error}"),
     }
     drop(file);
 }
 
-/// Reads everything again and says in the log what came of it, whoever has asked for it.
-///
-/// # Errors
-///
-/// If something is wrong; nothing has changed then.
-pub fn reload(context: &Context) -> Result<Reloaded, ReloadError> {
-    let done = reload::reload(context);
-    match &done {
-        Ok(done) => {
-            if done.applied.is_empty() && done.needs_restart.is_empty() {
-                tracing::info!("read everything again: nothing has changed");
-            }
-            if !done.applied.is_empty() {
-                tracing::info!("in force from now on: {}", done.applied.join(", "));
-            }
-            if !done.needs_restart.is_empty() {
-                let keys = done.needs_restart.join(", ");
-                tracing::warn!("the configuration file has changed, but these keys need a restart: {keys}");
-            }
-        }
-        Err(error) => tracing::error!("nothing was read again, and nothing has changed: {error}"),
-    }
-    done
-}
-
-async fn accept(context: Arc<Context>, listener: UnixListener) {
-    let door = context.doors.token();
-    let routes = routes::router(Arc::clone(&context));
+async fn accept(handles: Handles, holding: TaskTracker, listener: UnixListener) {
+    let held = holding.token();
+    let (shutdown, descriptors) = (handles.shutdown.clone(), Arc::clone(&handles.measured.descriptors));
+    let routes = routes::router(handles);
     let connections = TaskTracker::new();
     let open = Arc::new(AtomicUsize::new(0));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = context.shutdown.wait() => break,
+            _ = shutdown.wait() => break,
         };
         match accepted {
-            Ok((stream, _)) => match Permit::get(&context, &open) {
+            Ok((stream, _)) => match ControlPermit::get(&descriptors, &open) {
                 Some(permit) => {
-                    connections.spawn(converse(Arc::clone(&context), stream, routes.clone(), permit));
+                    connections.spawn(converse(shutdown.clone(), stream, routes.clone(), permit));
                 }
                 // The answer fits into any socket's buffer; if not, the end of the connection says enough.
                 None => drop(stream.try_write(FULL)),
@@ -94,23 +71,23 @@ async fn accept(context: Arc<Context>, listener: UnixListener) {
             }
         }
     }
-    // No newcomer waits in vain, while those who are being answered get their answer.
+    // New clients are refused at once; those that are being answered get their answer.
     drop(listener);
-    drop(door);
+    drop(held);
     connections.close();
     connections.wait().await;
 }
 
-async fn converse(context: Arc<Context>, stream: UnixStream, routes: Router, permit: Permit) {
+async fn converse(shutdown: Shutdown, stream: UnixStream, routes: Router, permit: ControlPermit) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).max_buf_size(MAX_REQUEST);
     let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = context.shutdown.wait() => {
+        _ = shutdown.wait() => {
             connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+            tokio::time::timeout(GRACE, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
@@ -121,23 +98,24 @@ async fn converse(context: Arc<Context>, stream: UnixStream, routes: Router, per
 
 /// The right to one connection.
 #[derive(Debug)]
-struct Permit {
-    context: Arc<Context>,
+struct ControlPermit {
+    descriptors: Arc<Descriptors>,
     open: Arc<AtomicUsize>,
     /// Whether it counts among the connections that the EPMD port has to leave room for.
     counted: bool,
 }
 
-impl Permit {
-    fn get(context: &Arc<Context>, open: &Arc<AtomicUsize>) -> Option<Permit> {
-        let limit = context.descriptors.limit();
+impl ControlPermit {
+    fn get(descriptors: &Arc<Descriptors>, open: &Arc<AtomicUsize>) -> Option<ControlPermit> {
+        let limit = descriptors.limit();
         let before = open.fetch_add(1, Ordering::Relaxed);
-        let mut permit = Permit { context: Arc::clone(context), open: Arc::clone(open), counted: false };
+        let mut permit =
+            ControlPermit { descriptors: Arc::clone(descriptors), open: Arc::clone(open), counted: false };
         if before >= (limit / 16).clamp(SHARE.0, SHARE.1) {
             return None;
         }
         if before >= (limit / 64).clamp(ALWAYS.0, ALWAYS.1) {
-            permit.counted = context.descriptors.reserve(Class::Waiting).is_ok();
+            permit.counted = descriptors.reserve(Class::Waiting).is_ok();
             if !permit.counted {
                 return None;
             }
@@ -146,11 +124,11 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for ControlPermit {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
         if self.counted {
-            self.context.descriptors.release(Class::Waiting);
+            self.descriptors.release(Class::Waiting);
         }
     }
 }

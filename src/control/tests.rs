@@ -3,21 +3,28 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use pmd_epmd::descriptors::Descriptors;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio_util::task::TaskTracker;
 
 use super::client::{Client, ClientError};
+use super::handles::{About, Handles, Measured};
+use super::reload::Reloader;
 use super::{api, server, socket};
+use crate::base::clock::Monotonic;
 use crate::base::clock::now_ms;
 use crate::base::shutdown::Reason;
+use crate::base::shutdown::Shutdown;
 use crate::config::settings::Settings;
-use crate::daemon::Context;
+use crate::directory::Directory;
 use crate::directory::events::WINDOW;
+use crate::directory::local::Local;
 
 /// A daemon without an EPMD port.
 struct Daemon {
-    context: Arc<Context>,
+    handles: Handles,
     client: Client,
     server: tokio::task::JoinHandle<()>,
 }
@@ -31,13 +38,17 @@ impl Daemon {
     fn start_with(settings: Settings) -> Daemon {
         let client = Client::new(&settings.socket);
         let socket = socket::bind(&settings).expect("a socket");
-        let context = Context::new(settings, Vec::new(), 10_000);
-        let server = tokio::spawn(server::serve(Arc::clone(&context), socket));
-        Daemon { context, client, server }
+        let handles = handles(&settings);
+        let server = tokio::spawn(server::serve(handles.clone(), TaskTracker::new(), socket));
+        Daemon { handles, client, server }
+    }
+
+    fn local(&self) -> &Local {
+        self.handles.directory.local()
     }
 
     async fn end(self) {
-        self.context.shutdown.request(Reason::Stop);
+        self.handles.shutdown.request(Reason::Stop);
         self.server.await.expect("it ends");
     }
 
@@ -48,6 +59,39 @@ impl Daemon {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("an answer");
         answer
+    }
+}
+
+/// The parts of a daemon with these settings that takes no part in a cluster.
+fn handles(settings: &Settings) -> Handles {
+    let about = About {
+        host: settings.host.clone(),
+        port: settings.port,
+        listen_port: settings.listen_port(),
+        listening: Vec::new(),
+        socket: settings.socket.clone(),
+        relaxed_command_check: false,
+        metadata: settings.metadata.clone(),
+        started_ms: now_ms(),
+        started: Monotonic::now(),
+        boot_id: "1-1".into(),
+    };
+    let measured = Measured {
+        descriptors: Arc::new(Descriptors::new(10_000)),
+        epmd: Arc::default(),
+        latency: Arc::default(),
+        counters: Arc::default(),
+        refusals: Arc::default(),
+    };
+    let local = Arc::new(Local::new(settings.host.clone(), settings.port, settings.old_names));
+    let (config_file, from_file) = (settings.config_file.clone(), settings.from_file.clone());
+    Handles {
+        about: Arc::new(about),
+        measured,
+        directory: Arc::new(Directory::new(local, None, Default::default())),
+        member: None,
+        shutdown: Shutdown::new(),
+        reloader: Arc::new(Reloader { config_file, from_file, member: None }),
     }
 }
 
@@ -119,7 +163,7 @@ fn a_held_service_goes_with_its_connection() {
         assert!(held.service.held);
         assert_eq!(code(daemon.client.hold(&service("web", 80)).await), (409, "conflict".into()));
         drop(held);
-        until(async || daemon.context.registry.count_services() == 0).await;
+        until(async || daemon.local().count_services() == 0).await;
         let timed = api::NewService { ttl_ms: Some(1000), ..service("web", 80) };
         assert_eq!(code(daemon.client.hold(&timed).await), (400, "invalid_request".into()));
         daemon.end().await;
@@ -200,7 +244,7 @@ fn events_are_resumed_where_the_reader_stopped() {
         let event: api::Event = serde_json::from_str(&message.data).expect("an event");
         assert_eq!((event.seq, event.name.as_str(), event.port, event.reason), (2, "b", Some(2), None));
 
-        let boot = super::boot_id(&daemon.context);
+        let boot = daemon.handles.about.boot_id.clone();
         let mut resumed = client.events(Some(1), Some(&boot), &[]).await.expect("a stream");
         assert_eq!(next_kind(&mut resumed).await.0, "hello");
         assert_eq!(next_kind(&mut resumed).await.0, "service_up");
@@ -226,7 +270,7 @@ fn a_reader_is_told_what_it_missed() {
     on_a_runtime(async {
         let folder = TempDir::new().expect("a folder");
         let daemon = Daemon::start(&folder);
-        let boot = super::boot_id(&daemon.context);
+        let boot = daemon.handles.about.boot_id.clone();
         for (since, boot) in [(7, None), (0, Some("another"))] {
             let mut events = daemon.client.events(Some(since), boot, &[]).await.expect("a stream");
             assert_eq!(next_kind(&mut events).await.0, "hello");
@@ -245,8 +289,8 @@ fn a_reader_is_told_what_it_missed() {
                 ttl_ms: new.ttl_ms,
                 held: false,
             };
-            daemon.context.registry.register_service(new, now_ms()).expect("it is free");
-            daemon.context.registry.unregister_service("a", now_ms());
+            daemon.local().register_service(new, now_ms()).expect("it is free");
+            daemon.local().unregister_service("a", now_ms());
         }
         let mut events = daemon.client.events(Some(0), Some(&boot), &[]).await.expect("a stream");
         assert_eq!(next_kind(&mut events).await.0, "hello");
@@ -310,7 +354,7 @@ fn stop_is_answered_before_the_end() {
         let daemon = Daemon::start(&folder);
         let stopping = daemon.client.stop().await.expect("an answer");
         assert_eq!(stopping.pid, std::process::id());
-        assert_eq!(daemon.context.shutdown.requested(), Some(Reason::Stop));
+        assert_eq!(daemon.handles.shutdown.requested(), Some(Reason::Stop));
         daemon.server.await.expect("it ends");
         assert!(!daemon.client.socket().exists());
         assert!(matches!(daemon.client.status().await, Err(ClientError::NotReachable { .. })));

@@ -1,9 +1,7 @@
-//! The running daemon: what its parts share, how it starts and how it ends.
+//! The running daemon: its parts are put together here, started, and ended.
 
-pub mod context;
+mod handoff;
 pub mod notify;
 pub mod process;
 pub mod run;
 pub mod systemd;
-
-pub use context::Context;

@@ -1,37 +1,52 @@
-//! From settings to a serving daemon, and to its end.
+//! From settings to a serving daemon, and to its end: the parts are put together here, and nowhere else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pmd_epmd::descriptors::Descriptors;
+use pmd_epmd::kernel::sockets;
+use pmd_epmd::server::listener::{ListenError, Listener, bind_all};
+use pmd_epmd::server::{Handoff, Host, Options, SHARD_DESCRIPTORS, Server, Shared};
+use pmd_protocol::peer::Metadata;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::TaskTracker;
 
-use super::context::{Context, now_ms};
+use super::handoff::ByFirstByte;
 use super::{notify, process};
-use crate::base::kernel::sockets;
-use crate::base::shutdown::Reason;
-use crate::cluster::{Cluster, ClusterError, Prepared};
+use crate::base::clock::{Monotonic, now_ms};
+use crate::base::shutdown::{Reason, Shutdown};
+use crate::base::stats::Counters;
+use crate::base::supervise::Supervisor;
+use crate::cluster::membership::{Cluster, ClusterError};
+use crate::cluster::{self, Prepared};
+use crate::config::cluster::ClusterSettings;
 use crate::config::settings::Settings;
-use crate::control;
-use crate::epmd::holder_check::HolderCheck;
-use crate::epmd::listener::{ListenError, Listener, bind_all};
-use crate::epmd::shard::Shard;
-use crate::epmd::table::Tables;
+use crate::control::handles::{About, Handles, Measured, Member};
+use crate::control::reload::Reloader;
+use crate::control::{server, socket};
+use crate::directory::local::Local;
+use crate::directory::{Directory, Others};
+use crate::link::accept::{AcceptQueue, Acceptor};
+use crate::link::oneshot::Oneshots;
+use crate::link::protocol::Protocols;
+use crate::link::refusals::Refusals;
+use crate::tunnel::state::Parts as TunnelParts;
+use crate::tunnel::{self, RelayProtocol, TunnelProtocol};
 use crate::web;
 
-/// How often services are checked for their end.
+/// How often services are checked for the end of their time to live.
 const EXPIRY: Duration = Duration::from_secs(1);
-/// How long a name taken over from another port mapper waits for its node, which comes back within about 2 s.
+/// Time for the node of a name that was taken over from another port mapper to register again; it does so within about 2 s.
 const ADOPTION: Duration = Duration::from_secs(20);
-/// Descriptors of a shard: its epoll set, its bell, and a connection that it has just accepted.
-const SHARD_DESCRIPTORS: usize = 3;
-/// How long the end of what listens beside the EPMD port is waited for.
-const DOORS: Duration = Duration::from_millis(500);
-/// How long the end of the control connections is waited for.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// Time for everything that a successor needs, beside the EPMD port, to be given up.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time for the control connections, and then for all threads and tasks, to end.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a daemon behaves toward what started it.
 #[derive(Debug, Default)]
@@ -43,9 +58,18 @@ pub struct RunOptions {
     /// Tell the service manager when ready, if it asked for it.
     pub notify: bool,
     /// Called once requests are answered.
-    pub on_ready: Option<fn(&Context)>,
+    pub on_ready: Option<fn(&Ready)>,
     /// Tell the process that started this one that it is ready; then write log lines to this file, if any.
     pub announce: Option<Option<PathBuf>>,
+}
+
+/// A daemon that has just become ready.
+#[derive(Debug)]
+pub struct Ready {
+    /// What does not change while it runs.
+    pub about: Arc<About>,
+    /// The name of its cluster and its id there; none if it takes no part in one.
+    pub member: Option<(String, String)>,
 }
 
 /// What a daemon does with signals.
@@ -64,7 +88,7 @@ pub enum SignalRules {
 /// Why a daemon did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The EPMD port could not be had.
+    /// The EPMD port is not available.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The daemon cannot take part in a cluster.
@@ -76,81 +100,215 @@ pub enum StartError {
 }
 
 /// Runs a daemon until it is told to end.
+///
+/// # Errors
+///
+/// If it cannot start.
 pub fn foreground(settings: Settings, mut options: RunOptions) -> Result<Reason, StartError> {
     let limit = process::raise_descriptor_limit();
     let listeners = match options.inherited.take() {
         Some(inherited) => inherited,
         None => bind_all(&settings.bind, settings.listen_port())?,
     };
-    // Only once the port is had: what another daemon uses is not touched.
+    // Only once the port is this daemon's: files that another daemon uses are not touched.
     let prepared = settings.cluster.as_ref().map(Prepared::new).transpose()?;
-    let addresses = listeners.iter().filter_map(Listener::address).collect();
-    let context = Context::new(settings, addresses, limit);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("runtime")
         .enable_all()
         .build()?;
-    let reason = runtime.block_on(supervise(&context, listeners.into(), prepared, &options))?;
-    runtime.shutdown_timeout(FAREWELL);
+    let reason = runtime.block_on(run(settings, listeners.into(), limit, prepared, &options))?;
+    runtime.shutdown_timeout(END_TIMEOUT);
     Ok(reason)
 }
 
-fn start_shards(context: &Arc<Context>, listeners: Arc<[Listener]>) -> Result<(), StartError> {
-    // The test aids of stock epmd stop the whole server while they pause.
-    let paused = !(context.settings.delay_accept.is_zero() && context.settings.delay_write.is_zero());
-    let shards = if paused { 1 } else { context.settings.threads };
-    let holder_check = HolderCheck::start()?;
-    let (first_tables, other_tables) = Tables::for_shards(shards);
-    let helpers = other_tables
-        .map(|tables| {
-            Shard::helper(Arc::clone(context), Arc::clone(&listeners), holder_check.clone(), tables)
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(io::Error::from)?;
-    let first = Shard::first(Arc::clone(context), listeners, holder_check, first_tables, &helpers)
-        .map_err(io::Error::from)?;
-    for (number, shard) in std::iter::once(first).chain(helpers).enumerate() {
-        std::thread::Builder::new().name(format!("epmd-{number}")).spawn(move || {
-            let error = shard.run();
-            tracing::error!("a thread of the EPMD port has ended: {error}");
-        })?;
-    }
-    Ok(())
+/// The program around the EPMD server.
+#[derive(Debug)]
+struct Program {
+    shutdown: Shutdown,
 }
 
-async fn supervise(
-    context: &Arc<Context>,
+impl Host for Program {
+    fn killed(&self) {
+        self.shutdown.request(Reason::Kill);
+    }
+
+    fn thread_ended(&self, thread: &str, reason: &str) {
+        tracing::error!(
+            "the thread {thread} has ended ({reason}): the daemon cannot go on without it and exits, to be started again"
+        );
+        self.shutdown.request(Reason::Failed);
+    }
+}
+
+/// The parts that exist whether or not the daemon takes part in a cluster.
+#[derive(Debug)]
+struct Parts {
+    local: Arc<Local>,
+    about: Arc<About>,
+    measured: Measured,
+    /// Everything beside the EPMD port that holds what a successor needs.
+    holding: TaskTracker,
+    supervisor: Supervisor,
+}
+
+impl Parts {
+    fn new(settings: &Settings, listening: Vec<SocketAddr>, descriptor_limit: usize) -> Parts {
+        let started_ms = now_ms();
+        let about = About {
+            host: settings.host.clone(),
+            port: settings.port,
+            listen_port: settings.listen_port(),
+            listening,
+            socket: settings.socket.clone(),
+            relaxed_command_check: settings.relaxed_command_check,
+            metadata: settings.metadata.clone(),
+            started_ms,
+            started: Monotonic::now(),
+            boot_id: format!("{started_ms:x}-{}", std::process::id()),
+        };
+        let measured = Measured {
+            descriptors: Arc::new(Descriptors::new(descriptor_limit)),
+            epmd: Arc::default(),
+            latency: Arc::default(),
+            counters: Arc::new(Counters::default()),
+            refusals: Arc::new(Refusals::default()),
+        };
+        Parts {
+            local: Arc::new(Local::new(settings.host.clone(), settings.port, settings.old_names)),
+            about: Arc::new(about),
+            measured,
+            holding: TaskTracker::new(),
+            supervisor: Supervisor::new(Shutdown::new()),
+        }
+    }
+
+    /// Starts this daemon's part in a cluster.
+    fn join_cluster(
+        &self,
+        settings: &ClusterSettings,
+        prepared: Prepared,
+    ) -> Result<(Arc<Member>, AcceptQueue), ClusterError> {
+        let Parts { local, about, measured, holding, supervisor } = self;
+        let metadata = Metadata::new(about.metadata.clone()).map_err(|_| ClusterError::Metadata)?;
+        let parts = cluster::Parts {
+            settings,
+            metadata,
+            port: about.listen_port,
+            listening: &about.listening,
+            local,
+            counters: &measured.counters,
+            refusals: &measured.refusals,
+            descriptors: &measured.descriptors,
+            supervisor,
+        };
+        let cluster::Started { cluster, links, dial_requests } = cluster::start(parts, prepared)?;
+        let parts = TunnelParts {
+            settings: settings.tunnel.clone(),
+            ports: (about.port, about.listen_port),
+            listening: about.listening.clone(),
+            identity: Arc::clone(cluster.local()),
+            core: cluster.core().clone(),
+            local: Arc::clone(local),
+            directory: Arc::clone(cluster.directory()),
+            dialer: cluster.dialer().clone(),
+            counters: Arc::clone(&measured.counters),
+            epmd_counters: Arc::clone(&measured.epmd),
+            refusals: Arc::clone(&measured.refusals),
+            descriptors: Arc::clone(&measured.descriptors),
+            holding: holding.clone(),
+            shutdown: supervisor.shutdown().clone(),
+        };
+        let (tunnels, entrances) = tunnel::start(parts, dial_requests, supervisor);
+        let (peers, queue) = AcceptQueue::new();
+        let acceptor = Acceptor {
+            identity: Arc::clone(cluster.local()),
+            protocols: Protocols::new(vec![
+                Arc::new(Oneshots(links.inbox().clone())),
+                Arc::new(links),
+                Arc::new(TunnelProtocol(Arc::clone(&tunnels))),
+                Arc::new(RelayProtocol(Arc::clone(&tunnels))),
+            ]),
+            counters: Arc::clone(&measured.counters),
+            refusals: Arc::clone(&measured.refusals),
+        };
+        supervisor.task("acceptor", acceptor.serve(queue));
+        Ok((Arc::new(Member { cluster, tunnels, entrances }), peers))
+    }
+}
+
+async fn run(
+    settings: Settings,
     listeners: Arc<[Listener]>,
+    descriptor_limit: usize,
     prepared: Option<Prepared>,
     options: &RunOptions,
 ) -> Result<Reason, StartError> {
-    if let Some((settings, prepared)) = context.settings.cluster.as_ref().zip(prepared) {
-        let cluster = Cluster::start(context, settings, prepared)?;
-        let _ = context.cluster.set(cluster);
-        if let Some(door) = web::start(context, settings.web) {
-            let _ = context.web.set(door);
-        }
-    }
+    let listening = listeners.iter().filter_map(Listener::address).collect();
+    let parts = Parts::new(&settings, listening, descriptor_limit);
+    let joined = match settings.cluster.as_ref().zip(prepared) {
+        Some((settings, prepared)) => Some(parts.join_cluster(settings, prepared)?),
+        None => None,
+    };
+    let (member, peers) = joined.unzip();
+    let others = member.as_ref().map(|member| Others {
+        cluster: Arc::clone(member.cluster.directory()),
+        entrances: Arc::clone(&member.entrances) as Arc<_>,
+    });
+    let access = settings.cluster.as_ref().map(|cluster| cluster.epmd_access).unwrap_or_default();
+    let directory = Arc::new(Directory::new(Arc::clone(&parts.local), others, access));
+    let of_member = |member: &Arc<Member>| (Arc::clone(&member.cluster), Arc::clone(&member.tunnels));
+    let reloader = Reloader {
+        config_file: settings.config_file.clone(),
+        from_file: settings.from_file.clone(),
+        member: member.as_ref().map(of_member).zip(settings.cluster.clone()).map(|((a, b), c)| (a, b, c)),
+    };
+    let handles = Handles {
+        about: Arc::clone(&parts.about),
+        measured: parts.measured.clone(),
+        directory: Arc::clone(&directory),
+        member: member.clone(),
+        shutdown: parts.supervisor.shutdown().clone(),
+        reloader: Arc::new(reloader),
+    };
+    let handoff = peers.map(|peers| {
+        let access = settings.cluster.as_ref().map(|cluster| cluster.web).unwrap_or_default();
+        let web = web::start(&handles, access, &parts.supervisor);
+        let descriptors = Arc::clone(&parts.measured.descriptors);
+        let counters = Arc::clone(&parts.measured.counters);
+        Arc::new(ByFirstByte { peers, web, descriptors, counters }) as Arc<dyn Handoff>
+    });
     // Without its control socket the daemon is still a port mapper, and that is what nodes depend on.
-    let control = match control::socket::bind(&context.settings) {
-        Ok(socket) => Some(tokio::spawn(control::server::serve(Arc::clone(context), socket))),
+    let control = match socket::bind(&settings) {
+        Ok(socket) => Some(tokio::spawn(server::serve(handles.clone(), parts.holding.clone(), socket))),
         Err(error) => {
             tracing::warn!("no control socket, so the pmd command cannot talk to this daemon: {error}");
             None
         }
     };
-    let services = tokio::spawn(expire_services(Arc::clone(context)));
-    let adoptions = tokio::spawn(expire_adoptions(Arc::clone(context)));
+    parts.supervisor.task("expiry of services", expire_services(Arc::clone(&parts.local)));
+    parts.supervisor.task("expiry of adoptions", expire_adoptions(Arc::clone(&parts.local)));
     let signals = Signals::new(options.signals)?;
-    // Now that all of it is there but the shards. Until they run, connections wait in the kernel.
+    // Everything is open now but what the server needs. Until it runs, connections wait in the kernel.
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        let threads = context.settings.threads;
-        context.descriptors.set_own(open.count() + SHARD_DESCRIPTORS * threads);
+        parts.measured.descriptors.set_own(open.count() + SHARD_DESCRIPTORS * settings.threads);
     }
-    start_shards(context, Arc::clone(&listeners))?;
+    let shared = Shared {
+        names: Arc::clone(parts.local.names()),
+        directory,
+        handoff,
+        host: Arc::new(Program { shutdown: parts.supervisor.shutdown().clone() }),
+        counters: Arc::clone(&parts.measured.epmd),
+        latency: Arc::clone(&parts.measured.latency),
+        descriptors: Arc::clone(&parts.measured.descriptors),
+        reserve: Arc::default(),
+        now_ms,
+    };
+    let server = Server::start(shared, listeners, server_options(&settings))?;
     if let Some(on_ready) = options.on_ready {
-        on_ready(context);
+        let own = member.as_ref().map(|member| member.cluster.local());
+        let member = own.map(|own| (own.cluster().to_owned(), own.id().to_string()));
+        on_ready(&Ready { about: Arc::clone(&parts.about), member });
     }
     if let Some(log) = &options.announce {
         process::announce_ready(log.as_deref())?;
@@ -158,48 +316,75 @@ async fn supervise(
     if options.notify {
         notify::ready();
     }
+    let shutdown = parts.supervisor.shutdown().clone();
     let reason = tokio::select! {
-        reason = context.shutdown.wait() => reason,
-        () = signals.wait(context) => Reason::Signal,
+        reason = shutdown.wait() => reason,
+        () = signals.wait(&handles.reloader) => Reason::Signal,
     };
     tracing::info!(?reason, "ending");
-    context.shutdown.request(reason);
+    shutdown.request(reason);
     if options.notify && options.signals == SignalRules::Service {
         notify::stopping();
     }
-    // Names end with this daemon: who asks for them now is not to wait for its farewell. A successor that finds the port
-    // free must find the rest free as well.
-    context.doors.close();
-    let _ = tokio::time::timeout(DOORS, context.doors.wait()).await;
-    listeners.iter().for_each(Listener::close);
-    services.abort();
-    adoptions.abort();
-    if let Some(cluster) = context.cluster.get() {
-        // An end of the core is the end of everything, and then there is nobody to tell.
-        let _ = cluster.leave().await;
+    // The names end with this daemon, so its port is free before it takes leave of the cluster. A successor that finds the port
+    // free must find everything else free as well.
+    parts.holding.close();
+    let _ = tokio::time::timeout(RELEASE_TIMEOUT, parts.holding.wait()).await;
+    server.close();
+    if let Some(member) = &member {
+        take_leave(&member.cluster, reason).await;
     }
     if let Some(control) = control {
-        let _ = tokio::time::timeout(FAREWELL, control).await;
+        let _ = tokio::time::timeout(END_TIMEOUT, control).await;
+    }
+    let stopped = tokio::task::spawn_blocking(move || server.stop());
+    if !(parts.supervisor.join(END_TIMEOUT).await && stopped.await.is_ok()) {
+        tracing::warn!("not all threads and tasks have ended within {} s", END_TIMEOUT.as_secs());
     }
     Ok(reason)
 }
 
-async fn expire_services(context: Arc<Context>) {
-    let mut ticks = tokio::time::interval(EXPIRY);
-    loop {
-        ticks.tick().await;
-        context.registry.expire_services(now_ms());
+/// Leaves the cluster and ends the core. A daemon that fails is to be started again at once, so it does not announce that it
+/// leaves: the others then look for it.
+async fn take_leave(cluster: &Cluster, reason: Reason) {
+    if reason != Reason::Failed {
+        // It fails if the core has ended, and then nobody can be told.
+        let _ = cluster.leave().await;
+    }
+    cluster.core().stop().await;
+}
+
+fn server_options(settings: &Settings) -> Options {
+    Options {
+        threads: settings.threads,
+        relaxed_command_check: settings.relaxed_command_check,
+        packet_timeout: settings.packet_timeout,
+        delay_accept: settings.delay_accept,
+        delay_write: settings.delay_write,
     }
 }
 
-/// Ends names that were taken over from another port mapper, once their node has had its time to come back and
-/// nobody listens on its port. A node that still does is one that is too old to register again by itself (before
-/// OTP 23.3), and stays to be found.
-async fn expire_adoptions(context: Arc<Context>) {
+async fn expire_services(local: Arc<Local>) {
+    let mut ticks = tokio::time::interval(EXPIRY);
+    loop {
+        ticks.tick().await;
+        local.expire_services(now_ms());
+    }
+}
+
+/// Ends names that were taken over from another port mapper, once their node has had its time to register again and nobody
+/// listens on its port. A node that still does is too old to register again (before OTP 23.3), and stays to be found.
+async fn expire_adoptions(local: Arc<Local>) {
+    let mut seen: HashMap<u64, Instant> = HashMap::new();
     let mut ticks = tokio::time::interval(ADOPTION / 4);
     loop {
         ticks.tick().await;
-        let overdue = context.registry.overdue_adoptions(now_ms().saturating_sub(millis(ADOPTION)));
+        let adopted = local.names().adopted();
+        seen.retain(|id, _| adopted.iter().any(|entry| entry.id == *id));
+        let is_overdue = |id: u64, seen: &mut HashMap<u64, Instant>| {
+            seen.entry(id).or_insert_with(Instant::now).elapsed() >= ADOPTION
+        };
+        let overdue: Vec<_> = adopted.iter().filter(|entry| is_overdue(entry.id, &mut seen)).collect();
         if overdue.is_empty() {
             continue;
         }
@@ -207,14 +392,10 @@ async fn expire_adoptions(context: Arc<Context>) {
         // Without the tables nothing is known, and nothing is ended.
         let Ok(Ok(sockets)) = sockets else { continue };
         let listening: BTreeSet<u16> = sockets.iter().map(|socket| socket.local.port()).collect();
-        for entry in overdue.iter().filter(|entry| !listening.contains(&entry.port)) {
-            context.registry.unregister(&entry.name, entry.id, now_ms(), "not_back");
+        for entry in overdue.into_iter().filter(|entry| !listening.contains(&entry.port)) {
+            local.names().unregister(&entry.name, entry.id, now_ms(), "not_back");
         }
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The signals that this daemon listens to.
@@ -240,14 +421,15 @@ impl Signals {
     }
 
     /// Waits for a signal that ends the daemon, and does what the others ask for.
-    async fn wait(mut self, context: &Context) {
+    async fn wait(mut self, reloader: &Arc<Reloader>) {
         loop {
             tokio::select! {
                 () = any(&mut self.end) => return,
                 () = any(self.hangup.as_mut_slice()) => {
                     if self.rules == SignalRules::Service {
-                        // What came of it is in the log.
-                        let _ = control::server::reload(context);
+                        // The outcome is in the log.
+                        let reloader = Arc::clone(reloader);
+                        let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
                     }
                 }
             }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use crate::base::text::listed;
-use crate::epmd::listener::{Listener, is_as_listed};
+use pmd_epmd::server::listener::{Listener, is_as_listed};
 
 /// Sockets that may be handed over: stock epmd's limit.
 const MAX_INHERITED: usize = 16;

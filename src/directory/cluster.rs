@@ -355,7 +355,8 @@ impl State {
 
     fn hide(&mut self, id: &NodeId) {
         self.version += 1;
-        if let Some(host) = self.origins.get(id).and_then(|origin| origin.host()).filter(|host| host.leaving) {
+        if let Some(host) = self.origins.get(id).and_then(|origin| origin.host()).filter(|host| host.leaving)
+        {
             self.left.insert(host.host.as_str().to_lowercase());
         }
         self.unlist(id);

@@ -96,7 +96,8 @@ impl Directory {
     /// is known.
     pub fn matches(&self, name: &str, host: Option<&str>) -> Option<Vec<Match>> {
         let kinds = [Kind::NAME, Kind::SERVICE];
-        let found = |origin: &Origin| kinds.map(|kind| origin.find(kind, name).cloned()).into_iter().flatten();
+        let found =
+            |origin: &Origin| kinds.map(|kind| origin.find(kind, name).cloned()).into_iter().flatten();
         let own = || self.local.find(name).into_iter();
         self.collect(host, own, |origin| found(origin).collect())
     }

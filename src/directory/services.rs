@@ -205,9 +205,18 @@ mod tests {
     #[test]
     fn the_same_service_again_renews_and_another_port_is_refused() {
         let mut services = Services::default();
-        assert!(matches!(services.register(new("web", 80), 0, Monotonic::from_ms(0)), Ok(Registered::New(_))));
-        assert!(matches!(services.register(new("web", 80), 0, Monotonic::from_ms(0)), Ok(Registered::Renewed(_))));
-        assert!(matches!(services.register(new("web", 81), 0, Monotonic::from_ms(0)), Err(ServiceError::Taken { port: 80, .. })));
+        assert!(matches!(
+            services.register(new("web", 80), 0, Monotonic::from_ms(0)),
+            Ok(Registered::New(_))
+        ));
+        assert!(matches!(
+            services.register(new("web", 80), 0, Monotonic::from_ms(0)),
+            Ok(Registered::Renewed(_))
+        ));
+        assert!(matches!(
+            services.register(new("web", 81), 0, Monotonic::from_ms(0)),
+            Err(ServiceError::Taken { port: 80, .. })
+        ));
     }
 
     #[test]
@@ -242,7 +251,9 @@ mod tests {
     #[test]
     fn a_late_release_does_not_end_a_later_service() {
         let mut services = Services::default();
-        let Ok(Registered::New(first)) = services.register(new("web", 80), 0, Monotonic::from_ms(0)) else { panic!("it is new") };
+        let Ok(Registered::New(first)) = services.register(new("web", 80), 0, Monotonic::from_ms(0)) else {
+            panic!("it is new")
+        };
         services.unregister("web");
         assert!(services.register(new("web", 80), 0, Monotonic::from_ms(0)).is_ok());
         assert!(services.release("web", first.id).is_none());

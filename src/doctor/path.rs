@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::control::api::{NodeList, Ping};
 use crate::control::client::Client;
-use crate::directory::cluster::same_host;
+use crate::directory::hosts::same_host;
 
 pub(super) async fn check(
     client: &Client,

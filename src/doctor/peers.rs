@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use super::Finding;
 use crate::control::api::{NodeList, Reach, ReachFailure, ReachLeg};
 use crate::control::client::Client;
-use crate::directory::cluster::same_host;
+use crate::directory::hosts::same_host;
 
 const CHECK: &str = "peers";
 /// Members that are dialled: all of a small cluster, and a sample of a large one.

@@ -250,7 +250,11 @@ pub async fn run(
 /// # Errors
 ///
 /// If it does not answer with one.
-pub async fn ask_identity(stream: TlsStream<Connection>, local: &LocalIdentity, tls: &Tls) -> Result<Hello, HandshakeError> {
+pub async fn ask_identity(
+    stream: TlsStream<Connection>,
+    local: &LocalIdentity,
+    tls: &Tls,
+) -> Result<Hello, HandshakeError> {
     let handshake = begin(&stream, local, tls, Role::Initiator)?;
     let mut frames = Framed::new(stream, PeerCodec::default());
     frames.send(&Frame::Hello(local.hello())).await?;

@@ -34,7 +34,15 @@ impl LocalIdentity {
         cookies: Arc<Cookies>,
     ) -> LocalIdentity {
         let (tls, cookies) = (RwLock::new(tls), watch::Sender::new(cookies));
-        LocalIdentity { cluster, host, identity, tls, cookies, left: AtomicBool::new(false), departures: AtomicU64::new(0) }
+        LocalIdentity {
+            cluster,
+            host,
+            identity,
+            tls,
+            cookies,
+            left: AtomicBool::new(false),
+            departures: AtomicU64::new(0),
+        }
     }
 
     /// The name of its cluster.

@@ -32,13 +32,13 @@ fn against_boot(wall_ms: u64) -> i64 {
 
 /// Tells a peer of this host's clock.
 #[derive(Debug, Default)]
-struct ClockTeller {
+pub(super) struct ClockTeller {
     told: Option<i64>,
 }
 
 impl ClockTeller {
     /// What the peer is to be told now, if anything; to be sent at once.
-    fn due(&mut self) -> Option<Frame> {
+    pub(super) fn due(&mut self) -> Option<Frame> {
         self.look(now_ms())
     }
 
@@ -62,12 +62,12 @@ pub struct PeerClock {
 
 impl PeerClock {
     /// The clock of the peer behind this connection, of which nothing was heard.
-    fn new(traffic: Arc<Traffic>) -> PeerClock {
+    pub(super) fn new(traffic: Arc<Traffic>) -> PeerClock {
         PeerClock { ahead_of_boot: AtomicI64::new(UNKNOWN), traffic }
     }
 
     /// Takes in what the peer has said, which has been under way for about half of a round trip.
-    fn hear(&self, clock: Clock) {
+    pub(super) fn hear(&self, clock: Clock) {
         let under_way = i64::from(self.traffic.rtt_us().unwrap_or(0)) / 2_000;
         let ahead = against_boot(clock.wall_ms).saturating_add(under_way);
         self.ahead_of_boot.store(ahead.max(UNKNOWN + 1), Ordering::Relaxed);

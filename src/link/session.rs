@@ -83,11 +83,7 @@ pub struct Links {
 impl Links {
     /// Links whose frames go to the core, except for requests to dial back.
     #[must_use]
-    pub fn new(
-        inbox: CoreInbox,
-        counters: Arc<Counters>,
-        dial_requests: mpsc::Sender<DialRequest>,
-    ) -> Links {
+    pub fn new(inbox: CoreInbox, counters: Arc<Counters>, dial_requests: mpsc::Sender<DialRequest>) -> Links {
         Links { inbox, counters, dial_requests }
     }
 

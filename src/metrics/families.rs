@@ -27,26 +27,26 @@ families! { |seen, to| {
     gauge pmd_services "Services registered on this host." = to.one(seen.services);
     counter pmd_registrations_total "ALIVE2 requests, by result."
         = to.by("result", [
-            ("registered", seen.counts.registrations),
-            ("duplicate", seen.counts.registrations_duplicate),
-            ("invalid", seen.counts.registrations_invalid),
-            ("full", seen.counts.registrations_full),
+            ("registered", seen.epmd.registrations),
+            ("duplicate", seen.epmd.registrations_duplicate),
+            ("invalid", seen.epmd.registrations_invalid),
+            ("full", seen.epmd.registrations_full),
         ]);
     counter pmd_unregistrations_total "Registrations that ended, by reason; evicted means that the holder was found dead."
-        = to.by("reason", [("closed", seen.counts.unregistrations), ("evicted", seen.counts.evictions)]);
+        = to.by("reason", [("closed", seen.epmd.unregistrations), ("evicted", seen.epmd.evictions)]);
 
     counter pmd_epmd_requests_total "EPMD requests, by request and result." = epmd_requests(seen, to);
     counter pmd_epmd_requests_refused_total "EPMD requests closed without an answer, by reason."
         = to.by("reason", [
-            ("malformed", seen.counts.malformed),
-            ("forbidden", seen.counts.forbidden),
-            ("timeout", seen.counts.timeouts),
+            ("malformed", seen.epmd.malformed),
+            ("forbidden", seen.epmd.forbidden),
+            ("timeout", seen.epmd.timeouts),
         ]);
     histogram pmd_epmd_request_duration_seconds
         "Time from a complete request to its answer, of one request in 64; excludes the check whether the holder of a name is alive."
         = request_durations(seen, to);
 
-    counter pmd_connections_accepted_total "Connections accepted on the EPMD port." = to.one(seen.counts.connections_accepted);
+    counter pmd_connections_accepted_total "Connections accepted on the EPMD port." = to.one(seen.epmd.connections_accepted);
     gauge pmd_connections_open
         "Open connections, by class; waiting means that the request is incomplete or the answer not yet read."
         = to.by("class", [
@@ -55,8 +55,8 @@ families! { |seen, to| {
             ("refused", seen.connections.refused),
             ("link", seen.connections.link),
         ]);
-    counter pmd_connections_shed_total "Waiting connections closed early to make room for new ones." = to.one(seen.counts.shed);
-    counter pmd_accept_errors_total "Connections that could not be accepted." = to.one(seen.counts.accept_errors);
+    counter pmd_connections_shed_total "Waiting connections closed early to make room for new ones." = to.one(seen.epmd.shed);
+    counter pmd_accept_errors_total "Connections that could not be accepted." = to.one(seen.epmd.accept_errors);
 
     gauge pmd_cluster_members "Members of the cluster, this daemon included, by state."
         = to.by("state", [("alive", seen.cluster.as_ref()?.alive), ("suspect", seen.cluster.as_ref()?.suspect)]);
@@ -150,7 +150,7 @@ const HIGHEST_PHI: f64 = 1_000.0;
 const PEER_DIGITS: usize = 16;
 
 fn epmd_requests(seen: &Observed, to: &mut Samples<'_>) -> Option<()> {
-    let counts = &seen.counts;
+    let counts = &seen.epmd;
     let refused = counts.registrations_duplicate + counts.registrations_invalid + counts.registrations_full;
     let by_request = [
         ("port_please2", "found", counts.lookups_found),
@@ -194,9 +194,9 @@ fn by_link(seen: &Observed, to: &mut Samples<'_>, value: fn(&Link) -> Option<f64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::latency::EVERY;
     use crate::metrics::observed::{Cluster, Tunnels};
     use crate::metrics::text::render;
+    use pmd_epmd::latency::EVERY;
 
     #[test]
     fn families_have_a_name_of_their_own_and_a_sentence() {

@@ -1,91 +1,99 @@
 //! Fills [`Observed`] from the parts of a running daemon.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use pmd_core::replica::view::Liveness;
-use pmd_protocol::peer::Kind;
+use pmd_epmd::counters::Counters as EpmdCounters;
+use pmd_epmd::descriptors::{Class, Descriptors};
+use pmd_epmd::latency::Latency;
 
 use super::observed::{self, Observed, Process};
-use crate::base::descriptors::Class;
-use crate::cluster::Cluster;
-use crate::cluster::driver::Running;
-use crate::daemon::Context;
+use crate::base::stats::Counters;
+use crate::cluster::membership::Cluster;
+use crate::directory::local::Local;
 use crate::tunnel::table::{Side, Table};
 
+/// The parts of a daemon that have something to observe.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// When it started, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// What is registered on this host.
+    pub local: &'a Local,
+    /// The process's descriptors.
+    pub descriptors: &'a Descriptors,
+    /// What the EPMD port counts.
+    pub epmd: &'a EpmdCounters,
+    /// How long its requests take.
+    pub latency: &'a Latency,
+    /// What everything else counts.
+    pub counters: &'a Counters,
+    /// The cluster, if the daemon takes part in one.
+    pub cluster: Option<&'a Cluster>,
+    /// The tunnels.
+    pub tunnels: Option<&'a Table>,
+}
+
 /// Everything that monitoring reads, now.
-pub async fn observe(context: &Arc<Context>) -> Observed {
-    let open = |class| context.descriptors.count(class);
-    let cluster = context.cluster.get();
+pub async fn observe(sources: Sources<'_>) -> Observed {
+    let open = |class| sources.descriptors.count(class);
     Observed {
-        called: if cluster.is_some() { "pmd" } else { "epmd" },
-        started_ms: context.started_ms,
-        names: context.registry.count_names().0,
-        names_limit: context.descriptors.max_registered(),
-        services: context.registry.count_services(),
-        counts: context.counters.read(),
-        durations: context.latency.read().collect(),
+        called: if sources.cluster.is_some() { "pmd" } else { "epmd" },
+        started_ms: sources.started_ms,
+        names: sources.local.names().count().0,
+        names_limit: sources.descriptors.max_registered(),
+        services: sources.local.count_services(),
+        epmd: sources.epmd.read(),
+        counts: sources.counters.read(),
+        durations: sources.latency.read().collect(),
         connections: observed::Connections {
             registered: open(Class::Registered),
             waiting: open(Class::Waiting),
             refused: open(Class::Refused),
             link: open(Class::Link),
         },
-        descriptors_limit: context.descriptors.limit(),
-        cluster: match cluster {
-            Some(cluster) => members_and_links(cluster).await,
+        descriptors_limit: sources.descriptors.limit(),
+        cluster: match sources.cluster {
+            Some(cluster) => members_and_links(cluster, sources.local).await,
             None => None,
         },
-        tunnels: cluster.map(|cluster| tunnels(cluster.tunnels().table())),
+        tunnels: sources.tunnels.map(tunnels),
         process: tokio::task::spawn_blocking(Process::now).await.unwrap_or_default(),
     }
 }
 
-async fn members_and_links(cluster: &Cluster) -> Option<observed::Cluster> {
-    let tls = cluster.me().tls();
-    let seen = cluster.core().visit(|running| seen(running)).await.ok()?;
-    Some(observed::Cluster {
-        left: cluster.me().has_left(),
-        certificate_expires: tls.checks_names().then(|| tls.expires()).flatten(),
-        ..seen
-    })
-}
-
-fn seen(running: &Running) -> observed::Cluster {
-    let (node, now_ms) = (running.node(), running.now().mono_ms);
-    let mut seen = observed::Cluster { alive: 1, ..observed::Cluster::default() };
-    for (_, liveness) in node.members() {
-        match liveness {
-            Liveness::Suspect => seen.suspect += 1,
-            Liveness::Alive => seen.alive += 1,
-        }
+/// The cluster; none if the daemon is shutting down.
+async fn members_and_links(cluster: &Cluster, local: &Local) -> Option<observed::Cluster> {
+    let tls = cluster.local().tls();
+    let view = cluster.core().view().await.ok()?;
+    let weight = cluster.core().weigh().await.ok()?;
+    let (mut names, mut services) = (local.names().count().0, local.count_services());
+    for (_, origin) in cluster.directory().origins() {
+        names += origin.count_names();
+        services += origin.count_services();
     }
-    for (id, content) in node.registry().store().iter() {
-        seen.tombstones += content.tombstones();
-        for (key, value) in content.iter() {
-            seen.state_bytes += key.name().len() + value.as_bytes().len();
-            // The content of a dead daemon is kept for a while, but is not visible.
-            if node.registry().is_live(&id) {
-                seen.names += usize::from(key.kind() == Kind::NAME);
-                seen.services += usize::from(key.kind() == Kind::SERVICE);
-            }
-        }
-    }
-    let summary = node.registry().summary();
-    let links = node.links().filter_map(|(id, link)| Some((link, running.link(id)?)));
-    let links = links.map(|(link, end)| observed::Link {
-        peer: link.peer.id.to_string(),
-        host: end.host.to_string(),
-        rtt_us: end.traffic.rtt_us().or(link.rtt_us),
-        clock_ahead_ms: end.clock.ahead_ms(),
-        phi: link.phi.phi(now_ms),
-        received: end.traffic.received(),
-        sent: end.traffic.sent(),
-        agrees: link.summary().is_some_and(|theirs| theirs.fingerprint == summary.fingerprint),
+    let links = view.links.iter().map(|link| observed::Link {
+        peer: link.id.to_string(),
+        host: link.host.to_string(),
+        rtt_us: link.rtt_us(),
+        clock_ahead_ms: link.clock.ahead_ms(),
+        phi: link.phi,
+        received: link.traffic.received(),
+        sent: link.traffic.sent(),
+        agrees: link.agrees,
     });
     // There may be two links to a peer for a moment, but each series may appear only once.
     let by_peer: BTreeMap<String, _> = links.map(|link| (link.peer.clone(), link)).collect();
-    observed::Cluster { links: by_peer.into_values().collect(), ..seen }
+    Some(observed::Cluster {
+        alive: 1 + view.members.len() - view.suspects(),
+        suspect: view.suspects(),
+        left: cluster.local().has_left(),
+        names,
+        services,
+        state_bytes: weight.bytes,
+        tombstones: weight.tombstones,
+        links: by_peer.into_values().collect(),
+        certificate_expires: tls.checks_names().then(|| tls.expires()).flatten(),
+    })
 }
 
 fn tunnels(table: &Table) -> observed::Tunnels {

@@ -2,7 +2,9 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::base::latency::Told;
+use pmd_epmd::counters::Counts as EpmdCounts;
+use pmd_epmd::latency::Told;
+
 use crate::base::stats::Counts;
 
 /// A daemon at one moment.
@@ -18,7 +20,9 @@ pub struct Observed {
     pub names_limit: usize,
     /// Services registered on this host.
     pub services: usize,
-    /// The counters.
+    /// The counters of the EPMD port.
+    pub epmd: EpmdCounts,
+    /// The counters of everything else.
     pub counts: Counts,
     /// How long EPMD requests took.
     pub durations: Vec<Told>,

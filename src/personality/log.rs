@@ -11,7 +11,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::epmd::trace;
+use pmd_epmd::server::trace;
 
 /// Facility "user", severity "error": what stock logs with, whatever it says.
 const PRIORITY: &str = "<11>";

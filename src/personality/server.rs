@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use super::args::ServeOptions;
 use super::log;
+use crate::base::shutdown::Reason;
 use crate::config::paths::Paths;
 use crate::config::settings::Settings;
 use crate::daemon::notify;
 use crate::daemon::run::{RunOptions, SignalRules, StartError, foreground};
 use crate::daemon::systemd::inherited_listeners;
-use crate::epmd::listener::ListenError;
-use crate::epmd::names::table::OLD_NAMES_DEBUG;
+use pmd_epmd::names::table::OLD_NAMES_DEBUG;
+use pmd_epmd::server::listener::ListenError;
 
 /// Addresses that may be listed beside the loopback ones.
 const MAX_LISTED: usize = 13;
@@ -64,6 +65,8 @@ fn serve(options: &ServeOptions, background: bool) -> u8 {
         ..RunOptions::default()
     };
     match foreground(settings, run_options) {
+        // Which part it was is in the log.
+        Ok(Reason::Failed) => FAILED,
         Ok(_) => 0,
         Err(StartError::Listen(ListenError::InUse(address))) => {
             // The normal case: a port mapper runs already, and whoever starts one more wants just that.

@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::stock;
-use crate::base::kernel::processes;
-use crate::base::kernel::sockets;
-use crate::base::kernel::sockets::Socket;
+use pmd_epmd::kernel::processes;
+use pmd_epmd::kernel::sockets;
+use pmd_epmd::kernel::sockets::Socket;
 
 /// A process that holds a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ask;
 use super::owner::{self, Owner};
-use crate::base::kernel::sockets::Socket;
+use pmd_epmd::kernel::sockets::Socket;
 
 /// How long a port mapper on this host may take to answer.
 pub const LOCAL: Duration = Duration::from_secs(2);

@@ -266,7 +266,7 @@ fn rates_need_two_numbers_of_one_daemon() {
             "counters": crate::base::stats::Counters::default().read(),
         }))
         .expect("a status");
-        status.counters.lookups_found = lookups;
+        status.counters.epmd.lookups_found = lookups;
         Update::Status(Box::new(status), Duration::from_secs(2))
     };
     let mut view = view(1);

@@ -274,9 +274,9 @@ fn rates(before: &Status, now: &Status, after: Duration) -> Option<Rates> {
     let (before, now) = (&before.counters, &now.counters);
     (seconds > 0.0).then(|| Rates {
         lookups: rate(
-            before.lookups_found + before.lookups_not_found,
-            now.lookups_found + now.lookups_not_found,
+            before.epmd.lookups_found + before.epmd.lookups_not_found,
+            now.epmd.lookups_found + now.epmd.lookups_not_found,
         ),
-        registrations: rate(before.registrations, now.registrations),
+        registrations: rate(before.epmd.registrations, now.epmd.registrations),
     })
 }

@@ -124,7 +124,11 @@ impl Requests {
             return Decision::Deliver;
         }
         known.spread = true;
-        if self.peer(peer, now_ms).spreads.take(SPREADS, now_ms) { Decision::Spread } else { Decision::TooMany }
+        if self.peer(peer, now_ms).spreads.take(SPREADS, now_ms) {
+            Decision::Spread
+        } else {
+            Decision::TooMany
+        }
     }
 
     fn peer(&mut self, id: NodeId, now_ms: u64) -> &mut Peer {

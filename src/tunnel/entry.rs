@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::connect;
 use super::rules::Mode;
 use super::state::Tunnels;
+use crate::base::permit::Permit;
 use crate::directory::cluster::Registered;
 use crate::directory::{Entrances, Target};
-use crate::base::permit::Permit;
 
 /// Entries at once: each is a descriptor. The least recently used one gives way.
 const MAX_ENTRIES: usize = 1024;

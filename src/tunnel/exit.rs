@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use pmd_protocol::peer::frame::{Back, Open, Opened, Reason};
-use pmd_protocol::peer::{Decoded, Frame, Kind};
+use pmd_protocol::peer::{Frame, Kind};
 use tokio::net::TcpStream;
 
 use super::pipe;

@@ -62,8 +62,7 @@ impl Reachable {
             }
             self.tried.insert(host.clone(), Instant::now());
             let ports: Vec<u16> = names.values().take(NODES).map(|(_, registered)| registered.port).collect();
-            let own =
-                names.into_values().flat_map(|(origin, _)| self.directory.addresses_of(&origin));
+            let own = names.into_values().flat_map(|(origin, _)| self.directory.addresses_of(&origin));
             let own: BTreeSet<_> = own.map(|address| address.ip().to_canonical()).collect();
             let known = Arc::clone(&self.known);
             tokio::spawn(async move {

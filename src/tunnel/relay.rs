@@ -28,7 +28,7 @@ use crate::cluster::core::Sent;
 use crate::link::connection::Connection;
 use crate::link::dial::DialError;
 use crate::link::handshake;
-use crate::link::handshake::{ProvenPeer, HandshakeError, close};
+use crate::link::handshake::{HandshakeError, ProvenPeer, close};
 use crate::link::local_identity::LocalIdentity;
 
 /// Time for a daemon that was asked to dial back.
@@ -87,12 +87,14 @@ struct Forwarded {
 }
 
 impl Forwarded {
-    fn count(&mut self, sent: Sent) {
-        match sent {
-            Sent::Yes => self.sent += 1,
-            Sent::NoRoom => self.dropped += 1,
-            Sent::NoLink => {}
-        }
+    fn of(sent: &[Sent]) -> Forwarded {
+        let count =
+            |what: Sent| u64::try_from(sent.iter().filter(|sent| **sent == what).count()).unwrap_or(u64::MAX);
+        Forwarded { sent: count(Sent::Yes), dropped: count(Sent::NoRoom) }
+    }
+
+    fn plus(self, more: Forwarded) -> Forwarded {
+        Forwarded { sent: self.sent + more.sent, dropped: self.dropped + more.dropped }
     }
 }
 
@@ -100,23 +102,24 @@ impl Forwarded {
 /// that are most likely to have one, except for `but`.
 async fn send_on(tunnels: &Tunnels, request: DialBack, but: [NodeId; 3], spread: bool) -> Forwarded {
     let core = &tunnels.parts.core;
-    let mut forwarded = Forwarded::default();
     // A core that has ended sends nothing.
-    let mut send = async |peers: Vec<NodeId>| {
-        let sent = core.send(peers, Frame::DialBack(request)).await.unwrap_or_default();
-        sent.into_iter().for_each(|sent| forwarded.count(sent));
-        forwarded.sent
-    };
-    if send(vec![request.target]).await == 0
+    let sent = core.send(vec![request.target], Frame::DialBack(request)).await.unwrap_or_default();
+    let mut forwarded = Forwarded::of(&sent);
+    if forwarded.sent == 0
         && spread
         && let Ok(view) = core.view().await
     {
-        let others = view.links.iter().map(|link| link.id);
-        let others = others.filter(|peer| *peer != request.target && !but.contains(peer)).collect();
-        send(likely(request.target, others)).await;
+        let others = others(request.target, view.links.iter().map(|link| link.id), &but);
+        let sent = core.send(others, Frame::DialBack(request)).await.unwrap_or_default();
+        forwarded = forwarded.plus(Forwarded::of(&sent));
     }
     tunnels.parts.counters.dial_requests_dropped.add_many(forwarded.dropped);
     forwarded
+}
+
+/// Those of `peers`, except for `but`, that are most likely to have a link to `target`.
+fn others(target: NodeId, peers: impl Iterator<Item = NodeId>, but: &[NodeId]) -> Vec<NodeId> {
+    likely(target, peers.filter(|peer| *peer != target && !but.contains(peer)).collect())
 }
 
 /// Does what was asked for.
@@ -200,10 +203,8 @@ async fn await_dial<F: Future<Output = Forwarded>>(
         }
         // None of the peers may have a link to it, but their peers may.
         let again = ask().await;
-        forwarded = Forwarded {
-            sent: forwarded.sent + again.sent,
-            dropped: forwarded.dropped + again.dropped,
-        };
+        forwarded =
+            Forwarded { sent: forwarded.sent + again.sent, dropped: forwarded.dropped + again.dropped };
         if forwarded.sent == 0 && forwarded.dropped > 0 {
             return Err(NotCome::Crowded);
         }

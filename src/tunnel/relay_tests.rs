@@ -7,6 +7,8 @@ use std::sync::Mutex;
 use std::task::{Context as Task, Poll};
 
 use pmd_core::membership::Identity;
+use pmd_epmd::counters::Counter;
+use pmd_epmd::descriptors::Descriptors;
 use pmd_protocol::peer::Generation;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,9 +19,6 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::auth::cookie::Cookies;
 use crate::auth::tls::{IdentitySource, Tls};
-use crate::base::stats::Counter;
-use crate::config::settings::Settings;
-use crate::daemon::Context;
 use crate::link::dial::Dialer;
 use crate::link::local_identity::LocalIdentity;
 
@@ -35,12 +34,15 @@ fn daemon(folder: &Path, name: &str) -> Arc<LocalIdentity> {
 }
 
 fn dialer(me: &Arc<LocalIdentity>) -> Dialer {
-    let context = Context::new(Settings::new(0, "none".into()), Vec::new(), 1_024);
-    Dialer::new(Arc::clone(me), context, Handle::current(), PATIENCE)
+    let descriptors = Arc::new(Descriptors::new(1_024));
+    Dialer::new(Arc::clone(me), descriptors, Arc::default(), Handle::current(), TIMEOUT)
 }
 
 /// A connection between two daemons, whose TLS handshake is done: the end that has dialled, and the other.
-async fn connected(one: &LocalIdentity, other: &LocalIdentity) -> (TlsStream<Connection>, TlsStream<Connection>) {
+async fn connected(
+    one: &LocalIdentity,
+    other: &LocalIdentity,
+) -> (TlsStream<Connection>, TlsStream<Connection>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -98,10 +100,11 @@ async fn a_relay_reads_nothing() {
     let relay = pipe::join(&mut far_hub, &mut near_hub, Vec::new(), &total);
     let dialer = dialer(&asker);
     let talk = async {
-        let dialled = dialer.greet_over(Connection::through(near, Vec::new()), target.tls().id(), ALPN_TUNNEL);
+        let dialled =
+            dialer.reach_over(Connection::through(near, Vec::new()), Some(target.tls().id()), ALPN_TUNNEL);
         let (dialled, accepted) = tokio::join!(dialled, accept(&target, far, Vec::new(), asker.tls().id()));
         let ((mut one, _), (mut other, early)) =
-            (bare(dialled.expect("greeted").frames), bare(accepted.expect("greeted").frames));
+            (bare(dialled.expect("proven").frames), bare(accepted.expect("proven").frames));
         assert!(early.is_empty());
         one.write_all(SECRET).await?;
         one.shutdown().await?;
@@ -129,7 +132,8 @@ async fn a_relay_that_answers_itself_is_found_out_by_both() {
     // It takes the place of the target.
     let (near, near_hub) = connected(&asker, &hub).await;
     let dialer = dialer_of(&asker);
-    let dialled = dialer.greet_over(Connection::through(near, Vec::new()), target.tls().id(), ALPN_TUNNEL);
+    let dialled =
+        dialer.reach_over(Connection::through(near, Vec::new()), Some(target.tls().id()), ALPN_TUNNEL);
     let (dialled, _) = tokio::join!(dialled, async {
         let _ = accept(&hub, near_hub, Vec::new(), asker.tls().id()).await;
     });
@@ -141,40 +145,33 @@ async fn a_relay_that_answers_itself_is_found_out_by_both() {
     // It takes the place of the asker.
     let (far, far_hub) = connected(&target, &hub).await;
     let dialer = dialer_of(&hub);
-    let dialled = dialer.greet_over(Connection::through(far_hub, Vec::new()), target.tls().id(), ALPN_TUNNEL);
+    let dialled =
+        dialer.reach_over(Connection::through(far_hub, Vec::new()), Some(target.tls().id()), ALPN_TUNNEL);
     let (_, accepted) = tokio::join!(dialled, accept(&target, far, Vec::new(), asker.tls().id()));
     assert!(matches!(accepted, Err(HandshakeError::OtherDaemon)), "{accepted:?}");
 }
 
 #[test]
-fn what_finds_no_room_on_a_link_is_counted_for_each() {
+fn a_request_that_a_link_has_no_room_for_is_counted_once_per_link() {
     let id = |byte: u8| NodeId::new([byte; 32]);
-    let (target, asker) = (id(9), id(1));
-    let links = || (1..6).map(id);
-    let full = |_: &NodeId| Sent::NoRoom;
-    // The link to the target, and those to all others but the asker.
-    assert_eq!(hand(target, links(), &[asker], full), Handed { sent: 0, dropped: 5 });
-    assert_eq!(hand(target, std::iter::empty(), &[asker], full), Handed { sent: 0, dropped: 1 });
-    // One of the others has room.
-    let one = |peer: &NodeId| if *peer == id(3) { Sent::Yes } else { Sent::NoRoom };
-    assert_eq!(hand(target, links(), &[asker], one), Handed { sent: 1, dropped: 4 });
-    // Nothing is lost where there is no link to the target, and no other is asked where there is.
-    let strange = |peer: &NodeId| if *peer == target { Sent::NoLink } else { Sent::Yes };
-    assert_eq!(hand(target, links(), &[asker], strange), Handed { sent: 4, dropped: 0 });
-    assert_eq!(hand(target, links(), &[asker], |_| Sent::Yes), Handed { sent: 1, dropped: 0 });
+    // Neither the target, which was asked before, nor the daemon that asks.
+    assert_eq!(others(id(3), (1..6).map(id), &[id(1)]), [id(2), id(4), id(5)]);
+    let forwarded =
+        Forwarded::of(&[Sent::NoRoom]).plus(Forwarded::of(&[Sent::Yes, Sent::NoRoom, Sent::NoLink]));
+    assert_eq!(forwarded, Forwarded { sent: 1, dropped: 2 });
 }
 
 #[tokio::test]
-async fn who_could_not_be_told_is_not_waited_for() {
-    let waiting = crate::tunnel::rendezvous::Waiting::default();
-    let mut expected = waiting.expect(NodeId::new([9; 32])).expect("few are waited for");
+async fn a_daemon_that_could_not_be_asked_is_not_waited_for() {
+    let rendezvous = crate::tunnel::rendezvous::Rendezvous::default();
+    let mut expected = rendezvous.expect(NodeId::new([9; 32])).expect("few are expected");
     let asked = Counter::default();
     let ask = async || {
         asked.add();
-        Handed { sent: 0, dropped: 3 }
+        Forwarded { sent: 0, dropped: 3 }
     };
-    let come = called(&mut expected, ask).await;
-    // It was tried twice, and what is wrong is said.
+    let come = await_dial(&mut expected, ask).await;
+    // It was tried twice, and the error says what is wrong.
     assert_eq!((come.map(drop), asked.get()), (Err(NotCome::Crowded), 2));
     let error = crate::tunnel::connect::OpenError::Crowded(DialError::NoAddress);
     assert_eq!(

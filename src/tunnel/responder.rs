@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use pmd_protocol::epmd::codec::{ServerCodec, ServerReply};
-use pmd_protocol::epmd::{Alive2, OwnedAlive2, Request};
+use pmd_protocol::epmd::{Alive2, Registration, Request};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -62,7 +62,9 @@ impl Responders {
                     self.covered = true;
                     return;
                 }
-                Err(error) => self.entrances.tunnels().complain(|| format!("cannot listen on {address}: {error}")),
+                Err(error) => {
+                    self.entrances.tunnels().complain(|| format!("cannot listen on {address}: {error}"))
+                }
             }
         }
     }
@@ -118,7 +120,7 @@ async fn answer(entrances: &Arc<TunnelEntrances>, alias: Ipv4Addr, socket: TcpSt
     match request.as_request() {
         Request::PortPlease2 { name } => {
             let mut found = None;
-            let mut keep = |alive2: &Alive2<'_>| found = Some(OwnedAlive2::from(alive2));
+            let mut keep = |alive2: &Alive2<'_>| found = Registration::copy_of(alive2);
             others.find_at_alias(alias.into(), name, &mut keep);
             match &found {
                 Some(found) => framed.send(ServerReply::Port2Found(&found.as_alive2())).await.ok()?,

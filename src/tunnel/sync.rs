@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::aliases::Aliases;
+use super::entry::TunnelEntrances;
 use super::reachability::Reachable;
 use super::responder::Responders;
 use super::rules::Mode;
-use super::table::Side;
-use super::entry::TunnelEntrances;
 use super::state::{Alias, Tunnels};
+use super::table::Side;
 use super::{files, hosts_file};
 use crate::base::clock::now_ms;
 use crate::config::paths::make_private_folder;
@@ -148,7 +148,10 @@ impl Sync {
         let text = hosts_file::hosts_text(own, listed.iter().map(|(host, address)| (*host, *address)));
         let mut warnings = text.warnings;
         warnings.extend(self.aliases.without().map(|host| {
-            format!("there is no alias left for {host}: widen alias_range ({})", self.tunnels.settings().range)
+            format!(
+                "there is no alias left for {host}: widen alias_range ({})",
+                self.tunnels.settings().range
+            )
         }));
         // First what is answered, then who is sent there.
         self.tunnels.set_aliases(names);

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pmd_protocol::peer::NodeId;
 use pmd_epmd::counters::Counter;
+use pmd_protocol::peer::NodeId;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-
 
 use crate::directory::Target;
 use crate::directory::cluster::Registered;

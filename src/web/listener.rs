@@ -11,15 +11,19 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use pmd_epmd::counters::Counters;
+use pmd_epmd::descriptors::Descriptors;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::page;
 use super::write_timeout::Patience;
-use crate::config::raw::WebAccess;
-use crate::daemon::Context;
-use crate::link::connection::Connection;
 use crate::base::permit::Permit;
+use crate::base::shutdown::Shutdown;
+use crate::base::supervise::Supervisor;
+use crate::config::raw::WebAccess;
+use crate::control::handles::Handles;
+use crate::link::connection::Connection;
 
 /// Connections at once. A browser opens up to six for a page, one of which is the event stream.
 const CONNECTIONS: usize = 64;
@@ -58,18 +62,20 @@ pub struct Door {
     visitors: mpsc::Sender<Visitor>,
     room: Arc<Semaphore>,
     access: WebAccess,
+    descriptors: Arc<Descriptors>,
+    counters: Arc<Counters>,
 }
 
 impl Door {
     /// Takes a connection over, or closes it: if there are too many, or if it comes from elsewhere.
-    pub fn admit(&self, context: &Arc<Context>, socket: OwnedFd, address: SocketAddr, head: Vec<u8>) {
+    pub fn admit(&self, socket: OwnedFd, address: SocketAddr, head: Vec<u8>) {
         if self.access != WebAccess::Open && !address.ip().to_canonical().is_loopback() {
-            context.counters.forbidden.add();
+            self.counters.forbidden.add();
             return;
         }
         let permit = Arc::clone(&self.room).try_acquire_owned().ok();
-        let Some((permit, place)) = permit.zip(Permit::take(context)) else {
-            context.counters.shed.add();
+        let Some((permit, place)) = permit.zip(Permit::take(&self.descriptors)) else {
+            self.counters.shed.add();
             return;
         };
         // As many places as permits: there is room.
@@ -80,22 +86,25 @@ impl Door {
 
 /// Starts to serve the status page on this runtime, unless it is off.
 #[must_use]
-pub fn start(context: &Arc<Context>, access: WebAccess) -> Option<Door> {
+pub fn start(handles: &Handles, access: WebAccess, supervisor: &Supervisor) -> Option<Door> {
     if access == WebAccess::Off {
         return None;
     }
     let (visitors, queue) = mpsc::channel(CONNECTIONS);
-    tokio::spawn(receive(queue, page::router(context, access), Arc::clone(context)));
-    Some(Door { visitors, room: Arc::new(Semaphore::new(CONNECTIONS)), access })
+    let routes = page::router(handles, access);
+    supervisor.task("status page", receive(queue, routes, handles.shutdown.clone()));
+    let (room, measured) = (Arc::new(Semaphore::new(CONNECTIONS)), &handles.measured);
+    let (descriptors, counters) = (Arc::clone(&measured.descriptors), Arc::clone(&measured.epmd));
+    Some(Door { visitors, room, access, descriptors, counters })
 }
 
-async fn receive(mut queue: mpsc::Receiver<Visitor>, routes: Router, context: Arc<Context>) {
+async fn receive(mut queue: mpsc::Receiver<Visitor>, routes: Router, shutdown: Shutdown) {
     while let Some(visitor) = queue.recv().await {
-        tokio::spawn(converse(visitor, routes.clone(), Arc::clone(&context)));
+        tokio::spawn(converse(visitor, routes.clone(), shutdown.clone()));
     }
 }
 
-async fn converse(visitor: Visitor, routes: Router, context: Arc<Context>) {
+async fn converse(visitor: Visitor, routes: Router, shutdown: Shutdown) {
     let Visitor { socket, address, head, _permit, _place } = visitor;
     // The shard has made it not blocking.
     let socket = match TcpStream::from_std(StdStream::from(socket)) {
@@ -116,7 +125,7 @@ async fn converse(visitor: Visitor, routes: Router, context: Arc<Context>) {
         ended = connection => if let Err(error) = ended {
             tracing::debug!(%address, "a connection to the status page ended: {error}");
         },
-        _ = context.shutdown.wait() => {}
+        _ = shutdown.wait() => {}
     }
 }
 

@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 
 use crate::config::raw::WebAccess;
 use crate::control::endpoints::Call;
+use crate::control::handles::Handles;
 use crate::control::routes;
-use crate::daemon::Context;
 
 const INDEX: &str = include_str!("assets/index.html");
 const STYLE: &str = include_str!("assets/style.css");
@@ -37,8 +37,8 @@ struct Gate {
 }
 
 /// All paths of the page.
-pub fn router(context: &Arc<Context>, access: WebAccess) -> Router {
-    let host = (access == WebAccess::Local).then(|| context.settings.host.clone());
+pub fn router(handles: &Handles, access: WebAccess) -> Router {
+    let host = (access == WebAccess::Local).then(|| handles.about.host.clone());
     let gate = Arc::new(Gate { host, streams: Arc::new(Semaphore::new(STREAMS)) });
     let file = |kind: &'static str, text: &'static str| {
         get(move || async move { ([(CONTENT_TYPE, HeaderValue::from_static(kind))], text) })
@@ -48,7 +48,7 @@ pub fn router(context: &Arc<Context>, access: WebAccess) -> Router {
         .route("/style.css", file("text/css; charset=utf-8", STYLE))
         .route("/app.js", file("text/javascript; charset=utf-8", SCRIPT))
         .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
-        .merge(routes::read_only(Arc::clone(context)))
+        .merge(routes::read_only(handles.clone()))
         .layer(middleware::from_fn_with_state(gate, guard))
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use pmd::base::stats::Counters;
 use pmd::control::api;
 use pmd::control::json::timestamp;
 use serde_json::{Value, json};
@@ -185,7 +184,7 @@ fn alone() -> api::Status {
         names: api::NameNumbers { registered: 0, adopted: 0, old: 0, limit: 1 },
         services: api::ServiceNumbers { registered: 0, limit: 1 },
         descriptors: api::DescriptorNumbers { limit: 1, registered: 0, waiting: 0, refused: 0 },
-        counters: Counters::default().read(),
+        counters: api::Counts::default(),
         tunnels: None,
         cluster: None,
         warnings: Vec::new(),

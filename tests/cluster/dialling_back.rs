@@ -97,5 +97,5 @@ fn passed_on_by_all(world: &World) -> u64 {
 /// Requests to dial that a host has passed on.
 fn passed_on(world: &World, host: usize) -> u64 {
     let status = world.block_on(world[host].api().status());
-    status.expect("a daemon").counters.dial_requests_passed
+    status.expect("a daemon").counters.others.dial_requests_passed
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 
-use pmd::base::kernel::sockets;
+use pmd_epmd::kernel::sockets;
 
 use crate::harness::wait_until;
 use crate::machine::PORT;

@@ -104,6 +104,20 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// A copy of borrowed fields; none if the name is not valid.
+    #[must_use]
+    pub fn copy_of(alive2: &Alive2<'_>) -> Option<Registration> {
+        Some(Registration {
+            port: alive2.port,
+            node_type: alive2.node_type,
+            protocol: alive2.protocol,
+            highest_version: alive2.highest_version,
+            lowest_version: alive2.lowest_version,
+            name: alive2.name.parse().ok()?,
+            extra: Bytes::copy_from_slice(alive2.extra),
+        })
+    }
+
     /// The same fields, borrowed.
     #[must_use]
     pub fn as_alive2(&self) -> Alive2<'_> {

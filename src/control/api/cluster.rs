@@ -8,48 +8,48 @@ use serde::{Deserialize, Serialize};
 use crate::control::json;
 use crate::directory::services::Metadata;
 
-/// The part of [`Status`](super::Status) about the cluster; absent from a daemon that takes no part in one, as one
-/// that was started by the name `epmd`.
+/// The cluster part of [`Status`](super::Status); absent if the daemon is not a member of one, as when it was started by the
+/// name `epmd`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterStatus {
     /// The name of the cluster.
     pub name: String,
     /// This daemon's id: the SHA-256 of its public key, 64 hexadecimal digits.
     pub id: String,
-    /// How daemons prove who they are.
+    /// How daemons prove their identity.
     pub identity: IdentityMode,
-    /// Where others are told that they can reach this daemon, best first.
+    /// The addresses at which other daemons can reach this one, best first.
     pub addresses: Vec<SocketAddr>,
-    /// Whether it has left and not joined again.
+    /// Whether it has left and not rejoined.
     pub left: bool,
-    /// Daemons in the cluster that are alive, this one included.
+    /// Members that are alive or suspected, this daemon included.
     pub members: usize,
-    /// How many of them are suspected.
+    /// How many of them are suspected to have failed.
     pub suspects: usize,
-    /// Standing links.
+    /// Links to other daemons.
     pub links: usize,
-    /// How many of these peers said last that they have the same fingerprint.
+    /// How many of these peers last reported the same fingerprint.
     pub agreeing: usize,
     /// Whether all of them did.
     pub converged: bool,
-    /// The fingerprint of the whole registry, 64 hexadecimal digits. Equal ones mean equal members and equal entries.
+    /// The fingerprint of the whole registry, 64 hexadecimal digits. Equal fingerprints mean equal members and equal entries.
     pub fingerprint: String,
     /// Erlang nodes in the whole cluster.
     pub names: usize,
     /// Services in the whole cluster.
     pub services: usize,
-    /// When this daemon's certificate ends, if that means anything: with a certificate authority.
+    /// When this daemon's certificate expires; only with a certificate authority.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "json::rfc3339_ms_option")]
     pub certificate_expires_at: Option<Timestamp>,
 }
 
-/// How daemons prove who they are, besides the cookie.
+/// How daemons prove their identity, in addition to the cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdentityMode {
-    /// By a key of their own, which each makes for itself.
+    /// By a key that each daemon generates.
     Auto,
-    /// By a certificate of the cluster's own authority.
+    /// By a certificate of the cluster's certificate authority.
     Ca,
 }
 
@@ -58,42 +58,42 @@ pub enum IdentityMode {
 pub struct NodeList {
     /// The name of the cluster.
     pub cluster: String,
-    /// Its daemons, this one first and then by the name of the host.
+    /// Its members, this daemon first, then by host name.
     pub nodes: Vec<Node>,
 }
 
-/// How a member is.
+/// The state of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
-    /// As far as anybody knows, it lives.
+    /// Alive.
     Alive,
-    /// Somebody could not reach it, and it has not objected yet.
+    /// A daemon could not reach it, and it has not refuted the suspicion yet.
     Suspect,
 }
 
-/// A daemon of the cluster.
+/// A member of the cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// Its id.
     pub id: String,
-    /// The name of its host; empty as long as it has not been heard.
+    /// The name of its host; empty until it is known.
     pub host: String,
-    /// Whether it is the daemon that answers.
+    /// Whether it is the daemon that answers this request.
     pub oneself: bool,
-    /// How it is.
+    /// Its state.
     pub state: NodeState,
-    /// Where it says that it can be reached, best first.
+    /// The addresses at which it can be reached, best first.
     pub addresses: Vec<SocketAddr>,
-    /// The version of its program.
+    /// Its version.
     pub version: String,
-    /// What it says about itself.
+    /// The metadata of its host.
     pub metadata: Metadata,
-    /// Erlang nodes registered there.
+    /// Erlang nodes registered on its host.
     pub names: usize,
-    /// Services registered there.
+    /// Services registered on its host.
     pub services: usize,
-    /// When it was started, by its own clock.
+    /// When it started, by its own clock.
     #[serde(with = "json::rfc3339_ms")]
     pub started_at: Timestamp,
 }
@@ -101,15 +101,15 @@ pub struct Node {
 /// `GET /v1/peers`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeerList {
-    /// The standing links, by the name of the host at the other end.
+    /// The links, by host name of the peer.
     pub peers: Vec<Peer>,
 }
 
-/// How traffic gets to a peer.
+/// How traffic reaches a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Path {
-    /// Over a connection of its own.
+    /// Over a direct connection.
     Direct,
 }
 
@@ -118,56 +118,56 @@ pub enum Path {
 pub struct Peer {
     /// The peer's id.
     pub id: String,
-    /// The name of its host; empty as long as it has not been heard.
+    /// The name of its host; empty until it is known.
     pub host: String,
-    /// The address at the other end.
+    /// The peer's address.
     pub address: SocketAddr,
-    /// How traffic gets there.
+    /// How traffic reaches it.
     pub path: Path,
     /// Whether this daemon dialled.
     pub dialled: bool,
     /// For how long the link has been up.
     pub up_seconds: u64,
-    /// The round-trip time, where it is known.
+    /// The round-trip time, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u64>,
-    /// How far the peer's clock is ahead of this host's, less than nothing if it is behind; once the peer has told it.
+    /// How far the peer's clock is ahead of this host's; negative if it is behind, absent until the peer has reported its clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_ahead_ms: Option<i64>,
-    /// How sure it is that the peer is gone: minus the decimal logarithm of the chance to be wrong.
+    /// Phi of the failure detector: minus the decimal logarithm of the probability that suspecting the peer is a mistake.
     pub phi: f64,
-    /// How long ago its last heartbeat came.
+    /// Time since its last heartbeat.
     pub heard_ms: u64,
     /// Bytes received, encrypted.
     pub received_bytes: u64,
     /// Bytes sent, encrypted.
     pub sent_bytes: u64,
-    /// Whether the peer said last that it has the same fingerprint.
+    /// Whether the peer last reported the same fingerprint.
     pub agrees: bool,
 }
 
-/// `GET /v1/discover`: what was found, whether or not it was joined.
+/// `GET /v1/discover`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discovered {
-    /// By cluster and address.
+    /// The daemons that discovery has found, joined or not, by cluster and address.
     pub found: Vec<Found>,
 }
 
-/// A daemon that a discovery plugin has found.
+/// A daemon that discovery has found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// The plugin: `seeds`, `broadcast`, `dns` or `exec`.
     pub source: String,
-    /// Where it is said to be: `HOST:PORT`.
+    /// Its address: `HOST:PORT`.
     pub address: String,
-    /// The name of its cluster, where the plugin knows.
+    /// The name of its cluster, if the plugin knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// Whether it belongs to a cluster of that name with another cookie.
+    /// Whether it belongs to a cluster of the same name with a different cookie.
     #[serde(default)]
     pub other_cookie: bool,
-    /// How long ago it was found last.
+    /// Time since it was last found.
     pub heard_ms: u64,
-    /// Whether there is a link to it, or it is a member.
+    /// Whether it is linked or a member.
     pub member: bool,
 }

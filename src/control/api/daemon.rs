@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterStatus;
 use super::tunnel::TunnelStatus;
-use crate::base::stats::Counts;
 use crate::control::json;
 use crate::directory::services::Metadata;
 
@@ -19,57 +18,57 @@ pub struct Status {
     pub version: String,
     /// Its process id.
     pub pid: u32,
-    /// Differs between any two starts of a daemon.
+    /// Different for every start of a daemon.
     pub boot_id: String,
     /// The name of this host.
     pub host: String,
-    /// The port that clients are told.
+    /// The EPMD port.
     pub port: i32,
-    /// The addresses that are listened on; none for sockets handed over by a supervisor that have no address.
+    /// The addresses it listens on; sockets without an address, as a supervisor may pass, are left out.
     pub listening: Vec<SocketAddr>,
     /// The control socket.
     pub socket: PathBuf,
     /// When the daemon started.
     #[serde(with = "json::rfc3339_ms")]
     pub started_at: Timestamp,
-    /// For how long it has been running.
+    /// Time since the start.
     pub uptime_seconds: u64,
-    /// Whether KILL is obeyed while nodes are registered, and STOP at all.
+    /// Whether KILL is allowed while nodes are registered, and STOP at all.
     pub relaxed_command_check: bool,
-    /// What the host says about itself.
+    /// The metadata of this host.
     pub metadata: Metadata,
     /// Erlang nodes.
     pub names: NameNumbers,
     /// Services.
     pub services: ServiceNumbers,
-    /// Open descriptors.
+    /// Open file descriptors.
     pub descriptors: DescriptorNumbers,
-    /// What has been counted since the start.
+    /// Counters since the start.
     pub counters: Counts,
-    /// The cluster, if the daemon takes part in one.
+    /// The cluster, if the daemon is a member of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterStatus>,
-    /// Aliases and tunnels, if the daemon takes part in a cluster.
+    /// Aliases and tunnels, if the daemon is a member of a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnels: Option<TunnelStatus>,
-    /// What should be looked after, in sentences.
+    /// Problems that need attention, in sentences.
     pub warnings: Vec<String>,
 }
 
-/// How many Erlang nodes there are.
+/// The number of Erlang nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameNumbers {
-    /// Registered, the adopted ones included.
+    /// Registered, adopted ones included.
     pub registered: usize,
-    /// Taken over from another port mapper and not back yet.
+    /// Taken over from another port mapper, and not registered again yet.
     pub adopted: usize,
-    /// Left, but remembered with their creation.
+    /// No longer registered, but remembered with their creation.
     pub old: usize,
     /// The most that can be registered.
     pub limit: usize,
 }
 
-/// How many services there are.
+/// The number of services.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceNumbers {
     /// Registered.
@@ -78,14 +77,14 @@ pub struct ServiceNumbers {
     pub limit: usize,
 }
 
-/// How many descriptors are in use, by what for.
+/// File descriptors, by use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescriptorNumbers {
     /// The most that can be open.
     pub limit: usize,
     /// Connections that hold a name.
     pub registered: usize,
-    /// Connections whose request is not complete or whose answer is not read, and many control connections.
+    /// Connections whose request is incomplete or whose answer is not yet read, and most control connections.
     pub waiting: usize,
     /// Connections whose registration was refused and whose node has not closed them.
     pub refused: usize,
@@ -94,26 +93,37 @@ pub struct DescriptorNumbers {
 /// `GET /v1/health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// Whether there is nothing to complain of.
+    /// Whether there are no problems.
     pub healthy: bool,
-    /// Complaints, in sentences.
+    /// The problems, in sentences.
     pub problems: Vec<String>,
 }
 
 /// The answer to `POST /v1/stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopping {
-    /// The process that ends.
+    /// The process id of the daemon that stops.
     pub pid: u32,
 }
 
 /// The answer to `POST /v1/reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// The configuration file, if there is a place for one.
+    /// The path of the configuration file, if it has one.
     pub config_file: Option<PathBuf>,
-    /// Keys whose new values are in force now.
+    /// Keys whose new values were applied.
     pub applied: Vec<String>,
     /// Keys whose new values need a restart.
     pub needs_restart: Vec<String>,
+}
+
+/// Everything that is counted since the daemon started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// On the EPMD port.
+    #[serde(flatten)]
+    pub epmd: pmd_epmd::counters::Counts,
+    /// Everywhere else.
+    #[serde(flatten)]
+    pub others: crate::base::stats::Counts,
 }

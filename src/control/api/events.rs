@@ -13,49 +13,49 @@ pub struct Event {
     /// When it happened.
     #[serde(with = "json::rfc3339_ms")]
     pub at: Timestamp,
-    /// What happened: `name_up`, `name_down`, `service_up`, `service_down`, or to a daemon of the cluster `node_up`,
+    /// What happened: `name_up`, `name_down`, `service_up`, `service_down`, or to a member of the cluster `node_up`,
     /// `node_suspect`, `node_down`, `node_left`; and more in later versions.
     pub kind: String,
-    /// The name of the Erlang node or service; of a daemon, that of its host.
+    /// The name of the Erlang node or service; for a member, the name of its host.
     pub name: String,
     /// The port of the Erlang node or service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// The host where it happened.
     pub host: String,
-    /// The id of that host's daemon, if this one takes part in a cluster.
+    /// The id of that host's daemon, in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
-    /// Why, where there is more than one possible reason.
+    /// The reason, if there are several possible ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// The data of the `hello` with which every event stream begins.
+/// The data of `hello`, the first message of every event stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Which start of the daemon the numbers belong to.
+    /// The start of the daemon that the event numbers belong to.
     pub boot_id: String,
     /// The number of the latest event.
     pub last: u64,
 }
 
-/// The data of a `gap`: events that were asked for and are not there.
+/// The data of a `gap`: events were requested that are no longer available.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// Why.
+    /// The reason.
     pub reason: GapReason,
-    /// How many, if that is known.
+    /// How many, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,
 }
 
-/// Why events are not there.
+/// Why events are not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {
-    /// The reader was away for longer than events are kept.
+    /// They are older than what the daemon keeps.
     TooOld,
-    /// The daemon was restarted since; the numbers begin anew.
+    /// The daemon was restarted, and its numbers with it.
     Restarted,
 }

@@ -10,33 +10,33 @@ use super::error::ErrorInfo;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Join {
-    /// Addresses of daemons: `HOST`, `HOST:PORT`, `[IPV6]:PORT`. Without a port, that of the daemon that is asked.
+    /// Addresses of daemons: `HOST`, `HOST:PORT`, `[IPV6]:PORT`. The default port is this daemon's own.
     pub addresses: Vec<String>,
-    /// How long all of it may take; 10 s if it is not said.
+    /// How long joining may take; 10 s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }
 
-/// The answer to `POST /v1/join` if at least one address led to a daemon that has let this one in.
+/// The answer to `POST /v1/join` if at least one daemon admitted this one.
 ///
-/// If none did, the answer is an error: `unresolvable` (404), `unreachable` (502), `refused` (403: cookie, certificate,
-/// cluster or version), `oneself` (400) or `timeout` (408), about the first of the addresses.
+/// Otherwise the answer is the error of the first address: `unresolvable` (404), `unreachable` (502), `refused` (403: cookie,
+/// certificate, cluster or version), `oneself` (400) or `timeout` (408).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
     /// The name of the cluster.
     pub cluster: String,
-    /// Who has let this daemon in.
+    /// The daemons that admitted this one.
     pub peers: Vec<JoinedPeer>,
-    /// Addresses that led nowhere.
+    /// Addresses that failed.
     pub failed: Vec<JoinFailure>,
-    /// Members now, this one included.
+    /// Members now, this daemon included.
     pub members: usize,
 }
 
-/// A daemon that has let this one in.
+/// A daemon that admitted this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinedPeer {
-    /// The address that was given.
+    /// The address in the request.
     pub asked: String,
     /// The address that answered.
     pub address: SocketAddr,
@@ -46,12 +46,12 @@ pub struct JoinedPeer {
     pub host: String,
 }
 
-/// An address that led nowhere.
+/// An address that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinFailure {
-    /// The address that was given.
+    /// The address in the request.
     pub asked: String,
-    /// Why, as in the error that there would have been.
+    /// The error, as if it were the only address.
     pub error: ErrorInfo,
 }
 
@@ -59,8 +59,8 @@ pub struct JoinFailure {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Leave {
-    /// Not this daemon shall leave but the member that goes by this: an address of it, or the name of its host. It stays
-    /// away until it is told to join.
+    /// Tell this member to leave instead of this daemon: an address of it, or the name of its host. It stays away until it is
+    /// told to join.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
 }
@@ -70,6 +70,6 @@ pub struct Leave {
 pub struct LeftCluster {
     /// The name of the cluster.
     pub cluster: String,
-    /// Members that were there besides this one; or the peers that were dropped.
+    /// The number of other members; with `peer`, the number of members that were told to leave.
     pub members: usize,
 }

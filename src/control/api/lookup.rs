@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::services::Metadata;
 
-/// What something that has a name is.
+/// The kind of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -19,30 +19,30 @@ pub enum Kind {
 /// `GET /v1/lookup`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookup {
-    /// What was asked for.
+    /// The name in the request.
     pub query: String,
-    /// All that goes by that name, the best first; at least one.
+    /// The nodes and services of this name, best first; at least one.
     pub matches: Vec<Match>,
 }
 
-/// One answer to a look-up.
+/// A node or service that a lookup has found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Its name.
     pub name: String,
     /// The host it runs on.
     pub host: String,
-    /// The id of that host's daemon, if this one takes part in a cluster.
+    /// The id of that host's daemon, in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
     /// Its port.
     pub port: u16,
-    /// Where a program on the host of the daemon that answers can connect to it.
+    /// The address at which programs on this host connect to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<SocketAddr>,
-    /// What a service's owner says about it.
+    /// The metadata of a service.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
 }

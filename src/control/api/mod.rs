@@ -17,7 +17,9 @@ mod tunnel;
 pub use cluster::{
     ClusterStatus, Discovered, Found, IdentityMode, Node, NodeList, NodeState, Path, Peer, PeerList,
 };
-pub use daemon::{DescriptorNumbers, Health, NameNumbers, Reloaded, ServiceNumbers, Status, Stopping};
+pub use daemon::{
+    Counts, DescriptorNumbers, Health, NameNumbers, Reloaded, ServiceNumbers, Status, Stopping,
+};
 pub use error::{ErrorBody, ErrorCode, ErrorInfo};
 pub use events::{Event, Gap, GapReason, Hello};
 pub use join::{Join, JoinFailure, Joined, JoinedPeer, Leave, LeftCluster};

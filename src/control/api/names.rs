@@ -9,9 +9,9 @@ use crate::control::json;
 /// `GET /v1/names`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameList {
-    /// The name of the host that the nodes run on.
+    /// The name of this host.
     pub host: String,
-    /// The nodes, the newest first.
+    /// The nodes, newest first.
     pub names: Vec<Name>,
 }
 
@@ -22,12 +22,12 @@ pub struct Name {
     pub name: String,
     /// Its distribution port.
     pub port: u16,
-    /// Tells this life of the name from earlier ones.
+    /// The creation: distinguishes this registration of the name from earlier ones.
     pub creation: u32,
     /// When it registered.
     #[serde(with = "json::rfc3339_ms")]
     pub registered_at: Timestamp,
-    /// For how long it has been registered.
+    /// Time since it registered.
     pub age_seconds: u64,
     /// 77 for a normal node, 72 and 104 for hidden and C nodes, 110 for Java.
     pub node_type: u8,
@@ -35,7 +35,7 @@ pub struct Name {
     pub highest_version: u16,
     /// The lowest distribution version it speaks.
     pub lowest_version: u16,
-    /// Whether it was taken over from another port mapper and has not come back yet.
+    /// Whether it was taken over from another port mapper and has not registered again yet.
     pub adopted: bool,
 }
 
@@ -57,7 +57,7 @@ pub struct ClusterName {
     pub node_id: String,
     /// Its distribution port.
     pub port: u16,
-    /// Tells this life of the name from earlier ones.
+    /// The creation: distinguishes this registration of the name from earlier ones.
     pub creation: u32,
     /// When it registered, by that host's clock.
     #[serde(with = "json::rfc3339_ms")]
@@ -74,11 +74,11 @@ pub struct ClusterName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adopt {
-    /// What another port mapper had registered.
+    /// The nodes that another port mapper had registered.
     pub names: Vec<AdoptedName>,
 }
 
-/// A node as another port mapper knew it.
+/// A node that another port mapper had registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdoptedName {
@@ -94,13 +94,13 @@ pub struct AdoptedName {
     pub highest_version: u16,
     /// See [`Name::lowest_version`].
     pub lowest_version: u16,
-    /// What else the node registered, in base 16.
+    /// The extra field of its registration, in base 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "json::base16")]
     pub extra: Vec<u8>,
 }
 
 impl AdoptedName {
-    /// As a port mapper's client would register it.
+    /// The request with which the node itself would register.
     pub fn as_alive2(&self) -> Alive2<'_> {
         Alive2 {
             port: self.port,
@@ -117,9 +117,9 @@ impl AdoptedName {
 /// The answer to `POST /v1/names/adopt`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdoptOutcome {
-    /// How many are answered for from now on.
+    /// How many were taken over.
     pub adopted: usize,
-    /// How many were registered already.
+    /// How many were already registered here.
     pub registered: usize,
 }
 

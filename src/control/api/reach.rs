@@ -8,85 +8,85 @@ use serde::{Deserialize, Serialize};
 use super::error::ErrorInfo;
 use crate::control::json;
 
-/// `GET /v1/refusals`: daemons that were not let in or have not let this one in, and tunnels that were refused. Those of
-/// the last day, and not more than a few dozen of them.
+/// `GET /v1/refusals`: connections that this daemon or its peer rejected, and tunnels that were refused, during the last day;
+/// a few dozen at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalList {
-    /// The latest first.
+    /// The connections, latest first.
     pub refusals: Vec<Refusal>,
 }
 
-/// One address that was refused for one reason.
+/// Rejected connections with one address for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The address.
     pub address: IpAddr,
-    /// Whether this daemon dialled; else the other did.
+    /// Whether this daemon dialled, and not the peer.
     pub dialled: bool,
     /// `cookie`, `tls`, `cluster`, `version`, `identity`, `other`, `refused` (by the other side), `timeout`, `connection`,
     /// `protocol`, `full`, `rule` or `tunnel`, and more in later versions.
     pub reason: String,
-    /// For people.
+    /// The reason, in a sentence.
     pub what: String,
-    /// How often.
+    /// How many there were.
     pub count: u64,
-    /// First time.
+    /// When it happened first.
     #[serde(with = "json::rfc3339_ms")]
     pub first_at: Timestamp,
-    /// Last time.
+    /// When it happened last.
     #[serde(with = "json::rfc3339_ms")]
     pub last_at: Timestamp,
 }
 
-/// The body of `POST /v1/reach`: whether a daemon can be reached, cookie and all, without joining it.
+/// The body of `POST /v1/reach`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reach {
     /// Addresses of one daemon, as for [`Join`](super::Join); eight at most.
     pub addresses: Vec<String>,
-    /// Its id, if another daemon there is not good enough.
+    /// Its id, if no other daemon will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
 
-/// The answer: all addresses were tried at once.
+/// The answer to `POST /v1/reach`: all addresses are tried at the same time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reached {
-    /// The first that led to the daemon, and both have proven that they belong together; absent if none did.
+    /// The first address at which the daemon completed the handshake; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
-    /// Those that did not.
+    /// The addresses that failed.
     pub failed: Vec<ReachFailure>,
 }
 
-/// An address that did not lead to a daemon.
+/// An address that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReachFailure {
     /// The address.
     pub asked: String,
-    /// The leg of the way that failed.
+    /// The step that failed.
     pub leg: ReachLeg,
-    /// Why.
+    /// The error.
     pub error: ErrorInfo,
 }
 
-/// A leg of the way to another daemon, in the order in which it is gone.
+/// A step of the way to another daemon, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReachLeg {
-    /// The name has no address.
+    /// Resolving the name.
     Name,
-    /// There is no way to the host.
+    /// Routing to the host.
     Route,
-    /// Nothing came back, as when a firewall drops packets.
+    /// Any response at all; missing, for example, if a firewall drops packets.
     Timeout,
-    /// The host has refused the connection: nobody listens.
+    /// A listener on the port; the host refused the connection.
     Listener,
-    /// Somebody listens, and does not do a handshake.
+    /// A handshake with whatever is listening.
     Handshake,
-    /// Certificate or key.
+    /// The certificate or key.
     Tls,
-    /// Name or version of the cluster, or the other side's own reason.
+    /// The cluster's name and version, and the peer's own checks.
     Cluster,
     /// The cookie.
     Cookie,

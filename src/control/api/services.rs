@@ -9,29 +9,29 @@ use crate::directory::services::Metadata;
 /// `GET /v1/services`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceList {
-    /// The name of the host that the services run on.
+    /// The name of this host.
     pub host: String,
     /// The services, by name.
     pub services: Vec<ServiceInfo>,
 }
 
-/// A registered service. The answer to `POST /v1/services`, the first line of the one to `POST
-/// /v1/services/hold`, and the answer to `DELETE /v1/services/NAME`.
+/// A registered service: the answer to `POST /v1/services` and `DELETE /v1/services/NAME`, and the first line of the answer to
+/// `POST /v1/services/hold`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceInfo {
     /// Its name.
     pub name: String,
     /// The TCP port it listens on.
     pub port: u16,
-    /// What its owner says about it.
+    /// Its metadata.
     pub metadata: Metadata,
-    /// When it registered first.
+    /// When it first registered.
     #[serde(with = "json::rfc3339_ms")]
     pub registered_at: Timestamp,
-    /// When it is dropped unless it registers again.
+    /// When it expires unless it is renewed.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "json::rfc3339_ms_option")]
     pub expires_at: Option<Timestamp>,
-    /// Whether it lives as long as a connection.
+    /// Whether it ends with a connection.
     pub held: bool,
 }
 
@@ -43,10 +43,10 @@ pub struct NewService {
     pub name: String,
     /// The TCP port it listens on.
     pub port: u16,
-    /// What its owner says about it.
+    /// Its metadata.
     #[serde(default)]
     pub metadata: Metadata,
-    /// Milliseconds until it is dropped unless it registers again; not for a service that is held.
+    /// Milliseconds until it expires unless it is renewed; not for a service that is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
 }
@@ -69,9 +69,9 @@ pub struct ClusterService {
     pub node_id: String,
     /// The TCP port it listens on.
     pub port: u16,
-    /// What its owner says about it.
+    /// Its metadata.
     pub metadata: Metadata,
-    /// When it registered first, by that host's clock.
+    /// When it first registered, by that host's clock.
     #[serde(with = "json::rfc3339_ms")]
     pub registered_at: Timestamp,
 }

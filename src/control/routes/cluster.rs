@@ -6,42 +6,41 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
-use pmd_core::gossip::link::Link;
-use pmd_core::membership::Identity;
-use pmd_core::node::Node;
-use pmd_core::replica::view::{Found, Liveness};
-use pmd_protocol::peer::frame::{Reason, Summary};
-use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
+use pmd_core::replica::view::Liveness;
+use pmd_protocol::peer::frame::Reason;
+use pmd_protocol::peer::{Entry, NodeId};
 
+use super::Answer;
+use super::lookup::unknown_host;
 use super::request::{ApiError, RequestBody};
-use super::{Answer, Shared};
-use crate::cluster::driver::{Ended, Running};
-use crate::cluster::evict::Departure;
-use crate::cluster::{Cluster, JoinError};
+use crate::cluster::evict::Eviction;
+use crate::cluster::membership::{Cluster, JoinError};
+use crate::cluster::view::ClusterView;
 use crate::control::api::{self, ErrorCode};
+use crate::control::handles::{About, MaybeMember, Member};
 use crate::control::json::timestamp;
-use crate::daemon::Context;
-use crate::directory::cluster::same_host;
-use crate::directory::services::Metadata;
+use crate::directory::Directory;
+use crate::directory::local::Local;
 use crate::link::dial::DialError;
 use crate::link::handshake::HandshakeError;
+use crate::link::inbox::Ended;
 
-/// How long joining may take unless the request says something else.
+/// Time to join, unless the request says otherwise.
 const JOIN: Duration = Duration::from_secs(10);
 /// The longest that a request may ask for.
 const LONGEST_JOIN: Duration = Duration::from_secs(600);
-/// How long a new member may take to be seen, after both have proven who they are.
+/// Time for a new member to be seen after the handshake.
 const SEEN: Duration = Duration::from_secs(2);
 /// Addresses in one request.
 const MAX_JOIN: usize = 64;
 
-/// The daemon's part in a cluster, or why there is none.
-pub(super) fn of(context: &Context) -> Result<&Arc<Cluster>, ApiError> {
-    context.cluster.get().ok_or_else(|| {
+/// The daemon's part in a cluster, or the error if it takes none.
+pub(super) fn of(member: &MaybeMember) -> Result<&Arc<Member>, ApiError> {
+    member.as_ref().ok_or_else(|| {
         ApiError::new(
             ErrorCode::NoCluster,
             "this daemon takes no part in a cluster: it was started by the name epmd",
-            "start it as pmd: pmd stop, then pmd start (nodes come back by themselves within seconds)",
+            "start it as pmd: pmd stop, then pmd start (nodes register again within seconds)",
         )
     })
 }
@@ -52,62 +51,48 @@ impl From<Ended> for ApiError {
     }
 }
 
-/// The part of `/v1/status` about the cluster. With `ask` the peers are asked what they have, for who looks next: what they
-/// said last may be seconds old.
-pub(super) async fn status(cluster: &Arc<Cluster>, ask: bool) -> Result<api::ClusterStatus, Ended> {
-    let me = Arc::clone(cluster.me());
-    let tls = me.tls();
+/// The part of `/v1/status` about the cluster.
+pub(super) fn status(cluster: &Cluster, local: &Local, view: &ClusterView) -> api::ClusterStatus {
+    let own = cluster.local();
+    let tls = own.tls();
     let expires = tls.checks_names().then(|| tls.expires()).flatten();
-    let expires = expires.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    cluster
-        .core()
-        .visit(move |running| {
-            if ask {
-                running.ask_tallies();
-            }
-            let node = running.node();
-            let fingerprint = node.registry().fingerprint();
-            let summary = node.registry().summary();
-            let agreeing = node.links().filter(|(_, link)| agrees(link, &summary)).count();
-            let links = node.links().count();
-            let states: Vec<Liveness> = node.members().map(|(_, liveness)| liveness).collect();
-            let count = |kind: Kind| entries(node).filter(|(_, entry)| entry.kind() == kind).count();
-            api::ClusterStatus {
-                name: me.cluster().to_owned(),
-                id: me.id().to_string(),
-                identity: if tls.checks_names() { api::IdentityMode::Ca } else { api::IdentityMode::Auto },
-                addresses: node.identity().addresses.clone(),
-                left: me.has_left(),
-                members: states.len() + 1,
-                suspects: states.iter().filter(|state| **state == Liveness::Suspect).count(),
-                links,
-                agreeing,
-                converged: !me.has_left() && agreeing == links && (links > 0 || states.is_empty()),
-                fingerprint: fingerprint.to_string(),
-                names: count(Kind::NAME),
-                services: count(Kind::SERVICE),
-                certificate_expires_at: expires,
-            }
-        })
-        .await
+    let (mut names, mut services) = (local.names().count().0, local.count_services());
+    for (_, origin) in cluster.directory().origins() {
+        names += origin.count_names();
+        services += origin.count_services();
+    }
+    api::ClusterStatus {
+        name: own.cluster().to_owned(),
+        id: own.id().to_string(),
+        identity: if tls.checks_names() { api::IdentityMode::Ca } else { api::IdentityMode::Auto },
+        addresses: view.identity.addresses.clone(),
+        left: own.has_left(),
+        members: view.members.len() + 1,
+        suspects: view.suspects(),
+        links: view.links.len(),
+        agreeing: view.agreeing(),
+        converged: !own.has_left() && view.is_converged(),
+        fingerprint: view.fingerprint.to_string(),
+        names,
+        services,
+        certificate_expires_at: expires.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()),
+    }
 }
 
 /// What is wrong with the cluster, in sentences.
-pub(super) async fn warnings(cluster: &Arc<Cluster>) -> Vec<String> {
+pub(super) fn warnings(view: &ClusterView) -> Vec<String> {
     use pmd_core::node::Alarm;
-    let alarms = cluster.core().visit(|running| running.alarms().to_vec()).await.unwrap_or_default();
     let mut warnings: Vec<String> = Vec::new();
-    for (_, alarm) in alarms {
+    for (_, alarm) in &view.alarms {
         let warning = match alarm {
             Alarm::Forked(id) => format!(
                 "two daemons write under the identity {id:.8}: remove the key file of one of them and restart it"
             ),
             Alarm::IdentityTaken => {
-                "another daemon has this one's key: remove the key file of one of them and restart \
-                                     it"
-                .to_owned()
+                "another daemon has this one's key: remove the key file of one of them and restart it"
+                    .to_owned()
             }
-            Alarm::Violation(id) => format!("the daemon {id:.8} has broken the protocol: see the log"),
+            Alarm::Violation(id) => format!("the daemon {id:.8} has violated the protocol: see the log"),
         };
         if !warnings.contains(&warning) {
             warnings.push(warning);
@@ -116,202 +101,122 @@ pub(super) async fn warnings(cluster: &Arc<Cluster>) -> Vec<String> {
     warnings
 }
 
-pub(super) async fn nodes(State(context): Shared) -> Answer<api::NodeList> {
-    let cluster = of(&context)?;
-    let mut nodes = cluster.core().visit(|running| members(running)).await?;
-    nodes.sort_by(|a, b| (!a.oneself, &a.host, &a.id).cmp(&(!b.oneself, &b.host, &b.id)));
-    Ok(Json(api::NodeList { cluster: cluster.me().cluster().to_owned(), nodes }))
-}
-
-fn members(running: &Running) -> Vec<api::Node> {
-    let node = running.node();
-    let own = std::iter::once((node.identity(), Liveness::Alive, true));
-    let all = own.chain(node.members().map(|(identity, liveness)| (identity, liveness, false)));
-    all.map(|(identity, liveness, oneself)| member(node, identity, liveness, oneself)).collect()
-}
-
-fn member(node: &Node, identity: &Identity, liveness: Liveness, oneself: bool) -> api::Node {
-    let mut host: Option<&Host> = None;
-    let (mut names, mut services) = (0, 0);
-    for entry in node.registry().directory().of(&identity.id) {
-        match &**entry {
-            Entry::Host(entry) => host = Some(entry),
-            Entry::Name(_) => names += 1,
-            Entry::Service(_) => services += 1,
+pub(super) async fn nodes(
+    State(about): State<Arc<About>>,
+    State(directory): State<Arc<Directory>>,
+    State(member): State<MaybeMember>,
+) -> Answer<api::NodeList> {
+    let cluster = &of(&member)?.cluster;
+    let view = cluster.core().view().await?;
+    let local = directory.local();
+    let own = api::Node {
+        id: view.identity.id.to_string(),
+        host: cluster.local().host().to_string(),
+        oneself: true,
+        state: api::NodeState::Alive,
+        addresses: view.identity.addresses.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        metadata: about.metadata.clone(),
+        names: local.names().count().0,
+        services: local.count_services(),
+        started_at: timestamp(view.identity.generation.boot_ms),
+    };
+    let others = view.members.iter().map(|(identity, liveness)| {
+        let origin = cluster.directory().origin(&identity.id).unwrap_or_default();
+        api::Node {
+            id: identity.id.to_string(),
+            host: origin.host_name().to_owned(),
+            oneself: false,
+            state: match liveness {
+                Liveness::Alive => api::NodeState::Alive,
+                Liveness::Suspect => api::NodeState::Suspect,
+            },
+            addresses: identity.addresses.clone(),
+            version: origin.host().map(|host| host.version.clone()).unwrap_or_default(),
+            metadata: origin.host().map(|host| host.metadata.pairs().clone()).unwrap_or_default(),
+            names: origin.count_names(),
+            services: origin.count_services(),
+            started_at: timestamp(identity.generation.boot_ms),
         }
-    }
-    api::Node {
-        id: identity.id.to_string(),
-        host: host.map(|host| host.host.to_string()).unwrap_or_default(),
-        oneself,
-        state: match liveness {
-            Liveness::Alive => api::NodeState::Alive,
-            Liveness::Suspect => api::NodeState::Suspect,
-        },
-        addresses: identity.addresses.clone(),
-        version: host.map(|host| host.version.clone()).unwrap_or_default(),
-        metadata: host.map(|host| host.metadata.pairs().clone()).unwrap_or_default(),
-        names,
-        services,
-        started_at: timestamp(identity.generation.boot_ms),
-    }
+    });
+    let mut nodes: Vec<_> = std::iter::once(own).chain(others).collect();
+    nodes.sort_by(|a, b| (!a.oneself, &a.host, &a.id).cmp(&(!b.oneself, &b.host, &b.id)));
+    Ok(Json(api::NodeList { cluster: cluster.local().cluster().to_owned(), nodes }))
 }
 
-pub(super) async fn peers(State(context): Shared) -> Answer<api::PeerList> {
-    let mut peers = of(&context)?.core().visit(|running| links(running)).await?;
+pub(super) async fn peers(State(member): State<MaybeMember>) -> Answer<api::PeerList> {
+    let view = of(&member)?.cluster.core().view().await?;
+    let peers = view.links.iter().map(|link| api::Peer {
+        id: link.id.to_string(),
+        host: link.host.to_string(),
+        address: link.address,
+        path: api::Path::Direct,
+        dialled: link.initiated,
+        up_seconds: link.age_ms / 1_000,
+        rtt_us: link.rtt_us().map(u64::from),
+        clock_ahead_ms: link.clock.ahead_ms(),
+        phi: link.phi,
+        heard_ms: link.silent_ms,
+        received_bytes: link.traffic.received(),
+        sent_bytes: link.traffic.sent(),
+        agrees: link.agrees,
+    });
+    let mut peers: Vec<_> = peers.collect();
     peers.sort_by(|a, b| (&a.host, &a.id).cmp(&(&b.host, &b.id)));
     Ok(Json(api::PeerList { peers }))
 }
 
-fn links(running: &Running) -> Vec<api::Peer> {
-    let node = running.node();
-    let now_ms = running.now().mono_ms;
-    let summary = node.registry().summary();
-    let both = node.links().filter_map(|(id, link)| Some((link, running.link(id)?)));
-    both.map(|(link, end)| api::Peer {
-        id: link.peer.id.to_string(),
-        host: end.host.to_string(),
-        address: end.address,
-        path: api::Path::Direct,
-        dialled: end.initiated,
-        up_seconds: now_ms.saturating_sub(link.since_ms) / 1_000,
-        // The kernel measures more finely than heartbeats do.
-        rtt_us: end.traffic.rtt_us().or(link.rtt_us).map(u64::from),
-        clock_ahead_ms: end.clock.ahead_ms(),
-        phi: link.phi.phi(now_ms),
-        heard_ms: now_ms.saturating_sub(link.phi.last_ms()),
-        received_bytes: end.traffic.received(),
-        sent_bytes: end.traffic.sent(),
-        agrees: agrees(link, &summary),
-    })
-    .collect()
-}
-
-/// Whether a peer said last that it has this.
-fn agrees(link: &Link, own: &Summary) -> bool {
-    link.summary().is_some_and(|summary| summary.fingerprint == own.fingerprint)
-}
-
-/// All entries of live daemons, with whose they are.
-fn entries(node: &Node) -> impl Iterator<Item = (NodeId, &Arc<Entry>)> {
-    let own = std::iter::once(node.identity());
-    let all = own.chain(node.members().map(|(identity, _)| identity));
-    all.flat_map(|identity| node.registry().directory().of(&identity.id).map(|entry| (identity.id, entry)))
-}
-
-fn host_of(node: &Node, id: &NodeId) -> String {
-    node.registry().directory().host(id).map(ToString::to_string).unwrap_or_default()
-}
-
 /// Erlang nodes in the whole cluster, or on one of its hosts.
-pub(super) async fn names(cluster: &Cluster, host: Option<String>) -> Result<api::ClusterNameList, ApiError> {
-    let list = cluster.core().visit(move |running| {
-        let node = running.node();
-        let mut known = host.is_none();
-        let mut names = Vec::new();
-        for (id, entry) in entries(node) {
-            let at = host_of(node, &id);
-            if host.as_ref().is_some_and(|host| !same_host(host, &at)) {
-                continue;
-            }
-            known = true;
-            if let Entry::Name(name) = &**entry {
-                names.push(api::ClusterName {
-                    name: name.name.as_str().to_owned(),
-                    host: at,
-                    node_id: id.to_string(),
-                    port: name.port,
-                    creation: name.creation,
-                    registered_at: timestamp(name.registered_ms),
-                    node_type: name.node_type,
-                    highest_version: name.highest_version,
-                    lowest_version: name.lowest_version,
-                });
-            }
-        }
-        names.sort_by(|a, b| (&a.host, &a.name, &a.node_id).cmp(&(&b.host, &b.name, &b.node_id)));
-        known.then_some(api::ClusterNameList { names }).ok_or(host)
+pub(super) fn names(
+    directory: &Directory,
+    member: &Member,
+    host: Option<&str>,
+) -> Result<api::ClusterNameList, ApiError> {
+    let found = directory.all(host).ok_or_else(|| unknown_host(host.unwrap_or_default()))?;
+    let own = member.cluster.local().id();
+    let names = found.into_iter().filter_map(|found| {
+        let Entry::Name(name) = &*found.entry else { return None };
+        Some(api::ClusterName {
+            name: name.name.as_str().to_owned(),
+            host: found.host,
+            node_id: found.origin.unwrap_or(own).to_string(),
+            port: name.port,
+            creation: name.creation,
+            registered_at: timestamp(name.registered_ms),
+            node_type: name.node_type,
+            highest_version: name.highest_version,
+            lowest_version: name.lowest_version,
+        })
     });
-    list.await?.map_err(|host| {
-        ApiError::new(
-            ErrorCode::NotFound,
-            format!("no host of the cluster is called {:?}", host.unwrap_or_default()),
-            "pmd nodes lists the hosts",
-        )
-    })
+    let mut names: Vec<_> = names.collect();
+    names.sort_by(|a, b| (&a.host, &a.name, &a.node_id).cmp(&(&b.host, &b.name, &b.node_id)));
+    Ok(api::ClusterNameList { names })
 }
 
 /// Services in the whole cluster.
-pub(super) async fn services(cluster: &Cluster) -> Result<api::ClusterServiceList, Ended> {
-    cluster
-        .core()
-        .visit(|running| {
-            let node = running.node();
-            let mut services: Vec<api::ClusterService> = entries(node)
-                .filter_map(|(id, entry)| match &**entry {
-                    Entry::Service(service) => Some(api::ClusterService {
-                        name: service.name.as_str().to_owned(),
-                        host: host_of(node, &id),
-                        node_id: id.to_string(),
-                        port: service.port,
-                        metadata: service.metadata.pairs().clone(),
-                        registered_at: timestamp(service.registered_ms),
-                    }),
-                    Entry::Host(_) | Entry::Name(_) => None,
-                })
-                .collect();
-            services.sort_by(|a, b| (&a.name, &a.host, &a.node_id).cmp(&(&b.name, &b.host, &b.node_id)));
-            api::ClusterServiceList { services }
+pub(super) fn services(directory: &Directory, member: &Member) -> api::ClusterServiceList {
+    let own = member.cluster.local().id();
+    let services = directory.all(None).unwrap_or_default().into_iter().filter_map(|found| {
+        let Entry::Service(service) = &*found.entry else { return None };
+        Some(api::ClusterService {
+            name: service.name.as_str().to_owned(),
+            host: found.host,
+            node_id: found.origin.unwrap_or(own).to_string(),
+            port: service.port,
+            metadata: service.metadata.pairs().clone(),
+            registered_at: timestamp(service.registered_ms),
         })
-        .await
-}
-
-/// Everything that goes by a name, on all hosts or on one, the best first. And whether there is such a host.
-pub(super) async fn look_up(
-    cluster: &Cluster,
-    name: String,
-    host: Option<String>,
-) -> Result<(Vec<api::Match>, bool), Ended> {
-    cluster
-        .core()
-        .visit(move |running| {
-            let node = running.node();
-            let directory = node.registry().directory();
-            let known = host.as_ref().is_none_or(|host| {
-                let own = std::iter::once(node.identity());
-                let all = own.chain(node.members().map(|(identity, _)| identity));
-                all.into_iter().any(|identity| same_host(host, &host_of(node, &identity.id)))
-            });
-            let found = [Kind::NAME, Kind::SERVICE].map(|kind| directory.look_up(kind, name.as_bytes()));
-            let matches = found.into_iter().flatten().filter_map(found_on_the_wire);
-            let at = |found: &api::Match| host.as_ref().is_none_or(|host| same_host(host, &found.host));
-            (matches.filter(at).collect(), known)
-        })
-        .await
-}
-
-fn found_on_the_wire(found: Found) -> Option<api::Match> {
-    let (kind, metadata) = match &*found.entry {
-        Entry::Name(_) => (api::Kind::Name, Metadata::new()),
-        Entry::Service(service) => (api::Kind::Service, service.metadata.pairs().clone()),
-        Entry::Host(_) => return None,
-    };
-    Some(api::Match {
-        kind,
-        name: found.entry.name().to_owned(),
-        host: found.host.map(|host| host.to_string()).unwrap_or_default(),
-        node_id: Some(found.origin.to_string()),
-        port: found.entry.port()?,
-        entry: None,
-        metadata,
-    })
+    });
+    let mut services: Vec<_> = services.collect();
+    services.sort_by(|a, b| (&a.name, &a.host, &a.node_id).cmp(&(&b.name, &b.host, &b.node_id)));
+    api::ClusterServiceList { services }
 }
 
 pub(super) async fn join(
-    State(context): Shared,
+    State(member): State<MaybeMember>,
     Extension(body): Extension<RequestBody>,
 ) -> Answer<api::Joined> {
-    let cluster = of(&context)?;
+    let cluster = &of(&member)?.cluster;
     let asked: api::Join = body.parse()?;
     if asked.addresses.is_empty() || asked.addresses.len() > MAX_JOIN {
         let message = format!("from 1 to {MAX_JOIN} addresses can be joined at once");
@@ -324,7 +229,7 @@ pub(super) async fn join(
     let patience = asked.timeout_ms.map_or(JOIN, Duration::from_millis).min(LONGEST_JOIN);
     let attempts = asked.addresses.iter().map(async |address| {
         let joined = tokio::time::timeout(patience, cluster.join(address)).await;
-        (address.clone(), joined.unwrap_or(Err(JoinError::Late)))
+        (address.clone(), joined.unwrap_or(Err(JoinError::Timeout)))
     });
     let (mut peers, mut failed) = (Vec::new(), Vec::new());
     for (asked, outcome) in futures_util::future::join_all(attempts).await {
@@ -350,9 +255,9 @@ pub(super) async fn join(
         return Err(first.unwrap_or_else(|| ApiError::from(Ended)));
     }
     let ids: Vec<NodeId> = peers.iter().map(|(id, _)| *id).collect();
-    let members = wait_until_seen(cluster, ids).await?;
+    let members = wait_until_seen(cluster, &ids).await?;
     Ok(Json(api::Joined {
-        cluster: cluster.me().cluster().to_owned(),
+        cluster: cluster.local().cluster().to_owned(),
         peers: peers.into_iter().map(|(_, peer)| peer).collect(),
         failed: failed
             .into_iter()
@@ -362,20 +267,21 @@ pub(super) async fn join(
     }))
 }
 
-/// Waits until those who were joined are members here; how many members there are then.
-async fn wait_until_seen(cluster: &Cluster, ids: Vec<NodeId>) -> Result<usize, Ended> {
-    let deadline = tokio::time::Instant::now() + SEEN;
-    loop {
-        let wanted = ids.clone();
-        let visit = cluster.core().visit(move |running| {
-            let members: Vec<NodeId> = running.node().members().map(|(identity, _)| identity.id).collect();
-            (members.len() + 1, wanted.iter().all(|id| members.contains(id)))
-        });
-        let (members, seen) = visit.await?;
-        if seen || tokio::time::Instant::now() >= deadline {
-            return Ok(members);
+/// Waits until the daemons that were joined are members here; returns how many members there are then.
+async fn wait_until_seen(cluster: &Cluster, ids: &[NodeId]) -> Result<usize, Ended> {
+    let mut members = cluster.watch_members();
+    let seen = async {
+        loop {
+            let view = cluster.core().view().await?;
+            if ids.iter().all(|id| view.member(id).is_some()) {
+                return Ok(view.members.len() + 1);
+            }
+            members.changed().await.map_err(|_| Ended)?;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    match tokio::time::timeout(SEEN, seen).await {
+        Ok(seen) => seen,
+        Err(_) => Ok(cluster.core().view().await?.members.len() + 1),
     }
 }
 
@@ -397,11 +303,12 @@ pub(super) fn join_error(asked: &str, error: &JoinError) -> ApiError {
             error.to_string(),
             "correct the name, or give the address of the host",
         ),
-        JoinError::Late => ApiError::new(
+        JoinError::Timeout => ApiError::new(
             ErrorCode::Timeout,
             format!("{asked} has not answered in time"),
             format!("check the address, {port}"),
         ),
+        JoinError::Left => ApiError::new(ErrorCode::Conflict, error.to_string(), "join again: pmd join"),
         JoinError::Full => ApiError::new(
             ErrorCode::Full,
             error.to_string(),
@@ -422,12 +329,12 @@ pub(super) fn join_error(asked: &str, error: &JoinError) -> ApiError {
             ApiError::new(code, message, format!("see that pmd runs there, and check {port}"))
         }
         JoinError::Dial(DialError::Handshake { address, source }) => {
-            greeting_error(&address.to_string(), source)
+            handshake_error(&address.to_string(), source)
         }
     }
 }
 
-fn greeting_error(at: &str, error: &HandshakeError) -> ApiError {
+fn handshake_error(at: &str, error: &HandshakeError) -> ApiError {
     let refused = |message: String, hint: &str| ApiError::new(ErrorCode::Refused, message, hint);
     let cookie = "copy the cookie file from a host of the cluster (pmd cookie path), then pmd reload";
     match error {
@@ -468,8 +375,8 @@ fn greeting_error(at: &str, error: &HandshakeError) -> ApiError {
     }
 }
 
-pub(super) async fn discover(State(context): Shared) -> Answer<api::Discovered> {
-    let found = of(&context)?.seeker().list().await;
+pub(super) async fn discover(State(member): State<MaybeMember>) -> Answer<api::Discovered> {
+    let found = of(&member)?.cluster.joiner().list().await;
     let found = found.into_iter().map(|listed| api::Found {
         source: listed.source.to_owned(),
         address: listed.address,
@@ -482,31 +389,31 @@ pub(super) async fn discover(State(context): Shared) -> Answer<api::Discovered> 
 }
 
 pub(super) async fn leave(
-    State(context): Shared,
+    State(member): State<MaybeMember>,
     Extension(body): Extension<RequestBody>,
 ) -> Answer<api::LeftCluster> {
-    let cluster = of(&context)?;
+    let cluster = &of(&member)?.cluster;
     let asked: api::Leave = body.parse()?;
     let members = match &asked.peer {
         None => cluster.leave().await?,
-        Some(peer) => dismiss(cluster, peer).await?,
+        Some(peer) => evict(cluster, peer).await?,
     };
-    Ok(Json(api::LeftCluster { cluster: cluster.me().cluster().to_owned(), members }))
+    Ok(Json(api::LeftCluster { cluster: cluster.local().cluster().to_owned(), members }))
 }
 
 /// Tells the members that go by `peer` to leave; how many they were.
-async fn dismiss(cluster: &Cluster, peer: &str) -> Result<usize, ApiError> {
-    let (code, message, hint) = match cluster.dismiss(peer).await? {
-        Departure::Left(told) => return Ok(told),
-        Departure::Unknown => {
+async fn evict(cluster: &Cluster, peer: &str) -> Result<usize, ApiError> {
+    let (code, message, hint) = match cluster.evict(peer).await? {
+        Eviction::Left(told) => return Ok(told),
+        Eviction::Unknown => {
             (ErrorCode::NotFound, format!("no member goes by {peer:?}"), "pmd nodes lists the members")
         }
-        Departure::Oneself => (
+        Eviction::Oneself => (
             ErrorCode::Oneself,
             format!("{peer} is this daemon itself"),
             "to leave with this one, give no address: pmd leave",
         ),
-        Departure::Stay => (
+        Eviction::Stayed => (
             ErrorCode::Timeout,
             format!("{peer} was told to leave and is still a member"),
             "see whether it answers (pmd peers) and is of this version (pmd nodes); one that is gone drops out by itself",

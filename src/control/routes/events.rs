@@ -1,18 +1,26 @@
 //! The event stream: what a reader may ask for.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
+use super::Asked;
 use super::request::{ApiError, Parameters};
-use super::{Asked, Shared};
+use crate::base::shutdown::Shutdown;
 use crate::control::api::ErrorCode;
-use crate::control::events::{self, Wanted};
+use crate::control::events::{self, EventSource, Wanted};
+use crate::control::handles::{About, MaybeMember};
+use crate::directory::Directory;
 
 pub(super) async fn subscribe(
-    State(context): Shared,
+    State(about): State<Arc<About>>,
+    State(directory): State<Arc<Directory>>,
+    State(member): State<MaybeMember>,
+    State(shutdown): State<Shutdown>,
     query: Asked,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -41,6 +49,13 @@ pub(super) async fn subscribe(
         kinds.push(kind);
     }
     let wanted = Wanted { since, boot: parameters.get("boot").map(str::to_owned), kinds };
-    let body = Body::from_stream(events::send(context, wanted));
+    let source = EventSource {
+        log: Arc::clone(directory.local().events()),
+        boot_id: about.boot_id.clone(),
+        host: about.host.clone(),
+        node_id: member.map(|member| member.cluster.local().id().to_string()),
+        shutdown,
+    };
+    let body = Body::from_stream(events::send(source, wanted));
     Ok(([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))], body).into_response())
 }

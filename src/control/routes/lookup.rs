@@ -1,19 +1,27 @@
 //! Finding whatever goes by a name.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::cmp::Reverse;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Json;
+use pmd_core::replica::view::Liveness;
+use pmd_protocol::peer::{Entry, NodeId};
 
 use super::request::{ApiError, Parameters};
-use super::{Answer, Asked, Shared, cluster, tunnel};
-use crate::base::clock::now_ms;
+use super::{Answer, Asked};
+use crate::cluster::view::ClusterView;
 use crate::control::api::{self, ErrorCode};
-use crate::daemon::Context;
-use crate::directory::cluster::same_host;
+use crate::control::handles::{MaybeMember, Member};
 use crate::directory::services::Metadata;
+use crate::directory::{Directory, Match, Target};
 
-pub(super) async fn lookup(State(context): Shared, query: Asked) -> Answer<api::Lookup> {
+pub(super) async fn lookup(
+    State(directory): State<Arc<Directory>>,
+    State(member): State<MaybeMember>,
+    query: Asked,
+) -> Answer<api::Lookup> {
     let parameters = Parameters::of(query, &["name", "kind"])?;
     let Some(asked) = parameters.get("name") else {
         return Err(ApiError::new(
@@ -31,104 +39,97 @@ pub(super) async fn lookup(State(context): Shared, query: Asked) -> Answer<api::
             return Err(ApiError::new(ErrorCode::InvalidRequest, message, "the kinds are: name, service"));
         }
     };
-    let own = context.settings.host.clone();
     let (name, host) = asked.rsplit_once('@').map_or((asked, None), |(name, host)| (name, Some(host)));
-    let is_wanted = |found: &api::Match| kind.is_none_or(|kind| kind == found.kind);
-    if let Some(cluster) = context.cluster.get() {
-        let host = host.map(|host| if is_this_host(host, &own) { own.as_str() } else { host });
-        let (mut matches, known) =
-            cluster::look_up(cluster, name.to_owned(), host.map(str::to_owned)).await?;
-        matches.retain(is_wanted);
-        tunnel::add_entries(cluster, &own, &mut matches);
-        return match (matches.is_empty(), host.filter(|_| !known)) {
-            (false, _) => Ok(Json(api::Lookup { query: asked.to_owned(), matches })),
-            (true, Some(host)) => Err(ApiError::new(
+    let own = directory.local().host();
+    let Some(found) = find(&directory, member.as_deref(), name, host).await? else {
+        let host = host.unwrap_or_default();
+        return Err(match &member {
+            Some(_) => unknown_host(host),
+            None => ApiError::new(
                 ErrorCode::NotFound,
-                format!("no host of the cluster is called {host:?}"),
-                "pmd nodes lists the hosts; pmd join adds one",
-            )),
-            (true, None) => Err(ApiError::new(
-                ErrorCode::NotFound,
-                format!("nothing named {asked:?} is registered in the cluster"),
-                "pmd names --cluster and pmd services --cluster list what is; --wait waits for it",
-            )),
-        };
-    }
-    if let Some(host) = host.filter(|host| !is_this_host(host, &own)) {
-        return Err(ApiError::new(
-            ErrorCode::NotFound,
-            format!("this pmd does not know the host {host:?}"),
-            format!(
-                "it is not a member here, and this pmd knows only its own host, {own}: ask it with `pmd names {host}`"
+                format!("this pmd does not know the host {host:?}"),
+                format!(
+                    "it is not a member here, and this pmd knows only its own host, {own}: ask it with `pmd names {host}`"
+                ),
             ),
-        ));
+        });
+    };
+    let is_wanted = |found: &api::Match| kind.is_none_or(|kind| kind == found.kind);
+    let matches = found.iter().filter_map(|found| on_the_wire(member.as_deref(), found));
+    let matches: Vec<_> = matches.filter(is_wanted).collect();
+    if !matches.is_empty() {
+        return Ok(Json(api::Lookup { query: asked.to_owned(), matches }));
     }
-    let matches: Vec<_> = [find_name(&context, name, &own), find_service(&context, name, &own)]
-        .into_iter()
-        .flatten()
-        .filter(is_wanted)
-        .collect();
-    if matches.is_empty() {
-        return Err(ApiError::new(
+    Err(match &member {
+        Some(_) => ApiError::new(
+            ErrorCode::NotFound,
+            format!("nothing named {asked:?} is registered in the cluster"),
+            "pmd names --cluster and pmd services --cluster list what is; --wait waits for it",
+        ),
+        None => ApiError::new(
             ErrorCode::NotFound,
             format!("nothing named {name:?} is registered on {own}"),
             "pmd names and pmd services list what is; --wait waits for it",
-        ));
-    }
-    Ok(Json(api::Lookup { query: asked.to_owned(), matches }))
-}
-
-fn find_name(context: &Context, name: &str, host: &str) -> Option<api::Match> {
-    let entry = context.registry.name(name)?;
-    Some(api::Match {
-        kind: api::Kind::Name,
-        name: name.to_owned(),
-        host: host.to_owned(),
-        node_id: None,
-        port: entry.port,
-        entry: Some((Ipv4Addr::LOCALHOST, entry.port).into()),
-        metadata: Metadata::new(),
+        ),
     })
 }
 
-fn find_service(context: &Context, name: &str, host: &str) -> Option<api::Match> {
-    let service = context.registry.service(name)?;
-    // One whose time is over but which nobody has removed yet.
-    if service.expires_ms.is_some_and(|end| end <= now_ms()) {
-        return None;
-    }
-    Some(api::Match {
-        kind: api::Kind::Service,
-        name: name.to_owned(),
-        host: host.to_owned(),
-        node_id: None,
-        port: service.port,
-        entry: Some((Ipv4Addr::LOCALHOST, service.port).into()),
-        metadata: service.metadata,
-    })
+/// The error for a host that is not a member.
+pub(super) fn unknown_host(host: &str) -> ApiError {
+    ApiError::new(
+        ErrorCode::NotFound,
+        format!("no host of the cluster is called {host:?}"),
+        "pmd nodes lists the hosts; pmd join adds one",
+    )
 }
 
-/// Whether `host` means the host that calls itself `own`: by its short or its long name, or as "this one".
-fn is_this_host(host: &str, own: &str) -> bool {
-    if host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
-        return true;
+/// Everything with this name, the best first: this host, then members that are not suspected, then the nearest. None if no such
+/// host is known.
+pub(super) async fn find(
+    directory: &Directory,
+    member: Option<&Member>,
+    name: &str,
+    host: Option<&str>,
+) -> Result<Option<Vec<Match>>, ApiError> {
+    let Some(mut found) = directory.matches(name, host) else { return Ok(None) };
+    if let Some(member) = member.filter(|_| found.len() > 1) {
+        let view = member.cluster.core().view().await?;
+        found.sort_by_cached_key(|found| rank(&view, found));
     }
-    same_host(host, own)
+    Ok(Some(found))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The place of an answer among the others. `Reverse(None)` sorts last: the distance is unknown.
+fn rank(view: &ClusterView, found: &Match) -> impl Ord + use<> {
+    let origin = found.origin.unwrap_or(NodeId::MIN);
+    let suspect = |identity: &NodeId| {
+        let is_it = |(member, liveness): &&(pmd_core::membership::Identity, Liveness)| {
+            member.id == *identity && *liveness == Liveness::Suspect
+        };
+        view.members.iter().any(|member| is_it(&member))
+    };
+    let rtt_us = view.links_to(origin).next().and_then(|link| link.heartbeat_rtt_us);
+    let kind = matches!(*found.entry, Entry::Service(_));
+    (found.origin.is_some(), suspect(&origin), Reverse(rtt_us.map(Reverse)), origin, kind)
+}
 
-    #[test]
-    fn a_host_is_known_by_its_short_and_its_long_name() {
-        for host in ["web1", "WEB1", "web1.example.org", "localhost", "127.0.0.1", "::1"] {
-            assert!(is_this_host(host, "web1"), "{host}");
-            assert!(is_this_host(host, "web1.example.org"), "{host}");
+fn on_the_wire(member: Option<&Member>, found: &Match) -> Option<api::Match> {
+    let (kind, metadata) = match &*found.entry {
+        Entry::Name(_) => (api::Kind::Name, Metadata::new()),
+        Entry::Service(service) => (api::Kind::Service, service.metadata.pairs().clone()),
+        Entry::Host(_) => return None,
+    };
+    let port = found.entry.port()?;
+    let name = found.entry.name().to_owned();
+    let entry = match (found.origin, member) {
+        (None, _) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        (Some(origin), Some(member)) => {
+            let target = Target { origin, kind: found.entry.kind(), name: name.as_str().into() };
+            member.entrances.address_of(&target)
         }
-        assert!(!is_this_host("web1.example.com", "web1.example.org"));
-        for host in ["web2", "web", "", "10.0.0.1", "web1x.example.org"] {
-            assert!(!is_this_host(host, "web1"), "{host}");
-        }
-    }
+        (Some(_), None) => None,
+    };
+    let own = || member.map(|member| member.cluster.local().id());
+    let node_id = found.origin.or_else(own).map(|id| id.to_string());
+    Some(api::Match { kind, name, host: found.host.clone(), node_id, port, entry, metadata })
 }

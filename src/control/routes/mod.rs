@@ -11,45 +11,41 @@ mod request;
 mod services;
 mod tunnel;
 
-use std::sync::Arc;
-
-use axum::extract::{Query, State};
+use axum::extract::Query;
 use axum::response::Json;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Router, middleware};
 
 use super::endpoints::{Call, Method, endpoints};
-use crate::daemon::Context;
+use super::handles::Handles;
 use request::ApiError;
 
-/// What every handler gets.
-type Shared = State<Arc<Context>>;
-/// What follows the question mark.
+/// The parameters of a request.
 type Asked = Query<Vec<(String, String)>>;
-/// What most handlers return.
+/// The result of most handlers.
 type Answer<T> = Result<Json<T>, ApiError>;
 
 /// The paths that the status page and monitoring read, without those that change anything.
-pub fn read_only(context: Arc<Context>) -> Router {
+pub fn read_only(handles: Handles) -> Router {
     let on_page = endpoints().iter().filter_map(|endpoint| Some((endpoint.call, endpoint.web?)));
-    routes(on_page).with_state(context)
+    routes(on_page).with_state(handles)
 }
 
 /// All paths.
-pub fn router(context: Arc<Context>) -> Router {
+pub fn router(handles: Handles) -> Router {
     routes(endpoints().iter().map(|endpoint| (endpoint.call, endpoint.path)))
         .fallback(request::no_such_path)
         .method_not_allowed_fallback(request::no_such_method)
         .layer(middleware::from_fn(request::read_body))
-        .with_state(context)
+        .with_state(handles)
 }
 
-fn routes(calls: impl Iterator<Item = (Call, &'static str)>) -> Router<Arc<Context>> {
+fn routes(calls: impl Iterator<Item = (Call, &'static str)>) -> Router<Handles> {
     calls.fold(Router::new(), |router, (call, path)| router.route(path, handler(call)))
 }
 
 /// The function that answers a call.
-fn handler(call: Call) -> MethodRouter<Arc<Context>> {
+fn handler(call: Call) -> MethodRouter<Handles> {
     let method = match call.method() {
         Method::Get => MethodFilter::GET,
         Method::Post => MethodFilter::POST,

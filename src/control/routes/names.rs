@@ -1,6 +1,7 @@
 //! Erlang nodes.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
@@ -10,37 +11,43 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Json, Response};
 use bytes::Bytes;
 use futures_util::stream;
+use pmd_epmd::names::Registration;
+use pmd_epmd::names::table::Claim;
 use pmd_protocol::NodeName;
 use pmd_protocol::limits::MAX_EXTRA;
 
 use super::request::{ApiError, Parameters, RequestBody};
-use super::{Answer, Asked, Shared, cluster};
+use super::{Answer, Asked, cluster};
 use crate::base::clock::now_ms;
 use crate::control::api::{self, ErrorCode};
+use crate::control::handles::{MaybeMember, Measured};
 use crate::control::json::timestamp;
-use crate::epmd::holder::Connection;
-use crate::epmd::names::table::{Claim, Registration};
+use crate::directory::Directory;
 
-/// Names that are put into one piece of a list, so that a long list is never in memory as a whole.
+/// Names per piece of a list, so that a long one is never in memory as a whole.
 const NAMES_AT_ONCE: usize = 256;
 
-pub(super) fn is_adopted(entry: &Registration<Connection>) -> bool {
+fn is_adopted(entry: &Registration) -> bool {
     matches!(entry.claim, Claim::Adopted)
 }
 
-pub(super) async fn list(State(context): Shared, query: Asked) -> Result<Response, ApiError> {
+pub(super) async fn list(
+    State(directory): State<Arc<Directory>>,
+    State(member): State<MaybeMember>,
+    query: Asked,
+) -> Result<Response, ApiError> {
     let parameters = Parameters::of(query, &["adopted", "scope", "host"])?;
     if in_cluster(&parameters)? {
-        let host = parameters.get("host").map(str::to_owned);
-        return Ok(Json(cluster::names(cluster::of(&context)?, host).await?).into_response());
+        let list = cluster::names(&directory, cluster::of(&member)?, parameters.get("host"))?;
+        return Ok(Json(list).into_response());
     }
     let adopted = parameters.switch("adopted");
-    let mut entries = context.registry.all_names();
+    let mut entries = directory.local().names().all();
     if let Some(adopted) = adopted {
         entries.retain(|entry| is_adopted(entry) == adopted);
     }
     let now = now_ms();
-    let host = serde_json::to_string(&context.settings.host).unwrap_or_default();
+    let host = serde_json::to_string(directory.local().host()).unwrap_or_default();
     let head = Bytes::from(format!("{{\"host\":{host},\"names\":["));
     let pieces = (0..entries.len()).step_by(NAMES_AT_ONCE).map(move |start| {
         let mut piece = Vec::new();
@@ -70,7 +77,7 @@ pub(super) fn in_cluster(parameters: &Parameters) -> Result<bool, ApiError> {
     }
 }
 
-fn name_on_the_wire(entry: &Registration<Connection>, now: u64) -> api::Name {
+fn name_on_the_wire(entry: &Registration, now: u64) -> api::Name {
     api::Name {
         name: entry.name.to_string(),
         port: entry.port,
@@ -85,7 +92,8 @@ fn name_on_the_wire(entry: &Registration<Connection>, now: u64) -> api::Name {
 }
 
 pub(super) async fn adopt(
-    State(context): Shared,
+    State(directory): State<Arc<Directory>>,
+    State(measured): State<Measured>,
     Extension(body): Extension<RequestBody>,
 ) -> Answer<api::AdoptOutcome> {
     let asked: api::Adopt = body.parse()?;
@@ -104,17 +112,17 @@ pub(super) async fn adopt(
             ));
         }
     }
-    let now = now_ms();
+    let (names, now) = (directory.local().names(), now_ms());
     let mut outcome = api::AdoptOutcome::default();
     for entry in &asked.names {
-        if context.registry.count_names().0 >= context.descriptors.max_registered() {
+        if names.count().0 >= measured.descriptors.max_registered() {
             return Err(ApiError::new(
                 ErrorCode::Full,
                 "all places for nodes are taken",
                 "raise the limit of open descriptors (ulimit -Hn) and restart the daemon",
             ));
         }
-        if context.registry.adopt(&entry.as_alive2(), now) {
+        if names.adopt(&entry.as_alive2(), now) {
             outcome.adopted += 1;
         } else {
             outcome.registered += 1;
@@ -124,7 +132,7 @@ pub(super) async fn adopt(
     tracing::info!(
         adopted,
         registered,
-        "names of another port mapper are taken over until their nodes are back"
+        "names taken over from another port mapper until their nodes register again"
     );
     Ok(Json(outcome))
 }

@@ -1,4 +1,4 @@
-//! Why daemons do not come together: who was refused, and how far one gets on the way to another.
+//! Why daemons cannot connect: who was refused, and at which step a connection to another daemon fails.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -8,24 +8,25 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
 use futures_util::future::join_all;
+use pmd_epmd::descriptors::Descriptors;
 use pmd_protocol::limits::MAX_ADDRESSES;
 use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::Reason;
 
+use super::Answer;
 use super::cluster::{join_error, of};
 use super::request::{ApiError, RequestBody};
-use super::{Answer, Shared};
 use crate::auth::tls::ALPN_PACKET;
-use crate::cluster::{Cluster, JoinError};
+use crate::base::permit::Permit;
+use crate::cluster::membership::{Cluster, JoinError};
 use crate::control::api::{self, ErrorCode, ReachLeg};
+use crate::control::handles::{MaybeMember, Measured};
 use crate::control::json::timestamp;
-use crate::daemon::Context;
 use crate::link::dial::DialError;
 use crate::link::handshake::{HandshakeError, close};
-use crate::base::permit::Permit;
 
-pub(super) async fn refusals(State(context): Shared) -> Answer<api::RefusalList> {
-    let refusals = context.refusals.list().into_iter().map(|refusal| api::Refusal {
+pub(super) async fn refusals(State(measured): State<Measured>) -> Answer<api::RefusalList> {
+    let refusals = measured.refusals.list().into_iter().map(|refusal| api::Refusal {
         address: refusal.address,
         dialled: refusal.dialled,
         reason: refusal.reason.to_owned(),
@@ -38,10 +39,11 @@ pub(super) async fn refusals(State(context): Shared) -> Answer<api::RefusalList>
 }
 
 pub(super) async fn reach(
-    State(context): Shared,
+    State(member): State<MaybeMember>,
+    State(measured): State<Measured>,
     Extension(body): Extension<RequestBody>,
 ) -> Answer<api::Reached> {
-    let cluster = of(&context)?;
+    let cluster = &of(&member)?.cluster;
     let asked: api::Reach = body.parse()?;
     if asked.addresses.is_empty() || asked.addresses.len() > MAX_ADDRESSES {
         let message = format!("there are {} addresses", asked.addresses.len());
@@ -59,8 +61,10 @@ pub(super) async fn reach(
             return Err(ApiError::new(ErrorCode::InvalidRequest, message, "give its 64 hexadecimal digits"));
         }
     };
-    let tried =
-        asked.addresses.iter().map(async |address| (address, go(&context, cluster, address, id).await));
+    let tried = asked
+        .addresses
+        .iter()
+        .map(async |address| (address, go(&measured.descriptors, cluster, address, id).await));
     let mut reached = api::Reached::default();
     for (asked, outcome) in join_all(tried).await {
         match outcome {
@@ -76,26 +80,28 @@ pub(super) async fn reach(
     Ok(Json(reached))
 }
 
-/// Goes to an address, through both handshakes and back; the one that answered.
+/// Connects to an address, through both handshakes, and closes; the address that answered.
 async fn go(
-    context: &Arc<Context>,
+    descriptors: &Arc<Descriptors>,
     cluster: &Cluster,
     asked: &str,
     id: Option<NodeId>,
 ) -> Result<SocketAddr, JoinError> {
     let mut addresses = cluster.resolve(asked).await?;
     addresses.truncate(MAX_ADDRESSES);
-    let _place = Permit::take(context).ok_or(JoinError::Full)?;
-    let mut greeted = cluster.dialer().greet(&addresses, id, ALPN_PACKET).await?;
-    close(&mut greeted.frames, Reason::NotNeeded, String::new()).await;
-    Ok(greeted.address)
+    let _permit = Permit::take(descriptors).ok_or(JoinError::Full)?;
+    let mut peer = cluster.dialer().reach(&addresses, id, ALPN_PACKET).await?;
+    close(&mut peer.frames, Reason::NotNeeded, String::new()).await;
+    Ok(peer.address)
 }
 
 fn leg(error: &JoinError) -> ReachLeg {
     match error {
         JoinError::Unresolvable { .. } | JoinError::Malformed(_) => ReachLeg::Name,
-        JoinError::Late => ReachLeg::Timeout,
-        JoinError::Full | JoinError::Ended(_) | JoinError::Dial(DialError::NoAddress) => ReachLeg::Name,
+        JoinError::Timeout => ReachLeg::Timeout,
+        JoinError::Full | JoinError::Left | JoinError::Ended(_) | JoinError::Dial(DialError::NoAddress) => {
+            ReachLeg::Name
+        }
         JoinError::Dial(DialError::Connect { source, .. }) => match source.kind() {
             ErrorKind::TimedOut => ReachLeg::Timeout,
             ErrorKind::ConnectionRefused => ReachLeg::Listener,

@@ -1,5 +1,7 @@
 //! Services.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -10,20 +12,28 @@ use pmd_protocol::{ServiceName, ServiceNameError};
 
 use super::names::in_cluster;
 use super::request::{ApiError, Parameters, RequestBody};
-use super::{Answer, Asked, Shared, cluster};
+use super::{Answer, Asked, cluster};
 use crate::base::clock::now_ms;
+use crate::base::shutdown::Shutdown;
 use crate::control::api::{self, ErrorCode};
+use crate::control::handles::MaybeMember;
 use crate::control::hold::Hold;
 use crate::control::json::timestamp;
-use crate::daemon::Context;
+use crate::directory::Directory;
+use crate::directory::local::Local;
 use crate::directory::services::{NewService, Registered, Service, ServiceError};
 
-pub(super) async fn list(State(context): Shared, query: Asked) -> Result<Response, ApiError> {
+pub(super) async fn list(
+    State(directory): State<Arc<Directory>>,
+    State(member): State<MaybeMember>,
+    query: Asked,
+) -> Result<Response, ApiError> {
     if in_cluster(&Parameters::of(query, &["scope"])?)? {
-        return Ok(Json(cluster::services(cluster::of(&context)?).await?).into_response());
+        return Ok(Json(cluster::services(&directory, cluster::of(&member)?)).into_response());
     }
-    let services = context.registry.all_services().iter().map(service_on_the_wire).collect();
-    Ok(Json(api::ServiceList { host: context.settings.host.clone(), services }).into_response())
+    let local = directory.local();
+    let services = local.all_services().iter().map(service_on_the_wire).collect();
+    Ok(Json(api::ServiceList { host: local.host().to_owned(), services }).into_response())
 }
 
 fn service_on_the_wire(service: &Service) -> api::ServiceInfo {
@@ -38,10 +48,10 @@ fn service_on_the_wire(service: &Service) -> api::ServiceInfo {
 }
 
 pub(super) async fn register(
-    State(context): Shared,
+    State(directory): State<Arc<Directory>>,
     Extension(body): Extension<RequestBody>,
 ) -> Result<Response, ApiError> {
-    let registered = register_service(&context, body.parse()?, false)?;
+    let registered = register_service(directory.local(), body.parse()?, false)?;
     let (status, service) = match &registered {
         Registered::New(service) => (StatusCode::CREATED, service),
         Registered::Renewed(service) => (StatusCode::OK, service),
@@ -50,7 +60,8 @@ pub(super) async fn register(
 }
 
 pub(super) async fn hold(
-    State(context): Shared,
+    State(directory): State<Arc<Directory>>,
+    State(shutdown): State<Shutdown>,
     Extension(body): Extension<RequestBody>,
 ) -> Result<Response, ApiError> {
     let new: api::NewService = body.parse()?;
@@ -61,13 +72,14 @@ pub(super) async fn hold(
             "leave ttl_ms out, or register it with POST /v1/services",
         ));
     }
-    let (Registered::New(service) | Registered::Renewed(service)) = register_service(&context, new, true)?;
-    let hold = Hold::new(context, &service.name, service.id);
+    let (Registered::New(service) | Registered::Renewed(service)) =
+        register_service(directory.local(), new, true)?;
+    let hold = Hold::new(Arc::clone(directory.local()), shutdown, &service.name, service.id);
     let body = Body::from_stream(hold.stream(&service_on_the_wire(&service)));
     Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))], body).into_response())
 }
 
-fn register_service(context: &Context, new: api::NewService, held: bool) -> Result<Registered, ApiError> {
+fn register_service(local: &Local, new: api::NewService, held: bool) -> Result<Registered, ApiError> {
     let name: ServiceName = new.name.parse().map_err(|error: ServiceNameError| {
         ApiError::new(
             ErrorCode::InvalidRequest,
@@ -80,7 +92,7 @@ fn register_service(context: &Context, new: api::NewService, held: bool) -> Resu
         return Err(ApiError::new(ErrorCode::InvalidRequest, message, "give it at least 1 ms"));
     }
     let new = NewService { name, port: new.port, metadata: new.metadata, ttl_ms: new.ttl_ms, held };
-    context.registry.register_service(new, now_ms()).map_err(|error| {
+    local.register_service(new, now_ms()).map_err(|error| {
         let (code, hint) = match &error {
             ServiceError::Taken { name, .. } => (
                 ErrorCode::Conflict,
@@ -97,10 +109,14 @@ fn register_service(context: &Context, new: api::NewService, held: bool) -> Resu
     })
 }
 
-pub(super) async fn unregister(State(context): Shared, Path(name): Path<String>) -> Answer<api::ServiceInfo> {
-    match context.registry.unregister_service(&name, now_ms()) {
+pub(super) async fn unregister(
+    State(directory): State<Arc<Directory>>,
+    Path(name): Path<String>,
+) -> Answer<api::ServiceInfo> {
+    let local = directory.local();
+    match local.unregister_service(&name, now_ms()) {
         Some(service) => Ok(Json(service_on_the_wire(&service))),
-        None if context.registry.name(&name).is_some() => Err(ApiError::new(
+        None if local.names().get(&name).is_some() => Err(ApiError::new(
             ErrorCode::NotFound,
             format!("{name:?} is an Erlang node, not a service"),
             "an Erlang node is registered as long as it runs: stop the node",

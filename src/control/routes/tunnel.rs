@@ -8,21 +8,19 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
 use pmd_protocol::peer::frame::Reason;
-use pmd_protocol::peer::{Kind, NodeId};
+use pmd_protocol::peer::{Entry, Kind};
 use tokio::net::TcpStream;
 
-use super::cluster;
+use super::lookup::{find, unknown_host};
 use super::request::{ApiError, Parameters, RequestBody};
-use super::{Answer, Asked, Shared};
-use crate::base::clock::now_ms;
-use crate::cluster::Cluster;
-use crate::control::api::{self, ErrorCode};
-use crate::daemon::Context;
-use crate::directory::cluster::same_host;
+use super::{Answer, Asked, cluster};
 use crate::base::permit::Permit;
+use crate::control::api::{self, ErrorCode};
+use crate::control::handles::{About, MaybeMember, Measured, Member};
+use crate::directory::hosts::same_host;
+use crate::directory::{Directory, Target};
 use crate::tunnel::connect;
 use crate::tunnel::connect::OpenError;
-use crate::tunnel::entry::Target;
 use crate::tunnel::probe::greet;
 use crate::tunnel::table::Side;
 
@@ -34,13 +32,13 @@ const GREETING: Duration = Duration::from_secs(5);
 const OWN_NAME: &str = "pmd-ping";
 
 /// The part of `/v1/status` about tunnels.
-pub(super) fn status(cluster: &Cluster) -> api::TunnelStatus {
-    let tunnels = cluster.tunnels();
+pub(super) fn status(member: &Member) -> api::TunnelStatus {
+    let tunnels = &member.tunnels;
     api::TunnelStatus {
         open: tunnels.table().all().len(),
         limit: tunnels.table().limit(),
         bytes: tunnels.table().bytes(),
-        entries: tunnels.entries(),
+        entries: member.entrances.count(),
         aliases: tunnels.aliases().len(),
     }
 }
@@ -56,13 +54,17 @@ fn for_a_node(query: Asked) -> Result<bool, ApiError> {
     }
 }
 
-pub(super) async fn list(State(context): Shared, query: Asked) -> Answer<api::TunnelList> {
-    let cluster = cluster::of(&context)?;
-    let tunnels = cluster.tunnels();
+pub(super) async fn list(
+    State(about): State<Arc<About>>,
+    State(member): State<MaybeMember>,
+    query: Asked,
+) -> Answer<api::TunnelList> {
+    let member = cluster::of(&member)?;
+    let tunnels = &member.tunnels;
     if for_a_node(query)? {
-        let young = Duration::from_millis(now_ms().saturating_sub(context.started_ms)) < FIRST_JOIN;
-        let company = young && !cluster.seeker().list().await.is_empty();
-        // What is not there by then is not waited for: the node looks again by itself, later.
+        let young = about.started.elapsed() < FIRST_JOIN;
+        let company = young && !member.cluster.joiner().list().await.is_empty();
+        // A host that comes later is found as well: nodes look again every few seconds.
         let _ = tokio::time::timeout(FIRST_JOIN, tunnels.until_shown(company)).await;
     }
     let settings = tunnels.settings();
@@ -91,63 +93,41 @@ pub(super) async fn list(State(context): Shared, query: Asked) -> Answer<api::Tu
     Ok(Json(api::TunnelList {
         inetrc: settings.inetrc.clone(),
         hosts_file: settings.hosts_file.clone(),
-        port: context.settings.listen_port(),
+        port: about.listen_port,
         aliases,
         tunnels: open,
     }))
 }
 
-/// Says for each match where a program on this host connects to it.
-pub(super) fn add_entries(cluster: &Cluster, own: &str, matches: &mut [api::Match]) {
-    for found in matches {
-        let kind = match found.kind {
-            api::Kind::Name => Kind::NAME,
-            api::Kind::Service => Kind::SERVICE,
-        };
-        let origin = found.node_id.as_deref().and_then(|id| id.parse::<NodeId>().ok());
-        found.entry = match origin {
-            Some(origin) if origin != cluster.me().id() => {
-                cluster.tunnels().entry_for(origin, kind, &found.name)
-            }
-            _ if found.host == own => Some((Ipv4Addr::LOCALHOST, found.port).into()),
-            _ => None,
-        };
-    }
-}
-
 pub(super) async fn ping(
-    State(context): Shared,
+    State(directory): State<Arc<Directory>>,
+    State(measured): State<Measured>,
+    State(member): State<MaybeMember>,
     Extension(body): Extension<RequestBody>,
 ) -> Answer<api::Pinged> {
-    let cluster = cluster::of(&context)?;
+    let member = cluster::of(&member)?;
     let asked: api::Ping = body.parse()?;
-    let own = context.settings.host.clone();
-    let (name, host) = asked.node.rsplit_once('@').unwrap_or((&asked.node, &own));
+    let own = directory.local().host();
+    let (name, host) = asked.node.rsplit_once('@').unwrap_or((&asked.node, own));
     let begin = Instant::now();
-    if same_host(host, &own)
-        && let Some(entry) = context.registry.name(name)
+    if same_host(host, own)
+        && let Some(entry) = directory.local().names().get(name)
     {
-        return ping_here(&context, &entry.name, entry.port, begin).await.map(Json);
+        return ping_here(own, &entry.name, entry.port, begin).await.map(Json);
     }
-    let place = Permit::take(&context).ok_or_else(|| {
+    let permit = Permit::take(&measured.descriptors).ok_or_else(|| {
         ApiError::new(
             ErrorCode::Full,
-            "no descriptor is left",
+            "no free descriptor",
             "raise the limit of open descriptors (ulimit -Hn)",
         )
     })?;
-    let pinged = ping_there(cluster, &asked.node, name, host, begin).await;
-    drop(place);
+    let pinged = ping_there(&directory, member, &asked.node, (name, host), begin).await;
+    drop(permit);
     pinged.map(Json)
 }
 
-async fn ping_here(
-    context: &Context,
-    name: &str,
-    port: u16,
-    begin: Instant,
-) -> Result<api::Pinged, ApiError> {
-    let host = context.settings.host.clone();
+async fn ping_here(host: &str, name: &str, port: u16, begin: Instant) -> Result<api::Pinged, ApiError> {
     let mut legs = Legs::new(begin);
     legs.add("lookup", format!("{name} is registered here with port {port}"));
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -156,56 +136,48 @@ async fn ping_here(
         ApiError::new(ErrorCode::Silent, message, "see whether the node hangs or is stopped")
     })?;
     legs.add("exit", format!("the node accepts connections on {address}"));
-    let node = greeted(greet(&mut stream, &own_name(&host)), name).await?;
+    let node = greeted(greet(&mut stream, &own_name(host)), name).await?;
     legs.add("greeting", format!("{node} answers as Erlang nodes do"));
-    Ok(legs.done(node, host, port, "local", None))
+    Ok(legs.done(node, host.to_owned(), port, "local", None))
 }
 
 async fn ping_there(
-    cluster: &Arc<Cluster>,
+    directory: &Directory,
+    member: &Member,
     asked: &str,
-    name: &str,
-    host: &str,
+    (name, host): (&str, &str),
     begin: Instant,
 ) -> Result<api::Pinged, ApiError> {
     let mut legs = Legs::new(begin);
-    let tunnels = cluster.tunnels();
-    let (found, known) = cluster::look_up(cluster, name.to_owned(), Some(host.to_owned())).await?;
-    let found = found.into_iter().find(|found| found.kind == api::Kind::Name);
-    let Some((found, origin)) = found.and_then(|found| {
-        let origin = found.node_id.as_deref()?.parse::<NodeId>().ok()?;
-        Some((found, origin))
-    }) else {
-        let (message, hint) = if known {
-            (format!("no node named {name:?} is registered on {host}"), "pmd names --cluster lists what is")
-        } else {
-            (
-                format!("no host of the cluster is called {host:?}"),
-                "pmd nodes lists the hosts; pmd join adds one",
-            )
-        };
-        return Err(ApiError::new(ErrorCode::NotFound, message, hint));
+    let found = find(directory, Some(member), name, Some(host)).await?.ok_or_else(|| unknown_host(host))?;
+    let node = found.into_iter().find_map(|found| match &*found.entry {
+        Entry::Name(node) => Some((found.origin?, found.host, node.port)),
+        _ => None,
+    });
+    let Some((origin, found_host, port)) = node else {
+        let message = format!("no node named {name:?} is registered on {host}");
+        return Err(ApiError::new(ErrorCode::NotFound, message, "pmd names --cluster lists what is"));
     };
-    legs.add("lookup", format!("{name} is registered on {} with port {}", found.host, found.port));
+    legs.add("lookup", format!("{name} is registered on {found_host} with port {port}"));
     let target = Target { origin, kind: Kind::NAME, name: name.into() };
-    let way =
-        Box::pin(connect::open(tunnels, &target, 0)).await.map_err(|error| open_error(asked, &error))?;
-    let mut stream = way.stream;
+    let tunnel = Box::pin(connect::open(&member.tunnels, &target, 0)).await;
+    let tunnel = tunnel.map_err(|error| open_error(asked, &error))?;
+    let mut stream = tunnel.stream;
     legs.put(
         "daemon",
-        format!("{}: the daemon at {} has proven the cookie", way.path, way.address),
-        way.greeted,
+        format!("{}: the daemon at {} has proven the cookie", tunnel.path, tunnel.address),
+        tunnel.handshake,
     );
     legs.put(
         "exit",
-        format!("it lets this host in, and the node accepts connections on port {}", way.opened.port),
-        way.answered,
+        format!("it lets this host in, and the node accepts connections on port {}", tunnel.opened.port),
+        tunnel.answered,
     );
     legs.mark();
-    let own = own_name(cluster.me().host().as_str());
+    let own = own_name(member.cluster.local().host().as_str());
     let node = greeted(greet(&mut stream, &own), name).await?;
     legs.add("greeting", format!("{node} answers as Erlang nodes do"));
-    Ok(legs.done(node, found.host, way.opened.port, way.path, Some(way.address)))
+    Ok(legs.done(node, found_host, tunnel.opened.port, tunnel.path, Some(tunnel.address)))
 }
 
 fn own_name(host: &str) -> String {
@@ -248,7 +220,7 @@ fn open_error(asked: &str, error: &OpenError) -> ApiError {
             message,
             "see on that host what [[allow]] in its configuration lets through, and what the log of its daemon says",
         ),
-        OpenError::Late => ApiError::new(ErrorCode::Timeout, message, "pmd peers shows the links"),
+        OpenError::Timeout => ApiError::new(ErrorCode::Timeout, message, "pmd peers shows the links"),
         OpenError::Crowded(_) => ApiError::new(
             ErrorCode::Unreachable,
             message,

@@ -173,16 +173,16 @@ fn requests_to_dial_in_thousands_are_few_for_those_who_get_them() {
         talk.say(&Frame::DialBack(DialBack { asker, target, at: asker, token })).expect("a link");
     }
     let counts = |host: usize| world.block_on(world[host].api().status()).expect("a daemon").counters;
-    wait_until("all of them to be looked at", || counts(0).frames_received >= REQUESTS);
+    wait_until("all of them to be looked at", || counts(0).others.frames_received >= REQUESTS);
     // What one peer may cause at once, and in each second that it took.
-    let (passed, seconds) = (counts(0).dial_requests_passed, begin.elapsed().as_secs() + 1);
+    let (passed, seconds) = (counts(0).others.dial_requests_passed, begin.elapsed().as_secs() + 1);
     let most = 512 + 128 * seconds;
     assert!((1..=most).contains(&passed), "{passed} passed on in {seconds} s");
-    assert!(counts(0).dial_requests_refused >= REQUESTS - most);
+    assert!(counts(0).others.dial_requests_refused >= REQUESTS - most);
     // And what came from there was at most carried out: it went no further.
-    assert_eq!((counts(1).dial_requests_passed, counts(2).dial_requests_passed), (0, 0));
+    assert_eq!((counts(1).others.dial_requests_passed, counts(2).others.dial_requests_passed), (0, 0));
     for host in [0, 1, 2, 3] {
-        assert_eq!(counts(host).violations, 0);
+        assert_eq!(counts(host).others.violations, 0);
     }
     let node = world.register(2, "after", 42_000);
     world.wait_for_names(&[0, 1, 2, 3], [&node]);
