@@ -1,4 +1,4 @@
-//! What pmd's own commands tell about real nodes. There is nothing here that stock could prove.
+//! What pmd's own commands show about real nodes. Stock epmd has no such commands, so none of this runs against it.
 
 use std::process::Command;
 
@@ -45,7 +45,7 @@ fn names_and_lookup_agree_with_the_nodes() {
     }
     assert_eq!(told(&run(command(&alpha, &["lookup", "nobody"]))).2, Some(4));
 
-    // The other host is asked whatever runs there.
+    // The other host's port mapper is asked, whichever it is.
     let remote = parsed(&succeeded(&run(command(&alpha, &["names", "beta", "--json"]))));
     assert_eq!(remote["names"][0]["name"], "two");
     assert_eq!(remote["names"][0]["port"], names(&beta)["two"]);

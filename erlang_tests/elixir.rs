@@ -67,7 +67,7 @@ fn elixir_evaluates_on_another_host() {
     wait_for_names(&alpha, &[]);
 }
 
-/// A shell on another host. `iex` opens it only on a terminal, so `script` lends it one.
+/// A remote shell on another host. `iex` opens one only on a terminal, which `script` provides.
 #[test]
 fn iex_opens_a_shell_on_another_host() {
     let lan = Lan::new();

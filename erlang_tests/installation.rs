@@ -11,8 +11,8 @@ use crate::support::mapper::{Mapper, assert_no_stock_epmd, epmd, stock_epmd, wai
 use crate::support::node::{Node, erl};
 use crate::support::{hosts, installed, succeeded, told};
 
-/// A copy of the installed Erlang root in the host's directory, made of links; only the files that say where
-/// the root is are real copies, and `erts-*/bin/epmd` is the mapper under test. Returns the root and that file.
+/// A copy of the installed Erlang root in the host's directory, made of links; only the files that contain the path of
+/// the root are real copies, and `erts-*/bin/epmd` is the mapper under test. Returns the root and that file.
 fn erlang_root(host: &Host) -> (PathBuf, PathBuf) {
     let erl = installed("erl", "erlang-base").canonicalize().expect("the real erl");
     let original = erl.ancestors().nth(2).expect("bin is in the root").to_owned();
@@ -44,7 +44,7 @@ fn entries(directory: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Makes `copy` a directory of links to everything in `original`, but for the names in `except`.
+/// Makes `copy` a directory of links to everything in `original`, except the names in `except`.
 fn link_all(original: &Path, copy: &Path, except: &[&str]) {
     fs::create_dir(copy).expect("a directory");
     for entry in entries(original).iter().filter(|entry| !except.contains(&entry.as_str())) {
@@ -70,7 +70,7 @@ fn erl_starts_the_binary_in_the_place_of_its_epmd() {
     wait_for_names(&host, &["first", "second"]);
     assert_eq!(first.ask("code:root_dir()"), format!("\"{}\"", root.display()));
     assert_eq!(first.ask("os:find_executable(\"epmd\")"), format!("\"{}\"", own_epmd.display()));
-    // Package scripts look for a process of this name.
+    // Package scripts look for a process with this name.
     let comms = host
         .netns
         .processes()
@@ -78,10 +78,10 @@ fn erl_starts_the_binary_in_the_place_of_its_epmd() {
         .filter_map(|pid| fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok());
     assert_eq!(comms.filter(|comm| comm == "epmd\n").count(), 1);
 
-    // What nodes say to their own epmd from inside reaches it as well: its directory is first in their PATH.
+    // Commands that nodes run reach it as well: its directory is first in their PATH.
     let listed = second.ask("os:cmd(\"epmd -names\")");
     assert!(listed.contains("name first at port") && listed.contains("name second at port"), "{listed}");
-    // The pipe of os:cmd ends with the launcher, not with the daemon.
+    // The pipe of os:cmd closes with the launcher, not with the daemon.
     assert_eq!(second.ask("os:cmd(\"epmd -daemon\")"), "[]");
 
     let mut refused = epmd(&host);
@@ -96,7 +96,7 @@ fn erl_starts_the_binary_in_the_place_of_its_epmd() {
     wait_until("the end of the daemon", || host.netns.processes().is_empty());
 }
 
-/// `-epmd` replaces the whole command; it is what environments without write access to Erlang's files use.
+/// `-epmd` replaces the whole command, for environments without write access to Erlang's files.
 #[test]
 fn erl_starts_the_program_named_by_its_epmd_flag() {
     let lan = Lan::new();

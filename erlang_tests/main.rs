@@ -1,11 +1,11 @@
-//! Erlang, Elixir, C nodes and RabbitMQ, unmodified, with pmd where epmd was.
+//! Unmodified Erlang, Elixir, C nodes and RabbitMQ, with pmd in place of epmd.
 //!
-//! Every host of a test is a network namespace with a host name of its own (see the harness), every node is a
-//! real `erl` or `elixir`, started and ended by the test. The tests need root and the packages that
-//! `scripts/install-test-deps` installs; what is missing fails the test by name.
+//! Every host of a test is a network namespace with a host name of its own (see the harness), and every node is a real
+//! `erl` or `elixir`, started and stopped by the test. The tests need root and the packages that
+//! `scripts/install-test-deps` installs; a missing package fails the test and is named.
 //!
-//! `PMD_TEST_MAPPER=stock` runs the same tests against the epmd of the installed Erlang/OTP: that run proves
-//! the tests, the other one pmd.
+//! `PMD_TEST_MAPPER=stock` runs the same tests against the epmd of the installed Erlang/OTP: that run validates the
+//! tests, the default run validates pmd.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! A Mnesia table that lives in memory on two hosts.
+//! A Mnesia table in the memory of two hosts.
 
 use crate::harness::netns::Lan;
 use crate::support::hosts;
@@ -14,7 +14,7 @@ fn mnesia_replicates_between_hosts() {
     let mut one = Node::erl(&alpha, &["-sname", "one"]);
     let mut two = Node::erl(&beta, &["-sname", "two"]);
     assert!(one.reaches("two@beta"));
-    // Without a directory the schema stays in memory, and nothing is written anywhere.
+    // Without a directory the schema stays in memory, and nothing is written to disk.
     for node in [&mut one, &mut two] {
         assert_eq!(node.ask("application:ensure_all_started(mnesia)"), "{ok,[mnesia]}");
     }

@@ -5,7 +5,7 @@ use crate::support::hosts;
 use crate::support::mapper::{Daemon, assert_no_stock_epmd, names, wait_for_names};
 use crate::support::node::Node;
 
-/// Two hosts, a node on each: every way of looking around has to agree, from both sides.
+/// Two hosts with a node each: every way of listing and finding nodes must agree, from both sides.
 fn assert_two_hosts_connect(hosts: &[Host; 2], flag: &str, names_of_nodes: [&str; 2], host_parts: [&str; 2]) {
     let _daemons = [Daemon::start(&hosts[0]), Daemon::start(&hosts[1])];
     let mut nodes = [0, 1].map(|at| Node::erl(&hosts[at], &[flag, names_of_nodes[at]]));

@@ -1,7 +1,6 @@
 //! The Erlang and Elixir client of pmd, and its epmd module, in real nodes.
 //!
-//! What the client does with answers of every kind is tested by its own tests, with a daemon made of canned answers;
-//! they are run here, too.
+//! The client's own tests cover responses of every kind with a daemon of canned responses; they run here, too.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -20,14 +19,14 @@ use crate::support::mapper::{Daemon, Mapper, assert_no_stock_epmd, names, wait_f
 use crate::support::node::{Node, elixir, erl};
 use crate::support::{hosts, installed, succeeded};
 
-/// The client's own tests wait for time limits of the client; with other tests beside them, they take their time.
+/// The client's own tests wait for timeouts of the client, and run slowly beside other tests.
 const SUITE: Duration = Duration::from_secs(240);
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("erlang").join(name)
 }
 
-/// Compiles the client, and its tests if they are wanted; returns the folder of the result.
+/// Compiles the client, and optionally its tests; returns the folder of the result.
 fn compiled(host: &Host, parts: &[&str]) -> String {
     let out = host.dir().join("ebin");
     fs::create_dir_all(&out).expect("a folder for the compiled client");
@@ -45,7 +44,7 @@ fn compiled(host: &Host, parts: &[&str]) -> String {
     out.to_str().expect("a path in UTF-8").to_owned()
 }
 
-/// Daemons of one cluster, whatever the run is about: there is none of stock epmd.
+/// Daemons of one cluster, also when the run tests stock epmd, which has no clusters.
 fn cluster(hosts: [&Host; 2]) -> [Daemon; 2] {
     let daemons = hosts.map(|host| {
         fs::create_dir_all(host.pmd_home()).expect("a home for pmd");
@@ -69,7 +68,7 @@ fn join(host: &Host, other: &Host) {
     assert!(answer.starts_with("HTTP/1.0 200"), "not joined: {answer}");
 }
 
-/// `erl` with the client, and with its module in the place of `erl_epmd` if that is wanted.
+/// `erl` with the client, and optionally with its module in place of `erl_epmd`.
 fn node(host: &Host, ebin: &str, args: &[&str]) -> Node {
     Node::erl(host, &[&["-pa", ebin], args].concat())
 }
@@ -108,7 +107,7 @@ fn nodes_with_the_epmd_module_connect_two_hosts() {
     let port = names(&beta)["stock"];
     assert!(two.ask("net_adm:names()").contains(&format!("{{\"stock\",{port}}}")));
 
-    // The registration is that of OTP's own client, and comes back as its own do.
+    // OTP's own client made the registration, and renews it as always.
     daemons[1].program.signal(Signal::TERM);
     daemons[1].program.wait(Duration::from_secs(20));
     daemons[1] = Daemon::start_as(Mapper::Pmd, &beta);
@@ -118,7 +117,7 @@ fn nodes_with_the_epmd_module_connect_two_hosts() {
     }
 }
 
-/// Containers that find each other by nothing but pmd.
+/// Containers that find each other through pmd alone.
 #[test]
 fn hosts_without_a_resolver_are_found_where_their_daemons_are() {
     let lan = Lan::new();
@@ -138,7 +137,7 @@ fn hosts_without_a_resolver_are_found_where_their_daemons_are() {
     assert!(!one.reaches("nobody@beta"));
 }
 
-/// Where there is no pmd at all, nothing is different and nothing is said.
+/// Without pmd, nothing changes and nothing is logged.
 #[test]
 fn the_epmd_module_does_without_pmd() {
     let lan = Lan::new();
@@ -154,7 +153,7 @@ fn the_epmd_module_does_without_pmd() {
     assert_eq!(succeeded(&output), "pong\n");
 }
 
-/// A host that no resolver knows and that cannot be reached: the entry that the daemon names leads there.
+/// A host that no resolver knows and that cannot be reached directly is reached through the entry that the daemon returns.
 #[test]
 fn an_entry_leads_to_a_node_whose_host_has_no_address() {
     let lan = Lan::new();
@@ -168,7 +167,7 @@ fn an_entry_leads_to_a_node_whose_host_has_no_address() {
     let control = alpha.dir().join("control.sock");
     let listener = UnixListener::bind(&control).expect("a control socket");
     let questions = std::thread::spawn(move || answer_lookups(&listener, port));
-    // IPv6 reaches an entry on IPv4, too.
+    // An IPv6 distribution reaches an IPv4 entry, too.
     for protocol in ["inet_tcp", "inet6_tcp"] {
         let mut one = erl(&alpha);
         one.args(["-pa", &ebin, "-proto_dist", protocol]).args(EPMD_MODULE);
@@ -177,7 +176,7 @@ fn an_entry_leads_to_a_node_whose_host_has_no_address() {
         assert_eq!(succeeded(&run(one)), "pong pang\n", "{protocol}");
     }
 
-    // Somebody has to tell the thread that there are no more questions.
+    // Tells the thread that there are no more requests.
     let mut last = UnixStream::connect(&control).expect("the thread still listens");
     write!(last, "end\r\n\r\n").expect("the last question");
     let questions = questions.join().expect("the thread ends");
@@ -187,7 +186,7 @@ fn an_entry_leads_to_a_node_whose_host_has_no_address() {
     );
 }
 
-/// Answers look-ups of `two` with an entry, until it is told to end; returns what was asked.
+/// Answers lookups of `two` with an entry until it is told to stop; returns the requests.
 fn answer_lookups(listener: &UnixListener, port: u16) -> Vec<String> {
     let mut questions = Vec::new();
     loop {
@@ -243,7 +242,7 @@ fn the_client_sees_the_cluster() {
         "[{<<\"alpha\">>,true,alive},{<<\"beta\">>,false,alive}]",
     );
 
-    // A service lives as long as its owner, and is seen on the other host.
+    // A service lives as long as its owner, and is visible on the other host.
     let service = "case pmd:lookup(web) of
         {ok, [#{kind := K, host := H, port := P, metadata := M}]} -> {K, H, P, M}; Other -> Other end";
     here.ask("begin {ok, Handle} = pmd:register(\"web\", 8080, #{metadata => #{path => <<\"/ä\"/utf8>>}}), put(web, Handle) end");
@@ -257,7 +256,7 @@ fn the_client_sees_the_cluster() {
     there.wait(service, "{error,not_found}");
 }
 
-/// What has arrived of the subscription, as a list of short forms.
+/// The events that have arrived, in short form.
 const ARRIVED: &str = "begin
     Take = fun Take(Before) -> receive {pmd_event, _, Event} -> Take([Event | Before]) after 0 -> Before end end,
     put(events, Take(case get(events) of undefined -> []; Before -> Before end)),

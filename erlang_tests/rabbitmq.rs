@@ -1,4 +1,4 @@
-//! A RabbitMQ cluster of three hosts: built, disturbed, and whole again.
+//! A RabbitMQ cluster of three hosts is built, disturbed and repaired.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -11,10 +11,10 @@ use crate::support::cluster::inetrc;
 use crate::support::mapper::{Daemon, assert_no_stock_epmd};
 use crate::support::{hosts, installed, told};
 
-/// Three brokers share the machine with other tests; a start can take this long, and nothing here is timed.
+/// Three brokers share the machine with other tests, so a start can take this long. Nothing here is timed.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// A minority pauses and comes back by itself, which is what makes a lost network repairable without help.
+/// A minority pauses and resumes automatically, so a lost network heals without intervention.
 const CONFIGURATION: &str = "\
 cluster_partition_handling = pause_minority
 listeners.tcp.default = 5672
@@ -29,7 +29,7 @@ queue_master_locator = client-local
 /// Lost neighbours are noticed after five seconds instead of a minute.
 const ERL_ARGUMENTS: &str = "+S 1:1 +SDio 1 +A 2 -kernel net_ticktime 5";
 
-/// Gives a command everything that keeps RabbitMQ inside the host's directory.
+/// Sets up a command so that RabbitMQ stays inside the host's directory.
 fn confine(command: &mut Command, host: &Host) {
     let home = host.dir().join("rabbitmq");
     let place = |name: &str| home.join(name);
@@ -49,9 +49,9 @@ fn confine(command: &mut Command, host: &Host) {
         .env("RABBITMQ_CTL_ERL_ARGS", "+S 1:1 +SDio 1 +A 1")
         .env("ERL_CRASH_DUMP_SECONDS", "0")
         .env("LC_ALL", "C.UTF-8")
-        // There only where pmd is asked for other hosts; a file that is not there is no error to Erlang's resolver.
+        // Exists only where pmd resolves other hosts; Erlang's resolver ignores a missing file.
         .envs(Some(inetrc(host)).filter(|file| file.exists()).map(|file| ("ERL_INETRC", file)))
-        // The script becomes the node instead of watching over it, so that the test's child is the node.
+        // The script execs the node instead of supervising it, so the test's child is the node.
         .env("RUNNING_UNDER_SYSTEMD", "true");
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn wait_for_start(host: &Host, broker: &mut Program) {
     });
 }
 
-/// What a `rabbitmqctl` on the host says, whether it succeeds or not.
+/// The output of `rabbitmqctl` on the host, whether it succeeds or not.
 pub(crate) fn control(host: &Host, args: &[&str]) -> Output {
     let mut command = host.command(installed("/usr/lib/rabbitmq/bin/rabbitmqctl", "rabbitmq-server"));
     confine(&mut command, host);
@@ -80,15 +80,15 @@ pub(crate) fn control(host: &Host, args: &[&str]) -> Output {
     run_within(PATIENCE, command)
 }
 
-/// Standard output of a `rabbitmqctl` that has to succeed.
+/// Standard output of a `rabbitmqctl` that must succeed.
 pub(crate) fn rabbitmqctl(host: &Host, args: &[&str]) -> String {
     let (stdout, stderr, code) = told(&control(host, args));
     assert_eq!(code, Some(0), "rabbitmqctl {args:?} on {}:\n{stdout}{stderr}", host.name);
     stdout
 }
 
-/// Waits until one host's broker sees exactly these others (and itself) at work. It is asked directly, because
-/// `cluster_status` asks every member in turn and waits long for those that are gone.
+/// Waits until one host's broker sees exactly these other brokers (and itself) running. Asks that broker directly, because
+/// `cluster_status` queries every member in turn and waits long for those that are gone.
 pub(crate) fn wait_for_running(observer: &Host, expected: &[&Host]) {
     let question = "lists:sort([Node || Node <- [node() | nodes()], rabbit:is_running(Node)]).";
     let names: Vec<String> = expected.iter().map(|host| format!("rabbit@{}", host.name)).collect();
@@ -98,7 +98,7 @@ pub(crate) fn wait_for_running(observer: &Host, expected: &[&Host]) {
     });
 }
 
-/// All hosts are in the cluster and at work, in the words of every one of them.
+/// Every host reports that all hosts are in the cluster and running.
 pub(crate) fn assert_whole(hosts: &[&Host; 3]) {
     for host in hosts {
         wait_for_running(host, hosts);
@@ -119,12 +119,12 @@ pub(crate) fn assert_whole(hosts: &[&Host; 3]) {
 fn messages(host: &Host) -> u32 {
     let listed = rabbitmqctl(host, &["-q", "list_queues", "name", "messages", "--no-table-headers"]);
     let count = listed.trim().strip_prefix("orders\t").and_then(|count| count.parse().ok());
-    // A queue that is just choosing its next leader is listed without a length.
+    // A queue that is electing a leader is listed without a length.
     count.unwrap_or_default()
 }
 
-/// Publishes on one host until all hosts see the queue grow: the cluster does its work. Nobody confirms these
-/// messages, so one that meets a queue without a leader is lost, and the next one has to do.
+/// Publishes on one host until all hosts see the queue grow, which shows that the cluster works. Messages are not
+/// confirmed: one that meets a queue without a leader is lost, and a later one counts.
 pub(crate) fn assert_works(hosts: &[&Host], publisher: &Host) {
     let publish = "rabbit_basic:publish(rabbit_misc:r(<<\"/\">>, exchange, <<>>), <<\"orders\">>, [], <<\"one\">>), ok.";
     let before = messages(publisher);

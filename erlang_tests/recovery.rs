@@ -1,4 +1,4 @@
-//! The daemon dies under running nodes, and comes back.
+//! The daemon dies while nodes run, and comes back.
 
 use crate::harness::netns::Lan;
 use crate::harness::wait_until;
@@ -35,8 +35,8 @@ fn nodes_return_to_a_daemon_that_was_killed_and_restarted() {
     drop(daemon);
 }
 
-/// The nodes hang on to their names across several deaths in a row, and a name that was given up meanwhile
-/// does not come back.
+/// Nodes keep their names across several crashes of the daemon in a row, and a name given up meanwhile does not come
+/// back.
 #[test]
 fn a_node_that_ended_without_a_daemon_is_forgotten() {
     let lan = Lan::new();

@@ -1,4 +1,4 @@
-//! A name belongs to one node at a time, and is free again as soon as that node is gone.
+//! A name belongs to one node at a time, and is free as soon as that node is gone.
 
 use crate::harness::netns::Lan;
 use crate::harness::program::run;
@@ -27,7 +27,7 @@ fn a_name_in_use_is_refused_with_the_stock_message() {
     drop(elsewhere);
 }
 
-/// A restart is quicker than any look at the old connection, if the daemon does not look before it refuses.
+/// A restarted node registers before its old connection is found closed, unless the daemon checks before it refuses.
 #[test]
 fn a_name_is_free_as_soon_as_its_connection_is_closed() {
     let lan = Lan::new();
@@ -49,7 +49,7 @@ fn a_name_is_free_as_soon_as_its_connection_is_closed() {
         }
         let mut next = wire::register(&host, "worker", 4000 + round);
         while next.is_none() && Mapper::under_test() == Mapper::Stock {
-            // Stock can meet the restarted node before the end of the old one; pmd has to do better.
+            // Stock epmd can see the restarted node before the end of the old one; pmd must not.
             next = wire::register(&host, "worker", 4000 + round);
         }
         let Some(next) = next else { panic!("round {round}: the restarted node was refused") };
@@ -75,7 +75,7 @@ fn a_killed_node_restarts_under_its_name_with_a_new_creation() {
         assert!(!creations.contains(&creation), "creation {creation} again, after {creations:?}");
         creations.push(creation);
         observer.wait("net_adm:ping(worker@alpha)", "pong");
-        // Same name, same number within the node: only the creation tells the two processes apart.
+        // Same name, same pid within the node: only the creation tells the two processes apart.
         assert_eq!(observer.ask("get(old) =:= rpc:call(worker@alpha, erlang, whereis, [init])"), "false");
     }
 }

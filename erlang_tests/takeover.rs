@@ -1,4 +1,4 @@
-//! A running stock epmd is replaced, and given its place back, while the nodes it serves keep running.
+//! pmd replaces a running stock epmd and hands the port back, while the nodes keep running.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::support::mapper::{
 use crate::support::node::Node;
 use crate::support::{hosts, succeeded};
 
-/// Two hosts with nodes; the daemon of the first one is about to change.
+/// Two hosts with nodes; the daemon of the first is replaced.
 struct Cluster {
     hosts: [Host; 2],
     nodes: [Node; 2],
@@ -28,7 +28,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the nodes on hosts whose daemons the caller brings up first.
+    /// Starts the nodes, on hosts whose daemons the caller has started.
     fn start(bring_up: impl FnOnce(&Host)) -> Cluster {
         let lan = Lan::new();
         let hosts = hosts(&lan, ["alpha", "beta"]);
@@ -41,7 +41,7 @@ impl Cluster {
         Cluster { hosts, nodes, far, names, identities, fresh: 0, _far_daemon: far_daemon, _lan: lan }
     }
 
-    /// The same nodes run under the same names, and whoever starts now finds them, from either host.
+    /// The same nodes run under the same names, and a new node on either host finds them.
     fn assert_whole(&mut self) {
         assert_eq!(names(&self.hosts[0]), self.names);
         let identities = self.nodes.each_mut().map(|node| (node.pid(), node.creation()));
@@ -58,7 +58,7 @@ impl Cluster {
         assert!(self.nodes[1].reaches("far@beta"));
     }
 
-    /// The daemon has not only the names of the nodes, but the nodes themselves: it sees them end.
+    /// The daemon holds the nodes' connections, not only their names: it notices when they end.
     fn assert_ends_are_seen(self) {
         let [one, two] = self.nodes;
         one.kill();
@@ -68,7 +68,7 @@ impl Cluster {
     }
 }
 
-/// A stock epmd in the background, as `erl` leaves it.
+/// A stock epmd in the background, as `erl` starts it.
 fn stock_in_background(host: &Host) {
     let mut command = host.command(stock_epmd());
     command.arg("-daemon");
@@ -76,7 +76,7 @@ fn stock_in_background(host: &Host) {
     wait_until("the stock epmd", || listens(host));
 }
 
-/// The command under test; with stock under test, the manual procedure that it stands for.
+/// The command under test; when stock epmd is under test, the manual procedure that the command replaces.
 fn change_daemon(host: &Host, word: &str) {
     match Mapper::under_test() {
         Mapper::Pmd => {

@@ -1,4 +1,4 @@
-//! The tools that come with Erlang/OTP: `erl_call`, `epmd` as a client, and C nodes.
+//! The tools that ship with Erlang/OTP: `erl_call`, `epmd` as a client, and C nodes.
 
 use std::process::{Command, Output};
 
@@ -38,7 +38,7 @@ fn erl_call_reaches_nodes_by_short_and_long_name() {
     wait_for_names(&alpha, &["long"]);
 }
 
-/// The stock client and the client under test ask the same daemon: what they print has to be the same text.
+/// The stock client and the client under test query the same daemon and must print the same text.
 #[test]
 fn both_epmd_clients_print_the_same() {
     let lan = Lan::new();

@@ -1,4 +1,4 @@
-//! Nodes on hosts that no resolver knows, behind firewalls that let only pmd's port through.
+//! Nodes on hosts that no resolver knows, behind firewalls that open only pmd's port.
 
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::run;
@@ -8,10 +8,10 @@ use crate::support::mapper::assert_no_stock_epmd;
 use crate::support::node::Node;
 use crate::support::succeeded;
 
-/// A message that is larger than all buffers on the way.
+/// A message larger than all buffers on the path.
 const LARGE: u32 = 100 * 1024 * 1024;
 
-/// What a host's daemon says about its tunnels.
+/// What a host's daemon reports about its tunnels.
 fn open_tunnels(host: &Host) -> u64 {
     api(host, "GET", "/v1/status", "")["tunnels"]["open"].as_u64().expect("a number")
 }
@@ -63,7 +63,7 @@ fn a_killed_node_is_seen_at_once_and_its_tunnel_ends() {
     one.wait("receive {nodedown, 'two@beta'} -> down after 0 -> up end", "down");
     wait_until("the tunnel to end on both hosts", || hosts.iter().all(|host| open_tunnels(host) == 0));
     assert!(!one.reaches("two@beta"));
-    // Another life of the name, with another port, is found by the same alias.
+    // The node, restarted on another port, is found at the same alias.
     let _again = node(&hosts[1], &["-sname", "two"]);
     one.wait("net_adm:ping('two@beta')", "pong");
 }
@@ -84,7 +84,7 @@ fn a_host_that_is_cut_off_is_found_by_the_ticks_of_the_nodes() {
     one.wait("net_adm:ping('two@beta')", "pong");
 }
 
-/// The resolver file is read again while the VM runs: a host that joins later is found.
+/// The VM re-reads the resolver file while it runs, so a host that joins later is found.
 #[test]
 fn a_running_node_learns_of_hosts_that_join_and_names_that_move() {
     let lan = Lan::new();
@@ -96,7 +96,7 @@ fn a_running_node_learns_of_hosts_that_join_and_names_that_move() {
     let _late = crate::support::cluster::start(&gamma);
     crate::support::cluster::join(&gamma, &hosts[0]);
     let _three = node(&gamma, &["-sname", "two"]);
-    // The same short name on another host; both of them have an alias by now.
+    // The same short name on another host; both have an alias by now.
     one.wait("net_adm:ping('two@gamma')", "pong");
     assert_eq!(one.ask("lists:sort(nodes())"), "[two@beta,two@gamma]");
     two.kill();
@@ -104,7 +104,7 @@ fn a_running_node_learns_of_hosts_that_join_and_names_that_move() {
     let text = std::fs::read_to_string(hosts_file(&hosts[0])).expect("a hosts file");
     assert!(text.contains(" gamma.example.org gamma\n"), "{text}");
 
-    // A second host of that short name: the first in the order of names has it, and somebody is told.
+    // With two hosts of that short name, the alphabetically first gets it, and `pmd status` warns.
     let _rival = crate::support::cluster::start(&rival);
     crate::support::cluster::join(&rival, &hosts[0]);
     wait_until("the short name to mean the other host", || {

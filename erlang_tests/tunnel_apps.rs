@@ -1,4 +1,4 @@
-//! What people run on nodes, between hosts that know each other by pmd alone: Mnesia, and the commands of a release.
+//! Applications between hosts that know each other through pmd alone: Mnesia, and the commands of a release.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn mnesia_replicates_through_tunnels_alone() {
     assert_eq!(two.ask("mnesia:transaction(fun() -> mnesia:write({kv, 2, two}) end)"), "{atomic,ok}");
     assert_eq!(one.ask("mnesia:transaction(fun() -> mnesia:read(kv, 2) end)"), "{atomic,[{kv,2,two}]}");
 
-    // Another life of the node, on another port, has nothing and loads it from the other host.
+    // The node, restarted on another port, starts empty and loads the table from the other host.
     two.kill();
     one.wait("mnesia:system_info(running_db_nodes)", "[one@alpha]");
     let mut again = node(&hosts[1], &["-sname", "two"]);
@@ -56,7 +56,7 @@ fn mnesia_replicates_through_tunnels_alone() {
     hosts.iter().for_each(assert_no_stock_epmd);
 }
 
-/// Makes a release in the host's own directory; its `bin/app`.
+/// Builds a release in the host's own directory; returns its `bin/app`.
 fn release(host: &Host) -> PathBuf {
     let folder = host.dir().join("app");
     fs::create_dir_all(folder.join("lib")).expect("a folder");
@@ -68,7 +68,7 @@ fn release(host: &Host) -> PathBuf {
     folder.join("_build/prod/rel/app/bin/app")
 }
 
-/// What the user of a release sets for its commands.
+/// The environment that a user of a release sets for its commands.
 fn of_release(mut command: Command) -> Command {
     command.env("RELEASE_NODE", "app@alpha").env("RELEASE_DISTRIBUTION", "sname");
     command.env("RELEASE_COOKIE", "KEKSDOSE").env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
@@ -89,7 +89,7 @@ fn the_commands_of_a_release_reach_it_from_another_host() {
     let app = release(&hosts[0]);
     let _server = Program::spawn(pmd_run(&hosts[0], &app, &["start"]));
     wait_for_names(&hosts[0], &["app"]);
-    // Registered is not yet booted.
+    // A node registers before it has booted.
     let rpc = |host: &Host| run(pmd_run(host, &app, &["rpc", "App.where()"]));
     wait_until("an answer to rpc on the host itself", || rpc(&hosts[0]).status.success());
     assert_eq!(succeeded(&rpc(&hosts[1])), "this is app@alpha\n");

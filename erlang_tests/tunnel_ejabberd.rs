@@ -1,4 +1,4 @@
-//! An ejabberd cluster of two hosts that know each other by pmd alone, by the commands of its page in `docs/`.
+//! An ejabberd cluster of two hosts that know each other through pmd alone, set up as its page in `docs/` describes.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,10 +14,10 @@ use crate::support::cluster::{cluster, inetrc, islands};
 use crate::support::mapper::assert_no_stock_epmd;
 use crate::support::{installed, succeeded};
 
-/// Other tests share the machine; nothing here is timed.
+/// Other tests share the machine. Nothing here is timed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// No port for clients: what is tested is the way between the nodes.
+/// No client ports: the test is about the path between the nodes.
 const CONFIGURATION: &str = "\
 hosts: [localhost]
 loglevel: info
@@ -26,7 +26,7 @@ modules:
   mod_admin_extra: {}
 ";
 
-/// `ejabberdctl` with everything that keeps ejabberd inside the host's directory.
+/// `ejabberdctl`, set up so that ejabberd stays inside the host's directory.
 fn command(host: &Host, args: &[&str]) -> Command {
     let home = host.dir().join("ejabberd");
     let mut command = host.command(installed("ejabberdctl", "ejabberd"));
@@ -43,14 +43,14 @@ fn control(host: &Host, args: &[&str]) -> Output {
     run_within(PATIENCE, command(host, args))
 }
 
-/// What an `ejabberdctl` prints that has to succeed.
+/// The output of an `ejabberdctl` that must succeed.
 fn ejabberdctl(host: &Host, args: &[&str]) -> String {
     succeeded(&control(host, args))
 }
 
-/// The files of an ejabberd on a host. `ejabberdctl` sets `ERL_INETRC` to the file beside its configuration, and its
-/// node is run by a user of its own, who has to get at all of it. It listens on loopback only, so that is what the
-/// host's own name has to mean to `ejabberdctl`.
+/// Writes the files of an ejabberd on a host. `ejabberdctl` sets `ERL_INETRC` to the file beside its configuration, and
+/// runs the node as a user of its own, who needs access to all files. The node listens on loopback only, so the host's
+/// own name must resolve to loopback for `ejabberdctl`.
 fn prepare(host: &Host) {
     let own = format!("127.0.0.1 localhost {}\n::1 localhost\n", host.name);
     fs::write(host.dir().join("hosts"), own).expect("a hosts file");
@@ -78,7 +78,7 @@ fn start(host: &Host) {
     });
 }
 
-/// Ends the node as a crash would.
+/// Kills the node, as a crash would.
 fn kill(host: &Host) {
     let text = fs::read_to_string(host.dir().join("ejabberd/log/pid")).expect("the file with its process id");
     let pid = text.trim().parse().ok().and_then(Pid::from_raw).expect("a process id");
@@ -86,7 +86,7 @@ fn kill(host: &Host) {
     kill_process(pid, Signal::KILL).expect("a node that runs");
 }
 
-/// Waits until a host's ejabberd has these nodes in its cluster, itself included.
+/// Waits until a host's ejabberd has these nodes in its cluster, including itself.
 fn wait_for_cluster(observer: &Host, expected: &[&Host]) {
     wait_within(PATIENCE, &format!("{} to see {} nodes", observer.name, expected.len()), || {
         let listed = ejabberdctl(observer, &["list_cluster"]);
@@ -96,7 +96,7 @@ fn wait_for_cluster(observer: &Host, expected: &[&Host]) {
     });
 }
 
-/// Nodes that listen on loopback only, behind firewalls, under names that no resolver knows.
+/// Nodes that listen on loopback only, behind firewalls, with host names that no resolver knows.
 #[test]
 fn ejabberd_clusters_through_tunnels_alone() {
     let lan = Lan::new();
@@ -110,7 +110,7 @@ fn ejabberd_clusters_through_tunnels_alone() {
     ejabberdctl(two, &["join_cluster", "ejabberd@jabber1"]);
     wait_for_cluster(one, &[one, two]);
     wait_for_cluster(two, &[one, two]);
-    // The database is one: a user of one host is known on the other.
+    // They share one database: a user registered on one host is known on the other.
     ejabberdctl(two, &["register", "alice", "localhost", "wonderland"]);
     ejabberdctl(one, &["check_password", "alice", "localhost", "wonderland"]);
 

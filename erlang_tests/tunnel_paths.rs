@@ -1,4 +1,4 @@
-//! Hosts that cannot dial each other: who can dials back, and who cannot meets the other at a relay.
+//! Hosts that cannot dial each other: a host that can dial dials back; two that cannot meet at a relay.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use crate::support::cluster::{api, configure, firewall, islands, join, node, sta
 use crate::support::node::Node;
 use crate::support::told;
 
-/// Drops what others begin, as a router does that has nobody to send it to.
+/// Drops incoming connections, as a NAT router without a mapping does.
 fn drop_new_from(host: &Host, others: &[Ipv4Addr]) {
     let rules: String = others.iter().map(|ip| format!("ip saddr {ip} ct state new drop\n")).collect();
     let table =
@@ -46,7 +46,7 @@ fn a_host_that_cannot_be_dialled_dials_back() {
     assert_eq!(paths(alpha), ["reverse"]);
     assert_eq!(paths(beta), ["reverse"]);
 
-    // The direct way is back as soon as it works.
+    // The direct path is used again as soon as it works.
     firewall(beta, "delete table inet nat\n");
     wait_until("a direct connection", || {
         one.ask("erlang:disconnect_node('two@beta')");
@@ -82,7 +82,7 @@ fn hosts_that_both_reach_only_the_hub_meet_there() {
     let (told_of, why, _) = told(&run(ping));
     assert!(told_of.contains("one@alpha answers, relay"), "{told_of}{why}");
 
-    // The relay that is in use dies; the next connection goes through the other.
+    // The relay in use dies; the next connection goes through the other one.
     let relayed = |host: &Host| api(host, "GET", "/v1/status", "")["counters"]["relayed"].as_u64();
     let in_use = if relayed(hub) > relayed(spare) { 0 } else { 1 };
     daemons[in_use].program.kill();

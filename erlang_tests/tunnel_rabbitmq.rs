@@ -1,4 +1,4 @@
-//! A RabbitMQ cluster of three hosts that know each other by pmd alone.
+//! A RabbitMQ cluster of three hosts that know each other through pmd alone.
 
 use crate::harness::netns::Lan;
 use crate::rabbitmq::{
@@ -7,7 +7,7 @@ use crate::rabbitmq::{
 use crate::support::cluster::{cluster, islands};
 use crate::support::mapper::assert_no_stock_epmd;
 
-/// All of them want port 25672, and so does the one that comes back while the others have tunnels to that port.
+/// All brokers use port 25672, including one that restarts while the others have tunnels to that port.
 #[test]
 fn rabbitmq_clusters_through_tunnels_alone() {
     let lan = Lan::new();

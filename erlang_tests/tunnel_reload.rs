@@ -1,4 +1,4 @@
-//! Rules about tunnels that change while the daemon runs.
+//! Tunnel rules that change while the daemon runs.
 
 use rustix::process::Signal;
 
@@ -32,7 +32,7 @@ fn new_rules_hold_for_new_tunnels_and_standing_ones_stay() {
     assert_eq!(one.ask(still), "two@beta", "the tunnel that stands stays");
     assert!(!one.reaches("three@beta"));
 
-    // A file that is wrong changes nothing.
+    // An invalid file changes nothing.
     configure(beta, "[[allow]]\nnmae = \"three\"\n");
     let (said, why, code) = reload(beta);
     assert!(code != Some(0) && why.contains("pmd.toml:2: ") && why.contains("nmae"), "{said}{why}");
@@ -43,7 +43,7 @@ fn new_rules_hold_for_new_tunnels_and_standing_ones_stay() {
     daemons[1].program.wait_for_text("in force from now on: allow");
     one.wait("net_adm:ping('three@beta')", "pong");
 
-    // A host that is left to plain Erlang has no line any more, until it is not.
+    // A host left to plain Erlang has no line in the hosts file, until the rule is gone.
     configure(alpha, "[[tunnel_rule]]\nhost = \"beta\"\nmode = \"never\"\n");
     let (said, why, code) = reload(alpha);
     assert!(code == Some(0) && said.contains("in force now: tunnel_rule"), "{said}{why}");

@@ -1,4 +1,4 @@
-//! Who gets through, to what, and how many at once.
+//! Who may use tunnels, to reach what, and how many at once.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::support::wire::names_at;
 
 const MANY: usize = 200;
 
-/// A server on loopback that sends back what it gets, and ends each connection when the other side does.
+/// An echo server on loopback that closes each connection when the other side does.
 fn echo(host: &Host, name: &str) {
     let listener = host.netns.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
     let port = listener.local_addr().expect("an address").port();
@@ -31,7 +31,7 @@ fn echo(host: &Host, name: &str) {
     assert_eq!(api(host, "POST", "/v1/services", &body)["port"], port);
 }
 
-/// Where programs on a host connect to a service elsewhere.
+/// The address at which programs on a host connect to a service elsewhere.
 fn entry(host: &Host, name: &str) -> SocketAddr {
     let mut entry = None;
     wait_until(&format!("{name} in sight of {}", host.name), || {
@@ -62,7 +62,7 @@ fn many_tunnels_at_once_and_each_half_closes_by_itself() {
     let count = |host: &Host| api(host, "GET", "/v1/status", "")["tunnels"]["open"].as_u64();
     wait_until("all tunnels", || hosts.iter().all(|host| count(host) == u64::try_from(MANY).ok()));
     for (number, stream) in streams.iter_mut().enumerate() {
-        // The server only answers to the end once it has seen this side's.
+        // The server closes only after it has seen this side close.
         stream.shutdown(Shutdown::Write).expect("shutting down");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
@@ -70,7 +70,7 @@ fn many_tunnels_at_once_and_each_half_closes_by_itself() {
     }
     wait_until("the end of all tunnels", || hosts.iter().all(|host| count(host) == Some(0)));
 
-    // When the registration goes, so do its tunnels and its entry.
+    // Tunnels and entry disappear with the registration.
     let mut stream = connect(&hosts[0], address);
     stream.write_all(b"x").expect("writing");
     stream.read_exact(&mut [0]).expect("it is open");
@@ -79,7 +79,7 @@ fn many_tunnels_at_once_and_each_half_closes_by_itself() {
     wait_until("the end of the entry", || hosts[0].netns.enter(|| TcpStream::connect(address)).is_err());
 }
 
-/// More dials than there are descriptors: those that fit work, the others are closed at once, look-ups go on.
+/// With more dials than descriptors, those that fit work, the others are closed at once, and lookups keep working.
 #[test]
 fn dials_beyond_the_descriptors_are_refused_and_nothing_else_suffers() {
     let lan = Lan::new();
@@ -96,7 +96,7 @@ fn dials_beyond_the_descriptors_are_refused_and_nothing_else_suffers() {
     let works =
         |stream: &mut TcpStream| stream.write_all(b"x").and_then(|()| stream.read_exact(&mut [0])).is_ok();
     let names = names_at(&hosts[0], IpAddr::V4(Ipv4Addr::LOCALHOST));
-    assert!(names.is_some(), "look-ups are answered meanwhile");
+    assert!(names.is_some(), "lookups are answered meanwhile");
     let tunnels = || api(&hosts[0], "GET", "/v1/status", "")["tunnels"].clone();
     let limit = tunnels()["limit"].as_u64();
     let working = streams.iter_mut().filter_map(|stream| works(stream).then_some(1_u64)).sum();
@@ -140,7 +140,7 @@ fn what_is_not_registered_cannot_be_reached() {
     let _daemons = cluster(&hosts);
     echo(&hosts[1], "echo");
     let address = entry(&hosts[0], "echo");
-    // A port of the far host that nobody has registered has nothing on the alias.
+    // A port of the far host that is not registered has no entry on the alias.
     let hidden = hosts[1].netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port"));
     let port = hidden.local_addr().expect("an address").port();
     let refused = hosts[0].netns.enter(|| TcpStream::connect((address.ip(), port)));
@@ -167,13 +167,13 @@ fn a_host_that_needs_no_tunnels_keeps_its_address() {
     assert_eq!(own["aliases"].as_array().map(Vec::len), Some(0), "{own:#}");
 }
 
-/// `tunnel = "when-needed"`: a host that plain Erlang reaches loses its alias, and one that it does not keeps it.
+/// `tunnel = "when-needed"`: a host that plain Erlang reaches loses its alias, a host that it cannot reach keeps it.
 #[test]
 fn tunnels_are_used_where_they_are_needed() {
     let lan = Lan::new();
     let [alpha, beta, gamma] = islands(&lan, ["alpha", "beta", "gamma"]);
     configure(&alpha, "tunnel = \"when-needed\"\n");
-    // Both names mean the real addresses without pmd; gamma's firewall lets nothing but pmd through.
+    // Without pmd, both names resolve to the real addresses; gamma's firewall opens nothing but pmd's port.
     let table = format!("127.0.0.1 localhost\n{} alpha\n{} beta\n{} gamma\n", alpha.ip, beta.ip, gamma.ip);
     std::fs::write(alpha.dir().join("hosts"), table).expect("a hosts file");
     firewall(&beta, "flush ruleset");

@@ -1,4 +1,4 @@
-//! Tunnels as people use them: `pmd env`, `pmd run`, `pmd ping`, Elixir, remote shells.
+//! Tunnels in daily use: `pmd env`, `pmd run`, `pmd ping`, Elixir, remote shells.
 
 use std::process::Command;
 
@@ -90,7 +90,7 @@ fn elixir_nodes_and_remote_shells_go_through_tunnels() {
     });
 }
 
-/// What the API tells a program of any kind: where it can connect on its own host.
+/// What the API tells any program: where to connect on its own host.
 #[test]
 fn lookups_tell_where_to_connect() {
     let lan = Lan::new();
@@ -105,7 +105,7 @@ fn lookups_tell_where_to_connect() {
     let entry = found["matches"][0]["entry"].as_str().expect("an entry").to_owned();
     assert!(entry.starts_with("127.77."), "{entry}");
     let mut one = node(&hosts[0], &["-sname", "one"]);
-    // `name@host` asked on 127.0.0.1 leads there as well.
+    // A lookup of `name@host` at 127.0.0.1 leads there as well.
     let port = one.ask("element(2, erl_epmd:port_please(\"two@beta\", {127,0,0,1}))");
     let reached = one.ask(&format!("element(1, gen_tcp:connect({{127,0,0,1}}, {port}, []))"));
     assert_eq!(reached, "ok");
@@ -129,7 +129,7 @@ fn distribution_over_tls_passes_through() {
     assert!(two.reaches("one@alpha"));
 }
 
-/// A daemon that does not listen on all addresses answers at the aliases nevertheless.
+/// A daemon that does not listen on all addresses still answers at the aliases.
 #[test]
 fn a_daemon_with_addresses_of_its_own_answers_at_aliases() {
     let lan = Lan::new();

@@ -1,4 +1,4 @@
-//! Nodes that are started in other ways than a plain `erl -sname`.
+//! Nodes started in other ways than a plain `erl -sname`.
 
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::run;
@@ -70,13 +70,13 @@ fn nodes_register_and_connect_over_ipv6() {
         );
         assert_eq!(peer, format!("{{{address}}}"), "the connection is not an IPv6 one");
     }
-    // Nodes of both families live with one daemon.
+    // One daemon serves nodes of both address families.
     let mut old = Node::erl(&alpha, &["-sname", "old"]);
     wait_for_names(&alpha, &["one", "old"]);
     assert_eq!(old.ask("length(element(2, net_adm:names()))"), "2");
 }
 
-/// Puts certificates for TLS distribution into the homes of two hosts.
+/// Writes certificates for TLS distribution to the homes of two hosts.
 pub(crate) fn issue_certificates(hosts: [&Host; 2]) {
     let [alpha, beta] = hosts;
     require_application(alpha, "ssl", "erlang-ssl");
@@ -89,7 +89,7 @@ pub(crate) fn issue_certificates(hosts: [&Host; 2]) {
     succeeded(&run(issuer));
 }
 
-/// The flags of a node that uses what certificates.erl has put into the host's home.
+/// The flags of a node that uses the certificates in the host's home.
 pub(crate) fn tls(host: &Host) -> [String; 4] {
     let options = host.dir().join("tls.options");
     ["-proto_dist", "inet_tls", "-ssl_dist_optfile", options.to_str().unwrap()].map(str::to_owned)
@@ -124,7 +124,7 @@ fn distribution_over_tls_connects_two_hosts() {
     assert!(!plain.reaches("two@beta"), "a node without TLS got in");
 }
 
-/// What nodes before OTP 23 ask for: version 5, and with it a creation between 1 and 3.
+/// What nodes before OTP 23 request: version 5, which implies a creation between 1 and 3.
 #[test]
 fn nodes_of_the_old_protocol_version_get_a_small_creation() {
     let lan = Lan::new();
@@ -178,7 +178,7 @@ fn a_daemon_on_another_port_serves_nodes_that_are_told() {
         command.args(["-sname", name, "-start_epmd", "false"]).env("ERL_EPMD_PORT", "5001");
         Node::spawn(command)
     };
-    // The launcher may be back before the daemon listens.
+    // The launcher may return before the daemon listens.
     let names_there = || {
         let mut command = epmd(&host);
         command.args(["-port", "5001", "-names"]);
@@ -193,8 +193,8 @@ fn a_daemon_on_another_port_serves_nodes_that_are_told() {
     assert!(wire::names_at(&host, [127, 0, 0, 1].into()).is_none(), "4369 was not asked for");
 }
 
-/// Both kinds reach others, but cannot be called on: a client that only dials out, and one that lets the node
-/// it dials give it a name.
+/// Two kinds of nodes that reach others but cannot be reached: one that only dials out, and one that gets its name from
+/// the node it dials.
 #[test]
 fn nodes_that_do_not_listen_are_not_registered() {
     let lan = Lan::new();

@@ -1,4 +1,4 @@
-//! Hosts that know each other by pmd alone: no DNS, nothing in `/etc/hosts`, and a firewall in between.
+//! Hosts that know each other through pmd alone: no DNS, nothing in `/etc/hosts`, and firewalls between them.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use super::node::{self, Node};
 use crate::harness::netns::{Host, Lan};
 use crate::harness::wait_until;
 
-/// What a firewall between hosts lets through: answers, and pmd's one port.
+/// What the firewall of a host lets in: established connections, and pmd's one port.
 const FIREWALL: &str = "table inet filter {
     chain input {
         type filter hook input priority 0; policy drop;
@@ -26,11 +26,11 @@ const FIREWALL: &str = "table inet filter {
     }
 }";
 
-/// Hosts of these names that no resolver knows, each behind a firewall, with one pmd cookie.
+/// Hosts of these names that no resolver knows, each behind a firewall, with one cluster secret.
 pub fn islands<const N: usize>(lan: &Lan, names: [&str; N]) -> [Host; N] {
     let hosts = super::hosts(lan, names);
     for host in &hosts {
-        // Itself a host knows.
+        // A host knows its own name.
         let own = format!("127.0.0.1 localhost\n::1 localhost\n{} {}\n", host.ip, host.name);
         fs::write(host.dir().join("hosts"), own).expect("a hosts file");
         fs::create_dir_all(host.pmd_home()).expect("a home for pmd");
@@ -42,7 +42,7 @@ pub fn islands<const N: usize>(lan: &Lan, names: [&str; N]) -> [Host; N] {
     hosts
 }
 
-/// Puts rules of nftables into force on a host.
+/// Applies nftables rules on a host.
 pub fn firewall(host: &Host, rules: &str) {
     let file = host.dir().join("firewall");
     fs::write(&file, rules).expect("writing the rules");
@@ -59,12 +59,12 @@ pub fn configure(host: &Host, toml: &str) {
     fs::write(host.pmd_home().join("pmd.toml"), toml).expect("writing the configuration");
 }
 
-/// Starts pmd, whatever the run is about: stock epmd knows no other hosts.
+/// Starts pmd, also when the run tests stock epmd, which knows no other hosts.
 pub fn start(host: &Host) -> Daemon {
     Daemon::start_as(Mapper::Pmd, host)
 }
 
-/// Starts pmd on every host, and lets all others join the first.
+/// Starts pmd on every host, and makes all others join the first.
 pub fn cluster<const N: usize>(hosts: &[Host; N]) -> [Daemon; N] {
     let daemons = std::array::from_fn(|number| start(&hosts[number]));
     for host in hosts.iter().skip(1) {
@@ -74,14 +74,14 @@ pub fn cluster<const N: usize>(hosts: &[Host; N]) -> [Daemon; N] {
     daemons
 }
 
-/// Lets a daemon join another.
+/// Makes one daemon join another.
 pub fn join(host: &Host, other: &Host) {
     let body = format!("{{\"addresses\":[\"{}\"]}}", other.ip);
     let answer = api(host, "POST", "/v1/join", &body);
     assert!(answer["peers"].is_array(), "{} cannot join {}: {answer:#}", host.name, other.name);
 }
 
-/// Waits until every host has a name for all others.
+/// Waits until every host can resolve all others.
 pub fn wait_for_members<const N: usize>(hosts: &[Host; N]) {
     for host in hosts {
         wait_until(&format!("the others in the hosts file of {}", host.name), || {
@@ -95,31 +95,31 @@ pub fn wait_for_members<const N: usize>(hosts: &[Host; N]) {
     }
 }
 
-/// Where pmd keeps the names of other hosts.
+/// The hosts file that pmd keeps.
 pub fn hosts_file(host: &Host) -> PathBuf {
     host.pmd_home().join("hosts-4369")
 }
 
-/// What stands for `ERL_INETRC` on a host.
+/// The value of `ERL_INETRC` on a host.
 pub fn inetrc(host: &Host) -> PathBuf {
     host.pmd_home().join("erl_inetrc-4369")
 }
 
-/// `erl` on a host, with the line that `pmd env` prints.
+/// `erl` on a host, with the variable that `pmd env` prints.
 pub fn erl(host: &Host) -> Command {
     let mut command = node::erl(host);
     command.env("ERL_INETRC", inetrc(host));
     command
 }
 
-/// A node that asks pmd for other hosts.
+/// A node that resolves other hosts through pmd.
 pub fn node(host: &Host, args: &[&str]) -> Node {
     let mut command = erl(host);
     command.args(args);
     Node::spawn(command)
 }
 
-/// One request to the control socket of a host's daemon; what it answers, as JSON.
+/// Sends one request to the control socket of a host's daemon; returns the JSON response.
 pub fn api(host: &Host, method: &str, path: &str, body: &str) -> Value {
     let mut stream = UnixStream::connect(host.pmd_home().join("pmd-4369.sock")).expect("a daemon listens");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");

@@ -1,4 +1,4 @@
-//! The daemon under test: pmd, or the stock epmd that proves the tests.
+//! The daemon under test: pmd, or the stock epmd that validates the tests.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,17 +11,17 @@ use crate::harness::netns::Host;
 use crate::harness::program::Program;
 use crate::harness::{pmd, wait_until};
 
-/// The two programs that these tests can be about.
+/// The two programs that can be under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapper {
     /// The binary of this workspace.
     Pmd,
-    /// What the installed Erlang/OTP brings.
+    /// The epmd of the installed Erlang/OTP.
     Stock,
 }
 
 impl Mapper {
-    /// The one this run is about.
+    /// The program under test in this run.
     pub fn under_test() -> Mapper {
         match std::env::var("PMD_TEST_MAPPER").as_deref() {
             Err(_) | Ok("pmd") => Mapper::Pmd,
@@ -30,7 +30,7 @@ impl Mapper {
         }
     }
 
-    /// A file called `epmd` that is this mapper, for whoever goes by the name.
+    /// A file called `epmd` that is this mapper, for programs that look for that name.
     pub fn as_epmd(self, host: &Host) -> PathBuf {
         match self {
             Mapper::Stock => stock_epmd(),
@@ -63,7 +63,7 @@ impl Daemon {
         Daemon::start_as(Mapper::under_test(), host)
     }
 
-    /// Starts a certain mapper and waits until it answers on IPv4 and IPv6.
+    /// Starts the given mapper and waits until it answers on IPv4 and IPv6.
     pub fn start_as(mapper: Mapper, host: &Host) -> Daemon {
         let command = match mapper {
             Mapper::Pmd => {
@@ -92,7 +92,7 @@ impl Daemon {
     }
 }
 
-/// Whether somebody answers on both loopback addresses of the host.
+/// Whether a daemon answers on both loopback addresses of the host.
 pub fn listens(host: &Host) -> bool {
     [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
         .into_iter()
@@ -123,7 +123,7 @@ pub fn epmd(host: &Host) -> Command {
     host.command(Mapper::under_test().as_epmd(host))
 }
 
-/// Fails if, with pmd under test, a stock epmd has got in beside it: the test would prove nothing.
+/// Fails if a stock epmd runs while pmd is under test, because the test would then prove nothing.
 pub fn assert_no_stock_epmd(host: &Host) {
     if Mapper::under_test() == Mapper::Pmd {
         let stock = stock_epmd().canonicalize().expect("the stock epmd");

@@ -1,4 +1,4 @@
-//! What the tests share: hosts that know Erlang's cookie, the daemon under test, nodes that answer.
+//! What the tests share: hosts with a common Erlang cookie, the daemon under test, nodes that evaluate expressions.
 
 pub mod cluster;
 pub mod mapper;
@@ -12,8 +12,8 @@ use std::process::Output;
 
 use crate::harness::netns::{Host, Lan};
 
-/// Hosts of these names on one network, each with the same cookie in its home, so that whatever Erlang
-/// program runs there trusts the others without being told to.
+/// Hosts of these names on one network, each with the same Erlang cookie in its home, so that any Erlang program there
+/// trusts the others.
 pub fn hosts<const N: usize>(lan: &Lan, names: [&str; N]) -> [Host; N] {
     let hosts = lan.hosts(names);
     for host in &hosts {
@@ -24,7 +24,7 @@ pub fn hosts<const N: usize>(lan: &Lan, names: [&str; N]) -> [Host; N] {
     hosts
 }
 
-/// The full path of an installed program; fails the test with the package to install if there is none.
+/// The full path of an installed program; fails the test, naming the package to install, if it is missing.
 pub fn installed(program: &str, package: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = if Path::new(program).is_absolute() {
@@ -35,7 +35,7 @@ pub fn installed(program: &str, package: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{program} is missing: {}", advice(package)))
 }
 
-/// What to do about something that is missing.
+/// What to do about a missing program.
 pub fn advice(package: &str) -> String {
     format!("install the package {package}, or run scripts/install-test-deps")
 }
@@ -51,7 +51,7 @@ pub fn told(output: &Output) -> (String, String, Option<i32>) {
     (text(&output.stdout), text(&output.stderr), output.status.code())
 }
 
-/// Standard output of a command that has to succeed.
+/// Standard output of a command that must succeed.
 pub fn succeeded(output: &Output) -> String {
     let (stdout, stderr, code) = told(output);
     assert_eq!(code, Some(0), "the command failed\n-- stdout\n{stdout}\n-- stderr\n{stderr}");

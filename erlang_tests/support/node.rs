@@ -1,8 +1,7 @@
-//! Erlang and Elixir nodes that stay up and evaluate what the test tells them.
+//! Erlang and Elixir nodes that stay up and evaluate expressions for the test.
 //!
-//! The test talks to a node through its standard input and output, not through the distribution: what is
-//! under test cannot get in the way of asking about it. A node ends when its input does, so that none
-//! survives a test that was killed.
+//! The test talks to a node through standard input and output, not through the distribution, so that what is under test
+//! cannot interfere. A node exits when its input closes, so none survives a test that is killed.
 
 use std::process::Command;
 
@@ -14,7 +13,7 @@ use crate::harness::wait_until;
 /// Schedulers cost start-up time and memory, and no test here needs more than one.
 const SMALL: [&str; 6] = ["+S", "1:1", "+SDio", "1", "+A", "1"];
 
-/// A node that answers.
+/// A node that evaluates expressions.
 #[derive(Debug)]
 pub struct Node {
     program: Program,
@@ -22,39 +21,39 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts `erl ARGS` on a host and waits until it is up: with a name that is also registered by then.
+    /// Starts `erl ARGS` on a host and waits until it is up; a named node is then registered, too.
     pub fn erl(host: &Host, args: &[&str]) -> Node {
         let mut command = erl(host);
         command.args(args);
         Node::spawn(command)
     }
 
-    /// Completes the command of a node that was made by [`erl`] or given by a caller who needs its own.
+    /// Completes and starts the command of a node, made by [`erl`] or by a caller that needs its own.
     pub fn spawn(mut command: Command) -> Node {
         let answers = fixture("answers.erl");
         command.args(["-eval", &format!("ok = file:eval(\"{}\").", answers.display())]);
         Node::up(command)
     }
 
-    /// Starts `elixir ARGS` on a host; the questions are Elixir, then.
+    /// Starts `elixir ARGS` on a host; expressions are Elixir there.
     pub fn elixir(host: &Host, args: &[&str]) -> Node {
         let mut command = elixir(host);
         command.args(args).arg("--no-halt").arg(fixture("answers.exs"));
         Node::up(command)
     }
 
-    /// Starts a command that is complete, and waits until it is up.
+    /// Starts a complete command, and waits until the node is up.
     pub fn up(command: Command) -> Node {
         let mut node = Node { program: Program::spawn_listening(command), questions: 0 };
         node.answer("ready");
         node
     }
 
-    /// Evaluates an expression on the node and returns the value as text; fails the test on an exception.
+    /// Evaluates an expression on the node and returns its value as text; fails the test on an exception.
     pub fn ask(&mut self, expression: &str) -> String {
         self.questions += 1;
         let number = self.questions;
-        // One line is one question; erl_scan takes spaces for the line ends.
+        // Each expression is one line; to erl_scan, spaces are as good as line ends.
         let line = expression.split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
         self.program.say(&format!("{number} {line}"));
         let answer = self.answer(&format!("answer {number} "));
@@ -64,7 +63,7 @@ impl Node {
         }
     }
 
-    /// The rest of the line of standard output that begins with `prefix`, as soon as it is complete.
+    /// Waits for a complete line of standard output that begins with `prefix`; returns the rest of that line.
     fn answer(&mut self, prefix: &str) -> String {
         let mut answer = None;
         wait_until(&format!("{prefix:?} from {}", self.program.what()), || {
@@ -108,12 +107,12 @@ impl Node {
         }
     }
 
-    /// The node's own idea of its creation.
+    /// The creation, as the node itself sees it.
     pub fn creation(&mut self) -> u32 {
         self.ask("erlang:system_info(creation)").parse().expect("a number")
     }
 
-    /// The operating system's process id, as the node sees it itself.
+    /// The operating system's process id, as the node itself sees it.
     pub fn pid(&mut self) -> u32 {
         let pid = self.ask("list_to_integer(os:getpid())").parse().expect("a number");
         assert_eq!(pid, self.program.pid(), "the node is not the process the test started");
@@ -125,7 +124,7 @@ impl Node {
         self.program.stderr()
     }
 
-    /// SIGKILL.
+    /// Kills the node with SIGKILL.
     pub fn kill(mut self) {
         self.program.kill();
     }
@@ -138,7 +137,7 @@ pub fn erl(host: &Host) -> Command {
     command
 }
 
-/// Fails the test with the package to install if Erlang has no such application.
+/// Fails the test, naming the package to install, if Erlang has no such application.
 pub fn require_application(host: &Host, application: &str, package: &str) {
     let mut command = erl(host);
     command.args([

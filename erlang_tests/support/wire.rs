@@ -1,4 +1,4 @@
-//! The few requests the tests make themselves: enough of the protocol to look at a daemon from outside.
+//! Enough of the EPMD protocol for the tests to query a daemon themselves.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use crate::harness::netns::Host;
 
-/// Where every mapper of these tests listens.
+/// The port on which every mapper of these tests listens.
 pub const PORT: u16 = 4369;
 
-/// A name held by this process; dropping it closes the connection, which is how a node that dies leaves.
+/// A name held by this process; dropping it closes the connection, as the death of a node does.
 #[derive(Debug)]
 pub struct Registration {
-    /// The creation the daemon gave out.
+    /// The creation that the daemon assigned.
     pub creation: u32,
     stream: TcpStream,
 }
 
 impl Registration {
-    /// Gives up the name as a crashed host or an `ei` client does: with a reset in place of a FIN.
+    /// Gives up the name as a crashed host or an `ei` client does: with a reset instead of a FIN.
     pub fn reset(self) {
         rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("SO_LINGER");
     }
 }
 
-/// Registers `name` with the host's daemon; `None` if it refuses.
+/// Registers `name` with the host's daemon; `None` if the daemon refuses.
 pub fn register(host: &Host, name: &str, port: u16) -> Option<Registration> {
     let mut body = vec![120];
     body.extend(port.to_be_bytes());
@@ -39,8 +39,7 @@ pub fn register(host: &Host, name: &str, port: u16) -> Option<Registration> {
     (result == 0).then(|| Registration { creation: u32::from_be_bytes(creation), stream })
 }
 
-/// What the host's daemon answers to NAMES at `address`, without the port in front; `None` if nobody
-/// listens.
+/// The host's daemon's response to NAMES at `address`, without the leading port; `None` if nothing listens.
 pub fn names_at(host: &Host, address: IpAddr) -> Option<String> {
     let mut stream = send(host, address, &[110]).ok()?;
     let mut reply = Vec::new();

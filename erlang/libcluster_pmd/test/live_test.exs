@@ -1,4 +1,4 @@
-# With a daemon that knows another node of this node's own name, and with it connected to nothing.
+# Needs a daemon that knows another node with this node's own name, and a node that is not connected yet.
 defmodule Cluster.Strategy.PmdLiveTest do
   use ExUnit.Case
 

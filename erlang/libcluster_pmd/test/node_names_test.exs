@@ -13,7 +13,7 @@ defmodule Cluster.Strategy.Pmd.NodeNamesTest do
     assert wanted(entries, :"a@web0.example.com") == ["a@web1.example.com", "a@web2.example.org"]
   end
 
-  test "an address stands for the host where nodes are called by addresses" do
+  test "nodes named by address are found by their host's address" do
     members = [
       %{id: "id-web1", addresses: [{{10, 0, 0, 7}, 4369}, {{10, 1, 0, 7}, 4369}]},
       %{id: "id-web2", addresses: []}
@@ -26,7 +26,7 @@ defmodule Cluster.Strategy.Pmd.NodeNamesTest do
     assert wanted(entries, :"a@10.0.0.1", :all, members) == ["a@10.0.0.7"]
   end
 
-  test "names choose" do
+  test "names select nodes" do
     entries = [entry("a", "h"), entry("ab", "h"), entry("rabbit", "h"), entry("a", "i")]
     assert wanted(entries, :a@own, :same) == ["a@h", "a@i"]
     assert wanted(entries, :x@own, :same) == []
@@ -39,7 +39,7 @@ defmodule Cluster.Strategy.Pmd.NodeNamesTest do
     assert wanted(entries, :a@own) == ["t77@h"]
   end
 
-  test "what cannot be the name of a node is left out" do
+  test "invalid node names are left out" do
     names = ["", "a b", "a@b", "a\n", "ä", String.duplicate("a", 256)]
     assert wanted(Enum.map(names, &entry(&1, "h")), :a@own) == []
     assert wanted([entry("a", ""), entry("a", "h h"), Map.delete(entry("a", "h"), :host)], :a@own) == []

@@ -5,7 +5,7 @@ defmodule Cluster.Strategy.PmdTest do
 
   alias Cluster.Strategy.State
 
-  # A daemon that says what the test wants, and a network that connects everything.
+  # A daemon with canned responses, and a network in which every connection succeeds.
   defmodule Fake do
     def start(test),
       do: Agent.start_link(fn -> %{test: test, names: {:ok, []}, connected: []} end, name: __MODULE__)
@@ -54,9 +54,9 @@ defmodule Cluster.Strategy.PmdTest do
 
   defp event(strategy, event), do: send(strategy, {:pmd_event, :subscription, %{event: event}})
 
-  # The tests of nodes need a node: `elixir --sname test ...`, with a port mapper running.
+  # Tests of nodes need a node: `elixir --sname test ...`, with a port mapper running.
   @tag :live
-  test "nodes are connected when events tell of them" do
+  test "nodes are connected when events report them" do
     Fake.set(entries(["a"]))
     strategy = start(names: :all, polling_interval: 3_600_000)
     assert_receive {:subscribed, kinds, ^strategy}
@@ -70,7 +70,7 @@ defmodule Cluster.Strategy.PmdTest do
   end
 
   @tag :live
-  test "many events are one question, and others none" do
+  test "many events cause one request, and irrelevant ones none" do
     strategy = start(names: :all, polling_interval: 3_600_000)
     assert_receive :asked
     for _ <- 1..1000, do: event(strategy, :name_up)
@@ -83,7 +83,7 @@ defmodule Cluster.Strategy.PmdTest do
   end
 
   @tag :live
-  test "what could not be read is read again, and said once" do
+  test "a failed read is retried, and logged once" do
     Fake.set({:error, :no_daemon})
 
     log =
@@ -98,7 +98,7 @@ defmodule Cluster.Strategy.PmdTest do
   end
 
   @tag :live
-  test "a node that is gone is disconnected only if that is wanted" do
+  test "a node that is gone is disconnected only if so configured" do
     Fake.set(entries(["a", "b"]))
     start(names: :all, polling_interval: 10, disconnect_after: 30)
     assert_receive {:connected, :b@h}

@@ -1,4 +1,4 @@
-# Runs under `mix test`, and without libcluster and mix, as the README says.
+# Works under `mix test`, and without libcluster and mix, as the README describes.
 unless Code.ensure_loaded?(Cluster.Strategy) do
   Code.require_file("support/libcluster_stub.ex", __DIR__)
 

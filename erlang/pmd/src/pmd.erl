@@ -1,11 +1,11 @@
-%%% @doc Client of pmd, the port mapper that joins the hosts of a cluster into one registry.
+%%% @doc Client for pmd, the port mapper that joins the hosts of a cluster into one registry.
 %%%
-%%% All functions talk to the daemon of this host over its control socket, which is found as the `pmd' command finds it:
-%%% `PMD_SOCKET'; else `pmd-PORT.sock' in `PMD_HOME'; else in `~/.pmd', and if nobody answers there, in `/run/pmd'. PORT
-%%% is `ERL_EPMD_PORT', or 4369. Nothing has to be started: the application has no processes of its own.
+%%% All functions talk to this host's daemon over its control socket, which they find the same way as the `pmd' command:
+%%% `PMD_SOCKET'; otherwise `pmd-PORT.sock' in `PMD_HOME'; otherwise in `~/.pmd', and if nothing answers there, in
+%%% `/run/pmd'. PORT is `ERL_EPMD_PORT', or 4369. Nothing has to be started: the application has no processes of its
+%%% own.
 %%%
-%%% Text that comes from the daemon is always a UTF-8 binary, and no atom is made from it. Maps may get more keys in later
-%%% versions.
+%%% Text from the daemon is always a UTF-8 binary and never becomes an atom. Later versions may add keys to maps.
 -module(pmd).
 
 -compile({no_auto_import, [nodes/0, register/2, unregister/1]}).
@@ -28,20 +28,20 @@
 -type code() ::
     invalid_request | method_not_allowed | conflict | too_large | timeout | full | ending | no_cluster
     | unresolvable | unreachable | refused | oneself | other.
-%% What the daemon says is wrong: `conflict' is a name that is taken, `full' and `ending' are to be tried again later,
-%% `no_cluster' is a daemon that was started as `epmd', `other' something of a later version.
+%% The daemon's error code. `conflict' means that the name is taken; after `full' and `ending', try again later;
+%% `no_cluster' comes from a daemon that was started as `epmd'; `other' is a code of a later version.
 
 -type reason() :: not_found | {code(), Explanation :: binary()} | {invalid, Argument :: atom()} | pmd_socket:reason().
-%% Why something was not done; {@link format_error/1} makes a sentence of it.
+%% Why a call failed; {@link format_error/1} turns it into a sentence.
 %% <ul>
-%% <li>`not_found': there is nothing of that name, or no such host</li>
-%% <li>`{Code, Explanation}': the daemon's reason; the explanation is for people</li>
-%% <li>`{invalid, Argument}': nothing was asked, because this argument or option cannot be right</li>
+%% <li>`not_found': no node or service has that name, or there is no such host</li>
+%% <li>`{Code, Explanation}': the daemon's error code, and a sentence for people</li>
+%% <li>`{invalid, Argument}': no request was sent, because this argument or option is invalid</li>
 %% <li>`no_daemon': no daemon answers at the control socket</li>
-%% <li>`not_permitted': the control socket is not for this user; see `control_group' in pmd's configuration</li>
-%% <li>`timeout', `closed': the answer did not come, or not as a whole</li>
-%% <li>`{bad_answer, What}': what answered is not a pmd that this client understands</li>
-%% <li>`{socket, Posix}': another error of the operating system</li>
+%% <li>`not_permitted': this user may not use the control socket; see `control_group' in pmd's configuration</li>
+%% <li>`timeout', `closed': the response did not arrive, or not completely</li>
+%% <li>`{bad_answer, What}': this client does not understand the response</li>
+%% <li>`{socket, Posix}': any other operating system error</li>
 %% </ul>
 
 -type match() :: #{
@@ -53,8 +53,8 @@
     node_id => binary(),
     entry => address()
 }.
-%% An answer to a look-up. `port' is the one on `host'; `entry' is where a program on this host connects to get there
-%% through pmd, if pmd carries the traffic.
+%% A lookup result. `port' is the port on `host'; `entry' is where a program on this host connects to get there through
+%% pmd, if pmd carries the traffic.
 
 -type name() :: #{
     name := binary(),
@@ -97,13 +97,13 @@
 %% A daemon of the cluster.
 
 -type handle() :: pid().
-%% A process that holds a registration. It may be linked to or monitored.
+%% A process that holds a registration; callers may link to it or monitor it.
 
 -opaque subscription() :: {pid(), reference()}.
 %% A subscription; the second element of its messages.
 
 -type kind() :: name_up | name_down | service_up | service_down | node_up | node_suspect | node_down | node_left.
-%% What events tell of: Erlang nodes, services, and daemons (a daemon is a host).
+%% What an event is about: an Erlang node, a service, or a daemon (which stands for its host).
 
 -type event() ::
     #{
@@ -119,21 +119,22 @@
     | #{event := connected, boot_id := binary(), last := non_neg_integer()}
     | #{event := disconnected, reason := reason()}
     | #{event := gap, reason := too_old | restarted | unreadable | binary(), missed => non_neg_integer()}.
-%% What is in a message; see {@link subscribe/1}.
+%% The content of a message; see {@link subscribe/1}.
 
-%% How long a function waits for the daemon unless `timeout' says something else, in milliseconds.
+%% How long a function waits for the daemon, in milliseconds, unless the option `timeout' is given.
 -define(TIMEOUT, 5000).
-%% The longest that may be asked for: erlang:send_after/3 and the like take no more.
+%% The longest timeout accepted: the limit of erlang:send_after/3.
 -define(MAX_TIMEOUT, 16#ffffffff).
 
 %% @equiv lookup(Name, #{})
 -spec lookup(text()) -> {ok, [match(), ...]} | {error, reason()}.
 lookup(Name) -> lookup(Name, #{}).
 
-%% @doc Finds whatever goes by a name: `<<"web">>' on any host, or `<<"web@host7">>' on that one. The best comes first:
-%% on this host, then on hosts that answer, then the nearest.
+%% @doc Finds the nodes and services with a name: `<<"web">>' on any host, or `<<"web@host7">>' on that host. The best
+%% match comes first: this host, then hosts that respond, then the nearest.
 %%
-%% `kind' restricts it to Erlang nodes (`name') or services (`service'); `timeout' is in milliseconds, 5,000 by default.
+%% `kind' restricts the lookup to Erlang nodes (`name') or services (`service'); `timeout' is in milliseconds, 5,000 by
+%% default.
 -spec lookup(text(), #{kind => name | service, timeout => pos_integer()}) ->
     {ok, [match(), ...]} | {error, reason()}.
 lookup(Name, Options) ->
@@ -149,14 +150,13 @@ lookup(Name, Options) ->
 -spec register(text(), inet:port_number()) -> {ok, handle()} | {error, reason()}.
 register(Name, Port) -> register(Name, Port, #{}).
 
-%% @doc Registers a service of this host for the whole cluster, for as long as both the calling process and the process
-%% that is returned live.
+%% @doc Registers a service of this host for the whole cluster, for as long as both the calling process and the returned
+%% process are alive.
 %%
-%% If the daemon is restarted, the service is registered again as soon as it is back. If somebody unregisters it, the
-%% caller gets the message `{pmd_unregistered, Handle, Why}', and the handle ends.
+%% If the daemon restarts, the service is registered again as soon as the daemon is back. If someone unregisters it, the
+%% caller receives the message `{pmd_unregistered, Handle, Why}' and the handle terminates.
 %%
-%% `metadata' says something about the service, at most 4 KiB or so. A name that is taken is the error
-%% `{conflict, _}'.
+%% `metadata' describes the service, in at most about 4 KiB. The error for a name that is taken is `{conflict, _}'.
 -spec register(text(), inet:port_number(), #{
     metadata => #{atom() | binary() => text()}, timeout => pos_integer()
 }) -> {ok, handle()} | {error, reason()}.
@@ -168,7 +168,7 @@ register(Name, Port, Options) ->
         pmd_holder:start(self(), iolist_to_binary(pmd_json:encode(Body)), timeout(Options))
     end).
 
-%% @doc Ends a registration: by its handle, or whoever holds it by its name.
+%% @doc Ends a registration, by its handle; or by its name, whoever holds it.
 -spec unregister(handle() | text()) -> ok | {error, reason()}.
 unregister(Handle) when is_pid(Handle) ->
     pmd_holder:stop(Handle);
@@ -181,7 +181,7 @@ unregister(Name) ->
         end
     end).
 
-%% @doc The Erlang nodes of the cluster, by host and name; those of this host if its daemon takes no part in a cluster.
+%% @doc The Erlang nodes of the cluster, by host and name; only those of this host if its daemon is not clustered.
 -spec names() -> {ok, [name()]} | {error, reason()}.
 names() ->
     case names(#{scope => cluster}) of
@@ -199,7 +199,7 @@ names(Options) ->
         get([<<"names">>], scope(Options) ++ Host, Options, fun pmd_api:names/1)
     end).
 
-%% @doc The services of the cluster, by name and host; those of this host if its daemon takes no part in a cluster.
+%% @doc The services of the cluster, by name and host; only those of this host if its daemon is not clustered.
 -spec services() -> {ok, [service()]} | {error, reason()}.
 services() ->
     case services(#{scope => cluster}) of
@@ -215,7 +215,7 @@ services(Options) ->
         get([<<"services">>], scope(Options), Options, fun pmd_api:services/1)
     end).
 
-%% @doc The daemons of the cluster, this host's first.
+%% @doc The daemons of the cluster; this host's comes first.
 -spec nodes() -> {ok, [member()]} | {error, reason()}.
 nodes() ->
     get([<<"nodes">>], [], #{}, fun pmd_api:nodes/1).
@@ -224,25 +224,24 @@ nodes() ->
 -spec subscribe(all | kind() | [kind()]) -> {ok, subscription()} | {error, reason()}.
 subscribe(Kinds) -> subscribe(Kinds, #{}).
 
-%% @doc Sends events of these kinds to the calling process, as messages `{pmd_event, Subscription, Event}', until it
-%% ends or unsubscribes. Event is a map whose key `event' says what it is:
+%% @doc Sends events of these kinds to the calling process, as messages `{pmd_event, Subscription, Event}', until the
+%% process terminates or unsubscribes. Event is a map whose key `event' says what happened:
 %% <ul>
-%% <li>`name_up', `name_down', `service_up', `service_down', and for daemons, which are hosts, `node_up',
-%%     `node_suspect', `node_down', `node_left'; with `seq', `at', `name', `host' and where it is known `port',
-%%     `node_id' and `reason'</li>
-%% <li>`connected': from now on events come; also after every `disconnected'</li>
-%% <li>`disconnected', with `reason': the daemon is gone. The subscription keeps trying, and what has happened meanwhile
-%%     is sent when the daemon still knows it</li>
-%% <li>`gap', with `reason': events are lost, because the daemon was restarted (`restarted'), or because the subscriber
-%%     was away or behind for longer than they are kept (`too_old', with `missed')</li>
+%% <li>`name_up', `name_down', `service_up', `service_down', and, for daemons (hosts), `node_up', `node_suspect',
+%%     `node_down', `node_left'; with `seq', `at', `name', `host' and, where known, `port', `node_id' and `reason'</li>
+%% <li>`connected': events arrive from now on; also follows every `disconnected'</li>
+%% <li>`disconnected', with `reason': the daemon is gone. The subscription keeps trying to reconnect; events that the
+%%     daemon still has from the meantime are delivered then</li>
+%% <li>`gap', with `reason': events were lost, because the daemon restarted (`restarted'), or because the subscriber was
+%%     away or behind for longer than events are kept (`too_old', with `missed')</li>
 %% </ul>
-%% After `connected' and `gap', whoever keeps a copy of the registry reads it anew. A daemon that is not there is no error:
-%% the subscription waits for it.
+%% A subscriber that keeps a copy of the registry should read it again after `connected' and `gap'. An absent daemon is
+%% not an error: the subscription waits for it.
 %%
-%% While there are more than 10,000 messages in the mailbox of the subscriber, no events are read.
+%% No events are read while the subscriber has more than 10,000 messages in its mailbox.
 %%
-%% `since' is the number of the last event that is known, so that what came after it is sent first; 0 means all that the
-%% daemon still has. `boot' is the `boot_id' of the daemon whose number that is.
+%% `since' is the number of the last event already known: later events are delivered first, and 0 means all that the
+%% daemon still has. `boot' is the `boot_id' of the daemon that issued the number.
 -spec subscribe(all | kind() | [kind()], #{since => non_neg_integer(), boot => binary()}) ->
     {ok, subscription()} | {error, reason()}.
 subscribe(Kinds, Options) ->
@@ -259,7 +258,7 @@ subscribe(Kinds, Options) ->
         end
     end).
 
-%% @doc Ends a subscription, and removes its messages from the mailbox of the caller.
+%% @doc Ends a subscription and removes its messages from the caller's mailbox.
 -spec unsubscribe(subscription()) -> ok.
 unsubscribe({Pid, _} = Subscription) ->
     ok = pmd_subscription:stop(Pid),
@@ -267,13 +266,13 @@ unsubscribe({Pid, _} = Subscription) ->
 
 %% @doc A reason as a sentence.
 -spec format_error(reason()) -> unicode:chardata().
-format_error(not_found) -> "there is nothing of that name";
+format_error(not_found) -> "no node or service has that name";
 format_error(no_daemon) -> ["no pmd answers at its control socket, ", lists:join(" or ", pmd_socket:paths())];
-format_error(not_permitted) -> "the control socket of pmd is not for this user; see control_group in its configuration";
+format_error(not_permitted) -> "this user may not use pmd's control socket; see control_group in its configuration";
 format_error(timeout) -> "pmd did not answer in time";
-format_error(closed) -> "pmd ended the connection before its answer was complete";
-format_error({invalid, Argument}) -> io_lib:format("the argument or option ~ts cannot be right", [Argument]);
-format_error({bad_answer, What}) -> io_lib:format("pmd gave an answer that is not understood: ~tp", [What]);
+format_error(closed) -> "pmd closed the connection before its response was complete";
+format_error({invalid, Argument}) -> io_lib:format("the argument or option ~ts is invalid", [Argument]);
+format_error({bad_answer, What}) -> io_lib:format("cannot understand pmd's response: ~tp", [What]);
 format_error({socket, Posix}) -> io_lib:format("the control socket of pmd: ~ts", [inet:format_error(Posix)]);
 format_error({_, Explanation}) -> Explanation.
 
@@ -304,7 +303,7 @@ checked(Do) ->
 -spec invalid(atom()) -> no_return().
 invalid(Argument) -> throw({?MODULE, invalid, Argument}).
 
-%% A misspelt option would be a wrong answer.
+%% Rejects unknown options: ignoring a misspelt one would give a wrong result.
 known(Options, Known) when is_map(Options) ->
     case maps:keys(maps:without(Known, Options)) of
         [] -> ok;

@@ -1,19 +1,19 @@
 %%% @private
-%%% What the control API says, as the terms that this client documents.
+%%% Converts responses of the control API to the terms that this client documents.
 %%%
-%%% Atoms come from the lists in this file and never from an answer. Keys that are not known are left out: later
-%%% versions of the daemon add some.
+%%% Atoms come from the lists in this file and never from a response. Unknown keys are dropped: later versions of the
+%%% daemon may add some.
 -module(pmd_api).
 
 -export([matches/1, names/1, nodes/1, services/1, service/1, hello/1, event/2, gap/1, failure/2, kinds/0]).
 
 -type result(T) :: {ok, T} | {error, {bad_answer, term()}}.
 
-%% @doc Every kind of event that can be asked for.
+%% @doc Every kind of event one can subscribe to.
 -spec kinds() -> [atom(), ...].
 kinds() -> [name_up, name_down, service_up, service_down, node_up, node_suspect, node_down, node_left].
 
-%% @doc The answer to a look-up.
+%% @doc The result of a lookup.
 -spec matches(binary()) -> result([pmd:match()]).
 matches(Body) -> list(Body, <<"matches">>, fun match/1).
 
@@ -33,7 +33,7 @@ services(Body) -> list(Body, <<"services">>, fun service_fields/1).
 -spec service(binary()) -> result(pmd:service()).
 service(Body) -> decoded(Body, fun service_fields/1).
 
-%% @doc The opening of an event stream.
+%% @doc The first message of an event stream.
 -spec hello(binary()) -> result(#{boot_id := binary(), last := non_neg_integer()}).
 hello(Data) ->
     decoded(Data, fun(Map) -> fields(Map, [{boot_id, text}, {last, number}], []) end).
@@ -47,7 +47,7 @@ event(Kind, Data) ->
         Fields#{event => one_of(kinds(), Kind)}
     end).
 
-%% @doc Events that are not there.
+%% @doc The notice that events are missing.
 -spec gap(binary()) -> result(pmd:event()).
 gap(Data) ->
     decoded(Data, fun(Map) ->
@@ -55,7 +55,7 @@ gap(Data) ->
         Fields#{event => gap}
     end).
 
-%% @doc Why the daemon did not do what it was asked: an answer whose status is not a success.
+%% @doc The reason in a response whose status is not a success.
 -spec failure(100..599, binary()) -> pmd:reason().
 failure(Status, Body) ->
     Codes = [invalid_request, not_found, method_not_allowed, conflict, too_large, timeout, full, ending, no_cluster,
@@ -80,7 +80,7 @@ match(Map) ->
         [{kind, {one_of, [name, service]}}, {name, text}, {host, text}, {port, port}],
         [{node_id, text}, {entry, entry}, {metadata, metadata}]
     ),
-    %% Left out of the answer where there is none.
+    %% The daemon omits empty metadata.
     maps:merge(#{metadata => #{}}, Fields).
 
 name(Map) ->
@@ -106,7 +106,7 @@ list(Body, Key, Read) ->
         (#{} = Map) ->
             case Map of
                 #{Key := List} when is_list(List) ->
-                    %% The host is told once for all in a list that is about one.
+                    %% A list about one host gives its name once, outside the list.
                     Shared = maps:with([<<"host">>], Map),
                     [Read(maps:merge(Shared, object(Element))) || Element <- List];
                 _ ->
@@ -166,7 +166,7 @@ entry(Field, Text) ->
             throw({wrong_type, Field})
     end.
 
-%% A word of a later version stays what it is.
+%% A word of a later version stays a binary.
 one_of(Atoms, Word) ->
     case [Atom || Atom <- Atoms, atom_to_binary(Atom, utf8) =:= Word] of
         [Atom] -> Atom;

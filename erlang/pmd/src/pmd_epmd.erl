@@ -1,24 +1,24 @@
 %%% @doc An epmd module that finds nodes through pmd: `erl -epmd_module pmd_epmd'. OTP 24 or later; this file alone is
 %%% enough.
 %%%
-%%% Everything is done as by OTP's own `erl_epmd', but for one question: where a node of another host is reached.
+%%% It behaves exactly like OTP's own `erl_epmd', except for one question: how to reach a node on another host.
 %%%
 %%% <ol>
-%%% <li>The daemon of this host is asked over its control socket. If it carries the traffic itself, its answer has an
-%%%     `entry', an address and a port on this host that lead to the node: no DNS, no open port on the other host.</li>
-%%% <li>With `PMD_EPMD_TUNNELS=true' in the environment, a node that may not use the control socket asks the port mapper of
-%%%     this host for `NAME@HOST', and takes the answer for a port on 127.0.0.1. Only for a daemon that carries the
-%%%     traffic: from one that does not, that answer is a port on the other host.</li>
-%%% <li>Else, as without pmd: the name of the host is resolved, and the port mapper there is asked.</li>
-%%% <li>If it cannot be resolved: the address at which the daemon of that host is reached by the others, and the port that
-%%%     it has told them.</li>
+%%% <li>It asks this host's daemon over its control socket. If that daemon carries the traffic, its response has an
+%%%     `entry', an address and port on this host that lead to the node: no DNS, no open port on the other host.</li>
+%%% <li>With `PMD_EPMD_TUNNELS=true' in the environment, a node that may not use the control socket asks this host's
+%%%     port mapper for `NAME@HOST' and takes the response for a port on 127.0.0.1. Set it only where the daemon carries
+%%%     the traffic: otherwise the response is a port on the other host.</li>
+%%% <li>Otherwise, as without pmd: resolve the host name and ask the port mapper there.</li>
+%%% <li>If the name cannot be resolved: use the address at which other daemons reach that host's daemon, and the port
+%%%     that it has announced.</li>
 %%% </ol>
 %%%
-%%% So nothing is lost where there is no pmd, and nothing is said about it. The node registers as ever, with the port
-%%% mapper of this host.
+%%% So where there is no pmd, nothing is lost and nothing is logged. The node registers as always, with the port mapper
+%%% of its host.
 %%%
-%%% `net_kernel' itself waits for these answers, so the daemon has one second for them, and whatever goes wrong here is
-%%% no more than "not found".
+%%% `net_kernel' itself waits for these responses, so the daemon has one second, and any failure here means no more than
+%%% "not found".
 -module(pmd_epmd).
 
 -export([start/0, start_link/0, stop/0]).
@@ -26,17 +26,17 @@
 -export([address_please/3, port_please/2, port_please/3, listen_port_please/2]).
 -export([names/0, names/1, open/0, open/1, open/2]).
 
-%% The version of the distribution protocol: every node since OTP 23 speaks it, and from OTP 25 on no other.
+%% The version of the distribution protocol: every node since OTP 23 speaks it, and since OTP 25 no other.
 -define(VERSION, 6).
-%% For all that the daemon is asked about one node, in milliseconds.
+%% Milliseconds for everything the daemon is asked about one node.
 -define(PATIENCE, 1000).
-%% The longest answer that is read: thousands of nodes of one name, or of daemons.
+%% The longest response that is read: enough for thousands of nodes of one name, or of daemons.
 -define(MAX_ANSWER, 1048576).
-%% Values in values of an answer; it is four deep.
+%% How deeply values may be nested in a response; real ones are four deep.
 -define(MAX_DEPTH, 16).
-%% Words of memory for making sense of an answer.
+%% Heap words for parsing a response.
 -define(MAX_HEAP, 4194304).
-%% The port mapper's protocol.
+%% EPMD protocol.
 -define(PORT_PLEASE2, 122).
 -define(PORT2, 119).
 
@@ -46,7 +46,7 @@
 -spec start() -> {ok, pid()} | ignore | {error, term()}.
 start() -> erl_epmd:start().
 
-%% @doc The process is erl_epmd's: it holds the registration.
+%% @doc Starts erl_epmd's process, which holds the registration.
 -spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() -> erl_epmd:start_link().
 
@@ -74,7 +74,7 @@ port_please(Name, Host) -> erl_epmd:port_please(Name, Host).
     {port, inet:port_number(), non_neg_integer()} | noport | closed | {error, term()}.
 port_please(Name, Host, Timeout) -> erl_epmd:port_please(Name, Host, Timeout).
 
-%% @doc The port that this node is to listen on; 0 is any.
+%% @doc The port this node should listen on; 0 means any.
 -spec listen_port_please(atom() | string(), atom() | string() | inet:ip_address()) -> {ok, inet:port_number()}.
 listen_port_please(Name, Host) -> erl_epmd:listen_port_please(Name, Host).
 
@@ -100,8 +100,8 @@ open(Address, Timeout) -> erl_epmd:open(Address, Timeout).
 
 %% ---- through pmd
 
-%% @doc Where a node is reached: at an entry of pmd on this host, or at the address of its own host, in which case
-%% {@link port_please/2} tells the port, unless pmd knows it.
+%% @doc How to reach a node: at an entry of pmd on this host, or at the address of its own host, in which case
+%% {@link port_please/2} returns the port, unless pmd knows it.
 -spec address_please(atom() | string(), atom() | string() | inet:ip_address(), inet | inet6) ->
     {ok, inet:ip_address()} | {ok, inet:ip_address(), inet:port_number(), ?VERSION} | {error, term()}.
 address_please(Name, Host, Family) ->
@@ -119,8 +119,8 @@ at_its_host({error, _} = Unresolved, Id, Port, Family) ->
 at_its_host(Resolved, _, _, _) ->
     Resolved.
 
-%% In a process of its own: whatever an answer does to it, net_kernel gets no message, no exit and no garbage of it, and
-%% goes on when the time is over.
+%% Runs in a process of its own: whatever a response does to that process, net_kernel receives no message and no exit
+%% signal, keeps no garbage, and continues when the time is up.
 aside(Question) ->
     Deadline = erlang:monotonic_time(millisecond) + ?PATIENCE,
     Ask = fun() ->
@@ -137,7 +137,7 @@ aside(Question) ->
     receive
         {'DOWN', Monitor, process, Pid, {?MODULE, Answer}} -> Answer;
         {'DOWN', Monitor, process, Pid, _} -> none
-    %% It keeps its deadline by itself; this is for the case that it cannot.
+    %% The process has a deadline of its own; this is the backstop.
     after ?PATIENCE + ?PATIENCE div 2 ->
         erlang:demonitor(Monitor, [flush]),
         exit(Pid, kill),
@@ -158,7 +158,7 @@ ask(Name, Host, Family, Deadline) ->
             end
     end.
 
-%% Without an entry, the daemon does not carry the traffic.
+%% A match without an entry means that the daemon does not carry the traffic.
 place(#{<<"entry">> := Entry}, Family) ->
     {Address, Port} = address_and_port(Entry),
     {ok, Usable} = in_family(Family, Address),
@@ -179,7 +179,7 @@ is_of(inet6, Address) -> tuple_size(Address) =:= 8.
 
 in_family(inet, {_, _, _, _} = Address) -> {ok, Address};
 in_family(inet6, {_, _, _, _, _, _, _, _} = Address) -> {ok, Address};
-%% A socket of inet6_tcp reaches IPv4 in this form.
+%% inet6_tcp sockets reach IPv4 addresses in this form.
 in_family(inet6, {_, _, _, _} = Address) -> {ok, inet:ipv4_mapped_ipv6_address(Address)};
 in_family(_, _) -> none.
 
@@ -193,7 +193,7 @@ left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).
 
 %% ---- the control socket
 
-%% As the pmd command finds it.
+%% In the order in which the pmd command tries them.
 socket_paths() ->
     File = "pmd-" ++ integer_to_list(epmd_port()) ++ ".sock",
     case {environment("PMD_SOCKET"), environment("PMD_HOME")} of
@@ -204,7 +204,7 @@ socket_paths() ->
             Own ++ [filename:join("/run/pmd", File)]
     end.
 
-%% A variable that is set to nothing counts as not set.
+%% An empty variable counts as unset.
 environment(Name) ->
     case os:getenv(Name, "") of
         "" -> none;
@@ -218,7 +218,7 @@ epmd_port() ->
         _ -> 4369
     end.
 
-%% What the daemon answers to a question, or none if there is no daemon, or it does not know.
+%% The daemon's response, or none if there is no daemon or it has no result.
 control(Path, Deadline) -> control(socket_paths(), Path, Deadline).
 
 control([], _, _) ->
@@ -226,7 +226,7 @@ control([], _, _) ->
 control([Socket | Sockets], Path, Deadline) ->
     case gen_tcp:connect({local, Socket}, 0, [local, binary, {active, false}], left(Deadline)) of
         {ok, Connection} ->
-            %% HTTP/1.0: the answer is not in chunks, and ends with the connection.
+            %% HTTP/1.0: the response is not chunked, and ends with the connection.
             ok = gen_tcp:send(Connection, [<<"GET ">>, Path, <<" HTTP/1.0\r\nhost: pmd\r\n\r\n">>]),
             read_answer(receive_all(Connection, Deadline, []));
         {error, _} ->
@@ -246,7 +246,7 @@ receive_all(Socket, Deadline, Before) ->
 
 read_answer(<<"HTTP/1.", _, " 200", _/binary>> = Answer) ->
     [_, Body] = binary:split(Answer, <<"\r\n\r\n">>),
-    %% An answer that was cut off is an object that does not end.
+    %% A truncated response is an object that does not end, which crashes here.
     {Object, _} = value(skip(Body), ?MAX_DEPTH),
     Object;
 read_answer(_) ->
@@ -263,8 +263,8 @@ port_number(Text) ->
     true = Number > 0 andalso Number < 65536,
     Number.
 
-%% JSON as far as it matters here: objects are maps, arrays lists, and everything else the text it is written as, strings
-%% without their quotes. Any mistake is a crash, which is "not found".
+%% As much of JSON as is needed here: objects become maps, arrays lists, and everything else stays text, strings without
+%% their quotes. Malformed input crashes this process, which means "not found".
 value(<<${, Rest/binary>>, Depth) when Depth > 0 -> object(skip(Rest), Depth - 1, #{});
 value(<<$[, Rest/binary>>, Depth) when Depth > 0 -> array(skip(Rest), Depth - 1, []);
 value(<<$", Rest/binary>>, _) -> text(Rest, Rest, 0);
@@ -298,7 +298,7 @@ skip(Text) -> Text.
 
 %% ---- the port mapper
 
-%% pmd's extension: NAME@HOST, where stock epmd knows only NAME and finds nothing.
+%% pmd's extension: NAME@HOST. Stock epmd knows only NAME, and finds nothing.
 ask_epmd(Full, Family, Deadline) ->
     Loopback = {127, 0, 0, 1},
     case gen_tcp:connect(Loopback, epmd_port(), [inet, binary, {active, false}], left(Deadline)) of

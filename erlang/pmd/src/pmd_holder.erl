@@ -1,8 +1,8 @@
 %%% @private
-%%% A process that holds the registration of a service: as long as it lives, so does the service.
+%%% A process that holds the registration of a service, which lasts as long as the process.
 %%%
-%%% The daemon drops the service when the connection of `POST /v1/services/hold' goes, for whatever reason. If it is the
-%%% daemon that goes, the holder registers again as soon as there is one.
+%%% The daemon drops the service when the connection of `POST /v1/services/hold' closes, for whatever reason. If the
+%%% daemon goes away, the holder registers again as soon as there is one.
 -module(pmd_holder).
 
 -behaviour(gen_server).
@@ -10,9 +10,9 @@
 -export([start/3, stop/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 
-%% How long one attempt to register again may keep the holder from noticing that its owner is gone.
+%% Timeout of one attempt to register again; the holder cannot notice meanwhile that its owner is gone.
 -define(TIMEOUT, 2000).
-%% The longest line of the answer: a service with all the metadata there can be.
+%% The longest line of the response: a service with the maximum of metadata.
 -define(MAX_LINE, 262144).
 
 -record(state, {
@@ -20,14 +20,14 @@
     monitor :: reference(),
     body :: iodata(),
     stream :: undefined | pmd_stream:stream(),
-    %% What came of the next line.
+    %% The part of the next line that has arrived.
     line = <<>> :: binary(),
     delay = pmd_backoff:first() :: pos_integer()
 }).
 
 -type result() :: {noreply, #state{}} | {stop, normal, #state{}}.
 
-%% @doc Registers a service for as long as `Owner' and the new process live.
+%% @doc Registers a service for as long as `Owner' and the new process are alive.
 -spec start(pid(), iodata(), pos_integer()) -> {ok, pid()} | {error, pmd:reason()}.
 start(Owner, Body, Timeout) ->
     case gen_server:start(?MODULE, {Owner, Body, Timeout}, []) of
@@ -41,7 +41,7 @@ stop(Holder) ->
     try
         gen_server:stop(Holder)
     catch
-        %% It is over already.
+        %% Already terminated.
         exit:_ -> ok
     end.
 
@@ -52,12 +52,12 @@ init({Owner, Body, Timeout}) ->
     State = #state{owner = Owner, monitor = monitor(process, Owner), body = Body},
     case register_service(State, Timeout) of
         {ok, Registered} -> {ok, Registered, {continue, more}};
-        %% Not an error of this process: nothing to be logged.
+        %% Not a fault of this process, so nothing is logged.
         {error, Reason} -> {stop, {shutdown, Reason}}
     end.
 
 %% @private
-%% What came with the first line, before messages are asked for.
+%% Handles what arrived with the first line, before more is requested.
 -spec handle_continue(more, #state{}) -> result().
 handle_continue(more, State) ->
     lines(State).
@@ -88,7 +88,7 @@ handle_info(Message, #state{stream = Stream} = State) when Stream =/= undefined 
 handle_info(_, State) ->
     {noreply, State}.
 
-%% One attempt: the answer up to its first line.
+%% One attempt: reads the response up to its first line.
 register_service(#state{body = Body} = State, Timeout) ->
     Deadline = erlang:monotonic_time(millisecond) + Timeout,
     case pmd_stream:open(post, [<<"v1">>, <<"services">>, <<"hold">>], [], Body, Timeout) of
@@ -127,9 +127,9 @@ body([{body, Data} | Pieces], #state{line = Line} = State) -> body(Pieces, State
 body([done | _], State) -> lines(State, ended);
 body([_ | Pieces], State) -> body(Pieces, State).
 
-lines(State) -> lines(State, goes_on).
+lines(State) -> lines(State, open).
 
-%% The only line after the first says that somebody else has ended the service.
+%% The only line after the first says that someone else has ended the service.
 lines(#state{line = Line, owner = Owner} = State, End) ->
     case binary:split(Line, <<"\n">>) of
         [Text, Rest] ->

@@ -1,8 +1,8 @@
 %%% @private
 %%% As much of HTTP/1.1 (RFC 9112) as a client of the control API needs, without a socket.
 %%%
-%%% {@link feed/2} takes an answer apart in whatever pieces it comes. Everything is bounded here: the head, chunk
-%%% lines, and by {@link whole/2} also the body of an answer that is kept as a whole.
+%%% {@link feed/2} parses a response in whatever pieces it arrives. Everything is bounded: the head, chunk lines and, by
+%%% {@link whole/2}, the body of a response that is collected.
 %%%
 %%% ```
 %%%            blank line           all of it, or the last chunk
@@ -14,31 +14,30 @@
 -export_type([parser/0, piece/0, reason/0, answer/0]).
 
 -type piece() :: {status, 100..599} | {body, binary()} | done.
-%% What an answer consists of, in this order.
+%% The parts of a response, in this order.
 
 -type reason() :: bad_head | head_too_long | bad_chunk | body_too_long | closed.
-%% Why bytes are not an answer.
+%% Why bytes are not a valid response.
 
 -type answer() :: {100..599, binary()}.
-%% An answer as a whole: status and body.
+%% A complete response: status and body.
 
 -record(parser, {
     state = head :: head | {length, non_neg_integer()} | chunk | {chunk, non_neg_integer()} | chunk_end | trailer
                   | to_end | done,
-    %% What cannot be judged yet; at most `?MAX_HEAD' bytes.
+    %% Input that is incomplete so far; at most `?MAX_HEAD' bytes.
     rest = <<>> :: binary()
 }).
 
 -opaque parser() :: #parser{}.
-%% An answer that is being read.
+%% A response that is being read.
 
-%% The daemon's heads have about 120 bytes.
+%% The daemon's response heads are about 120 bytes long.
 -define(MAX_HEAD, 8192).
-%% "ffffffffffffffff" and an extension that nobody sends.
+%% Room for "ffffffffffffffff" and a chunk extension, which nobody sends.
 -define(MAX_CHUNK_LINE, 128).
 
-%% @doc The bytes of a request. `close' asks for one answer only, so that the end of the answer is the end of the
-%% connection.
+%% @doc The bytes of a request. `connection: close' makes the end of the response the end of the connection.
 -spec request(get | post | delete, binary(), none | iodata()) -> iolist().
 request(Method, Path, Body) ->
     [method(Method), $\s, Path, <<" HTTP/1.1\r\nhost: pmd\r\nconnection: close\r\n">>, body(Body)].
@@ -53,7 +52,7 @@ body(Body) ->
     Length = integer_to_binary(iolist_size(Body)),
     [<<"content-type: application/json\r\ncontent-length: ">>, Length, <<"\r\n\r\n">>, Body].
 
-%% @doc A path of these segments with these parameters, escaped so that nothing in them can be taken for syntax.
+%% @doc A path with these segments and parameters, escaped so that nothing in them can be taken for syntax.
 -spec path([binary()], [{binary(), binary()}]) -> binary().
 path(Segments, Parameters) ->
     Path = [[$/, quoted(Segment)] || Segment <- Segments],
@@ -65,21 +64,21 @@ quoted(Binary) -> [quoted_byte(C) || <<C>> <= Binary].
 quoted_byte(C) when C >= $a, C =< $z; C >= $A, C =< $Z; C >= $0, C =< $9; C =:= $-; C =:= $.; C =:= $_; C =:= $~ -> C;
 quoted_byte(C) -> io_lib:format("%~2.16.0B", [C]).
 
-%% @doc A parser at the beginning of an answer.
+%% @doc A parser at the start of a response.
 -spec new() -> parser().
 new() -> #parser{}.
 
-%% @doc Takes the next piece of an answer; returns what is certain by now.
+%% @doc Takes the next bytes of a response; returns the parts that are complete.
 -spec feed(binary(), parser()) -> {ok, [piece()], parser()} | {error, reason()}.
 feed(Data, #parser{rest = Rest} = Parser) ->
     steps(Parser#parser{rest = <<Rest/binary, Data/binary>>}, []).
 
-%% @doc The connection was closed: the end of an answer that says so, or else of one that is not complete.
+%% @doc The connection was closed: the end of a response without a length, or else of an incomplete one.
 -spec finish(parser()) -> ok | {error, reason()}.
 finish(#parser{state = State}) when State =:= to_end; State =:= done -> ok;
 finish(#parser{}) -> {error, closed}.
 
-%% @doc Adds the pieces of an answer up to its whole, if that is not too long.
+%% @doc Collects the parts of a response until it is complete, unless it is too long.
 -spec whole([piece()], {undefined | 100..599, [binary()], Room :: integer()}) ->
     {ok, answer()} | {more, {undefined | 100..599, [binary()], Room :: integer()}} | {error, reason()}.
 whole([], Sum) -> {more, Sum};
@@ -145,7 +144,7 @@ line(#parser{rest = Rest} = Parser, Then) ->
 
 chunk_size(Line) ->
     [Digits | _] = binary:split(Line, [<<";">>, <<" ">>]),
-    %% Sixteen digits are already more than there is memory.
+    %% Sixteen digits already exceed any memory.
     case re:run(Digits, "^[0-9a-fA-F]{1,16}$", [{capture, none}, dollar_endonly]) of
         match -> {ok, binary_to_integer(Digits, 16)};
         nomatch -> error
@@ -155,7 +154,7 @@ head(Head, Parser) ->
     [StatusLine | Lines] = binary:split(Head, <<"\r\n">>, [global]),
     case {status(StatusLine), body_kind([header(Line) || Line <- Lines])} of
         {{ok, Status}, {ok, State}} when Status >= 200 -> {piece, {status, Status}, Parser#parser{state = State}};
-        %% An interim answer; the one that counts follows.
+        %% An interim response (1xx); the final one follows.
         {{ok, _}, {ok, _}} -> {next, Parser};
         _ -> {error, bad_head}
     end.
@@ -167,7 +166,7 @@ status(<<"HTTP/1.", _, $\s, A, B, C, Rest/binary>>) when
 status(_) ->
     error.
 
-%% As lists of bytes: functions on strings fail for a binary that is not UTF-8.
+%% As lists of bytes, because string functions fail on a binary that is not UTF-8.
 header(Line) ->
     case binary:split(Line, <<":">>) of
         [Name, Value] -> {plain(Name), plain(Value)};

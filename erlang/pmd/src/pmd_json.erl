@@ -1,8 +1,8 @@
 %%% @private
 %%% JSON (RFC 8259) for the control API: small, strict and bounded.
 %%%
-%%% OTP has a JSON module from 27 on; this client also serves older ones. Objects become maps with binary keys, strings
-%%% UTF-8 binaries, `null' the atom. No other atom comes from the text.
+%%% OTP has a JSON module since 27; this client also supports older releases. Objects become maps with binary keys,
+%%% strings become UTF-8 binaries, and `true', `false' and `null' become atoms; no other atoms are created.
 -module(pmd_json).
 
 -export([decode/1, encode/1]).
@@ -12,18 +12,18 @@
 %% What {@link decode/1} returns.
 
 -type reason() :: truncated | trailing | too_deep | {unexpected, byte()} | bad_number | bad_string | duplicate_key.
-%% Why a text is not the JSON that is understood here.
+%% Why a text cannot be decoded.
 
 -type encodable() ::
     null | boolean() | number() | atom() | binary() | [encodable()] | #{atom() | binary() => encodable()}.
 %% What {@link encode/1} takes.
 
-%% The API's own values are four deep; what is deeper is not from it.
+%% The API's own values are four deep; anything much deeper does not come from it.
 -define(MAX_DEPTH, 32).
-%% Digits of a number: more than any 64-bit number or double needs. Longer ones cost time that grows with the square.
+%% Digits of a number: more than any 64-bit number or double needs. The cost of longer ones grows with their square.
 -define(MAX_NUMBER, 40).
 
-%% @doc One value, with nothing but white space around it.
+%% @doc Decodes one value, with nothing but white space around it.
 -spec decode(binary()) -> {ok, value()} | {error, reason()}.
 decode(Text) when is_binary(Text) ->
     try
@@ -36,7 +36,7 @@ decode(Text) when is_binary(Text) ->
         throw:{?MODULE, Reason} -> {error, Reason}
     end.
 
-%% @doc The shortest form of a value. Fails with `badarg' if there is none, as for a binary that is not UTF-8.
+%% @doc Encodes a value in the shortest form. Fails with `badarg' if it has none, as for a binary that is not UTF-8.
 -spec encode(encodable()) -> iodata().
 encode(Map) when is_map(Map) ->
     Members = [[string(key(Key)), $:, encode(Value)] || {Key, Value} <- maps:to_list(Map)],
@@ -68,8 +68,8 @@ object(Text, Depth) -> members(Text, Depth, #{}).
 
 members(<<$", Text/binary>>, Depth, Members) ->
     {Key, AfterKey} = text(Text),
-    %% RFC 8259 leaves to the reader which of two equal keys counts; a text that is read differently by different
-    %% readers is not worth reading.
+    %% RFC 8259 leaves it to the reader which of two equal keys counts, so a text with both means different things to
+    %% different readers.
     is_map_key(Key, Members) andalso stop(duplicate_key),
     {Value, AfterValue} = value(skip(expect($:, skip(AfterKey))), Depth),
     Added = Members#{Key => Value},
@@ -90,7 +90,7 @@ elements(Text, Depth, Before) ->
         Rest -> {lists:reverse(Before, [Value]), expect($], Rest)}
     end.
 
-%% A string up to its closing quote: the stretches between escapes are taken as they are.
+%% A string up to its closing quote; the stretches between escapes are taken as they are.
 text(Text) -> text(Text, Text, 0, []).
 
 text(<<$", Rest/binary>>, Start, Length, Before) ->
@@ -105,7 +105,7 @@ text(<<C/utf8, Rest/binary>>, Start, Length, Before) ->
 text(<<>>, _, _, _) -> stop(truncated);
 text(_, _, _, _) -> stop(bad_string).
 
-%% Copied, so that a name that is kept does not keep the whole answer in memory.
+%% Copied, so that keeping a name does not keep the whole response in memory.
 joined(Start, Length, []) -> binary:copy(binary:part(Start, 0, Length));
 joined(Start, Length, Before) -> iolist_to_binary(lists:reverse(Before, [binary:part(Start, 0, Length)])).
 
@@ -153,7 +153,7 @@ number(Text) ->
     case re:run(Digits, Grammar, [{capture, all_but_first, binary}, dollar_endonly]) of
         {match, [_]} -> {binary_to_integer(Digits), Rest};
         {match, [_, _]} -> {float_of(Digits), Rest};
-        %% Erlang wants a fraction before an exponent.
+        %% binary_to_float/1 requires a fraction before an exponent.
         {match, [_, <<>>, Exponent]} ->
             Mantissa = binary:part(Digits, 0, byte_size(Digits) - byte_size(Exponent)),
             {float_of(<<Mantissa/binary, ".0", Exponent/binary>>), Rest};

@@ -1,31 +1,32 @@
 %%% @private
 %%% The daemon's control socket: where it is, and requests over it.
 %%%
-%%% It is found as the `pmd' command finds it: `PMD_SOCKET'; else `pmd-PORT.sock' in `PMD_HOME'; else in `~/.pmd', and if
-%%% nobody answers there, in `/run/pmd'. PORT is that of the node's port mapper: `ERL_EPMD_PORT', or 4369.
+%%% It is found the same way as by the `pmd' command: `PMD_SOCKET'; otherwise `pmd-PORT.sock' in `PMD_HOME'; otherwise in
+%%% `~/.pmd', and if nothing answers there, in `/run/pmd'. PORT is that of the node's port mapper: `ERL_EPMD_PORT', or
+%%% 4369.
 -module(pmd_socket).
 
 -export([paths/0, connect/1, reason/1, call/5]).
 -export_type([reason/0, failure/0]).
 
 -type failure() :: no_daemon | not_permitted | timeout | closed | {socket, term()}.
-%% What can be wrong with a connection.
+%% Why a connection failed.
 
 -type reason() :: failure() | {bad_answer, term()}.
-%% Why there is no answer.
+%% Why there is no response.
 %% <ul>
 %% <li>`no_daemon': no daemon answers at the control socket</li>
-%% <li>`not_permitted': the control socket is not for this user; see `control_group' in pmd's configuration</li>
-%% <li>`timeout': the answer did not come in time</li>
-%% <li>`closed': the daemon closed the connection before its answer was complete</li>
-%% <li>`{bad_answer, What}': what answered is not a pmd that this client understands</li>
-%% <li>`{socket, Posix}': any other error of the operating system</li>
+%% <li>`not_permitted': this user may not use the control socket; see `control_group' in pmd's configuration</li>
+%% <li>`timeout': the response did not arrive in time</li>
+%% <li>`closed': the daemon closed the connection before its response was complete</li>
+%% <li>`{bad_answer, What}': this client does not understand the response</li>
+%% <li>`{socket, Posix}': any other operating system error</li>
 %% </ul>
 
-%% Longest answer that is taken: a registry of 20,000 names.
+%% The longest response that is accepted: a registry of 20,000 names.
 -define(MAX_BODY, 16#1000000).
 
-%% @doc The places of the control socket, in the order in which they are tried.
+%% @doc The paths of the control socket, in the order in which they are tried.
 -spec paths() -> [file:filename_all(), ...].
 paths() ->
     File = "pmd-" ++ port() ++ ".sock",
@@ -37,7 +38,7 @@ paths() ->
             Own ++ [filename:join("/run/pmd", File)]
     end.
 
-%% As erl_epmd finds it: erlexec turns ERL_EPMD_PORT into an argument.
+%% The same way as erl_epmd: erlexec turns ERL_EPMD_PORT into an argument.
 port() ->
     case {init:get_argument(epmd_port), environment("ERL_EPMD_PORT")} of
         {{ok, [[Port | _] | _]}, _} -> Port;
@@ -45,14 +46,14 @@ port() ->
         _ -> "4369"
     end.
 
-%% A variable that is set to nothing counts as not set.
+%% An empty variable counts as unset.
 environment(Name) ->
     case os:getenv(Name, "") of
         "" -> none;
         Value -> {ok, Value}
     end.
 
-%% @doc A connection to the daemon, passive.
+%% @doc Opens a connection to the daemon, in passive mode.
 -spec connect(timeout()) -> {ok, gen_tcp:socket()} | {error, failure()}.
 connect(Timeout) ->
     connect(paths(), Timeout, no_daemon).
@@ -65,15 +66,15 @@ connect([Path | Paths], Timeout, Before) ->
         {ok, Socket} -> {ok, Socket};
         {error, Posix} -> connect(Paths, Timeout, worse(Before, reason(Posix)))
     catch
-        %% A path that is longer than the address of a socket can be.
+        %% The path is longer than a socket address can be.
         _:_ -> connect(Paths, Timeout, worse(Before, {socket, enametoolong}))
     end.
 
-%% What says more than that nobody is there.
+%% Prefers a reason that says more than that there is no daemon.
 worse(no_daemon, Reason) -> Reason;
 worse(Reason, _) -> Reason.
 
-%% @doc What an error of a socket means to the caller.
+%% @doc What a socket error means to the caller.
 -spec reason(term()) -> failure().
 reason(Posix) when Posix =:= enoent; Posix =:= econnrefused; Posix =:= enotdir -> no_daemon;
 reason(Posix) when Posix =:= eacces; Posix =:= eperm -> not_permitted;
@@ -81,7 +82,7 @@ reason(Posix) when Posix =:= timeout; Posix =:= etimedout; Posix =:= eagain -> t
 reason(Posix) when Posix =:= closed; Posix =:= epipe; Posix =:= econnreset -> closed;
 reason(Posix) -> {socket, Posix}.
 
-%% @doc One request and its answer, all of it within `Timeout' milliseconds.
+%% @doc Sends one request and returns its response, all within `Timeout' milliseconds.
 -spec call(get | post | delete, [binary()], [{binary(), binary()}], none | iodata(), pos_integer()) ->
     {ok, pmd_http:answer()} | {error, reason()}.
 call(Method, Segments, Parameters, Body, Timeout) ->
@@ -121,7 +122,7 @@ answer(Socket, Deadline, Parser, Sum) ->
             {error, reason(Posix)}
     end.
 
-%% An answer without a length ends with its connection.
+%% A response without a length ends with its connection.
 at_the_end(ok, Sum) ->
     {ok, Answer} = pmd_http:whole([done], Sum),
     {ok, Answer};

@@ -1,12 +1,12 @@
 %%% @private
-%%% Server-sent events (WHATWG HTML, "Interpreting an event stream"), as far as pmd's streams make use of them.
+%%% Server-sent events (WHATWG HTML, "Interpreting an event stream"), as far as pmd's streams use them.
 -module(pmd_sse).
 
 -export([new/0, feed/2]).
 -export_type([reader/0, message/0]).
 
 -type message() :: #{id => non_neg_integer(), event := binary(), data := binary()}.
-%% `id' is the last number that the stream told, here or before; `event' is empty for a mere sign of life.
+%% `id' is the last number in the stream, of this message or an earlier one; `event' is empty for a keep-alive.
 
 -record(reader, {
     line = <<>> :: binary(),
@@ -16,16 +16,16 @@
 }).
 
 -opaque reader() :: #reader{}.
-%% A stream that is being read.
+%% The state of reading a stream.
 
-%% The longest line and the most data of one message: the daemon's own reader has the same bound, far above any event.
+%% The longest line, and the most data of one message. The daemon's own reader has the same bound, far above any event.
 -define(MAX, 65536).
 
-%% @doc A reader at the beginning of a stream.
+%% @doc A reader at the start of a stream.
 -spec new() -> reader().
 new() -> #reader{}.
 
-%% @doc Takes the next piece of a stream; returns the messages that are complete by now.
+%% @doc Takes the next bytes of a stream; returns the messages that are complete.
 -spec feed(binary(), reader()) -> {ok, [message()], reader()} | {error, too_long}.
 feed(Data, #reader{line = Line} = Reader) ->
     lines(binary:split(<<Line/binary, Data/binary>>, <<"\n">>), Reader, []).
@@ -43,7 +43,7 @@ lines(_, _, _) ->
 
 line(<<>>, #reader{id = Id, event = Event, data = Data}) ->
     Message = #{event => Event, data => Data},
-    %% The number stays for the messages that follow.
+    %% The number also applies to the messages that follow.
     {message, maps:merge(Message, maps:from_list([{id, Id} || Id =/= undefined])), #reader{id = Id}};
 line(Line, Reader) ->
     {Field, Value} =
@@ -62,5 +62,5 @@ field(<<"id">>, Value, Reader) ->
 field(<<"event">>, Value, Reader) -> Reader#reader{event = Value};
 field(<<"data">>, Value, #reader{data = <<>>} = Reader) -> Reader#reader{data = Value};
 field(<<"data">>, Value, #reader{data = Data} = Reader) -> Reader#reader{data = <<Data/binary, $\n, Value/binary>>};
-%% A comment, or something of a later version.
+%% A comment, or a field of a later version.
 field(_, _, Reader) -> Reader.

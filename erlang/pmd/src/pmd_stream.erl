@@ -1,8 +1,9 @@
 %%% @private
-%%% An answer of the daemon that goes on: read piece by piece, when its reader asks for more.
+%%% A streamed response of the daemon, read piece by piece as its reader asks for more.
 %%%
-%%% At first it is read by {@link read/2}, which waits. From {@link more/1} on, each piece comes as a message for
-%%% {@link handle/2}, and then nothing until `more' is called again: a reader that does not keep up makes the daemon wait.
+%%% {@link read/2} waits for the first pieces. After {@link more/1}, the next piece arrives as a message for
+%%% {@link handle/2}, and nothing further until `more' is called again, so a reader that cannot keep up makes the daemon
+%%% wait.
 -module(pmd_stream).
 
 -export([open/5, read/2, more/1, handle/2, close/1]).
@@ -11,7 +12,7 @@
 -record(stream, {socket :: gen_tcp:socket(), parser :: pmd_http:parser()}).
 
 -opaque stream() :: #stream{}.
-%% Belongs to the process that opened it, and ends with it.
+%% Belongs to the process that opened it, and closes with it.
 
 %% @doc Sends a request.
 -spec open(get | post, [binary()], [{binary(), binary()}], none | iodata(), pos_integer()) ->
@@ -43,11 +44,11 @@ read(#stream{socket = Socket} = Stream, Timeout) ->
 more(#stream{socket = Socket}) ->
     case inet:setopts(Socket, [{active, once}]) of
         ok -> ok;
-        %% The end is told in the same way as one that comes later.
+        %% Reported in the same way as a connection that closes later.
         {error, _} -> self() ! {tcp_closed, Socket}, ok
     end.
 
-%% @doc What a message means: the next pieces, the end, or nothing because it is not from this stream.
+%% @doc Interprets a message: the next pieces, the end, or nothing because it is not from this stream.
 -spec handle(term(), stream()) ->
     {ok, [pmd_http:piece()], stream()} | {error, pmd_socket:reason()} | ignored.
 handle({tcp, Socket, Data}, #stream{socket = Socket} = Stream) -> feed(Data, Stream);
@@ -55,7 +56,7 @@ handle({tcp_closed, Socket}, #stream{socket = Socket} = Stream) -> ended(closed,
 handle({tcp_error, Socket, Posix}, #stream{socket = Socket} = Stream) -> ended(Posix, Stream);
 handle(_, _) -> ignored.
 
-%% @doc Ends it.
+%% @doc Closes the stream.
 -spec close(stream()) -> ok.
 close(#stream{socket = Socket}) -> gen_tcp:close(Socket).
 
@@ -65,7 +66,7 @@ feed(Data, #stream{parser = Parser} = Stream) ->
         {error, Reason} -> {error, {bad_answer, Reason}}
     end.
 
-%% An answer without a length ends with its connection.
+%% A response without a length ends with its connection.
 ended(closed, #stream{parser = Parser} = Stream) ->
     case pmd_http:finish(Parser) of
         ok -> {ok, [done], Stream};

@@ -1,5 +1,5 @@
 %%% @private
-%%% A process that reads the daemon's events and sends them on as messages.
+%%% A process that reads the daemon's events and forwards them as messages.
 %%%
 %%% ```
 %%%               hello                  end, or silence
@@ -14,16 +14,16 @@
 -export([start/3, stop/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 
-%% How long one attempt to come back may keep the process from noticing that the subscriber is gone.
+%% Timeout of one attempt to reconnect; the process cannot notice meanwhile that the subscriber is gone.
 -define(TIMEOUT, 2000).
-%% The daemon gives a sign of life every 15 s.
+%% The daemon sends a keep-alive every 15 s.
 -define(SILENCE, 45000).
-%% Messages that the subscriber may leave in its mailbox before no more events are read. The daemon keeps what is not
-%% read for a while, and tells what it could not keep.
+%% With more messages than this in the subscriber's mailbox, no events are read. The daemon keeps unread events for a
+%% while, and reports how many it could not keep.
 -define(CROWDED, 10000).
-%% Pause before looking again whether the subscriber has caught up.
+%% Pause before checking again whether the subscriber has caught up.
 -define(CROWD_PAUSE, 50).
-%% Longest answer that is an error.
+%% The longest error response.
 -define(MAX_ERROR, 65536).
 
 -record(state, {
@@ -36,7 +36,7 @@
     stream :: undefined | pmd_stream:stream(),
     status :: undefined | 100..599,
     reader = pmd_sse:new() :: pmd_sse:reader(),
-    %% What the subscriber knows about the connection.
+    %% What the subscriber has been told about the connection.
     told = nothing :: nothing | connected | disconnected,
     silence :: undefined | reference(),
     delay = pmd_backoff:first() :: pos_integer()
@@ -44,7 +44,7 @@
 
 -type options() :: #{kinds := [binary()], since := undefined | non_neg_integer(), boot := undefined | binary()}.
 
-%% @doc Subscribes `To' to events; they come with this process and `Tag'.
+%% @doc Subscribes `To' to events; messages carry this process and `Tag'.
 -spec start(pid(), reference(), options()) -> {ok, pid()} | {error, pmd:reason()}.
 start(To, Tag, Options) ->
     case gen_server:start(?MODULE, {To, Tag, Options}, []) of
@@ -58,7 +58,7 @@ stop(Subscription) ->
     try
         gen_server:stop(Subscription)
     catch
-        %% It is over already.
+        %% Already terminated.
         exit:_ -> ok
     end.
 
@@ -67,7 +67,7 @@ stop(Subscription) ->
     {ok, #state{}, {continue, more | {absent, pmd:reason()}}} | {stop, {shutdown, pmd:reason()}}.
 init({To, Tag, #{kinds := Kinds, since := Since, boot := Boot}}) ->
     State = #state{to = To, monitor = monitor(process, To), tag = Tag, kinds = Kinds, since = Since, boot = Boot},
-    %% Up to the first piece, so that nothing is missed that happens after the subscription is there.
+    %% Waits for the first piece, so that nothing is missed that happens once the subscription exists.
     case connect(State) of
         {ok, Connected} -> {ok, Connected, {continue, more}};
         {error, {invalid_request, _} = Reason} -> {stop, {shutdown, Reason}};
@@ -98,7 +98,7 @@ handle_info(again, #state{stream = undefined} = State) ->
     end;
 handle_info(more, #state{stream = Stream} = State) when Stream =/= undefined ->
     more(State);
-%% That of another timer has been cancelled too late.
+%% A message of any other timer was cancelled too late.
 handle_info({timeout, Timer, silence}, #state{silence = Timer} = State) ->
     waiting(timeout, State);
 handle_info(Message, #state{stream = Stream} = State) when Stream =/= undefined ->
@@ -138,7 +138,7 @@ connect(#state{kinds = Kinds, since = Since, boot = Boot} = State) ->
             Error
     end.
 
-%% Reads on until the stream says which start of the daemon it is of, or the answer turns out to be an error.
+%% Reads until the stream identifies the run of the daemon (its boot id), or the response turns out to be an error.
 opening(#state{stream = Stream} = State, Deadline, Error) ->
     case pmd_stream:read(Stream, max(0, Deadline - erlang:monotonic_time(millisecond))) of
         {ok, [{status, 200} | Pieces], Next} -> opened(Pieces, State#state{stream = Next, status = 200}, Deadline);
@@ -160,12 +160,12 @@ opened(Pieces, State, Deadline) ->
         {error, Reason, _} -> {error, Reason}
     end.
 
-%% Asks for the next piece, unless the subscriber has enough to do with what it has.
+%% Requests the next piece, unless the subscriber is behind.
 more(#state{stream = Stream, to = To} = State) ->
     case process_info(To, message_queue_len) of
         {message_queue_len, Waiting} when Waiting > ?CROWDED ->
             erlang:send_after(?CROWD_PAUSE, self(), more),
-            %% Its silence is not the daemon's.
+            %% While nothing is read, silence says nothing about the daemon.
             {noreply, listen(undefined, State)};
         _ ->
             ok = pmd_stream:more(Stream),
@@ -181,12 +181,12 @@ timer(Time) -> erlang:start_timer(Time, self(), silence).
 
 waiting(Reason, #state{stream = Stream, delay = Delay, told = Told} = State) ->
     Stream =:= undefined orelse pmd_stream:close(Stream),
-    %% Told once, however many attempts fail.
+    %% Reported once, however many attempts fail.
     Told =:= disconnected orelse send(#{event => disconnected, reason => Reason}, State),
     erlang:send_after(pmd_backoff:jittered(Delay), self(), again),
     {noreply, (listen(undefined, State))#state{stream = undefined, told = disconnected, delay = pmd_backoff:next(Delay)}}.
 
-%% ---- what is read
+%% ---- reading the stream
 
 pieces([], State) ->
     {ok, State};
@@ -207,7 +207,7 @@ message(#{event := <<"hello">>, data := Data}, State) ->
             Since =
                 case State of
                     #state{since = undefined} -> Last;
-                    %% The numbers begin anew; the daemon sends all it has.
+                    %% The numbers have restarted; the daemon sends everything it has.
                     #state{boot = Other} when Other =/= undefined, Other =/= Boot -> 0;
                     #state{since = Known} -> Known
                 end,
@@ -225,7 +225,7 @@ message(#{event := Kind, data := Data} = Message, State) ->
 sent({ok, Event}, Message, State) ->
     send(Event, State),
     counted(Message, State);
-%% One that cannot be read is one that is missed, and not the end of the others.
+%% An event that cannot be read counts as missed; the stream continues.
 sent({error, Reason}, #{event := Kind} = Message, State) ->
     counted(Message, odd(Kind, Reason, State)).
 

@@ -1,9 +1,9 @@
-%%% The epmd module, with a daemon that says what the test wants.
+%%% The epmd module, against a daemon with canned responses.
 -module(pmd_epmd_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 
-%% An answer to a look-up.
+%% The result of a lookup.
 found(Matches) ->
     Elements = [
         [<<"{\"kind\":\"name\",\"name\":\"b\\\"a\\\\r\",\"host\":\"far\",\"port\":1">>, Entry, <<"}">>]
@@ -31,7 +31,7 @@ an_entry_is_used_test_() ->
         ?_assertEqual({ok, {127, 77, 1, 2}, 1, 6}, asked(inet, found([entry(<<"127.77.1.2:1">>), entry(<<"1.1.1.1:9">>)])))
     ].
 
-%% What stock says: the address of the host, and the port mapper there is asked for the port.
+%% What erl_epmd does: resolve the host, then ask the port mapper there for the port.
 otherwise_it_is_as_without_pmd_test_() ->
     Stock = {ok, {127, 0, 0, 1}},
     Head = <<"HTTP/1.1 200 OK\r\n\r\n">>,
@@ -60,7 +60,7 @@ otherwise_it_is_as_without_pmd_test_() ->
         ]
     ].
 
-%% Where the daemon does not carry the traffic and the host is not in the resolver's books: what the others know of it.
+%% Without tunnels, and with a host unknown to the resolver: the address and port that its daemon has announced.
 -define(NODES, <<
     "{\"cluster\":\"pmd\",\"nodes\":[{\"id\":\"me\",\"addresses\":[\"10.0.0.1:4369\"]},"
     "{\"id\":\"far\",\"addresses\":[\"[fd77::2]:4369\",\"10.0.0.2:4369\",\"10.0.0.3:4369\"]}]}"
@@ -109,12 +109,12 @@ what_is_asked_for_is_one_name_test() ->
 without_a_daemon_it_is_as_without_pmd_test() ->
     true = os:putenv("PMD_SOCKET", "/nonexistent/pmd.sock"),
     ?assertEqual({ok, {127, 0, 0, 1}}, pmd_epmd:address_please("bar", "localhost", inet)),
-    %% Longer than the address of a socket can be.
+    %% Longer than a socket address can be.
     true = os:putenv("PMD_SOCKET", lists:duplicate(300, $a)),
     ?assertEqual({ok, {127, 0, 0, 1}}, pmd_epmd:address_please("bar", "localhost", inet)),
     true = os:unsetenv("PMD_SOCKET").
 
-%% A daemon that hangs, or that sends one byte now and then, is not waited for longer than is said.
+%% The wait for a daemon that hangs, or that drips single bytes, has a limit.
 nobody_waits_long_test_() ->
     Silent = fun(_, Socket) -> pmd_fake:hold_open(Socket) end,
     Slow = fun(_, Socket) -> slowly(Socket) end,
@@ -136,25 +136,25 @@ slowly(Socket) ->
         {error, _} -> ok
     end.
 
-%% net_kernel asks: nothing may be left in its mailbox, and nothing may be linked to it.
+%% net_kernel is the caller: nothing may be left in its mailbox, and nothing may be linked to it.
 nothing_is_left_behind_test() ->
     [asked(inet, Answer) || Answer <- [found([entry(<<"127.77.1.2:1">>)]), <<"no">>, found([])]],
     ?assertEqual({messages, []}, process_info(self(), messages)),
     ?assertMatch({monitors, []}, process_info(self(), monitors)).
 
-%% The look-up by NAME@HOST at the port mapper, which is for who may not use the control socket.
+%% The lookup of NAME@HOST at the port mapper, for nodes that may not use the control socket.
 port_mapper_extension_test_() ->
     {setup, fun port_mapper/0, fun(Listener) -> gen_tcp:close(Listener), clean() end, fun(_) ->
         [
             ?_assertEqual({ok, {127, 0, 0, 1}, 4711, 6}, pmd_epmd:address_please("bar", "localhost", inet)),
             ?_assertEqual({ok, {127, 0, 0, 1}}, pmd_epmd:address_please("nobody", "localhost", inet)),
-            %% It is not asked unless the environment says that its answers are ports of this host.
+            %% Not used unless the environment says that its responses are ports of this host.
             fun() ->
                 os:unsetenv("PMD_EPMD_TUNNELS"),
                 ?assertEqual({ok, {127, 0, 0, 1}}, pmd_epmd:address_please("bar", "localhost", inet)),
                 os:putenv("PMD_EPMD_TUNNELS", "true")
             end,
-            %% Nor if the daemon itself says where the node is and has no entry.
+            %% Nor if the daemon itself locates the node and has no entry.
             ?_assertEqual({ok, {127, 0, 0, 1}}, direct())
         ]
     end}.
@@ -198,7 +198,7 @@ everything_else_is_erl_epmd_test() ->
     ?assertEqual([], Callbacks -- pmd_epmd:module_info(exports)),
     ?assertEqual({ok, 0}, pmd_epmd:listen_port_please("a", "b")).
 
-%% It is used as one file, and at a time when little is started.
+%% The module is used as a single file, at a time when little of OTP has started.
 it_needs_no_other_module_of_this_application_test() ->
     {ok, {_, [{imports, Imports}]}} = beam_lib:chunks(code:which(pmd_epmd), [imports]),
     Modules = lists:usort([Module || {Module, _, _} <- Imports]),

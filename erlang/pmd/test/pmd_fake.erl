@@ -1,9 +1,9 @@
-%%% A daemon made of canned answers, on a control socket of its own.
+%%% A daemon with canned responses, on a control socket of its own.
 -module(pmd_fake).
 
 -export([start/1, stop/1, with/2, answer/2, answer/3, hold_open/1, request/0]).
 
-%% Each connection gets its answer from `Answer(Request, Socket)'. The test gets `{request, Line, Body}' for each.
+%% `Answer(Request, Socket)' answers each connection, and the test receives `{request, Line, Body}' for it.
 start(Answer) ->
     Path = filename:join("/tmp", "pmd-fake-" ++ os:getpid() ++ "-" ++ integer_to_list(erlang:unique_integer([positive]))),
     Test = self(),
@@ -29,7 +29,7 @@ stop({Pid, Path}) ->
     true = os:unsetenv("PMD_SOCKET"),
     forget().
 
-%% What the connections of this daemon have told the test must not be taken for news of the next one.
+%% Drops messages of this daemon's connections, so that they are not mistaken for those of the next daemon.
 forget() ->
     receive
         {request, _, _} -> forget();
@@ -50,7 +50,7 @@ with(Answer, Test) ->
 
 accept(Listener, Test, Answer) ->
     {ok, Socket} = gen_tcp:accept(Listener),
-    %% Linked, so that the end of the daemon is the end of its connections.
+    %% Linked, so that connections end with the daemon.
     Connection = spawn_link(fun() ->
         receive go -> ok end,
         case read(Socket, <<>>) of
@@ -88,7 +88,7 @@ read(Socket, Before) ->
             closed
     end.
 
-%% An answer with a length.
+%% A response with a length.
 answer(Status, Body) -> answer(Status, <<"application/json">>, Body).
 
 answer(Status, Type, Body) ->
@@ -97,14 +97,14 @@ answer(Status, Type, Body) ->
         integer_to_binary(iolist_size(Body)), <<"\r\n\r\n">>, Body
     ].
 
-%% Until the other side closes.
+%% Waits until the other side closes.
 hold_open(Socket) ->
     case gen_tcp:recv(Socket, 0) of
         {ok, _} -> hold_open(Socket);
         {error, _} -> gone
     end.
 
-%% What was asked next.
+%% The next request.
 request() ->
     receive
         {request, Line, Body} -> {Line, Body}

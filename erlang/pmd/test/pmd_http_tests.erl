@@ -10,7 +10,7 @@
 -define(TO_END, <<"HTTP/1.0 503 \r\nconnection: close\r\n\r\nhello">>).
 -define(INTERIM, <<"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200\r\ncontent-length: 0\r\n\r\n">>).
 
-%% Reads an answer in pieces of a size; returns its status and body, or why there is none.
+%% Parses a response in pieces of a given size; returns its status and body, or the error.
 read(Text, Size) -> read(Text, Size, pmd_http:new(), {undefined, [], 1000}).
 
 read(<<>>, _, Parser, Sum) ->

@@ -74,7 +74,7 @@ atoms_are_encoded_as_strings_test() ->
 what_has_no_form_is_refused_test_() ->
     [?_assertError(badarg, pmd_json:encode(Value)) || Value <- [<<255>>, {1}, self(), #{1 => 2}, [<<255>>]]].
 
-%% Whatever is done to a text, it is read or refused, and nothing else happens.
+%% However a text is mutated, it is either decoded or rejected.
 mutations_test() ->
     rand:seed(exsss, {1, 2, 3}),
     Text = <<"{\"query\":\"a\\u00e4\",\"matches\":[{\"port\":4369,\"metadata\":{\"k\":\"v\"},\"x\":[1.5e3,null,true]}]}">>,

@@ -1,4 +1,4 @@
-%%% The client, with a daemon that says what the test wants.
+%%% The client, against a daemon with canned responses.
 -module(pmd_tests).
 
 -include_lib("eunit/include/eunit.hrl").
@@ -8,13 +8,13 @@
     "{\"name\":\"web\",\"port\":80,\"metadata\":{\"k\":\"v\"},\"registered_at\":\"1970-01-01T00:00:00.000Z\",\"held\":true}"
 >>).
 
-%% One answer for whatever is asked; then the end of the connection.
+%% One response for any request, then the connection closes.
 always(Answer) -> fun(_, Socket) -> gen_tcp:send(Socket, Answer), gen_tcp:close(Socket) end.
 
 failure(Status, Code) ->
     pmd_fake:answer(Status, [<<"{\"error\":{\"code\":\"">>, Code, <<"\",\"message\":\"m\",\"hint\":\"h\"}}">>]).
 
-%% ---- questions
+%% ---- requests
 
 lookup_test() ->
     Matches = [<<"{\"query\":\"bar\",\"matches\":[">>, ?MATCH, <<",{\"kind\":\"service\",\"name\":\"bar\",\"host\":\"h\",\"port\":1,"
@@ -114,7 +114,7 @@ every_reason_is_a_sentence_test_() ->
 
 %% ---- registrations
 
-%% A daemon that registers everything, until the connection or the test ends it.
+%% A daemon that accepts every registration, until the connection or the test ends it.
 registers(Test) ->
     fun(_, Socket) ->
         gen_tcp:send(Socket, [<<"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n">>, chunk([?SERVICE, $\n])]),
@@ -196,7 +196,7 @@ a_name_that_is_taken_is_an_error_test() ->
 
 %% ---- events
 
-%% A stream whose blocks the test sends.
+%% A stream whose messages the test sends.
 streams(Test) ->
     fun(Line, Socket) ->
         gen_tcp:send(Socket, <<"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n">>),
@@ -204,7 +204,7 @@ streams(Test) ->
         pmd_fake:hold_open(Socket)
     end.
 
-%% One that begins at once, as the daemon's does.
+%% One that begins immediately, as the daemon's does.
 opens(Test, Boot, Last) ->
     Said = hello(Boot, Last),
     fun(Line, Socket) ->
@@ -269,7 +269,7 @@ a_stream_is_resumed_by_number_test_() ->
             ?assertEqual(#{event => connected, boot_id => <<"one">>, last => 9}, next(Subscription))
         end),
         ?assertMatch(#{event := disconnected}, next(Subscription)),
-        %% Another daemon: its numbers begin anew.
+        %% A restarted daemon: its numbers start over.
         pmd_fake:with(opens(self(), <<"two">>, 5), fun() ->
             {stream, Line, Socket} = got(stream),
             ?assertEqual(<<"GET /v1/events?since=9&boot=one HTTP/1.1">>, Line),
@@ -294,7 +294,7 @@ a_daemon_that_is_not_there_yet_is_waited_for_test_() ->
         pmd_fake:with(opens(self(), <<"one">>, 4), fun() ->
             {stream, Line, _} = got(stream),
             ?assertEqual(<<"GET /v1/events?since=3&boot=one HTTP/1.1">>, Line),
-            %% The attempts before this one that failed are not told.
+            %% Failed attempts before this one are not reported.
             ?assertMatch(#{event := connected}, next(Subscription)),
             pmd:unsubscribe(Subscription)
         end)
@@ -333,7 +333,7 @@ the_end_of_the_subscriber_is_the_end_of_the_stream_test() ->
         ?assertEqual({over, gone}, got(over))
     end).
 
-%% Who does not read its messages is not sent more and more of them.
+%% A subscriber that does not read its messages is not sent ever more of them.
 a_subscriber_that_is_behind_is_not_flooded_test_() ->
     {timeout, 60, fun() ->
         pmd_fake:with(streams(self()), fun() ->
@@ -355,7 +355,7 @@ a_subscriber_that_is_behind_is_not_flooded_test_() ->
             end),
             Sender ! go,
             wait_until(fun() -> queue(Subscriber) > 10000 end),
-            %% It has stopped for good when the daemon's side is blocked.
+            %% It has stopped once the daemon's side is blocked.
             wait_until(fun() -> blocked(Sender) end),
             ?assert(queue(Subscriber) < 30000),
             Subscriber ! count,
@@ -368,7 +368,7 @@ queue(Pid) ->
     {message_queue_len, Length} = process_info(Pid, message_queue_len),
     Length.
 
-%% Whether nothing has moved in it for a while.
+%% Whether the mailbox has not changed for a while.
 blocked(Pid) ->
     {reductions, Before} = process_info(Pid, reductions),
     timer:sleep(300),
@@ -381,7 +381,7 @@ count(Subscription, Total) ->
         {pmd_event, Subscription, #{seq := 60000}} when Total =:= 59999 -> 60000
     end.
 
-%% Until there is one in the mailbox, which stays there.
+%% Waits until a message is in the mailbox, and leaves it there.
 wait_for_event() ->
     {messages, Messages} = Mailbox = process_info(self(), messages),
     case [Event || {pmd_event, _, _} = Event <- Messages] of

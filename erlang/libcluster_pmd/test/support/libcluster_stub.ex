@@ -1,6 +1,6 @@
-# Stands in for libcluster where it cannot be had: the part of its public interface that a strategy uses, and no more.
-# `Cluster.Strategy` is what libcluster 3.3 documents: connect_nodes/4 and disconnect_nodes/4 take the functions that the
-# topology is configured with, leave out the node itself, and tell which nodes failed.
+# A stand-in for libcluster where it is not available: the part of its public interface that a strategy uses.
+# `Cluster.Strategy` follows the documentation of libcluster 3.3: connect_nodes/4 and disconnect_nodes/4 take the functions
+# the topology is configured with, leave out the node itself, and return which nodes failed.
 
 defmodule Cluster.Strategy do
   @callback child_spec([Cluster.Strategy.State.t()]) :: Supervisor.child_spec()

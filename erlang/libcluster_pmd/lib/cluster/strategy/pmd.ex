@@ -1,9 +1,9 @@
 defmodule Cluster.Strategy.Pmd do
   @moduledoc """
-  Connects the nodes that are registered with pmd, on whatever host.
+  Connects the nodes that are registered with pmd, on any host.
 
-  Every node registers with the port mapper of its host as ever; the pmd daemons of the cluster share what is
-  registered. This strategy reads it from the daemon of its own host and follows its events, so that a node is
+  Every node registers with the port mapper of its host as always, and the pmd daemons of a cluster share what is
+  registered. This strategy reads it from the daemon of its own host and follows that daemon's events, so a node is
   connected as soon as it is up, without lists of hosts, DNS records or an orchestrator's API.
 
       config :libcluster,
@@ -19,22 +19,22 @@ defmodule Cluster.Strategy.Pmd do
           ]
         ]
 
-  All of `config` may be left out; above are the defaults.
+  `config` may be left out; the values above are the defaults.
 
-    * `names` - which nodes are connected: `:same` are those of this node's own name on other hosts (`myapp@web1`,
-      `myapp@web2`), `:all` every one, a list or a regular expression the names before the `@`.
-    * `polling_interval` - how often, in milliseconds, nodes that could not be connected are tried again, and what is
-      registered is read anew, with or without events.
-    * `disconnect_after` - after how many milliseconds a node that is not registered any more is disconnected. With
-      `:never`, it is left to the nodes themselves to see whether the other still lives: a daemon that is
-      stopped for an upgrade takes its names with it for that time, and not the nodes.
-    * `max_nodes` - how many different node names are made atoms of, at most, in the life of the strategy.
+    * `names` - which nodes are connected: `:same` for nodes of this node's own name on other hosts (`myapp@web1`,
+      `myapp@web2`), `:all` for all nodes, or a list or regular expression for the part before the `@`.
+    * `polling_interval` - how often, in milliseconds, to retry nodes that could not be connected and to read the
+      registry again, with or without events.
+    * `disconnect_after` - after how many milliseconds a node that is no longer registered is disconnected. With
+      `:never`, nodes find out for themselves whether another is still alive: a daemon that is stopped for an upgrade
+      takes its names out of the registry for that time, but its nodes keep running.
+    * `max_nodes` - how many different node names may become atoms while the strategy runs.
 
-  Hidden nodes, C nodes and nodes in Java are never connected. The part after the `@` follows this node's own: with
+  Hidden nodes, C nodes and Java nodes are never connected. The part after the `@` has the form of this node's own: with
   short names the short name of the other host, with long names its full name, with an address its address.
 
-  The daemon is found by the environment variables `PMD_SOCKET`, `PMD_HOME` and `ERL_EPMD_PORT`, as the `pmd` command
-  finds it. One that is not there is waited for.
+  The daemon is found through the environment variables `PMD_SOCKET`, `PMD_HOME` and `ERL_EPMD_PORT`, in the same way
+  as by the `pmd` command. If it is not running yet, the strategy waits for it.
   """
 
   use GenServer
@@ -47,10 +47,10 @@ defmodule Cluster.Strategy.Pmd do
 
   @defaults [names: :same, polling_interval: 10_000, disconnect_after: :never, max_nodes: 1024, client: :pmd]
 
-  # Events that come together are answered together.
+  # Milliseconds in which further events are gathered before the registry is read.
   @gather 50
 
-  # What can change which nodes there are. `connected` and `gap` mean that anything can have changed.
+  # Events that can change the set of nodes. After `connected` and `gap`, anything may have changed.
   @relevant [:connected, :gap, :name_up, :name_down, :node_up, :node_down, :node_left]
 
   @impl Cluster.Strategy
@@ -67,7 +67,7 @@ defmodule Cluster.Strategy.Pmd do
   def handle_continue(:subscribe, state) do
     case client(state).subscribe([:name_up, :name_down, :node_up, :node_down, :node_left]) do
       {:ok, _subscription} -> {:noreply, sync(state)}
-      # Without events there is still the polling.
+      # Polling continues without events.
       {:error, reason} -> {:noreply, state |> trouble(reason) |> sync()}
     end
   end
@@ -83,12 +83,12 @@ defmodule Cluster.Strategy.Pmd do
 
   def handle_info(_message, state), do: {:noreply, state}
 
-  # ---- what is to be connected
+  # ---- connecting
 
   defp sync(state) do
     state =
       case Node.alive?() && wanted(state) do
-        false -> trouble(state, "this node has no name, so that it cannot connect to others")
+        false -> trouble(state, "this node has no name, so it cannot connect to others")
         {:ok, names} -> state |> trouble(nil) |> apply_names(names)
         {:error, reason} -> trouble(state, reason)
       end
@@ -112,7 +112,7 @@ defmodule Cluster.Strategy.Pmd do
     drop_missing(state, nodes)
   end
 
-  # Names come from other hosts, and atoms are never freed: hence a limit.
+  # Names come from other hosts and atoms are never freed, hence the limit.
   defp to_node(name, %State{meta: %{known: known} = meta} = state) do
     limit = config(state, :max_nodes)
 
@@ -147,7 +147,7 @@ defmodule Cluster.Strategy.Pmd do
 
   # ---- helpers
 
-  # The sooner of what is scheduled and this, so that a stream of events does not put it off for ever.
+  # Keeps the earlier deadline, so that a stream of events does not postpone it forever.
   defp schedule(%State{meta: %{timer: timer} = meta} = state, delay) do
     case timer && Process.read_timer(timer) do
       left when is_integer(left) and left <= delay ->
@@ -159,7 +159,7 @@ defmodule Cluster.Strategy.Pmd do
     end
   end
 
-  # Said when it begins, and when it is over; not at every attempt.
+  # Logged when trouble begins and when it is over, not at every attempt.
   defp trouble(%State{meta: %{trouble: same}} = state, same), do: state
 
   defp trouble(%State{meta: meta} = state, trouble) do

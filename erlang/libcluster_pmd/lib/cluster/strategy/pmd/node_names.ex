@@ -1,20 +1,20 @@
 defmodule Cluster.Strategy.Pmd.NodeNames do
   @moduledoc false
-  # From what is registered to the full names of nodes.
+  # Derives full node names from registry entries.
   #
-  # The registry knows a node as `myapp` on the host `web1`. What it is called in full is its own choice: `myapp@web1`,
+  # The registry knows a node as `myapp` on the host `web1`. Its full name was its own choice: `myapp@web1`,
   # `myapp@web1.example.org` or `myapp@10.0.0.7`. Nodes can only connect if they made the same choice, so the name of
-  # the node that asks tells which it was.
+  # this node tells which one it was.
 
-  # 77 in the protocol of epmd. Hidden nodes, C nodes and tools are not connected to of one's own accord.
+  # 77 in the EPMD protocol. Hidden nodes, C nodes and tools are not connected automatically.
   @normal_node 77
 
-  # What a node name can be made of. Anything else was not registered by a node that could be connected to.
+  # The characters of a node name. Any other name does not belong to a node that one could connect to.
   @part ~r/\A[A-Za-z0-9_.:-]{1,255}\z/
 
   @type names :: :same | :all | [String.t()] | Regex.t()
 
-  @doc "The full names of the registered nodes that are wanted, as strings: whether they become atoms is not for here."
+  @doc "The full names of the registered nodes to connect, as strings: the caller decides which become atoms."
   @spec wanted([:pmd.name()], [:pmd.member()], node, names) :: [String.t()]
   def wanted(registered, members, own, names) do
     [own_name, own_host] = own |> Atom.to_string() |> String.split("@", parts: 2)
@@ -28,7 +28,7 @@ defmodule Cluster.Strategy.Pmd.NodeNames do
         do: name <> "@" <> host
   end
 
-  @doc "Whether the addresses of the members are needed."
+  @doc "Whether the members' addresses are needed."
   @spec addresses?(node) :: boolean
   def addresses?(own) do
     own |> Atom.to_string() |> String.split("@", parts: 2) |> List.last() |> address?()
@@ -44,7 +44,7 @@ defmodule Cluster.Strategy.Pmd.NodeNames do
       address?(own_host) -> address(entry, members)
       not String.contains?(own_host, ".") -> host |> String.split(".") |> hd()
       String.contains?(host, ".") -> host
-      # The daemon there was not told its domain. Hosts of one cluster mostly share it.
+      # The daemon there does not know its domain. Hosts of one cluster usually share it.
       true -> host <> "." <> domain(own_host)
     end
   end
