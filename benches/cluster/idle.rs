@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::fleet::Traffic;
-use crate::stats::Idle;
-use crate::team::Team;
+use crate::figures::Idle;
+use crate::cluster::Team;
 
 /// Ticks to a second in `/proc/PID/stat`: the same on all of Linux's architectures that pmd runs on.
 const TICKS: f64 = 100.0;

@@ -31,8 +31,8 @@ mod options;
 mod pmd;
 mod report;
 mod serf;
-mod stats;
-mod team;
+mod figures;
+mod cluster;
 
 use std::process::ExitCode;
 

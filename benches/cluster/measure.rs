@@ -8,8 +8,8 @@ use tokio::runtime::Runtime;
 
 use crate::idle;
 use crate::options::{Part, Plan, Side};
-use crate::stats::Figures;
-use crate::team::{Team, Who};
+use crate::figures::Figures;
+use crate::cluster::{Team, Who};
 
 /// One side, and what is known of it; none any more if it has failed.
 struct Entrant<'a> {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::fleet::Site;
 use crate::fleet::cell::mortal;
-use crate::team::{Sight, Sighting};
+use crate::cluster::{Sight, Sighting};
 
 const PORT: u16 = 4369;
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 use jiff::Zoned;
 
 use crate::options::{Part, Plan};
-use crate::stats::Figures;
+use crate::figures::Figures;
 
 /// A limit that a figure is held to.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ mod fleet;
 mod node;
 mod options;
 mod report;
-mod stage;
+mod measure;
 
 use std::process::ExitCode;
 
@@ -46,7 +46,7 @@ fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let plan = options.resolve()?;
-    let figures = stage::measure(&plan)?;
+    let figures = measure::measure(&plan)?;
     let met = report::print(&plan, &figures)?;
     Ok(if met || !options.check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

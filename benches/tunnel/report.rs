@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 
 use crate::options::Plan;
-use crate::stage::{Figures, SIZES, Side};
+use crate::measure::{Figures, SIZES, Side};
 
 /// What a tunnel may add to the median round trip, in microseconds.
 const ADDED: f64 = 150.0;

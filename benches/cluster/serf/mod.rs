@@ -17,7 +17,7 @@ use self::msgpack::Value;
 use self::rpc::Rpc;
 use crate::fleet::Site;
 use crate::fleet::cell::mortal;
-use crate::team::{Sight, Sighting};
+use crate::cluster::{Sight, Sighting};
 
 /// How often an agent is asked for its number of members: what that rounds is small beside what is measured.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
