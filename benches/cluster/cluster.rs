@@ -1,292 +1,248 @@
-//! One side of the comparison: hosts, a process on each, and what these tell.
+//! One side of the comparison: hosts, a process on each, and what these report.
 
-use std::fs::File;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use futures_util::future::join_all;
+use pmd_bench::daemon;
+use pmd_bench::fleet::Fleet;
+use pmd_bench::options::name_of;
+use pmd_bench::process::{Process, cpu_time};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::fleet::Fleet;
+use crate::observation::{Event, Observation};
+use crate::options::Side;
 use crate::{pmd, serf};
 
-/// How long anything may take before the run is given up.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long anything may take before the side has failed.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Who runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Who {
-    Pmd,
-    Serf,
-}
-
-impl Who {
-    /// Its name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Who::Pmd => "pmd",
-            Who::Serf => "serf",
-        }
-    }
-}
-
-/// What one process told, and when that was read.
+/// The process of a host.
 #[derive(Debug)]
-pub(crate) struct Sighting {
-    pub(crate) place: usize,
-    pub(crate) at: Instant,
-    pub(crate) sight: Sight,
-}
-
-/// What a process tells.
-#[derive(Debug)]
-pub(crate) enum Sight {
-    /// So many members, itself included.
-    Members(usize),
-    /// The change of this name.
-    Change(String),
-}
-
-/// What keeps a change in force.
-#[derive(Debug)]
-pub(crate) struct Change {
-    _registration: Option<TcpStream>,
-}
-
-#[derive(Debug)]
-struct Process {
-    child: Child,
+struct Member {
+    process: Process,
     observer: Option<JoinHandle<()>>,
 }
 
-/// A fleet and what runs there.
+/// Hosts and the processes that run there.
 #[derive(Debug)]
-pub(crate) struct Team<'a> {
-    who: Who,
+pub(crate) struct Cluster<'a> {
+    side: Side,
     program: &'a Path,
     runtime: &'a Runtime,
-    processes: Vec<Option<Process>>,
+    /// By host.
+    members: Vec<Option<Member>>,
     fleet: Fleet,
     folder: TempDir,
     counting: watch::Sender<bool>,
-    out: UnboundedSender<Sighting>,
-    sightings: UnboundedReceiver<Sighting>,
-    /// What each told last about its members, and when.
-    members: Vec<(usize, Instant)>,
+    out: UnboundedSender<Observation>,
+    observations: UnboundedReceiver<Observation>,
+    /// The number of members that each host reported last, and when.
+    seen: Vec<(usize, Instant)>,
 }
 
-impl<'a> Team<'a> {
+impl<'a> Cluster<'a> {
     /// Starts `count` processes that do not know of each other.
-    pub(crate) fn start(who: Who, program: &'a Path, runtime: &'a Runtime, count: usize) -> Result<Team<'a>> {
-        let (out, sightings) = unbounded_channel();
-        let mut team = Team {
-            who,
+    pub(crate) fn start(
+        side: Side,
+        program: &'a Path,
+        runtime: &'a Runtime,
+        count: usize,
+    ) -> Result<Cluster<'a>> {
+        let (out, observations) = unbounded_channel();
+        let mut cluster = Cluster {
+            side,
             program,
             runtime,
-            processes: (0..count).map(|_| None).collect(),
+            members: (0..count).map(|_| None).collect(),
             fleet: Fleet::new(count),
             folder: TempDir::new()?,
             counting: watch::Sender::new(true),
             out,
-            sightings,
-            members: vec![(0, Instant::now()); count],
+            observations,
+            seen: vec![(0, Instant::now()); count],
         };
-        for place in 0..count {
-            team.launch(place)?;
+        for host in 0..count {
+            cluster.launch(host)?;
         }
-        for place in 0..count {
-            team.wait_until_up(place)?;
+        for host in 0..count {
+            cluster.wait_until_up(host)?;
         }
-        team.observe()?;
-        team.wait_for_members(&team.all(), 1, Instant::now())?;
-        Ok(team)
+        cluster.observe()?;
+        cluster.wait_for_members(&cluster.all(), 1, Instant::now())?;
+        Ok(cluster)
     }
 
-    pub(crate) fn who(&self) -> Who {
-        self.who
+    pub(crate) fn side(&self) -> Side {
+        self.side
     }
 
     pub(crate) fn fleet(&self) -> &Fleet {
         &self.fleet
     }
 
-    /// The places of all.
+    /// All hosts.
     pub(crate) fn all(&self) -> Vec<usize> {
-        (0..self.processes.len()).collect()
-    }
-
-    /// The places of all but one.
-    pub(crate) fn all_but(&self, one: usize) -> Vec<usize> {
-        self.all().into_iter().filter(|place| *place != one).collect()
+        (0..self.members.len()).collect()
     }
 
     /// The process ids.
     pub(crate) fn pids(&self) -> Vec<u32> {
-        self.processes.iter().flatten().map(|process| process.child.id()).collect()
+        self.members.iter().flatten().map(|member| member.process.pid()).collect()
     }
 
-    fn home(&self, place: usize) -> PathBuf {
-        self.folder.path().join(&self.fleet.sites()[place].name)
+    /// CPU time of all processes together.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        cpu_time(&self.pids())
     }
 
-    fn launch(&mut self, place: usize) -> Result<()> {
-        let site = &self.fleet.sites()[place];
-        let mut command = match self.who {
-            Who::Pmd => pmd::command(self.program, &self.home(place))?,
-            Who::Serf => serf::command(site),
+    fn home(&self, host: usize) -> PathBuf {
+        self.folder.path().join(&self.fleet.sites()[host].name)
+    }
+
+    fn launch(&mut self, host: usize) -> Result<()> {
+        let site = &self.fleet.sites()[host];
+        let mut command = match self.side {
+            Side::Pmd => daemon::command(self.program, &self.home(host))?,
+            Side::Serf => serf::command(site),
         };
-        let log = File::create(self.folder.path().join(format!("{}.log", site.name)))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = site.cell.run(move || command.spawn()).with_context(|| self.who.name().to_owned())?;
-        self.processes[place] = Some(Process { child, observer: None });
+        let log = self.folder.path().join(format!("{}.log", site.name));
+        let process = site.cell.run(move || Process::start(&mut command, &log))?;
+        self.members[host] = Some(Member { process, observer: None });
         Ok(())
     }
 
-    fn wait_until_up(&mut self, place: usize) -> Result<()> {
-        let begin = Instant::now();
-        loop {
-            let up = match self.who {
-                Who::Pmd => pmd::answers(&self.home(place)),
-                Who::Serf => serf::answers(&self.fleet.sites()[place]),
-            };
-            if up {
-                return Ok(());
-            }
-            let child = &mut self.processes[place].as_mut().context("a process that was launched")?.child;
-            let ended = child.try_wait()?;
-            if ended.is_some() || begin.elapsed() > PATIENCE {
-                let name = &self.fleet.sites()[place].name;
-                let log = std::fs::read_to_string(self.folder.path().join(format!("{name}.log")));
-                bail!(
-                    "{} does not answer on {name} ({ended:?}): {}",
-                    self.who.name(),
-                    log.unwrap_or_default()
-                );
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+    fn wait_until_up(&mut self, host: usize) -> Result<()> {
+        let home = self.home(host);
+        let site = &self.fleet.sites()[host];
+        let member = self.members[host].as_mut().context("a process that was launched")?;
+        let answers = || match self.side {
+            Side::Pmd => daemon::answers(&home),
+            Side::Serf => serf::answers(site),
+        };
+        let up = member.process.wait_until(Duration::from_millis(2), answers);
+        up.with_context(|| format!("{} on {}", name_of(&self.side), site.name))
     }
 
-    /// Listens to every process that nobody listens to.
+    /// Observes every process that is not yet observed.
     pub(crate) fn observe(&mut self) -> Result<()> {
-        for place in self.all() {
-            let site = &self.fleet.sites()[place];
-            let home = self.folder.path().join(&site.name);
-            let Some(process) = &mut self.processes[place] else { continue };
-            if process.observer.is_none() {
-                let out = self.out.clone();
-                let task = match self.who {
-                    Who::Pmd => self.runtime.spawn(self.runtime.block_on(pmd::observe(&home, place, out))?),
-                    Who::Serf => {
-                        let observer = serf::observe(site, place, out, self.counting.subscribe());
-                        self.runtime.spawn(self.runtime.block_on(observer)?)
-                    }
-                };
-                process.observer = Some(task);
-            }
+        for (host, member) in self.members.iter_mut().enumerate() {
+            let site = &self.fleet.sites()[host];
+            let Some(member) = member.as_mut().filter(|member| member.observer.is_none()) else { continue };
+            let out = self.out.clone();
+            member.observer = Some(match self.side {
+                Side::Pmd => {
+                    let home = self.folder.path().join(&site.name);
+                    self.runtime.spawn(self.runtime.block_on(pmd::observe(&home, host, out))?)
+                }
+                Side::Serf => {
+                    let observer = serf::observe(site, host, out, self.counting.subscribe());
+                    self.runtime.spawn(self.runtime.block_on(observer)?)
+                }
+            });
         }
         Ok(())
     }
 
-    /// Leaves all processes alone.
-    pub(crate) fn look_away(&mut self) {
-        for process in self.processes.iter_mut().flatten() {
-            if let Some(observer) = process.observer.take() {
+    /// Closes all connections to the processes.
+    pub(crate) fn stop_observing(&mut self) {
+        for member in self.members.iter_mut().flatten() {
+            if let Some(observer) = member.observer.take() {
                 observer.abort();
             }
         }
     }
 
-    /// Whether members are counted from now on; changes are told in any case.
+    /// Switches the counting of members on or off; changes are observed in any case.
     pub(crate) fn count_members(&self, on: bool) {
         self.counting.send_replace(on);
     }
 
-    /// Makes these join the first one, all at once; returns how long each of all took to see `count` members.
-    pub(crate) fn join(&mut self, places: &[usize], count: usize) -> Result<Vec<Duration>> {
+    /// Makes these hosts join the first one, all at once; returns how long each host took to see `count` members.
+    pub(crate) fn join(&mut self, hosts: &[usize], count: usize) -> Result<Vec<Duration>> {
         let begin = Instant::now();
-        let team = &*self;
-        let joining = places.iter().map(|place| async move {
-            let sites = team.fleet.sites();
-            match team.who {
-                Who::Pmd => pmd::join(&team.home(*place), &sites[0]).await,
-                Who::Serf => serf::join(&sites[*place], &sites[0]).await,
+        let cluster = &*self;
+        let joining = hosts.iter().map(|host| async move {
+            let sites = cluster.fleet.sites();
+            match cluster.side {
+                Side::Pmd => pmd::join(&cluster.home(*host), &sites[0]).await,
+                Side::Serf => serf::join(&sites[*host], &sites[0]).await,
             }
         });
-        for joined in self.runtime.block_on(futures_util::future::join_all(joining)) {
+        for joined in self.runtime.block_on(join_all(joining)) {
             joined?;
         }
         self.wait_for_members(&self.all(), count, begin)
     }
 
-    /// Changes something at `place`; returns how long each of the others took to tell.
-    pub(crate) fn change(&mut self, place: usize, name: &str) -> Result<(Change, Vec<Duration>)> {
-        while let Ok(sighting) = self.sightings.try_recv() {
-            self.note(&sighting);
+    /// Makes a change on a host; returns how long each of the others took to report it.
+    pub(crate) fn change(&mut self, host: usize, name: &str) -> Result<Vec<Duration>> {
+        while let Ok(observation) = self.observations.try_recv() {
+            self.note(&observation);
         }
-        let site = &self.fleet.sites()[place];
-        let (begin, registration) = match self.who {
-            Who::Pmd => pmd::change(site, name).map(|(begin, stream)| (begin, Some(stream)))?,
-            Who::Serf => (self.runtime.block_on(serf::change(site, name))?, None),
+        let site = &self.fleet.sites()[host];
+        let (begin, _registration): (Instant, Option<TcpStream>) = match self.side {
+            Side::Pmd => pmd::change(site, name).map(|(begin, stream)| (begin, Some(stream)))?,
+            Side::Serf => (self.runtime.block_on(serf::change(site, name))?, None),
         };
-        let mut seen = vec![None; self.processes.len()];
-        let mut missing = self.processes.iter().flatten().count() - 1;
+        let mut took = vec![None; self.members.len()];
+        let mut missing = self.members.iter().flatten().count() - 1;
         while missing > 0 {
-            let sighting = self.next(begin)?;
-            if matches!(&sighting.sight, Sight::Change(seen) if seen == name)
-                && sighting.place != place
-                && seen[sighting.place].is_none()
-            {
-                seen[sighting.place] = Some(sighting.at - begin);
+            let observation = self.next(begin)?;
+            let is_it = matches!(&observation.event, Event::Change(changed) if changed == name);
+            if is_it && observation.host != host && took[observation.host].is_none() {
+                took[observation.host] = Some(observation.at - begin);
                 missing -= 1;
             }
         }
-        Ok((Change { _registration: registration }, seen.into_iter().flatten().collect()))
+        Ok(took.into_iter().flatten().collect())
     }
 
-    /// SIGKILL; returns how long each of the others took to know.
-    pub(crate) fn kill(&mut self, place: usize) -> Result<Vec<Duration>> {
+    /// Sends SIGKILL; returns how long each of the others took to notice.
+    pub(crate) fn kill(&mut self, host: usize) -> Result<Vec<Duration>> {
         let begin = Instant::now();
-        self.end(place)?;
-        self.wait_for_members(&self.all_but(place), self.processes.len() - 1, begin)
+        self.end(host)?;
+        self.wait_for_loss(host, begin)
     }
 
-    /// Pulls a cable; returns how long each of the others took to know.
-    pub(crate) fn unplug(&mut self, place: usize) -> Result<Vec<Duration>> {
+    /// Unplugs the cable; returns how long each of the others took to notice.
+    pub(crate) fn unplug(&mut self, host: usize) -> Result<Vec<Duration>> {
         let begin = Instant::now();
-        self.fleet.plug(place, false);
-        self.wait_for_members(&self.all_but(place), self.processes.len() - 1, begin)
+        self.fleet.plug(host, false);
+        self.wait_for_loss(host, begin)
     }
 
-    fn end(&mut self, place: usize) -> Result<()> {
-        let mut process = self.processes[place].take().context("a process")?;
-        if let Some(observer) = process.observer.take() {
+    fn wait_for_loss(&mut self, lost: usize, begin: Instant) -> Result<Vec<Duration>> {
+        let others: Vec<usize> = self.all().into_iter().filter(|host| *host != lost).collect();
+        self.wait_for_members(&others, others.len(), begin)
+    }
+
+    fn end(&mut self, host: usize) -> Result<()> {
+        let mut member = self.members[host].take().context("a process that was launched")?;
+        if let Some(observer) = member.observer.take() {
             observer.abort();
         }
-        process.child.kill()?;
-        process.child.wait()?;
-        Ok(())
+        Ok(member.process.kill()?)
     }
 
-    /// Plugs a host in, starts its process anew and waits until everybody sees everybody.
-    pub(crate) fn bring_back(&mut self, place: usize) -> Result<()> {
-        self.fleet.plug(place, true);
-        if self.processes[place].is_some() {
-            self.end(place)?;
+    /// Plugs a host in, restarts its process and waits until all see all.
+    pub(crate) fn bring_back(&mut self, host: usize) -> Result<()> {
+        ensure!(host != 0, "the first host is the seed, and stays up");
+        self.fleet.plug(host, true);
+        if self.members[host].is_some() {
+            self.end(host)?;
         }
-        self.launch(place)?;
-        self.wait_until_up(place)?;
-        self.members[place] = (0, Instant::now());
+        self.launch(host)?;
+        self.wait_until_up(host)?;
+        self.seen[host] = (0, Instant::now());
         self.observe()?;
-        // The first one is whom others join: it needs another seed, and those are called by their number.
-        ensure!(place != 0, "the first host stays up");
-        self.join(&[place], self.processes.len()).map(drop)
+        self.join(&[host], self.members.len()).map(drop)
     }
 
     /// How long each of `observers` took from `begin` to see `count` members, once all see that many.
@@ -296,56 +252,51 @@ impl<'a> Team<'a> {
         count: usize,
         begin: Instant,
     ) -> Result<Vec<Duration>> {
-        while observers.iter().any(|place| self.members[*place].0 != count) {
+        while observers.iter().any(|host| self.seen[*host].0 != count) {
             self.next(begin)?;
         }
-        let seen = observers.iter().map(|place| self.members[*place].1);
+        let seen = observers.iter().map(|host| self.seen[*host].1);
         Ok(seen.map(|at| at.saturating_duration_since(begin)).collect())
     }
 
-    /// Waits until all have the same fingerprint, if they have one; returns how long after `begin` that was.
+    /// Waits until all have the same fingerprint; returns how long after `begin` that was. serf has none.
     pub(crate) fn wait_for_agreement(&self, begin: Instant) -> Result<Option<Duration>> {
-        if self.who == Who::Serf {
+        if self.side == Side::Serf {
             return Ok(None);
         }
+        let homes: Vec<PathBuf> = self.all().into_iter().map(|host| self.home(host)).collect();
         loop {
-            let homes: Vec<PathBuf> = self.all().into_iter().map(|place| self.home(place)).collect();
-            let prints = homes.iter().map(|home| pmd::fingerprint(home));
-            let prints = self.runtime.block_on(futures_util::future::join_all(prints));
+            let prints = self.runtime.block_on(join_all(homes.iter().map(|home| pmd::fingerprint(home))));
             let took = begin.elapsed();
             if prints[0].is_some() && prints.iter().all(|print| *print == prints[0]) {
                 return Ok(Some(took));
             }
-            ensure!(took < PATIENCE, "the fingerprints of pmd are not equal after {took:?}");
+            ensure!(took < TIMEOUT, "pmd's fingerprints still differ after {took:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    fn next(&mut self, begin: Instant) -> Result<Sighting> {
-        let left = (begin + PATIENCE).saturating_duration_since(Instant::now());
-        let sightings = &mut self.sightings;
-        let next = self.runtime.block_on(async { tokio::time::timeout(left, sightings.recv()).await });
-        let counts: Vec<usize> = self.members.iter().map(|(count, _)| *count).collect();
+    fn next(&mut self, begin: Instant) -> Result<Observation> {
+        let left = (begin + TIMEOUT).saturating_duration_since(Instant::now());
+        let observations = &mut self.observations;
+        let next = self.runtime.block_on(async { tokio::time::timeout(left, observations.recv()).await });
+        let seen = || self.seen.iter().map(|(count, _)| *count).collect::<Vec<_>>();
         let next =
-            next.with_context(|| format!("{}: members as each sees them: {counts:?}", self.who.name()))?;
-        let sighting = next.context("the channel stands as long as the team")?;
-        self.note(&sighting);
-        Ok(sighting)
+            next.with_context(|| format!("{}: members that each sees: {:?}", name_of(&self.side), seen()))?;
+        let observation = next.context("the channel is open as long as the cluster exists")?;
+        self.note(&observation);
+        Ok(observation)
     }
 
-    fn note(&mut self, sighting: &Sighting) {
-        if let Sight::Members(count) = sighting.sight {
-            self.members[sighting.place] = (count, sighting.at);
+    fn note(&mut self, observation: &Observation) {
+        if let Event::Members(count) = observation.event {
+            self.seen[observation.host] = (count, observation.at);
         }
     }
 }
 
-impl Drop for Team<'_> {
+impl Drop for Cluster<'_> {
     fn drop(&mut self) {
-        self.look_away();
-        for mut process in self.processes.drain(..).flatten() {
-            let _ = process.child.kill();
-            let _ = process.child.wait();
-        }
+        self.stop_observing();
     }
 }
