@@ -1,5 +1,6 @@
 //! A pair of nodes for each side, and the measurements in turn.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::figures::{Figures, SIZES, Side};
 use crate::hosts::{Hosts, wait};
-use crate::node::Node;
+use crate::node::{self, Node};
 use crate::options::Plan;
 
 const GIGABYTE: f64 = 1e9;
@@ -25,7 +26,7 @@ struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     /// Starts the nodes, without waiting for them.
-    fn start(hosts: &'a Hosts, side: Side) -> Result<Pair<'a>> {
+    fn start(hosts: &'a Hosts, code: &Path, side: Side) -> Result<Pair<'a>> {
         let start = |host: usize| {
             let home = hosts.home(host);
             let args = match side {
@@ -37,7 +38,7 @@ impl<'a> Pair<'a> {
             };
             let inetrc = side.path().map(|_| home.join("erl_inetrc-4369"));
             let name = format!("{side:?}").to_lowercase();
-            Node::start(hosts.site(host), home, &name, &args, inetrc.as_deref())
+            Node::start(hosts.site(host), home, code, &name, &args, inetrc.as_deref())
         };
         Ok(Pair { side, hosts, nodes: [start(0)?, start(1)?], figures: Figures::default() })
     }
@@ -80,8 +81,9 @@ pub(crate) fn measure(plan: &Plan) -> Result<[Figures; 4]> {
     let direct = Hosts::direct(plan, &runtime, folder.path())?;
     let relayed = Hosts::relayed(plan, &runtime, folder.path())?;
     issue_certificates(&direct)?;
+    node::compile(folder.path())?;
     let mut pairs = Side::ALL
-        .map(|side| Pair::start(if side == Side::Relayed { &relayed } else { &direct }, side))
+        .map(|side| Pair::start(if side == Side::Relayed { &relayed } else { &direct }, folder.path(), side))
         .into_iter()
         .collect::<Result<Vec<_>>>()?;
     pairs.iter_mut().try_for_each(|pair| pair.connect(&runtime))?;

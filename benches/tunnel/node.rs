@@ -2,12 +2,24 @@
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use pmd_bench::fleet::Site;
 use pmd_bench::fleet::cell::mortal;
 use pmd_bench::process::Process;
+
+/// The module that takes the orders.
+const MODULE: &str = "tunnel_bench";
+
+/// Compiles the module once for all nodes, into this folder.
+pub(crate) fn compile(folder: &Path) -> Result<()> {
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/tunnel").join(MODULE).with_extension("erl");
+    let status = Command::new("erlc").arg("-o").arg(folder).arg(source).status().context("erlc")?;
+    ensure!(status.success(), "erlc: {status}");
+    Ok(())
+}
 
 /// A running node.
 #[derive(Debug)]
@@ -19,23 +31,20 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts a node on a host, with more arguments and optionally a resolver file, without waiting for it.
+    /// Starts a node on a host, with more arguments and optionally a resolver file, without waiting for it. The folder
+    /// `code` must contain the [compiled](compile) module.
     pub(crate) fn start(
         site: &Site,
         home: &Path,
+        code: &Path,
         name: &str,
         args: &[String],
         inetrc: Option<&Path>,
     ) -> Result<Node> {
-        let module = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/tunnel/tunnel_bench.erl");
-        let load = format!(
-            "{{ok, M, B}} = compile:file(\"{module}\", [binary]), {{module, M}} = code:load_binary(M, \"\", B), \
-             spawn(fun() -> {{_, R}} = spawn_monitor(M, listen, []), \
-             receive {{'DOWN', R, _, _, Why}} -> io:format(standard_error, \"~p~n\", [Why]), halt(1) end end)."
-        );
         let mut command = mortal("erl");
         command.args(["-noshell", "-setcookie", "benchmark", "-sname", name]).args(args);
-        command.args(["-eval", &load]).env("HOME", home).env("ERL_CRASH_DUMP_SECONDS", "0");
+        command.arg("-pa").arg(code).args(["-s", MODULE]);
+        command.env("HOME", home).env("ERL_CRASH_DUMP_SECONDS", "0");
         command.env_remove("ERL_INETRC").env_remove("ERL_EPMD_PORT");
         if let Some(inetrc) = inetrc {
             command.env("ERL_INETRC", inetrc);

@@ -27,7 +27,7 @@ pub(crate) struct Plan {
 
 impl Options {
     pub(crate) fn resolve(&self) -> Result<Plan> {
-        require_fleet(&[("erl", "erlang-base")])?;
+        require_fleet(&[("erl", "erlang-base"), ("erlc", "erlang-base")])?;
         Ok(Plan {
             pmd: self.run.pmd(env!("CARGO_BIN_EXE_pmd"))?,
             rounds: self.run.pick(1, 3),

@@ -1,10 +1,19 @@
 %% One end of a measurement. Reads orders from standard input, "ping NODE", "send NODE SIZE MILLISECONDS" and
 %% "trips NODE COUNT", and answers each with one line of numbers. Exits at the end of the input.
 -module(tunnel_bench).
--export([listen/0, sink/1, echo/0]).
+-export([start/0, sink/1, echo/0]).
 
 %% Messages that are sent however short the time is.
 -define(AT_LEAST, 4).
+
+%% Takes orders until the input ends; a crash ends the node.
+start() ->
+    spawn(fun() ->
+        {_, Listener} = spawn_monitor(fun listen/0),
+        receive
+            {'DOWN', Listener, _, _, Reason} -> io:format(standard_error, "~p~n", [Reason]), halt(1)
+        end
+    end).
 
 listen() ->
     io:format("ready~n"),
