@@ -147,7 +147,7 @@ fn split(plan: &Plan, measurement: &mut Measurement<'_>) {
         let (large, small) = all.split_at(all.len() - (all.len() / 3).max(1));
         cluster.fleet().cut(small, large);
         thread::sleep(plan.split);
-        // Members that have not yet missed anybody must not pass for healed.
+        // Until both sides have noticed the split, they still see all members, as after the heal.
         let begin = Instant::now();
         cluster.wait_for_members(small, small.len(), begin)?;
         cluster.wait_for_members(large, large.len(), begin)?;
