@@ -4,157 +4,159 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
+use pmd_bench::options::name_of;
 use tokio::runtime::Runtime;
 
+use crate::cluster::Cluster;
+use crate::figures::Figures;
 use crate::idle;
 use crate::options::{Part, Plan, Side};
-use crate::stats::Figures;
-use crate::team::{Team, Who};
 
-/// One side, and what is known of it; none any more if it has failed.
-struct Entrant<'a> {
-    who: Who,
-    team: Option<Team<'a>>,
+/// A side that is being measured; its cluster is gone once something has failed.
+struct Measurement<'a> {
+    side: Side,
+    cluster: Option<Cluster<'a>>,
     figures: Figures,
 }
 
-impl<'a> Entrant<'a> {
-    /// Does something with the team. A side that fails is out: it has no more figures at this size.
-    fn with(&mut self, what: &str, work: impl FnOnce(&mut Team<'a>, &mut Figures) -> Result<()>) {
-        let Some(team) = &mut self.team else { return };
+impl<'a> Measurement<'a> {
+    /// Does something with the cluster. A side that fails has no further figures at this size.
+    fn step(&mut self, what: &str, work: impl FnOnce(&mut Cluster<'a>, &mut Figures) -> Result<()>) {
+        let Some(cluster) = &mut self.cluster else { return };
         let begin = Instant::now();
-        match work(team, &mut self.figures) {
-            Ok(()) => {
-                eprintln!("cluster:   {} {what}: {:.1} s", self.who.name(), begin.elapsed().as_secs_f64());
-            }
+        let name = name_of(&self.side);
+        match work(cluster, &mut self.figures) {
+            Ok(()) => eprintln!("cluster:   {name} {what}: {:.1} s", begin.elapsed().as_secs_f64()),
             Err(error) => {
-                eprintln!("cluster:   {} {what}: FAILED: {error:#}", self.who.name());
-                self.team = None;
+                let failure = format!("{name}, {} hosts, {what}: {error:#}", cluster.all().len());
+                eprintln!("cluster:   FAILED: {failure}");
+                self.figures.failures.push(failure);
+                self.cluster = None;
             }
         }
     }
 }
 
-/// Measures pmd and serf with so many hosts; returns the figures of both.
+/// Measures both sides, or the one that was chosen, with `size` hosts; returns the figures of pmd and of serf.
 pub(crate) fn size(plan: &Plan, size: usize) -> Result<[Figures; 2]> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let mut figures = [Figures::none(), Figures::none()];
-    for (who, figures) in [Who::Pmd, Who::Serf].into_iter().zip(&mut figures) {
-        let wanted = match plan.side {
-            None => true,
-            Some(Side::Pmd) => who == Who::Pmd,
-            Some(Side::Serf) => who == Who::Serf,
-        };
-        if wanted {
-            eprintln!("cluster: {size} hosts, {}", who.name());
-            *figures = side(plan, &runtime, size, who)?;
+    let mut figures = [Figures::default(), Figures::default()];
+    for (side, figures) in [Side::Pmd, Side::Serf].into_iter().zip(&mut figures) {
+        if plan.sides.contains(&side) {
+            eprintln!("cluster: {size} hosts, {}", name_of(&side));
+            *figures = measure(plan, &runtime, size, side)?;
         }
     }
     Ok(figures)
 }
 
 /// All parts with one side, whose processes are gone when this returns.
-fn side(plan: &Plan, runtime: &Runtime, size: usize, who: Who) -> Result<Figures> {
-    let mut entrant = Entrant { who, team: None, figures: Figures::none() };
-    join(plan, runtime, size, &mut entrant)?;
+fn measure(plan: &Plan, runtime: &Runtime, size: usize, side: Side) -> Result<Figures> {
+    let mut measurement = Measurement { side, cluster: None, figures: Figures::default() };
+    join(plan, runtime, size, &mut measurement)?;
     for part in &plan.parts {
         match part {
-            Part::Changes => changes(plan, &mut entrant),
-            Part::Idle => entrant.with("idle", |team, figures| {
-                figures.idle = idle::measure(team, plan.settle, plan.idle)?;
+            Part::Changes => changes(plan, &mut measurement),
+            Part::Idle => measurement.step("idle", |cluster, figures| {
+                figures.idle = idle::measure(cluster, plan.settle, plan.idle)?;
                 Ok(())
             }),
-            Part::Kills => rounds(&mut entrant, plan.kills, "kill", |team, figures, victim| {
-                figures.kill.extend_worst(team.kill(victim)?);
+            Part::Kills => rounds(&mut measurement, plan.kills, "kill", |cluster, figures, victim| {
+                figures.kill.record_longest(cluster.kill(victim)?);
                 Ok(())
             }),
-            Part::Cables => rounds(&mut entrant, plan.cables, "cable", |team, figures, victim| {
-                figures.cable.extend_worst(team.unplug(victim)?);
+            Part::Cables => rounds(&mut measurement, plan.cables, "cable", |cluster, figures, victim| {
+                figures.cable.record_longest(cluster.unplug(victim)?);
                 Ok(())
             }),
-            Part::Split => split(plan, &mut entrant),
+            Part::Split => split(plan, &mut measurement),
         }
     }
-    Ok(entrant.figures)
+    Ok(measurement.figures)
 }
 
-/// Starts a team and has it join, as often as planned; the last one stays.
-fn join<'a>(plan: &'a Plan, runtime: &'a Runtime, size: usize, entrant: &mut Entrant<'a>) -> Result<()> {
+/// Starts a cluster and has it join, as often as planned; the last one stays.
+fn join<'a>(
+    plan: &'a Plan,
+    runtime: &'a Runtime,
+    size: usize,
+    measurement: &mut Measurement<'a>,
+) -> Result<()> {
     for _ in 0..plan.joins {
-        entrant.team = None;
-        entrant.team = Some(Team::start(entrant.who, &plan.pmd, runtime, size)?);
-        entrant.with("join", |team, figures| {
-            let places: Vec<usize> = (1..size).collect();
-            figures.join.extend_worst(team.join(&places, size)?);
+        measurement.cluster = None;
+        measurement.cluster = Some(Cluster::start(measurement.side, &plan.pmd, runtime, size)?);
+        measurement.step("join", |cluster, figures| {
+            let hosts: Vec<usize> = (1..size).collect();
+            figures.join.record_longest(cluster.join(&hosts, size)?);
             Ok(())
         });
     }
     Ok(())
 }
 
-/// Does something to a host, and brings that back, as often as planned; never the same one twice in a row.
+/// Does something to a host and brings it back, as often as planned; never to the same host twice in a row.
 fn rounds(
-    entrant: &mut Entrant<'_>,
+    measurement: &mut Measurement<'_>,
     rounds: usize,
     what: &str,
-    mut work: impl FnMut(&mut Team<'_>, &mut Figures, usize) -> Result<()>,
+    mut work: impl FnMut(&mut Cluster<'_>, &mut Figures, usize) -> Result<()>,
 ) {
     for round in 0..rounds {
-        entrant.with(what, |team, figures| {
-            let victim = victim(team, round);
-            work(team, figures, victim)?;
-            team.bring_back(victim)
+        measurement.step(what, |cluster, figures| {
+            let victim = victim(cluster, round);
+            work(cluster, figures, victim)?;
+            cluster.bring_back(victim)
         });
     }
 }
 
-/// Some host that is not the first, never the same twice in a row.
-fn victim(team: &Team<'_>, round: usize) -> usize {
-    let others = team.all().len() - 1;
+/// A host other than the first, and other than in the round before.
+fn victim(cluster: &Cluster<'_>, round: usize) -> usize {
+    let others = cluster.all().len() - 1;
     1 + (round * 7 + others / 2) % others
 }
 
-/// Changes come one after the other, each on another host. serf takes longer for each, and has fewer.
-fn changes(plan: &Plan, entrant: &mut Entrant<'_>) {
-    let [of_pmd, of_serf] = plan.changes;
+/// Makes changes one after the other, each on another host. serf takes longer for each, and has fewer.
+fn changes(plan: &Plan, measurement: &mut Measurement<'_>) {
+    let [for_pmd, for_serf] = plan.changes;
     let mut number = 0;
-    for _ in 0..of_serf {
-        entrant.with("changes", |team, figures| {
-            team.count_members(false);
-            let count = if team.who() == Who::Pmd { of_pmd / of_serf } else { 1 };
-            let before = idle::processor_time(&team.pids())?;
+    for _ in 0..for_serf {
+        measurement.step("changes", |cluster, figures| {
+            cluster.count_members(false);
+            let count = if cluster.side() == Side::Pmd { for_pmd / for_serf } else { 1 };
+            let before = cluster.cpu_time()?;
             for _ in 0..count {
                 number += 1;
-                let place = number % team.all().len();
-                let (_change, took) = team.change(place, &format!("change{number}"))?;
-                took.iter().for_each(|took| figures.change_one.push(*took));
-                figures.change_all.extend_worst(took);
+                let host = number % cluster.all().len();
+                let took = cluster.change(host, &format!("change{number}"))?;
+                took.iter().for_each(|took| figures.change_one.record(*took));
+                figures.change_all.record_longest(took);
             }
-            let used = idle::processor_time(&team.pids())?.saturating_sub(before);
-            figures.change_cpu.push(used / u32::try_from(count)?);
-            team.count_members(true);
+            let used = cluster.cpu_time()?.saturating_sub(before);
+            figures.change_cpu.record(used / u32::try_from(count)?);
+            cluster.count_members(true);
             Ok(())
         });
     }
 }
 
-/// Cuts a third off for a while, and heals it.
-fn split(plan: &Plan, entrant: &mut Entrant<'_>) {
-    entrant.with("split and heal", |team, figures| {
-        let all = team.all();
+/// Cuts off a third of the hosts for a while and reconnects them.
+fn split(plan: &Plan, measurement: &mut Measurement<'_>) {
+    measurement.step("split and heal", |cluster, figures| {
+        let all = cluster.all();
         let (large, small) = all.split_at(all.len() - (all.len() / 3).max(1));
-        team.fleet().cut(small, large);
+        cluster.fleet().cut(small, large);
         thread::sleep(plan.split);
-        // That nobody misses anybody any more shall not pass for a heal.
+        // Until both sides have noticed the split, they still see all members, as after the heal.
         let begin = Instant::now();
-        team.wait_for_members(small, small.len(), begin)?;
-        team.wait_for_members(large, large.len(), begin)?;
+        cluster.wait_for_members(small, small.len(), begin)?;
+        cluster.wait_for_members(large, large.len(), begin)?;
         let begin = Instant::now();
-        team.fleet().heal();
-        if let Some(took) = team.wait_for_agreement(begin)? {
-            figures.heal_prints.push(took);
+        cluster.fleet().heal();
+        if let Some(took) = cluster.wait_for_agreement(begin)? {
+            figures.heal_prints.record(took);
         }
-        figures.heal_members.extend_worst(team.wait_for_members(&all, all.len(), begin)?);
+        figures.heal_members.record_longest(cluster.wait_for_members(&all, all.len(), begin)?);
         Ok(())
     });
 }

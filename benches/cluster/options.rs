@@ -1,57 +1,46 @@
-//! What was asked for on the command line, and what it means.
+//! Command line options, and the plan that they resolve to.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
-
-use crate::fleet::installed;
+use pmd_bench::fleet::installed;
+use pmd_bench::options::{RunOptions, require_fleet};
+use pmd_bench::report::version;
 
 /// Compares pmd with serf on clusters of several sizes.
 #[derive(Debug, Parser)]
 #[command(name = "cluster")]
 pub(crate) struct Options {
-    /// Numbers of hosts
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
+    /// Numbers of hosts [default: 3,10,30,100; quick: 3]
     #[arg(long, value_delimiter = ',')]
     sizes: Vec<usize>,
-    /// Run only these parts; joining is always one
+    /// Run only these parts; joining is always measured [quick: changes,idle,kills]
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// A smoke run; its figures mean little
-    #[arg(long)]
-    pub(crate) quick: bool,
-    /// End with status 1 if a bar is missed
-    #[arg(long)]
-    pub(crate) check: bool,
-    /// Measure one side alone
-    #[arg(long, value_enum)]
-    side: Option<Side>,
-    /// Seconds that each side is idle for
-    #[arg(long)]
+    /// Measure only these sides [default: pmd, and serf if it is installed; quick: pmd]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    side: Vec<Side>,
+    /// Seconds that each side is idle
+    #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
-    /// The pmd binary, if not the one Cargo built for this benchmark
-    #[arg(long)]
-    pmd: Option<PathBuf>,
-    /// Measure although this build is not optimised
-    #[arg(long, hide = true)]
-    pub(crate) unoptimised: bool,
-    /// Cargo passes this to every benchmark target
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
-    /// How long a change takes to all members
+    /// Time until all members know of a change
     Changes,
-    /// What it costs when nothing happens
+    /// Costs when nothing happens
     Idle,
-    /// How long it takes until all know of a killed process
+    /// Time until all members know of a killed process
     Kills,
-    /// How long it takes until all know of a vanished host
+    /// Time until all members know of a vanished host
     Cables,
-    /// How long it takes until all is as it was after a third was cut off
+    /// Recovery after a third of the hosts was cut off
     Split,
 }
 
@@ -61,19 +50,17 @@ pub(crate) enum Side {
     Serf,
 }
 
-/// The settled plan of a run.
+/// What is to be run, and how often.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) sizes: Vec<usize>,
     pub(crate) parts: Vec<Part>,
-    pub(crate) quick: bool,
-    pub(crate) side: Option<Side>,
+    pub(crate) sides: Vec<Side>,
     pub(crate) pmd: PathBuf,
-    /// How often everybody joins.
     pub(crate) joins: usize,
-    /// Changes on pmd and on serf, which takes longer for each.
+    /// Changes on pmd, and on serf, which takes longer for each.
     pub(crate) changes: [usize; 2],
-    /// How long it is left alone before it counts as idle, and how long it is then looked at.
+    /// Time without load before a cluster counts as idle, and for which it is then observed.
     pub(crate) settle: Duration,
     pub(crate) idle: Duration,
     pub(crate) kills: usize,
@@ -83,36 +70,72 @@ pub(crate) struct Plan {
 
 impl Options {
     pub(crate) fn resolve(&self) -> Result<Plan> {
-        let pmd = self.pmd.clone().or_else(|| option_env!("CARGO_BIN_EXE_pmd").map(PathBuf::from));
-        ensure!(
-            installed("serf") || self.side == Some(Side::Pmd),
-            "no serf to compare with: install it (Debian, Ubuntu: apt-get install serf), or give --side pmd"
-        );
-        for tool in ["ip", "nft", "setpriv"] {
-            ensure!(installed(tool), "no {tool}: install iproute2, nftables and util-linux");
-        }
-        let sizes = match (self.sizes.is_empty(), self.quick) {
-            (false, _) => self.sizes.clone(),
-            (true, true) => vec![3, 10],
-            (true, false) => vec![3, 10, 30, 100],
+        require_fleet(&[])?;
+        let run = &self.run;
+        let sizes =
+            if self.sizes.is_empty() { run.pick(vec![3], vec![3, 10, 30, 100]) } else { self.sizes.clone() };
+        ensure!(sizes.iter().all(|size| (3..=250).contains(size)), "sizes range from 3 to 250");
+        let parts = if self.only.is_empty() {
+            run.pick(&[Part::Changes, Part::Idle, Part::Kills][..], Part::value_variants()).to_vec()
+        } else {
+            self.only.clone()
         };
-        ensure!(sizes.iter().all(|size| (3..=250).contains(size)), "a size is from 3 to 250");
-        let parts = if self.only.is_empty() { Part::value_variants().to_vec() } else { self.only.clone() };
-        let pick = |quick: usize, full: usize| if self.quick { quick } else { full };
-        let idle = self.idle.unwrap_or(if self.quick { 5 } else { 60 });
         Ok(Plan {
             sizes,
             parts,
-            quick: self.quick,
-            side: self.side,
-            pmd: pmd.context("no pmd binary: run by `cargo bench`, or give --pmd PATH")?,
-            joins: pick(1, 3),
-            changes: [pick(10, 200), pick(3, 20)],
-            settle: Duration::from_secs(if self.quick { 0 } else { 60 }),
-            idle: Duration::from_secs(idle),
-            kills: pick(1, 5),
-            cables: pick(1, 3),
-            split: Duration::from_secs(if self.quick { 5 } else { 30 }),
+            sides: self.sides()?,
+            pmd: run.pmd(env!("CARGO_BIN_EXE_pmd"))?,
+            joins: run.pick(1, 3),
+            changes: [run.pick(10, 200), run.pick(3, 20)],
+            settle: Duration::from_secs(run.pick(0, 60)),
+            idle: Duration::from_secs(self.idle.unwrap_or(run.pick(1, 60))),
+            kills: run.pick(1, 5),
+            cables: run.pick(1, 3),
+            split: Duration::from_secs(run.pick(5, 30)),
         })
+    }
+
+    fn sides(&self) -> Result<Vec<Side>> {
+        let install = "serf is not installed (Debian, Ubuntu: apt-get install serf)";
+        let has_serf = installed("serf");
+        ensure!(has_serf || !self.side.contains(&Side::Serf), "{install}");
+        if !self.side.is_empty() {
+            return Ok(self.side.clone());
+        }
+        if self.run.quick {
+            return Ok(vec![Side::Pmd]);
+        }
+        if !has_serf {
+            eprintln!("cluster: {install}: measuring pmd alone");
+            return Ok(vec![Side::Pmd]);
+        }
+        Ok(vec![Side::Pmd, Side::Serf])
+    }
+}
+
+impl Plan {
+    /// What the report says about the run.
+    pub(crate) fn facts(&self) -> Vec<String> {
+        let serf = if self.sides.contains(&Side::Serf) {
+            format!("{}, not encrypted, profile `lan`", version(Command::new("serf").arg("version")))
+        } else if installed("serf") {
+            "not measured".to_owned()
+        } else {
+            "not installed, not measured".to_owned()
+        };
+        vec![
+            format!("serf: {serf}"),
+            format!(
+                "joins: {}, changes: {} and {}, kills: {}, cables: {}, idle for {} s after {} s, split for {} s",
+                self.joins,
+                self.changes[0],
+                self.changes[1],
+                self.kills,
+                self.cables,
+                self.idle.as_secs(),
+                self.settle.as_secs(),
+                self.split.as_secs()
+            ),
+        ]
     }
 }

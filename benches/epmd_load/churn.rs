@@ -1,49 +1,41 @@
 //! Register, close, and register the same name again at once, as a node that is killed and restarted does.
 //!
-//! The daemon learns of the close by an event that may still be in its queue when the next request arrives. Stock
-//! refuses the name then, now and again; pmd must not.
+//! The daemon learns of the close by an event that may still be queued when the next request arrives. Stock then
+//! sometimes refuses the name; pmd must not.
 
 use anyhow::Result;
+use pmd_bench::report::{Bar, Report, number, table};
 
-use crate::client::Request;
-use crate::lookups::Registry;
+use crate::client::{Request, with_clients};
 use crate::null::Variant;
-use crate::options::Bench;
-use crate::report::{Report, number, with_clients};
+use crate::options::Plan;
+use crate::registry::Registry;
 use crate::rounds::{Contestant, Slice, interleave};
 use crate::server::{Peer, Server};
 
 /// Most CPU per cycle, as a share of stock's.
 const CPU_BAR: f64 = 0.7;
 
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let mut rows = Vec::new();
-    let null = Server::start(bench, Peer::Null(Variant::HELD), &[])?;
-    for names in [10, 700] {
-        let stock = Registry::start(bench, Peer::Stock, names)?;
-        let pmd = Registry::start(bench, Peer::Pmd, names)?;
+    let null = Server::start(plan, Peer::Null(Variant::HELD), &[])?;
+    for names in plan.run.pick(&[10][..], &[10, 700]) {
+        let stock = Registry::start(plan, Peer::Stock, *names, &[])?;
+        let pmd = Registry::start(plan, Peer::Pmd, *names, &[])?;
         let contestants =
             [&stock.server, &pmd.server, &null].map(|server| Contestant { server, request: Request::Churn });
         for clients in [1, 16] {
             eprintln!("  {names} other names, {}", with_clients(clients));
-            let series = interleave(bench, &contestants, clients)?;
+            let series = interleave(plan, &contestants, clients)?;
             let [stock, pmd, null] = &series[..] else { unreachable!("as many series as contestants") };
             let ratio = pmd.ratio(stock, Slice::cpu_us);
             let refused = pmd.total(|slice| slice.refused);
-            if names == 10 {
-                let floor = null.ratio(stock, Slice::cpu_us);
-                report.bar_above(
-                    format!("churn CPU, pmd / stock, {}", with_clients(clients)),
-                    ratio,
-                    CPU_BAR,
-                    floor,
-                );
+            if *names == 10 {
+                let what = format!("churn CPU, pmd / stock, {}", with_clients(clients));
+                report.bar(Bar::at_most(what, ratio, CPU_BAR).null(null.ratio(stock, Slice::cpu_us)));
             }
-            report.bar(
-                format!("churn refused by pmd, {names} other names, {}", with_clients(clients)),
-                refused as f64,
-                0.0,
-            );
+            let what = format!("churn refused by pmd, {names} other names, {}", with_clients(clients));
+            report.bar(Bar::at_most(what, refused as f64, 0.0));
             rows.push(vec![
                 names.to_string(),
                 clients.to_string(),
@@ -64,22 +56,10 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             ]);
         }
     }
-    let head = [
-        "other names",
-        "clients",
-        "stock µs",
-        "pmd µs",
-        "null µs",
-        "pmd / stock",
-        "granted",
-        "pmd / null",
-        "stock /s",
-        "pmd /s",
-        "stock refused",
-        "pmd refused",
-    ];
+    let head = "other names | clients | stock µs | pmd µs | null µs | pmd / stock | granted | \
+                pmd / null | stock /s | pmd /s | stock refused | pmd refused";
     let note = "µs: CPU time of the server per cycle, refused or not; granted: pmd / stock per cycle that was not \
-                refused. Each client has its own name and registers it again as soon as it \
-                has closed the connection that held it. Null: accepts, answers fixed bytes, waits for the close.";
-    report.table("Register and unregister", &head, &rows, note)
+                refused. Each client registers its own name again as soon as it has closed the connection that held \
+                it. Null: accepts, answers fixed bytes, waits for the close.";
+    table("Register and unregister", head, &rows, note)
 }

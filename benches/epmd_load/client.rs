@@ -1,8 +1,8 @@
 //! The client: blocking sockets, one thread per concurrent client, the same for every server.
 //!
-//! Each thread connects, sends one request, reads to the end of the stream and starts again. Clients of one slice share
-//! a source address that other slices do not use for a long time: the server closes first, so each connection leaves a
-//! TIME_WAIT entry at the server, and a client port that meets its own entry again can be held up for a second.
+//! Each thread connects, sends one request, reads to the end of the stream and starts over. The clients of one slice
+//! share a source address that other slices do not use for a long time: the server closes first, so each connection
+//! leaves a TIME_WAIT entry at the server, and reusing the client port of such an entry can cost a second.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -16,31 +16,36 @@ use crate::wire;
 
 sockopt_impl!(BindAddressNoPort, Both, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, bool);
 
-/// A server that has not answered by then is taken for dead.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A server that has not answered by then is considered dead.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What became of one request.
+/// The outcome of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The right answer.
+    /// The expected answer.
     Answered,
-    /// A registration was refused.
+    /// A refused registration.
     Refused,
-    /// Closed or reset without an answer: a server out of descriptors does that.
+    /// Closed or reset without an answer, as a server without free descriptors does.
     Dropped,
 }
 
-/// What a client asks for.
+/// What a client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// PORT_PLEASE2 for one of so many names, at random.
-    LookUp { names: u32 },
-    /// The same request, whose answer means nothing.
-    LookUpUnchecked,
-    /// NAMES on a server with so many.
+    /// PORT_PLEASE2 for a random one of this many names.
+    Lookup { names: u32 },
+    /// The same request, whose answer is not checked.
+    LookupUnchecked,
+    /// NAMES on a server with this many.
     Names { names: u32 },
     /// ALIVE2 with the client's own name, read the answer, close.
     Churn,
+}
+
+/// "1 client", "16 clients".
+pub(crate) fn with_clients(count: u32) -> String {
+    format!("{count} client{}", if count == 1 { "" } else { "s" })
 }
 
 /// The next source address, from 127.1.0.1 to 127.1.0.250 in turn.
@@ -69,10 +74,10 @@ impl Client {
         Client { port, source, request, own_name, random, packet: Vec::new(), answer: vec![0; 65_536] }
     }
 
-    /// Does one request. An error is something that must not happen on any server.
+    /// Performs one request. Errors are what must not happen with any server.
     pub(crate) fn ask(&mut self) -> io::Result<Outcome> {
         let wanted = match self.request {
-            Request::LookUp { names } => self.pick(names),
+            Request::Lookup { names } => self.pick(names),
             _ => 0,
         };
         match self.request {
@@ -81,7 +86,7 @@ impl Client {
                 self.packet.extend_from_slice(&wire::NAMES);
             }
             Request::Churn => wire::register(&mut self.packet, &self.own_name, wire::FIRST_PORT),
-            _ => wire::look_up(&mut self.packet, &wire::name(wanted)),
+            _ => wire::lookup(&mut self.packet, &wire::name(wanted)),
         }
         let mut stream = open(self.port, self.source)?;
         if let Err(error) = stream.write_all(&self.packet) {
@@ -93,16 +98,16 @@ impl Client {
             Ok(length) => length,
             Err(error) => return dropped(error),
         };
-        self.judge(wanted, &self.answer[..length])
+        self.check(wanted, &self.answer[..length])
     }
 
-    fn judge(&self, wanted: u32, answer: &[u8]) -> io::Result<Outcome> {
+    fn check(&self, wanted: u32, answer: &[u8]) -> io::Result<Outcome> {
         let right = match self.request {
-            Request::LookUp { .. } => {
+            Request::Lookup { .. } => {
                 answer.starts_with(&[0x77, 0])
                     && answer.get(2..4) == Some(&wire::port(wanted).to_be_bytes()[..])
             }
-            Request::LookUpUnchecked => true,
+            Request::LookupUnchecked => true,
             Request::Names { names } => answer.len() == wire::names_answer_len(names),
             Request::Churn if answer.len() == 6 && answer.starts_with(&[0x76, 1]) => {
                 return Ok(Outcome::Refused);
@@ -120,7 +125,7 @@ impl Client {
         )))
     }
 
-    /// xorshift64*: equal seeds, equal names, on every server.
+    /// xorshift64*: every server is asked for the same names.
     fn pick(&mut self, below: u32) -> u32 {
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
@@ -130,19 +135,19 @@ impl Client {
     }
 }
 
-/// Connects to `port` on 127.0.0.1 from `source`; the kernel chooses the client port when the peer is known, so that
-/// one port serves many peers.
+/// Connects to `port` on 127.0.0.1 from `source`. The kernel chooses the client port when it knows the peer, so that one
+/// port can serve many peers.
 pub(crate) fn open(port: u16, source: Ipv4Addr) -> io::Result<TcpStream> {
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     nix::sys::socket::setsockopt(&socket, BindAddressNoPort, &true)?;
     bind(&socket, &SocketAddrV4::new(source, 0))?;
     connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
-/// Whether the server answers at all: any byte will do.
+/// Checks that the server answers; any byte will do.
 pub(crate) fn probe(port: u16) -> io::Result<()> {
     let mut stream = open(port, Ipv4Addr::LOCALHOST)?;
     stream.write_all(&wire::NAMES)?;

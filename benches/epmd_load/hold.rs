@@ -1,28 +1,31 @@
-//! Standing connections, held by a process of their own: the benchmark itself keeps the descriptor limit it was started
-//! with, so that the servers inherit that one and not a raised one.
+//! Connections that stay open, held by a helper process: the benchmark itself keeps the descriptor limit it was started
+//! with, so that the servers inherit that limit and not a raised one.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use pmd_bench::fleet::cell::mortal;
+use pmd_bench::options::name_of;
+use pmd_bench::process::Process;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::client;
-use crate::server::{Server, end_with_parent};
 use crate::wire;
 
+/// What a held connection has sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Stand {
-    /// Registered names 0..count
+pub(crate) enum Kind {
+    /// A registration of one of the names 0..count
     Registered,
-    /// Connected, nothing sent
+    /// Nothing
     Silent,
-    /// Half a look-up sent
+    /// Half a lookup
     Half,
 }
 
@@ -33,23 +36,22 @@ pub(crate) struct HoldArgs {
     port: u16,
     #[arg(long)]
     count: u32,
-    /// How many connect at the same time
+    /// Concurrent connection attempts
     #[arg(long)]
     threads: u32,
     #[arg(long, value_enum)]
-    stand: Stand,
+    kind: Kind,
 }
 
-/// The helper: makes the connections, writes the nanoseconds it took, and holds them until its input ends.
+/// The helper: opens the connections, prints how many nanoseconds that took, and holds them until its input ends.
 pub(crate) fn run(args: &HoldArgs) -> Result<()> {
-    end_with_parent()?;
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit)?;
     let begin = Instant::now();
     let held = thread::scope(|scope| {
         let threads: Vec<_> =
-            (0..args.threads).map(|first| scope.spawn(move || make_share(args, first))).collect();
+            (0..args.threads).map(|first| scope.spawn(move || open_share(args, first))).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -62,21 +64,21 @@ pub(crate) fn run(args: &HoldArgs) -> Result<()> {
     Ok(())
 }
 
-/// A few thousand connections from each address: the more client ports towards one server are in use, the longer the
-/// kernel looks for the next, and the client would be measured instead of the server.
+/// A few thousand connections per source address: the more client ports towards one server are taken, the longer the
+/// kernel searches for a free one, and the client would be measured instead of the server.
 fn source(i: u32) -> Ipv4Addr {
     const EACH: u32 = 2000;
     Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 2, 0, 1)) + i / EACH)
 }
 
-fn make_share(args: &HoldArgs, first: u32) -> Result<Vec<TcpStream>> {
+fn open_share(args: &HoldArgs, first: u32) -> Result<Vec<TcpStream>> {
     let mut packet = Vec::new();
     let mut held = Vec::new();
     for i in (first..args.count).step_by(args.threads as usize) {
         let mut stream = client::open(args.port, source(i))
             .with_context(|| format!("connection {i} of {}", args.count))?;
-        match args.stand {
-            Stand::Registered => {
+        match args.kind {
+            Kind::Registered => {
                 wire::register(&mut packet, &wire::name(i), wire::port(i));
                 stream.write_all(&packet)?;
                 let mut answer = [0; 6];
@@ -87,9 +89,9 @@ fn make_share(args: &HoldArgs, first: u32) -> Result<Vec<TcpStream>> {
                     bail!("registration {i} of {} refused: {answer:02x?}", args.count);
                 }
             }
-            Stand::Silent => {}
-            Stand::Half => {
-                wire::look_up(&mut packet, &wire::name(i));
+            Kind::Silent => {}
+            Kind::Half => {
+                wire::lookup(&mut packet, &wire::name(i));
                 stream.write_all(&packet[..packet.len() / 2])?;
             }
         }
@@ -98,41 +100,29 @@ fn make_share(args: &HoldArgs, first: u32) -> Result<Vec<TcpStream>> {
     Ok(held)
 }
 
-/// A running helper; its connections end with it.
+/// A running helper; its connections close when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Holder {
-    child: Child,
+    _process: Process,
     /// Time from the first connection to the last answer.
     pub(crate) took: Duration,
 }
 
 impl Holder {
-    /// Has `count` connections made to `server` by `threads` clients at a time, and returns when they stand.
-    pub(crate) fn start(server: &Server, stand: Stand, count: u32, threads: u32) -> Result<Holder> {
-        let stand = match stand {
-            Stand::Registered => "registered",
-            Stand::Silent => "silent",
-            Stand::Half => "half",
-        };
-        let child = Command::new(env::current_exe()?)
-            .args(["hold", "--port", &server.port().to_string(), "--count", &count.to_string()])
-            .args(["--threads", &threads.to_string(), "--stand", stand])
+    /// Opens `count` connections to `port` of 127.0.0.1, `threads` at a time; returns once all are open.
+    pub(crate) fn start(port: u16, kind: Kind, count: u32, threads: u32) -> Result<Holder> {
+        let mut child = mortal(env::current_exe()?)
+            .args(["hold", "--port", &port.to_string(), "--count", &count.to_string()])
+            .args(["--threads", &threads.to_string(), "--kind", &name_of(&kind)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut holder = Holder { child, took: Duration::ZERO };
+        let stdout = child.stdout.take().context("output of the helper")?;
+        let process = Process::from(child);
         let mut line = String::new();
-        BufReader::new(holder.child.stdout.take().context("output of the holder")?).read_line(&mut line)?;
+        BufReader::new(stdout).read_line(&mut line)?;
         let nanos =
-            line.trim().parse().with_context(|| format!("{count} {stand} connections could not be made"))?;
-        holder.took = Duration::from_nanos(nanos);
-        Ok(holder)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+            line.trim().parse().with_context(|| format!("{count} {} connections failed", name_of(&kind)))?;
+        Ok(Holder { _process: process, took: Duration::from_nanos(nanos) })
     }
 }

@@ -1,29 +1,31 @@
-//! Look-ups beside connections that say nothing, or say half of something and stop.
+//! Lookups beside connections that send nothing, or half a request.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use pmd_bench::options::name_of;
+use pmd_bench::process::{descriptors, memory};
+use pmd_bench::report::{Bar, Report, count, number, table};
 
-use crate::hold::{Holder, Stand};
-use crate::lookups::Registry;
-use crate::options::Bench;
-use crate::proc::{descriptors, resident};
-use crate::report::{Report, count, number, with_clients};
+use crate::client::with_clients;
+use crate::hold::{Holder, Kind};
+use crate::options::Plan;
+use crate::registry::Registry;
 use crate::rounds::{Slice, interleave};
 use crate::server::Peer;
 
 const NAMES: u32 = 10;
 /// Most p99 with idle connections, as a multiple of that without.
 const LATENCY_BAR: f64 = 2.0;
-/// The servers close a connection that completes no request; not within this run. Stock and pmd alike.
+/// Both servers close a connection that completes no request; this puts it off until after the run.
 const FLAGS: [&str; 2] = ["-packet_timeout", "600"];
 
 /// A server and its idle connections.
 #[derive(Debug)]
-struct Crowd {
+struct Case {
     registry: Registry,
-    stand: Option<Stand>,
+    kind: Option<Kind>,
     idle: u32,
     seconds: f64,
     bytes: f64,
@@ -31,95 +33,75 @@ struct Crowd {
     _holder: Option<Holder>,
 }
 
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    for (peer, idle) in
-        [(Peer::Stock, 900), (Peer::Pmd, if bench.quick { 900 } else { 10_000.min(bench.largest) })]
-    {
-        compare(bench, report, peer, idle)?;
-    }
-    Ok(())
+pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    compare(plan, report, Peer::Stock, plan.run.pick(200, 900))?;
+    compare(plan, report, Peer::Pmd, plan.run.pick(200, 10_000.min(plan.largest)))
 }
 
-fn compare(bench: &Bench, report: &mut Report, peer: Peer, idle: u32) -> Result<()> {
-    let crowds = [None, Some(Stand::Silent), Some(Stand::Half)]
+fn compare(plan: &Plan, report: &mut Report, peer: Peer, idle: u32) -> Result<()> {
+    let cases = [None, Some(Kind::Silent), Some(Kind::Half)]
         .into_iter()
-        .map(|stand| crowd(bench, peer, stand, idle))
+        .map(|kind| prepare(plan, peer, kind, idle))
         .collect::<Result<Vec<_>>>()?;
-    let contestants: Vec<_> = crowds.iter().map(|one| one.registry.look_ups()).collect();
+    let contestants: Vec<_> = cases.iter().map(|case| case.registry.lookups()).collect();
     let mut rows = Vec::new();
     for clients in [1, 16] {
         eprintln!("  {idle} idle, {}", with_clients(clients));
-        let series = interleave(bench, &contestants, clients)?;
-        for (crowd, one) in crowds.iter().zip(&series) {
-            let p99 = |slice: &Slice| slice.latency_us(99);
-            let ratio = one.ratio(&series[0], p99);
-            if peer == Peer::Pmd && clients == 1 && crowd.stand.is_some() {
-                let kind = label(crowd.stand);
-                report.bar(
-                    format!("look-up p99 with {} idle ({kind}) / without", count(idle)),
-                    ratio,
-                    LATENCY_BAR,
-                );
+        let series = interleave(plan, &contestants, clients)?;
+        for (case, one) in cases.iter().zip(&series) {
+            let ratio = one.ratio(&series[0], Slice::p99_us);
+            if peer == Peer::Pmd && clients == 1 && case.kind.is_some() {
+                let what = format!("lookup p99 with {} idle ({}) / without", count(idle), label(case.kind));
+                report.bar(Bar::at_most(what, ratio, LATENCY_BAR));
             }
             rows.push(vec![
-                count(crowd.idle),
-                label(crowd.stand).to_owned(),
+                count(case.idle),
+                label(case.kind),
                 clients.to_string(),
-                number(one.median(|slice| slice.latency_us(50))),
-                number(one.median(p99)),
+                number(one.median(Slice::p50_us)),
+                number(one.median(Slice::p99_us)),
                 number(ratio),
                 number(one.median(Slice::cpu_us)),
                 number(one.ratio(&series[0], Slice::cpu_us)),
                 one.total(|slice| slice.dropped).to_string(),
-                crowd.descriptors.to_string(),
-                format!("{:.2}", crowd.seconds),
-                number(crowd.bytes),
+                case.descriptors.to_string(),
+                format!("{:.2}", case.seconds),
+                number(case.bytes),
             ]);
         }
     }
     let name = if peer == Peer::Stock { "stock" } else { "pmd" };
-    let head = [
-        "idle",
-        "kind",
-        "clients",
-        "p50 µs",
-        "p99 µs",
-        "p99 to none",
-        "CPU µs",
-        "CPU to none",
-        "dropped",
-        "open descriptors",
-        "s to connect",
-        "bytes each",
-    ];
-    let note = "Silent: connected, nothing sent. Half: half a look-up sent. Open descriptors: what the server has taken \
-                from the kernel (TCP_DEFER_ACCEPT leaves silent connections there).";
-    report.table(&format!("Look-ups on {name} beside idle connections"), &head, &rows, note)
+    let head = "idle | kind | clients | p50 µs | p99 µs | p99 vs none | CPU µs | CPU vs none | \
+                dropped | open descriptors | s to connect | bytes each";
+    let note = "Silent: connected, nothing sent. Half: half a lookup sent. Open descriptors: those that the server has \
+                accepted (TCP_DEFER_ACCEPT leaves silent connections in the kernel).";
+    table(&format!("Lookups on {name} beside idle connections"), head, &rows, note)
 }
 
-fn crowd(bench: &Bench, peer: Peer, stand: Option<Stand>, idle: u32) -> Result<Crowd> {
-    let registry = Registry::start_with(bench, peer, NAMES, &FLAGS)?;
-    let Some(kind) = stand else {
-        let descriptors = descriptors(registry.server.pid())?;
-        return Ok(Crowd { registry, stand, idle: 0, seconds: 0.0, bytes: 0.0, descriptors, _holder: None });
-    };
-    eprintln!("  making {idle} idle connections ({})", label(stand));
+fn prepare(plan: &Plan, peer: Peer, kind: Option<Kind>, idle: u32) -> Result<Case> {
+    let registry = Registry::start(plan, peer, NAMES, &FLAGS)?;
     let pid = registry.server.pid();
-    let before = resident(pid)?;
-    let holder = Holder::start(&registry.server, kind, idle, 16)?;
-    let descriptors = settled_descriptors(pid)?;
-    let bytes = (resident(pid)? as f64 - before as f64) / f64::from(idle);
+    let Some(some) = kind else {
+        let descriptors = descriptors(pid)?;
+        return Ok(Case { registry, kind, idle: 0, seconds: 0.0, bytes: 0.0, descriptors, _holder: None });
+    };
+    eprintln!("  opening {idle} idle connections ({})", name_of(&some));
+    let before = memory(pid)?.resident;
+    let holder = Holder::start(registry.server.port(), some, idle, 16)?;
+    let descriptors =
+        settled_descriptors(pid, plan.run.pick(Duration::from_millis(50), Duration::from_secs(1)))?;
+    let bytes = (memory(pid)?.resident as f64 - before as f64) / f64::from(idle);
     let seconds = holder.took.as_secs_f64();
-    Ok(Crowd { registry, stand, idle, seconds, bytes, descriptors, _holder: Some(holder) })
+    Ok(Case { registry, kind, idle, seconds, bytes, descriptors, _holder: Some(holder) })
 }
 
-/// The number of descriptors once it stands still for a second: deferred connections arrive when the kernel gives up
+/// The number of descriptors once it has not changed for `interval`: deferred connections arrive when the kernel gives up
 /// waiting for their data.
-fn settled_descriptors(pid: u32) -> Result<usize> {
+fn settled_descriptors(pid: u32, interval: Duration) -> Result<usize> {
     let begin = Instant::now();
     let mut last = descriptors(pid)?;
     loop {
-        thread::sleep(Duration::from_secs(1));
+        thread::sleep(interval);
         let now = descriptors(pid)?;
         if now == last || begin.elapsed() > Duration::from_secs(15) {
             return Ok(now);
@@ -128,10 +110,6 @@ fn settled_descriptors(pid: u32) -> Result<usize> {
     }
 }
 
-fn label(stand: Option<Stand>) -> &'static str {
-    match stand {
-        Some(Stand::Silent) => "silent",
-        Some(Stand::Half) => "half",
-        _ => "none",
-    }
+fn label(kind: Option<Kind>) -> String {
+    kind.as_ref().map_or_else(|| "none".to_owned(), name_of)
 }

@@ -1,106 +1,64 @@
-//! PORT_PLEASE2: what a look-up costs the server, by registry size and by number of clients.
+//! PORT_PLEASE2: what a lookup costs the server, by registry size and by number of clients.
 
 use anyhow::Result;
+use pmd_bench::report::{Bar, Report, count, number, table};
+use pmd_bench::stats::median;
 
-use crate::client::Request;
-use crate::hold::{Holder, Stand};
+use crate::client::{Request, with_clients};
 use crate::null::Variant;
-use crate::options::Bench;
-use crate::report::{Report, count, number, with_clients};
-use crate::rounds::{Contestant, Series, Slice, interleave, median};
+use crate::options::Plan;
+use crate::registry::Registry;
+use crate::rounds::{Contestant, Series, Slice, interleave};
 use crate::server::{Peer, Server};
 
-/// Stock ends at 1,019 connections; 900 names leave it some for the clients.
+/// Stock is full at 1,019 connections; 900 names leave some for the clients.
 const SIZES: [u32; 4] = [10, 200, 700, 900];
 const CLIENTS: [u32; 5] = [1, 4, 16, 64, 256];
-/// The bars hold here.
+/// The numbers of clients that the bars apply to.
 const JUDGED: [u32; 2] = [1, 16];
-/// Most CPU per look-up, as a share of stock's, by registry size.
+/// Most CPU per lookup, as a share of stock's, by registry size.
 const BARS: [(u32, f64); 3] = [(10, 0.95), (200, 0.5), (700, 0.2)];
-/// Most CPU per look-up, as a multiple of the null server's.
+/// Most CPU per lookup, as a multiple of the null server's.
 const NULL_BAR: f64 = 1.2;
-/// Most CPU per look-up with the largest registry, as a multiple of that with ten names.
-const FLAT_BAR: f64 = 1.15;
-
-/// A server with registered names.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    pub(crate) server: Server,
-    pub(crate) names: u32,
-    _holder: Holder,
-}
-
-impl Registry {
-    pub(crate) fn start(bench: &Bench, peer: Peer, names: u32) -> Result<Registry> {
-        Registry::start_with(bench, peer, names, &[])
-    }
-
-    pub(crate) fn start_with(bench: &Bench, peer: Peer, names: u32, flags: &[&str]) -> Result<Registry> {
-        let server = Server::start(bench, peer, flags)?;
-        let holder = Holder::start(&server, Stand::Registered, names, 1)?;
-        Ok(Registry { server, names, _holder: holder })
-    }
-
-    /// Look-ups of the registered names.
-    pub(crate) fn look_ups(&self) -> Contestant<'_> {
-        Contestant { server: &self.server, request: Request::LookUp { names: self.names } }
-    }
-}
+/// Most CPU per lookup with the largest registry, as a multiple of that with ten names.
+const FLAT_BAR: f64 = 1.1;
 
 /// Stock, pmd and null with registries that stock can hold.
-pub(crate) fn by_registry_size(bench: &Bench, report: &mut Report) -> Result<()> {
-    let floor = Floor::start(bench)?;
-    let cheapest = floor.table(bench, report)?;
+pub(crate) fn by_registry_size(plan: &Plan, report: &mut Report) -> Result<()> {
+    let nulls = NullServers::start(plan)?;
+    let cheapest = nulls.table(plan)?;
     let mut rows = Vec::new();
-    let mut to_null: Vec<(u32, Vec<f64>)> = JUDGED.iter().map(|clients| (*clients, Vec::new())).collect();
-    for names in SIZES {
-        let stock = Registry::start(bench, Peer::Stock, names)?;
-        let pmd = Registry::start(bench, Peer::Pmd, names)?;
-        for clients in some(bench, &CLIENTS) {
-            eprintln!("  {names} names, {}", with_clients(clients));
-            // With one client every request finds the server asleep, with several it seldom does: judged apart.
-            let null = floor.contestant(if clients == 1 { cheapest[0] } else { cheapest[1] });
-            let series = interleave(bench, &[stock.look_ups(), pmd.look_ups(), null], clients)?;
+    let mut against_null: Vec<(u32, Vec<f64>)> =
+        JUDGED.iter().map(|clients| (*clients, Vec::new())).collect();
+    for names in plan.run.pick(&SIZES[..2], &SIZES) {
+        let stock = Registry::start(plan, Peer::Stock, *names, &[])?;
+        let pmd = Registry::start(plan, Peer::Pmd, *names, &[])?;
+        for clients in plan.run.pick(&JUDGED[..], &CLIENTS) {
+            eprintln!("  {names} names, {}", with_clients(*clients));
+            // With one client every request finds the server asleep, with several few do: judged separately.
+            let null = nulls.contestant(if *clients == 1 { cheapest[0] } else { cheapest[1] });
+            let series = interleave(plan, &[stock.lookups(), pmd.lookups(), null], *clients)?;
             let [stock, pmd, null] = &series[..] else { unreachable!("as many series as contestants") };
-            let ratio = pmd.ratio(stock, Slice::cpu_us);
-            if let Some((_, pool)) = to_null.iter_mut().find(|(judged, _)| *judged == clients) {
+            if let Some((_, pool)) = against_null.iter_mut().find(|(judged, _)| judged == clients) {
                 pool.extend(pmd.ratios(null, Slice::cpu_us));
-                if let Some((_, bar)) = BARS.iter().find(|(size, _)| *size == names) {
-                    report.bar_above(
-                        format!("look-up CPU, pmd / stock, {names} names, {}", with_clients(clients)),
-                        ratio,
-                        *bar,
-                        null.ratio(stock, Slice::cpu_us),
-                    );
+                if let Some((_, bar)) = BARS.iter().find(|(size, _)| size == names) {
+                    let what = format!("lookup CPU, pmd / stock, {names} names, {}", with_clients(*clients));
+                    let ratio = pmd.ratio(stock, Slice::cpu_us);
+                    report.bar(Bar::at_most(what, ratio, *bar).null(null.ratio(stock, Slice::cpu_us)));
                 }
             }
-            rows.push(row(names, clients, stock, pmd, null));
+            rows.push(row(*names, *clients, stock, pmd, null));
         }
     }
-    for (clients, pool) in to_null {
-        report.bar(
-            format!("look-up CPU, pmd / null, {}, all registry sizes", with_clients(clients)),
-            median(pool),
-            NULL_BAR,
-        );
+    for (clients, pool) in against_null {
+        let what = format!("lookup CPU, pmd / null, {}, all registry sizes", with_clients(clients));
+        report.bar(Bar::at_most(what, median(pool), NULL_BAR));
     }
-    let head = [
-        "names",
-        "clients",
-        "stock µs",
-        "pmd µs",
-        "null µs",
-        "pmd / stock",
-        "pmd / null",
-        "stock /s",
-        "pmd /s",
-        "null /s",
-        "stock dropped",
-        "pmd dropped",
-    ];
-    let note = "µs: CPU time of the server per look-up (user and system). /s: look-ups answered per second of wall time, \
+    let head = "names | clients | stock µs | pmd µs | null µs | pmd / stock | pmd / null | \
+                stock /s | pmd /s | null /s | stock dropped | pmd dropped";
+    let note = "µs: CPU time of the server per lookup (user and system). /s: lookups answered per second of wall time, \
                 clients on the same cores. Dropped: requests closed or reset without an answer.";
-    report.table("Look-ups", &head, &rows, note)
+    table("Lookups", head, &rows, note)
 }
 
 fn row(names: u32, clients: u32, stock: &Series, pmd: &Series, null: &Series) -> Vec<String> {
@@ -120,24 +78,26 @@ fn row(names: u32, clients: u32, stock: &Series, pmd: &Series, null: &Series) ->
     ]
 }
 
-/// pmd alone, from ten names to the largest registry, all sizes standing at the same time.
-pub(crate) fn flatness(bench: &Bench, report: &mut Report) -> Result<()> {
-    let sizes = if bench.quick { vec![10, 1000] } else { vec![10, 1000, 10_000, bench.largest] };
-    let registries =
-        sizes.iter().map(|names| Registry::start(bench, Peer::Pmd, *names)).collect::<Result<Vec<_>>>()?;
-    let contestants: Vec<_> = registries.iter().map(Registry::look_ups).collect();
+/// pmd alone, from ten names to the largest registry, all sizes running at the same time.
+pub(crate) fn flatness(plan: &Plan, report: &mut Report) -> Result<()> {
+    let sizes = plan.run.pick(vec![10, plan.largest], vec![10, 1000, 10_000.min(plan.largest), plan.largest]);
+    let registries = sizes
+        .iter()
+        .map(|names| {
+            eprintln!("  registering {names} names");
+            Registry::start(plan, Peer::Pmd, *names, &[])
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let contestants: Vec<_> = registries.iter().map(Registry::lookups).collect();
     let mut rows = Vec::new();
-    for clients in some(bench, &CLIENTS) {
-        eprintln!("  {}", with_clients(clients));
-        let series = interleave(bench, &contestants, clients)?;
+    let mut growth = Vec::new();
+    for clients in plan.run.pick(&JUDGED[..], &CLIENTS) {
+        eprintln!("  {}", with_clients(*clients));
+        let series = interleave(plan, &contestants, *clients)?;
         for (names, one) in sizes.iter().zip(&series) {
             let ratio = one.ratio(&series[0], Slice::cpu_us);
-            if JUDGED.contains(&clients) && Some(names) == sizes.last() {
-                report.bar(
-                    format!("look-up CPU, {} names / 10 names, {}", count(*names), with_clients(clients)),
-                    ratio,
-                    FLAT_BAR,
-                );
+            if JUDGED.contains(clients) && *names == plan.largest {
+                growth.push(ratio);
             }
             rows.push(vec![
                 count(*names),
@@ -145,39 +105,46 @@ pub(crate) fn flatness(bench: &Bench, report: &mut Report) -> Result<()> {
                 number(one.median(Slice::cpu_us)),
                 number(ratio),
                 number(one.median(Slice::rate)),
-                number(one.median(|slice| slice.latency_us(50))),
-                number(one.median(|slice| slice.latency_us(99))),
+                number(one.median(Slice::p50_us)),
+                number(one.median(Slice::p99_us)),
                 one.total(|slice| slice.dropped).to_string(),
             ]);
         }
     }
-    let head = ["names", "clients", "pmd µs", "to 10 names", "pmd /s", "p50 µs", "p99 µs", "dropped"];
-    let note =
-        if bench.largest < 19_000 { "The hard descriptor limit allows no larger registry here." } else { "" };
-    report.table("Look-ups on pmd by registry size", &head, &rows, note)
+    let what = format!("lookups with {} names against 10: ratio", count(plan.largest));
+    // `f64::max` would hide a figure that does not exist.
+    let worst =
+        growth.into_iter().reduce(|a, b| if a >= b || a.is_nan() { a } else { b }).unwrap_or(f64::NAN);
+    report.bar(Bar::at_most(what, worst, FLAT_BAR));
+    let head = "names | clients | pmd µs | vs 10 names | pmd /s | p50 µs | p99 µs | dropped";
+    let mut note = "The bar takes the larger of the ratios with 1 and 16 clients.".to_owned();
+    if !plan.run.quick && plan.largest < 19_000 {
+        note += " The hard descriptor limit allows no larger registry here.";
+    }
+    table("Lookups on pmd by registry size", head, &rows, &note)
 }
 
-/// The null servers.
+/// One null server of each variant.
 #[derive(Debug)]
-struct Floor(Vec<Server>);
+struct NullServers(Vec<Server>);
 
-impl Floor {
-    fn start(bench: &Bench) -> Result<Floor> {
-        let servers = Variant::ALL.iter().map(|variant| Server::start(bench, Peer::Null(*variant), &[]));
-        Ok(Floor(servers.collect::<Result<_>>()?))
+impl NullServers {
+    fn start(plan: &Plan) -> Result<NullServers> {
+        let servers = Variant::ALL.iter().map(|variant| Server::start(plan, Peer::Null(*variant), &[]));
+        Ok(NullServers(servers.collect::<Result<_>>()?))
     }
 
     fn contestant(&self, which: usize) -> Contestant<'_> {
-        Contestant { server: &self.0[which], request: Request::LookUpUnchecked }
+        Contestant { server: &self.0[which], request: Request::LookupUnchecked }
     }
 
-    /// Measures the variants against each other and returns the cheapest for each of [`JUDGED`].
-    fn table(&self, bench: &Bench, report: &Report) -> Result<[usize; 2]> {
+    /// Compares the variants and returns the cheapest for each number of [`JUDGED`] clients.
+    fn table(&self, plan: &Plan) -> Result<[usize; 2]> {
         let contestants: Vec<_> = (0..self.0.len()).map(|which| self.contestant(which)).collect();
         let mut rows: Vec<_> = Variant::ALL.iter().map(|variant| vec![variant.label()]).collect();
         let mut cheapest = [0; 2];
         for (clients, cheapest) in JUDGED.iter().zip(&mut cheapest) {
-            let series = interleave(bench, &contestants, *clients)?;
+            let series = interleave(plan, &contestants, *clients)?;
             let figures: Vec<f64> = series.iter().map(|one| one.median(Slice::cpu_us)).collect();
             let order = |a: &usize, b: &usize| figures[*a].total_cmp(&figures[*b]);
             *cheapest = (0..figures.len()).min_by(order).unwrap_or(0);
@@ -185,18 +152,13 @@ impl Floor {
                 row.extend([number(*figure), number(one.median(Slice::rate))]);
             }
         }
-        let head = ["server", "µs, 1 client", "/s", "µs, 16 clients", "/s"];
+        let head = "server | µs, 1 client | /s | µs, 16 clients | /s";
         let note = format!(
-            "Below, \"null\" is the cheapest: with one client {}, with more {}.",
+            "In the following tables \"null\" is the cheapest: with one client {}, with more {}.",
             Variant::ALL[cheapest[0]].label(),
             Variant::ALL[cheapest[1]].label()
         );
-        report.table("Null servers", &head, &rows, &note)?;
+        table("Null servers", head, &rows, &note)?;
         Ok(cheapest)
     }
-}
-
-/// All of them, or the judged ones in a smoke run.
-fn some(bench: &Bench, clients: &[u32]) -> Vec<u32> {
-    clients.iter().copied().filter(|clients| !bench.quick || JUDGED.contains(clients)).collect()
 }

@@ -1,20 +1,20 @@
 //! Load benchmark: pmd, stock epmd and a null server side by side, in one run.
 //!
-//!     cargo bench --bench epmd_load                                  # everything, some minutes
-//!     cargo bench --bench epmd_load -- --quick                       # smoke run, some seconds
-//!     cargo bench --bench epmd_load -- --only lookups,churn --check  # status 1 if a bar is missed
+//!     cargo bench --bench epmd_load                                  # everything, several minutes
+//!     cargo bench --bench epmd_load -- --quick                       # smoke test, a few seconds
+//!     cargo bench --bench epmd_load -- --only lookups,churn --check  # exits with 1 if a bar is missed
 //!
-//! How it measures. All servers of a comparison stand at the same time, each on a port of its own on
-//! loopback, and are loaded one after the other in short slices: stock, pmd, null, then again, the
-//! order rotating. Whatever else the machine does then hits all of them alike. The main figure is the
-//! CPU time of the server process (nanoseconds from `/proc/PID/task/*/schedstat`), which other load
-//! disturbs far less than wall time. A figure is the median over the rounds; a ratio is the median of
-//! the ratios within each round, so it need not equal the quotient of the two printed medians.
+//! How it measures. All servers of a comparison run at the same time, each on its own loopback port, and take turns
+//! under load in short slices: stock, pmd, null, then again in a rotated order. Whatever else the machine does therefore
+//! affects all of them alike. The main figure is the CPU time of the server process, which other load disturbs far less
+//! than wall time. A figure is the median over the rounds; a ratio is the median of the ratios within each round, so it
+//! need not equal the quotient of the two printed medians.
 //!
-//! The kernel charges loopback work to whoever runs when it happens: the server's `send` delivers the
-//! segment into the client's socket, the client's `connect` does the server's half of the handshake.
-//! The null server shows how much of a figure is that: it does nothing but accept, receive, send fixed
-//! bytes and close.
+//! The kernel charges loopback work to whichever process runs when it happens: the server's `send` delivers the segment
+//! into the client's socket, the client's `connect` does the server's half of the handshake. The null server, which only
+//! accepts, receives, sends fixed bytes and closes, shows how much of a figure that is.
+//!
+//! Floors, from the ground: options, wire · client, null · hold, server · rounds · registry · one module for each part.
 
 #![forbid(unsafe_code)]
 
@@ -27,8 +27,7 @@ mod lookups;
 mod names;
 mod null;
 mod options;
-mod proc;
-mod report;
+mod registry;
 mod rounds;
 mod server;
 mod startup;
@@ -37,45 +36,54 @@ mod wire;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use pmd_bench::options::exit_code;
+use pmd_bench::report::Report;
 
-use crate::options::{Cli, Helper, Options, Part};
-use crate::report::Report;
+use crate::options::{Options, Part};
+
+/// Compares pmd with stock epmd and with a server that does nothing.
+#[derive(Debug, Parser)]
+#[command(name = "epmd_load", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    helper: Option<Helper>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// The benchmark runs itself under these names for work that needs a process of its own.
+#[derive(Debug, Subcommand)]
+enum Helper {
+    #[command(hide = true)]
+    Null(null::NullArgs),
+    #[command(hide = true)]
+    Hold(hold::HoldArgs),
+}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match cli.helper {
-        Some(Helper::Null(null)) => null::serve(&null).map(|()| ExitCode::SUCCESS),
-        Some(Helper::Hold(hold)) => hold::run(&hold).map(|()| ExitCode::SUCCESS),
-        Some(Helper::Exec(exec)) => server::exec(&exec).map(|()| ExitCode::SUCCESS),
-        None => run(&cli.options),
-    };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("epmd_load: {error:#}");
-        ExitCode::FAILURE
-    })
+    match cli.helper {
+        Some(Helper::Null(args)) => exit_code("epmd_load null", null::serve(&args).map(|()| true)),
+        Some(Helper::Hold(args)) => exit_code("epmd_load hold", hold::run(&args).map(|()| true)),
+        None => cli.options.run.run("epmd_load", || run(&cli.options)),
+    }
 }
 
-fn run(options: &Options) -> Result<ExitCode> {
-    if cfg!(debug_assertions) && !options.quick && !options.unoptimised {
-        // `cargo test --all-targets` runs benchmark targets too, unoptimised: figures from that would mislead.
-        eprintln!("epmd_load: not an optimised build, nothing measured; use `cargo bench --bench epmd_load`");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let bench = options.resolve()?;
-    let mut report = Report::begin(&bench)?;
-    for part in &bench.parts {
+fn run(options: &Options) -> Result<bool> {
+    let plan = options.resolve()?;
+    let mut report = Report::begin("pmd and stock epmd under load", &plan.run, &plan.pmd, &plan.facts())?;
+    for part in &plan.parts {
         eprintln!("epmd_load: {part:?}");
         match part {
-            Part::Lookups => lookups::by_registry_size(&bench, &mut report)?,
-            Part::Flat => lookups::flatness(&bench, &mut report)?,
-            Part::Churn => churn::run(&bench, &mut report)?,
-            Part::Held => held::run(&bench, &mut report)?,
-            Part::Names => names::run(&bench, &mut report)?,
-            Part::Idle => idle::run(&bench, &mut report)?,
-            Part::Startup => startup::run(&bench, &mut report)?,
+            Part::Lookups => lookups::by_registry_size(&plan, &mut report)?,
+            Part::Flat => lookups::flatness(&plan, &mut report)?,
+            Part::Churn => churn::run(&plan, &mut report)?,
+            Part::Held => held::run(&plan, &mut report)?,
+            Part::Names => names::run(&plan, &mut report)?,
+            Part::Idle => idle::run(&plan, &mut report)?,
+            Part::Startup => startup::run(&plan)?,
         }
     }
-    let met = report.finish()?;
-    Ok(if met || !options.check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    report.finish()
 }

@@ -1,15 +1,15 @@
-//! The null server: accept, receive, send fixed bytes, close. What it costs is the kernel's price of a look-up.
+//! The null server: accept, receive, send fixed bytes, close. Its cost is the kernel's share of a lookup.
 //!
-//! Several of them, because which is the cheapest depends on the kernel and on the load:
+//! There are several variants, because the kernel and the load decide which is the cheapest:
 //!
 //! - a loop of blocking calls, or epoll on the listener;
-//! - with and without TCP_DEFER_ACCEPT, which leaves a connection in the kernel until the request is there, so that
+//! - with and without TCP_DEFER_ACCEPT, which keeps a connection in the kernel until its request has arrived, so that
 //!   the server is woken once and not twice;
-//! - with and without MSG_MORE, which leaves the answer in the kernel until the close, so that answer and end of
-//!   stream travel in one segment.
+//! - with and without MSG_MORE, which keeps the answer in the kernel until the close, so that answer and end of stream
+//!   travel in one segment.
 //!
-//! One more does for registrations what these do for look-ups. One thread, and no thought for slow clients: a silent
-//! one stops it. It is a measuring weight, not a server.
+//! One more variant is for registrations. All are single-threaded and ignore slow clients: a silent one blocks the
+//! server. It is a reference weight, not a server.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -17,6 +17,7 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
+use pmd_bench::options::name_of;
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -25,7 +26,6 @@ use rustix::net::{
     recv, send, socket_with, sockopt,
 };
 
-use crate::server::end_with_parent;
 use crate::wire::{FIXED_ANSWER, GRANTED};
 
 sockopt_impl!(DeferAccept, Both, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, u32);
@@ -45,23 +45,23 @@ pub(crate) struct Variant {
     /// Set TCP_DEFER_ACCEPT on the listener
     #[arg(long)]
     pub(crate) defer: bool,
-    /// Leave the answer in the kernel until the close, and so save a segment
+    /// Keep the answer in the kernel until the close, which saves a segment
     #[arg(long)]
     pub(crate) more: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Style {
-    /// accept, recv, send, close, each waiting
+    /// accept, recv, send and close, all blocking
     Blocking,
-    /// epoll_wait on the listener, then accept until there is none
+    /// epoll_wait on the listener, then accept until nothing is queued
     Epoll,
-    /// Blocking, and waits for the client to close, as a registration does
+    /// Blocking, and waits for the client to close, as for a registration
     Held,
 }
 
 impl Variant {
-    /// For look-ups.
+    /// For lookups.
     pub(crate) const ALL: [Variant; 6] = [
         Variant { style: Style::Blocking, defer: false, more: false },
         Variant { style: Style::Blocking, defer: true, more: false },
@@ -77,38 +77,26 @@ impl Variant {
     pub(crate) fn label(self) -> String {
         let defer = if self.defer { " + defer" } else { "" };
         let more = if self.more { " + more" } else { "" };
-        format!("null {}{defer}{more}", self.style.name())
+        format!("null {}{defer}{more}", name_of(&self.style))
     }
 
-    /// The arguments that ask for it.
-    pub(crate) fn arguments(self) -> Vec<&'static str> {
-        let mut arguments = vec!["--style", self.style.name()];
-        arguments.extend(self.defer.then_some("--defer"));
-        arguments.extend(self.more.then_some("--more"));
+    /// The command line arguments that select it.
+    pub(crate) fn arguments(self) -> Vec<String> {
+        let mut arguments = vec!["--style".to_owned(), name_of(&self.style)];
+        arguments.extend(self.defer.then(|| "--defer".to_owned()));
+        arguments.extend(self.more.then(|| "--more".to_owned()));
         arguments
     }
 }
 
-impl Style {
-    /// Its name on the command line.
-    fn name(self) -> &'static str {
-        match self {
-            Style::Blocking => "blocking",
-            Style::Epoll => "epoll",
-            Style::Held => "held",
-        }
-    }
-}
-
-/// Serves until the process is ended.
+/// Serves until the process is killed.
 pub(crate) fn serve(args: &NullArgs) -> Result<()> {
-    end_with_parent()?;
     let blocking = args.variant.style != Style::Epoll;
     let flags = if blocking { SocketFlags::CLOEXEC } else { SocketFlags::CLOEXEC | SocketFlags::NONBLOCK };
     let listener = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&listener, true)?;
     if args.variant.defer {
-        // Seconds a silent connection may stay in the kernel; the number does not matter here.
+        // Seconds that a silent connection may stay in the kernel; any value will do.
         nix::sys::socket::setsockopt(&listener, DeferAccept, &1)?;
     }
     bind(&listener, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, args.port))?;
@@ -118,8 +106,8 @@ pub(crate) fn serve(args: &NullArgs) -> Result<()> {
         Style::Held => &grant_and_hold,
         _ => &|connection| answer(connection, SendFlags::NOSIGNAL | more),
     };
-    let ended = if blocking { serve_blocking(&listener, answer) } else { serve_epoll(&listener, answer) };
-    Ok(ended?)
+    let outcome = if blocking { serve_blocking(&listener, answer) } else { serve_epoll(&listener, answer) };
+    Ok(outcome?)
 }
 
 fn serve_blocking(listener: &OwnedFd, answer: &dyn Fn(&OwnedFd)) -> io::Result<()> {
@@ -140,7 +128,7 @@ fn serve_epoll(listener: &OwnedFd, answer: &dyn Fn(&OwnedFd)) -> io::Result<()> 
         events.clear();
         epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None::<&Timespec>)?;
         loop {
-            // The accepted socket blocks: without TCP_DEFER_ACCEPT its request may be a moment away.
+            // The accepted socket is blocking: without TCP_DEFER_ACCEPT its request may not have arrived yet.
             match accept_with(listener, SocketFlags::CLOEXEC) {
                 Ok(connection) => answer(&connection),
                 Err(Errno::WOULDBLOCK) => break,
@@ -151,7 +139,7 @@ fn serve_epoll(listener: &OwnedFd, answer: &dyn Fn(&OwnedFd)) -> io::Result<()> 
     }
 }
 
-/// One request, unread, and the fixed answer. A client that has gone is no reason to end.
+/// Answers one request without parsing it. A client that has closed already is no error.
 fn answer(connection: &OwnedFd, flags: SendFlags) {
     let mut request = [0; 512];
     if recv(connection, &mut request, RecvFlags::empty()).is_ok() {
@@ -159,7 +147,7 @@ fn answer(connection: &OwnedFd, flags: SendFlags) {
     }
 }
 
-/// The same, with an answer that grants a registration, and the wait for its end.
+/// Grants a registration and waits until the client closes.
 fn grant_and_hold(connection: &OwnedFd) {
     let mut request = [0; 512];
     if recv(connection, &mut request, RecvFlags::empty()).is_ok()

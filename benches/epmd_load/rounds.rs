@@ -6,20 +6,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use pmd_bench::process::cpu_time;
+use pmd_bench::stats::{Latencies, median};
 
 use crate::client::{Client, Outcome, Request, next_source};
-use crate::options::Bench;
-use crate::proc::CpuReading;
+use crate::options::Plan;
 use crate::server::Server;
 
-/// A server and what to ask of it.
+/// A server and the request to load it with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Contestant<'a> {
     pub(crate) server: &'a Server,
     pub(crate) request: Request,
 }
 
-/// What one slice of load gave.
+/// The outcome of one slice of load.
 #[derive(Debug, Default)]
 pub(crate) struct Slice {
     pub(crate) answered: usize,
@@ -27,12 +28,12 @@ pub(crate) struct Slice {
     pub(crate) dropped: usize,
     wall: Duration,
     cpu: Duration,
-    /// Nanoseconds of every request that was not dropped, sorted.
-    latencies: Vec<u64>,
+    /// Of every request that was not dropped.
+    latencies: Latencies,
 }
 
 impl Slice {
-    /// Requests that got an answer, also a refusal.
+    /// Requests that got an answer, including refusals.
     fn served(&self) -> f64 {
         (self.answered + self.refused) as f64
     }
@@ -42,7 +43,7 @@ impl Slice {
         self.cpu.as_secs_f64() * 1e6 / self.served()
     }
 
-    /// Microseconds of the server's CPU per request that was granted: the refused ones are overhead.
+    /// Microseconds of the server's CPU per granted request: refusals count as overhead.
     pub(crate) fn cpu_us_granted(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.answered as f64
     }
@@ -52,31 +53,35 @@ impl Slice {
         self.served() / self.wall.as_secs_f64()
     }
 
-    /// Microseconds that `percent` of the requests stayed within.
-    pub(crate) fn latency_us(&self, percent: usize) -> f64 {
-        let index = self.latencies.len() * percent / 100;
-        self.latencies.get(index).or(self.latencies.last()).map_or(f64::NAN, |nanos| *nanos as f64 / 1e3)
+    /// Median latency in microseconds.
+    pub(crate) fn p50_us(&self) -> f64 {
+        self.latencies.micros(50.0)
+    }
+
+    /// 99th percentile of the latency in microseconds.
+    pub(crate) fn p99_us(&self) -> f64 {
+        self.latencies.micros(99.0)
     }
 }
 
 /// The slices of one contestant.
 #[derive(Debug, Default)]
-pub(crate) struct Series(pub(crate) Vec<Slice>);
+pub(crate) struct Series(Vec<Slice>);
 
 impl Series {
     /// Median of a figure over the rounds.
     pub(crate) fn median(&self, figure: impl Fn(&Slice) -> f64) -> f64 {
-        median(self.0.iter().map(figure).collect())
+        median(self.0.iter().map(figure))
     }
 
-    /// Median of this figure's ratio to that of `base` in the same round.
+    /// Median of the ratios of this figure to that of `base` in the same round.
     pub(crate) fn ratio(&self, base: &Series, figure: impl Fn(&Slice) -> f64) -> f64 {
         median(self.ratios(base, figure))
     }
 
-    /// The ratios themselves, to be pooled with others.
+    /// The ratios of all rounds, to be pooled with others.
     pub(crate) fn ratios(&self, base: &Series, figure: impl Fn(&Slice) -> f64) -> Vec<f64> {
-        self.0.iter().zip(&base.0).map(|(mine, theirs)| figure(mine) / figure(theirs)).collect()
+        self.0.iter().zip(&base.0).map(|(slice, base)| figure(slice) / figure(base)).collect()
     }
 
     /// Sum of a count over the rounds.
@@ -85,18 +90,18 @@ impl Series {
     }
 }
 
-/// Loads the contestants in turn, `bench.rounds` times, each with `clients` concurrent clients. One short slice each
-/// goes first and is not counted.
-pub(crate) fn interleave(bench: &Bench, contestants: &[Contestant<'_>], clients: u32) -> Result<Vec<Series>> {
+/// Loads the contestants in turn in every round, each with `clients` concurrent clients, after one short slice each that
+/// does not count.
+pub(crate) fn interleave(plan: &Plan, contestants: &[Contestant<'_>], clients: u32) -> Result<Vec<Series>> {
     for contestant in contestants {
-        load(*contestant, clients, bench.slice / 4)?;
+        load(*contestant, clients, plan.slice / 4)?;
     }
     let mut all: Vec<Series> = contestants.iter().map(|_| Series::default()).collect();
-    for round in 0..bench.rounds {
-        for place in 0..contestants.len() {
-            // The first place changes, so that no server always follows the same other.
-            let who = (place + round) % contestants.len();
-            all[who].0.push(load(contestants[who], clients, bench.slice)?);
+    for round in 0..usize::from(plan.rounds) {
+        for turn in 0..contestants.len() {
+            // The first one changes, so that no server always follows the same other.
+            let next = (turn + round) % contestants.len();
+            all[next].0.push(load(contestants[next], clients, plan.slice)?);
         }
     }
     Ok(all)
@@ -107,7 +112,7 @@ fn load(contestant: Contestant<'_>, clients: u32, span: Duration) -> Result<Slic
     let Contestant { server, request } = contestant;
     let source = next_source();
     let start = Barrier::new(clients as usize + 1);
-    let (outcomes, before, wall) = thread::scope(|scope| -> Result<_> {
+    let (shares, before, wall) = thread::scope(|scope| -> Result<_> {
         let mut threads = Vec::new();
         for index in 0..clients {
             let mut client = Client::new(server.port(), source, request, index);
@@ -118,57 +123,56 @@ fn load(contestant: Contestant<'_>, clients: u32, span: Duration) -> Result<Slic
             };
             threads.push(thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, work)?);
         }
-        let before = CpuReading::take(server.pid());
+        let before = cpu_time(&[server.pid()]);
         start.wait();
         let begin = Instant::now();
-        let outcomes: Vec<io::Result<Slice>> = threads
+        let shares: Vec<io::Result<Share>> = threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect();
-        Ok((outcomes, before?, begin.elapsed()))
+        Ok((shares, before?, begin.elapsed()))
     })?;
-    // The last client sees the end of its stream a moment before the server goes to sleep and its time is booked.
+    // The last client sees the end of its stream a moment before the server has finished with it.
     thread::sleep(Duration::from_millis(3));
-    let cpu = CpuReading::take(server.pid())?.since(&before);
+    let cpu = cpu_time(&[server.pid()])?.saturating_sub(before);
     let mut slice = Slice { wall, cpu, ..Slice::default() };
-    for outcome in outcomes {
-        let part = outcome
-            .with_context(|| format!("{request:?} with {clients} clients on port {}", server.port()))?;
-        slice.answered += part.answered;
-        slice.refused += part.refused;
-        slice.dropped += part.dropped;
-        slice.latencies.extend(part.latencies);
+    for share in shares {
+        let share =
+            share.with_context(|| format!("{request:?} with {clients} clients on port {}", server.port()))?;
+        slice.answered += share.answered;
+        slice.refused += share.refused;
+        slice.dropped += share.dropped;
+        share.latencies.into_iter().for_each(|latency| slice.latencies.record(latency));
     }
-    slice.latencies.sort_unstable();
     Ok(slice)
 }
 
-fn ask_for(client: &mut Client, span: Duration) -> io::Result<Slice> {
-    let mut slice = Slice { latencies: Vec::with_capacity(8192), ..Slice::default() };
+/// One client's share of a slice.
+#[derive(Debug, Default)]
+struct Share {
+    answered: usize,
+    refused: usize,
+    dropped: usize,
+    /// A histogram of each client would not stay in the processor's cache beside the server.
+    latencies: Vec<Duration>,
+}
+
+fn ask_for(client: &mut Client, span: Duration) -> io::Result<Share> {
+    let mut share = Share { latencies: Vec::with_capacity(8192), ..Share::default() };
     let begin = Instant::now();
     let mut now = begin;
     while now - begin < span {
         let outcome = client.ask()?;
         let then = Instant::now();
         match outcome {
-            Outcome::Answered => slice.answered += 1,
-            Outcome::Refused => slice.refused += 1,
-            Outcome::Dropped => slice.dropped += 1,
+            Outcome::Answered => share.answered += 1,
+            Outcome::Refused => share.refused += 1,
+            Outcome::Dropped => share.dropped += 1,
         }
         if outcome != Outcome::Dropped {
-            slice.latencies.push(u64::try_from((then - now).as_nanos()).unwrap_or(u64::MAX));
+            share.latencies.push(then - now);
         }
         now = then;
     }
-    Ok(slice)
-}
-
-/// The middle value; the mean of the two middle ones for an even count; not a number for none.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
-    }
+    Ok(share)
 }

@@ -1,45 +1,50 @@
-//! Erlang nodes that do as they are told over their standard input.
+//! Erlang nodes that take orders over their standard input.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::time::Duration;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use pmd_bench::fleet::Site;
+use pmd_bench::fleet::cell::mortal;
+use pmd_bench::process::Process;
 
-use crate::fleet::Site;
-use crate::fleet::cell::mortal;
+/// The module that takes the orders.
+const MODULE: &str = "tunnel_bench";
 
-/// Ticks of `/proc/PID/stat` in milliseconds: the same on all of Linux's architectures that pmd runs on.
-const TICK_MS: u64 = 10;
+/// Compiles the module once for all nodes, into this folder.
+pub(crate) fn compile(folder: &Path) -> Result<()> {
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/tunnel").join(MODULE).with_extension("erl");
+    let status = Command::new("erlc").arg("-o").arg(folder).arg(source).status().context("erlc")?;
+    ensure!(status.success(), "erlc: {status}");
+    Ok(())
+}
 
-/// A node.
+/// A running node.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) name: String,
-    child: Child,
+    process: Process,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Node {
-    /// Starts a node on a host, with more arguments and maybe a resolver file.
+    /// Starts a node on a host, with more arguments and optionally a resolver file, without waiting for it. The folder
+    /// `code` must contain the [compiled](compile) module.
     pub(crate) fn start(
         site: &Site,
         home: &Path,
+        code: &Path,
         name: &str,
         args: &[String],
         inetrc: Option<&Path>,
     ) -> Result<Node> {
-        let module = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/tunnel/tunnel_bench.erl");
-        let load = format!(
-            "{{ok, M, B}} = compile:file(\"{module}\", [binary]), {{module, M}} = code:load_binary(M, \"\", B), \
-             spawn(fun() -> {{_, R}} = spawn_monitor(M, listen, []), \
-             receive {{'DOWN', R, _, _, Why}} -> io:format(standard_error, \"~p~n\", [Why]), halt(1) end end)."
-        );
         let mut command = mortal("erl");
         command.args(["-noshell", "-setcookie", "benchmark", "-sname", name]).args(args);
-        command.args(["-eval", &load]).env("HOME", home).env("ERL_CRASH_DUMP_SECONDS", "0");
+        command.arg("-pa").arg(code).args(["-s", MODULE]);
+        command.env("HOME", home).env("ERL_CRASH_DUMP_SECONDS", "0");
         command.env_remove("ERL_INETRC").env_remove("ERL_EPMD_PORT");
         if let Some(inetrc) = inetrc {
             command.env("ERL_INETRC", inetrc);
@@ -48,45 +53,30 @@ impl Node {
         let mut child = site.cell.run(move || command.spawn()).context("erl")?;
         let input = child.stdin.take().context("a pipe")?;
         let output = BufReader::new(child.stdout.take().context("a pipe")?).lines();
-        let mut node = Node { name: format!("{name}@{}", site.name), child, input, output };
-        let ready = node.line()?;
-        ensure!(ready == "ready", "{} says {ready:?}", node.name);
-        Ok(node)
+        Ok(Node { name: format!("{name}@{}", site.name), process: child.into(), input, output })
     }
 
-    fn line(&mut self) -> Result<String> {
-        self.output.next().with_context(|| format!("{} has ended", self.name))?.context("reading from erl")
+    /// Waits until the node takes orders.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<()> {
+        let ready = self.line()?;
+        ensure!(ready == "ready", "{} says {ready:?}", self.name);
+        Ok(())
     }
 
-    /// Gives an order and returns the numbers that it is answered with.
-    pub(crate) fn order(&mut self, order: &str) -> Result<Vec<f64>> {
+    /// Gives an order and returns the numbers of the answer.
+    pub(crate) fn order<const N: usize>(&mut self, order: &str) -> Result<[f64; N]> {
         writeln!(self.input, "{order}")?;
         let line = self.line()?;
-        let numbers = line.split(' ').map(str::parse).collect::<Result<_, _>>();
-        numbers.with_context(|| format!("{order:?} is answered with {line:?}"))
+        let numbers = line.split(' ').map(str::parse).collect::<Result<Vec<f64>, _>>().ok();
+        let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
+        numbers.with_context(|| format!("{} answers {order:?} with {line:?}", self.name))
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
-}
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn line(&mut self) -> Result<String> {
+        self.output.next().with_context(|| format!("{} has exited", self.name))?.context("reading from erl")
     }
-}
-
-/// User and system time of these processes.
-pub(crate) fn processor_time(pids: &[u32]) -> Result<Duration> {
-    let mut ticks = 0;
-    for pid in pids {
-        let path = format!("/proc/{pid}/stat");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("{path}: has it ended?"))?;
-        let (_, fields) = text.rsplit_once(") ").context("a name in parentheses")?;
-        ticks +=
-            fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
-    }
-    Ok(Duration::from_millis(ticks * TICK_MS))
 }

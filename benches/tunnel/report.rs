@@ -1,69 +1,54 @@
-//! The table and the bars, on standard output, in Markdown.
-
-use std::io::{self, Write};
+//! The tables and the bars.
 
 use anyhow::Result;
+use pmd_bench::options::RunOptions;
+use pmd_bench::report::{Bar, Report, number, table};
+use pmd_bench::stats::median;
 
+use crate::figures::{Figures, SIZES, Side};
 use crate::options::Plan;
-use crate::stage::{Figures, SIZES, Side};
 
 /// What a tunnel may add to the median round trip, in microseconds.
-const ADDED: f64 = 150.0;
+const ADDED_BAR: f64 = 150.0;
 
-/// Prints medians of rounds, with ratios, and says whether all bars were met.
-pub(crate) fn print(plan: &Plan, [plain, direct, relayed, tls]: &[Figures; 4]) -> Result<bool> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "# Erlang distribution through pmd\n")?;
-    writeln!(out, "- rounds: {}, {} ms of messages, {} trips", plan.rounds, plan.send_ms, plan.trips)?;
-    if plan.quick || cfg!(debug_assertions) {
-        writeln!(out, "- a smoke run: the figures mean little")?;
-    }
-    for (number, size) in SIZES.iter().enumerate() {
-        table(
-            &mut out,
-            &format!("{} KiB, MB/s", size / 1024),
-            [plain, direct, relayed, tls].map(|f| median(&f.rate[number])),
-        )?;
-        table(
-            &mut out,
-            &format!("{} KiB, CPU s per GB", size / 1024),
-            [plain, direct, relayed, tls].map(|f| median(&f.cpu[number])),
-        )?;
-    }
-    table(&mut out, "round trip, median µs", [plain, direct, relayed, tls].map(|f| median(&f.trip[0])))?;
-    table(&mut out, "round trip, p99 µs", [plain, direct, relayed, tls].map(|f| median(&f.trip[1])))?;
-    table(&mut out, "round trips per second", [plain, direct, relayed, tls].map(|f| median(&f.trips)))?;
-
-    writeln!(out, "\n| bar | measured | limit | |\n| --- | --: | --: | --- |")?;
-    let mut all = true;
-    let mut bar = |what: String, measured: f64, limit: String, met: bool| {
-        all &= met;
-        writeln!(out, "| {what} | {measured:.2} | {limit} | {} |", if met { "met" } else { "MISSED" })
-    };
-    for (number, size) in SIZES.iter().enumerate() {
-        let size = size / 1024;
-        let rate = median(&direct.rate[number]) / median(&tls.rate[number]);
-        bar(format!("throughput to Erlang TLS, {size} KiB"), rate, ">= 1".into(), rate >= 1.0)?;
-        let cpu = median(&direct.cpu[number]) / median(&tls.cpu[number]);
-        bar(format!("CPU to Erlang TLS, {size} KiB"), cpu, "< 1".into(), cpu < 1.0)?;
-    }
-    let added = median(&direct.trip[0]) - median(&plain.trip[0]);
-    bar("round trip added to plain TCP, µs".into(), added, format!("< {ADDED}"), added < ADDED)?;
-    Ok(all)
+/// Prints the circumstances of the run.
+pub(crate) fn begin(options: &RunOptions, plan: &Plan) -> Result<Report> {
+    let facts =
+        format!("rounds: {}, {} ms of messages, {} round trips", plan.rounds, plan.send_ms, plan.trips);
+    Report::begin("Erlang distribution through pmd", options, &plan.pmd, &[facts])
 }
 
-fn table(out: &mut impl Write, title: &str, values: [f64; 4]) -> Result<()> {
+/// Prints the medians of the rounds, with ratios, and the bars; returns whether the run has succeeded.
+pub(crate) fn print(mut report: Report, figures: &[Figures; 4]) -> Result<bool> {
+    for (index, (_, size)) in SIZES.iter().enumerate() {
+        let rates = figures.each_ref().map(|side| middle(&side.rate[index]));
+        compare(&format!("Messages of {size}, throughput"), "MB/s", rates)?;
+        let cpu = figures.each_ref().map(|side| middle(&side.cpu[index]));
+        compare(&format!("Messages of {size}, CPU"), "CPU s per GB", cpu)?;
+        let [_, direct, _, tls] = rates;
+        report.bar(Bar::at_least(format!("throughput against Erlang TLS, {size}"), direct / tls, 1.0));
+        let [_, direct, _, tls] = cpu;
+        report.bar(Bar::at_most(format!("CPU against Erlang TLS, {size}"), direct / tls, 1.0));
+    }
+    let medians = figures.each_ref().map(|side| middle(&side.trip[0]));
+    compare("Round trip, median", "µs", medians)?;
+    compare("Round trip, p99", "µs", figures.each_ref().map(|side| middle(&side.trip[1])))?;
+    compare("Round trips per second", "1/s", figures.each_ref().map(|side| middle(&side.trips)))?;
+    let [plain, direct, ..] = medians;
+    report.bar(Bar::at_most("round trip added to plain TCP, median", direct - plain, ADDED_BAR).unit("µs"));
+    report.finish()
+}
+
+fn middle(rounds: &[f64]) -> f64 {
+    median(rounds.iter().copied())
+}
+
+/// Prints one figure of all sides.
+fn compare(title: &str, unit: &str, values: [f64; 4]) -> Result<()> {
     let [plain, _, _, tls] = values;
-    writeln!(out, "\n| {title} | | to plain TCP | to Erlang TLS |\n| --- | --: | --: | --: |")?;
-    for (side, value) in Side::ALL.iter().zip(values) {
-        let (to_plain, to_tls) = (value / plain, value / tls);
-        writeln!(out, "| {} | {value:.2} | {to_plain:.2} | {to_tls:.2} |", side.name())?;
-    }
-    Ok(())
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    let row = |(side, value): (&Side, f64)| {
+        vec![side.name().to_owned(), number(value), number(value / plain), number(value / tls)]
+    };
+    let rows: Vec<Vec<String>> = Side::ALL.iter().zip(values).map(row).collect();
+    table(title, &format!(" | {unit} | vs plain TCP | vs Erlang TLS"), &rows, "")
 }

@@ -1,7 +1,19 @@
-%% One end of a measurement. Reads lines from standard input, "ping NODE", "send NODE SIZE MILLISECONDS" and
-%% "trips NODE COUNT", and answers each with one line of numbers. Ends when the input ends.
+%% One end of a measurement. Reads orders from standard input, "ping NODE", "send NODE SIZE MILLISECONDS" and
+%% "trips NODE COUNT", and answers each with one line of numbers. Exits at the end of the input.
 -module(tunnel_bench).
--export([listen/0, sink/1, echo/0]).
+-export([start/0, sink/1, echo/0]).
+
+%% Messages that are sent however short the time is.
+-define(AT_LEAST, 4).
+
+%% Takes orders until the input ends; a crash ends the node.
+start() ->
+    spawn(fun() ->
+        {_, Listener} = spawn_monitor(fun listen/0),
+        receive
+            {'DOWN', Listener, _, _, Reason} -> io:format(standard_error, "~p~n", [Reason]), halt(1)
+        end
+    end).
 
 listen() ->
     io:format("ready~n"),
@@ -24,7 +36,7 @@ do("send", Node, [Size, Milliseconds]) ->
     Sink = spawn_link(Node, ?MODULE, sink, [self()]),
     receive {Sink, ready} -> ok end,
     Payload = binary:copy(<<7>>, Size),
-    send(Sink, Payload, erlang:monotonic_time(millisecond) + Milliseconds),
+    send(Sink, Payload, erlang:monotonic_time(millisecond) + Milliseconds, ?AT_LEAST),
     Sink ! done,
     receive {Sink, Bytes, Microseconds} -> [Bytes, Microseconds] end;
 do("trips", Node, [Count]) ->
@@ -36,9 +48,9 @@ do("trips", Node, [Count]) ->
     Echo ! stop,
     [lists:nth(max(1, Count div 2), Trips), lists:nth(max(1, Count * 99 div 100), Trips), Took div Count].
 
-send(Sink, Payload, Until) ->
-    case erlang:monotonic_time(millisecond) < Until of
-        true -> Sink ! Payload, send(Sink, Payload, Until);
+send(Sink, Payload, Until, Least) ->
+    case Least > 0 orelse erlang:monotonic_time(millisecond) < Until of
+        true -> Sink ! Payload, send(Sink, Payload, Until, Least - 1);
         false -> ok
     end.
 

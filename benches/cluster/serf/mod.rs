@@ -1,106 +1,101 @@
-//! serf agents: HashiCorp's gossip membership, as its package comes, with the profile for local networks.
+//! serf agents: HashiCorp's gossip membership, as packaged, with the profile for local networks.
 //!
-//! What serf is given an advantage in: it does not encrypt, and the change that is measured is a user event that is not
-//! coalesced, its fastest way to tell all members something. Who is a member is asked of every agent's statistics,
-//! because its own reports of members are held back for a second and more on purpose.
+//! serf has two advantages here: it does not encrypt, and the change that is measured is a user event that is not
+//! coalesced, its fastest way to tell something to all members. The members are read from every agent's statistics,
+//! because serf deliberately delays its own membership events by a second and more.
 
-mod msgpack;
 mod rpc;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use pmd_bench::fleet::Site;
+use pmd_bench::fleet::cell::mortal;
+use rmpv::Value;
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
-use self::msgpack::Value;
-use self::rpc::Rpc;
-use crate::fleet::Site;
-use crate::fleet::cell::mortal;
-use crate::team::{Sight, Sighting};
+use self::rpc::{Rpc, map, text};
+use crate::observation::{Event, Observation};
 
-/// How often an agent is asked for its number of members: what that rounds is small beside what is measured.
-pub(crate) const LOOK: Duration = Duration::from_millis(50);
+/// How often an agent is asked for its number of members; small beside what is measured.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// An agent for one host.
+/// The command that runs an agent on a host.
 pub(crate) fn command(site: &Site) -> Command {
     let mut command = mortal("serf");
     command.args(["agent", "-node", &site.name, "-bind", &site.ip.to_string(), "-log-level", "err"]);
     command
 }
 
-/// Whether the agent answers.
+/// Whether the agent accepts connections.
 pub(crate) fn answers(site: &Site) -> bool {
     site.cell.run(|| Rpc::connect().is_ok())
 }
 
 async fn connect(site: &Site) -> Result<Rpc> {
-    Rpc::greet(site.cell.run(Rpc::connect)?).await
+    Rpc::handshake(site.cell.run(Rpc::connect)?).await
 }
 
-/// Makes an agent join another; the request, to be run.
+/// Makes an agent join another.
 pub(crate) async fn join(site: &Site, seed: &Site) -> Result<()> {
     let mut rpc = connect(site).await?;
-    let existing = Value::List(vec![Value::Raw(seed.ip.to_string().into_bytes())]);
-    let body = Value::map([("Existing", existing), ("Replay", Value::Bool(false))]);
-    rpc.ask("join", Some(body)).await.map(drop)
+    let existing = Value::Array(vec![seed.ip.to_string().into()]);
+    rpc.ask("join", Some(map([("Existing", existing), ("Replay", false.into())]))).await.map(drop)
 }
 
-/// Says something that all members hear.
+/// Sends a user event to all members.
 pub(crate) async fn change(site: &Site, name: &str) -> Result<Instant> {
     let mut rpc = connect(site).await?;
-    let body = Value::map([
-        ("Name", name.into()),
-        ("Payload", Value::Raw(Vec::new())),
-        ("Coalesce", Value::Bool(false)),
-    ]);
+    let body = map([("Name", name.into()), ("Payload", "".into()), ("Coalesce", false.into())]);
     let begin = Instant::now();
     rpc.order("event", Some(body)).await?;
     Ok(begin)
 }
 
-/// Reports what an agent tells and, while `counting`, how many members it sees.
+/// Connects to an agent; the future that is returned reports changes and, while `counting`, the number of members.
 pub(crate) async fn observe(
     site: &Site,
-    place: usize,
-    out: UnboundedSender<Sighting>,
+    host: usize,
+    out: UnboundedSender<Observation>,
     counting: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = ()> + Send + use<>> {
     let mut events = connect(site).await?;
     events.subscribe("user").await?;
-    let counts = connect(site).await?;
+    let statistics = connect(site).await?;
     Ok(async move {
-        let told = async {
+        let changes = async {
             while let Ok(event) = events.event().await {
-                let sight = Sight::Change(event.get("Name").text());
-                let _ = out.send(Sighting { place, at: Instant::now(), sight });
+                let event = Event::Change(text(&event["Name"]).to_owned());
+                // At the end of the run the receiver is gone.
+                let _ = out.send(Observation { host, at: Instant::now(), event });
             }
         };
-        tokio::join!(told, count(counts, place, out.clone(), counting));
+        tokio::join!(changes, count(statistics, host, out.clone(), counting));
     })
 }
 
 async fn count(
     mut rpc: Rpc,
-    place: usize,
-    out: UnboundedSender<Sighting>,
+    host: usize,
+    out: UnboundedSender<Observation>,
     mut counting: watch::Receiver<bool>,
 ) {
     let mut last = 0;
     while counting.wait_for(|on| *on).await.is_ok() {
         let Ok(members) = members(&mut rpc).await else { return };
         if members != last {
-            let _ = out.send(Sighting { place, at: Instant::now(), sight: Sight::Members(members) });
+            let _ = out.send(Observation { host, at: Instant::now(), event: Event::Members(members) });
             last = members;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// How many members an agent takes for alive.
+/// The number of members that an agent considers alive.
 async fn members(rpc: &mut Rpc) -> Result<usize> {
-    let stats = rpc.ask("stats", None).await?;
-    let number = |key: &str| stats.get("serf").get(key).text().parse::<usize>();
-    let all = number("members").context("serf's statistics tell the members")?;
+    let statistics = rpc.ask("stats", None).await?;
+    let number = |key: &str| text(&statistics["serf"][key]).parse::<usize>();
+    let all = number("members").context("serf's statistics contain the members")?;
     Ok(all - number("failed")? - number("left")?)
 }

@@ -1,15 +1,20 @@
-//! The client's side of serf's RPC: requests and answers on one connection, in turn.
+//! The client's side of serf's RPC: requests and answers on one connection, in turn, in MessagePack.
+//!
+//! serf speaks the MessagePack of before 2013, in which text and bytes are one type: requests must not contain values of
+//! today's binary type.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpStream as Socket};
 
 use anyhow::{Context, Result, bail};
+use rmpv::Value;
+use rmpv::decode::read_value;
+use rmpv::encode::write_value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::msgpack::Value;
-
-/// Where an agent listens, on its own host.
-pub(crate) const PORT: u16 = 7373;
+/// The port that an agent's RPC listens on.
+const PORT: u16 = 7373;
 
 /// A connection to an agent.
 #[derive(Debug)]
@@ -20,7 +25,7 @@ pub(crate) struct Rpc {
 }
 
 impl Rpc {
-    /// Connects; to be called on the agent's host, and inside a runtime.
+    /// Connects to the agent of this host.
     pub(crate) fn connect() -> std::io::Result<Socket> {
         let stream = Socket::connect((Ipv4Addr::LOCALHOST, PORT))?;
         stream.set_nonblocking(true)?;
@@ -28,27 +33,27 @@ impl Rpc {
         Ok(stream)
     }
 
-    /// Greets the agent.
-    pub(crate) async fn greet(stream: Socket) -> Result<Rpc> {
+    /// Begins a session on a new connection.
+    pub(crate) async fn handshake(stream: Socket) -> Result<Rpc> {
         let mut rpc = Rpc { stream: TcpStream::from_std(stream)?, read: Vec::new(), sequence: 0 };
-        rpc.order("handshake", Some(Value::map([("Version", Value::Int(1))]))).await?;
+        rpc.order("handshake", Some(map([("Version", 1.into())]))).await?;
         Ok(rpc)
     }
 
-    /// A request whose answer says no more than that it was done.
+    /// A request that is only acknowledged.
     pub(crate) async fn order(&mut self, command: &str, body: Option<Value>) -> Result<()> {
         let sequence = self.sequence;
         self.sequence += 1;
         let mut bytes = Vec::new();
-        Value::map([("Command", command.into()), ("Seq", Value::Int(sequence))]).encode(&mut bytes);
+        write_value(&mut bytes, &map([("Command", command.into()), ("Seq", sequence.into())]))?;
         if let Some(body) = body {
-            body.encode(&mut bytes);
+            write_value(&mut bytes, &body)?;
         }
         self.stream.write_all(&bytes).await?;
         let head = self.next().await?;
-        match head.get("Error").text() {
-            error if error.is_empty() => Ok(()),
-            error => bail!("serf refuses {command}: {error}"),
+        match text(&head["Error"]) {
+            "" => Ok(()),
+            error => bail!("serf refused {command}: {error}"),
         }
     }
 
@@ -58,9 +63,9 @@ impl Rpc {
         self.next().await
     }
 
-    /// Asks for events of these kinds; [`event`](Self::event) returns them then.
+    /// Requests events of these kinds, which [`event`](Self::event) then returns.
     pub(crate) async fn subscribe(&mut self, kinds: &str) -> Result<()> {
-        self.order("stream", Some(Value::map([("Type", kinds.into())]))).await
+        self.order("stream", Some(map([("Type", kinds.into())]))).await
     }
 
     /// The next event.
@@ -72,15 +77,28 @@ impl Rpc {
     async fn next(&mut self) -> Result<Value> {
         loop {
             let mut rest = self.read.as_slice();
-            if let Some(value) = Value::decode(&mut rest) {
-                let used = self.read.len() - rest.len();
-                self.read.drain(..used);
-                return Ok(value);
+            match read_value(&mut rest) {
+                Ok(value) => {
+                    let used = self.read.len() - rest.len();
+                    self.read.drain(..used);
+                    return Ok(value);
+                }
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
+                Err(error) => return Err(error).context("serf's answer is not MessagePack"),
             }
-            let count = self.stream.read_buf(&mut self.read).await.context("reading from serf")?;
-            if count == 0 {
-                bail!("serf has closed its RPC connection");
+            if self.stream.read_buf(&mut self.read).await.context("reading from serf")? == 0 {
+                bail!("serf closed its RPC connection");
             }
         }
     }
+}
+
+/// A map with these entries.
+pub(crate) fn map<const N: usize>(entries: [(&str, Value); N]) -> Value {
+    Value::Map(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
+}
+
+/// The text of a value; empty if it is none.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }

@@ -1,0 +1,20 @@
+//! What pmd's benchmarks share.
+//!
+//! A crate rather than a module of each benchmark: each uses a different part of it, and Cargo keeps it from depending
+//! on any of them.
+//!
+//! Floors, from the ground: fleet, process, stats · daemon, options · report.
+
+#[path = "../../../tests/harness/fleet/mod.rs"]
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "shared with the tests, and stops where the setup is broken"
+)]
+pub mod fleet;
+
+pub mod daemon;
+pub mod options;
+pub mod process;
+pub mod report;
+pub mod stats;
