@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pmd_core::node::{Node, Now, Settings as NodeSettings};
-use pmd_core::tuning::Tuning;
 use pmd_protocol::HostName;
 use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Host, Metadata, NodeId};
@@ -171,8 +170,7 @@ impl Cluster {
             seed: core_task::seed()?,
             addresses,
             host,
-            // The log that people read, with this host's own events in it, is the daemon's.
-            tuning: Tuning { events_kept: 0, ..settings.tuning.clone() },
+            tuning: settings.tuning.clone(),
         };
         let clock = Instant::now();
         let now = Now { mono_ms: 0, wall_ms: now_ms() };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pmd_core::replica::view::Liveness;
+use pmd_core::membership::Liveness;
 use pmd_protocol::peer::Kind as EntryKind;
 use rustix::time::{ClockId, clock_gettime};
 

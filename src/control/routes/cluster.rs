@@ -7,9 +7,9 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
 use pmd_core::gossip::link::Link;
-use pmd_core::membership::Identity;
+use pmd_core::membership::{Identity, Liveness};
 use pmd_core::node::Node;
-use pmd_core::replica::view::{Found, Liveness};
+use pmd_core::replica::view::Found;
 use pmd_protocol::peer::frame::{Reason, Summary};
 use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
 
