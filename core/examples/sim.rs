@@ -7,7 +7,6 @@
 use std::time::Instant;
 
 use pmd_core::sim::World;
-use pmd_core::tuning::Tuning;
 use pmd_protocol::peer::Kind;
 
 fn main() {
@@ -16,8 +15,7 @@ fn main() {
     let number = |at: usize, otherwise: u64| word(at).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let count = usize::try_from(number(1, 100)).unwrap_or(100);
     match word(0) {
-        // Nobody reads what happened; of thousands, that would be gigabytes.
-        Some("join") => drop(join(count, number(2, 1), Tuning { events_kept: 0, ..Tuning::default() })),
+        Some("join") => drop(join(count, number(2, 1), false)),
         Some("idle") => idle(count, number(2, 1), number(3, 1)),
         Some("vanish") => distribution(number(2, 20), |seed| vanish(count, seed)),
         Some("kill") => distribution(number(2, 20), |seed| kill(count, seed)),
@@ -29,9 +27,12 @@ fn main() {
     }
 }
 
-fn join(count: usize, seed: u64, tuning: Tuning) -> World {
+fn join(count: usize, seed: u64, keep_events: bool) -> World {
     let begin = Instant::now();
-    let mut world = World::with_tuning(seed, tuning);
+    let mut world = World::new(seed);
+    if !keep_events {
+        world.discard_events();
+    }
     for _ in 0..count {
         world.start();
     }
@@ -50,12 +51,12 @@ fn join(count: usize, seed: u64, tuning: Tuning) -> World {
 }
 
 fn idle(count: usize, hours: u64, seed: u64) {
-    let mut world = join(count, seed, Tuning::default());
+    let mut world = join(count, seed, true);
     world.run_for(60_000);
     let (before, events, begin) = (world.traffic(), world.events(), Instant::now());
     for hour in 1..=hours {
         world.run_for(3_600_000);
-        let deaths: usize = world.nodes().map(|(_, node)| deaths(node)).sum();
+        let deaths: usize = world.nodes().map(|(number, _)| deaths(&world, number)).sum();
         println!(
             "hour {hour}: {deaths} deaths, {} violations, {:.1?} real",
             world.violations().len(),
@@ -74,9 +75,8 @@ fn idle(count: usize, hours: u64, seed: u64) {
     );
 }
 
-fn deaths(node: &pmd_core::node::Node) -> usize {
-    let events = node.events(0, usize::MAX).events;
-    events.into_iter().filter(|event| event.what.as_str() == "node_down").count()
+fn deaths(world: &World, number: usize) -> usize {
+    world.events_of(number).iter().filter(|event| event.what.as_str() == "node_down").count()
 }
 
 fn quiet(count: usize, seed: u64) -> World {

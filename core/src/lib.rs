@@ -26,12 +26,12 @@
 )]
 
 pub mod event;
+pub mod facts;
 pub mod gossip;
 pub mod id;
 pub mod membership;
 pub mod node;
 pub mod overlay;
-pub mod pool;
 pub mod replica;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -9,11 +9,6 @@ pub struct Tuning {
     pub membership: MembershipTuning,
     /// Links and what goes over them.
     pub spread: SpreadTuning,
-    /// Events that are kept for whoever asks the core for them; each is told once in any case.
-    ///
-    /// Unit: events. Default: 4,096, some 400 KB. Range: from 0, for a driver with a log of its own, as the daemon has.
-    /// Source: our own; enough for a reader to reconnect after a mass restart of 1,000 nodes.
-    pub events_kept: usize,
 }
 
 impl Default for Tuning {
@@ -22,7 +17,6 @@ impl Default for Tuning {
             registry: RegistryTuning::DEFAULT,
             membership: MembershipTuning::DEFAULT,
             spread: SpreadTuning::DEFAULT,
-            events_kept: 4096,
         }
     }
 }

@@ -120,9 +120,9 @@ fn who_leaves_is_said_to_have_left() {
     world.kill(2);
     world.run_for(5_000);
     is_fine(&world);
-    for (_, node) in world.nodes() {
-        let events = node.events(0, usize::MAX).events;
-        let last = events
+    for (number, _) in world.nodes() {
+        let last = world
+            .events_of(number)
             .iter()
             .rfind(|event| event.origin == id && !matches!(event.what, Happening::ServiceDown(_)));
         assert_eq!(last.unwrap().what, Happening::NodeLeft);

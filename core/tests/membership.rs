@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a broken law has to fail the test")]
 
+use pmd_core::facts::Unshared;
 use pmd_core::id::{Generation, NodeId};
-use pmd_core::membership::Identity;
 use pmd_core::membership::record::{Record, Standing, State, pack};
 use pmd_core::membership::table::{Output, Swim};
-use pmd_core::replica::view::Liveness;
+use pmd_core::membership::{Identity, Liveness};
 use pmd_core::tuning::MembershipTuning;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ fn id(number: u8) -> NodeId {
 }
 
 fn swim(number: u8) -> Swim {
-    Swim::new(identity(number, 1_000), TUNING)
+    Swim::new(identity(number, 1_000), TUNING, Unshared)
 }
 
 /// What one says, another hears.

@@ -489,7 +489,7 @@ fn bring(to: &mut Registry, from: &Registry, origin: NodeId) {
 
 #[test]
 fn local_comes_first_then_the_unsuspected_then_the_nearest_then_the_lowest_id() {
-    use pmd_core::replica::view::Liveness::{Alive, Suspect};
+    use pmd_core::membership::Liveness::{Alive, Suspect};
     let mut here = Registry::new(node(50), life(0), tuning(4));
     put(&mut here, &service("db", 50));
     let far = [

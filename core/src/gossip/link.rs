@@ -6,16 +6,17 @@
 //! all of them are repeated if they matter.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use pmd_protocol::limits::{MAX_STAMPS, MAX_UPDATES};
 use pmd_protocol::peer::frame::{Echo, Have, Heartbeat, Membership, Prune, Pull, Summary, Tally};
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update, Updates};
 
+use crate::facts::{About, Fact, Facts, Share};
 use crate::membership::Identity;
 use crate::membership::phi::Phi;
-use crate::membership::record::{Standing, pack};
+use crate::membership::record::{Record, Standing, pack};
 use crate::membership::table::Swim;
-use crate::pool::{About, Fact, Facts, Pool};
 use crate::replica::Registry;
 use crate::replica::transfer::Transfer;
 use crate::tuning::Tuning;
@@ -63,11 +64,10 @@ pub struct Link {
     coalesce_ms: u64,
     lazy_ms: u64,
     /// What the peer knows of members.
-    known_members: Facts<Fact<Standing>>,
+    known_members: Facts<Record>,
     /// Members of whom it has to be told.
     members: BTreeSet<NodeId>,
     known: Facts<Fact<Stamp>>,
-    pool: Pool,
     /// Origins that the peer has asked for and that are not here yet.
     wanted: BTreeSet<NodeId>,
     lazy: BTreeSet<NodeId>,
@@ -103,14 +103,7 @@ pub struct Link {
 impl Link {
     /// A link that has just come up. `phase_ms` is this daemon's own, any number.
     #[must_use]
-    pub fn new(
-        peer: Identity,
-        initiated: bool,
-        now_ms: u64,
-        phase_ms: u64,
-        tuning: &Tuning,
-        pool: Pool,
-    ) -> Self {
+    pub fn new(peer: Identity, initiated: bool, now_ms: u64, phase_ms: u64, tuning: &Tuning) -> Self {
         Self {
             peer,
             initiated,
@@ -125,7 +118,6 @@ impl Link {
             known_members: Facts::default(),
             members: BTreeSet::new(),
             known: Facts::default(),
-            pool,
             wanted: BTreeSet::new(),
             lazy: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -151,18 +143,22 @@ impl Link {
     }
 
     /// The peer knows this of a member, as it says or as it was told.
-    pub fn peer_knows(&mut self, id: NodeId, standing: Standing) {
-        if self.known_members.get(&id).is_none_or(|known| *known.what() < standing) {
-            self.known_members.insert(self.pool.standing(id, standing));
+    pub fn peer_knows(&mut self, record: Arc<Record>) {
+        if !self.is_known(record.about(), record.standing()) {
+            self.known_members.insert(record);
         }
     }
 
     /// There is something to tell about a member, unless the peer knows it.
     pub fn tell(&mut self, now_ms: u64, id: NodeId, standing: Standing) {
-        if self.known_members.get(&id).is_none_or(|known| *known.what() < standing) {
+        if !self.is_known(&id, standing) {
             self.members.insert(id);
             self.wake(now_ms);
         }
+    }
+
+    fn is_known(&self, id: &NodeId, standing: Standing) -> bool {
+        self.known_members.get(id).is_some_and(|known| known.standing() >= standing)
     }
 
     /// A member is gone: there is nothing to say about its entries. What the peer has of them is remembered, in case it
@@ -177,22 +173,22 @@ impl Link {
     }
 
     /// Forgets what the peer knows and has of those of whom nothing is here any more.
-    pub fn trim(&mut self, registry: &Registry, swim: &Swim) {
+    pub fn trim<S: Share>(&mut self, registry: &Registry<S>, swim: &Swim<S>) {
         self.known_members.retain(|known| swim.record(known.about()).is_some());
         self.known.retain(|known| registry.store().stamp(known.about()).is_some());
     }
 
     /// The peer has this of an origin, as it says or as it was sent.
-    pub fn peer_has(&mut self, origin: NodeId, stamp: Stamp) {
-        if self.known.get(&origin).is_none_or(|known| *known.what() < stamp) {
-            self.known.insert(self.pool.stamp(origin, stamp));
+    pub fn peer_has(&mut self, stamp: Arc<Fact<Stamp>>) {
+        if self.known.get(stamp.about()).is_none_or(|known| known.value() < stamp.value()) {
+            self.known.insert(stamp);
         }
     }
 
     /// There is something new of an origin: an update or, where it was pruned, a summary if `summarise`.
     pub fn offer(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp, summarise: bool) {
         self.wanted.remove(&origin);
-        if self.known.get(&origin).is_some_and(|known| *known.what() >= stamp) {
+        if self.known.get(&origin).is_some_and(|known| *known.value() >= stamp) {
             return;
         }
         if self.lazy.contains(&origin) {
@@ -217,9 +213,9 @@ impl Link {
     }
 
     /// The peer lacks this, whatever the tree says; `have` is what it has.
-    pub fn owe(&mut self, origin: NodeId, have: Option<Stamp>) {
+    pub fn owe(&mut self, origin: NodeId, have: Option<Arc<Fact<Stamp>>>) {
         match have {
-            Some(have) => self.known.insert(self.pool.stamp(origin, have)),
+            Some(have) => self.known.insert(have),
             None => self.known.remove(&origin),
         };
         self.dirty.insert(origin);
@@ -356,7 +352,13 @@ impl Link {
     }
 
     /// The next message, of at most `budget` bytes unless a single operation is longer; what is urgent first.
-    pub fn poll(&mut self, now_ms: u64, registry: &Registry, swim: &Swim, budget: usize) -> Option<Frame> {
+    pub fn poll<S: Share>(
+        &mut self,
+        now_ms: u64,
+        registry: &Registry<S>,
+        swim: &Swim<S>,
+        budget: usize,
+    ) -> Option<Frame> {
         if let Some(interval_ms) = self.heartbeat.take() {
             self.prune_now = !self.prunes.is_empty();
             return Some(self.heartbeat(now_ms, interval_ms, registry));
@@ -398,12 +400,12 @@ impl Link {
     }
 
     /// What the peer wants summaries of, once they are due, and does not have by then.
-    fn summary_of_news(&mut self, now_ms: u64, registry: &Registry) -> Option<Frame> {
+    fn summary_of_news<S: Share>(&mut self, now_ms: u64, registry: &Registry<S>) -> Option<Frame> {
         while !self.summaries.is_empty() && self.summaries_at_ms <= now_ms {
             let origins = take(&mut self.summaries);
             let stamps = origins.into_iter().filter_map(|origin| {
                 let stamp = registry.store().stamp(&origin)?;
-                self.known.get(&origin).is_none_or(|known| *known.what() < stamp).then_some((origin, stamp))
+                self.known.get(&origin).is_none_or(|known| *known.value() < stamp).then_some((origin, stamp))
             });
             let stamps: Vec<_> = stamps.collect();
             if !stamps.is_empty() {
@@ -414,27 +416,26 @@ impl Link {
     }
 
     /// What the peer does not know of members, before anything else: it asks for their entries then.
-    fn news(&mut self, swim: &Swim, budget: usize) -> Option<Frame> {
+    fn news<S: Share>(&mut self, swim: &Swim<S>, budget: usize) -> Option<Frame> {
         let known = &self.known_members;
         self.members.retain(|id| {
             swim.record(id)
-                .is_some_and(|record| known.get(id).is_none_or(|known| *known.what() < record.standing()))
+                .is_some_and(|record| known.get(id).is_none_or(|known| known.standing() < record.standing()))
         });
         if self.members.is_empty() {
             return None;
         }
-        let records: Vec<_> = self.members.iter().filter_map(|id| swim.record(id)).collect();
-        let (packet, count) = pack(records.iter().copied(), budget);
+        let records: Vec<_> = self.members.iter().filter_map(|id| swim.shared_record(id)).collect();
+        let (packet, count) = pack(records.iter().map(|record| &***record), budget);
         for record in records.into_iter().take(count) {
-            let id = record.identity.id;
-            self.members.remove(&id);
+            self.members.remove(record.about());
             // The link delivers in order or ends, so what is sent is as good as there.
-            self.known_members.insert(self.pool.standing(id, record.standing()));
+            self.known_members.insert(Arc::clone(record));
         }
         Some(Frame::Membership(Membership { packet }))
     }
 
-    fn updates(&mut self, registry: &Registry, budget: usize) -> Option<Frame> {
+    fn updates<S: Share>(&mut self, registry: &Registry<S>, budget: usize) -> Option<Frame> {
         let mut updates: Vec<Update> = Vec::new();
         let mut left = budget.saturating_sub(LIST_FIXED);
         while updates.len() < MAX_UPDATES {
@@ -444,7 +445,7 @@ impl Link {
                 continue;
             }
             let Some(mut transfer) =
-                registry.transfer(&origin, self.known.get(&origin).map(|known| *known.what()))
+                registry.transfer(&origin, self.known.get(&origin).map(|known| *known.value()))
             else {
                 if registry.lacks(&origin) {
                     self.wanted.insert(origin);
@@ -457,7 +458,7 @@ impl Link {
                 break;
             }
             left = left.saturating_sub(update.size());
-            self.known.insert(self.pool.stamp(origin, transfer.stamp()));
+            self.known.insert(registry.store().shared_stamp(&origin, transfer.stamp()));
             updates.push(update);
             if !transfer.is_done() {
                 self.transfer = Some(transfer);
@@ -471,7 +472,7 @@ impl Link {
         }
     }
 
-    fn heartbeat(&mut self, now_ms: u64, interval_ms: u64, registry: &Registry) -> Frame {
+    fn heartbeat<S: Share>(&mut self, now_ms: u64, interval_ms: u64, registry: &Registry<S>) -> Frame {
         self.beats = self.beats.wrapping_add(1);
         let [.., sequence] = self.beats.to_be_bytes();
         self.sent_ms.push_back((sequence, now_ms));

@@ -15,7 +15,9 @@
 
 use pmd_protocol::limits::{MAX_RANGES, MAX_STAMPS};
 use pmd_protocol::peer::frame::{Have, Range, Ranges};
-use pmd_protocol::peer::{Digest, Frame, NodeId, Stamp};
+use pmd_protocol::peer::{Digest, Frame, NodeId};
+
+use crate::replica::LiveOrigin;
 
 /// Into how many parts a range is split.
 const FAN_OUT: usize = 16;
@@ -23,12 +25,9 @@ const FAN_OUT: usize = 16;
 /// How many origins are listed and not split any further.
 const LEAF: usize = 32;
 
-/// A live origin, what is here of it, and what it adds to the fingerprint.
-pub type Share = (NodeId, Stamp, Digest);
-
 /// The first message: of all origins. `live` is in the order of the ids.
 #[must_use]
-pub fn open(live: &[Share]) -> Frame {
+pub fn open(live: &[LiveOrigin]) -> Frame {
     if live.len() <= LEAF {
         return list(live, NodeId::MIN, NodeId::MAX);
     }
@@ -37,7 +36,7 @@ pub fn open(live: &[Share]) -> Frame {
 
 /// The answers to a message with ranges. `live` is in the order of the ids.
 #[must_use]
-pub fn answer(live: &[Share], ranges: &Ranges) -> Vec<Frame> {
+pub fn answer(live: &[LiveOrigin], ranges: &Ranges) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut parts = Vec::new();
     for theirs in ranges.ranges.iter().filter(|range| range.first <= range.last) {
@@ -58,24 +57,24 @@ pub fn answer(live: &[Share], ranges: &Ranges) -> Vec<Frame> {
 
 /// The live origins from `first` to `last`, both included.
 #[must_use]
-pub fn within(live: &[Share], first: NodeId, last: NodeId) -> &[Share] {
+pub fn within(live: &[LiveOrigin], first: NodeId, last: NodeId) -> &[LiveOrigin] {
     let start = live.partition_point(|(id, ..)| *id < first);
     let end = live.partition_point(|(id, ..)| *id <= last);
     live.get(start..end).unwrap_or_default()
 }
 
-fn list(live: &[Share], first: NodeId, last: NodeId) -> Frame {
+fn list(live: &[LiveOrigin], first: NodeId, last: NodeId) -> Frame {
     let stamps = live.iter().map(|(id, stamp, _)| (*id, *stamp)).collect();
     Frame::Have(Have { stamps, complete: vec![(first, last)] })
 }
 
-fn summary(live: &[Share], first: NodeId, last: NodeId) -> Range {
+fn summary(live: &[LiveOrigin], first: NodeId, last: NodeId) -> Range {
     let digest = live.iter().fold(Digest::EMPTY, |sum, (_, _, share)| sum.plus(*share));
     Range { first, last, digest, count: u32::try_from(live.len()).unwrap_or(u32::MAX) }
 }
 
 /// Parts that together cover the range without a gap, with about as many origins each.
-fn split(live: &[Share], first: NodeId, last: NodeId) -> Vec<Range> {
+fn split(live: &[LiveOrigin], first: NodeId, last: NodeId) -> Vec<Range> {
     let size = live.len().div_ceil(FAN_OUT).max(1);
     let mut ranges = Vec::new();
     let mut start = first;
@@ -109,14 +108,14 @@ fn before(id: NodeId) -> NodeId {
 mod tests {
     use std::collections::{BTreeMap, VecDeque};
 
-    use pmd_protocol::peer::{Generation, Version};
+    use pmd_protocol::peer::{Generation, Stamp, Version};
     use proptest::collection::btree_map;
     use proptest::prelude::*;
 
     use super::*;
     use crate::id::fingerprint_of;
 
-    fn shares(registry: &BTreeMap<u16, u64>) -> Vec<Share> {
+    fn shares(registry: &BTreeMap<u16, u64>) -> Vec<LiveOrigin> {
         let share = |(number, version): (&u16, &u64)| {
             let mut id = [0; 32];
             id[..2].copy_from_slice(&number.to_be_bytes());
@@ -127,7 +126,7 @@ mod tests {
     }
 
     /// Runs the exchange between two registries; which origins were listed, and how many messages it took.
-    fn run(one: &[Share], other: &[Share]) -> (BTreeMap<NodeId, bool>, usize) {
+    fn run(one: &[LiveOrigin], other: &[LiveOrigin]) -> (BTreeMap<NodeId, bool>, usize) {
         let mut listed = BTreeMap::new();
         let mut messages = 0;
         let mut queue = VecDeque::from([(true, open(one))]);

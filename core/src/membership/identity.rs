@@ -31,10 +31,4 @@ impl Identity {
         let usable = addresses.iter().filter(|address| !address.ip().is_unspecified() && address.port() != 0);
         Self { id, generation, renewal: 0, addresses: usable.take(MAX_ADDRESSES).copied().collect() }
     }
-
-    /// Whether this is a later identity of the same daemon.
-    #[must_use]
-    pub fn replaces(&self, other: &Self) -> bool {
-        self.id == other.id && self > other
-    }
 }

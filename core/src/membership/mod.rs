@@ -11,3 +11,4 @@ pub mod record;
 pub mod table;
 
 pub use identity::Identity;
+pub use record::Liveness;

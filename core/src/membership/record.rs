@@ -4,10 +4,11 @@
 //! means the same whoever tells it.
 
 use pmd_protocol::limits::{MAX_ADDRESSES, MAX_MEMBERSHIP};
-use pmd_protocol::peer::Generation;
+use pmd_protocol::peer::{Generation, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
+use crate::facts::About;
 
 /// How a member is, as one of its peers or the member itself says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,6 +19,16 @@ pub enum State {
     Suspect,
     /// It is gone.
     Down,
+}
+
+/// How a live member is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Liveness {
+    /// As far as anybody knows, it lives.
+    #[default]
+    Alive,
+    /// Somebody could not reach it, and it has not objected yet.
+    Suspect,
 }
 
 /// What is known of one member.
@@ -61,10 +72,26 @@ impl Record {
         Standing { generation: self.identity.generation, renewal: self.identity.renewal, rank }
     }
 
+    /// How the member is, if it is not known to be gone.
+    #[must_use]
+    pub fn liveness(&self) -> Option<Liveness> {
+        match self.state {
+            State::Alive => Some(Liveness::Alive),
+            State::Suspect => Some(Liveness::Suspect),
+            State::Down => None,
+        }
+    }
+
     /// Whether it speaks of somebody who is not known to be gone.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.state != State::Down
+    }
+}
+
+impl About for Record {
+    fn about(&self) -> &NodeId {
+        &self.identity.id
     }
 }
 
@@ -125,7 +152,6 @@ pub fn unpack(mut packet: &[u8]) -> Result<Vec<Record>, PacketError> {
 
 #[cfg(test)]
 mod tests {
-    use pmd_protocol::peer::NodeId;
     use proptest::collection::vec;
     use proptest::prelude::*;
 

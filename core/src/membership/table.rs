@@ -23,14 +23,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pmd_protocol::peer::{Generation, NodeId};
 
 use super::identity::Identity;
+use super::record::Liveness;
 pub use super::record::PacketError;
 use super::record::{Record, Standing, State, unpack};
-use crate::pool::{Facts, Pool};
-use crate::replica::view::Liveness;
+use crate::facts::{Facts, Share, Unshared};
 use crate::tuning::MembershipTuning;
 
 /// Members of whom anything is remembered, dead ones included. Only a proven member can make the table grow; this bounds
@@ -76,11 +77,11 @@ pub enum Output {
 
 /// The members as one daemon knows them. See the module.
 #[derive(Debug)]
-pub struct Swim {
-    own: Record,
+pub struct Swim<S = Unshared> {
+    own: Arc<Record>,
     tuning: MembershipTuning,
     table: Facts<Record>,
-    pool: Pool,
+    share: S,
     live: usize,
     /// When each of the dead was found dead, oldest first.
     dead: BTreeSet<(u64, NodeId)>,
@@ -95,25 +96,20 @@ struct Suspicion {
     standing: Standing,
 }
 
-impl Swim {
+impl<S: Share> Swim<S> {
     /// A daemon that knows nobody.
     #[must_use]
-    pub fn new(identity: Identity, tuning: MembershipTuning) -> Self {
+    pub fn new(identity: Identity, tuning: MembershipTuning, share: S) -> Self {
         Self {
-            own: Record::alive(identity),
+            own: Arc::new(Record::alive(identity)),
             tuning,
             table: Facts::default(),
-            pool: Pool::default(),
+            share,
             live: 0,
             dead: BTreeSet::new(),
             suspicions: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
-    }
-
-    /// Shares what it can with others that have this pool.
-    pub fn share(&mut self, pool: Pool) {
-        self.pool = pool;
     }
 
     /// What this daemon is called at the moment.
@@ -124,20 +120,26 @@ impl Swim {
 
     /// The live members besides this one, by id.
     pub fn members(&self) -> impl Iterator<Item = (&Identity, Liveness)> {
-        self.table.iter().filter_map(|record| Some((&record.identity, liveness(record.state)?)))
+        self.table.iter().filter_map(|record| Some((&record.identity, record.liveness()?)))
     }
 
     /// A live member.
     #[must_use]
     pub fn member(&self, id: &NodeId) -> Option<(&Identity, Liveness)> {
         let record = self.table.get(id)?;
-        Some((&record.identity, liveness(record.state)?))
+        Some((&record.identity, record.liveness()?))
     }
 
     /// What is known of a member or of this daemon, dead or alive.
     #[must_use]
     pub fn record(&self, id: &NodeId) -> Option<&Record> {
-        if *id == self.own.identity.id { Some(&self.own) } else { self.table.get(id).map(AsRef::as_ref) }
+        self.shared_record(id).map(AsRef::as_ref)
+    }
+
+    /// The same, to be kept with what a peer knows.
+    #[must_use]
+    pub fn shared_record(&self, id: &NodeId) -> Option<&Arc<Record>> {
+        if *id == self.own.identity.id { Some(&self.own) } else { self.table.get(id) }
     }
 
     /// How many live members there are besides this one.
@@ -157,23 +159,27 @@ impl Swim {
     /// # Errors
     ///
     /// If it is malformed. Nothing has changed then.
-    pub fn handle_packet(
-        &mut self,
-        now_ms: u64,
-        packet: &[u8],
-    ) -> Result<Vec<(NodeId, Standing)>, PacketError> {
+    pub fn handle_packet(&mut self, now_ms: u64, packet: &[u8]) -> Result<Vec<Arc<Record>>, PacketError> {
         let records = unpack(packet)?;
-        let heard = records.iter().map(|record| (record.identity.id, record.standing())).collect();
         let usual_ms = self.suspicion_ms();
-        for record in records {
-            self.learn(now_ms, record, usual_ms);
+        Ok(records.into_iter().map(|record| self.hear(now_ms, record, usual_ms)).collect())
+    }
+
+    /// Takes what somebody says about a member; the same record as it is kept here, if it is what is known.
+    fn hear(&mut self, now_ms: u64, record: Record, wait_ms: u64) -> Arc<Record> {
+        let (id, standing) = (record.identity.id, record.standing());
+        let same = |known: &&Arc<Record>| known.standing() == standing;
+        if let Some(known) = self.shared_record(&id).filter(same) {
+            return Arc::clone(known);
         }
-        Ok(heard)
+        let record = self.share.share(&id, record);
+        self.learn(now_ms, &record, wait_ms);
+        record
     }
 
     /// A daemon has proven who it is, so it lives; unless more is known of it than it says. Then it has to be told.
     pub fn meet(&mut self, now_ms: u64, identity: Identity) {
-        self.learn(now_ms, Record::alive(identity), 0);
+        self.hear(now_ms, Record::alive(identity), 0);
     }
 
     /// Suspects a member on evidence: it is dead in `wait_ms` unless it objects. Whether it is a live member, in this
@@ -186,7 +192,7 @@ impl Swim {
         match record.state {
             State::Alive => {
                 let record = Record { state: State::Suspect, ..Record::clone(record) };
-                self.learn(now_ms, record, wait_ms);
+                self.hear(now_ms, record, wait_ms);
                 true
             }
             State::Suspect => {
@@ -216,7 +222,7 @@ impl Swim {
     /// Begins a new life without having been away: others know something about the current one that this daemon does
     /// not know itself, see [`OwnClaim`](crate::replica::store::OwnClaim) and [`Output::LaterLife`].
     pub fn begin_life(&mut self, generation: Generation) {
-        self.own = Record::alive(Identity { generation, renewal: 0, ..self.own.identity.clone() });
+        self.own = Arc::new(Record::alive(Identity { generation, renewal: 0, ..self.own.identity.clone() }));
         self.outputs.push_back(Output::News { id: self.own.identity.id });
     }
 
@@ -228,14 +234,14 @@ impl Swim {
             return false;
         }
         let renewal = own.renewal.saturating_add(1);
-        self.own = Record::alive(Identity { renewal, ..moved });
+        self.own = Arc::new(Record::alive(Identity { renewal, ..moved }));
         self.outputs.push_back(Output::News { id: self.own.identity.id });
         true
     }
 
     /// Tells the others that this daemon leaves. It belongs to no cluster then, and is of no more use.
     pub fn leave(&mut self) {
-        self.own.state = State::Down;
+        Arc::make_mut(&mut self.own).state = State::Down;
         self.outputs.push_back(Output::News { id: self.own.identity.id });
     }
 
@@ -258,7 +264,7 @@ impl Swim {
             let record = self.table.get(&id).filter(|record| record.standing() == standing);
             if let Some(record) = record.map(|record| Record { state: State::Down, ..Record::clone(record) })
             {
-                self.learn(now_ms, record, 0);
+                self.hear(now_ms, record, 0);
             }
         }
         while let Some((since, id)) =
@@ -290,10 +296,10 @@ impl Swim {
     }
 
     /// Takes what somebody says about a member, if it is newer than what is known.
-    fn learn(&mut self, now_ms: u64, record: Record, wait_ms: u64) {
+    fn learn(&mut self, now_ms: u64, record: &Arc<Record>, wait_ms: u64) {
         let id = record.identity.id;
         if id == self.own.identity.id {
-            self.answer(&record);
+            self.answer(record);
             return;
         }
         let standing = record.standing();
@@ -305,13 +311,13 @@ impl Swim {
             return;
         }
         let (state, identity) = (record.state, record.identity.clone());
-        let before = self.table.insert(self.pool.record(record));
+        let before = self.table.insert(Arc::clone(record));
         let was_live = before.as_ref().is_some_and(|record| record.is_live());
         self.suspicions.remove(&id);
         if before.is_some() && !was_live {
             self.dead.retain(|(_, dead)| *dead != id);
         }
-        match (state, liveness(state)) {
+        match (state, record.liveness()) {
             (_, Some(liveness)) => {
                 self.live += usize::from(!was_live);
                 if state == State::Suspect {
@@ -320,8 +326,8 @@ impl Swim {
                 }
                 let before = before.as_deref();
                 if before.is_none_or(|before| before.identity != identity || before.state != state) {
-                    let before = before
-                        .and_then(|before| Some((before.identity.generation, self::liveness(before.state)?)));
+                    let before =
+                        before.and_then(|before| Some((before.identity.generation, before.liveness()?)));
                     self.outputs.push_back(Output::Up { identity, liveness, before });
                 }
             }
@@ -347,7 +353,7 @@ impl Swim {
         } else if record.state == State::Down || record.identity.renewal > self.own.identity.renewal {
             self.renew_after(record.identity.renewal);
         } else if let Some(incarnation) = record.incarnation.checked_add(1) {
-            self.own.incarnation = incarnation;
+            Arc::make_mut(&mut self.own).incarnation = incarnation;
             self.outputs.push_back(Output::News { id: self.own.identity.id });
         } else {
             self.renew();
@@ -359,17 +365,9 @@ impl Swim {
             return;
         }
         let renewal = renewal.max(self.own.identity.renewal).saturating_add(1);
-        self.own = Record::alive(Identity { renewal, ..self.own.identity.clone() });
+        self.own = Arc::new(Record::alive(Identity { renewal, ..self.own.identity.clone() }));
         self.outputs.push_back(Output::Renewed { identity: self.own.identity.clone() });
         self.outputs.push_back(Output::News { id: self.own.identity.id });
-    }
-}
-
-fn liveness(state: State) -> Option<Liveness> {
-    match state {
-        State::Alive => Some(Liveness::Alive),
-        State::Suspect => Some(Liveness::Suspect),
-        State::Down => None,
     }
 }
 

@@ -1,9 +1,12 @@
 //! What arrives on links.
 
+use std::sync::Arc;
+
 use pmd_protocol::peer::frame::{Have, Heartbeat, Probe, Probed, Pull, Reason, Sight};
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update};
 
 use super::{Alarm, LinkId, Node, Output, ProbeFor, Purpose};
+use crate::facts::Share;
 use crate::gossip::reconcile;
 use crate::replica::store::{Need, Outcome, OwnClaim, Source};
 use crate::replica::view::Rank;
@@ -11,7 +14,7 @@ use crate::replica::view::Rank;
 /// Dials for helpers and for own cases together; more only if somebody asks without end.
 const MAX_PROBES: usize = 128;
 
-impl Node {
+impl<S: Share> Node<S> {
     pub(super) fn take_frame(&mut self, link: LinkId, frame: Frame) {
         if !self.links.contains_key(&link) {
             return;
@@ -46,7 +49,7 @@ impl Node {
                 }
             }
             Frame::Ranges(ranges) => {
-                let answers = reconcile::answer(&self.registry.shares(), &ranges);
+                let answers = reconcile::answer(&self.registry.live_origins(), &ranges);
                 if let Some(link) = self.links.get_mut(&link) {
                     answers.into_iter().for_each(|answer| link.send(answer));
                 }
@@ -66,7 +69,7 @@ impl Node {
 
     /// Begins a comparison with the peer of a link.
     pub(super) fn compare(&mut self, link: LinkId) {
-        let opening = reconcile::open(&self.registry.shares());
+        let opening = reconcile::open(&self.registry.live_origins());
         if let Some(link) = self.links.get_mut(&link) {
             link.send(opening);
         }
@@ -145,7 +148,7 @@ impl Node {
         }
         let have = self.registry.store().stamp(&origin);
         let Some(link) = self.links.get_mut(&id) else { return };
-        link.peer_has(origin, stamp);
+        link.peer_has(self.registry.store().shared_stamp(&origin, stamp));
         match applied.outcome {
             Outcome::Known => match have.filter(|have| *have > stamp) {
                 // The peer is behind, and may not know it.
@@ -186,11 +189,12 @@ impl Node {
         for (origin, theirs) in &have.stamps {
             let own = self.registry.store().stamp(origin);
             let Some(link) = self.links.get_mut(&id) else { return };
-            link.peer_has(*origin, *theirs);
+            let theirs_shared = self.registry.store().shared_stamp(origin, *theirs);
+            link.peer_has(Arc::clone(&theirs_shared));
             match own {
                 Some(own) if own > *theirs => {
                     if self.registry.is_live(origin) {
-                        link.owe(*origin, Some(*theirs));
+                        link.owe(*origin, Some(theirs_shared));
                     }
                 }
                 Some(own) if own == *theirs => {}
@@ -203,7 +207,7 @@ impl Node {
             return;
         }
         let listed: std::collections::BTreeSet<_> = have.stamps.iter().map(|(origin, _)| *origin).collect();
-        let live = self.registry.shares();
+        let live = self.registry.live_origins();
         let Some(link) = self.links.get_mut(&id) else { return };
         for (first, last) in have.complete.iter().filter(|(first, last)| first <= last) {
             for (origin, ..) in reconcile::within(&live, *first, *last) {
@@ -220,7 +224,8 @@ impl Node {
             if pull.graft {
                 link.grafted(*origin);
             }
-            link.owe(*origin, *have);
+            let have = have.map(|have| self.registry.store().shared_stamp(origin, have));
+            link.owe(*origin, have);
         }
     }
 

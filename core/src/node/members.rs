@@ -10,11 +10,12 @@ use rand::seq::IteratorRandom;
 
 use super::{Alarm, Leaving, LinkId, Node, Output, ProbeFor, Recall};
 use crate::event::Happening;
-use crate::membership::Identity;
+use crate::facts::Share;
 use crate::membership::evidence::{Clue, Inquiry, Verdict};
 use crate::membership::record::pack;
 use crate::membership::table;
-use crate::replica::view::{Liveness, Rank};
+use crate::membership::{Identity, Liveness};
+use crate::replica::view::Rank;
 
 /// New lives within [`RENEWAL_PERIOD_MS`] before this daemon believes that another one has its identity. A clock that
 /// went back needs one.
@@ -30,7 +31,7 @@ const DOUBT_MS: u64 = 3_000;
 /// Members that are remembered as lost, to be dialled. Beyond it the longest lost go.
 const MAX_SOUGHT: usize = 4_096;
 
-impl Node {
+impl<S: Share> Node<S> {
     /// Carries out what the membership wants, which may make it want more.
     pub(super) fn settle(&mut self) {
         while let Some(output) = self.swim.poll_output() {
@@ -85,9 +86,10 @@ impl Node {
         // Malformed packets are nobody's business but the sender's.
         let Ok(heard) = self.swim.handle_packet(self.now.mono_ms, packet) else { return };
         let mut dead = Vec::new();
-        for (member, theirs) in heard {
+        for record in heard {
+            let (member, theirs) = (record.identity.id, record.standing());
             let Some(link) = self.links.get_mut(&id) else { return };
-            link.peer_knows(member, theirs);
+            link.peer_knows(record);
             let Some(own) = self.swim.record(&member).map(|record| record.standing()) else { continue };
             if own > theirs && own.is_down() && own.differs_in_death(&theirs) {
                 // The peer takes somebody for alive who is dead here: it may have been elsewhere when that happened, or
@@ -319,7 +321,6 @@ impl Node {
     fn tell(&mut self, id: NodeId, what: Option<Happening>) {
         let Some(what) = what else { return };
         let host = self.registry.directory().host(&id).cloned();
-        let event = self.events.add(self.now.wall_ms, id, host, what);
-        self.outputs.push_back(Output::Event(event));
+        self.report(id, host, what);
     }
 }

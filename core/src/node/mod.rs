@@ -19,6 +19,7 @@ mod timers;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
+use pmd_protocol::HostName;
 use pmd_protocol::limits::MAX_LOST;
 use pmd_protocol::peer::entry::TooLong;
 use pmd_protocol::peer::frame::{Lost, Reason, Sight};
@@ -26,20 +27,20 @@ use pmd_protocol::peer::{Entry, Frame, Generation, Host, KeyError, NodeId};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use crate::event::{Event, EventLog, Since, happenings};
+use crate::event::{Event, Happening, happenings};
+use crate::facts::{Share, Unshared};
 use crate::gossip::link::Link;
 pub use crate::gossip::link::LinkId;
 use crate::gossip::tree::{Grafts, Parents};
-use crate::membership::Identity;
 use crate::membership::evidence::{Clue, Evidence};
 use crate::membership::health::Health;
 use crate::membership::record::Standing;
 use crate::membership::table::Swim;
+use crate::membership::{Identity, Liveness};
 use crate::overlay::Overlay;
-use crate::pool::Pool;
 use crate::replica::Registry;
 use crate::replica::store::Source;
-use crate::replica::view::{Liveness, Patch};
+use crate::replica::view::Patch;
 use crate::tuning::Tuning;
 
 /// Between saying so in the registry and leaving the membership: longer than news need to everybody, shorter than
@@ -176,17 +177,16 @@ pub enum Alarm {
 
 /// A daemon. See the module.
 #[derive(Debug)]
-pub struct Node {
+pub struct Node<S = Unshared> {
     now: Now,
     tuning: Tuning,
     host: Host,
     rng: ChaCha8Rng,
-    registry: Registry,
-    swim: Swim,
+    registry: Registry<S>,
+    swim: Swim<S>,
     overlay: Overlay,
     evidence: Evidence,
     health: Health,
-    events: EventLog,
     links: BTreeMap<LinkId, Link>,
     by_peer: BTreeMap<NodeId, LinkId>,
     grafts: Grafts,
@@ -215,7 +215,6 @@ pub struct Node {
     contested: Option<Generation>,
     leaving: Leaving,
     outputs: VecDeque<Output>,
-    pool: Pool,
 }
 
 /// A member was told that others take it for dead.
@@ -268,21 +267,31 @@ impl Node {
     ///
     /// If what it says about itself is too long to be told.
     pub fn new(settings: Settings, now: Now) -> Result<Self, TooLong> {
+        Self::sharing(settings, now, Unshared)
+    }
+}
+
+impl<S: Share> Node<S> {
+    /// The same, with facts that are shared with other daemons of this process.
+    ///
+    /// # Errors
+    ///
+    /// If what it says about itself is too long to be told.
+    pub fn sharing(settings: Settings, now: Now, share: S) -> Result<Self, TooLong> {
         let Settings { id, seed, addresses, host, tuning } = settings;
         let mut rng = ChaCha8Rng::from_seed(seed);
         let generation = Generation { boot_ms: now.wall_ms, nonce: rng.random() };
-        let mut registry = Registry::new(id, generation, tuning.registry);
+        let mut registry = Registry::sharing(id, generation, tuning.registry, share.clone());
         let (key, value) = Entry::Host(host.clone()).write()?;
         // Nobody has a copy of the directory yet who would have to be told.
         let _ = registry.put(key, value);
         let exchange = tuning.spread.exchange_ms;
-        let mut node = Self {
+        Ok(Self {
             now,
-            swim: Swim::new(Identity::new(id, generation, &addresses), tuning.membership),
+            swim: Swim::new(Identity::new(id, generation, &addresses), tuning.membership, share),
             overlay: Overlay::new(id, tuning.spread),
             evidence: Evidence::new(id, &tuning.membership),
             health: Health::new(&tuning.membership),
-            events: EventLog::keeping(tuning.events_kept),
             links: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             grafts: Grafts::new(tuning.spread),
@@ -306,17 +315,7 @@ impl Node {
             host,
             rng,
             registry,
-            pool: Pool::default(),
-        };
-        node.share(Pool::default());
-        Ok(node)
-    }
-
-    /// Shares what it knows with the daemons of this process that have the same pool.
-    pub fn share(&mut self, pool: Pool) {
-        self.registry.share(pool.clone());
-        self.swim.share(pool.clone());
-        self.pool = pool;
+        })
     }
 
     /// What it is called at the moment; what it greets others with.
@@ -327,7 +326,7 @@ impl Node {
 
     /// What is registered, everywhere.
     #[must_use]
-    pub fn registry(&self) -> &Registry {
+    pub fn registry(&self) -> &Registry<S> {
         &self.registry
     }
 
@@ -351,12 +350,6 @@ impl Node {
     /// The links, with round-trip time and phi.
     pub fn links(&self) -> impl Iterator<Item = (LinkId, &Link)> {
         self.links.iter().map(|(id, link)| (*id, link))
-    }
-
-    /// Up to `limit` events after number `since`.
-    #[must_use]
-    pub fn events(&self, since: u64, limit: usize) -> Since {
-        self.events.since(since, limit)
     }
 
     /// Does what a local user wants.
@@ -472,10 +465,13 @@ impl Node {
         let (Patch::Change { origin, .. } | Patch::Hide { origin, .. }) = &patch;
         let (origin, host) = (*origin, self.registry.directory().host(origin).cloned());
         for what in happenings(&patch) {
-            let event = self.events.add(self.now.wall_ms, origin, host.clone(), what);
-            self.outputs.push_back(Output::Event(event));
+            self.report(origin, host.clone(), what);
         }
         self.outputs.push_back(Output::Patch(patch));
+    }
+
+    fn report(&mut self, origin: NodeId, host: Option<HostName>, what: Happening) {
+        self.outputs.push_back(Output::Event(Event { at_ms: self.now.wall_ms, origin, host, what }));
     }
 
     /// There may be something new of an origin: every link whose peer does not have it will carry it.
@@ -523,8 +519,7 @@ impl Node {
         self.overlay.linked(&who);
         self.evidence.drop_case(&who);
         let is_new = self.life_of(&who) != Some(peer.generation);
-        let mut link =
-            Link::new(peer.clone(), initiated, now_ms, self.phase_ms, &self.tuning, self.pool.clone());
+        let mut link = Link::new(peer.clone(), initiated, now_ms, self.phase_ms, &self.tuning);
         link.beat(now_ms, self.pace(&who));
         let members: Vec<_> = self.lost.keys().filter(|id| **id != who).take(MAX_LOST).copied().collect();
         if !members.is_empty() {

@@ -8,9 +8,10 @@ use rand::RngExt;
 use rand::seq::IteratorRandom;
 
 use super::{Leaving, LinkId, Node, Output, Purpose};
+use crate::facts::Share;
 use crate::membership::evidence::Clue;
 
-impl Node {
+impl<S: Share> Node<S> {
     pub(super) fn next_due(&self) -> u64 {
         let links = self.links.values().flat_map(|link| {
             let beats = [link.next_heartbeat_ms, link.phi.deadline()];
@@ -162,7 +163,6 @@ impl Node {
                 self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
             }
             self.links.values_mut().for_each(|link| link.trim(&self.registry, &self.swim));
-            self.pool.trim();
         }
     }
 

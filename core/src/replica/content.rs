@@ -34,6 +34,16 @@ pub struct Content {
     floor: Version,
 }
 
+/// Equal in everything, what is remembered of deletions included. `puts` and `buried` follow from the rest.
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.stamp == other.stamp
+            && self.floor == other.floor
+            && self.graves == other.graves
+            && self.entries == other.entries
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Slot {
     version: Version,
@@ -276,15 +286,6 @@ impl Content {
                 other.puts.contains_key(version)
                     || other.graves.get(version).is_some_and(|others| others != key)
             })
-    }
-
-    /// Whether the two are the same in everything, what is remembered of deletions included.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.stamp == other.stamp
-            && self.floor == other.floor
-            && self.graves == other.graves
-            && self.entries == other.entries
     }
 
     fn op(&self, key: &Arc<Key>) -> Option<Op> {

@@ -21,27 +21,29 @@ use std::sync::Arc;
 use pmd_protocol::peer::frame::Summary;
 use pmd_protocol::peer::{Digest, Generation, Key, NodeId, Stamp, Update, Value};
 
-use crate::gossip::reconcile::Share;
+use crate::facts::{About, Fact, Facts, Share, Unshared};
 use crate::id::fingerprint_of;
-use crate::pool::{About, Fact, Facts, Pool};
 use crate::tuning::RegistryTuning;
-use content::ApplyError;
+use content::{ApplyError, Content};
 use store::{Applied, Outcome, Source, Store};
 use transfer::Transfer;
 use view::{Directory, Patch, Rank};
 
 /// The registry of one daemon. See the module.
 #[derive(Debug)]
-pub struct Registry {
-    store: Store,
-    directory: Directory,
+pub struct Registry<S = Unshared> {
+    store: Store<S>,
+    directory: Directory<S>,
     members: Facts<Fact<Member>>,
     fingerprint: Digest,
     /// Origins whose content is here and not visible, and since when.
     dead: BTreeMap<NodeId, u64>,
     tuning: RegistryTuning,
-    pool: Pool,
+    share: S,
 }
+
+/// A live origin, what is here of it, and what it adds to the fingerprint.
+pub type LiveOrigin = (NodeId, Stamp, Digest);
 
 /// What is known of a live member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,43 +51,45 @@ pub struct Member {
     generation: Generation,
     rank: Rank,
     /// What it adds to the fingerprint.
-    share: Digest,
+    digest: Digest,
 }
 
 impl Registry {
     /// The registry of a daemon at the beginning of a life.
     #[must_use]
     pub fn new(me: NodeId, generation: Generation, tuning: RegistryTuning) -> Self {
+        Self::sharing(me, generation, tuning, Unshared)
+    }
+}
+
+impl<S: Share> Registry<S> {
+    /// The same, with facts that are shared with other daemons of this process.
+    #[must_use]
+    pub fn sharing(me: NodeId, generation: Generation, tuning: RegistryTuning, share: S) -> Self {
+        let own = Arc::new(Content::new(generation));
         let mut registry = Self {
-            store: Store::new(me, generation, tuning),
-            directory: Directory::new(me),
+            store: Store::sharing(me, own, tuning, share.clone()),
+            directory: Directory::new(me, share.clone()),
             members: Facts::default(),
             fingerprint: Digest::EMPTY,
             dead: BTreeMap::new(),
             tuning,
-            pool: Pool::default(),
+            share,
         };
         // Nothing is registered yet, so nobody has to be told.
         let _ = registry.member_up(me, generation, Rank::default(), 0);
         registry
     }
 
-    /// Shares what it can with others that have this pool.
-    pub fn share(&mut self, pool: Pool) {
-        self.store.share(pool.clone());
-        self.directory.share(pool.clone());
-        self.pool = pool;
-    }
-
     /// The replicas.
     #[must_use]
-    pub fn store(&self) -> &Store {
+    pub fn store(&self) -> &Store<S> {
         &self.store
     }
 
     /// What can be looked up.
     #[must_use]
-    pub fn directory(&self) -> &Directory {
+    pub fn directory(&self) -> &Directory<S> {
         &self.directory
     }
 
@@ -116,17 +120,17 @@ impl Registry {
     pub fn live(&self) -> impl Iterator<Item = (NodeId, Stamp)> {
         self.members
             .iter()
-            .map(|member| (*member.about(), self.live_stamp(member.about(), member.what().generation)))
+            .map(|member| (*member.about(), self.live_stamp(member.about(), member.value().generation)))
     }
 
     /// The live members with what each adds to the fingerprint, by id.
     #[must_use]
-    pub fn shares(&self) -> Vec<Share> {
-        let share = |fact: &Arc<Fact<Member>>| {
-            let (id, member) = (fact.about(), fact.what());
-            (*id, self.live_stamp(id, member.generation), member.share)
+    pub fn live_origins(&self) -> Vec<LiveOrigin> {
+        let origin = |fact: &Arc<Fact<Member>>| {
+            let (id, member) = (fact.about(), fact.value());
+            (*id, self.live_stamp(id, member.generation), member.digest)
         };
-        self.members.iter().map(share).collect()
+        self.members.iter().map(origin).collect()
     }
 
     /// Whether a member lives.
@@ -210,8 +214,8 @@ impl Registry {
         rank: Rank,
         now_ms: u64,
     ) -> Option<Patch> {
-        let share = self.member(&id).map_or(Digest::EMPTY, |member| member.share);
-        self.set_member(id, Member { generation, rank, share });
+        let digest = self.member(&id).map_or(Digest::EMPTY, |member| member.digest);
+        self.set_member(id, Member { generation, rank, digest });
         self.directory.rank(&id, rank);
         self.refresh(id, now_ms)
     }
@@ -222,7 +226,7 @@ impl Registry {
             return None;
         }
         if let Some(member) = self.members.remove(&id) {
-            self.fingerprint = self.fingerprint.minus(member.what().share);
+            self.fingerprint = self.fingerprint.minus(member.value().digest);
         }
         self.refresh(id, now_ms)
     }
@@ -278,19 +282,19 @@ impl Registry {
     /// Brings the fingerprint up to date with one origin.
     fn count(&mut self, origin: NodeId) {
         let Some(generation) = self.member(&origin).map(|member| member.generation) else { return };
-        let share = fingerprint_of(&origin, &self.live_stamp(&origin, generation));
+        let digest = fingerprint_of(&origin, &self.live_stamp(&origin, generation));
         if let Some(member) = self.member(&origin) {
-            self.fingerprint = self.fingerprint.minus(member.share).plus(share);
-            self.set_member(origin, Member { share, ..member });
+            self.fingerprint = self.fingerprint.minus(member.digest).plus(digest);
+            self.set_member(origin, Member { digest, ..member });
         }
     }
 
     fn member(&self, id: &NodeId) -> Option<Member> {
-        self.members.get(id).map(|member| *member.what())
+        self.members.get(id).map(|member| *member.value())
     }
 
     fn set_member(&mut self, id: NodeId, member: Member) {
-        self.members.insert(self.pool.member(id, member));
+        self.members.insert(self.share.share(&id, Fact::new(id, member)));
     }
 
     fn live_stamp(&self, origin: &NodeId, generation: Generation) -> Stamp {

@@ -10,7 +10,7 @@ use pmd_protocol::peer::{Base, Generation, Key, NodeId, Op, Stamp, Update, Value
 
 use super::content::{ApplyError, Change, Content};
 use super::transfer::{Stage, StageError, Transfer};
-use crate::pool::Pool;
+use crate::facts::{Fact, Facts, Share, Unshared};
 use crate::tuning::RegistryTuning;
 
 /// Whom parts of a transfer come from; parts of different sources are not mixed. A link's number, for example.
@@ -19,13 +19,15 @@ pub struct Source(pub u64);
 
 /// Contents by origin.
 #[derive(Debug)]
-pub struct Store {
+pub struct Store<S = Unshared> {
     me: NodeId,
     own: Arc<Content>,
     others: BTreeMap<NodeId, Arc<Content>>,
+    /// The stamp of each content, shared with what is known of peers.
+    stamps: Facts<Fact<Stamp>>,
     stages: BTreeMap<(NodeId, Source), Stage>,
     tuning: RegistryTuning,
-    pool: Pool,
+    share: S,
 }
 
 /// What an update did.
@@ -90,25 +92,31 @@ impl Store {
     /// The store of a daemon at the beginning of a life.
     #[must_use]
     pub fn new(me: NodeId, generation: Generation, tuning: RegistryTuning) -> Self {
-        Self {
-            me,
-            own: Arc::new(Content::new(generation)),
-            others: BTreeMap::new(),
-            stages: BTreeMap::new(),
-            tuning,
-            pool: Pool::default(),
-        }
-    }
-
-    /// Shares what it can with others that have this pool.
-    pub fn share(&mut self, pool: Pool) {
-        self.pool = pool;
+        Self::with_own(me, Arc::new(Content::new(generation)), tuning)
     }
 
     /// The store of a daemon that goes on with this content, and knows no other.
     #[must_use]
     pub fn with_own(me: NodeId, own: Arc<Content>, tuning: RegistryTuning) -> Self {
-        Self { me, own, others: BTreeMap::new(), stages: BTreeMap::new(), tuning, pool: Pool::default() }
+        Self::sharing(me, own, tuning, Unshared)
+    }
+}
+
+impl<S: Share> Store<S> {
+    /// The same, with facts that are shared with other daemons of this process.
+    #[must_use]
+    pub fn sharing(me: NodeId, own: Arc<Content>, tuning: RegistryTuning, share: S) -> Self {
+        let mut store = Self {
+            me,
+            own,
+            others: BTreeMap::new(),
+            stamps: Facts::default(),
+            stages: BTreeMap::new(),
+            tuning,
+            share,
+        };
+        store.note_stamp(me);
+        store
     }
 
     /// Whose store it is.
@@ -129,6 +137,15 @@ impl Store {
         self.content(origin).map(|content| content.stamp())
     }
 
+    /// A stamp of an origin as it is kept here, if it is that of the content; otherwise a new one.
+    #[must_use]
+    pub fn shared_stamp(&self, origin: &NodeId, stamp: Stamp) -> Arc<Fact<Stamp>> {
+        match self.stamps.get(origin).filter(|current| *current.value() == stamp) {
+            Some(current) => Arc::clone(current),
+            None => self.share.share(origin, Fact::new(*origin, stamp)),
+        }
+    }
+
     /// All origins, this daemon first, the others by id.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Arc<Content>)> {
         std::iter::once((self.me, &self.own)).chain(self.others.iter().map(|(id, content)| (*id, content)))
@@ -142,6 +159,7 @@ impl Store {
         let own = Arc::make_mut(&mut self.own);
         let change = own.put(key, value);
         own.trim(self.tuning.tombstones);
+        self.note_stamp(self.me);
         change
     }
 
@@ -151,6 +169,7 @@ impl Store {
         let own = Arc::make_mut(&mut self.own);
         let change = own.delete(key);
         own.trim(self.tuning.tombstones);
+        self.note_stamp(self.me);
         change
     }
 
@@ -161,6 +180,7 @@ impl Store {
             content.put(Key::clone(key), value.clone());
         }
         self.own = Arc::new(content);
+        self.note_stamp(self.me);
     }
 
     /// Takes an update from `source`.
@@ -230,6 +250,7 @@ impl Store {
     /// Forgets an origin; what it had.
     pub fn drop_origin(&mut self, origin: &NodeId) -> Option<Arc<Content>> {
         self.stages.retain(|(of, _), _| of != origin);
+        self.stamps.remove(origin);
         self.others.remove(origin)
     }
 
@@ -284,6 +305,7 @@ impl Store {
         let content = Arc::make_mut(content);
         let changes = content.extend(from, to, ops)?;
         content.trim(self.tuning.tombstones);
+        self.note_stamp(origin);
         self.drop_stages_up_to(origin, to);
         Ok(Applied::plain(Outcome::Applied { before, now: to, changes }))
     }
@@ -298,9 +320,16 @@ impl Store {
             Some(old) => old.changes_to(&content),
             None => Content::new(now.generation).changes_to(&content),
         };
-        self.others.insert(origin, self.pool.content(origin, content));
+        self.others.insert(origin, self.share.share(&origin, content));
+        self.note_stamp(origin);
         self.drop_stages_up_to(origin, now);
         Applied { outcome: Outcome::Applied { before, now, changes }, fork }
+    }
+
+    fn note_stamp(&mut self, origin: NodeId) {
+        if let Some(stamp) = self.stamp(&origin) {
+            self.stamps.insert(self.share.share(&origin, Fact::new(origin, stamp)));
+        }
     }
 
     fn drop_stages_up_to(&mut self, origin: NodeId, stamp: Stamp) {

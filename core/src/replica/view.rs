@@ -11,17 +11,8 @@ use pmd_protocol::HostName;
 use pmd_protocol::peer::{Entry, Key, Kind, NodeId, Value};
 
 use super::content::{Change, Content};
-use crate::pool::Pool;
-
-/// How a live member is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Liveness {
-    /// As far as anybody knows, it lives.
-    #[default]
-    Alive,
-    /// Somebody could not reach it, and it has not objected yet.
-    Suspect,
-}
+use crate::facts::{Share, Unshared};
+use crate::membership::Liveness;
 
 /// What orders the answers to one look-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,14 +64,14 @@ pub struct Found {
 
 /// Entries of visible origins. See the module.
 #[derive(Debug)]
-pub struct Directory {
+pub struct Directory<S = Unshared> {
     me: NodeId,
     origins: BTreeMap<NodeId, Shown>,
     /// Holders of a name, in no order that matters to anybody.
     index: Index,
     /// What cannot be read; most have none of it.
     unreadable: BTreeMap<NodeId, BTreeSet<Arc<Key>>>,
-    pool: Pool,
+    share: S,
 }
 
 type Index = BTreeMap<(Kind, Box<[u8]>), BTreeSet<(NodeId, Arc<Key>)>>;
@@ -102,22 +93,11 @@ impl Shown {
     }
 }
 
-impl Directory {
+impl<S: Share> Directory<S> {
     /// A directory in which nothing can be found yet; entries of `me` will come first.
     #[must_use]
-    pub fn new(me: NodeId) -> Self {
-        Self {
-            me,
-            origins: BTreeMap::new(),
-            index: BTreeMap::new(),
-            unreadable: BTreeMap::new(),
-            pool: Pool::default(),
-        }
-    }
-
-    /// Shares what it can with others that have this pool.
-    pub fn share(&mut self, pool: Pool) {
-        self.pool = pool;
+    pub fn new(me: NodeId, share: S) -> Self {
+        Self { me, origins: BTreeMap::new(), index: BTreeMap::new(), unreadable: BTreeMap::new(), share }
     }
 
     /// Everybody who has this name, the best first. Hosts are not found by that, but by their origin.
@@ -214,7 +194,7 @@ impl Directory {
                 None => None,
             };
             if is_host(&key) {
-                let after = after.map(|entry| self.pool.host(origin, entry));
+                let after = after.map(|entry| self.share.share(&origin, entry));
                 let before = std::mem::replace(&mut shown.host, after.clone());
                 if before != after {
                     shifts.push(Shift { before, after });

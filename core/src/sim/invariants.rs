@@ -2,6 +2,7 @@
 
 use pmd_protocol::peer::NodeId;
 
+use super::network::Scope;
 use super::world::World;
 
 /// In worlds of up to so many hosts, all origins are looked at after each event that can have changed all of them. In
@@ -9,14 +10,6 @@ use super::world::World;
 const ALL: usize = 40;
 const EVERY: u64 = 16;
 const FEW: usize = 4;
-
-/// What an event can have changed in what a daemon knows of others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
-    Nothing,
-    Origins(Vec<NodeId>),
-    Everything,
-}
 
 impl World {
     /// Checks the daemon of a host after an event.

@@ -21,10 +21,13 @@ mod faults;
 mod heap;
 mod invariants;
 mod network;
+mod pool;
 mod traffic;
 mod transport;
 mod world;
 
 pub use faults::Faults;
+pub use network::SimNode;
+pub use pool::Pool;
 pub use traffic::Traffic;
 pub use world::World;

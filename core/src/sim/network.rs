@@ -3,15 +3,21 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use pmd_protocol::peer::frame::{Reason, Sight};
-use pmd_protocol::peer::{Frame, Stamp};
+use pmd_protocol::peer::{Frame, NodeId, Stamp};
 
+use super::pool::Pool;
+use crate::event::Event;
 use crate::membership::Identity;
 use crate::node::{LinkId, Node, Purpose};
+
+/// A daemon that shares facts with the others.
+pub type SimNode = Node<Pool>;
 
 /// One daemon, and what its host does for it.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    pub(super) node: Node,
+    pub(super) node: SimNode,
+    pub(super) events: Vec<Event>,
     /// Which start of this host it is.
     pub(super) boot: u64,
     /// Its links: the other end, and what it has not read yet.
@@ -59,6 +65,14 @@ pub(super) enum What {
     NoAnswer { peer: Identity, purpose: Purpose, sight: Sight },
     /// A message over a short connection.
     Packet { frame: Frame },
+}
+
+/// What an event can have changed in what a daemon knows of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    Nothing,
+    Origins(Vec<NodeId>),
+    Everything,
 }
 
 /// How a host answers whoever dials it.

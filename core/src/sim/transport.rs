@@ -7,11 +7,10 @@ use pmd_protocol::peer::frame::Sight;
 use rand::RngExt;
 use sha2::Digest as _;
 
-use super::invariants::Scope;
-use super::network::{End, HostState, What};
+use super::network::{End, HostState, Scope, SimNode, What};
 use super::world::{World, host_at};
 use crate::membership::Identity;
-use crate::node::{LinkEvent, LinkId, Node, Now, Output, Purpose};
+use crate::node::{LinkEvent, LinkId, Now, Output, Purpose};
 
 /// Bytes that may be under way on a link: what a socket's buffers hold.
 const WINDOW: usize = 128 * 1024;
@@ -24,6 +23,8 @@ const RETRY_MAX_MS: u64 = 120_000;
 const DELAYED_MS: u64 = 40;
 /// How long a dial that nobody answers takes.
 const DIAL_TIMEOUT_MS: u64 = 1_000;
+/// Events after which the pool forgets what nobody holds any more.
+const TRIM_EVERY: u64 = 1 << 20;
 /// Events in one millisecond beyond which something must be going round in circles.
 const MOST_AT_ONCE: u64 = 4_000_000;
 
@@ -58,6 +59,9 @@ impl World {
             return true;
         }
         self.events += 1;
+        if self.events.is_multiple_of(TRIM_EVERY) {
+            self.pool.trim();
+        }
         self.log.update(self.now_ms.to_be_bytes());
         self.log.update(u64::try_from(number).unwrap_or(u64::MAX).to_be_bytes());
         let scope = self.happen(number, boot, what);
@@ -258,7 +262,7 @@ impl World {
         link
     }
 
-    pub(super) fn with(&mut self, number: usize, act: impl FnOnce(&mut Node, Now)) {
+    pub(super) fn with(&mut self, number: usize, act: impl FnOnce(&mut SimNode, Now)) {
         let Some(skew) = self.daemon(number).map(|daemon| daemon.skew_ms) else { return };
         let now = self.clock(skew);
         if let Some(daemon) = self.daemon(number) {
@@ -281,6 +285,11 @@ impl World {
                 }
                 Output::Packet { to, frame } => self.packet(number, &to, frame),
                 Output::Alarm(alarm) => self.alarms.push((self.now_ms, number, alarm)),
+                Output::Event(event) if self.keep_events => {
+                    if let Some(daemon) = self.daemon(number) {
+                        daemon.events.push(event);
+                    }
+                }
                 Output::Patch(_) | Output::Event(_) | Output::Left => {}
             }
         }

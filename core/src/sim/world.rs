@@ -11,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::faults::Faults;
 use super::heap::Heap;
-use super::invariants::Scope;
-use super::network::{Daemon, HostState, What};
+use super::network::{Daemon, HostState, Scope, SimNode, What};
+use super::pool::Pool;
 use super::traffic::Traffic;
+use crate::event::Event;
 use crate::membership::Identity;
 use crate::node::{Alarm, Command, Node, Now, Purpose, Settings};
-use crate::pool::Pool;
 use crate::tuning::Tuning;
 
 /// The wall clock at the beginning.
@@ -34,7 +34,8 @@ pub struct World {
     pub faults: Faults,
     pub(super) tuning: Tuning,
     /// What all daemons know is there once.
-    pool: Pool,
+    pub(super) pool: Pool,
+    pub(super) keep_events: bool,
     pub(super) hosts: Vec<HostOf>,
     /// What happens, to which daemon, in which of its lives.
     pub(super) heap: Heap<(usize, u64, What)>,
@@ -76,7 +77,8 @@ impl World {
             rng: ChaCha8Rng::seed_from_u64(seed),
             faults: Faults::default(),
             tuning,
-            pool: Pool::of_several(),
+            pool: Pool::default(),
+            keep_events: true,
             hosts: Vec::new(),
             heap: Heap::new(),
             next_link: 1,
@@ -154,11 +156,11 @@ impl World {
             host: about,
             tuning: self.tuning.clone(),
         };
-        let Ok(mut node) = Node::new(settings, now) else { return };
-        node.share(self.pool.clone());
+        let Ok(node) = Node::sharing(settings, now, self.pool.clone()) else { return };
         let Some(host) = self.hosts.get_mut(number) else { return };
         host.daemon = Some(Box::new(Daemon {
             node,
+            events: Vec::new(),
             boot: host.boots,
             links: BTreeMap::new(),
             frozen: false,
@@ -218,7 +220,7 @@ impl World {
 
     /// Has a daemon ask its peers what their registries amount to.
     pub fn ask_tallies(&mut self, number: usize) {
-        self.with(number, Node::ask_tallies);
+        self.with(number, SimNode::ask_tallies);
     }
 
     /// Registers a service.
@@ -262,7 +264,7 @@ impl World {
 
     /// A running daemon.
     #[must_use]
-    pub fn node(&self, number: usize) -> Option<&Node> {
+    pub fn node(&self, number: usize) -> Option<&SimNode> {
         Some(&self.hosts.get(number)?.daemon.as_ref()?.node)
     }
 
@@ -273,7 +275,7 @@ impl World {
     }
 
     /// All running daemons.
-    pub fn nodes(&self) -> impl Iterator<Item = (usize, &Node)> {
+    pub fn nodes(&self) -> impl Iterator<Item = (usize, &SimNode)> {
         let running = self.hosts.iter().enumerate();
         running.filter_map(|(number, host)| Some((number, &host.daemon.as_ref()?.node)))
     }
@@ -285,6 +287,18 @@ impl World {
         let first = self.nodes().next().map(|(_, node)| node.registry().fingerprint());
         self.nodes()
             .all(|(_, node)| node.member_count() + 1 == alive && Some(node.registry().fingerprint()) == first)
+    }
+
+    /// The events that a running daemon has told of since its start, oldest first.
+    #[must_use]
+    pub fn events_of(&self, number: usize) -> &[Event] {
+        let daemon = self.hosts.get(number).and_then(|host| host.daemon.as_ref());
+        daemon.map_or(&[], |daemon| &daemon.events)
+    }
+
+    /// Keeps no events: of a cluster of thousands they would be gigabytes.
+    pub fn discard_events(&mut self) {
+        self.keep_events = false;
     }
 
     /// What must not have happened and has.

@@ -3,8 +3,7 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 #![allow(unreachable_pub, reason = "a part of tests, not of an interface")]
 
-use pmd_core::node::Node;
-use pmd_core::sim::World;
+use pmd_core::sim::{SimNode, World};
 use pmd_core::tuning::Tuning;
 use pmd_protocol::peer::Kind;
 
@@ -27,7 +26,7 @@ pub fn cluster_of(seed: u64, count: usize, tuning: Tuning) -> World {
 }
 
 pub fn state(world: &World) -> String {
-    let line = |(number, node): (usize, &Node)| {
+    let line = |(number, node): (usize, &SimNode)| {
         format!(
             "{number}: {} members, {} links, {:.8}\n",
             node.members().count(),
@@ -67,9 +66,8 @@ pub fn downs(world: &World) -> Vec<(usize, usize)> {
 /// Who was told such a thing about whom: numbers of daemons, in the order of events of each.
 pub fn happened(world: &World, what: &str) -> Vec<(usize, usize)> {
     let mut all = Vec::new();
-    for (observer, node) in world.nodes() {
-        let events = node.events(0, usize::MAX).events;
-        let events = events.into_iter().filter(|event| event.what.as_str() == what);
+    for (observer, _) in world.nodes() {
+        let events = world.events_of(observer).iter().filter(|event| event.what.as_str() == what);
         all.extend(events.filter_map(|event| Some((observer, world.number_of(&event.origin)?))));
     }
     all
