@@ -22,6 +22,12 @@ fn script(name: &str, arguments: &[&str]) {
     assert!(output.status.success(), "scripts/{name}: {}", output.status);
 }
 
+/// Otherwise the other tests here would be about the machine that they run on.
+#[test]
+fn a_copy_of_a_machine_knows_nothing_of_its_pmd() {
+    script("test-copy", &[env!("CARGO_BIN_EXE_pmd")]);
+}
+
 /// Installed beside a running epmd, taken over, upgraded with Erlang and with pmd, removed and purged.
 #[test]
 fn the_debian_package_stands_in_for_epmd_and_gives_it_back() {
