@@ -55,21 +55,3 @@ fn the_image_needs_nothing_but_the_binary() {
 fn the_examples_use_what_there_is() {
     script("test-contrib", &[env!("CARGO_BIN_EXE_pmd")]);
 }
-
-#[test]
-fn the_scripts_are_clean() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut scripts = Vec::new();
-    for folder in ["scripts", "contrib/debian"] {
-        for entry in std::fs::read_dir(root.join(folder)).expect("the folder") {
-            let path = entry.expect("an entry").path();
-            if std::fs::read(&path).expect("a file").starts_with(b"#!/bin/sh") {
-                scripts.push(path);
-            }
-        }
-    }
-    assert!(scripts.len() >= 12, "where are the scripts? {scripts:?}");
-    let output =
-        Command::new("shellcheck").args(&scripts).output().expect("shellcheck (scripts/install-test-deps)");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
