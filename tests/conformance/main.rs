@@ -31,6 +31,7 @@ mod lookup;
 mod memory;
 mod peer;
 mod ports;
+mod pretenders;
 mod sockets;
 mod stage;
 mod systemd;
