@@ -36,11 +36,11 @@ mod sockets;
 mod stage;
 mod systemd;
 mod utf8;
-mod wire;
 
 use std::collections::BTreeSet;
 
 use battery::Divergence;
+use harness::wire;
 
 #[test]
 fn s02_framing() {

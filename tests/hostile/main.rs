@@ -29,7 +29,6 @@ mod refusals;
 mod registry_limit;
 mod resets;
 mod slow_peers;
-#[path = "../conformance/wire.rs"]
-#[allow(dead_code, reason = "the conformance battery uses more of it")]
-mod wire;
 mod world;
+
+use harness::wire;
