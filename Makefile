@@ -1,73 +1,115 @@
 # The recipes of this repository, all of them. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test deps lint doc unit system bench bench-cluster bench-tunnel first-run fuzz sim install deb static
+.PHONY: help run check test tools deps lint scripts features deny doc unit system recipes build \
+	bench bench-cluster bench-tunnel first-run fuzz sim install deb static
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= epmd_request epmd_reply epmd_roundtrip peer_frames peer_body node_frames node_delta
 SIM ?= idle 1000 24
+# PROFILE=dev builds in seconds what need not be fast.
+PROFILE ?= release
+BENCH_PROFILE ?= $(if $(filter release,$(PROFILE)),bench,$(PROFILE))
+# Arguments of the benchmarks: --quick for a smoke run, --help for the others.
+BENCH_ARGS ?=
+# A pmd that is built already, for first-run, deb and install.
+BINARY ?=
+MUSL := $(shell uname -m)-unknown-linux-musl
+
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+profile_folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+pmd = $(if $(BINARY),$(BINARY),target/$(profile_folder)/pmd)
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build pmd and run it in the foreground on port 4369
-	$(CARGO) run --release --locked -- start --foreground
+	$(CARGO) run --profile $(PROFILE) --locked -- start --foreground
 
-test: deps lint doc unit system ## install what the tests need, then run every check and test
+check: tools lint scripts deny doc unit ## what needs neither root nor packages: formatting, lints, licences, documentation, unit tests
 
-deps: ## install Erlang, Elixir, RabbitMQ and the tools the tests use, if missing (Debian, Ubuntu)
+test: deps lint scripts features deny doc unit system recipes ## all checks and tests, as CI runs them (needs root; installs packages)
+
+tools: ## install cargo-deny, cargo-hack, cargo-fuzz and actionlint in target/tools, if missing
+	scripts/install-tools
+
+deps: ## install Erlang, Elixir, RabbitMQ and all else that the tests use, if missing (Debian, Ubuntu; needs root)
 	scripts/install-test-deps
+	scripts/install-tools
 
-lint: ## formatting and clippy, warnings are errors
+lint: ## formatting and clippy, which also keeps to the oldest supported Rust; warnings are errors
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	$(CARGO) clippy -p pmd-core --all-targets --all-features --locked -- -D warnings
+
+scripts: ## shellcheck for the shell scripts, actionlint for the workflow
+	scripts/check-scripts
+
+features: ## each feature of each crate alone, and none
+	$(CARGO) hack check --workspace --each-feature --exclude-all-features --locked
+
+deny: ## licences, bans and sources of the dependencies (deny.toml)
+	for manifest in Cargo.toml fuzz/Cargo.toml; do \
+	  $(CARGO) deny --config deny.toml --manifest-path $$manifest --locked check --hide-inclusion-graph \
+	    --allow license-exception-not-encountered licenses bans sources || exit 1; \
+	done
 
 doc: ## API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --document-private-items --locked
 
-unit: ## tests of the crates themselves, and of the documentation's examples
+unit: ## tests of the crates themselves, of their layers, and of the documentation's examples
 	$(CARGO) test --workspace --lib --locked
 	$(CARGO) test -p pmd-protocol -p pmd-core --all-features --tests --locked
+	$(if $(wildcard tests/floors.rs),$(CARGO) test --test floors --locked)
 	$(CARGO) test --workspace --doc --locked
 
 system: ## tests of the binary: against stock epmd, hostile input, command line, real Erlang, clusters (needs root)
 	$(CARGO) test --locked --test conformance --test hostile --test cli --test erlang --test cluster --test package --no-fail-fast
 
+recipes: ## every other recipe for a few seconds each (needs root)
+	scripts/try-recipes
+
 bench: ## pmd and stock epmd side by side, in one run
-	$(CARGO) bench --locked --bench epmd_load
+	$(CARGO) bench --profile $(BENCH_PROFILE) --locked --bench epmd_load -- $(BENCH_ARGS)
 
 bench-cluster: ## pmd and serf side by side as clusters of 3 to 100 hosts (needs root, and serf)
-	$(CARGO) bench --locked --bench cluster
+	$(CARGO) bench --profile $(BENCH_PROFILE) --locked --bench cluster -- $(BENCH_ARGS)
 
 bench-tunnel: ## Erlang distribution through tunnels, in the clear and over its own TLS (needs root)
-	$(CARGO) bench --locked --bench tunnel
+	$(CARGO) bench --profile $(BENCH_PROFILE) --locked --bench tunnel -- $(BENCH_ARGS)
 
-first-run: ## the first run of the README on two hosts, timed (needs root)
-	$(CARGO) build --release --locked
-	scripts/first-run
+build:
+	$(if $(BINARY),,$(CARGO) build --profile $(PROFILE) --locked --bin pmd)
 
-fuzz: ## every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
-	for target in epmd_request epmd_reply epmd_roundtrip peer_frames peer_body node_frames node_delta; do \
+first-run: build ## the first run of the README on two hosts, timed (needs root)
+	scripts/first-run $(pmd)
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (needs cargo-fuzz: make tools)
+	@command -v cargo-fuzz >/dev/null || { echo "make fuzz needs cargo-fuzz: run make tools" >&2; exit 1; }
+	for target in $(FUZZ_TARGETS); do \
+	  mkdir -p target/fuzz-corpus/$$target && \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target target/fuzz-corpus/$$target fuzz/corpus/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
-sim: ## a simulated cluster: make sim SIM='join 5000' (what else there is: SIM=help)
-	$(CARGO) run --release --locked -p pmd-core --features sim --example sim -- $(SIM)
+sim: ## a simulated cluster: make sim SIM='join 5000' (SIM=help lists the others)
+	$(CARGO) run --profile $(PROFILE) --locked -p pmd-core --features sim --example sim -- $(SIM)
 
-deb: ## the Debian package, in target/debian
-	$(CARGO) build --release --locked --bin pmd
-	scripts/build-deb target/release/pmd target/debian
+deb: build ## the Debian package, in target/debian
+	scripts/build-deb $(pmd) target/debian
 
 static: ## the static binary of the image, and a test of it in an empty root (needs root, musl-tools and the musl target)
-	$(CARGO) build --release --locked --bin pmd --target $(shell uname -m)-unknown-linux-musl
-	scripts/test-image target/$(shell uname -m)-unknown-linux-musl/release/pmd
+	@command -v musl-gcc >/dev/null || { echo "make static needs musl-gcc: apt-get install musl-tools" >&2; exit 1; }
+	@[ -d "$$(rustc --print target-libdir --target $(MUSL))" ] || \
+	  { echo "make static needs Rust's standard library for $(MUSL): rustup target add $(MUSL)" >&2; exit 1; }
+	$(CARGO) build --profile $(PROFILE) --locked --bin pmd --target $(MUSL)
+	scripts/test-image target/$(MUSL)/$(profile_folder)/pmd
 
-install: ## install the binary, its man pages and completions under PREFIX
-	$(CARGO) build --release --locked
-	install -D -m 755 target/release/pmd $(DESTDIR)$(PREFIX)/bin/pmd
+install: build ## install the binary, its man pages and completions under PREFIX
+	install -D -m 755 $(pmd) $(DESTDIR)$(PREFIX)/bin/pmd
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
-	target/release/pmd man --dir $(DESTDIR)$(PREFIX)/share/man/man1
+	$(pmd) man --dir $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	target/release/pmd completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pmd
+	$(pmd) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pmd

@@ -6,9 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{installed, wire};
+use super::wire;
 use crate::harness::netns::Host;
 use crate::harness::program::Program;
+pub use crate::harness::stock_epmd;
 use crate::harness::{pmd, wait_until};
 
 /// The two programs that can be under test.
@@ -43,11 +44,6 @@ impl Mapper {
             }
         }
     }
-}
-
-/// The epmd of the installed Erlang/OTP.
-pub fn stock_epmd() -> PathBuf {
-    installed("epmd", "erlang-base")
 }
 
 /// A daemon that holds a host's port, as a child of the test.

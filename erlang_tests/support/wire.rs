@@ -1,10 +1,12 @@
 //! Enough of the EPMD protocol for the tests to query a daemon themselves.
 
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::Duration;
 
+use crate::harness::daemon::{self, accepted, alive2};
 use crate::harness::netns::Host;
+use crate::harness::wire;
 
 /// The port on which every mapper of these tests listens.
 pub const PORT: u16 = 4369;
@@ -26,34 +28,20 @@ impl Registration {
 
 /// Registers `name` with the host's daemon; `None` if the daemon refuses.
 pub fn register(host: &Host, name: &str, port: u16) -> Option<Registration> {
-    let mut body = vec![120];
-    body.extend(port.to_be_bytes());
-    body.extend([77, 0, 0, 6, 0, 6]);
-    body.extend(u16::try_from(name.len()).expect("a short name").to_be_bytes());
-    body.extend(name.as_bytes());
-    body.extend([0, 0]);
-    let mut stream = send(host, IpAddr::V4(Ipv4Addr::LOCALHOST), &body).expect("sending a registration");
-    let mut reply = [0; 6];
-    stream.read_exact(&mut reply).expect("the reply to a registration");
-    let [118, result, creation @ ..] = reply else { panic!("an odd reply to a registration: {reply:?}") };
-    (result == 0).then(|| Registration { creation: u32::from_be_bytes(creation), stream })
+    let stream =
+        send(host, IpAddr::V4(Ipv4Addr::LOCALHOST), &alive2(name, port)).expect("a daemon that listens");
+    accepted(stream).map(|(stream, creation)| Registration { creation, stream })
 }
 
 /// The host's daemon's response to NAMES at `address`, without the leading port; `None` if nothing listens.
 pub fn names_at(host: &Host, address: IpAddr) -> Option<String> {
-    let mut stream = send(host, address, &[110]).ok()?;
+    let mut stream = send(host, address, &wire::names())?;
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply).ok()?;
     reply.get(4..).map(|text| String::from_utf8_lossy(text).into_owned())
 }
 
 /// Sends one request from a process on `host`.
-fn send(host: &Host, address: IpAddr, body: &[u8]) -> io::Result<TcpStream> {
-    let length = u16::try_from(body.len()).expect("a short request").to_be_bytes();
-    host.netns.enter(|| {
-        let mut stream = TcpStream::connect((address, PORT))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(&[&length, body].concat())?;
-        Ok(stream)
-    })
+fn send(host: &Host, address: IpAddr, request: &[u8]) -> Option<TcpStream> {
+    host.netns.enter(|| daemon::send((address, PORT).into(), request))
 }

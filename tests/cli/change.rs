@@ -3,7 +3,6 @@
 use std::io::Read;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,10 +11,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::daemon::register;
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::Program;
-use crate::harness::{pmd, wait_until};
-use crate::support::{Said, register_node, said};
+use crate::harness::{pmd, stock_epmd, wait_until};
+use crate::support::{Said, said};
 
 const PORT: u16 = 4369;
 
@@ -77,12 +77,6 @@ impl Site {
     }
 }
 
-fn stock_epmd() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("epmd")).find(|file| file.is_file());
-    found.expect("the tests need epmd: run scripts/install-test-deps")
-}
-
 /// What a node does about its registration: holds it, and if it is lost, makes it again. Old ones do not.
 struct Node {
     ended: Arc<AtomicBool>,
@@ -99,7 +93,7 @@ impl Node {
         let thread = std::thread::spawn(move || {
             enter(&namespace);
             while !thread_ended.load(Ordering::Relaxed) {
-                if let Some(mut held) = register_node((Ipv4Addr::LOCALHOST, PORT), &name, port) {
+                if let Some(mut held) = register((Ipv4Addr::LOCALHOST, PORT).into(), &name, port) {
                     *thread_stream.lock().expect("a lock") = Some(held.try_clone().expect("a second handle"));
                     // Nothing ever comes but the end.
                     let _ = held.read(&mut [0]);
@@ -388,7 +382,7 @@ fn epmd_is_not_given_more_than_it_can_hold() {
     let site = Site::new();
     site.run(&["start"]).ended_with(0);
     let held: Vec<TcpStream> = site.host.netns.enter(|| {
-        let node = |number| register_node((Ipv4Addr::LOCALHOST, PORT), &format!("n{number}"), 1);
+        let node = |number| register((Ipv4Addr::LOCALHOST, PORT).into(), &format!("n{number}"), 1);
         (0..1100).map(|number| node(number).expect("a registration")).collect()
     });
     let said = site.run(&["handover"]).ended_with(5);
@@ -411,7 +405,7 @@ fn thousands_of_nodes_are_taken_over() {
     let _many = Program::spawn(command);
     wait_until("it to answer", || site.answers());
     let held: Vec<TcpStream> = site.host.netns.enter(|| {
-        let node = |number| register_node((Ipv4Addr::LOCALHOST, PORT), &format!("n{number}"), number);
+        let node = |number| register((Ipv4Addr::LOCALHOST, PORT).into(), &format!("n{number}"), number);
         (1..=NODES).map(|number| node(number).expect("a registration")).collect()
     });
     let said = site.run(&["takeover", "--wait", "0s", "-o", "plain"]).ended_with(8);

@@ -6,8 +6,9 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::harness::daemon::register;
 use crate::harness::wait_until;
-use crate::support::{Home, register_node, said};
+use crate::support::{Home, said};
 
 /// Runs promtool with this on its standard input; it has to have nothing to say against it.
 fn promtool(args: &[&str], input: &str, folder: &Path) -> String {
@@ -55,7 +56,7 @@ fn what_has_happened_is_counted_and_the_page_is_as_prometheus_wants_it() {
     let (home, _daemon) = Home::started();
     let names = ["one", "two", "three"];
     let _nodes: Vec<_> = names.iter().zip(41_000..).map(|(name, port)| home.node(name, port)).collect();
-    assert!(register_node((Ipv4Addr::LOCALHOST, home.port), "one", 42_000).is_none(), "a duplicate");
+    assert!(register((Ipv4Addr::LOCALHOST, home.port).into(), "one", 42_000).is_none(), "a duplicate");
     for name in names {
         assert_eq!(ask(&home, &[b"z", name.as_bytes()].concat())[..2], [119, 0]);
     }

@@ -11,9 +11,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::program::{Program, run};
-pub(crate) use crate::harness::said::Said;
-use crate::harness::{pmd, wait_until};
+use crate::harness::daemon::{register, wait_until_up, without_variables};
+use crate::harness::pmd;
+use crate::harness::program::Program;
+pub(crate) use crate::harness::said::{Said, said};
 
 /// Where a test's pmd lives.
 #[derive(Debug)]
@@ -53,12 +54,8 @@ impl Home {
     /// `pmd ARGS`, with nothing but this home in its environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(pmd());
-        command.args(args).env("PMD_HOME", self.path()).env("ERL_EPMD_PORT", self.port.to_string());
-        for other in
-            ["PMD_SOCKET", "PMD_CONFIG", "ERL_EPMD_ADDRESS", "ERL_EPMD_RELAXED_COMMAND_CHECK", "NO_COLOR"]
-        {
-            command.env_remove(other);
-        }
+        without_variables(&mut command).args(args);
+        command.env("PMD_HOME", self.path()).env("ERL_EPMD_PORT", self.port.to_string());
         command
     }
 
@@ -103,10 +100,7 @@ impl Home {
 
     /// Waits until the daemon answers that `program` is.
     pub(crate) fn wait_for(&self, program: &mut Program) {
-        wait_until("the daemon", || {
-            assert!(program.is_running(), "the daemon ended");
-            UnixStream::connect(self.socket()).is_ok()
-        });
+        wait_until_up(program, &self.socket());
     }
 
     /// Sends bytes to the control socket and returns everything that comes back.
@@ -133,7 +127,7 @@ impl Home {
 
     /// Registers a node the way a node does; it is registered as long as the connection lives.
     pub(crate) fn node(&self, name: &str, port: u16) -> TcpStream {
-        register_node((Ipv4Addr::LOCALHOST, self.port), name, port).expect("a registration")
+        register((Ipv4Addr::LOCALHOST, self.port).into(), name, port).expect("a registration")
     }
 }
 
@@ -155,33 +149,6 @@ fn own_port() -> u16 {
             return port;
         }
     }
-}
-
-/// Runs a command to its end.
-pub(crate) fn said(command: Command) -> Said {
-    let output = run(command);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Said {
-        code: output.status.code().unwrap_or(-1),
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
-    }
-}
-
-/// Registers a node with the port mapper at `address`; none if it refuses or is not there.
-pub(crate) fn register_node(address: (Ipv4Addr, u16), name: &str, port: u16) -> Option<TcpStream> {
-    let mut body = vec![120];
-    body.extend(port.to_be_bytes());
-    body.extend([77, 0, 0, 6, 0, 5]);
-    body.extend(u16::try_from(name.len()).expect("a short name").to_be_bytes());
-    body.extend(name.as_bytes());
-    body.extend([0, 0]);
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.write_all(&u16::try_from(body.len()).expect("a short request").to_be_bytes()).ok()?;
-    stream.write_all(&body).ok()?;
-    let mut reply = [0; 6];
-    stream.read_exact(&mut reply).ok()?;
-    (reply[..2] == [118, 0]).then_some(stream)
 }
 
 /// What `hostname` prints.

@@ -1,6 +1,6 @@
 //! One host of a cluster: its daemon, its home, the nodes registered there.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -12,22 +12,13 @@ use rustix::process::Signal;
 
 use crate::fleet::Site;
 use crate::fleet::cell::mortal;
+use crate::harness::daemon::{accepted, alive2, register, send, wait_until_up, without_variables};
 use crate::harness::program::{Program, run_within};
 pub(crate) use crate::harness::said::Said;
-use crate::harness::{PATIENCE, pmd, wait_until};
+use crate::harness::{PATIENCE, pmd};
 
 /// The port of every daemon; each has its own host.
 pub(crate) const PORT: u16 = 4369;
-/// Variables that change what the daemon and its commands do.
-const VARIABLES: [&str; 7] = [
-    "ERL_EPMD_ADDRESS",
-    "ERL_EPMD_PORT",
-    "ERL_EPMD_RELAXED_COMMAND_CHECK",
-    "NO_COLOR",
-    "PMD_CONFIG",
-    "PMD_LOG",
-    "PMD_SOCKET",
-];
 /// How long a command may take: joining alone may take ten seconds.
 const COMMAND: Duration = Duration::from_secs(60);
 
@@ -99,23 +90,14 @@ impl Machine {
     /// `pmd ARGS` with this host's home; where it runs is up to the caller.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = mortal(pmd());
-        command.args(args).env("PMD_HOME", &self.home).env("HOME", &self.home);
-        VARIABLES.iter().for_each(|name| {
-            command.env_remove(name);
-        });
+        without_variables(&mut command).args(args).env("PMD_HOME", &self.home).env("HOME", &self.home);
         command
     }
 
     /// Runs `pmd ARGS` on the host, to its end.
     pub(crate) fn run(&self, site: &Site, args: &[&str]) -> Said {
         let command = self.command(args);
-        let output = site.cell.run(move || run_within(COMMAND, command));
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Said {
-            code: output.status.code().unwrap_or(-1),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        }
+        Said::of(&site.cell.run(move || run_within(COMMAND, command)))
     }
 
     // ---- the daemon
@@ -132,10 +114,7 @@ impl Machine {
     pub(crate) fn wait_until_up(&mut self) {
         let socket = self.file(&format!("pmd-{PORT}.sock"));
         let daemon = self.daemon.as_mut().expect("a daemon that was launched");
-        wait_until(&format!("the daemon of {}", self.name), || {
-            assert!(daemon.is_running(), "the daemon of {} ended:\n{}", self.name, daemon.stderr());
-            std::os::unix::net::UnixStream::connect(&socket).is_ok()
-        });
+        wait_until_up(daemon, &socket);
     }
 
     /// The daemon.
@@ -143,9 +122,13 @@ impl Machine {
         self.daemon.as_mut().expect("a daemon runs")
     }
 
+    fn running(&self) -> &Program {
+        self.daemon.as_ref().expect("a daemon runs")
+    }
+
     /// The daemon's process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.daemon.as_ref().expect("a daemon runs").pid()
+        self.running().pid()
     }
 
     /// Ends the daemon without a word.
@@ -171,17 +154,12 @@ impl Machine {
 
     /// Stops the daemon's process where it stands.
     pub(crate) fn freeze(&self) {
-        self.daemon.as_ref().expect("a daemon runs").signal(Signal::STOP);
-        let path = format!("/proc/{}/stat", self.pid());
-        wait_until("the daemon to stop", || {
-            let stat = std::fs::read_to_string(&path).unwrap_or_default();
-            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
-        });
+        self.running().freeze();
     }
 
     /// Lets a stopped daemon go on.
     pub(crate) fn thaw(&self) {
-        self.daemon.as_ref().expect("a daemon runs").signal(Signal::CONT);
+        self.running().thaw();
     }
 
     /// Whether a daemon was started here, and not taken away since.
@@ -191,9 +169,7 @@ impl Machine {
 
     /// The memory that the daemon has in use, in KiB.
     pub(crate) fn resident_memory(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        self.running().resident_memory()
     }
 
     /// What its daemons have logged, the oldest first.
@@ -206,11 +182,10 @@ impl Machine {
 
     /// Registers a node the way a node does.
     pub(crate) fn register(&self, site: &Site, name: &str, port: u16) -> Registered {
-        let request = alive2(name, port);
-        let stream = site.cell.run(move || {
-            register((Ipv4Addr::LOCALHOST, PORT).into(), &request)
-                .expect("a registration on a host of its own")
-        });
+        let own_name = name.to_owned();
+        let stream = site
+            .cell
+            .run(move || register(loopback(), &own_name, port).expect("a registration on a host of its own"));
         Registered { name: name.to_owned(), port, host: self.name.clone(), stream }
     }
 
@@ -220,8 +195,9 @@ impl Machine {
         let requests: Vec<Vec<u8>> =
             names.iter().zip(10_000..).map(|(name, port)| alive2(name, port)).collect();
         let streams = site.cell.run(move || {
-            let sent: Vec<TcpStream> = requests.iter().map(|request| send(loopback(), request)).collect();
-            sent.into_iter().map(|stream| accepted(stream).expect("a registration")).collect::<Vec<_>>()
+            let sent: Vec<TcpStream> =
+                requests.iter().map(|request| send(loopback(), request).expect("a port mapper")).collect();
+            sent.into_iter().map(|stream| accepted(stream).expect("a registration").0).collect::<Vec<_>>()
         });
         let nodes = names.into_iter().zip(10_000..).zip(streams);
         nodes
@@ -232,37 +208,4 @@ impl Machine {
 
 fn loopback() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, PORT).into()
-}
-
-/// ALIVE2_REQ with its length.
-pub(crate) fn alive2(name: &str, port: u16) -> Vec<u8> {
-    let mut body = vec![120];
-    body.extend(port.to_be_bytes());
-    body.extend([77, 0, 0, 6, 0, 5]);
-    body.extend(u16::try_from(name.len()).expect("a short name").to_be_bytes());
-    body.extend(name.as_bytes());
-    body.extend([0, 0]);
-    let mut request = u16::try_from(body.len()).expect("a short request").to_be_bytes().to_vec();
-    request.extend(body);
-    request
-}
-
-/// Sends a request to a port mapper; none if it refuses or closes.
-pub(crate) fn register(address: SocketAddr, request: &[u8]) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.write_all(request).ok()?;
-    accepted(stream)
-}
-
-fn send(address: SocketAddr, request: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(address).expect("a port mapper");
-    stream.write_all(request).expect("room for a request");
-    stream
-}
-
-fn accepted(mut stream: TcpStream) -> Option<TcpStream> {
-    let mut reply = [0; 6];
-    stream.read_exact(&mut reply).ok()?;
-    (reply[..2] == [118, 0]).then_some(stream)
 }

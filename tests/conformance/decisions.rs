@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::battery::{Case, Divergence, case};
 use crate::harness::program::Program;
 use crate::harness::wait_until;
 use crate::peer::Peer;
 use crate::sockets;
-use crate::stage::{Node, Stage, wait_until_stopped};
+use crate::stage::{Node, Stage};
 use crate::wire::{Alive2, alive2, names, port2};
 
 const WHY_AGAIN: &str =
@@ -238,8 +238,7 @@ fn stopped_holders() -> Vec<Case> {
             wait_until("the port to be as it should", || is_listening(port) == listening);
             let holder = held_elsewhere(t, port);
             if stopped {
-                holder.signal(Signal::STOP);
-                wait_until_stopped(holder.pid());
+                holder.freeze();
             }
             let again = t.dial("again");
             again.send(&Alive2::new("node").port(4001).bytes());

@@ -12,25 +12,13 @@ use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::battery::Setting;
+use crate::harness::daemon::without_variables;
 use crate::harness::netns::NetNs;
 use crate::harness::program::{Program, run};
 use crate::harness::{PATIENCE, wait_until};
 use crate::implementation::Implementation;
 use crate::peer::{Notes, Peer, printable};
 use crate::{sockets, wire};
-
-/// The variables that change what epmd does; only those that a case sets may reach it.
-const VARIABLES: [&str; 9] = [
-    "ERL_EPMD_ADDRESS",
-    "ERL_EPMD_PORT",
-    "ERL_EPMD_RELAXED_COMMAND_CHECK",
-    "LISTEN_FDNAMES",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "NOTIFY_SOCKET",
-    "PMD_HOME",
-    "TZ",
-];
 
 /// The world of one case.
 #[derive(Debug)]
@@ -85,10 +73,9 @@ impl<'a> Stage<'a> {
             }
             None => Command::new(&self.epmd.program),
         };
-        for name in VARIABLES {
-            command.env_remove(name);
-        }
-        command.args(args).envs(self.setting.env.iter().map(|(name, value)| (name, value)));
+        without_variables(&mut command)
+            .args(args)
+            .envs(self.setting.env.iter().map(|(name, value)| (name, value)));
         self.at_home(&mut command);
         command
     }
@@ -147,8 +134,7 @@ impl<'a> Stage<'a> {
 
     /// Stops the server in its tracks: what happens from now on meets it all at once when it continues.
     pub(crate) fn stop_server(&self) {
-        self.signal(Signal::STOP);
-        wait_until_stopped(self.server_pid());
+        self.server.as_ref().expect("a server").freeze();
     }
 
     /// Lets a stopped server go on.
@@ -311,14 +297,6 @@ impl<'a> Stage<'a> {
     pub(crate) fn note(&self, line: &str) {
         self.notes.borrow_mut().push(line.to_owned());
     }
-}
-
-/// Waits until a process has been stopped by a signal.
-pub(crate) fn wait_until_stopped(pid: u32) {
-    wait_until("a process to stop", || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
-    });
 }
 
 /// Seconds since the epoch.

@@ -11,11 +11,14 @@
     reason = "a broken test set-up must stop the test"
 )]
 
+pub mod daemon;
 pub mod netns;
 pub mod program;
 pub mod said;
+pub mod wire;
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a condition may take before the test fails; generous, because nothing here measures time.
@@ -46,6 +49,21 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// Erlang's own epmd: `/usr/bin/epmd` may be anything, even pmd, so it is the one inside the Erlang installation, or the
+/// one that pmd's Debian package has put aside there. Without it the tests fail, because they would prove nothing.
+pub fn stock_epmd() -> PathBuf {
+    let program = std::env::var_os("EPMD_STOCK").map(PathBuf::from).or_else(|| {
+        let versions = Path::new("/usr/lib/erlang").read_dir().ok()?;
+        let programs = versions
+            .flatten()
+            .flat_map(|entry| ["bin/epmd.stock", "bin/epmd"].map(|program| entry.path().join(program)));
+        programs.into_iter().find(|program| program.is_file())
+    });
+    program
+        .filter(|program| program.is_file())
+        .expect("stock epmd is missing: run scripts/install-test-deps, or name the program in EPMD_STOCK")
 }
 
 /// The pmd binary under test, built by Cargo for this test run.

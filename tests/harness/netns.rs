@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
+use super::daemon::without_variables;
+
 /// A network namespace that exists as long as this value.
 #[derive(Debug)]
 pub struct NetNs {
@@ -197,9 +199,8 @@ impl Host {
             ])
             .arg(&self.name)
             .arg(self.dir().join("hosts"))
-            .arg(program)
-            .env("HOME", self.dir())
-            .env("PMD_HOME", self.pmd_home());
+            .arg(program);
+        without_variables(&mut command).env("HOME", self.dir()).env("PMD_HOME", self.pmd_home());
         command
     }
 }

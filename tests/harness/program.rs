@@ -120,6 +120,31 @@ impl Program {
         kill_process(pid, signal).unwrap_or_else(|error| panic!("signalling {}: {error}", self.what));
     }
 
+    /// Stops the process, and waits until it has stopped: what happens from now on meets it all at once when it is thawed.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        wait_within(PATIENCE, &format!("{} to stop", self.what), || {
+            let status = self.proc("stat").unwrap_or_default();
+            status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        });
+    }
+
+    /// Continues a process that was frozen.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// The memory that the process has in use, in KiB.
+    pub fn resident_memory(&self) -> usize {
+        let status = self.proc("status").expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    fn proc(&self, file: &str) -> std::io::Result<String> {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.pid()))
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

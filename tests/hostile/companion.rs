@@ -4,14 +4,12 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 
-use rustix::process::Signal;
-
 use crate::budget;
 use crate::client::{Client, Verdict};
 use crate::harness::program::Program;
 use crate::harness::wait_until;
 use crate::wire::Alive2;
-use crate::world::{starting, wait_until_stopped};
+use crate::world::starting;
 
 /// Tells the process which part it plays; without it, it plays none.
 const PART: &str = "PMD_HOSTILE_PART";
@@ -49,13 +47,12 @@ impl Companion {
 
     /// Stops the process as a debugger or `kill -STOP` does, and waits until it stands still.
     pub(crate) fn freeze(&self) {
-        self.0.signal(Signal::STOP);
-        wait_until_stopped(self.0.pid());
+        self.0.freeze();
     }
 
-    /// Lets a stopped process go on.
+    /// Continues a process that was frozen.
     pub(crate) fn thaw(&self) {
-        self.0.signal(Signal::CONT);
+        self.0.thaw();
     }
 
     /// Ends the process at once and waits for its end.

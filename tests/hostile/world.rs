@@ -6,10 +6,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 
 use crate::client::{Client, Verdict, ask};
+use crate::harness::daemon::{wait_until_up, without_variables};
 use crate::harness::netns::NetNs;
 use crate::harness::program::Program;
 use crate::harness::wait_until;
@@ -18,15 +19,6 @@ use crate::{budget, harness};
 
 /// The port of the daemon; every host has its own.
 const PORT: u16 = 4369;
-/// Variables that change what the daemon does.
-const VARIABLES: [&str; 6] = [
-    "ERL_EPMD_ADDRESS",
-    "ERL_EPMD_PORT",
-    "ERL_EPMD_RELAXED_COMMAND_CHECK",
-    "PMD_CONFIG",
-    "PMD_LOG",
-    "PMD_SOCKET",
-];
 /// Descriptors that the daemon may use for itself and did not yet when it was first looked at.
 pub(crate) const LATE_DESCRIPTORS: usize = 4;
 
@@ -144,17 +136,9 @@ impl World {
     fn start(setting: &Setting) -> World {
         let dir = TempDir::new().expect("a directory");
         let mut command = setting.command(dir.path());
-        for name in VARIABLES {
-            command.env_remove(name);
-        }
-        command.env("PMD_HOME", dir.path());
+        without_variables(&mut command).env("PMD_HOME", dir.path());
         let mut epmd = Program::spawn(command);
-        let control = dir.path().join(format!("pmd-{PORT}.sock"));
-        wait_until("the daemon to listen", || {
-            assert!(epmd.is_running(), "the daemon has ended: {}", epmd.stderr());
-            // The control socket is the last thing it opens.
-            control.exists() && std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).is_ok()
-        });
+        wait_until_up(&mut epmd, &dir.path().join(format!("pmd-{PORT}.sock")));
         let mut world = World { epmd, residents: Vec::new(), descriptors: 0, _dir: dir };
         let residents = [
             Alive2::new("alpha").port(41_001),
@@ -292,9 +276,7 @@ impl World {
 
     /// The memory that the daemon has in use, in KiB.
     pub(crate) fn resident_memory(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.epmd.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        self.epmd.resident_memory()
     }
 
     /// Waits until the daemon does nothing.
@@ -323,11 +305,10 @@ impl World {
 
     /// Stops the daemon while `meanwhile` runs: all that happens then meets it at once.
     pub(crate) fn while_stopped<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
-        self.epmd.signal(Signal::STOP);
-        wait_until_stopped(self.epmd.pid());
-        let go_on = OnDrop(|| self.epmd.signal(Signal::CONT));
+        self.epmd.freeze();
+        let thaw = OnDrop(|| self.epmd.thaw());
         let value = meanwhile();
-        drop(go_on);
+        drop(thaw);
         value
     }
 
@@ -349,14 +330,6 @@ impl World {
         }
         wait_until("the daemon to close what nobody uses", || self.count_connections() <= LATE_DESCRIPTORS);
     }
-}
-
-/// Waits until a process has been stopped by a signal.
-pub(crate) fn wait_until_stopped(pid: u32) {
-    wait_until("a process to stop", || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
-    });
 }
 
 /// PORT2_RESP for a registered node.

@@ -11,9 +11,10 @@ use pmd_protocol::peer::{Frame, NodeId, Phase};
 
 use super::intruder::{Card, Talk};
 use crate::fleet::cell::Working;
+use crate::harness::daemon::alive2;
 use crate::harness::{wait_until, wait_within};
 use crate::lookups::port_please;
-use crate::machine::{PORT, alive2};
+use crate::machine::PORT;
 use crate::world::{COOKIE, PATIENCE, World};
 
 /// Connections of a flood: more than a daemon with stock epmd's way to wait could have at all.

@@ -10,7 +10,8 @@ use pmd_protocol::peer::Frame;
 use pmd_protocol::peer::frame::{Bye, Hello, Reason};
 
 use super::intruder::{Card, Talk, connect};
-use crate::machine::{PORT, alive2, register};
+use crate::harness::daemon::register;
+use crate::machine::PORT;
 use crate::world::{COOKIE, World};
 
 /// The host of the intruder in all of these: it has no daemon.
@@ -230,8 +231,7 @@ fn plain_epmd_takes_no_registration_of_another_host() {
     let world = world();
     let first = (world[0].ip, PORT).into();
     for from in [1, INTRUDER] {
-        let request = alive2("intruder", 41_000);
-        let taken = world.site(from).cell.run(move || register(first, &request).is_some());
+        let taken = world.site(from).cell.run(move || register(first, "intruder", 41_000).is_some());
         assert!(!taken, "h{} has registered on h1", from + 1);
     }
     world.wait_for_names(&[0, 1], []);

@@ -14,36 +14,21 @@
     reason = "a broken expectation must stop the test, and nothing else can"
 )]
 
-#[path = "hostile/budget.rs"]
 mod budget;
-#[path = "hostile/chance.rs"]
 mod chance;
-#[path = "hostile/churn.rs"]
 mod churn;
-#[path = "hostile/client.rs"]
 mod client;
-#[path = "hostile/companion.rs"]
 mod companion;
-#[path = "hostile/exhaustion.rs"]
 mod exhaustion;
-#[path = "hostile/floods.rs"]
 mod floods;
-#[path = "hostile/frozen_holders.rs"]
 mod frozen_holders;
-#[path = "hostile/garbage.rs"]
 mod garbage;
-#[path = "harness/mod.rs"]
+#[path = "../harness/mod.rs"]
 mod harness;
-#[path = "hostile/refusals.rs"]
 mod refusals;
-#[path = "hostile/registry_limit.rs"]
 mod registry_limit;
-#[path = "hostile/resets.rs"]
 mod resets;
-#[path = "hostile/slow_peers.rs"]
 mod slow_peers;
-#[path = "conformance/wire.rs"]
-#[allow(dead_code, reason = "the conformance battery uses more of it")]
-mod wire;
-#[path = "hostile/world.rs"]
 mod world;
+
+use harness::wire;

@@ -1,4 +1,4 @@
-//! Requests as bytes, written out here so that the battery does not lean on the code it judges.
+//! Requests as bytes, written out here so that the tests do not lean on the code they judge.
 
 /// A request of any content, behind its two-byte length.
 pub(crate) fn packet(body: impl AsRef<[u8]>) -> Vec<u8> {

@@ -11,58 +11,36 @@
     reason = "a broken expectation must stop the test, and nothing else can"
 )]
 
-#[path = "conformance/addresses.rs"]
 mod addresses;
-#[path = "conformance/alive2.rs"]
 mod alive2;
-#[path = "conformance/battery.rs"]
 mod battery;
-#[path = "conformance/client.rs"]
 mod client;
-#[path = "conformance/control.rs"]
 mod control;
-#[path = "conformance/creation.rs"]
 mod creation;
-#[path = "conformance/daemon.rs"]
 mod daemon;
-#[path = "conformance/decisions.rs"]
 mod decisions;
-#[path = "conformance/framing.rs"]
 mod framing;
-#[path = "harness/mod.rs"]
+#[path = "../harness/mod.rs"]
 mod harness;
-#[path = "conformance/implementation.rs"]
 mod implementation;
-#[path = "conformance/lifecycle.rs"]
 mod lifecycle;
-#[path = "conformance/lists.rs"]
 mod lists;
-#[path = "conformance/locality.rs"]
 mod locality;
-#[path = "conformance/log.rs"]
 mod log;
-#[path = "conformance/lookup.rs"]
 mod lookup;
-#[path = "conformance/memory.rs"]
 mod memory;
-#[path = "conformance/peer.rs"]
 mod peer;
-#[path = "conformance/ports.rs"]
 mod ports;
-#[path = "conformance/sockets.rs"]
+mod pretenders;
 mod sockets;
-#[path = "conformance/stage.rs"]
 mod stage;
-#[path = "conformance/systemd.rs"]
 mod systemd;
-#[path = "conformance/utf8.rs"]
 mod utf8;
-#[path = "conformance/wire.rs"]
-mod wire;
 
 use std::collections::BTreeSet;
 
 use battery::Divergence;
+use harness::wire;
 
 #[test]
 fn s02_framing() {
