@@ -10,6 +10,7 @@
 //! Every value is checked where it is read, so that a message can name the file and line, the variable or the
 //! flag that it came from.
 
+pub mod address;
 pub mod cluster;
 pub mod environment;
 pub mod file;

@@ -17,8 +17,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, copy, sink};
 use tokio::process::{Child, Command};
 
-use super::address::{Address, AddressError};
 use super::{Discovery, DiscoveryError, Find, Finds, Running};
+use crate::config::address::{Address, AddressError};
 
 /// What it is called.
 pub const NAME: &str = "exec";

@@ -51,7 +51,6 @@
 //! }
 //! ```
 
-pub mod address;
 pub mod beacon;
 pub mod broadcast;
 pub mod candidates;

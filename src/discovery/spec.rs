@@ -17,10 +17,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Discovery;
-use super::address::{Address, AddressError};
 use super::broadcast::{BeaconSettings, Broadcast};
 use super::dns::Dns;
 use super::exec::{Exec, Words, WordsError};
+use crate::config::address::{Address, AddressError};
 use crate::config::raw::Port;
 
 /// Which plugin, and what it needs to know. Displayed as it is read.
