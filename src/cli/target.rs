@@ -6,8 +6,9 @@ use super::args::{Global, Start};
 use super::failure::Result;
 use super::output::note;
 use crate::config::paths::Paths;
-use crate::config::raw::{Port, RawConfig};
+use crate::config::raw::RawConfig;
 use crate::config::settings::{self, Settings};
+use crate::config::types::Port;
 use crate::config::{ConfigError, environment, file};
 use crate::control::client::Client;
 

@@ -28,6 +28,7 @@ use crate::discovery::Discovery;
 use crate::discovery::broadcast::BeaconSettings;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::seeds::Seeds;
+use crate::discovery::spec::plugin;
 use crate::link::accept::{self, Doorman, Stranger};
 use crate::link::dial::{DialError, Dialer};
 use crate::link::handshake::GreetingError;
@@ -224,7 +225,7 @@ impl Cluster {
             cookies: me.watch_cookies(),
         };
         let seeds: Box<dyn Discovery> = Box::new(Seeds::new(settings.seeds.iter().cloned()));
-        let others = settings.discovery.iter().map(|spec| spec.plugin(&beacons));
+        let others = settings.discovery.iter().map(|spec| plugin(spec, &beacons));
         let plugins: Vec<_> = std::iter::once(seeds).chain(others).collect();
         let candidates = Candidates::new(settings.name.clone(), port);
         let (seeker, questions) = Seeker::new();

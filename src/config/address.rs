@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
-use super::raw::Port;
+use super::types::Port;
 
 /// Longest name of a host (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 253;

@@ -8,11 +8,11 @@ use pmd_protocol::HostName;
 use pmd_protocol::limits::{MAX_ADDRESSES, MAX_CLUSTER_NAME};
 
 use super::ConfigError;
+use super::discovery::{Spec, SpecError};
 use super::paths::Paths;
-use super::raw::{EpmdAccess, RawConfig, WebAccess};
+use super::raw::RawConfig;
 use super::tunnel::TunnelSettings;
-use crate::auth::tls::IdentitySource;
-use crate::discovery::spec::{Spec, SpecError};
+use super::types::{EpmdAccess, IdentitySource, WebAccess};
 
 /// The cluster that daemons belong to unless another is named.
 pub const CLUSTER: &str = "pmd";

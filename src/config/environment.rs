@@ -7,7 +7,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::ConfigError;
-use super::raw::{Port, RawConfig, parse_addresses, parse_duration};
+use super::raw::{RawConfig, parse_addresses, parse_duration};
+use super::types::Port;
 
 /// Stock epmd's variable for the port.
 pub const PORT: &str = "ERL_EPMD_PORT";

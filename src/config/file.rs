@@ -117,7 +117,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::raw::EpmdAccess;
+    use crate::config::types::EpmdAccess;
 
     fn complaint(text: &str) -> (String, String) {
         let error = parse(text, Path::new("pmd.toml")).expect_err("it is wrong");

@@ -12,12 +12,15 @@
 
 pub mod address;
 pub mod cluster;
+pub mod discovery;
 pub mod environment;
 pub mod file;
 pub mod paths;
 pub mod raw;
+pub mod rules;
 pub mod settings;
 pub mod tunnel;
+pub mod types;
 
 use std::path::PathBuf;
 

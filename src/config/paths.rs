@@ -6,9 +6,6 @@
 //! | root's | `/run/pmd`, or systemd's `RUNTIME_DIRECTORY` | `/etc/pmd`, or `CONFIGURATION_DIRECTORY` | `/var/lib/pmd`, or systemd's `STATE_DIRECTORY` |
 //! | anybody else's | `~/.pmd`, or systemd's `RUNTIME_DIRECTORY` | `~/.pmd`, or `CONFIGURATION_DIRECTORY` | `~/.pmd`, or systemd's `STATE_DIRECTORY` |
 
-use std::fs::DirBuilder;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::environment::{self, Lookup};
@@ -114,18 +111,6 @@ impl Paths {
         }
         own
     }
-}
-
-/// Makes a folder and those above it, for the owner alone; leaves one that is there as it is.
-///
-/// # Errors
-///
-/// If the system refuses it.
-pub fn make_private_folder(folder: &Path) -> io::Result<()> {
-    if folder.as_os_str().is_empty() || folder.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn socket_in(folder: &Path, port: u16) -> PathBuf {

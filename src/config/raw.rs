@@ -4,64 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::directory::services::Metadata;
-use crate::tunnel::aliases::AliasRange;
-use crate::tunnel::rules::{AllowRule, Mode, TunnelRule};
-
-/// A TCP port that can be listened on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Port(u16);
-
-/// Text or a number that is no [`Port`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a port is a number from 1 to 65535")]
-pub struct NotAPort;
-
-impl Port {
-    /// The number.
-    pub fn get(self) -> u16 {
-        self.0
-    }
-}
-
-impl TryFrom<i64> for Port {
-    type Error = NotAPort;
-
-    fn try_from(number: i64) -> Result<Port, NotAPort> {
-        u16::try_from(number).ok().filter(|port| *port != 0).map(Port).ok_or(NotAPort)
-    }
-}
-
-impl FromStr for Port {
-    type Err = NotAPort;
-
-    fn from_str(text: &str) -> Result<Port, NotAPort> {
-        // `parse` alone would take "+80".
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(NotAPort);
-        }
-        text.parse().ok().filter(|port| *port != 0).map(Port).ok_or(NotAPort)
-    }
-}
-
-impl fmt::Display for Port {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl<'de> Deserialize<'de> for Port {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Port, D::Error> {
-        let number = i64::deserialize(deserializer)?;
-        Port::try_from(number).map_err(|error| de::Error::custom(format!("{number}: {error}")))
-    }
-}
+use super::rules::{AllowRule, Mode, TunnelRule};
+use super::types::{AliasRange, EpmdAccess, Metadata, Peer, Port, WebAccess};
 
 /// What one source says. The names of the fields are the keys of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -140,43 +89,6 @@ pub struct RawConfig {
     /// The least deviation of heartbeats that is assumed, in milliseconds, at least 10.
     #[serde(default, deserialize_with = "deviation")]
     pub phi_min_std_deviation_ms: Option<u64>,
-}
-
-/// A daemon that is to be joined.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// Its address: `HOST` or `HOST:PORT`.
-    pub address: String,
-    /// Whether it is joined without being asked for.
-    #[serde(default = "yes")]
-    pub auto_connect: bool,
-}
-
-/// From where look-ups are answered. Changes are only ever taken from this host.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EpmdAccess {
-    /// From everywhere, as stock epmd does.
-    #[default]
-    Open,
-    /// From this host and from those of live members.
-    Members,
-    /// From this host.
-    Local,
-}
-
-/// Who may see the status page, which is on the EPMD port.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WebAccess {
-    /// Peers with a loopback address.
-    #[default]
-    Local,
-    /// Nobody: there is none.
-    Off,
-    /// Whoever reaches the port.
-    Open,
 }
 
 impl RawConfig {
@@ -311,10 +223,6 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration
     }
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn within<'de, D: Deserializer<'de>>(
     deserializer: D,
     range: RangeInclusive<u64>,
@@ -364,13 +272,8 @@ fn as_seconds<S: serde::Serializer>(timeout: &Option<Duration>, serializer: S) -
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_port_is_digits_from_1_to_65535() {
-        assert_eq!("4369".parse(), Ok(Port(4369)));
-        assert_eq!("65535".parse(), Ok(Port(65535)));
-        for wrong in ["", "0", "65536", "-1", "+1", " 1", "1 ", "0x10", "epmd", "99999999999999999999"] {
-            assert_eq!(wrong.parse::<Port>(), Err(NotAPort), "{wrong:?}");
-        }
+    fn port(number: i64) -> Port {
+        Port::try_from(number).expect("a port")
     }
 
     #[test]
@@ -385,11 +288,11 @@ mod tests {
 
     #[test]
     fn the_first_source_wins_value_by_value() {
-        let first = RawConfig { port: Some(Port(1)), ..RawConfig::default() };
+        let first = RawConfig { port: Some(port(1)), ..RawConfig::default() };
         let second =
-            RawConfig { port: Some(Port(2)), relaxed_command_check: Some(true), ..RawConfig::default() };
+            RawConfig { port: Some(port(2)), relaxed_command_check: Some(true), ..RawConfig::default() };
         let both = first.or(second);
-        assert_eq!((both.port, both.relaxed_command_check), (Some(Port(1)), Some(true)));
+        assert_eq!((both.port, both.relaxed_command_check), (Some(port(1)), Some(true)));
     }
 
     #[test]

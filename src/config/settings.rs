@@ -9,14 +9,18 @@ use super::ConfigError;
 use super::cluster::ClusterSettings;
 use super::paths::Paths;
 use super::raw::RawConfig;
-use crate::directory::services::Metadata;
-use crate::epmd::names::table::OLD_NAMES;
+use super::types::Metadata;
 
 /// How long a connection may take to complete its request: stock epmd's default.
 pub const PACKET_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The port unless another one is asked for: that of every epmd.
 pub const PORT: u16 = pmd_protocol::limits::DEFAULT_PORT;
+
+/// How many old names are remembered at least, as by stock epmd.
+pub const OLD_NAMES: usize = 1000;
+/// How many it remembers with any `-d`.
+pub const OLD_NAMES_DEBUG: usize = 5;
 
 /// Settings of one daemon.
 #[derive(Debug, Clone, PartialEq)]

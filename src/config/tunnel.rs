@@ -1,38 +1,38 @@
-//! What a daemon needs for aliases and tunnels.
+//! Settings of aliases and tunnels.
 
 use std::path::PathBuf;
 
 use super::paths::Paths;
 use super::raw::RawConfig;
-use crate::tunnel::aliases::AliasRange;
-use crate::tunnel::rules::{AllowRules, Policy, TunnelRules};
+use super::rules::{AllowRule, Mode, TunnelRule};
+use super::types::AliasRange;
 
 /// Settings of aliases and tunnels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelSettings {
     /// The addresses that stand for other hosts.
     pub range: AliasRange,
-    /// Who is reached through tunnels, and who may come in, until the file is read again.
-    pub policy: Policy,
-    /// Whether this host connects others that cannot reach each other.
+    /// The rules in force until the file is read again.
+    pub policy: TunnelPolicy,
+    /// Whether this host relays tunnels between hosts that cannot reach each other.
     pub relay: bool,
     /// The hosts file for Erlang nodes.
     pub hosts_file: PathBuf,
     /// The resolver file for Erlang nodes, which names the hosts file.
     pub inetrc: PathBuf,
-    /// Which host has which alias.
+    /// The file that remembers each host's alias.
     pub aliases: PathBuf,
 }
 
 impl TunnelSettings {
-    /// What `raw` says about them, of the daemon on `port`.
+    /// What `raw` says about them, for the daemon on `port`.
     pub(super) fn from_raw(raw: &RawConfig, port: u16, paths: &Paths) -> TunnelSettings {
-        // Nodes read them from wherever they run.
+        // Nodes read these files whatever directory they run in.
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         let [hosts_file, inetrc, aliases] = paths.aliases(port).map(absolute);
         TunnelSettings {
             range: raw.alias_range.unwrap_or_default(),
-            policy: policy(raw),
+            policy: TunnelPolicy::from_raw(raw),
             relay: raw.relay.unwrap_or_default(),
             hosts_file,
             inetrc,
@@ -41,17 +41,28 @@ impl TunnelSettings {
     }
 }
 
-/// The keys that [`policy`] is made of: new values of them need no restart.
-pub const POLICY_KEYS: [&str; 3] = ["tunnel", "tunnel_rule", "allow"];
+/// The rules about tunnels. They can change while the daemon runs, and then apply to new tunnels.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TunnelPolicy {
+    /// How hosts are reached that no rule matches.
+    pub mode: Mode,
+    /// How other hosts are reached; the first rule that matches counts.
+    pub rules: Vec<TunnelRule>,
+    /// Which hosts may reach what on this host.
+    pub allow: Vec<AllowRule>,
+}
 
-/// What `raw` says about who goes through tunnels.
-#[must_use]
-pub fn policy(raw: &RawConfig) -> Policy {
-    Policy {
-        rules: TunnelRules {
+impl TunnelPolicy {
+    /// What `raw` says about them.
+    #[must_use]
+    pub fn from_raw(raw: &RawConfig) -> TunnelPolicy {
+        TunnelPolicy {
+            mode: raw.tunnel.unwrap_or_default(),
             rules: raw.tunnel_rule.clone().unwrap_or_default(),
-            default: raw.tunnel.unwrap_or_default(),
-        },
-        allow: AllowRules(raw.allow.clone().unwrap_or_default()),
+            allow: raw.allow.clone().unwrap_or_default(),
+        }
     }
 }
+
+/// The keys that a [`TunnelPolicy`] is made of.
+pub const POLICY_KEYS: [&str; 3] = ["tunnel", "tunnel_rule", "allow"];

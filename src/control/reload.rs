@@ -6,7 +6,7 @@
 
 use super::api;
 use crate::cluster::ClusterError;
-use crate::config::tunnel::{POLICY_KEYS, policy};
+use crate::config::tunnel::{POLICY_KEYS, TunnelPolicy};
 use crate::config::{ConfigError, file};
 use crate::daemon::Context;
 
@@ -47,12 +47,8 @@ pub fn reload(context: &Context) -> Result<api::Reloaded, ReloadError> {
     let mut applied = Vec::new();
     if let (Some(cluster), Some(settings)) = (context.cluster.get(), &settings.cluster) {
         applied = cluster.reload(settings)?;
-        let (before, after) = (cluster.tunnels().policy(), policy(&now));
-        let differs = [
-            before.rules.default != after.rules.default,
-            before.rules.rules != after.rules.rules,
-            before.allow != after.allow,
-        ];
+        let (before, after) = (cluster.tunnels().policy(), TunnelPolicy::from_raw(&now));
+        let differs = [before.mode != after.mode, before.rules != after.rules, before.allow != after.allow];
         applied
             .extend(POLICY_KEYS.into_iter().zip(differs).filter_map(|(key, differs)| differs.then_some(key)));
         needs_restart.retain(|key| !POLICY_KEYS.contains(&key.as_str()));

@@ -18,7 +18,7 @@ use crate::base::clock::now_ms;
 use crate::base::descriptors::Class;
 use crate::base::latency::{Asked, EVERY};
 use crate::base::shutdown::Reason;
-use crate::config::raw::EpmdAccess;
+use crate::config::types::EpmdAccess;
 use crate::directory::cluster::same_host;
 use crate::tunnel::Tunnels;
 

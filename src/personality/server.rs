@@ -8,12 +8,11 @@ use std::time::Duration;
 use super::args::ServeOptions;
 use super::log;
 use crate::config::paths::Paths;
-use crate::config::settings::Settings;
+use crate::config::settings::{OLD_NAMES_DEBUG, Settings};
 use crate::daemon::notify;
 use crate::daemon::run::{RunOptions, SignalRules, StartError, foreground};
 use crate::daemon::systemd::inherited_listeners;
 use crate::epmd::listener::ListenError;
-use crate::epmd::names::table::OLD_NAMES_DEBUG;
 
 /// Addresses that may be listed beside the loopback ones.
 const MAX_LISTED: usize = 13;

@@ -4,97 +4,17 @@
 //! host had, it gets again, for as long as it is remembered. A state machine without files and without a clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::Ipv4Addr;
-use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
+
+use crate::config::types::AliasRange;
 
 /// For how long the name of a host that has gone without a farewell still means its alias: somebody who looks for it
 /// shall be told at once that it is not there, and not wait for an address that does not answer.
 pub const LISTED_S: u64 = 3_600;
 /// Hosts that are gone and remembered.
 const REMEMBERED: usize = 4_096;
-/// The addresses unless others are asked for.
-const DEFAULT: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 77, 0, 0), 16);
-/// The longest and the shortest prefix of a range: two hosts at least, and not all of the loopback network.
-const PREFIXES: std::ops::RangeInclusive<u8> = 9..=30;
-
-/// A range of loopback addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AliasRange {
-    network: Ipv4Addr,
-    prefix: u8,
-}
-
-/// Text that is no [`AliasRange`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "it is not a range of loopback addresses such as 127.77.0.0/16, without 127.0.0.1 and with a prefix from 9 to 30"
-)]
-pub struct NotARange;
-
-impl Default for AliasRange {
-    fn default() -> AliasRange {
-        AliasRange { network: DEFAULT.0, prefix: DEFAULT.1 }
-    }
-}
-
-impl AliasRange {
-    /// Whether an address is in it.
-    #[must_use]
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        let shift = 32 - u32::from(self.prefix);
-        address.to_bits() >> shift == self.network.to_bits() >> shift
-    }
-
-    /// How many hosts it has addresses for: all but the first and the last.
-    fn size(&self) -> u32 {
-        (1 << (32 - u32::from(self.prefix))) - 2
-    }
-
-    fn nth(&self, index: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network.to_bits() + 1 + index % self.size())
-    }
-}
-
-impl FromStr for AliasRange {
-    type Err = NotARange;
-
-    fn from_str(text: &str) -> Result<AliasRange, NotARange> {
-        let (network, prefix) = text.split_once('/').ok_or(NotARange)?;
-        let network: Ipv4Addr = network.parse().map_err(|_| NotARange)?;
-        let prefix: u8 = prefix.parse().map_err(|_| NotARange)?;
-        if !network.is_loopback() || !PREFIXES.contains(&prefix) {
-            return Err(NotARange);
-        }
-        let range = AliasRange { network, prefix };
-        let is_network = network.to_bits().trailing_zeros() >= 32 - u32::from(prefix);
-        if !is_network || range.contains(Ipv4Addr::LOCALHOST) {
-            return Err(NotARange);
-        }
-        Ok(range)
-    }
-}
-
-impl fmt::Display for AliasRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
-    }
-}
-
-impl<'de> Deserialize<'de> for AliasRange {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AliasRange, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
-impl Serialize for AliasRange {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_string().serialize(serializer)
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Assigned {
@@ -281,26 +201,6 @@ mod tests {
 
     fn none() -> BTreeSet<String> {
         BTreeSet::new()
-    }
-
-    #[test]
-    fn a_range_is_of_loopback_and_without_the_address_that_everybody_uses() {
-        for right in ["127.77.0.0/16", "127.128.0.0/9", "127.1.2.4/30"] {
-            assert_eq!(right.parse::<AliasRange>().map(|range| range.to_string()), Ok(right.to_owned()));
-        }
-        for wrong in [
-            "127.77.0.0",
-            "10.0.0.0/8",
-            "127.0.0.0/8",
-            "127.0.0.0/16",
-            "127.77.0.1/16",
-            "127.77.0.0/31",
-            "x/9",
-        ] {
-            assert_eq!(wrong.parse::<AliasRange>(), Err(NotARange), "{wrong}");
-        }
-        let range: AliasRange = "127.1.2.4/30".parse().expect("a range");
-        assert!(range.contains(Ipv4Addr::new(127, 1, 2, 6)) && !range.contains(Ipv4Addr::new(127, 1, 2, 8)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::connect::bare;
 use super::table::Side;
-use super::{Tunnels, pipe};
+use super::{Tunnels, pipe, rules};
 use crate::cluster::addresses::advertised;
 use crate::link::handshake::{Frames, Greeted, say_farewell};
 use crate::link::permit::Place;
@@ -66,7 +66,7 @@ pub async fn serve(mut greeted: Greeted, tunnels: Arc<Tunnels>, path: &'static s
             Refusal(Reason::Busy, "it is no member of the cluster, as far as this daemon knows".into());
         return refuse(frames, refusal).await;
     };
-    let found = match tunnels.policy().allow.check(&member, &open.name) {
+    let found = match rules::check(&tunnels.policy().allow, &member, &open.name) {
         Ok(()) => find(&tunnels, &open),
         Err(text) => {
             context.refusals.note(address.ip(), false, "rule", &text);

@@ -15,7 +15,6 @@ pub mod connect;
 pub mod dialback;
 pub mod entry;
 pub mod exit;
-pub mod files;
 pub mod hosts_file;
 pub mod path;
 pub mod pipe;
@@ -40,7 +39,8 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::base::log::repeats::Complaints;
 use crate::cluster::driver::Core;
-use crate::config::tunnel::TunnelSettings;
+use crate::config::rules::Mode;
+use crate::config::tunnel::{TunnelPolicy, TunnelSettings};
 use crate::daemon::Context;
 use crate::directory::cluster::ClusterDirectory;
 use crate::link::dial::Dialer;
@@ -49,7 +49,6 @@ use dialback::Requests;
 use entry::{Entries, Target};
 use path::Paths;
 use rendezvous::Waiting;
-use rules::{Mode, Policy};
 use table::Table;
 
 /// Tunnels to one host that are made at the same moment: fewer than a daemon lets one address try at once.
@@ -65,7 +64,7 @@ pub struct Tunnels {
     context: Arc<Context>,
     settings: TunnelSettings,
     /// The rules in force: those of the start, or of the last reload.
-    policy: watch::Sender<Arc<Policy>>,
+    policy: watch::Sender<Arc<TunnelPolicy>>,
     me: Arc<Me>,
     core: Core,
     directory: Arc<ClusterDirectory>,
@@ -182,12 +181,12 @@ impl Tunnels {
     }
 
     /// The rules in force.
-    pub fn policy(&self) -> Arc<Policy> {
+    pub fn policy(&self) -> Arc<TunnelPolicy> {
         Arc::clone(&self.policy.borrow())
     }
 
     /// Puts other rules into force, for tunnels that are opened from now on.
-    pub fn set_policy(&self, policy: Policy) {
+    pub fn set_policy(&self, policy: TunnelPolicy) {
         self.policy.send_replace(Arc::new(policy));
     }
 
@@ -239,7 +238,7 @@ impl Tunnels {
     /// false if there is no such node, or no way to it from there.
     pub fn answer_on(self: &Arc<Self>, asked: IpAddr, name: &str, host: &str, out: &mut Vec<u8>) -> bool {
         let Some(whole) = self.directory.whole_name(host) else { return false };
-        if self.policy().rules.mode(&whole) == Mode::Never {
+        if rules::mode(&self.policy(), &whole) == Mode::Never {
             return self.directory.answer(name, &whole, out);
         }
         // An entry on any other address would let the network in.
@@ -289,7 +288,7 @@ impl Tunnels {
     ) -> Option<std::net::SocketAddr> {
         let registered = self.directory.registered(&origin, kind, name)?;
         let host = self.directory.host_of(&origin)?;
-        if self.policy().rules.mode(&host) == Mode::Never {
+        if rules::mode(&self.policy(), &host) == Mode::Never {
             let address = self.directory.addresses_of(&origin).first().copied()?;
             return Some((address, registered.port).into());
         }

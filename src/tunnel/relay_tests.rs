@@ -16,9 +16,10 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::auth::cookie::Cookies;
-use crate::auth::tls::{IdentitySource, Tls};
+use crate::auth::tls::Tls;
 use crate::base::stats::Counter;
 use crate::config::settings::Settings;
+use crate::config::types::IdentitySource;
 use crate::daemon::Context;
 use crate::link::dial::Dialer;
 use crate::link::local_identity::Me;

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::page;
 use super::write_timeout::Patience;
-use crate::config::raw::WebAccess;
+use crate::config::types::WebAccess;
 use crate::daemon::Context;
 use crate::link::connection::Wire;
 use crate::link::permit::Place;

@@ -8,7 +8,8 @@ use clap::builder::PossibleValuesParser;
 
 use super::Watch;
 use crate::config::environment::positive_duration;
-use crate::config::raw::{Port, parse_duration};
+use crate::config::raw::parse_duration;
+use crate::config::types::Port;
 use crate::control::events::KINDS;
 use crate::directory::events::EventKind;
 

@@ -13,11 +13,6 @@ use pmd_protocol::epmd::{Alive2, encode};
 use super::creation;
 use super::old_names::{OldName, OldNames};
 
-/// How many old names stock epmd remembers at least.
-pub const OLD_NAMES: usize = 1000;
-/// How many it remembers with any `-d`.
-pub const OLD_NAMES_DEBUG: usize = 5;
-
 /// Whoever keeps a registration alive.
 pub trait Holder {
     /// The number of its descriptor, which DUMP prints.
@@ -292,7 +287,7 @@ mod tests {
     }
 
     fn names() -> Names<Socket> {
-        Names::new(OLD_NAMES)
+        Names::new(1000)
     }
 
     fn register(names: &mut Names<Socket>, name: &str) -> Arc<Registration<Socket>> {
