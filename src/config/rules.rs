@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::value::Value;
+
 /// Longest pattern, in bytes: room for the longest name with every letter twice.
 const MAX_PATTERN: usize = 512;
 
@@ -73,6 +75,12 @@ pub enum Mode {
     Never,
 }
 
+impl Value for Mode {
+    fn kind() -> String {
+        "`\"always\"`, `\"when-needed\"` or `\"never\"`".to_owned()
+    }
+}
+
 /// The mode for the hosts that match a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -81,6 +89,12 @@ pub struct TunnelRule {
     pub host: Pattern,
     /// How they are reached.
     pub mode: Mode,
+}
+
+impl Value for Vec<TunnelRule> {
+    fn kind() -> String {
+        "tables".to_owned()
+    }
 }
 
 /// Lets some hosts reach some names on this host.
@@ -93,6 +107,12 @@ pub struct AllowRule {
     /// The nodes and services of this host that they may reach.
     #[serde(default = "Pattern::any")]
     pub name: Pattern,
+}
+
+impl Value for Vec<AllowRule> {
+    fn kind() -> String {
+        "tables".to_owned()
+    }
 }
 
 impl fmt::Display for AllowRule {

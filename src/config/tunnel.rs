@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::keys::RawConfig;
 use super::paths::Paths;
-use super::raw::RawConfig;
 use super::rules::{AllowRule, Mode, TunnelRule};
 use super::types::AliasRange;
 
@@ -31,9 +31,9 @@ impl TunnelSettings {
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         let [hosts_file, inetrc, aliases] = paths.aliases(port).map(absolute);
         TunnelSettings {
-            range: raw.alias_range.unwrap_or_default(),
+            range: raw.alias_range(),
             policy: TunnelPolicy::from_raw(raw),
-            relay: raw.relay.unwrap_or_default(),
+            relay: raw.relay(),
             hosts_file,
             inetrc,
             aliases,
@@ -56,13 +56,36 @@ impl TunnelPolicy {
     /// What `raw` says about them.
     #[must_use]
     pub fn from_raw(raw: &RawConfig) -> TunnelPolicy {
-        TunnelPolicy {
-            mode: raw.tunnel.unwrap_or_default(),
-            rules: raw.tunnel_rule.clone().unwrap_or_default(),
-            allow: raw.allow.clone().unwrap_or_default(),
-        }
+        TunnelPolicy { mode: raw.tunnel(), rules: raw.tunnel_rule(), allow: raw.allow() }
+    }
+
+    /// The keys whose values differ between two policies.
+    #[must_use]
+    pub fn changes(&self, other: &TunnelPolicy) -> Vec<&'static str> {
+        let differs = [
+            ("tunnel", self.mode != other.mode),
+            ("tunnel_rule", self.rules != other.rules),
+            ("allow", self.allow != other.allow),
+        ];
+        differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 }
 
-/// The keys that a [`TunnelPolicy`] is made of.
-pub const POLICY_KEYS: [&str; 3] = ["tunnel", "tunnel_rule", "allow"];
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::rules::Pattern;
+
+    #[test]
+    fn the_policy_consists_of_the_keys_that_take_effect_on_reload() {
+        let any = Pattern::any;
+        let changed = TunnelPolicy {
+            mode: Mode::Never,
+            rules: vec![TunnelRule { host: any(), mode: Mode::Always }],
+            allow: vec![AllowRule { host: any(), name: any() }],
+        };
+        let live: Vec<&str> = RawConfig::KEYS.iter().filter(|key| key.live).map(|key| key.name).collect();
+        assert_eq!(TunnelPolicy::default().changes(&changed), live);
+        assert_eq!(changed.changes(&changed), [""; 0]);
+    }
+}

@@ -1,17 +1,29 @@
 //! The values that configuration is made of. They are plain data: parsed and printed here, acted on elsewhere.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
+use pmd_core::tuning::PhiTuning;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::value::{FromVariable, Value, utf8};
+
 /// Key-value pairs that describe a host or a service.
 pub type Metadata = BTreeMap<String, String>;
+
+/// How long a connection may take to complete its request, as with stock epmd.
+pub const PACKET_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many old names are remembered at least, as with stock epmd.
+pub const OLD_NAMES: usize = 1000;
+/// How many old names stock epmd remembers with any `-d`.
+pub const OLD_NAMES_DEBUG: usize = 5;
 
 /// A TCP port that can be listened on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -23,6 +35,9 @@ pub struct Port(u16);
 pub struct NotAPort;
 
 impl Port {
+    /// The port of every epmd unless another is configured.
+    pub const EPMD: Port = Port(pmd_protocol::limits::DEFAULT_PORT);
+
     /// The number.
     pub fn get(self) -> u16 {
         self.0
@@ -62,6 +77,18 @@ impl<'de> Deserialize<'de> for Port {
     }
 }
 
+impl Value for Port {
+    fn kind() -> String {
+        "number from 1 to 65535".to_owned()
+    }
+}
+
+impl FromVariable for Port {
+    fn from_variable(value: &OsStr) -> Result<Port, String> {
+        utf8(value)?.trim().parse().map_err(|error: NotAPort| error.to_string())
+    }
+}
+
 /// A daemon to join.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -77,6 +104,12 @@ fn yes() -> bool {
     true
 }
 
+impl Value for Vec<Peer> {
+    fn kind() -> String {
+        "tables".to_owned()
+    }
+}
+
 /// Which hosts may look names up over EPMD. Registrations are only ever accepted from this host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,6 +123,12 @@ pub enum EpmdAccess {
     Local,
 }
 
+impl Value for EpmdAccess {
+    fn kind() -> String {
+        "`\"open\"`, `\"members\"` or `\"local\"`".to_owned()
+    }
+}
+
 /// Who may see the status page on the EPMD port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -101,6 +140,42 @@ pub enum WebAccess {
     Off,
     /// Any client that reaches the port.
     Open,
+}
+
+impl Value for WebAccess {
+    fn kind() -> String {
+        "`\"local\"`, `\"off\"` or `\"open\"`".to_owned()
+    }
+}
+
+/// The suspicion at which a silent peer is probed: from 1 to 16.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct PhiThreshold(f64);
+
+impl PhiThreshold {
+    /// The core's.
+    pub const DEFAULT: PhiThreshold = PhiThreshold(PhiTuning::DEFAULT.threshold);
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Value for PhiThreshold {
+    fn kind() -> String {
+        "number from 1 to 16, with or without a fraction".to_owned()
+    }
+}
+
+impl<'de> Deserialize<'de> for PhiThreshold {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PhiThreshold, D::Error> {
+        match f64::deserialize(deserializer)? {
+            threshold if (1.0..=16.0).contains(&threshold) => Ok(PhiThreshold(threshold)),
+            other => Err(de::Error::custom(format!("{other}: it must be from 1 to 16"))),
+        }
+    }
 }
 
 /// Where a daemon's identity comes from.
@@ -184,6 +259,12 @@ impl FromStr for AliasRange {
             return Err(NotARange);
         }
         Ok(range)
+    }
+}
+
+impl Value for AliasRange {
+    fn kind() -> String {
+        "range of loopback addresses".to_owned()
     }
 }
 

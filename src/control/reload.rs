@@ -6,7 +6,7 @@
 
 use super::api;
 use crate::cluster::ClusterError;
-use crate::config::tunnel::{POLICY_KEYS, TunnelPolicy};
+use crate::config::tunnel::TunnelPolicy;
 use crate::config::{ConfigError, file};
 use crate::daemon::Context;
 
@@ -43,20 +43,18 @@ pub fn reload(context: &Context) -> Result<api::Reloaded, ReloadError> {
         Some(path) => file::read(path, false)?.unwrap_or_default(),
         None => settings.from_file.clone(),
     };
-    let mut needs_restart = file::changed(&settings.from_file, &now);
+    let mut needs_restart = settings.from_file.changes(&now);
     let mut applied = Vec::new();
     if let (Some(cluster), Some(settings)) = (context.cluster.get(), &settings.cluster) {
         applied = cluster.reload(settings)?;
-        let (before, after) = (cluster.tunnels().policy(), TunnelPolicy::from_raw(&now));
-        let differs = [before.mode != after.mode, before.rules != after.rules, before.allow != after.allow];
-        applied
-            .extend(POLICY_KEYS.into_iter().zip(differs).filter_map(|(key, differs)| differs.then_some(key)));
-        needs_restart.retain(|key| !POLICY_KEYS.contains(&key.as_str()));
-        cluster.tunnels().set_policy(after);
+        let policy = TunnelPolicy::from_raw(&now);
+        applied.extend(cluster.tunnels().policy().changes(&policy));
+        needs_restart.retain(|key| !key.live);
+        cluster.tunnels().set_policy(policy);
     }
     Ok(api::Reloaded {
         config_file: settings.config_file.clone(),
         applied: applied.into_iter().map(str::to_owned).collect(),
-        needs_restart,
+        needs_restart: needs_restart.iter().map(|key| key.name.to_owned()).collect(),
     })
 }

@@ -1,7 +1,8 @@
-//! The loopback address that stands for another host: always the same one, on this host and most often on all.
+//! Assigns to each other host its alias, the loopback address that stands for it.
 //!
-//! A host begins with the address that its name hashes to; if another host has that, with the next free one. What a
-//! host had, it gets again, for as long as it is remembered. A state machine without files and without a clock.
+//! A host gets the address that its name hashes to, or the next free one if that is taken, so that it mostly has the same
+//! alias on all hosts. A host that returns gets its old alias while it is remembered. This is a state machine: files and
+//! the clock are its caller's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -10,42 +11,42 @@ use sha2::{Digest, Sha256};
 
 use crate::config::types::AliasRange;
 
-/// For how long the name of a host that has gone without a farewell still means its alias: somebody who looks for it
-/// shall be told at once that it is not there, and not wait for an address that does not answer.
+/// How long a host that vanished without leaving stays listed. Until then a client that resolves its name reaches the
+/// alias, which answers at once that the host is down; later it would wait for an address that does not answer.
 pub const LISTED_S: u64 = 3_600;
-/// Hosts that are gone and remembered.
+/// Absent hosts that are remembered.
 const REMEMBERED: usize = 4_096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Assigned {
     address: Ipv4Addr,
-    /// When it was a member last, in seconds since the Unix epoch.
+    /// When it was last a member, in seconds since the Unix epoch.
     seen_s: u64,
-    /// Whether it is one now.
+    /// Whether it is a member now.
     here: bool,
-    /// Whether it has said farewell.
+    /// Whether it left, as opposed to vanished.
     left: bool,
 }
 
-/// Which host has which address.
+/// The aliases of all hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aliases {
     range: AliasRange,
     hosts: BTreeMap<String, Assigned>,
     taken: BTreeSet<Ipv4Addr>,
-    /// Hosts without an address, because there is none left.
+    /// Members without an alias, because the range is used up.
     without: BTreeSet<String>,
 }
 
 impl Aliases {
-    /// Nobody has an address yet.
+    /// No host has an alias yet.
     #[must_use]
     pub fn new(range: AliasRange) -> Aliases {
         Aliases { range, hosts: BTreeMap::new(), taken: BTreeSet::new(), without: BTreeSet::new() }
     }
 
-    /// What [`render`](Self::render) has written, at the time `now_s`. Lines that make no sense are left out: the file
-    /// may be of another version, and an alias can always be given anew.
+    /// Parses what [`render`](Self::render) wrote, at the time `now_s`. Lines that are malformed are ignored: the file may
+    /// come from another version, and a lost alias is assigned again.
     #[must_use]
     pub fn parse(range: AliasRange, text: &str, now_s: u64) -> Aliases {
         let mut aliases = Aliases::new(range);
@@ -63,7 +64,7 @@ impl Aliases {
             {
                 continue;
             }
-            // Who was there at the last change was there until this daemon ended, and most likely is now.
+            // A host that was a member at the last change was one until this daemon ended, and most likely still is.
             let seen_s = if state == "here" { now_s } else { seen_s };
             let assigned = Assigned { address, seen_s, here: false, left: state == "left" };
             if let Some(before) = aliases.hosts.insert(host.to_owned(), assigned) {
@@ -73,7 +74,7 @@ impl Aliases {
         aliases
     }
 
-    /// As text, for [`parse`](Self::parse).
+    /// The aliases as text for [`parse`](Self::parse).
     #[must_use]
     pub fn render(&self) -> String {
         let state = |assigned: &Assigned| match assigned {
@@ -89,8 +90,8 @@ impl Aliases {
             .collect()
     }
 
-    /// The hosts that are members at the time `now_s`, and those that have left since the last call. Whether anything
-    /// has changed.
+    /// Follows the cluster: `members` are the hosts in it at the time `now_s`, `left` those that left since the last call.
+    /// Returns whether anything changed.
     pub fn update(&mut self, now_s: u64, members: &BTreeSet<String>, left: &BTreeSet<String>) -> bool {
         let before = self.clone();
         for (host, assigned) in &mut self.hosts {
@@ -129,7 +130,7 @@ impl Aliases {
         }
     }
 
-    /// The address of the host that has been gone for longest.
+    /// Frees the address of the host that has been absent for longest.
     fn take_away(&mut self) -> Option<Ipv4Addr> {
         let longest_gone = self.hosts.iter().filter(|(_, assigned)| !assigned.here);
         let host = longest_gone.min_by_key(|(_, assigned)| assigned.seen_s)?.0.clone();
@@ -151,18 +152,18 @@ impl Aliases {
         u32::from_be_bytes([a, b, c, d])
     }
 
-    /// The address of a host.
+    /// The alias of a host.
     #[must_use]
     pub fn address(&self, host: &str) -> Option<Ipv4Addr> {
         self.hosts.get(host).map(|assigned| assigned.address)
     }
 
-    /// All hosts with their addresses.
+    /// All hosts with their aliases.
     pub fn all(&self) -> impl Iterator<Item = (&str, Ipv4Addr)> {
         self.hosts.iter().map(|(host, assigned)| (host.as_str(), assigned.address))
     }
 
-    /// The hosts whose names mean their aliases at the time `now_s`.
+    /// The hosts whose names resolve to their aliases at the time `now_s`.
     pub fn listed(&self, now_s: u64) -> impl Iterator<Item = (&str, Ipv4Addr)> {
         self.hosts
             .iter()
@@ -172,14 +173,14 @@ impl Aliases {
             .map(|(host, assigned)| (host.as_str(), assigned.address))
     }
 
-    /// Members that there was no address for.
+    /// Members without an alias, because the range is used up.
     pub fn without(&self) -> impl Iterator<Item = &str> {
         self.without.iter().map(String::as_str)
     }
 }
 
-/// Whether a host can be called this in a hosts file: others have chosen it, and it must not be taken for anything else
-/// there, nor for this host.
+/// Whether this name is safe in a hosts file. Other hosts chose it, and it must not be able to break the syntax, pass for an
+/// address or mean this host.
 #[must_use]
 pub fn is_a_name(host: &str) -> bool {
     let short = host.split('.').next().unwrap_or_default();
