@@ -31,6 +31,8 @@ mod lookups;
 mod metrics;
 #[path = "cli/output.rs"]
 mod output;
+#[path = "cli/reference.rs"]
+mod reference;
 #[path = "cli/register.rs"]
 mod register;
 #[path = "cli/stub.rs"]
