@@ -15,7 +15,7 @@ use sha2::Sha256;
 
 use crate::base::files;
 use crate::base::files::SecretError;
-use crate::config::paths::make_private_folder;
+use crate::base::files::make_private_folder;
 
 /// Shortest cookie, in bytes. Erlang makes ones of 20 letters; what is shorter was made by hand, and can be guessed from
 /// one recorded proof.

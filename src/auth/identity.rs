@@ -15,7 +15,7 @@ use super::key::new_key;
 use super::tls::TlsError;
 use crate::base::files;
 use crate::base::files::SecretError;
-use crate::config::paths::make_private_folder;
+use crate::base::files::make_private_folder;
 
 /// Most that is read of a key or certificate file: a chain of several certificates.
 const MAX_FILE: u64 = 256 * 1024;

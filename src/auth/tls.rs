@@ -17,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::identity::{self, Identity};
 use super::verify::PeerVerifier;
+use crate::config::types::IdentitySource;
 
 /// ALPN of a standing link.
 pub const ALPN_LINK: &[u8] = b"pmd-link/1";
@@ -28,25 +29,6 @@ pub const ALPN_TUNNEL: &[u8] = b"pmd-tunnel/1";
 pub const ALPN_RELAY: &[u8] = b"pmd-relay/1";
 /// All of them.
 const ALPNS: [&[u8]; 4] = [ALPN_LINK, ALPN_PACKET, ALPN_TUNNEL, ALPN_RELAY];
-
-/// Where a daemon's identity comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdentitySource {
-    /// A key of its own, which is made if it is not there.
-    Auto {
-        /// The file of the key.
-        key: PathBuf,
-    },
-    /// A certificate of the cluster's authority.
-    Authority {
-        /// The authority's certificate.
-        ca: PathBuf,
-        /// This daemon's certificate, and what leads from it to the authority's.
-        certificate: PathBuf,
-        /// Its key.
-        key: PathBuf,
-    },
-}
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]

@@ -1,14 +1,16 @@
 //! Files that a daemon keeps: secrets that nobody else may read, and files that are never seen half-written.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The mode of a secret.
 pub const SECRET: u32 = 0o600;
 /// The mode of what everybody may read.
 pub const PUBLIC: u32 = 0o644;
+/// Lets others open files below a folder whose names they know, without listing it.
+const PASSABLE: u32 = 0o011;
 
 /// Why a secret was not read.
 #[derive(Debug)]
@@ -78,6 +80,47 @@ pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     put(path, text, mode, |beside| std::fs::rename(beside, path))
 }
 
+/// Puts `text` into the file at `path` like [`replace`], and returns whether that changed it. A file that has this text
+/// already keeps its modification time, by which its readers decide whether to read it again.
+///
+/// # Errors
+///
+/// If the system refuses it; the old file is there then.
+pub fn replace_if_changed(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
+    match std::fs::read(path) {
+        Ok(before) if before == text.as_bytes() => return Ok(false),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    replace(path, text, mode).map(|()| true)
+}
+
+/// Makes a folder and those above it for the owner alone; leaves an existing one as it is.
+///
+/// # Errors
+///
+/// If the system refuses it.
+pub fn make_private_folder(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Lets the nodes of all users open files in root's own folder: the secrets in it have modes of their own.
+///
+/// # Errors
+///
+/// If the system refuses it.
+pub fn let_others_through(folder: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(folder)?;
+    let mode = metadata.mode() & 0o7777;
+    if metadata.uid() != 0 || mode & PASSABLE == PASSABLE {
+        return Ok(());
+    }
+    std::fs::set_permissions(folder, Permissions::from_mode(mode | PASSABLE))
+}
+
 /// Writes a file beside `path` and has it put there.
 fn put<T>(
     path: &Path,
@@ -113,5 +156,18 @@ mod tests {
         replace(&path, "four", SECRET).expect("replaced");
         assert_eq!(read_secret(&path, 99).expect("it is ours"), "four");
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn a_file_is_replaced_only_by_another_text() {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().join("hosts");
+        assert!(replace_if_changed(&path, "one", PUBLIC).expect("written"));
+        assert!(!replace_if_changed(&path, "one", PUBLIC).expect("left alone"));
+        assert!(replace_if_changed(&path, "two", PUBLIC).expect("written"));
+        assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "two");
+        assert_eq!(std::fs::metadata(&path).expect("it is there").mode() & 0o777, PUBLIC);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        assert!(replace_if_changed(&folder.path().join("no/such"), "x", PUBLIC).is_err());
     }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::output::Format;
-use crate::config::raw::Port;
+use crate::config::types::Port;
 
 pub use cluster::{Ca, CaInit, CaIssue, CaShow, Cookie, Discover, Join, Leave, Rotate, Services, Status};
 pub use daemon::{AddressList, Debug, Demo, Doctor, Epmd, Handover, Health, Start, Takeover};

@@ -17,7 +17,7 @@ use super::output::{Output, note};
 use super::runtime::{block_on, block_on_uninterrupted};
 use super::target::Target;
 use crate::base::text::printable;
-use crate::config::raw::Port;
+use crate::config::types::Port;
 use crate::control::api::NewService;
 use crate::control::client::{Client, ClientError, Held};
 

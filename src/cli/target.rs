@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use super::args::{Global, Start};
 use super::failure::Result;
 use super::output::note;
+use crate::config::keys::RawConfig;
 use crate::config::paths::Paths;
-use crate::config::raw::{Port, RawConfig};
-use crate::config::settings::{self, Settings};
+use crate::config::settings::Settings;
+use crate::config::value::{Addresses, Seconds};
 use crate::config::{ConfigError, environment, file};
 use crate::control::client::Client;
 
@@ -34,8 +35,10 @@ pub struct ConfigFile {
 impl ConfigFile {
     /// The file that these flags mean.
     pub fn of(global: &Global, paths: &Paths) -> ConfigFile {
-        let asked =
-            global.config.clone().or_else(|| environment::path(&environment::of_process, "PMD_CONFIG"));
+        let asked = global
+            .config
+            .clone()
+            .or_else(|| environment::path(&environment::of_process, environment::CONFIG));
         match asked {
             Some(path) => ConfigFile { path: absolute(&path), asked_for: true },
             None => ConfigFile { path: absolute(&paths.config_file()), asked_for: false },
@@ -59,8 +62,10 @@ impl Target {
             Some(port) => Some(port),
             None => environment::port(&environment::of_process)?,
         };
-        let socket =
-            global.socket.clone().or_else(|| environment::path(&environment::of_process, "PMD_SOCKET"));
+        let socket = global
+            .socket
+            .clone()
+            .or_else(|| environment::path(&environment::of_process, environment::SOCKET));
         let from_file = if port.is_some() && socket.is_some() {
             RawConfig::default()
         } else {
@@ -69,7 +74,7 @@ impl Target {
                 RawConfig::default()
             })
         };
-        let port = port.or(from_file.port).map_or(settings::PORT, Port::get);
+        let port = port.unwrap_or(from_file.port()).get();
         let socket = match socket.or(from_file.socket) {
             Some(socket) => socket,
             None => paths.client_socket(port),
@@ -100,9 +105,9 @@ pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
     let from_file = config.read()?;
     let flags = RawConfig {
         port: global.port,
-        bind: start.addresses(),
+        bind: start.addresses().map(Addresses),
         relaxed_command_check: start.relaxed_command_check.then_some(true),
-        packet_timeout: start.packet_timeout,
+        packet_timeout_secs: start.packet_timeout.map(Seconds),
         socket: global.socket.clone(),
         join: some(&start.join),
         discovery: some(&start.discovery),
@@ -110,8 +115,8 @@ pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
         advertise: some(&start.advertise),
         ..RawConfig::default()
     };
-    let environment = environment::read(&environment::of_process)?;
-    let mut settings = Settings::from_raw(flags.or(environment).or(from_file.clone()), &paths)?;
+    let environment = RawConfig::from_environment(&environment::of_process)?;
+    let mut settings = Settings::from_raw(&flags.or(environment).or(from_file.clone()), &paths)?;
     settings.socket = absolute(&settings.socket);
     settings.config_file = Some(config.path);
     settings.from_file = from_file;

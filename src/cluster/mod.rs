@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pmd_core::node::{Node, Now, Settings as NodeSettings};
-use pmd_core::tuning::Tuning;
 use pmd_epmd::descriptors::Descriptors;
 use pmd_protocol::peer::{Host, Metadata};
 use tokio::runtime::Handle;
@@ -38,6 +37,7 @@ use crate::discovery::Discovery;
 use crate::discovery::broadcast::BeaconSettings;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::seeds::Seeds;
+use crate::discovery::spec::plugin;
 use crate::link::dial::Dialer;
 use crate::link::inbox::CoreInbox;
 use crate::link::local_identity::LocalIdentity;
@@ -134,8 +134,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         seed: driver::seed()?,
         addresses,
         host,
-        // The log that people read, with this host's own events in it, is the daemon's.
-        tuning: Tuning { events_kept: 0, ..settings.tuning.clone() },
+        tuning: settings.tuning.clone(),
     };
     let clock = Instant::now();
     let now = Now { mono_ms: 0, wall_ms: now_ms() };
@@ -179,7 +178,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         cookies: own.watch_cookies(),
     };
     let seeds: Box<dyn Discovery> = Box::new(Seeds::new(settings.seeds.iter().cloned()));
-    let others = settings.discovery.iter().map(|spec| spec.plugin(&beacons));
+    let others = settings.discovery.iter().map(|spec| plugin(spec, &beacons));
     let plugins: Vec<_> = std::iter::once(seeds).chain(others).collect();
     let candidates = Candidates::new(settings.name.clone(), port);
     let (joiner, questions) = Joiner::new();

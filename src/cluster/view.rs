@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pmd_core::membership::Identity;
+use pmd_core::membership::Liveness;
 use pmd_core::node::{Alarm, Node, Now};
-use pmd_core::replica::view::Liveness;
 use pmd_protocol::HostName;
 use pmd_protocol::peer::{Digest, NodeId};
 

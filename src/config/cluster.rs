@@ -1,46 +1,43 @@
-//! What a daemon needs to take part in a cluster.
+//! Settings of a daemon's part in a cluster.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use pmd_core::tuning::Tuning;
+use pmd_core::tuning::{PhiTuning, Tuning};
 use pmd_protocol::HostName;
 use pmd_protocol::limits::{MAX_ADDRESSES, MAX_CLUSTER_NAME};
 
 use super::ConfigError;
+use super::discovery::{Spec, SpecError};
+use super::keys::RawConfig;
 use super::paths::Paths;
-use super::raw::{EpmdAccess, RawConfig, WebAccess};
 use super::tunnel::TunnelSettings;
-use crate::auth::tls::IdentitySource;
-use crate::discovery::spec::{Spec, SpecError};
-
-/// The cluster that daemons belong to unless another is named.
-pub const CLUSTER: &str = "pmd";
+use super::types::{EpmdAccess, IdentitySource, WebAccess};
 
 /// Settings of a daemon's part in a cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterSettings {
     /// The name of the cluster.
     pub name: String,
-    /// What this host is called in it.
+    /// The name of this host in it.
     pub host: HostName,
-    /// The file of the cookie.
+    /// The file of the cluster secret.
     pub cookie_file: PathBuf,
-    /// How this daemon proves who it is.
+    /// How this daemon proves its identity.
     pub identity: IdentitySource,
-    /// Where others are told that they can reach it; empty means what the network interfaces say.
+    /// The addresses at which others reach it; empty means those of the network interfaces.
     pub advertise: Vec<SocketAddr>,
-    /// Daemons to join, as they were named.
+    /// Daemons to join, as they were named in the configuration.
     pub seeds: Vec<String>,
     /// Ways to find others.
     pub discovery: Vec<Spec>,
-    /// From where look-ups are answered.
+    /// Which hosts may look names up over EPMD.
     pub epmd_access: EpmdAccess,
     /// Who may see the status page.
     pub web: WebAccess,
     /// Aliases and tunnels.
     pub tunnel: TunnelSettings,
-    /// All numbers of the core.
+    /// The core's intervals, limits and thresholds.
     pub tuning: Tuning,
 }
 
@@ -57,14 +54,14 @@ impl ClusterSettings {
             value: value.to_owned(),
             reason,
         };
-        let name = raw.cluster.clone().unwrap_or_else(|| CLUSTER.to_owned());
+        let name = raw.cluster();
         if name.is_empty() || name.len() > MAX_CLUSTER_NAME || name.chars().any(char::is_control) {
             let reason =
-                format!("the name of a cluster has 1 to {MAX_CLUSTER_NAME} bytes without control characters");
+                format!("a cluster name has 1 to {MAX_CLUSTER_NAME} bytes and no control characters");
             return Err(wrong("cluster", &name, reason));
         }
         let host_name: HostName = host.parse().map_err(|_| {
-            wrong("host_name", host, "it is not the name of a host; set host_name to one".to_owned())
+            wrong("host_name", host, "it is not a host name; set host_name to one".to_owned())
         })?;
         let mut advertise = Vec::new();
         for text in raw.advertise.iter().flatten() {
@@ -74,7 +71,11 @@ impl ClusterSettings {
             advertise.push(address);
         }
         if advertise.len() > MAX_ADDRESSES {
-            return Err(wrong("advertise", "", format!("at most {MAX_ADDRESSES} addresses are told")));
+            return Err(wrong(
+                "advertise",
+                "",
+                format!("at most {MAX_ADDRESSES} addresses can be advertised"),
+            ));
         }
         let mut discovery = Vec::new();
         for text in raw.discovery.iter().flatten() {
@@ -102,8 +103,8 @@ impl ClusterSettings {
             advertise,
             seeds: raw.join.iter().flatten().chain(peers).cloned().collect(),
             discovery,
-            epmd_access: raw.epmd_access.unwrap_or_default(),
-            web: raw.web.unwrap_or_default(),
+            epmd_access: raw.epmd_access(),
+            web: raw.web(),
             tunnel: TunnelSettings::from_raw(raw, port, paths),
             tuning: tuning(raw),
         })
@@ -112,22 +113,13 @@ impl ClusterSettings {
 
 fn tuning(raw: &RawConfig) -> Tuning {
     let mut tuning = Tuning::default();
-    let phi = &mut tuning.membership.phi;
-    if let Some(seconds) = raw.heartbeat_interval_secs {
-        phi.interval_ms = seconds.saturating_mul(1_000);
-    }
-    if let Some(threshold) = raw.phi_threshold {
-        phi.threshold = threshold;
-    }
-    if let Some(window) = raw.phi_window_size {
-        phi.window = usize::try_from(window).unwrap_or(usize::MAX);
-    }
-    if let Some(deviation) = raw.phi_min_std_deviation_ms {
-        phi.min_deviation_ms = deviation;
-    }
-    if let Some(seconds) = raw.sync_interval_secs {
-        tuning.spread.exchange_ms = seconds.saturating_mul(1_000);
-    }
+    tuning.membership.phi = PhiTuning {
+        interval_ms: raw.heartbeat_interval_secs().get() * 1_000,
+        threshold: raw.phi_threshold().get(),
+        window: raw.phi_window_size().count(),
+        min_deviation_ms: raw.phi_min_std_deviation_ms().get(),
+    };
+    tuning.spread.exchange_ms = raw.sync_interval_secs().get().saturating_mul(1_000);
     tuning
 }
 
@@ -139,7 +131,7 @@ fn parse_advertised(text: &str, port: u16) -> Option<SocketAddr> {
             SocketAddr::new(bare.parse::<IpAddr>().ok()?, port)
         }
     };
-    // An address that leads nowhere must not be told to anybody.
+    // Nobody can dial an unspecified address or port 0.
     (!address.ip().is_unspecified() && address.port() != 0).then_some(address)
 }
 

@@ -1,4 +1,4 @@
-//! The configuration file: TOML, with every complaint naming file and line.
+//! The configuration file: TOML. Every error names the file and the line.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -6,9 +6,13 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::ConfigError;
-use super::raw::RawConfig;
+use super::keys::RawConfig;
 
-/// Reads the file. One that is not there counts as empty, unless it was asked for by name.
+/// Reads the file; none if it does not exist and need not.
+///
+/// # Errors
+///
+/// If it cannot be read, or says something that it cannot say.
 pub fn read(path: &Path, asked_for: bool) -> Result<Option<RawConfig>, ConfigError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -18,17 +22,15 @@ pub fn read(path: &Path, asked_for: bool) -> Result<Option<RawConfig>, ConfigErr
         }
         Err(source) => return Err(ConfigError::Unreadable { path: path.into(), source }),
     };
-    let mut raw = parse(&text, path)?;
-    // A path in a file means the same wherever pmd is started.
-    let folder = path.parent().unwrap_or(Path::new(""));
-    raw.socket = raw.socket.map(|socket| folder.join(socket));
-    for file in [&mut raw.cookie_file, &mut raw.ca_cert_path, &mut raw.cert_path, &mut raw.key_path] {
-        *file = file.take().map(|file| folder.join(file));
-    }
-    Ok(Some(raw))
+    // A relative path means the same file wherever pmd is started.
+    Ok(Some(parse(&text, path)?.in_folder(path.parent().unwrap_or(Path::new("")))))
 }
 
-/// Understands the text of the file at `path`.
+/// Parses the text of the file at `path`.
+///
+/// # Errors
+///
+/// If it is no TOML, or has an unknown key or a wrong value.
 pub fn parse(text: &str, path: &Path) -> Result<RawConfig, ConfigError> {
     let invalid = |start: usize, message: String, hint: Option<String>| ConfigError::Invalid {
         path: path.into(),
@@ -39,15 +41,16 @@ pub fn parse(text: &str, path: &Path) -> Result<RawConfig, ConfigError> {
     let start = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
 
     let table = DeTable::parse(text).map_err(|error| invalid(start(&error), first_line(&error), None))?;
-    // Checked apart from the types, because here a likely spelling can be offered.
+    // Checked before the types are, so that the key that was probably meant can be named.
+    let known: Vec<&str> = RawConfig::KEYS.iter().map(|key| key.name).collect();
     let mut unknown: Vec<_> =
-        table.get_ref().keys().filter(|key| !RawConfig::KEYS.contains(&key.get_ref().as_ref())).collect();
+        table.get_ref().keys().filter(|key| !known.contains(&key.get_ref().as_ref())).collect();
     unknown.sort_by_key(|key| key.span().start);
     if let Some(key) = unknown.first() {
         let name = key.get_ref().as_ref();
-        let hint = match nearest(name, &RawConfig::KEYS) {
+        let hint = match nearest(name, &known) {
             Some(known) => format!("did you mean {known:?}?"),
-            None => format!("the keys are: {}", RawConfig::KEYS.join(", ")),
+            None => format!("the keys are: {}", known.join(", ")),
         };
         return Err(invalid(key.span().start, format!("unknown key {name:?}"), Some(hint)));
     }
@@ -57,7 +60,7 @@ pub fn parse(text: &str, path: &Path) -> Result<RawConfig, ConfigError> {
             .get_ref()
             .iter()
             .map(|(key, _)| (key.span().start, key.get_ref()))
-            // What does not begin with a key of its own belongs to the one before it.
+            // An error within a value belongs to the last key before it.
             .filter(|(position, _)| *position <= start)
             .max()
             .map(|(_, key)| format!("{key}: "));
@@ -65,13 +68,6 @@ pub fn parse(text: &str, path: &Path) -> Result<RawConfig, ConfigError> {
     })
 }
 
-/// The keys whose values differ between two readings of the file.
-pub fn changed(before: &RawConfig, after: &RawConfig) -> Vec<String> {
-    let [before, after] = [before, after].map(|raw| serde_json::to_value(raw).unwrap_or_default());
-    RawConfig::KEYS.iter().filter(|key| before.get(key) != after.get(key)).map(ToString::to_string).collect()
-}
-
-/// The parser sets the rest of its message over several lines, with a picture of the place.
 fn first_line(error: &toml::de::Error) -> String {
     error.message().lines().collect::<Vec<_>>().join(", ")
 }
@@ -81,35 +77,15 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 /// The known word that `word` is most likely a misspelling of.
-pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
     known
         .iter()
-        .map(|candidate| (distance(&word, candidate), *candidate))
-        // Further away than a third of its letters, a word is another word.
+        .map(|candidate| (strsim::osa_distance(&word, candidate), *candidate))
+        // A word that differs in more than a third of its letters is another word.
         .filter(|(distance, candidate)| *distance <= candidate.len().max(word.len()).div_ceil(3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
-}
-
-/// How many letters have to be inserted, removed, replaced or swapped with their neighbour to turn one word into
-/// the other (the optimal string alignment distance).
-fn distance(left: &str, right: &str) -> usize {
-    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=right.len()).collect()];
-    for (i, a) in left.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in right.iter().enumerate() {
-            let replaced = rows[i][j] + usize::from(a != b);
-            let mut best = replaced.min(rows[i][j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && left[i - 1] == *b && right[j - 1] == *a {
-                best = best.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows.last().and_then(|row| row.last()).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -117,7 +93,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::raw::EpmdAccess;
+    use crate::config::types::EpmdAccess;
+    use crate::config::value::{Addresses, Seconds};
 
     fn complaint(text: &str) -> (String, String) {
         let error = parse(text, Path::new("pmd.toml")).expect_err("it is wrong");
@@ -165,9 +142,9 @@ mod tests {
         )
         .expect("it is right");
         assert_eq!(raw.port.map(|port| port.get()), Some(4370));
-        assert_eq!(raw.bind.as_ref().map(Vec::len), Some(2));
-        assert_eq!(raw.packet_timeout, Some(Duration::from_secs(5)));
-        assert_eq!((raw.phi_window_size, raw.epmd_access), (Some(1000), Some(EpmdAccess::Members)));
+        assert_eq!(raw.bind.as_ref().map(|bind| bind.0.len()), Some(2));
+        assert_eq!(raw.packet_timeout_secs, Some(Seconds(Duration::from_secs(5))));
+        assert_eq!((raw.phi_window_size().get(), raw.epmd_access()), (1000, EpmdAccess::Members));
         let peers = raw.peer.expect("two peers");
         assert_eq!(peers.iter().map(|peer| peer.auto_connect).collect::<Vec<_>>(), [true, false]);
     }
@@ -175,7 +152,7 @@ mod tests {
     #[test]
     fn one_address_needs_no_list() {
         let raw = parse("bind = \"0.0.0.0\"", Path::new("pmd.toml")).expect("it is right");
-        assert_eq!(raw.bind, Some(vec!["0.0.0.0".parse().expect("an address")]));
+        assert_eq!(raw.bind, Some(Addresses(vec!["0.0.0.0".parse().expect("an address")])));
     }
 
     #[test]
@@ -230,13 +207,5 @@ mod tests {
         let nowhere = Path::new("/nowhere/pmd.toml");
         assert!(matches!(read(nowhere, false), Ok(None)));
         assert!(matches!(read(nowhere, true), Err(ConfigError::Missing { .. })));
-    }
-
-    #[test]
-    fn changed_keys_are_found() {
-        let path = Path::new("pmd.toml");
-        let [before, after] = ["port = 1\nbind = \"::1\"", "port = 1\n[metadata]\na = \"b\""]
-            .map(|text| parse(text, path).expect("it is right"));
-        assert_eq!(changed(&before, &after), ["bind", "metadata"]);
     }
 }

@@ -1,35 +1,41 @@
 //! Flags, environment and the configuration file become [`Settings`](settings::Settings).
 //!
-//! Each source is read into the same all-optional form, [`RawConfig`](raw::RawConfig); the first source that
-//! says something about a value wins:
+//! Each source is read into the same all-optional form, [`RawConfig`](keys::RawConfig); the first source that gives a
+//! key a value wins:
 //!
 //! ```text
 //!   flags  >  environment  >  configuration file  >  defaults
 //! ```
 //!
-//! Every value is checked where it is read, so that a message can name the file and line, the variable or the
-//! flag that it came from.
+//! Every value is checked where it is read, so that the error can name the file and line, the variable or the flag that
+//! it came from. Everything here is plain data. What acts on it is elsewhere: rules are matched by
+//! [`tunnel`](crate::tunnel), plugins built by [`discovery`](crate::discovery).
 
+pub mod address;
 pub mod cluster;
+pub mod discovery;
 pub mod environment;
 pub mod file;
+pub mod keys;
 pub mod paths;
-pub mod raw;
+pub mod rules;
 pub mod settings;
 pub mod tunnel;
+pub mod types;
+pub mod value;
 
 use std::path::PathBuf;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file that was asked for by name is not there.
-    #[error("there is no configuration file {}", .path.display())]
+    /// A file that was named explicitly does not exist.
+    #[error("the configuration file {} does not exist", .path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// The file is there, but cannot be read.
+    /// The file exists, but cannot be read.
     #[error("cannot read the configuration file {}: {source}", .path.display())]
     Unreadable {
         /// The file.
@@ -37,19 +43,19 @@ pub enum ConfigError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The file says something that it cannot say.
+    /// The file is no TOML, or has an unknown key or an invalid value.
     #[error("{}:{line}: {message}", .path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong there.
+        /// What is wrong in that line.
         message: String,
-        /// What could have been meant.
+        /// What was probably meant.
         hint: Option<String>,
     },
-    /// A variable of the environment has a value that it cannot have.
+    /// An environment variable has an invalid value.
     #[error("the environment variable {variable}={value} cannot be used: {reason}")]
     Environment {
         /// Its name.
@@ -59,7 +65,7 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A value is not what its key needs, wherever it came from.
+    /// A value is invalid, whichever source it came from.
     #[error("{key} = {value:?} cannot be used: {reason}")]
     Value {
         /// The key.
@@ -72,11 +78,11 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// What to do about it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         match self {
             ConfigError::Missing { .. } => {
-                "create it, or leave --config and PMD_CONFIG away: without a file the defaults hold".into()
+                "create it, or leave out --config and PMD_CONFIG: without a file the defaults apply".into()
             }
             ConfigError::Unreadable { path, .. } => format!("check the permissions of {}", path.display()),
             ConfigError::Invalid { hint: Some(hint), .. } => hint.clone(),

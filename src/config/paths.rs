@@ -1,23 +1,20 @@
-//! Where pmd keeps its files.
+//! The paths of pmd's files.
 //!
-//! | whose daemon | sockets | configuration | cookie, keys |
+//! | the daemon of | sockets | configuration | cluster secret, keys |
 //! |---|---|---|---|
-//! | `PMD_HOME` is set | `$PMD_HOME` | `$PMD_HOME` | `$PMD_HOME` |
-//! | root's | `/run/pmd`, or systemd's `RUNTIME_DIRECTORY` | `/etc/pmd`, or `CONFIGURATION_DIRECTORY` | `/var/lib/pmd`, or systemd's `STATE_DIRECTORY` |
-//! | anybody else's | `~/.pmd`, or systemd's `RUNTIME_DIRECTORY` | `~/.pmd`, or `CONFIGURATION_DIRECTORY` | `~/.pmd`, or systemd's `STATE_DIRECTORY` |
+//! | anyone with `PMD_HOME` set | `$PMD_HOME` | `$PMD_HOME` | `$PMD_HOME` |
+//! | root | `/run/pmd`, or systemd's `RUNTIME_DIRECTORY` | `/etc/pmd`, or `CONFIGURATION_DIRECTORY` | `/var/lib/pmd`, or systemd's `STATE_DIRECTORY` |
+//! | any other user | `~/.pmd`, or systemd's `RUNTIME_DIRECTORY` | `~/.pmd`, or `CONFIGURATION_DIRECTORY` | `~/.pmd`, or systemd's `STATE_DIRECTORY` |
 
-use std::fs::DirBuilder;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::environment::{self, Lookup};
 
-/// The directory of root's sockets, and of any daemon that systemd runs for the whole system.
+/// The directory of the sockets of root's daemon, and of a daemon that systemd runs for the whole system.
 const SYSTEM_RUNTIME: &str = "/run/pmd";
 /// The directory of the system's configuration.
 const SYSTEM_CONFIG: &str = "/etc/pmd";
-/// The directory of the system's cookie and keys.
+/// The directory of the system's cluster secret and keys.
 const SYSTEM_STATE: &str = "/var/lib/pmd";
 
 /// The directories of one user's pmd.
@@ -26,26 +23,26 @@ pub struct Paths {
     sockets: PathBuf,
     config: PathBuf,
     state: PathBuf,
-    /// Whether a client may also look for the system's daemon.
+    /// Whether a client also looks for the system's daemon.
     system_too: bool,
 }
 
 impl Paths {
-    /// Those of the user who runs this process.
+    /// The directories of the user who runs this process.
     pub fn of_process() -> Paths {
         Paths::of(&environment::of_process, rustix::process::geteuid().is_root(), std::env::home_dir())
     }
 
-    /// Those of the daemon that systemd runs for the whole system.
+    /// The directories of a daemon that systemd runs for the whole system.
     pub fn of_system() -> Paths {
         Paths::of(&|_| None, true, None)
     }
 
     fn of(variables: Lookup<'_>, root: bool, home: Option<PathBuf>) -> Paths {
-        if let Some(home) = environment::path(variables, "PMD_HOME") {
+        if let Some(home) = environment::path(variables, environment::HOME) {
             return Paths { sockets: home.clone(), config: home.clone(), state: home, system_too: false };
         }
-        // systemd separates several directories with colons; the first is the one to be used.
+        // systemd separates several directories by colons; the first one is used.
         let given = |variable| {
             environment::path(variables, variable)
                 .and_then(|list| list.to_str().and_then(|list| list.split(':').next().map(PathBuf::from)))
@@ -60,7 +57,7 @@ impl Paths {
                 system_too: false,
             };
         }
-        // A user without a home gets what everybody may write to; the socket's own mode still protects it.
+        // Without a home, this is a directory that everybody may write to; the mode of the socket still protects it.
         let home = home.unwrap_or_else(std::env::temp_dir).join(".pmd");
         Paths {
             sockets: runtime.unwrap_or_else(|| home.clone()),
@@ -70,12 +67,12 @@ impl Paths {
         }
     }
 
-    /// The configuration file, unless one is asked for by name.
+    /// The configuration file, unless another is named.
     pub fn config_file(&self) -> PathBuf {
         self.config.join("pmd.toml")
     }
 
-    /// The cluster's cookie, unless another file is named.
+    /// The file of the cluster secret, unless another is named.
     pub fn cookie(&self) -> PathBuf {
         self.state.join("cookie")
     }
@@ -85,14 +82,14 @@ impl Paths {
         self.state.join(format!("node-{port}.key"))
     }
 
-    /// The files that tell Erlang nodes where other hosts are, and what the daemon on `port` remembers of them: the
-    /// hosts file, the resolver file and the list of aliases.
+    /// The files through which Erlang nodes find other hosts, for the daemon on `port`: the hosts file, the resolver file
+    /// and the list of aliases, which outlives the daemon.
     pub fn aliases(&self, port: u16) -> [PathBuf; 3] {
         [format!("hosts-{port}"), format!("erl_inetrc-{port}"), format!("aliases-{port}")]
             .map(|name| self.state.join(name))
     }
 
-    /// The directory of the cookie and of keys.
+    /// The directory of the cluster secret and of keys.
     pub fn state(&self) -> &Path {
         &self.state
     }
@@ -102,8 +99,8 @@ impl Paths {
         socket_in(&self.sockets, port)
     }
 
-    /// The control socket that a client of the daemon on `port` uses: the user's own, or else that of a daemon
-    /// that runs for the whole system.
+    /// The control socket for a client of the daemon on `port`: that of the user's own daemon, or if there is none, that of
+    /// the system's.
     pub fn client_socket(&self, port: u16) -> PathBuf {
         let own = self.socket(port);
         if self.system_too && !own.exists() {
@@ -114,18 +111,6 @@ impl Paths {
         }
         own
     }
-}
-
-/// Makes a folder and those above it, for the owner alone; leaves one that is there as it is.
-///
-/// # Errors
-///
-/// If the system refuses it.
-pub fn make_private_folder(folder: &Path) -> io::Result<()> {
-    if folder.as_os_str().is_empty() || folder.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn socket_in(folder: &Path, port: u16) -> PathBuf {
@@ -151,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_user_has_a_place() {
+    fn every_user_has_directories() {
         assert_eq!(paths(&[], true), are("/run/pmd/pmd-4369.sock", "/etc/pmd/pmd.toml"));
         assert_eq!(paths(&[], false), are("/home/joe/.pmd/pmd-4369.sock", "/home/joe/.pmd/pmd.toml"));
     }

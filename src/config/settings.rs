@@ -1,35 +1,33 @@
-//! What a daemon runs with: validated, complete, and the same whether it came from flags, the environment, a
-//! file, or stock epmd's own options.
+//! What a daemon runs with: validated and complete, whether it came from flags, the environment, a file or stock epmd's
+//! own options.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ConfigError;
-use super::cluster::ClusterSettings;
-use super::paths::Paths;
-use super::raw::RawConfig;
-use crate::directory::services::Metadata;
 use pmd_epmd::names::table::OLD_NAMES;
 
-/// How long a connection may take to complete its request: stock epmd's default.
-pub const PACKET_TIMEOUT: Duration = Duration::from_secs(60);
+use super::ConfigError;
+use super::cluster::ClusterSettings;
+use super::keys::RawConfig;
+use super::paths::Paths;
+use super::types::Metadata;
 
-/// The port unless another one is asked for: that of every epmd.
+/// The port of every epmd unless another is configured.
 pub const PORT: u16 = pmd_protocol::limits::DEFAULT_PORT;
 
 /// Settings of one daemon.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The port number that clients are told; its low 16 bits are listened on.
+    /// The port number in answers to clients; the daemon listens on its low 16 bits.
     pub port: i32,
-    /// Addresses to listen on beside the loopback addresses; empty means all addresses.
+    /// Addresses to listen on besides the loopback addresses; empty means all addresses.
     pub bind: Vec<IpAddr>,
     /// Whether KILL is obeyed while nodes are registered, and STOP at all.
     pub relaxed_command_check: bool,
     /// How long a connection may take to complete its request.
     pub packet_timeout: Duration,
-    /// Threads that may serve the EPMD port.
+    /// Threads that serve the EPMD port.
     pub threads: usize,
     /// Pause before every round of accepts; a test aid of stock epmd.
     pub delay_accept: Duration,
@@ -37,17 +35,17 @@ pub struct Settings {
     pub delay_write: Duration,
     /// How many old names are remembered at least.
     pub old_names: usize,
-    /// Where the control socket is, or would be.
+    /// The path of the control socket.
     pub socket: PathBuf,
-    /// The group that may use the control socket beside its owner.
+    /// The group that may use the control socket besides its owner.
     pub control_group: Option<String>,
-    /// What this host says about itself.
+    /// Key-value pairs announced to the cluster.
     pub metadata: Metadata,
-    /// What this host is called: what stands behind the `@` of its Erlang nodes.
+    /// The name of this host: the part after the `@` of its Erlang nodes.
     pub host: String,
-    /// The daemon's part in a cluster; none for one that was started by the name `epmd`.
+    /// The daemon's part in a cluster; none if it was started under the name `epmd`.
     pub cluster: Option<ClusterSettings>,
-    /// The configuration file, which need not exist; none if there is no place for one.
+    /// The configuration file, which need not exist; none if it was started under the name `epmd`.
     pub config_file: Option<PathBuf>,
     /// What the configuration file said when the daemon started.
     pub from_file: RawConfig,
@@ -56,64 +54,57 @@ pub struct Settings {
 impl Settings {
     /// The defaults for a daemon on `port` with its control socket at `socket`.
     pub fn new(port: i32, socket: PathBuf) -> Settings {
+        let raw = RawConfig::default();
         Settings {
             port,
-            bind: Vec::new(),
-            relaxed_command_check: false,
-            packet_timeout: PACKET_TIMEOUT,
-            threads: default_threads(),
+            bind: raw.bind().0,
+            relaxed_command_check: raw.relaxed_command_check(),
+            packet_timeout: raw.packet_timeout_secs().0,
+            threads: raw.threads().count(),
             delay_accept: Duration::ZERO,
             delay_write: Duration::ZERO,
             old_names: OLD_NAMES,
             socket,
             control_group: None,
-            metadata: Metadata::new(),
+            metadata: raw.metadata(),
             host: host_name(),
             cluster: None,
             config_file: None,
-            from_file: RawConfig::default(),
+            from_file: raw,
         }
     }
 
-    /// The settings that all sources together make: `raw` is what they say, the strongest first.
+    /// The settings that the merged sources in `raw` result in.
     ///
     /// # Errors
     ///
-    /// If values are right each by itself, and together are not.
-    pub fn from_raw(raw: RawConfig, paths: &Paths) -> Result<Settings, ConfigError> {
-        let port = raw.port.map_or(PORT, |port| port.get());
+    /// If a value is invalid together with the others, or for this host.
+    pub fn from_raw(raw: &RawConfig, paths: &Paths) -> Result<Settings, ConfigError> {
+        let port = raw.port().get();
         let host = raw.host_name.clone().unwrap_or_else(host_name);
-        let cluster = ClusterSettings::from_raw(&raw, &host, port, paths)?;
-        let socket = raw.socket.unwrap_or_else(|| paths.socket(port));
-        let defaults = Settings::new(port.into(), socket);
+        let cluster = ClusterSettings::from_raw(raw, &host, port, paths)?;
+        let socket = raw.socket.clone().unwrap_or_else(|| paths.socket(port));
         Ok(Settings {
-            bind: raw.bind.unwrap_or(defaults.bind),
-            relaxed_command_check: raw.relaxed_command_check.unwrap_or(defaults.relaxed_command_check),
-            packet_timeout: raw.packet_timeout.unwrap_or(defaults.packet_timeout),
-            threads: raw.threads.unwrap_or(defaults.threads),
-            control_group: raw.control_group,
-            metadata: raw.metadata.unwrap_or_default(),
+            bind: raw.bind().0,
+            relaxed_command_check: raw.relaxed_command_check(),
+            packet_timeout: raw.packet_timeout_secs().0,
+            threads: raw.threads().count(),
+            control_group: raw.control_group.clone(),
+            metadata: raw.metadata(),
             host,
             cluster: Some(cluster),
-            ..defaults
+            ..Settings::new(port.into(), socket)
         })
     }
 
-    /// The port that is really listened on.
+    /// The port that the daemon listens on.
     pub fn listen_port(&self) -> u16 {
         let [.., high, low] = self.port.to_be_bytes();
         u16::from_be_bytes([high, low])
     }
 }
 
-/// What this host calls itself, as `hostname` prints it.
+/// The system's host name, as `hostname` prints it.
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Half the cores, up to four: those who ask a port mapper run on the same host for the most part, and a second
-/// thread that takes turns with them costs more than it brings.
-fn default_threads() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (cores / 2).clamp(1, 4)
 }

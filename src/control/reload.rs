@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::api;
 use crate::cluster::membership::{Cluster, ClusterError};
 use crate::config::cluster::ClusterSettings;
-use crate::config::raw::RawConfig;
-use crate::config::tunnel::{POLICY_KEYS, policy};
+use crate::config::keys::RawConfig;
+use crate::config::tunnel::TunnelPolicy;
 use crate::config::{ConfigError, file};
 use crate::tunnel::state::Tunnels;
 
@@ -78,26 +78,19 @@ impl Reloader {
             Some(path) => file::read(path, false)?.unwrap_or_default(),
             None => self.from_file.clone(),
         };
-        let mut needs_restart = file::changed(&self.from_file, &now);
+        let mut needs_restart = self.from_file.changes(&now);
         let mut applied = Vec::new();
         if let Some((cluster, tunnels, settings)) = &self.member {
             applied = cluster.reload(settings)?;
-            let (before, after) = (tunnels.policy(), policy(&now));
-            let differs = [
-                before.rules.default != after.rules.default,
-                before.rules.rules != after.rules.rules,
-                before.allow != after.allow,
-            ];
-            applied.extend(
-                POLICY_KEYS.into_iter().zip(differs).filter_map(|(key, differs)| differs.then_some(key)),
-            );
-            needs_restart.retain(|key| !POLICY_KEYS.contains(&key.as_str()));
-            tunnels.set_policy(after);
+            let policy = TunnelPolicy::from_raw(&now);
+            applied.extend(tunnels.policy().changes(&policy));
+            needs_restart.retain(|key| !key.live);
+            tunnels.set_policy(policy);
         }
         Ok(api::Reloaded {
             config_file: self.config_file.clone(),
             applied: applied.into_iter().map(str::to_owned).collect(),
-            needs_restart,
+            needs_restart: needs_restart.iter().map(|key| key.name.to_owned()).collect(),
         })
     }
 }

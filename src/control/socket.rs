@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::ControlError;
-use crate::config::paths::make_private_folder;
+use crate::base::files::make_private_folder;
 use crate::config::settings::Settings;
 
 /// Connections that may wait to be accepted.

@@ -18,7 +18,7 @@ use pmd_epmd::server::Asker;
 use pmd_protocol::epmd::{Alive2, encode};
 use pmd_protocol::peer::{Entry, Kind, NodeId};
 
-use crate::config::raw::EpmdAccess;
+use crate::config::types::EpmdAccess;
 use cluster::{ClusterDirectory, Origin, Registered, alive2};
 use hosts::same_host;
 use local::Local;

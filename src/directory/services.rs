@@ -18,7 +18,7 @@ pub const MAX_METADATA: usize = 64;
 pub const MAX_METADATA_BYTES: usize = 4096;
 
 /// Free text about a service, by key.
-pub type Metadata = BTreeMap<String, String>;
+pub use crate::config::types::Metadata;
 
 /// One registered service.
 #[derive(Debug, Clone, PartialEq, Eq)]

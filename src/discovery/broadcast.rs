@@ -39,12 +39,12 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::address::Address;
 use super::beacon::{Beacon, Heard, MAX_BEACON};
 use super::interfaces::{Network, heard_on, networks};
 use super::pace::{Allowance, Pace};
 use super::{Discovery, DiscoveryError, Find, Finds, Running};
 use crate::auth::cookie::Cookies;
+use crate::config::address::Address;
 
 /// What it is called.
 pub const NAME: &str = "broadcast";

@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pmd_protocol::peer::NodeId;
 use rand::{Rng, RngExt};
 
-use super::address::{Address, AddressError};
 use super::{Find, seeds};
+use crate::config::address::{Address, AddressError};
 
 /// Most addresses that are remembered. A plugin finds a cluster by a few of its daemons; more than this many is a flood,
 /// or a cluster that is known by gossip long before.

@@ -1,24 +1,23 @@
 //! Runs a program every half minute; the lines that it prints are addresses of daemons.
 //!
 //! That is how any inventory can be asked for which pmd has no plugin: a cloud's API, a list on a web server, a database.
-//! The program is run as the user that the daemon runs as, without a shell: what the [words](Words) say is what it gets.
+//! The program is run as the user that the daemon runs as, without a shell: it gets the words of its [`CommandLine`].
 //! It prints one address to a line, in the forms of [`Find::address`](super::Find::address); empty lines and what follows
 //! a `#` do not count. It ends with status 0, within [10 seconds](TIMEOUT), after at most [64 KiB](MAX_OUTPUT) in
 //! [1,000 lines](MAX_LINES). Everything else is an error, and what it printed does not count then; the first line of its
 //! standard error is part of the log. It is killed with all its children when it takes too long or the daemon ends.
 
-use std::fmt;
 use std::io;
 use std::process::{ExitStatus, Stdio};
-use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, copy, sink};
 use tokio::process::{Child, Command};
 
-use super::address::{Address, AddressError};
 use super::{Discovery, DiscoveryError, Find, Finds, Running};
+use crate::config::address::{Address, AddressError};
+use crate::config::discovery::CommandLine;
 
 /// What it is called.
 pub const NAME: &str = "exec";
@@ -35,120 +34,17 @@ const MAX_COMPLAINT: u64 = 4096;
 /// How much of its standard error is logged.
 const COMPLAINT: usize = 200;
 
-/// A program and its arguments.
-///
-/// They are separated by white space. What stands between two `"` or two `'` belongs together, and they themselves do
-/// not count; there is no other special character, not even within quotes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Words(Vec<String>);
-
-/// Why text is no command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WordsError {
-    /// There is nothing, or the name of the program is empty.
-    #[error("there is no command")]
-    Empty,
-    /// A quote without its other half.
-    #[error("the quote {0} is not closed")]
-    Quote(char),
-    /// No program can be given such a word.
-    #[error("a command cannot have a NUL in it")]
-    Nul,
-}
-
-impl Words {
-    /// These words.
-    ///
-    /// # Errors
-    ///
-    /// If there is no program, or a word has a NUL in it.
-    pub fn new(words: impl IntoIterator<Item = String>) -> Result<Words, WordsError> {
-        let words: Vec<String> = words.into_iter().collect();
-        if words.first().is_none_or(String::is_empty) {
-            return Err(WordsError::Empty);
-        }
-        if words.iter().any(|word| word.contains('\0')) {
-            return Err(WordsError::Nul);
-        }
-        Ok(Words(words))
-    }
-
-    fn program(&self) -> &str {
-        self.0.first().map_or("", String::as_str)
-    }
-
-    fn arguments(&self) -> impl Iterator<Item = &String> {
-        self.0.iter().skip(1)
-    }
-}
-
-impl FromStr for Words {
-    type Err = WordsError;
-
-    fn from_str(text: &str) -> Result<Words, WordsError> {
-        let mut words = Vec::new();
-        let mut word: Option<String> = None;
-        let mut quote = None;
-        for char in text.chars() {
-            match quote {
-                Some(open) if open == char => quote = None,
-                Some(_) => word.get_or_insert_default().push(char),
-                None if char == '"' || char == '\'' => {
-                    quote = Some(char);
-                    word.get_or_insert_default();
-                }
-                None if char.is_whitespace() => words.extend(word.take()),
-                None => word.get_or_insert_default().push(char),
-            }
-        }
-        if let Some(open) = quote {
-            return Err(WordsError::Quote(open));
-        }
-        words.extend(word);
-        Words::new(words)
-    }
-}
-
-/// With quotes where they are needed.
-impl fmt::Display for Words {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, word) in self.0.iter().enumerate() {
-            if at > 0 {
-                f.write_str(" ")?;
-            }
-            write_word(word, f)?;
-        }
-        Ok(())
-    }
-}
-
-fn write_word(word: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let special = |char: char| char.is_whitespace() || char == '"' || char == '\'';
-    if !word.is_empty() && !word.contains(special) {
-        return f.write_str(word);
-    }
-    if !word.contains('\'') {
-        return write!(f, "'{word}'");
-    }
-    // Pieces of one word need no space between them: each is quoted with what it does not contain.
-    word.split_inclusive('\'').try_for_each(|piece| match piece.strip_suffix('\'') {
-        Some("") => f.write_str("\"'\""),
-        Some(rest) => write!(f, "'{rest}'\"'\""),
-        None => write!(f, "'{piece}'"),
-    })
-}
-
 /// Runs a program for addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
-    command: Words,
+    command: CommandLine,
     every: Duration,
     timeout: Duration,
 }
 
 impl Exec {
     /// Runs `command` every [30 seconds](EVERY).
-    pub fn new(command: Words) -> Exec {
+    pub fn new(command: CommandLine) -> Exec {
         Exec { command, every: EVERY, timeout: TIMEOUT }
     }
 

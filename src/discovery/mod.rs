@@ -10,8 +10,8 @@
 //! | [`dns`] | what a name in the DNS stands for (A, AAAA and SRV records) |
 //! | [`exec`] | what a program prints |
 //!
-//! What they find goes to [`candidates`], which decide what is dialled and when. [`spec`] reads a plugin's line in the
-//! configuration, [`run`] keeps it going.
+//! What they find goes to [`candidates`], which decides what is dialled and when. [`spec`] builds the configured plugins, and
+//! [`run`] restarts one that fails.
 //!
 //! # Writing a plugin
 //!
@@ -51,7 +51,6 @@
 //! }
 //! ```
 
-pub mod address;
 pub mod beacon;
 pub mod broadcast;
 pub mod candidates;

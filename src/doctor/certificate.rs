@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::Finding;
 use crate::auth::authority::{CaError, read_certificates};
-use crate::auth::tls::IdentitySource;
 use crate::base::text::span;
+use crate::config::types::IdentitySource;
 
 const CHECK: &str = "certificates";
 /// Long enough to renew one in working hours.

@@ -116,7 +116,7 @@ pub fn parse(words: &[String], environment: &Environment) -> Result<Action, Args
         daemon: false,
         systemd: false,
         debug: 0,
-        packet_timeout: crate::config::settings::PACKET_TIMEOUT,
+        packet_timeout: crate::config::types::PACKET_TIMEOUT,
         delay_accept: Duration::ZERO,
         delay_write: Duration::ZERO,
     };

@@ -1,131 +1,52 @@
-//! The loopback address that stands for another host: always the same one, on this host and most often on all.
+//! Assigns to each other host its alias, the loopback address that stands for it.
 //!
-//! A host begins with the address that its name hashes to; if another host has that, with the next free one. What a
-//! host had, it gets again, for as long as it is remembered. A state machine without files and without a clock.
+//! A host gets the address that its name hashes to, or the next free one if that is taken, so that it mostly has the same
+//! alias on all hosts. A host that returns gets its old alias while it is remembered. This is a state machine: files and
+//! the clock are its caller's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::Ipv4Addr;
-use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
-/// For how long the name of a host that has gone without a farewell still means its alias: somebody who looks for it
-/// shall be told at once that it is not there, and not wait for an address that does not answer.
+use crate::config::types::AliasRange;
+
+/// How long a host that vanished without leaving stays listed. Until then a client that resolves its name reaches the
+/// alias, which answers at once that the host is down; later it would wait for an address that does not answer.
 pub const LISTED_S: u64 = 3_600;
-/// Hosts that are gone and remembered.
+/// Absent hosts that are remembered.
 const REMEMBERED: usize = 4_096;
-/// The addresses unless others are asked for.
-const DEFAULT: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 77, 0, 0), 16);
-/// The longest and the shortest prefix of a range: two hosts at least, and not all of the loopback network.
-const PREFIXES: std::ops::RangeInclusive<u8> = 9..=30;
-
-/// A range of loopback addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AliasRange {
-    network: Ipv4Addr,
-    prefix: u8,
-}
-
-/// Text that is no [`AliasRange`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "it is not a range of loopback addresses such as 127.77.0.0/16, without 127.0.0.1 and with a prefix from 9 to 30"
-)]
-pub struct NotARange;
-
-impl Default for AliasRange {
-    fn default() -> AliasRange {
-        AliasRange { network: DEFAULT.0, prefix: DEFAULT.1 }
-    }
-}
-
-impl AliasRange {
-    /// Whether an address is in it.
-    #[must_use]
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        let shift = 32 - u32::from(self.prefix);
-        address.to_bits() >> shift == self.network.to_bits() >> shift
-    }
-
-    /// How many hosts it has addresses for: all but the first and the last.
-    fn size(&self) -> u32 {
-        (1 << (32 - u32::from(self.prefix))) - 2
-    }
-
-    fn nth(&self, index: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network.to_bits() + 1 + index % self.size())
-    }
-}
-
-impl FromStr for AliasRange {
-    type Err = NotARange;
-
-    fn from_str(text: &str) -> Result<AliasRange, NotARange> {
-        let (network, prefix) = text.split_once('/').ok_or(NotARange)?;
-        let network: Ipv4Addr = network.parse().map_err(|_| NotARange)?;
-        let prefix: u8 = prefix.parse().map_err(|_| NotARange)?;
-        if !network.is_loopback() || !PREFIXES.contains(&prefix) {
-            return Err(NotARange);
-        }
-        let range = AliasRange { network, prefix };
-        let is_network = network.to_bits().trailing_zeros() >= 32 - u32::from(prefix);
-        if !is_network || range.contains(Ipv4Addr::LOCALHOST) {
-            return Err(NotARange);
-        }
-        Ok(range)
-    }
-}
-
-impl fmt::Display for AliasRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
-    }
-}
-
-impl<'de> Deserialize<'de> for AliasRange {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AliasRange, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
-impl Serialize for AliasRange {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_string().serialize(serializer)
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Assigned {
     address: Ipv4Addr,
-    /// When it was a member last, in seconds since the Unix epoch.
+    /// When it was last a member, in seconds since the Unix epoch.
     seen_s: u64,
-    /// Whether it is one now.
+    /// Whether it is a member now.
     here: bool,
-    /// Whether it has said farewell.
+    /// Whether it left, as opposed to vanished.
     left: bool,
 }
 
-/// Which host has which address.
+/// The aliases of all hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aliases {
     range: AliasRange,
     hosts: BTreeMap<String, Assigned>,
     taken: BTreeSet<Ipv4Addr>,
-    /// Hosts without an address, because there is none left.
+    /// Members without an alias, because the range is used up.
     without: BTreeSet<String>,
 }
 
 impl Aliases {
-    /// Nobody has an address yet.
+    /// No host has an alias yet.
     #[must_use]
     pub fn new(range: AliasRange) -> Aliases {
         Aliases { range, hosts: BTreeMap::new(), taken: BTreeSet::new(), without: BTreeSet::new() }
     }
 
-    /// What [`render`](Self::render) has written, at the time `now_s`. Lines that make no sense are left out: the file
-    /// may be of another version, and an alias can always be given anew.
+    /// Parses what [`render`](Self::render) wrote, at the time `now_s`. Lines that are malformed are ignored: the file may
+    /// come from another version, and a lost alias is assigned again.
     #[must_use]
     pub fn parse(range: AliasRange, text: &str, now_s: u64) -> Aliases {
         let mut aliases = Aliases::new(range);
@@ -143,7 +64,7 @@ impl Aliases {
             {
                 continue;
             }
-            // Who was there at the last change was there until this daemon ended, and most likely is now.
+            // A host that was a member at the last change was one until this daemon ended, and most likely still is.
             let seen_s = if state == "here" { now_s } else { seen_s };
             let assigned = Assigned { address, seen_s, here: false, left: state == "left" };
             if let Some(before) = aliases.hosts.insert(host.to_owned(), assigned) {
@@ -153,7 +74,7 @@ impl Aliases {
         aliases
     }
 
-    /// As text, for [`parse`](Self::parse).
+    /// The aliases as text for [`parse`](Self::parse).
     #[must_use]
     pub fn render(&self) -> String {
         let state = |assigned: &Assigned| match assigned {
@@ -169,8 +90,8 @@ impl Aliases {
             .collect()
     }
 
-    /// The hosts that are members at the time `now_s`, and those that have left since the last call. Whether anything
-    /// has changed.
+    /// Follows the cluster: `members` are the hosts in it at the time `now_s`, `left` those that left since the last call.
+    /// Returns whether anything changed.
     pub fn update(&mut self, now_s: u64, members: &BTreeSet<String>, left: &BTreeSet<String>) -> bool {
         let before = self.clone();
         for (host, assigned) in &mut self.hosts {
@@ -209,7 +130,7 @@ impl Aliases {
         }
     }
 
-    /// The address of the host that has been gone for longest.
+    /// Frees the address of the host that has been absent for longest.
     fn take_away(&mut self) -> Option<Ipv4Addr> {
         let longest_gone = self.hosts.iter().filter(|(_, assigned)| !assigned.here);
         let host = longest_gone.min_by_key(|(_, assigned)| assigned.seen_s)?.0.clone();
@@ -231,18 +152,18 @@ impl Aliases {
         u32::from_be_bytes([a, b, c, d])
     }
 
-    /// The address of a host.
+    /// The alias of a host.
     #[must_use]
     pub fn address(&self, host: &str) -> Option<Ipv4Addr> {
         self.hosts.get(host).map(|assigned| assigned.address)
     }
 
-    /// All hosts with their addresses.
+    /// All hosts with their aliases.
     pub fn all(&self) -> impl Iterator<Item = (&str, Ipv4Addr)> {
         self.hosts.iter().map(|(host, assigned)| (host.as_str(), assigned.address))
     }
 
-    /// The hosts whose names mean their aliases at the time `now_s`.
+    /// The hosts whose names resolve to their aliases at the time `now_s`.
     pub fn listed(&self, now_s: u64) -> impl Iterator<Item = (&str, Ipv4Addr)> {
         self.hosts
             .iter()
@@ -252,14 +173,14 @@ impl Aliases {
             .map(|(host, assigned)| (host.as_str(), assigned.address))
     }
 
-    /// Members that there was no address for.
+    /// Members without an alias, because the range is used up.
     pub fn without(&self) -> impl Iterator<Item = &str> {
         self.without.iter().map(String::as_str)
     }
 }
 
-/// Whether a host can be called this in a hosts file: others have chosen it, and it must not be taken for anything else
-/// there, nor for this host.
+/// Whether this name is safe in a hosts file. Other hosts chose it, and it must not be able to break the syntax, pass for an
+/// address or mean this host.
 #[must_use]
 pub fn is_a_name(host: &str) -> bool {
     let short = host.split('.').next().unwrap_or_default();
@@ -281,26 +202,6 @@ mod tests {
 
     fn none() -> BTreeSet<String> {
         BTreeSet::new()
-    }
-
-    #[test]
-    fn a_range_is_of_loopback_and_without_the_address_that_everybody_uses() {
-        for right in ["127.77.0.0/16", "127.128.0.0/9", "127.1.2.4/30"] {
-            assert_eq!(right.parse::<AliasRange>().map(|range| range.to_string()), Ok(right.to_owned()));
-        }
-        for wrong in [
-            "127.77.0.0",
-            "10.0.0.0/8",
-            "127.0.0.0/8",
-            "127.0.0.0/16",
-            "127.77.0.1/16",
-            "127.77.0.0/31",
-            "x/9",
-        ] {
-            assert_eq!(wrong.parse::<AliasRange>(), Err(NotARange), "{wrong}");
-        }
-        let range: AliasRange = "127.1.2.4/30".parse().expect("a range");
-        assert!(range.contains(Ipv4Addr::new(127, 1, 2, 6)) && !range.contains(Ipv4Addr::new(127, 1, 2, 8)));
     }
 
     #[test]

@@ -13,9 +13,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::connect;
-use super::rules::Mode;
+use super::rules;
 use super::state::Tunnels;
 use crate::base::permit::Permit;
+use crate::config::rules::Mode;
 use crate::directory::cluster::Registered;
 use crate::directory::{Entrances, Target};
 
@@ -120,7 +121,7 @@ impl Entrances for TunnelEntrances {
     }
 
     fn tunnels_to(&self, host: &str) -> bool {
-        self.tunnels.policy().rules.mode(host) != Mode::Never
+        rules::mode(&self.tunnels.policy(), host) != Mode::Never
     }
 
     fn entry(&self, address: IpAddr, target: Target, registered: Registered) -> Option<u16> {

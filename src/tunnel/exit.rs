@@ -11,10 +11,10 @@ use pmd_protocol::peer::frame::{Back, Open, Opened, Reason};
 use pmd_protocol::peer::{Frame, Kind};
 use tokio::net::TcpStream;
 
-use super::pipe;
 use super::state::Tunnels;
 use super::stream::{bare, first_frame};
 use super::table::Side;
+use super::{pipe, rules};
 use crate::cluster::addresses::advertised;
 use crate::link::handshake::{Frames, ProvenPeer, close};
 
@@ -64,7 +64,7 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
             Refusal(Reason::Busy, "it is not a member of the cluster, as far as this daemon knows".into());
         return refuse(frames, refusal).await;
     };
-    let found = match tunnels.policy().allow.check(&member, &open.name) {
+    let found = match rules::check(&tunnels.policy().allow, &member, &open.name) {
         Ok(()) => find(&tunnels, &open),
         Err(text) => {
             refusals.note(address.ip(), false, "rule", &text);

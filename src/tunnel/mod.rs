@@ -15,7 +15,6 @@ pub mod connect;
 pub mod dialback;
 pub mod entry;
 pub mod exit;
-pub mod files;
 pub mod hosts_file;
 pub mod path;
 pub mod pipe;

@@ -18,7 +18,8 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::auth::cookie::Cookies;
-use crate::auth::tls::{IdentitySource, Tls};
+use crate::auth::tls::Tls;
+use crate::config::types::IdentitySource;
 use crate::link::dial::Dialer;
 use crate::link::local_identity::LocalIdentity;
 

@@ -13,14 +13,13 @@ use tokio_util::task::TaskTracker;
 use super::dialback::Requests;
 use super::path::Paths;
 use super::rendezvous::Rendezvous;
-use super::rules::Policy;
 use super::table::Table;
 use crate::base::log::repeats::Complaints;
 use crate::base::permit::Permit;
 use crate::base::shutdown::Shutdown;
 use crate::base::stats::Counters;
 use crate::cluster::core::Core;
-use crate::config::tunnel::TunnelSettings;
+use crate::config::tunnel::{TunnelPolicy, TunnelSettings};
 use crate::directory::cluster::ClusterDirectory;
 use crate::directory::local::Local;
 use crate::link::dial::Dialer;
@@ -77,7 +76,7 @@ pub struct Alias {
 pub struct Tunnels {
     pub(super) parts: Parts,
     /// The rules in force: those of the start, or of the last reload.
-    pub(super) policy: watch::Sender<Arc<Policy>>,
+    pub(super) policy: watch::Sender<Arc<TunnelPolicy>>,
     /// Whether there is any alias: the hot path asks.
     any: AtomicBool,
     aliases: RwLock<BTreeMap<Ipv4Addr, Alias>>,
@@ -144,12 +143,12 @@ impl Tunnels {
     }
 
     /// The rules in force.
-    pub fn policy(&self) -> Arc<Policy> {
+    pub fn policy(&self) -> Arc<TunnelPolicy> {
         Arc::clone(&self.policy.borrow())
     }
 
     /// Applies other rules to new tunnels; existing ones are not affected.
-    pub fn set_policy(&self, policy: Policy) {
+    pub fn set_policy(&self, policy: TunnelPolicy) {
         self.policy.send_replace(Arc::new(policy));
     }
 

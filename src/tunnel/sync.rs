@@ -12,12 +12,12 @@ use super::aliases::Aliases;
 use super::entry::TunnelEntrances;
 use super::reachability::Reachable;
 use super::responder::Responders;
-use super::rules::Mode;
 use super::state::{Alias, Tunnels};
 use super::table::Side;
-use super::{files, hosts_file};
+use super::{hosts_file, rules};
 use crate::base::clock::now_ms;
-use crate::config::paths::make_private_folder;
+use crate::base::files;
+use crate::config::rules::Mode;
 use crate::directory::Target;
 use crate::directory::cluster::{Hosts, Registered};
 
@@ -107,7 +107,7 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
             next = Instant::now() + IDLE;
         }
         // Which of its nodes can be reached says whether a host needs tunnels.
-        if sync.tunnels.policy().rules.uses(Mode::WhenNeeded) {
+        if rules::uses(&sync.tunnels.policy(), Mode::WhenNeeded) {
             known = None;
         }
     }
@@ -120,16 +120,15 @@ impl Sync {
             tunnel.close();
         }
         let policy = self.tunnels.policy();
-        let rules = &policy.rules;
         let members: BTreeSet<String> =
-            hosts.members.iter().filter(|host| rules.mode(host) != Mode::Never).cloned().collect();
+            hosts.members.iter().filter(|host| rules::mode(&policy, host) != Mode::Never).cloned().collect();
         let mut changed = self.aliases.update(now_s(), &members, left);
-        let doubtful = members.iter().filter(|host| rules.mode(host) == Mode::WhenNeeded);
+        let doubtful = members.iter().filter(|host| rules::mode(&policy, host) == Mode::WhenNeeded);
         self.reachable.check(doubtful.cloned().collect());
         let listed: BTreeMap<&str, Ipv4Addr> = self
             .aliases
             .listed(now_s())
-            .filter(|(host, _)| match rules.mode(host) {
+            .filter(|(host, _)| match rules::mode(&policy, host) {
                 Mode::Always => true,
                 Mode::WhenNeeded => !self.reachable.is_plain(host),
                 Mode::Never => false,
@@ -189,14 +188,19 @@ impl Sync {
         let aliases = aliases_changed.then(|| self.aliases.render());
         let written = tokio::task::spawn_blocking(move || {
             if let Some(folder) = settings.hosts_file.parent() {
-                make_private_folder(folder)?;
+                files::make_private_folder(folder)?;
                 files::let_others_through(folder)?;
             }
             if let Some(aliases) = aliases {
-                files::replace(&settings.aliases, &aliases)?;
+                files::replace_if_changed(&settings.aliases, &aliases, files::PUBLIC)?;
             }
-            files::replace(&settings.hosts_file, &hosts)?;
-            files::replace(&settings.inetrc, &hosts_file::inetrc_text(&settings.hosts_file))?;
+            // Nodes run as other users than pmd.
+            files::replace_if_changed(&settings.hosts_file, &hosts, files::PUBLIC)?;
+            files::replace_if_changed(
+                &settings.inetrc,
+                &hosts_file::inetrc_text(&settings.hosts_file),
+                files::PUBLIC,
+            )?;
             Ok(())
         });
         written.await.unwrap_or_else(|error| Err(io::Error::other(error)))

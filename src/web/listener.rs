@@ -21,7 +21,7 @@ use super::write_timeout::Patience;
 use crate::base::permit::Permit;
 use crate::base::shutdown::Shutdown;
 use crate::base::supervise::Supervisor;
-use crate::config::raw::WebAccess;
+use crate::config::types::WebAccess;
 use crate::control::handles::Handles;
 use crate::link::connection::Connection;
 

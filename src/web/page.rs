@@ -18,7 +18,7 @@ use axum::{Router, http};
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 
-use crate::config::raw::WebAccess;
+use crate::config::types::WebAccess;
 use crate::control::endpoints::Call;
 use crate::control::handles::Handles;
 use crate::control::routes;

@@ -106,7 +106,7 @@ fn a_file_that_is_asked_for_has_to_be_there() {
     let (code, said) = home.complains(&["start", "--config", "/nowhere/pmd.toml"]);
     assert_eq!(
         (code, said.lines().next()),
-        (2, Some("error: there is no configuration file /nowhere/pmd.toml"))
+        (2, Some("error: the configuration file /nowhere/pmd.toml does not exist"))
     );
     let mut command = home.command(&["start"]);
     command.env("PMD_CONFIG", "/nowhere/pmd.toml");

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::battery::{Case, case};
-use crate::harness::program::{Program, run};
 use crate::harness::PATIENCE;
+use crate::harness::program::{Program, run};
 use crate::pretenders;
 use crate::stage::said;
 

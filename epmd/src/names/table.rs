@@ -308,7 +308,7 @@ mod tests {
     }
 
     fn names() -> Names<Socket> {
-        Names::new(OLD_NAMES)
+        Names::new(1000)
     }
 
     fn register(names: &mut Names<Socket>, name: &str) -> Arc<Registration<Socket>> {

@@ -9,8 +9,8 @@ use rcgen::KeyPair;
 use super::CaError;
 use crate::base::files;
 use crate::base::files::SecretError;
+use crate::base::files::make_private_folder;
 pub(super) use crate::base::files::{PUBLIC, SECRET};
-use crate::config::paths::make_private_folder;
 
 /// Most that is read of a file: a chain of certificates is some kilobytes long.
 const MAX_FILE: u64 = 1024 * 1024;

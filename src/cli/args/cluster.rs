@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 
 use super::{HELP, Watch};
 use crate::auth::authority::HostName;
-use crate::config::environment::positive_duration;
-use crate::config::raw::{Port, parse_duration};
+use crate::config::types::Port;
+use crate::config::value::{parse_duration, positive_duration};
 
 /// Options of `pmd join`.
 #[derive(Debug, Args)]

@@ -9,8 +9,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::cluster::parse_peer;
-use crate::config::environment::positive_duration;
-use crate::config::raw::{parse_addresses, parse_duration};
+use crate::config::value::{parse_addresses, parse_duration, positive_duration};
 
 /// Options of `pmd start`.
 #[derive(Debug, Clone, Default, Args)]

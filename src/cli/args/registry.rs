@@ -7,8 +7,8 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use super::Watch;
-use crate::config::environment::positive_duration;
-use crate::config::raw::{Port, parse_duration};
+use crate::config::types::Port;
+use crate::config::value::{parse_duration, positive_duration};
 use crate::control::events::KINDS;
 use crate::directory::events::EventKind;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
-use pmd_core::replica::view::Liveness;
+use pmd_core::membership::Liveness;
 use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Entry, NodeId};
 

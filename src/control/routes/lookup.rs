@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Json;
-use pmd_core::replica::view::Liveness;
+use pmd_core::membership::Liveness;
 use pmd_protocol::peer::{Entry, NodeId};
 
 use super::request::{ApiError, Parameters};

@@ -10,7 +10,7 @@ const NEVER: Duration = Duration::from_secs(600);
 
 fn shell(script: &str) -> Exec {
     let words = ["sh", "-c", script].map(str::to_owned);
-    Exec { timeout: NEVER, ..Exec::new(Words::new(words).expect("a command")) }
+    Exec { timeout: NEVER, ..Exec::new(CommandLine::new(words).expect("a command")) }
 }
 
 async fn error_of(script: &str) -> String {
@@ -48,28 +48,6 @@ async fn ended(pid: i32) {
         stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with(['Z', 'X']))
     };
     until(|| has_ended().then_some(())).await;
-}
-
-#[test]
-fn words_are_separated_by_space_and_kept_together_by_quotes() {
-    for (text, words) in [
-        ("list", &["list"][..]),
-        ("  list\t--all ", &["list", "--all"]),
-        (r#"sh -c 'a "b"  c'"#, &["sh", "-c", r#"a "b"  c"#]),
-        (r#""two words" ''"#, &["two words", ""]),
-        (r#"--name="a b"'c d'e"#, &["--name=a bc de"]),
-        (r"a\ b $HOME *", &["a\\", "b", "$HOME", "*"]),
-    ] {
-        let parsed: Words = text.parse().expect("a command");
-        assert_eq!(parsed.0, words, "{text}");
-        assert_eq!(parsed.to_string().parse(), Ok(parsed), "{text}");
-    }
-    assert_eq!("".parse::<Words>(), Err(WordsError::Empty));
-    assert_eq!(" '' a".parse::<Words>(), Err(WordsError::Empty));
-    assert_eq!("a \"b'".parse::<Words>(), Err(WordsError::Quote('"')));
-    assert_eq!("a\0b".parse::<Words>(), Err(WordsError::Nul));
-    let odd = Words(vec!["it's".into(), "'\"'".into(), "\u{2003}".into()]);
-    assert_eq!(odd.to_string().parse(), Ok(odd));
 }
 
 #[tokio::test]

@@ -1,17 +1,18 @@
-//! Where a daemon can be dialled, in one form: equal places are equal text, and nothing else gets in.
+//! The address of a daemon in its canonical form: two spellings of one address become equal, and whatever cannot be
+//! dialled is refused.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
-use crate::config::raw::Port;
+use super::types::Port;
 
 /// Longest name of a host (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 253;
 /// Longest part of the name of a host (RFC 1035, section 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// A host and a port. Displayed as `HOST:PORT`, `ADDRESS:PORT` or `[IPV6]:PORT`, which can be dialled.
+/// A host and a port, displayed as `HOST:PORT`, `ADDRESS:PORT` or `[IPV6]:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     host: Host,
@@ -20,35 +21,35 @@ pub struct Address {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Host {
-    /// The number is the interface of a link-local address; zero for all others.
+    /// With the interface index of a link-local address, and 0 for any other.
     Ip(IpAddr, u32),
-    /// In small letters, without a dot at the end.
+    /// In lower case and without the final dot.
     Name(String),
 }
 
-/// Text that is no address that can be dialled.
+/// Why text is no [`Address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Neither a name nor an IP address.
     #[error("it is neither the name of a host nor an IP address; write HOST, HOST:PORT or [IPV6]:PORT")]
     Host,
-    /// An IP address with a number that is too great, or too few of them.
-    #[error("it looks like an IPv4 address but is none; those have four numbers from 0 to 255")]
+    /// An IPv4 address with a number out of range, or with too few of them.
+    #[error("it looks like an IPv4 address but is none: those have four numbers from 0 to 255")]
     Ipv4,
-    /// What is after the colon.
+    /// Not a port after the colon.
     #[error("what follows the host is no port; a port is a number from 1 to 65535")]
     Port,
-    /// 0.0.0.0, a broadcast or a multicast address.
-    #[error("it is an address that no single daemon has; write that of one host")]
+    /// An unspecified, broadcast or multicast address.
+    #[error("it is not the address of one host; write one that is")]
     NotOne,
 }
 
 impl Address {
-    /// Reads `text`; where it names no port, `port` is meant.
+    /// Parses `text`; without a port in it, `port` is used.
     ///
     /// # Errors
     ///
-    /// If it is no address, or one that cannot be dialled.
+    /// If it is no address, or none that can be dialled.
     pub fn parse(text: &str, port: u16) -> Result<Address, AddressError> {
         let text = text.trim();
         if let Some(rest) = text.strip_prefix('[') {
@@ -60,7 +61,7 @@ impl Address {
             };
             return Ok(Address { host: parse_ipv6(host)?, port });
         }
-        // Two colons are in no name and no IPv4 address.
+        // Only an IPv6 address has two colons.
         if text.bytes().filter(|byte| *byte == b':').count() > 1 {
             return Ok(Address { host: parse_ipv6(text)?, port });
         }
@@ -77,7 +78,7 @@ impl Address {
         self.port
     }
 
-    /// The IP address, unless the host has a name.
+    /// The IP address; none if the host is given by name.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         match self.host {
@@ -87,7 +88,7 @@ impl Address {
     }
 }
 
-/// Of a peer's socket. IPv4 in the clothes of IPv6 is IPv4.
+/// IPv4-mapped IPv6 addresses become IPv4 addresses.
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Address {
         let scope = match address {
@@ -126,7 +127,7 @@ fn parse_host(text: &str) -> Result<Host, AddressError> {
     if name.len() > MAX_HOST || !name.split('.').all(good) {
         return Err(AddressError::Host);
     }
-    // Resolvers take "10.1" for an address (inet_aton), and nobody means that.
+    // Resolvers accept "10.1" as an address (inet_aton), which nobody means.
     let number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
     if name.rsplit('.').next().is_some_and(number) {
         return Err(AddressError::Ipv4);

@@ -1,0 +1,428 @@
+//! The keys of the configuration file, each declared once.
+//!
+//! A declaration makes a field of [`RawConfig`] and everything else that goes by key: how sources are merged, which
+//! variables are read, what a reload reports, the accessor that knows the default, and the entry in `docs/reference.md`.
+
+use std::path::{Path, PathBuf};
+
+use pmd_core::tuning::{PhiTuning, SpreadTuning};
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+use super::environment::{self, Lookup, Variable};
+use super::rules::{AllowRule, Mode, TunnelRule};
+use super::types::{AliasRange, EpmdAccess, Metadata, PACKET_TIMEOUT, Peer, PhiThreshold, Port, WebAccess};
+use super::value::{Addresses, Seconds, Value, Within};
+
+/// A key of the configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether a new value takes effect on reload.
+    pub live: bool,
+}
+
+/// What the reference says about a key.
+#[derive(Debug, Clone)]
+pub struct KeyReference {
+    /// The key.
+    pub key: Key,
+    /// The type of its value.
+    pub kind: String,
+    /// The unit of its value.
+    pub unit: Option<&'static str>,
+    /// The value unless one is given.
+    pub default: String,
+    /// The variables that set it too; the first that is set counts.
+    pub variables: Vec<Variable>,
+    /// What it is for, in Markdown.
+    pub about: &'static str,
+}
+
+/// Declares the keys in this form, where each line but the first two is optional:
+///
+/// ```text
+/// /// What the key is for.
+/// key: Type {
+///     unit: "s",                  the unit, for the reference
+///     default: value,             the accessor returns this unless a value is configured
+///     otherwise: "none",          the reference says this in place of the default value
+///     variables: [Value("PMD_KEY")],  the first that is set counts
+///     live: true,                 a new value takes effect on reload
+/// }
+/// ```
+macro_rules! keys {
+    ($(
+        $(#[doc = $about:literal])+
+        $key:ident: $type:ty {
+            $(unit: $unit:literal,)?
+            $(default: $default:expr,)?
+            $(otherwise: $otherwise:literal,)?
+            $(variables: [$($variable:expr),+],)?
+            $(live: $live:literal,)?
+        }
+    )+) => {
+        /// What one source says: everything optional, each value checked by itself. The fields are the keys.
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct RawConfig {
+            $($(#[doc = $about])+ pub $key: Option<$type>,)+
+        }
+
+        impl RawConfig {
+            /// Every key.
+            pub const KEYS: &'static [Key] = &[$(Key { name: stringify!($key), live: false $(|| $live)? },)+];
+
+            /// What this source says, and where it says nothing, what `other` says.
+            #[must_use]
+            pub fn or(self, other: RawConfig) -> RawConfig {
+                RawConfig { $($key: self.$key.or(other.$key),)+ }
+            }
+
+            /// What the environment says.
+            ///
+            /// # Errors
+            ///
+            /// If a variable has a value that it cannot have.
+            pub fn from_environment(variables: Lookup<'_>) -> Result<RawConfig, ConfigError> {
+                Ok(RawConfig {
+                    $($($key: environment::first(variables, &[$($variable),+])?,)?)+
+                    ..RawConfig::default()
+                })
+            }
+
+            /// What the file in `folder` means: its relative paths begin there.
+            #[must_use]
+            pub fn in_folder(self, folder: &Path) -> RawConfig {
+                RawConfig { $($key: self.$key.map(|value| value.in_folder(folder)),)+ }
+            }
+
+            /// The keys whose values differ.
+            #[must_use]
+            pub fn changes(&self, other: &RawConfig) -> Vec<Key> {
+                let differs = [$(self.$key != other.$key),+];
+                RawConfig::KEYS.iter().zip(differs).filter_map(|(key, differs)| differs.then_some(*key)).collect()
+            }
+
+            /// What the reference says about every key.
+            #[must_use]
+            pub fn reference() -> Vec<KeyReference> {
+                let entries = [$((
+                    concat!($($about, "\n"),+),
+                    <$type>::kind(),
+                    either([$($unit)?]),
+                    either([$($otherwise.to_owned(),)? $(shown::<$type>(&$default),)?].map(String::from)),
+                    vec![$($($variable),+)?],
+                )),+];
+                RawConfig::KEYS.iter().zip(entries).map(|(key, (about, kind, unit, default, variables))| KeyReference {
+                    key: *key, kind, unit, default: default.unwrap_or_default(), variables, about,
+                }).collect()
+            }
+
+            $($(
+                #[doc = concat!("The value of `", stringify!($key), "`, or its default.")]
+                #[must_use]
+                pub fn $key(&self) -> $type {
+                    self.$key.as_ref().map_or_else(|| $default, Clone::clone)
+                }
+            )?)+
+        }
+    };
+}
+
+/// The first of what a declaration says, which may be nothing.
+fn either<T, const N: usize>(said: [T; N]) -> Option<T> {
+    said.into_iter().next()
+}
+
+/// A value as it is written in the configuration file.
+fn shown<T: Serialize>(value: &T) -> String {
+    match toml::Value::try_from(value) {
+        Ok(toml::Value::Array(list)) if list.is_empty() => "none".to_owned(),
+        Ok(toml::Value::Table(table)) if table.is_empty() => "none".to_owned(),
+        Ok(value) => format!("`{value}`"),
+        Err(error) => error.to_string(),
+    }
+}
+
+keys! {
+    /// The TCP port for EPMD, links between daemons and the status page.
+    port: Port {
+        default: Port::EPMD,
+        variables: [Variable::Value(environment::PORT)],
+    }
+
+    /// Addresses to listen on, besides the loopback addresses.
+    bind: Addresses {
+        default: Addresses::default(),
+        otherwise: "all addresses",
+        variables: [Variable::Value(environment::BIND), Variable::Value(environment::ADDRESS)],
+    }
+
+    /// Whether KILL is obeyed while nodes are registered, and STOP at all.
+    relaxed_command_check: bool {
+        default: false,
+        variables: [Variable::Value("PMD_RELAXED_COMMAND_CHECK"), Variable::Presence(environment::RELAXED)],
+    }
+
+    /// How long a connection may take to complete its request.
+    packet_timeout_secs: Seconds {
+        unit: "s",
+        default: Seconds(PACKET_TIMEOUT),
+        variables: [Variable::Value("PMD_PACKET_TIMEOUT")],
+    }
+
+    /// Threads that serve the EPMD port.
+    threads: Within<1, 64> {
+        default: default_threads(),
+        otherwise: "half the cores, at most 4",
+    }
+
+    /// The control socket, which the command line connects to.
+    socket: PathBuf {
+        otherwise: "`pmd-PORT.sock` in the directory for sockets",
+        variables: [Variable::Value(environment::SOCKET)],
+    }
+
+    /// The group that may use the control socket besides its owner.
+    control_group: String {
+        otherwise: "none",
+        variables: [Variable::Value("PMD_CONTROL_GROUP")],
+    }
+
+    /// Key-value pairs announced to the cluster and shown by `pmd nodes`.
+    metadata: Metadata {
+        default: Metadata::new(),
+    }
+
+    /// The name of this host in the cluster: the part after the `@` of its Erlang nodes.
+    host_name: String {
+        otherwise: "the system's host name",
+        variables: [Variable::Value("PMD_HOST_NAME")],
+    }
+
+    /// The name of the cluster. Daemons of different clusters do not talk to each other.
+    cluster: String {
+        default: "pmd".to_owned(),
+        variables: [Variable::Value("PMD_CLUSTER")],
+    }
+
+    /// The file of the cluster secret.
+    cookie_file: PathBuf {
+        otherwise: "`cookie` in the directory for secrets",
+        variables: [Variable::Value("PMD_COOKIE_FILE")],
+    }
+
+    /// Addresses at which other daemons reach this one, best first, with or without a port.
+    advertise: Vec<String> {
+        default: Vec::new(),
+        otherwise: "the addresses it listens on",
+        variables: [Variable::Value("PMD_ADVERTISE")],
+    }
+
+    /// Daemons to join, as `HOST` or `HOST:PORT`. Each is retried until it answers.
+    join: Vec<String> {
+        default: Vec::new(),
+        variables: [Variable::Value("PMD_JOIN")],
+    }
+
+    /// The same as `join`, one table each: `address`, and `auto_connect = false` to leave one out.
+    peer: Vec<Peer> {
+        default: Vec::new(),
+    }
+
+    /// Ways to find other daemons: `broadcast`, `broadcast:PORT`, `dns:NAME`, `dns:NAME:PORT` or `exec:COMMAND`.
+    discovery: Vec<String> {
+        default: Vec::new(),
+        variables: [Variable::Value("PMD_DISCOVERY")],
+    }
+
+    /// Which hosts may look names up over the EPMD protocol: any, those of live members, or this host alone.
+    /// Registrations are accepted from this host alone.
+    epmd_access: EpmdAccess {
+        default: EpmdAccess::default(),
+    }
+
+    /// Who may see the status page: clients with a loopback address, nobody, or any client.
+    web: WebAccess {
+        default: WebAccess::default(),
+    }
+
+    /// The certificate of the cluster's authority. With it, only certificates that it issued are accepted.
+    ca_cert_path: PathBuf {
+        otherwise: "none: each daemon has a key of its own",
+    }
+
+    /// This daemon's certificate, issued by that authority.
+    cert_path: PathBuf {
+        otherwise: "`HOST.pem` in the directory for secrets",
+    }
+
+    /// The private key of that certificate.
+    key_path: PathBuf {
+        otherwise: "`HOST.key` in the directory for secrets",
+    }
+
+    /// The loopback addresses that stand for other hosts.
+    alias_range: AliasRange {
+        default: AliasRange::default(),
+    }
+
+    /// How other hosts are reached: through tunnels always, only where plain Erlang does not reach them, or never.
+    tunnel: Mode {
+        default: Mode::default(),
+        live: true,
+    }
+
+    /// The same for some hosts, one table each: `host`, a pattern for full or short names, and `mode`. The first
+    /// rule that matches counts. In a pattern, `*` matches any letters and `?` one.
+    tunnel_rule: Vec<TunnelRule> {
+        default: Vec::new(),
+        live: true,
+    }
+
+    /// Which hosts may reach what on this host through tunnels, one table each: patterns for `host` and for the
+    /// `name` of a node or service. Without such a table, all members may reach everything.
+    allow: Vec<AllowRule> {
+        default: Vec::new(),
+        live: true,
+    }
+
+    /// Whether this host relays tunnels between members that cannot reach each other.
+    relay: bool {
+        default: false,
+    }
+
+    /// The time between heartbeats.
+    heartbeat_interval_secs: Within<1, 60> {
+        unit: "s",
+        default: Within::clamped(PhiTuning::DEFAULT.interval_ms / 1000),
+    }
+
+    /// The time between comparisons of the registry with a random peer.
+    sync_interval_secs: Within<1, { u64::MAX }> {
+        unit: "s",
+        default: Within::clamped(SpreadTuning::DEFAULT.exchange_ms / 1000),
+    }
+
+    /// The suspicion at which a silent peer is probed, as the phi of the accrual failure detector.
+    phi_threshold: PhiThreshold {
+        default: PhiThreshold::DEFAULT,
+    }
+
+    /// How many heartbeats the suspicion is computed from.
+    phi_window_size: Within<10, 10_000> {
+        default: Within::clamped(PhiTuning::DEFAULT.window.try_into().unwrap_or(u64::MAX)),
+    }
+
+    /// The least standard deviation of heartbeats that is assumed.
+    phi_min_std_deviation_ms: Within<10, { u64::MAX }> {
+        unit: "ms",
+        default: Within::clamped(PhiTuning::DEFAULT.min_deviation_ms),
+    }
+}
+
+/// Half the cores, up to four: most clients run on the same host, where another thread competes with them for a core and
+/// costs more than it gains.
+fn default_threads() -> Within<1, 64> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Within::clamped((cores / 2).min(4).try_into().unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    fn port(number: i64) -> Option<Port> {
+        Port::try_from(number).ok()
+    }
+
+    #[test]
+    fn the_first_source_wins_value_by_value() {
+        let first = RawConfig { port: port(1), ..RawConfig::default() };
+        let second = RawConfig { port: port(2), relaxed_command_check: Some(true), ..RawConfig::default() };
+        let both = first.or(second);
+        assert_eq!((both.port, both.relaxed_command_check), (port(1), Some(true)));
+    }
+
+    #[test]
+    fn a_key_that_is_not_set_has_its_default() {
+        let raw = RawConfig { port: port(1), ..RawConfig::default() };
+        assert_eq!(
+            (Some(raw.port()), raw.tunnel(), raw.cluster()),
+            (port(1), Mode::Always, "pmd".to_owned())
+        );
+    }
+
+    #[test]
+    fn changed_keys_are_found() {
+        let before = RawConfig { port: port(1), tunnel: Some(Mode::Never), ..RawConfig::default() };
+        let after = RawConfig { port: port(1), web: Some(WebAccess::Off), ..RawConfig::default() };
+        let (web, tunnel) = (Key { name: "web", live: false }, Key { name: "tunnel", live: true });
+        assert_eq!(before.changes(&after), [web, tunnel]);
+    }
+
+    #[test]
+    fn the_reference_explains_every_key() {
+        let reference = RawConfig::reference();
+        assert_eq!(reference.len(), RawConfig::KEYS.len());
+        for entry in reference {
+            assert!(entry.about.trim().ends_with('.') && !entry.kind.is_empty(), "{entry:?}");
+            assert!(!entry.default.is_empty(), "{entry:?}");
+            let unit = entry.key.name.rsplit('_').next().filter(|last| ["secs", "ms"].contains(last));
+            assert_eq!(unit.map(|unit| unit.trim_end_matches("ecs")), entry.unit, "{entry:?}");
+        }
+    }
+
+    fn from_environment(set: &[(&str, &str)]) -> Result<RawConfig, String> {
+        let lookup = |name: &str| {
+            set.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
+        };
+        RawConfig::from_environment(&lookup).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn pmds_own_variables_take_precedence_over_those_of_stock() {
+        let stock = [
+            (environment::ADDRESS, "10.0.0.1, ::1"),
+            (environment::RELAXED, ""),
+            (environment::PORT, "5000"),
+        ];
+        let raw = from_environment(&stock).expect("right");
+        assert_eq!(raw.bind.map(|list| list.0.len()), Some(2));
+        assert_eq!((raw.relaxed_command_check, raw.port), (Some(true), port(5000)));
+        let raw = from_environment(&[
+            (environment::ADDRESS, "10.0.0.1"),
+            ("PMD_BIND", "10.0.0.2"),
+            (environment::RELAXED, "1"),
+            ("PMD_RELAXED_COMMAND_CHECK", "no"),
+        ])
+        .expect("right");
+        assert_eq!(raw.bind, Some(Addresses(vec!["10.0.0.2".parse().expect("an address")])));
+        assert_eq!(raw.relaxed_command_check, Some(false));
+    }
+
+    #[test]
+    fn an_empty_environment_says_nothing() {
+        assert_eq!(from_environment(&[]), Ok(RawConfig::default()));
+        assert_eq!(
+            from_environment(&[(environment::PORT, ""), ("PMD_SOCKET", "")]),
+            Ok(RawConfig::default())
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_variable() {
+        assert_eq!(
+            from_environment(&[(environment::PORT, "epmd")]),
+            Err("the environment variable ERL_EPMD_PORT=epmd cannot be used: \
+                 a port is a number from 1 to 65535"
+                .to_owned())
+        );
+        assert!(from_environment(&[("PMD_PACKET_TIMEOUT", "0s")]).is_err());
+        assert!(from_environment(&[("PMD_RELAXED_COMMAND_CHECK", "maybe")]).is_err());
+    }
+}

@@ -1,0 +1,317 @@
+//! The values that configuration is made of. They are plain data: parsed and printed here, acted on elsewhere.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use pmd_core::tuning::PhiTuning;
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::value::{FromVariable, Value, utf8};
+
+/// Key-value pairs that describe a host or a service.
+pub type Metadata = BTreeMap<String, String>;
+
+/// How long a connection may take to complete its request, as with stock epmd.
+pub const PACKET_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A TCP port that can be listened on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Port(u16);
+
+/// Text or a number that is no [`Port`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a port is a number from 1 to 65535")]
+pub struct NotAPort;
+
+impl Port {
+    /// The port of every epmd unless another is configured.
+    pub const EPMD: Port = Port(pmd_protocol::limits::DEFAULT_PORT);
+
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Port {
+    type Error = NotAPort;
+
+    fn try_from(number: i64) -> Result<Port, NotAPort> {
+        u16::try_from(number).ok().filter(|port| *port != 0).map(Port).ok_or(NotAPort)
+    }
+}
+
+impl FromStr for Port {
+    type Err = NotAPort;
+
+    fn from_str(text: &str) -> Result<Port, NotAPort> {
+        // `parse` alone would accept "+80".
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NotAPort);
+        }
+        text.parse().ok().filter(|port| *port != 0).map(Port).ok_or(NotAPort)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Port, D::Error> {
+        let number = i64::deserialize(deserializer)?;
+        Port::try_from(number).map_err(|error| de::Error::custom(format!("{number}: {error}")))
+    }
+}
+
+impl Value for Port {
+    fn kind() -> String {
+        "number from 1 to 65535".to_owned()
+    }
+}
+
+impl FromVariable for Port {
+    fn from_variable(value: &OsStr) -> Result<Port, String> {
+        utf8(value)?.trim().parse().map_err(|error: NotAPort| error.to_string())
+    }
+}
+
+/// A daemon to join.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its address: `HOST` or `HOST:PORT`.
+    pub address: String,
+    /// Whether the daemon joins it at start.
+    #[serde(default = "yes")]
+    pub auto_connect: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Value for Vec<Peer> {
+    fn kind() -> String {
+        "tables".to_owned()
+    }
+}
+
+/// Which hosts may look names up over EPMD. Registrations are only ever accepted from this host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EpmdAccess {
+    /// Any host, as with stock epmd.
+    #[default]
+    Open,
+    /// This host and those of live members.
+    Members,
+    /// This host alone.
+    Local,
+}
+
+impl Value for EpmdAccess {
+    fn kind() -> String {
+        "`\"open\"`, `\"members\"` or `\"local\"`".to_owned()
+    }
+}
+
+/// Who may see the status page on the EPMD port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebAccess {
+    /// Clients with a loopback address.
+    #[default]
+    Local,
+    /// Nobody: the page is not served.
+    Off,
+    /// Any client that reaches the port.
+    Open,
+}
+
+impl Value for WebAccess {
+    fn kind() -> String {
+        "`\"local\"`, `\"off\"` or `\"open\"`".to_owned()
+    }
+}
+
+/// The suspicion at which a silent peer is probed: from 1 to 16.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct PhiThreshold(f64);
+
+impl PhiThreshold {
+    /// The core's.
+    pub const DEFAULT: PhiThreshold = PhiThreshold(PhiTuning::DEFAULT.threshold);
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Value for PhiThreshold {
+    fn kind() -> String {
+        "number from 1 to 16, with or without a fraction".to_owned()
+    }
+}
+
+impl<'de> Deserialize<'de> for PhiThreshold {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PhiThreshold, D::Error> {
+        match f64::deserialize(deserializer)? {
+            threshold if (1.0..=16.0).contains(&threshold) => Ok(PhiThreshold(threshold)),
+            other => Err(de::Error::custom(format!("{other}: it must be from 1 to 16"))),
+        }
+    }
+}
+
+/// Where a daemon's identity comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// A key of its own, generated if it does not exist.
+    Auto {
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// A certificate issued by the cluster's authority.
+    Authority {
+        /// The authority's certificate.
+        ca: PathBuf,
+        /// This daemon's certificate and the intermediates that lead to the authority's.
+        certificate: PathBuf,
+        /// The private key of that certificate.
+        key: PathBuf,
+    },
+}
+
+/// The alias range unless one is configured.
+const ALIAS_RANGE: AliasRange = AliasRange { network: Ipv4Addr::new(127, 77, 0, 0), prefix: 16 };
+/// Prefixes that a range may have: room for two hosts at least, and never the whole loopback network.
+const ALIAS_PREFIXES: RangeInclusive<u8> = 9..=30;
+
+/// A range of loopback addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AliasRange {
+    network: Ipv4Addr,
+    prefix: u8,
+}
+
+/// Text that is no [`AliasRange`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it is not a range of loopback addresses such as 127.77.0.0/16, without 127.0.0.1 and with a prefix from 9 to 30"
+)]
+pub struct NotARange;
+
+impl Default for AliasRange {
+    fn default() -> AliasRange {
+        ALIAS_RANGE
+    }
+}
+
+impl AliasRange {
+    /// Whether the range includes an address.
+    #[must_use]
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        let shift = 32 - u32::from(self.prefix);
+        address.to_bits() >> shift == self.network.to_bits() >> shift
+    }
+
+    /// How many hosts it has addresses for: all but the first and the last.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        (1 << (32 - u32::from(self.prefix))) - 2
+    }
+
+    /// The address of the host with this index; indices wrap around at [`size`](Self::size).
+    #[must_use]
+    pub fn nth(&self, index: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() + 1 + index % self.size())
+    }
+}
+
+impl FromStr for AliasRange {
+    type Err = NotARange;
+
+    fn from_str(text: &str) -> Result<AliasRange, NotARange> {
+        let (network, prefix) = text.split_once('/').ok_or(NotARange)?;
+        let network: Ipv4Addr = network.parse().map_err(|_| NotARange)?;
+        let prefix: u8 = prefix.parse().map_err(|_| NotARange)?;
+        if !network.is_loopback() || !ALIAS_PREFIXES.contains(&prefix) {
+            return Err(NotARange);
+        }
+        let range = AliasRange { network, prefix };
+        let is_network = network.to_bits().trailing_zeros() >= 32 - u32::from(prefix);
+        if !is_network || range.contains(Ipv4Addr::LOCALHOST) {
+            return Err(NotARange);
+        }
+        Ok(range)
+    }
+}
+
+impl Value for AliasRange {
+    fn kind() -> String {
+        "range of loopback addresses".to_owned()
+    }
+}
+
+impl fmt::Display for AliasRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+impl<'de> Deserialize<'de> for AliasRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AliasRange, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for AliasRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_string().serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_digits_from_1_to_65535() {
+        assert_eq!("4369".parse(), Ok(Port(4369)));
+        assert_eq!("65535".parse(), Ok(Port(65535)));
+        for wrong in ["", "0", "65536", "-1", "+1", " 1", "1 ", "0x10", "epmd", "99999999999999999999"] {
+            assert_eq!(wrong.parse::<Port>(), Err(NotAPort), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_of_loopback_and_without_the_address_that_everybody_uses() {
+        for right in ["127.77.0.0/16", "127.128.0.0/9", "127.1.2.4/30"] {
+            assert_eq!(right.parse::<AliasRange>().map(|range| range.to_string()), Ok(right.to_owned()));
+        }
+        for wrong in [
+            "127.77.0.0",
+            "10.0.0.0/8",
+            "127.0.0.0/8",
+            "127.0.0.0/16",
+            "127.77.0.1/16",
+            "127.77.0.0/31",
+            "x/9",
+        ] {
+            assert_eq!(wrong.parse::<AliasRange>(), Err(NotARange), "{wrong}");
+        }
+        let range: AliasRange = "127.1.2.4/30".parse().expect("a range");
+        assert!(range.contains(Ipv4Addr::new(127, 1, 2, 6)) && !range.contains(Ipv4Addr::new(127, 1, 2, 8)));
+    }
+}
