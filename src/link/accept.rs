@@ -20,7 +20,7 @@ use super::local_identity::LocalIdentity;
 use super::protocol::Protocols;
 use super::refusals::Refusals;
 use crate::auth::proof::Role;
-use crate::base::log::repeats::Complaints;
+use crate::base::log::limited::Complaints;
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
 

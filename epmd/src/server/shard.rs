@@ -27,7 +27,7 @@ use super::listener::Listener;
 use super::shared::{Options, Shared, Watched};
 use super::trace;
 use crate::descriptors::{Class, Full};
-use crate::log_limit::{LogLimit, Verdict};
+use crate::rate_limit::{LogLimit, Verdict};
 use crate::names::holder::socket_of;
 
 /// Connections accepted in a row before waiting connections get their turn, and other shards are asked to help.

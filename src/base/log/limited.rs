@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use super::limit::{LogLimit, Verdict};
+use pmd_epmd::rate_limit::{LogLimit, Verdict};
 
 /// For how long lines of one kind are counted.
 const WINDOW: Duration = Duration::from_secs(10);
