@@ -1,7 +1,7 @@
-//! Log lines about peers, of which one that does the same again and again causes few.
+//! Log lines that peers can cause, written so that a peer which repeats itself does not fill the log.
 //!
-//! The first line of its kind is written at once. Those like it are counted for ten seconds, and then written as one that
-//! says how many they were. What differs each time is bounded by [`LogLimit`] all the same.
+//! The first line of a kind is written at once. Further lines of that kind are counted for ten seconds, and one line then
+//! says how many there were. All kinds together share one limit, because a peer may cause a new kind each time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,103 +9,93 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use pmd_epmd::rate_limit::{LogLimit, Verdict};
+use pmd_epmd::rate_limit::{BURST, Decision, PERIOD, RateLimit};
 
 /// For how long lines of one kind are counted.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Kinds that are told apart at a time; those beyond are bounded together.
+/// Kinds that are told apart at a time. The lines of further kinds are only limited together.
 const KINDS: usize = 256;
 
-/// Which lines were written lately, and how many like them were not. The time is handed in.
+/// A limit of one line in each [`WINDOW`] for each kind. The time is an argument.
 #[derive(Debug, Default)]
-struct Repeats(BTreeMap<String, Window>);
+struct Kinds(BTreeMap<String, RateLimit>);
 
-#[derive(Debug)]
-struct Window {
-    end: Instant,
-    held_back: u64,
-}
-
-/// What to do with a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    /// Write it: it is the first.
-    First,
-    /// It is counted, as the first of its window: ask for the number in so long.
-    Second(Duration),
-    /// It is counted.
-    Another,
-}
-
-impl Repeats {
-    fn check(&mut self, now: Instant, kind: &str) -> Repeat {
-        if let Some(window) = self.0.get_mut(kind).filter(|window| window.end > now || window.held_back > 0) {
-            window.held_back += 1;
-            return match window.held_back {
-                1 => Repeat::Second(window.end.saturating_duration_since(now)),
-                _ => Repeat::Another,
-            };
+impl Kinds {
+    fn check(&mut self, now: Instant, kind: &str) -> Decision {
+        if let Some(limit) = self.0.get_mut(kind) {
+            return limit.check(now);
         }
         if self.0.len() >= KINDS {
-            // Those that are counted are still to be told of.
-            self.0.retain(|_, window| window.end > now || window.held_back > 0);
+            self.0.retain(|_, limit| !limit.is_idle(now));
         }
+        let mut limit = RateLimit::new(now, 1, WINDOW);
+        let decision = limit.check(now);
         if self.0.len() < KINDS {
-            self.0.insert(kind.to_owned(), Window { end: now + WINDOW, held_back: 0 });
+            self.0.insert(kind.to_owned(), limit);
         }
-        Repeat::First
+        decision
     }
 
-    /// How many were counted; a new window begins.
-    fn tell(&mut self, now: Instant, kind: &str) -> u64 {
-        let Some(window) = self.0.get_mut(kind) else { return 0 };
-        window.end = now + WINDOW;
-        std::mem::take(&mut window.held_back)
+    fn remaining(&self, now: Instant, kind: &str) -> Duration {
+        self.0.get(kind).map_or(Duration::ZERO, |limit| limit.remaining(now))
+    }
+
+    fn sum_up(&mut self, now: Instant, kind: &str) -> Option<u64> {
+        self.0.get_mut(kind)?.sum_up(now)
     }
 }
 
-/// Writes such lines.
+/// Writes lines of many kinds, few of each.
 #[derive(Debug)]
-pub struct Complaints {
+pub struct LimitedLog {
     runtime: Handle,
-    repeats: Mutex<Repeats>,
-    limit: Mutex<LogLimit>,
+    kinds: Mutex<Kinds>,
+    all: Mutex<RateLimit>,
 }
 
-impl Complaints {
-    /// Nothing was complained of yet.
-    pub fn new(runtime: Handle) -> Arc<Complaints> {
-        let limit = Mutex::new(LogLimit::new(Instant::now()));
-        Arc::new(Complaints { runtime, repeats: Mutex::default(), limit })
+impl LimitedLog {
+    /// A log that has written nothing yet. Summaries are written by tasks on `runtime`.
+    pub fn new(runtime: Handle) -> Arc<LimitedLog> {
+        let all = Mutex::new(RateLimit::new(Instant::now(), BURST, PERIOD));
+        Arc::new(LimitedLog { runtime, kinds: Mutex::default(), all })
     }
 
-    /// Complains of something: `write` writes the line, with what it is given at its end, now or later or not at all.
-    /// Lines are alike if their `kind` is the same.
-    pub fn say(self: &Arc<Self>, kind: String, write: impl FnOnce(&str) + Send + 'static) {
+    /// Calls `write` to write a line of this `kind`: now, later with the number of lines held back, or never. `write` puts
+    /// the text it is given at the end of the line.
+    pub fn warn(self: &Arc<Self>, kind: String, write: impl FnOnce(&str) + Send + 'static) {
         let now = Instant::now();
-        match self.repeats.lock().unwrap_or_else(PoisonError::into_inner).check(now, &kind) {
-            Repeat::Another => {}
-            Repeat::First => self.write("", write),
-            Repeat::Second(wait) => {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let decision = kinds.check(now, &kind);
+        let remaining = kinds.remaining(now, &kind);
+        drop(kinds);
+        match decision {
+            Decision::Write { held_back } => self.write(held_back, write),
+            Decision::HoldBack { held_back: 1 } => {
                 let this = Arc::clone(self);
                 self.runtime.spawn(async move {
-                    tokio::time::sleep(wait).await;
-                    let mut repeats = this.repeats.lock().unwrap_or_else(PoisonError::into_inner);
-                    let count = repeats.tell(Instant::now(), &kind);
-                    drop(repeats);
-                    this.write(&format!(" ({count} more like this in {} s)", WINDOW.as_secs()), write);
+                    tokio::time::sleep(remaining).await;
+                    let mut kinds = this.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+                    let held_back = kinds.sum_up(Instant::now(), &kind);
+                    drop(kinds);
+                    if let Some(held_back) = held_back {
+                        this.write(held_back, write);
+                    }
                 });
             }
+            Decision::HoldBack { .. } => {}
         }
     }
 
-    fn write(&self, more: &str, write: impl FnOnce(&str)) {
-        match self.limit.lock().unwrap_or_else(PoisonError::into_inner).check(Instant::now()) {
-            Verdict::LeaveOut => return,
-            Verdict::Write => {}
-            Verdict::WriteAfter(left_out) => tracing::warn!("{left_out} lines like the next were left out"),
+    fn write(&self, alike: u64, write: impl FnOnce(&str)) {
+        match self.all.lock().unwrap_or_else(PoisonError::into_inner).check(Instant::now()) {
+            Decision::HoldBack { .. } => return,
+            Decision::Write { held_back: 0 } => {}
+            Decision::Write { held_back } => tracing::warn!("{held_back} lines like the next were left out"),
         }
-        write(more);
+        match alike {
+            0 => write(""),
+            _ => write(&format!(" ({alike} more like this in {} s)", WINDOW.as_secs())),
+        }
     }
 }
 
@@ -113,33 +103,47 @@ impl Complaints {
 mod tests {
     use super::*;
 
+    const FIRST: Decision = Decision::Write { held_back: 0 };
+
     #[test]
     fn a_line_is_written_once_and_those_like_it_are_counted() {
         let start = Instant::now();
-        let mut repeats = Repeats::default();
-        assert_eq!(repeats.check(start, "a"), Repeat::First);
-        assert_eq!(repeats.check(start + WINDOW / 4, "a"), Repeat::Second(WINDOW * 3 / 4));
-        for _ in 0..41 {
-            assert_eq!(repeats.check(start + WINDOW / 2, "a"), Repeat::Another);
+        let mut kinds = Kinds::default();
+        assert_eq!(kinds.check(start, "a"), FIRST);
+        assert_eq!(kinds.check(start + WINDOW / 4, "a"), Decision::HoldBack { held_back: 1 });
+        assert_eq!(kinds.remaining(start + WINDOW / 4, "a"), WINDOW * 3 / 4);
+        for held_back in 2..=42 {
+            assert_eq!(kinds.check(start + WINDOW / 2, "a"), Decision::HoldBack { held_back });
         }
-        assert_eq!(repeats.check(start + WINDOW / 2, "b"), Repeat::First, "another peer has its own");
-        assert_eq!(repeats.tell(start + WINDOW, "a"), 42);
-        // It goes on.
-        assert_eq!(repeats.check(start + WINDOW, "a"), Repeat::Second(WINDOW));
-        assert_eq!(repeats.tell(start + 2 * WINDOW, "a"), 1);
+        assert_eq!(kinds.check(start + WINDOW / 2, "b"), FIRST, "another peer has its own limit");
+        assert_eq!(kinds.sum_up(start + WINDOW, "a"), Some(42));
+        // The peer continues.
+        assert_eq!(kinds.check(start + WINDOW, "a"), Decision::HoldBack { held_back: 1 });
+        assert_eq!(kinds.remaining(start + WINDOW, "a"), WINDOW);
+        assert_eq!(kinds.sum_up(start + 2 * WINDOW, "a"), Some(1));
         // It has been quiet since.
-        assert_eq!(repeats.check(start + 3 * WINDOW, "a"), Repeat::First);
+        assert_eq!(kinds.check(start + 3 * WINDOW, "a"), FIRST);
     }
 
     #[test]
-    fn kinds_without_end_take_no_memory_without_end() {
+    fn a_line_that_comes_before_a_late_summary_takes_its_place() {
         let start = Instant::now();
-        let mut repeats = Repeats::default();
+        let mut kinds = Kinds::default();
+        assert_eq!(kinds.check(start, "a"), FIRST);
+        assert_eq!(kinds.check(start, "a"), Decision::HoldBack { held_back: 1 });
+        assert_eq!(kinds.check(start + WINDOW, "a"), Decision::Write { held_back: 1 });
+        assert_eq!(kinds.sum_up(start + WINDOW, "a"), None);
+    }
+
+    #[test]
+    fn the_number_of_kinds_is_bounded() {
+        let start = Instant::now();
+        let mut kinds = Kinds::default();
         for number in 0..10 * KINDS {
-            assert_eq!(repeats.check(start, &number.to_string()), Repeat::First);
+            assert_eq!(kinds.check(start, &number.to_string()), FIRST);
         }
-        assert_eq!(repeats.0.len(), KINDS);
-        assert_eq!(repeats.check(start + WINDOW, "new"), Repeat::First);
-        assert_eq!(repeats.0.len(), 1);
+        assert_eq!(kinds.0.len(), KINDS);
+        assert_eq!(kinds.check(start + WINDOW, "new"), FIRST);
+        assert_eq!(kinds.0.len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The log: where lines go, what is kept of them in memory, and how many of one kind are written.
+//! The log: where lines go, which of them are kept in memory, and how many of one kind are written.
 
 pub mod limited;
 pub mod ring;
