@@ -42,18 +42,19 @@ use tokio::time::{Instant, sleep_until};
 use super::address::Address;
 use super::beacon::{Beacon, Heard, MAX_BEACON};
 use super::interfaces::{Network, heard_on, networks};
-use super::pace::{Allowance, Pace};
+use super::pace::Pace;
 use super::{Discovery, DiscoveryError, Find, Finds, Running};
 use crate::auth::cookie::Cookies;
+use crate::base::rate::{Rate, TokenBucket};
 
 /// What it is called.
 pub const NAME: &str = "broadcast";
 /// The multicast group: link-local, not permanently assigned (RFC 4291, section 2.7), and `pmd` in it.
 pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x706d, 0x64);
 /// Finds of this cluster that are reported at once and per second: a cluster of a thousand that starts as one.
-const KIN: (u64, u64) = (1000, 200);
+const KIN: Rate = Rate { burst: 1000, per_second: 200 };
 /// Finds of others that are reported at once and per second. Anybody can make them.
-const STRANGERS: (u64, u64) = (50, 5);
+const STRANGERS: Rate = Rate { burst: 50, per_second: 5 };
 
 /// What a daemon says in its beacons, and how they are proven.
 #[derive(Clone, Debug)]
@@ -91,8 +92,8 @@ impl Broadcast {
         let begin = Instant::now();
         let now_ms = || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut pace = Pace::new(0);
-        let mut kin = Allowance::new(KIN.0, KIN.1);
-        let mut strangers = Allowance::new(STRANGERS.0, STRANGERS.1);
+        let mut kin = TokenBucket::full(KIN, 0);
+        let mut strangers = TokenBucket::full(STRANGERS, 0);
         // One more than a beacon can have, so that what is longer does not look like one.
         let (mut buffer4, mut buffer6) = ([0; MAX_BEACON + 1], [0; MAX_BEACON + 1]);
         loop {
@@ -119,8 +120,8 @@ impl Broadcast {
             }
             let find = match self.settings.judge(datagram, from) {
                 Verdict::Nothing => continue,
-                Verdict::Stranger(find) if strangers.take(now_ms()) => find,
-                Verdict::Kin(id, find) if kin.take(now_ms()) => {
+                Verdict::Stranger(find) if strangers.take(STRANGERS, now_ms()) => find,
+                Verdict::Kin(id, find) if kin.take(KIN, now_ms()) => {
                     pace.heard(now_ms(), id, &mut rand::rng());
                     find
                 }

@@ -14,22 +14,22 @@
 //! Addresses from [`seeds`] stay, and are dialled at once when somebody names them again; others are forgotten when they were not found again for ten minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use pmd_protocol::peer::NodeId;
 use rand::{Rng, RngExt};
 
 use super::address::{Address, AddressError};
 use super::{Find, seeds};
+use crate::base::backoff::Backoff;
 
 /// Most addresses that are remembered. A plugin finds a cluster by a few of its daemons; more than this many is a flood,
 /// or a cluster that is known by gossip long before.
 pub const MAX_CANDIDATES: usize = 1024;
 /// Most addresses that are dialled at once. Each is a socket and a TLS handshake, and one that succeeds brings the others.
 pub const MAX_DIALS: usize = 32;
-/// Pause after the first failure.
-pub const FIRST_PAUSE_MS: u64 = 1000;
-/// Longest pause between two dials of one address.
-pub const LONGEST_PAUSE_MS: u64 = 60_000;
+/// Pauses between two dials of one address.
+pub const REDIAL: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// How long an address is remembered that is not found again.
 pub const FORGET_MS: u64 = 600_000;
 /// How much later, for every known member, a daemon may be dialled that was just heard of: that is how far apart the
@@ -173,7 +173,7 @@ impl Candidates {
         let Some(entry) = self.ended(address) else { return };
         if matches!(entry.state, State::Due(_)) {
             entry.failures = entry.failures.saturating_add(1);
-            entry.not_before_ms = now_ms.saturating_add(pause(entry.failures, rng));
+            entry.not_before_ms = now_ms.saturating_add(millis(REDIAL.random_pause(entry.failures, rng)));
             entry.state = State::Due(entry.not_before_ms);
         }
     }
@@ -194,7 +194,7 @@ impl Candidates {
             entry.id = Some(id);
             entry.is_proven = true;
             entry.failures = 0;
-            entry.not_before_ms = now_ms.saturating_add(LONGEST_PAUSE_MS);
+            entry.not_before_ms = now_ms.saturating_add(millis(REDIAL.longest()));
             entry.state = State::Joined;
         }
     }
@@ -365,12 +365,8 @@ impl Entry {
     }
 }
 
-/// The pause after this many failures in a row.
-fn pause(failures: u32, rng: &mut impl Rng) -> u64 {
-    // 2^6 s is more than the longest pause.
-    let doubled = FIRST_PAUSE_MS << failures.saturating_sub(1).min(6);
-    let longest = doubled.min(LONGEST_PAUSE_MS);
-    rng.random_range(longest / 2..=longest)
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

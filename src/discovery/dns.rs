@@ -5,8 +5,8 @@
 //! as `_pmd._tcp.example.org`, stands for SRV records (RFC 2782): hosts with a port each. The system does not look those
 //! up, so the name servers of `/etc/resolv.conf`, read anew each time, are asked for them.
 //!
-//! The name is looked up again after [5 seconds](SOONEST) while it stands for nothing or for something new, and after
-//! twice as long each time, up to [a minute](LATEST), while nothing changes: a name whose addresses change all the time,
+//! The name is looked up again after [5 seconds](PAUSES) while it stands for nothing or for something new, and after
+//! twice as long each time, up to a minute, while nothing changes: a name whose addresses change all the time,
 //! as that of a headless service of Kubernetes does, is followed.
 //!
 //! A name that stands for nothing is no error: the daemons may not have been started yet.
@@ -23,15 +23,15 @@ use domain::resolv::stub::conf::{ResolvConf, ResolvOptions};
 use tokio::task::spawn_blocking;
 
 use super::{Discovery, DiscoveryError, Find, Finds, Running};
+use crate::base::backoff::Backoff;
 
 mod server;
 
 /// What it is called.
 pub const NAME: &str = "dns";
-/// Pause after a look-up that has found nothing, or something new.
-pub const SOONEST: Duration = Duration::from_secs(5);
-/// Longest pause between two look-ups.
-pub const LATEST: Duration = Duration::from_secs(60);
+/// Pauses between two lookups: the first after a lookup that has found nothing or something new, the longest after some
+/// that have all found the same.
+pub const PAUSES: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
 /// How long one look-up may take, with all that the system's configuration wants to be tried.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Most records of one answer that are looked at. No more addresses are remembered, whoever finds them.
@@ -145,7 +145,7 @@ impl Discovery for Dns {
 
     fn run<'a>(&'a self, finds: &'a Finds) -> Running<'a> {
         let mut before = None;
-        let mut pause = Duration::ZERO;
+        let mut same: u32 = 0;
         Box::pin(async move {
             loop {
                 let found = tokio::time::timeout(TIMEOUT, self.look_up()).await;
@@ -155,20 +155,15 @@ impl Discovery for Dns {
                 if found.is_empty() && is_new {
                     tracing::warn!("the DNS has no addresses for {}; it is asked again", self.name);
                 }
-                pause = if found.is_empty() || is_new { SOONEST } else { after(pause) };
+                same = if found.is_empty() || is_new { 1 } else { same.saturating_add(1) };
                 for address in &found {
                     finds.report(Find::at(address.clone())).await;
                 }
                 before = Some(found);
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(PAUSES.pause(same)).await;
             }
         })
     }
-}
-
-/// The pause that follows this one when a look-up has found what the one before had found.
-fn after(pause: Duration) -> Duration {
-    LATEST.min(pause * 2)
 }
 
 /// The names to ask for, in order, as resolv.conf(5) has it: a name with fewer dots than `ndots` is first looked for in

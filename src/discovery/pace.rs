@@ -1,4 +1,4 @@
-//! When a daemon sends a beacon, and how many of others it reports: time and chance are arguments.
+//! When a daemon sends a beacon. Time and chance are arguments.
 //!
 //! A beacon is sent at once, after 1 s and after 3 s, since the first may be lost while a network comes up; then every
 //! 30 s or so, at moments that chance spreads. When a daemon is heard that was not heard for a while, an answer goes out
@@ -101,37 +101,6 @@ impl Pace {
     }
 }
 
-/// How many finds may be reported: a flood of beacons must not keep the daemon busy.
-#[derive(Debug)]
-pub struct Allowance {
-    most: u64,
-    per_second: u64,
-    /// In thousandths.
-    left: u64,
-    at_ms: u64,
-}
-
-impl Allowance {
-    /// `most` at once, and this many per second.
-    pub fn new(most: u64, per_second: u64) -> Allowance {
-        Allowance { most: most.saturating_mul(1000), per_second, left: most.saturating_mul(1000), at_ms: 0 }
-    }
-
-    /// Whether there is one left; it is taken.
-    pub fn take(&mut self, now_ms: u64) -> bool {
-        let passed = now_ms.saturating_sub(self.at_ms);
-        self.at_ms = self.at_ms.max(now_ms);
-        self.left = self.left.saturating_add(passed.saturating_mul(self.per_second)).min(self.most);
-        match self.left.checked_sub(1000) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
@@ -230,12 +199,5 @@ mod tests {
             pace.heard(3500, id(number), &mut rng);
         }
         assert!(pace.next_ms() >= 30_000);
-    }
-
-    #[test]
-    fn an_allowance_is_used_up_and_grows_again() {
-        let mut allowance = Allowance::new(3, 2);
-        let mut taken = |now| (0..10).filter(|_| allowance.take(now)).count();
-        assert_eq!([0, 0, 400, 500, 1000, 60_000].map(&mut taken), [3, 0, 0, 1, 1, 3]);
     }
 }
