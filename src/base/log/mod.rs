@@ -3,3 +3,4 @@
 pub mod limited;
 pub mod ring;
 pub mod setup;
+pub mod writer;
