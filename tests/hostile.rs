@@ -42,6 +42,8 @@ mod registry_limit;
 mod resets;
 #[path = "hostile/slow_peers.rs"]
 mod slow_peers;
+#[path = "hostile/stalled_log.rs"]
+mod stalled_log;
 #[path = "conformance/wire.rs"]
 #[allow(dead_code, reason = "the conformance battery uses more of it")]
 mod wire;
