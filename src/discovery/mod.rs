@@ -40,7 +40,9 @@
 //!     fn run<'a>(&'a self, finds: &'a Finds) -> Running<'a> {
 //!         Box::pin(async move {
 //!             loop {
-//!                 let text = tokio::fs::read_to_string(&self.0).await.map_err(DiscoveryError::because)?;
+//!                 let path = self.0.clone();
+//!                 let read = tokio::task::spawn_blocking(|| std::fs::read_to_string(path)).await;
+//!                 let text = read.map_err(DiscoveryError::because)?.map_err(DiscoveryError::because)?;
 //!                 for address in text.lines() {
 //!                     finds.report(Find::at(address)).await;
 //!                 }
