@@ -1,4 +1,4 @@
-//! Keeps a plugin running: when it fails, it is logged and tried again after a pause.
+//! Runs plugins. One that fails is run again after a pause.
 
 use std::time::Duration;
 
@@ -13,8 +13,7 @@ use crate::base::backoff::Backoff;
 /// over with the first.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
-/// Runs all `plugins`, each as a task of its own; what they find comes out of the other end of `finds`. They end when the
-/// set is dropped.
+/// Runs each of `plugins` as a task of its own, which reports to `finds`. The tasks end when the returned set is dropped.
 pub fn start(
     plugins: impl IntoIterator<Item = Box<dyn Discovery>>,
     finds: &mpsc::Sender<(&'static str, Find)>,
@@ -26,7 +25,7 @@ pub fn start(
     tasks
 }
 
-/// Runs `plugin` until it is dropped, or nobody receives from `finds` any more.
+/// Runs `plugin` until the future is dropped or the receiver of `finds` is gone.
 pub async fn drive(plugin: Box<dyn Discovery>, finds: mpsc::Sender<(&'static str, Find)>) {
     drive_with(plugin, finds, Failures::new(PAUSES)).await;
 }
@@ -49,7 +48,7 @@ async fn drive_with(
         };
         let failure = failures.failed(&error, begin.elapsed());
         if failure.is_news {
-            tracing::warn!(plugin = name, "discovery by {name} failed and is tried again: {error}");
+            tracing::warn!(plugin = name, "discovery by {name} failed and will be retried: {error}");
         } else {
             tracing::debug!(plugin = name, "discovery by {name} failed again: {error}");
         }
@@ -60,7 +59,7 @@ async fn drive_with(
     }
 }
 
-/// The failures of one plugin in a row.
+/// How often a plugin has failed in a row, and why the last time.
 #[derive(Debug)]
 struct Failures {
     pauses: Backoff,
@@ -70,9 +69,9 @@ struct Failures {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Failure {
-    /// Until it is tried again.
+    /// How long to wait before it is run again.
     pause: Duration,
-    /// Whether it failed for another reason than last time.
+    /// Whether the reason differs from that of the failure before.
     is_news: bool,
 }
 
@@ -81,7 +80,7 @@ impl Failures {
         Failures { pauses, count: 0, reason: None }
     }
 
-    /// It has failed for `reason` after it `lasted` so long.
+    /// Records that the plugin has failed for `reason`, after a run that `lasted` so long.
     fn failed(&mut self, reason: &str, lasted: Duration) -> Failure {
         if lasted > self.pauses.longest() {
             self.count = 0;
@@ -146,7 +145,7 @@ mod tests {
         assert!(receiver.recv().await.is_some());
         assert!(receiver.recv().await.is_some());
         drop(tasks);
-        // Nobody is left who could send.
+        // All senders are gone.
         assert_eq!(receiver.recv().await, None);
     }
 

@@ -43,13 +43,13 @@ pub fn init() -> io::Result<Flush> {
     } else {
         lines.boxed()
     };
-    // For reports: of a log that is very talkative, what an operator would read.
+    // The lines for `pmd debug` stay at a level that an operator would read, even if the log itself is at trace level.
     let recent = fmt::layer().with_writer(LogRing).with_ansi(false).with_target(false);
     let recent = recent.with_filter(LevelFilter::INFO);
-    // It fails only if a log was set up before, which then stays.
+    // This fails only if a log was set up before, which then stays.
     let _ = tracing_subscriber::registry().with(filter).with(lines).with(recent).try_init();
     if let Some(error) = complaint {
-        tracing::warn!("{FILTER} is {asked:?}, which is no filter ({error}); logging at level info");
+        tracing::warn!("{FILTER} is {asked:?}, which is not a filter ({error}); logging at level info");
     }
     Ok(flush)
 }
