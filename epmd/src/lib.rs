@@ -11,7 +11,7 @@
 //! | [`descriptors`], [`reserve`] | sharing out a process's descriptors, and accepting when there is none left |
 //! | [`kernel`] | what the kernel tells about sockets and the processes that hold them |
 //! | [`counters`], [`latency`] | what is measured |
-//! | [`log_limit`] | keeping a flood of bad requests from becoming a flood of log lines |
+//! | [`rate_limit`] | keeping a flood of bad requests from becoming a flood of log lines |
 //!
 //! A server in 30 lines is in `examples/serve.rs`; in short:
 //!
@@ -34,7 +34,7 @@ pub mod counters;
 pub mod descriptors;
 pub mod kernel;
 pub mod latency;
-pub mod log_limit;
 pub mod names;
+pub mod rate_limit;
 pub mod reserve;
 pub mod server;

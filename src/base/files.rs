@@ -1,4 +1,4 @@
-//! Files that a daemon keeps: secrets that nobody else may read, and files that are never seen half-written.
+//! Files that a daemon keeps: secrets that only their owner may read, and files that are never seen half-written.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The mode of a secret.
 pub const SECRET: u32 = 0o600;
-/// The mode of what everybody may read.
+/// The mode of a file that everybody may read.
 pub const PUBLIC: u32 = 0o644;
 /// Lets others open files below a folder whose names they know, without listing it.
 const PASSABLE: u32 = 0o011;
@@ -15,9 +15,9 @@ const PASSABLE: u32 = 0o011;
 /// Why a secret was not read.
 #[derive(Debug)]
 pub enum SecretError {
-    /// The system refused it.
+    /// The file could not be read.
     Read(io::Error),
-    /// Others may read the file; its permissions.
+    /// Others may read the file, which has these permissions.
     Exposed(u32),
 }
 
@@ -27,14 +27,14 @@ impl From<io::Error> for SecretError {
     }
 }
 
-/// Reads at most `most` bytes of text from a file that nobody but its owner may read.
+/// Reads at most `most` bytes of text from a file that only its owner may read.
 ///
 /// # Errors
 ///
-/// If the system refuses it, or others may read it.
+/// If the file cannot be read, or others may read it.
 pub fn read_secret(path: &Path, most: u64) -> Result<String, SecretError> {
     let file = File::open(path)?;
-    // Of the open file: the path may mean another one by now.
+    // Taken from the open file, because the path may lead to another file by now.
     let mode = file.metadata()?.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(SecretError::Exposed(mode));
@@ -44,11 +44,11 @@ pub fn read_secret(path: &Path, most: u64) -> Result<String, SecretError> {
     Ok(text)
 }
 
-/// Makes a file with this mode, whatever the umask says, which must not be there yet.
+/// Creates a file with this mode, whatever the umask is. The file must not exist.
 ///
 /// # Errors
 ///
-/// If the system refuses it; `AlreadyExists` if it is there.
+/// If the file cannot be written; `AlreadyExists` if it exists.
 pub fn make(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.set_permissions(Permissions::from_mode(mode))?;
@@ -56,14 +56,14 @@ pub fn make(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes a file unless it is there; whether it was made. Of several who try at once, one makes it, and nobody sees it
-/// without its text.
+/// Creates a file unless it exists, and returns whether it did. Of several processes that try at the same time, one
+/// succeeds, and none sees the file without its text.
 ///
 /// # Errors
 ///
-/// If the system refuses it.
+/// If the file cannot be written.
 pub fn make_once(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
-    // A link fails where a rename would replace what somebody else has made.
+    // A rename would replace the file of another process; a link fails instead.
     put(path, text, mode, |beside| match std::fs::hard_link(beside, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
@@ -71,11 +71,11 @@ pub fn make_once(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
     })
 }
 
-/// Puts a file in the place of what may be there; readers see the old or the new one, whole.
+/// Creates or replaces a file. Readers see either the old or the new file, and never a part of it.
 ///
 /// # Errors
 ///
-/// If the system refuses it; the old file is there then.
+/// If the file cannot be written. The old file then remains.
 pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     put(path, text, mode, |beside| std::fs::rename(beside, path))
 }
@@ -121,7 +121,7 @@ pub fn let_others_through(folder: &Path) -> io::Result<()> {
     std::fs::set_permissions(folder, Permissions::from_mode(mode | PASSABLE))
 }
 
-/// Writes a file beside `path` and has it put there.
+/// Writes a file next to `path` and moves it there with `in_place`.
 fn put<T>(
     path: &Path,
     text: &str,
@@ -131,7 +131,7 @@ fn put<T>(
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".new-{}", std::process::id()));
     let beside = PathBuf::from(beside);
-    // What an earlier process of this number has left.
+    // An earlier process with the same id may have left one.
     let _ = std::fs::remove_file(&beside);
     let done = make(&beside, text, mode).and_then(|()| in_place(&beside));
     let _ = std::fs::remove_file(&beside);

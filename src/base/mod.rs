@@ -1,9 +1,11 @@
 //! The ground floor: what every other part of the daemon stands on, and which uses none of them.
 
+pub mod backoff;
 pub mod clock;
 pub mod files;
 pub mod log;
 pub mod permit;
+pub mod rate;
 pub mod shutdown;
 pub mod stats;
 pub mod supervise;

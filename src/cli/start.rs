@@ -196,7 +196,13 @@ async fn explain(error: BackgroundError, target: &Target) -> Failure {
 }
 
 fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Output) -> Result<Exit> {
-    setup::init();
+    let _flush = setup::init().map_err(|error| {
+        Failure::new(
+            Exit::General,
+            format!("cannot start the log: {error}"),
+            "see whether the host has memory and processes left",
+        )
+    })?;
     if !process::end_with_starter() {
         return Ok(Exit::Done);
     }

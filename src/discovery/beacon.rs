@@ -1,4 +1,4 @@
-//! A beacon: one datagram by which a daemon makes itself known on its networks.
+//! A beacon: a datagram with which a daemon announces itself on its networks.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -9,22 +9,22 @@
 //! | 32 | the daemon's id |
 //! | 2 | its TCP port, big-endian, not 0 |
 //! | 16 | a random nonce: no two beacons are the same bytes |
-//! | 32 | MAC of everything before it, by the cookie, for the purpose `beacon` |
+//! | 32 | MAC of everything before it, keyed by the cluster secret, for the purpose `beacon` |
 //!
-//! The cluster's name is in the clear, so that daemons of other clusters can be shown; nothing of a beacon is believed
-//! further than that before its MAC was verified. There is no time in it, and a beacon does not say where it comes from:
-//! whoever records one can send it again, from another address too. That makes its receivers dial that address, once in
-//! a while, where they find nobody who can prove that he has the cookie. Nothing else can be had by it.
+//! The cluster's name is in the clear, so that daemons of other clusters can be shown. Nothing else of a beacon is trusted
+//! before its MAC is verified. A beacon contains neither the time nor its source, so an attacker can record one and replay
+//! it from another address. Its receivers then dial that address now and then, and find no daemon there that proves
+//! knowledge of the cluster secret. A replay achieves nothing else.
 
 use pmd_protocol::limits::MAX_CLUSTER_NAME;
 use pmd_protocol::peer::NodeId;
 
 use crate::auth::cookie::{CookieKey, Cookies};
 
-/// Longest datagram that is looked at. A beacon of this version has 152 bytes at most; 512 fit into one packet on every
+/// Longest datagram that is parsed. A beacon of this version has at most 152 bytes; 512 fit into one packet on every
 /// network.
 pub const MAX_BEACON: usize = 512;
-/// What its MAC is for.
+/// The purpose of its MAC.
 const PURPOSE: &str = "beacon";
 const MAGIC: [u8; 4] = *b"pmdb";
 const VERSION: u8 = 1;
@@ -33,7 +33,7 @@ const TAG: usize = 32;
 /// Random bytes.
 pub const NONCE: usize = 16;
 
-/// What a daemon says of itself.
+/// What a daemon says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beacon {
     cluster: String,
@@ -42,32 +42,32 @@ pub struct Beacon {
     nonce: [u8; NONCE],
 }
 
-/// Why a beacon cannot be made, or why a datagram is none.
+/// Why a beacon cannot be made, or why a datagram is not a beacon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BeaconError {
-    /// Something else than a beacon is on this port.
-    #[error("it is no beacon")]
+    /// The datagram belongs to another protocol.
+    #[error("it is not a beacon")]
     NotABeacon,
-    /// Of a later pmd.
+    /// The beacon of a later pmd.
     #[error("it is a beacon of version {0}, and this pmd knows version {VERSION}")]
     Version(u8),
-    /// Longer or shorter than it says.
-    #[error("its length is not what it says")]
+    /// It is longer or shorter than its fields say.
+    #[error("its length does not match its fields")]
     Length,
-    /// The name of the cluster.
+    /// The name of the cluster is not valid.
     #[error("the name of a cluster has 1 to {MAX_CLUSTER_NAME} bytes of UTF-8 without control characters")]
     Cluster,
-    /// The port.
+    /// The port is 0.
     #[error("a daemon does not listen on port 0")]
     Port,
 }
 
 impl Beacon {
-    /// Of the daemon `id` in `cluster`, which listens on the TCP port `port`; `nonce` is random.
+    /// The beacon of the daemon `id` in `cluster`, which listens on TCP port `port`; `nonce` is random.
     ///
     /// # Errors
     ///
-    /// If the cluster cannot have this name, or the port is 0.
+    /// If the name of the cluster is not valid, or the port is 0.
     pub fn new(cluster: &str, id: NodeId, port: u16, nonce: [u8; NONCE]) -> Result<Beacon, BeaconError> {
         if !is_cluster_name(cluster) {
             return Err(BeaconError::Cluster);
@@ -78,12 +78,12 @@ impl Beacon {
         Ok(Beacon { cluster: cluster.to_owned(), id, port, nonce })
     }
 
-    /// The cluster it says it is from.
+    /// The cluster that it claims to be from.
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
 
-    /// The daemon it says it is from.
+    /// The daemon that it claims to be from.
     pub fn id(&self) -> NodeId {
         self.id
     }
@@ -93,7 +93,7 @@ impl Beacon {
         self.port
     }
 
-    /// Its datagram, proven with `key`.
+    /// The datagram, authenticated with `key`.
     #[must_use]
     pub fn encode(&self, key: &CookieKey) -> Vec<u8> {
         let mut bytes = self.claims();
@@ -116,7 +116,7 @@ impl Beacon {
     }
 }
 
-/// A beacon that somebody has sent, and what he says for proof.
+/// A beacon that was received, and its MAC, which is not verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
     beacon: Beacon,
@@ -128,7 +128,7 @@ impl Heard {
     ///
     /// # Errors
     ///
-    /// If it is not a beacon of this version to the last byte.
+    /// If it is not exactly one beacon of this version.
     pub fn decode(datagram: &[u8]) -> Result<Heard, BeaconError> {
         let rest = datagram.strip_prefix(&MAGIC).ok_or(BeaconError::NotABeacon)?;
         let (version, rest) = rest.split_first().ok_or(BeaconError::Length)?;
@@ -146,12 +146,12 @@ impl Heard {
         Ok(Heard { beacon, tag })
     }
 
-    /// What it says, which may be a lie.
+    /// Its content, which may be forged.
     pub fn beacon(&self) -> &Beacon {
         &self.beacon
     }
 
-    /// Whether who made it has one of `cookies`. He need not be the one who sent it.
+    /// Whether it was made with one of `cookies`. It may have been replayed by somebody else.
     #[must_use]
     pub fn is_proven_by(&self, cookies: &Cookies) -> bool {
         let claims = self.beacon.claims();
@@ -159,7 +159,7 @@ impl Heard {
     }
 }
 
-/// Whether a cluster can be called so. Control characters would do more to a terminal than be shown.
+/// Whether a cluster can have this name. Control characters are refused because terminals obey them.
 pub fn is_cluster_name(name: &str) -> bool {
     (1..=MAX_CLUSTER_NAME).contains(&name.len()) && !name.chars().any(char::is_control)
 }

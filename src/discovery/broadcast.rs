@@ -1,25 +1,25 @@
-//! Finds daemons on the same networks: each sends [beacons](super::beacon), and listens for those of others.
+//! Finds daemons on the same networks: each sends [beacons](super::beacon) and listens for those of others.
 //!
-//! They go by UDP to the broadcast address of every IPv4 network that the host is on, and by IPv6 multicast to
-//! [`GROUP`] on every link. The UDP port has the number of the daemon's TCP port, unless the configuration says
-//! `broadcast:PORT`; only daemons that use one UDP port hear each other. Several daemons of one host can share it.
+//! Beacons are sent by UDP to the broadcast address of every IPv4 network of the host, and by IPv6 multicast to [`GROUP`]
+//! on every link. The UDP port has the number of the daemon's TCP port, unless the configuration says `broadcast:PORT`.
+//! Only daemons that use the same UDP port hear each other; several daemons of one host can share it.
 //!
 //! | a beacon | is |
 //! |---|---|
 //! | of this daemon | ignored |
 //! | of another cluster | shown, not dialled |
-//! | of this cluster, without its cookie | shown as having another cookie, not dialled |
-//! | of this cluster, with its cookie | dialled at the address it came from |
+//! | of this cluster, without its secret | shown as having another secret, not dialled |
+//! | of this cluster, with its secret | dialled at the address it came from |
 //!
-//! Beacons go out only where the daemon listens: with `--bind ADDRESS`, to the networks of the interfaces that hold these
-//! addresses, from these addresses. Whoever hears them can dial it there. Nor are IPv4 beacons taken that come in on other
-//! interfaces.
+//! Beacons are sent only where the daemon listens: with `--bind ADDRESS`, on the networks of the interfaces that have these
+//! addresses, and from these addresses, so that every daemon that hears one can dial its source. IPv4 beacons that come in
+//! on other interfaces are ignored.
 //!
-//! A beacon is proven with the current cookie. While the cookie is being changed, one that is proven with either of the
-//! two valid ones is of this cluster.
+//! A beacon is authenticated with the current cluster secret. While the secret is being changed, a beacon that was made
+//! with either of the two valid ones belongs to this cluster.
 //!
-//! So clusters of different names, or with different cookies, do not mix on one network. How often beacons are sent and
-//! answered is told in [`pace`](super::pace). A network that refuses a beacon is left out until the next one.
+//! So clusters with different names or different secrets do not mix on one network. [`pace`](super::pace) decides when
+//! beacons are sent and answered. A network on which sending fails is tried again with the next beacon.
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSliceMut};
@@ -41,21 +41,22 @@ use tokio::time::{Instant, sleep_until};
 
 use super::beacon::{Beacon, Heard, MAX_BEACON};
 use super::interfaces::{Network, heard_on, networks};
-use super::pace::{Allowance, Pace};
+use super::pace::Pace;
 use super::{Discovery, DiscoveryError, Find, Finds, Running};
 use crate::auth::cookie::Cookies;
+use crate::base::rate::{Rate, TokenBucket};
 use crate::config::address::Address;
 
-/// What it is called.
+/// The plugin's name.
 pub const NAME: &str = "broadcast";
-/// The multicast group: link-local, not permanently assigned (RFC 4291, section 2.7), and `pmd` in it.
+/// The multicast group: link-local, not permanently assigned (RFC 4291, section 2.7), and the letters `pmd`.
 pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x706d, 0x64);
-/// Finds of this cluster that are reported at once and per second: a cluster of a thousand that starts as one.
-const KIN: (u64, u64) = (1000, 200);
-/// Finds of others that are reported at once and per second. Anybody can make them.
-const STRANGERS: (u64, u64) = (50, 5);
+/// Finds of this cluster that are reported: enough for a cluster of a thousand daemons that start together.
+const OURS: Rate = Rate { burst: 1000, per_second: 200 };
+/// Finds of other clusters that are reported. Anybody can forge them.
+const FOREIGN: Rate = Rate { burst: 50, per_second: 5 };
 
-/// What a daemon says in its beacons, and how they are proven.
+/// What a daemon says in its beacons, and how they are authenticated.
 #[derive(Clone, Debug)]
 pub struct BeaconSettings {
     /// The name of its cluster.
@@ -64,11 +65,11 @@ pub struct BeaconSettings {
     pub id: NodeId,
     /// Its TCP port.
     pub port: u16,
-    /// Where it listens: beacons are for networks where it can be dialled. None means everywhere.
+    /// The addresses that it listens on: beacons are sent where it can be dialled. None means all.
     pub bind: Vec<IpAddr>,
     /// The UDP port of the beacons.
     pub beacon_port: u16,
-    /// The cookies as they are now.
+    /// The current cluster secrets.
     pub cookies: watch::Receiver<Arc<Cookies>>,
 }
 
@@ -80,7 +81,7 @@ pub struct Broadcast {
 }
 
 impl Broadcast {
-    /// For this daemon, on the networks of the host on which it listens.
+    /// A plugin for the daemon with these settings.
     pub fn new(settings: BeaconSettings) -> Broadcast {
         Broadcast { settings, networks }
     }
@@ -91,9 +92,9 @@ impl Broadcast {
         let begin = Instant::now();
         let now_ms = || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut pace = Pace::new(0);
-        let mut kin = Allowance::new(KIN.0, KIN.1);
-        let mut strangers = Allowance::new(STRANGERS.0, STRANGERS.1);
-        // One more than a beacon can have, so that what is longer does not look like one.
+        let mut ours = TokenBucket::full(OURS, 0);
+        let mut foreign = TokenBucket::full(FOREIGN, 0);
+        // One byte more than a beacon can have, so that a longer datagram is not cut to a valid one.
         let (mut buffer4, mut buffer6) = ([0; MAX_BEACON + 1], [0; MAX_BEACON + 1]);
         loop {
             let wake = begin + Duration::from_millis(pace.next_ms());
@@ -114,17 +115,19 @@ impl Broadcast {
             if let (Some(heard_on), Some(interface)) = (&heard_on, interface)
                 && !heard_on.contains(&interface)
             {
-                tracing::trace!("a datagram from {from} has come in where this daemon does not listen");
+                tracing::trace!(
+                    "ignored a datagram from {from}: it came in on an interface where this daemon does not listen"
+                );
                 continue;
             }
-            let find = match self.settings.judge(datagram, from) {
-                Verdict::Nothing => continue,
-                Verdict::Stranger(find) if strangers.take(now_ms()) => find,
-                Verdict::Kin(id, find) if kin.take(now_ms()) => {
+            let find = match self.settings.classify(datagram, from) {
+                BeaconKind::Ignored => continue,
+                BeaconKind::Foreign(find) if foreign.take(FOREIGN, now_ms()) => find,
+                BeaconKind::Ours(id, find) if ours.take(OURS, now_ms()) => {
                     pace.heard(now_ms(), id, &mut rand::rng());
                     find
                 }
-                Verdict::Stranger(_) | Verdict::Kin(..) => continue,
+                BeaconKind::Foreign(_) | BeaconKind::Ours(..) => continue,
             };
             finds.report(find).await;
         }
@@ -161,15 +164,15 @@ impl Discovery for Broadcast {
     }
 }
 
-/// What to do about a datagram.
+/// What a datagram turns out to be.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It is no beacon, or that of this daemon.
-    Nothing,
-    /// It is of another cluster, or not proven.
-    Stranger(Find),
+enum BeaconKind {
+    /// It is not a beacon, or it is this daemon's own.
+    Ignored,
+    /// It is of another cluster, or its MAC is wrong.
+    Foreign(Find),
     /// It is of this cluster.
-    Kin(NodeId, Find),
+    Ours(NodeId, Find),
 }
 
 impl BeaconSettings {
@@ -181,35 +184,35 @@ impl BeaconSettings {
         Ok(beacon.encode(key))
     }
 
-    fn judge(&self, datagram: &[u8], from: SocketAddr) -> Verdict {
+    fn classify(&self, datagram: &[u8], from: SocketAddr) -> BeaconKind {
         let heard = match Heard::decode(datagram) {
             Ok(heard) => heard,
             Err(error) => {
-                tracing::trace!("a datagram from {from} is not looked at: {error}");
-                return Verdict::Nothing;
+                tracing::trace!("ignored a datagram from {from}: {error}");
+                return BeaconKind::Ignored;
             }
         };
         let beacon = heard.beacon();
         if beacon.id() == self.id {
-            return Verdict::Nothing;
+            return BeaconKind::Ignored;
         }
         let mut place = from;
         place.set_port(beacon.port());
         let cluster = Some(beacon.cluster().to_owned());
         let find = Find { cluster, ..Find::at(Address::from(place).to_string()) };
         if beacon.cluster() != self.cluster {
-            return Verdict::Stranger(find);
+            return BeaconKind::Foreign(find);
         }
         let cookies = Arc::clone(&self.cookies.borrow());
         if heard.is_proven_by(&cookies) {
-            Verdict::Kin(beacon.id(), Find { id: Some(beacon.id()), ..find })
+            BeaconKind::Ours(beacon.id(), Find { id: Some(beacon.id()), ..find })
         } else {
-            Verdict::Stranger(Find { other_cookie: true, ..find })
+            BeaconKind::Foreign(Find { other_cookie: true, ..find })
         }
     }
 }
 
-/// What is listened on. A host may have one family of addresses only.
+/// The sockets that beacons are received on. A host may have only one address family.
 struct Sockets {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
@@ -219,15 +222,15 @@ impl Sockets {
     fn open(port: u16) -> Result<Sockets, DiscoveryError> {
         let failed = |error: &io::Error| {
             DiscoveryError::because(format!(
-                "cannot listen for beacons on UDP port {port}: {error}; write broadcast:PORT for another one"
+                "cannot listen for beacons on UDP port {port}: {error}; choose another port with broadcast:PORT"
             ))
         };
         let usable = |opened: io::Result<UdpSocket>| match opened {
             Ok(socket) => Ok(Ok(socket)),
-            // Not a matter of what the host can do: another program has the port, and somebody should know.
+            // This does not depend on the host's abilities: another program has the port, which must be reported.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(failed(&error)),
             Err(error) => {
-                tracing::debug!("beacons by one family of addresses only: {error}");
+                tracing::debug!("beacons use one address family only: {error}");
                 Ok(Err(error))
             }
         };
@@ -238,7 +241,7 @@ impl Sockets {
         }
     }
 
-    /// Listens on `network` too. That is asked every time: interfaces come and go.
+    /// Joins the multicast group on `network`. This is done before each beacon, because interfaces come and go.
     fn join(&self, network: &Network) -> io::Result<()> {
         match (network, &self.v6) {
             (Network::V6 { interface, .. }, Some(socket)) => {
@@ -256,12 +259,12 @@ fn listen(address: SocketAddr) -> io::Result<UdpSocket> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
-    // For the other daemons of this host: all of them hear what is sent to many.
+    // For other daemons of this host: all of them receive what is sent to a broadcast or multicast address.
     set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
         set_ipv6_v6only(&socket, true)?;
     } else {
-        // A system that does not tell where a beacon has come in has it heard wherever that is.
+        // If the system does not name the interface of a beacon, beacons are accepted from all interfaces.
         let _ = nix::sys::socket::setsockopt(&socket, Ipv4PacketInfo, &true);
     }
     bind(&socket, &address)?;
@@ -272,7 +275,7 @@ fn listen(address: SocketAddr) -> io::Result<UdpSocket> {
 struct Received<'a> {
     datagram: &'a [u8],
     from: SocketAddr,
-    /// The number of the interface on which it has come in, if the system says so.
+    /// The index of the interface on which it came in, if the system names it.
     interface: Option<u32>,
 }
 
@@ -280,7 +283,7 @@ async fn receive_v6<'a>(socket: Option<&UdpSocket>, buffer: &'a mut [u8]) -> io:
     let Some(socket) = socket else { return std::future::pending().await };
     let (length, from) = socket.recv_from(buffer).await?;
     let datagram = buffer.get(..length).unwrap_or_default();
-    // One listens to the group on each interface by itself.
+    // The group was joined only on the interfaces that count.
     Ok(Received { datagram, from, interface: None })
 }
 
@@ -302,7 +305,7 @@ async fn receive_v4<'a>(socket: Option<&UdpSocket>, buffer: &'a mut [u8]) -> io:
     Ok(Received { datagram: buffer.get(..length).unwrap_or_default(), from, interface })
 }
 
-/// By a socket of its own, which is as new as the addresses of the interface are.
+/// Sends from a new socket, which sees the current addresses of the interface.
 fn send(network: &Network, datagram: &[u8], port: u16) -> io::Result<()> {
     let (from, to): (SocketAddr, SocketAddr) = match *network {
         Network::V4 { from, to } => (SocketAddrV4::new(from, 0).into(), SocketAddrV4::new(to, port).into()),

@@ -1,41 +1,44 @@
 //! Which of the found addresses to dial, and when.
 //!
-//! A state machine: it opens no socket, and time and chance are arguments. Its owner tells it what was found and what
-//! became of each dial, and dials what [`due`](Candidates::due) says.
+//! This is a state machine: it opens no socket, and time and chance are arguments. Its owner reports what was found and how
+//! each dial ended, and dials what [`due`](Candidates::due) returns.
 //!
 //! An address is handed out once, and not again before [`joined`](Candidates::joined), [`failed`](Candidates::failed) or
-//! [`oneself`](Candidates::oneself) has told how that ended; whatever else happens in between, no address is dialled twice
-//! at once. After a failure there is a pause of 1 s that doubles up to 60 s, of which chance takes up to a half away.
+//! [`oneself`](Candidates::oneself) has reported how the dial ended. Whatever happens in between, no address is dialled
+//! twice at the same time. After a failure there is a pause of 1 s that doubles up to 60 s, less a random part of up to a
+//! half.
 //!
-//! Where the finder knows which daemon it is, it is dialled only while that daemon is no member, and not at once but at a
-//! moment that chance picks, later in greater clusters: a newcomer whose beacon a thousand daemons hear must not be
-//! dialled by all of them. The first few bring it in, and the others learn of that in time.
+//! If the finder knows the daemon's id, the daemon is dialled only while it is not a member, and after a random delay that
+//! grows with the cluster: a newcomer whose beacon a thousand daemons hear must not be dialled by all of them. The first
+//! few bring it in, and the others learn of it before their delay is over.
 //!
-//! Addresses from [`seeds`] stay, and are dialled at once when somebody names them again; others are forgotten when they were not found again for ten minutes.
+//! Addresses from [`seeds`] are never forgotten, and are dialled at once when they are named again. Other addresses are
+//! forgotten after ten minutes in which they were not found again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use pmd_protocol::peer::NodeId;
 use rand::{Rng, RngExt};
 
 use super::{Find, seeds};
+use crate::base::backoff::Backoff;
 use crate::config::address::{Address, AddressError};
 
-/// Most addresses that are remembered. A plugin finds a cluster by a few of its daemons; more than this many is a flood,
-/// or a cluster that is known by gossip long before.
+/// Most addresses that are remembered. A few daemons are enough to find a cluster; more than this many is a flood, or a
+/// cluster whose members are known by gossip long before.
 pub const MAX_CANDIDATES: usize = 1024;
-/// Most addresses that are dialled at once. Each is a socket and a TLS handshake, and one that succeeds brings the others.
+/// Most addresses that are dialled at once. Each costs a socket and a TLS handshake, and one that succeeds makes the others
+/// known.
 pub const MAX_DIALS: usize = 32;
-/// Pause after the first failure.
-pub const FIRST_PAUSE_MS: u64 = 1000;
-/// Longest pause between two dials of one address.
-pub const LONGEST_PAUSE_MS: u64 = 60_000;
-/// How long an address is remembered that is not found again.
+/// Pauses between two dials of one address.
+pub const REDIAL: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// How long an address is remembered after it was last found.
 pub const FORGET_MS: u64 = 600_000;
-/// How much later, for every known member, a daemon may be dialled that was just heard of: that is how far apart the
-/// first dials of the whole cluster are on average.
+/// How much the random delay before the first dial grows with each known member: the average time between the first dials
+/// of the whole cluster.
 const SPREAD_MS: u64 = 10;
-/// Latest first dial of a daemon that was just heard of.
+/// Longest random delay before the first dial.
 const MAX_SPREAD_MS: u64 = 5000;
 
 /// All addresses that were found. See the [module](self).
@@ -44,7 +47,7 @@ pub struct Candidates {
     cluster: String,
     port: u16,
     entries: BTreeMap<Address, Entry>,
-    /// Daemons that are known to live, however they were found.
+    /// Daemons that are known to be members, however they were found.
     members: BTreeSet<NodeId>,
 }
 
@@ -53,32 +56,32 @@ struct Entry {
     source: &'static str,
     cluster: Option<String>,
     other_cookie: bool,
-    /// Who is there.
+    /// The daemon at this address, if it is known.
     id: Option<NodeId>,
-    /// Whether a link has proven that, and not only a beacon claims it.
+    /// Whether a link has proven the id. Otherwise only a beacon claims it.
     is_proven: bool,
     heard_ms: u64,
     state: State,
-    /// Until when nothing that a beacon says makes it due: beacons can be sent again by anybody, who must not decide how
-    /// often is dialled.
+    /// No beacon makes it due before this time: anybody can replay beacons, and must not decide how often this daemon
+    /// dials.
     not_before_ms: u64,
-    /// Whether it was handed out and nothing was heard of it since. Apart from the state, which may change meanwhile.
+    /// Whether it was handed out and its dial has not ended. Kept apart from the state, which may change meanwhile.
     dialling: bool,
-    /// How often in a row it could not be joined.
+    /// How many dials have failed in a row.
     failures: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// To be dialled then.
+    /// To be dialled at this time.
     Due(u64),
-    /// There is a link to it, or it is a member.
+    /// It has a link to this daemon, or is a member.
     Joined,
-    /// This daemon itself.
+    /// The address of this daemon itself.
     Oneself,
-    /// Of another cluster: shown, and never dialled.
+    /// A daemon of another cluster: shown and never dialled.
     Foreign,
-    /// To be forgotten when its dial has ended.
+    /// To be removed when its dial has ended.
     Forgotten,
 }
 
@@ -89,29 +92,29 @@ pub struct Listed {
     pub source: &'static str,
     /// `HOST:PORT`.
     pub address: String,
-    /// The name of its cluster, where the plugin knows.
+    /// The name of its cluster, if the plugin knows it.
     pub cluster: Option<String>,
-    /// Whether it belongs to a cluster of that name with another cookie.
+    /// Whether it belongs to a cluster of that name with another secret.
     pub other_cookie: bool,
     /// The daemon there, if it is known.
     pub id: Option<NodeId>,
-    /// How long ago it was found last.
+    /// How long ago it was last found.
     pub heard_ms: u64,
-    /// Whether there is a link to it, or it is a member.
+    /// Whether it has a link to this daemon or is a member.
     pub member: bool,
 }
 
 impl Candidates {
-    /// For a daemon of `cluster`; where an address has no port, `port` is meant.
+    /// The candidates of a daemon of `cluster`. `port` is the default for addresses without a port.
     pub fn new(cluster: impl Into<String>, port: u16) -> Candidates {
         Candidates { cluster: cluster.into(), port, entries: BTreeMap::new(), members: BTreeSet::new() }
     }
 
-    /// A plugin has found something.
+    /// Records what a plugin has found.
     ///
     /// # Errors
     ///
-    /// If its address is none.
+    /// If the address is not valid.
     pub fn found(
         &mut self,
         now_ms: u64,
@@ -148,7 +151,7 @@ impl Candidates {
         Ok(())
     }
 
-    /// The addresses to dial now, those first that have waited longest.
+    /// The addresses to dial now, the longest waiting first.
     pub fn due(&mut self, now_ms: u64) -> Vec<String> {
         self.forget_old(now_ms);
         let mut due: Vec<(u64, &Address)> = self
@@ -168,25 +171,25 @@ impl Candidates {
         due.iter().map(Address::to_string).collect()
     }
 
-    /// The dial of `address` has failed, or its link was refused.
+    /// Records that the dial of `address` has failed, or that its link was refused.
     pub fn failed(&mut self, now_ms: u64, address: &str, rng: &mut impl Rng) {
         let Some(entry) = self.ended(address) else { return };
         if matches!(entry.state, State::Due(_)) {
             entry.failures = entry.failures.saturating_add(1);
-            entry.not_before_ms = now_ms.saturating_add(pause(entry.failures, rng));
+            entry.not_before_ms = now_ms.saturating_add(millis(REDIAL.random_pause(entry.failures, rng)));
             entry.state = State::Due(entry.not_before_ms);
         }
     }
 
-    /// It is this daemon itself that answers at `address`. Where a name stands for several addresses, only if all of them
-    /// are this daemon.
+    /// Records that this daemon itself answers at `address`. If a name has several addresses, all of them must lead to this
+    /// daemon.
     pub fn oneself(&mut self, address: &str) {
         if let Some(entry) = self.ended(address) {
             entry.state = State::Oneself;
         }
     }
 
-    /// There is a link to the daemon `id` at `address`.
+    /// Records that there is a link to the daemon `id` at `address`.
     pub fn joined(&mut self, now_ms: u64, address: &str, id: NodeId) {
         self.member_found(id);
         if let Some(entry) = self.ended(address) {
@@ -194,12 +197,12 @@ impl Candidates {
             entry.id = Some(id);
             entry.is_proven = true;
             entry.failures = 0;
-            entry.not_before_ms = now_ms.saturating_add(LONGEST_PAUSE_MS);
+            entry.not_before_ms = now_ms.saturating_add(millis(REDIAL.longest()));
             entry.state = State::Joined;
         }
     }
 
-    /// The daemon `id` is a member, whoever has found it: it need not be dialled.
+    /// Records that the daemon `id` is a member, however it was found: it need not be dialled.
     pub fn member_found(&mut self, id: NodeId) {
         self.members.insert(id);
         for entry in self.entries.values_mut().filter(|entry| entry.id == Some(id)) {
@@ -210,7 +213,7 @@ impl Candidates {
         }
     }
 
-    /// The daemon `id` is no member any more: its addresses are dialled again.
+    /// Records that the daemon `id` is no longer a member: its addresses are dialled again.
     pub fn member_lost(&mut self, now_ms: u64, id: NodeId, rng: &mut impl Rng) {
         self.members.remove(&id);
         let spread = self.spread();
@@ -221,7 +224,7 @@ impl Candidates {
         }
     }
 
-    /// Nobody wants `address` any more, until it is found again.
+    /// Forgets `address` until it is found again.
     pub fn forget(&mut self, address: &str) {
         let Ok(address) = Address::parse(address, self.port) else { return };
         match self.entries.get_mut(&address) {
@@ -232,7 +235,7 @@ impl Candidates {
         }
     }
 
-    /// When [`due`](Self::due) may have something, if nothing is told before; it may be in the past.
+    /// When [`due`](Self::due) may return something, if nothing is recorded before; it may be in the past.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         if self.room() == 0 {
@@ -241,7 +244,7 @@ impl Candidates {
         self.entries.values().filter_map(Entry::due).min()
     }
 
-    /// All addresses but those of this daemon itself, for `pmd discover`.
+    /// All addresses except those of this daemon itself, for `pmd discover`.
     pub fn list(&mut self, now_ms: u64) -> Vec<Listed> {
         self.forget_old(now_ms);
         let hidden = [State::Forgotten, State::Oneself];
@@ -259,7 +262,7 @@ impl Candidates {
             .collect()
     }
 
-    /// The dial of `address` has ended; what is known of it, if anybody still wants it.
+    /// Ends the dial of `address` and returns its entry, unless it was forgotten.
     fn ended(&mut self, address: &str) -> Option<&mut Entry> {
         let address = Address::parse(address, self.port).ok()?;
         if self.entries.get(&address)?.state == State::Forgotten {
@@ -271,7 +274,7 @@ impl Candidates {
         Some(entry)
     }
 
-    /// Dials that may begin.
+    /// How many more dials may begin.
     fn room(&self) -> usize {
         MAX_DIALS.saturating_sub(self.entries.values().filter(|entry| entry.dialling).count())
     }
@@ -291,7 +294,7 @@ impl Candidates {
         });
     }
 
-    /// Makes room if there is none. What anybody can send without a cookie takes no place of something else.
+    /// Makes room if there is none. What can be forged without the cluster secret does not displace anything else.
     fn insert(&mut self, address: Address, entry: Entry) {
         if self.entries.len() >= MAX_CANDIDATES {
             let dispensable = self
@@ -321,7 +324,7 @@ impl Entry {
         }
     }
 
-    /// Somebody has named this address himself: it is dialled `now`, unless that was done and has worked.
+    /// Records that this address was named explicitly: its state is `now`, unless it was dialled with success.
     fn named(&mut self, now: State) {
         self.source = seeds::NAME;
         self.failures = 0;
@@ -333,10 +336,10 @@ impl Entry {
         }
     }
 
-    /// The same address was found once more, as `again`.
+    /// Records that the same address was found again, as `again`.
     fn found_again(&mut self, again: Entry) {
         if again.state == State::Foreign && !matches!(self.state, State::Foreign | State::Forgotten) {
-            // Anybody can send a beacon of another cluster in the name of this address.
+            // Anybody can forge a beacon of another cluster that comes from this address.
             return;
         }
         if matches!(self.state, State::Foreign | State::Forgotten) {
@@ -351,8 +354,8 @@ impl Entry {
         }
         self.cluster = again.cluster.or(self.cluster.take());
         self.heard_ms = again.heard_ms;
-        // That another daemon has this address now is believed of addresses that beacons were the first to tell. A seed is
-        // dialled whatever they say.
+        // A beacon may say that another daemon has this address now only if a beacon was the source of the address. A seed
+        // is dialled whatever beacons say.
         if again.id.is_none() || again.id == self.id || self.is_seed() || self.state == State::Oneself {
             return;
         }
@@ -365,12 +368,8 @@ impl Entry {
     }
 }
 
-/// The pause after this many failures in a row.
-fn pause(failures: u32, rng: &mut impl Rng) -> u64 {
-    // 2^6 s is more than the longest pause.
-    let doubled = FIRST_PAUSE_MS << failures.saturating_sub(1).min(6);
-    let longest = doubled.min(LONGEST_PAUSE_MS);
-    rng.random_range(longest / 2..=longest)
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! Finds daemons by a name in the DNS.
 //!
-//! All its addresses are taken, each with one port. They are what the system says (`getaddrinfo`: `/etc/hosts`, search
-//! domains and other sources than the DNS count, as for every program of this host). A name that begins with `_`, such
-//! as `_pmd._tcp.example.org`, stands for SRV records (RFC 2782): hosts with a port each. The system does not look those
-//! up, so the name servers of `/etc/resolv.conf`, read anew each time, are asked for them.
+//! All addresses of the name are reported, with one port. They come from the system's resolver (`getaddrinfo`), so
+//! `/etc/hosts`, search domains and other sources count as they do for every program of this host. A name that begins with
+//! `_`, such as `_pmd._tcp.example.org`, means SRV records (RFC 2782): hosts with a port each. The system's resolver does
+//! not look these up, so the name servers in `/etc/resolv.conf`, which is read each time, are asked.
 //!
-//! The name is looked up again after [5 seconds](SOONEST) while it stands for nothing or for something new, and after
-//! twice as long each time, up to [a minute](LATEST), while nothing changes: a name whose addresses change all the time,
-//! as that of a headless service of Kubernetes does, is followed.
+//! The name is looked up again after 5 seconds if it has no addresses or new ones. While nothing changes, the
+//! [pause](PAUSES) doubles up to a minute. So a name whose addresses change often, such as that of a headless service in
+//! Kubernetes, is followed closely.
 //!
-//! A name that stands for nothing is no error: the daemons may not have been started yet.
+//! A name without addresses is not an error: the daemons may not have been started yet.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -23,23 +23,23 @@ use domain::resolv::stub::conf::{ResolvConf, ResolvOptions};
 use tokio::task::spawn_blocking;
 
 use super::{Discovery, DiscoveryError, Find, Finds, Running};
+use crate::base::backoff::Backoff;
 
 mod server;
 
-/// What it is called.
+/// The plugin's name.
 pub const NAME: &str = "dns";
-/// Pause after a look-up that has found nothing, or something new.
-pub const SOONEST: Duration = Duration::from_secs(5);
-/// Longest pause between two look-ups.
-pub const LATEST: Duration = Duration::from_secs(60);
-/// How long one look-up may take, with all that the system's configuration wants to be tried.
+/// Pauses between two lookups: the first after a lookup that has found nothing or something new, the longest after some
+/// that have all found the same.
+pub const PAUSES: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
+/// Time for one lookup, with all servers and search domains that the system's configuration lists.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Most records of one answer that are looked at. No more addresses are remembered, whoever finds them.
+/// Most records of one answer that are read. Candidates remember no more addresses than that.
 const MAX_RECORDS: usize = 1024;
-/// Where the name servers are.
+/// The file that lists the name servers.
 const CONFIGURATION: &str = "/etc/resolv.conf";
 
-/// A name that is looked up.
+/// Looks a name up.
 #[derive(Clone, Debug)]
 pub struct Dns {
     name: String,
@@ -47,21 +47,21 @@ pub struct Dns {
     servers: Servers,
 }
 
-/// Who is asked for SRV records.
+/// The servers that are asked for SRV records.
 #[derive(Clone, Debug)]
 enum Servers {
     /// Those of `/etc/resolv.conf`.
     System,
-    /// These.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the system's are asked, but for tests"))]
+    /// These servers.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests ask other servers than the system's"))]
     These(ResolvConf),
 }
 
-/// What a name stands for: addresses with a port, or hosts with one.
+/// The addresses, or hosts, of a name, each with a port.
 type Addresses = BTreeSet<String>;
 
 impl Dns {
-    /// Looks up `name`. Daemons are expected on `port`, except by SRV records.
+    /// A plugin that looks up `name`. Daemons are expected on `port`, unless SRV records say otherwise.
     pub fn new(name: String, port: u16) -> Dns {
         Dns { name, port, servers: Servers::System }
     }
@@ -124,9 +124,9 @@ impl Dns {
         for record in records.take(MAX_RECORDS) {
             let record = record.map_err(|error| self.because(error))?;
             let (target, port) = (record.data().target(), record.data().port());
-            // "A Target of "." means that the service is decidedly not available at this domain."
+            // RFC 2782: "A Target of "." means that the service is decidedly not available at this domain."
             if !target.is_root() && port != 0 {
-                // By name: that is the same daemon even after it has moved.
+                // Reported by name, which stays the same when the daemon moves to another address.
                 found.insert(format!("{target}:{port}"));
             }
         }
@@ -145,34 +145,29 @@ impl Discovery for Dns {
 
     fn run<'a>(&'a self, finds: &'a Finds) -> Running<'a> {
         let mut before = None;
-        let mut pause = Duration::ZERO;
+        let mut same: u32 = 0;
         Box::pin(async move {
             loop {
                 let found = tokio::time::timeout(TIMEOUT, self.look_up()).await;
-                let found = found.map_err(|_| self.because("nobody answers"))??;
-                // Two in a row that find nothing are told once.
+                let found = found.map_err(|_| self.because("no name server answers"))??;
+                // Several lookups in a row without a result are reported once.
                 let is_new = before.as_ref() != Some(&found);
                 if found.is_empty() && is_new {
-                    tracing::warn!("the DNS has no addresses for {}; it is asked again", self.name);
+                    tracing::warn!("{} has no addresses in the DNS; the lookup is repeated", self.name);
                 }
-                pause = if found.is_empty() || is_new { SOONEST } else { after(pause) };
+                same = if found.is_empty() || is_new { 1 } else { same.saturating_add(1) };
                 for address in &found {
                     finds.report(Find::at(address.clone())).await;
                 }
                 before = Some(found);
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(PAUSES.pause(same)).await;
             }
         })
     }
 }
 
-/// The pause that follows this one when a look-up has found what the one before had found.
-fn after(pause: Duration) -> Duration {
-    LATEST.min(pause * 2)
-}
-
-/// The names to ask for, in order, as resolv.conf(5) has it: a name with fewer dots than `ndots` is first looked for in
-/// the search domains, one with more is at first taken as it is, and one with a dot at its end is nothing else.
+/// The names to ask for, in order, by the rules of resolv.conf(5): a name with fewer dots than `ndots` is first looked up in
+/// the search domains, another name is first looked up as it is, and a name that ends with a dot only as it is.
 fn candidates(name: &str, options: &ResolvOptions) -> Vec<String> {
     if name.ends_with('.') {
         return vec![name.to_owned()];

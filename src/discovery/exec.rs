@@ -1,11 +1,11 @@
-//! Runs a program every half minute; the lines that it prints are addresses of daemons.
+//! Runs a program every half minute that prints addresses of daemons, one to a line.
 //!
-//! That is how any inventory can be asked for which pmd has no plugin: a cloud's API, a list on a web server, a database.
+//! With it, any inventory can be used for which pmd has no plugin: a cloud's API, a list on a web server, a database.
 //! The program is run as the user that the daemon runs as, without a shell: it gets the words of its [`CommandLine`].
-//! It prints one address to a line, in the forms of [`Find::address`](super::Find::address); empty lines and what follows
-//! a `#` do not count. It ends with status 0, within [10 seconds](TIMEOUT), after at most [64 KiB](MAX_OUTPUT) in
-//! [1,000 lines](MAX_LINES). Everything else is an error, and what it printed does not count then; the first line of its
-//! standard error is part of the log. It is killed with all its children when it takes too long or the daemon ends.
+//! The addresses have the form of [`Find::address`](super::Find::address); empty lines and what follows a `#` are ignored.
+//! The program must end with status 0 within [10 seconds](TIMEOUT), after at most [64 KiB](MAX_OUTPUT) in
+//! [1,000 lines](MAX_LINES). Otherwise its output is ignored, and the first line of its standard error is logged. It is
+//! killed with all its children when it takes too long or the daemon ends.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -19,19 +19,19 @@ use super::{Discovery, DiscoveryError, Find, Finds, Running};
 use crate::config::address::{Address, AddressError};
 use crate::config::discovery::CommandLine;
 
-/// What it is called.
+/// The plugin's name.
 pub const NAME: &str = "exec";
 /// Pause between the end of one run and the next.
 pub const EVERY: Duration = Duration::from_secs(30);
-/// How long one run may take.
+/// Time for one run.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of one run: 1,000 lines of the longest names of hosts would be four times that, and are not usual.
+/// Most bytes of output: enough for [`MAX_LINES`] lines of 64 bytes.
 pub const MAX_OUTPUT: usize = 64 * 1024;
-/// Most lines of one run. No more addresses than about that are remembered, whoever finds them.
+/// Most lines of output. Candidates remember about as many addresses.
 pub const MAX_LINES: usize = 1000;
-/// How much of its standard error is looked at.
+/// Bytes of its standard error that are searched for the first line.
 const MAX_COMPLAINT: u64 = 4096;
-/// How much of its standard error is logged.
+/// Most characters of that line that are logged.
 const COMPLAINT: usize = 200;
 
 /// Runs a program for addresses.
@@ -48,7 +48,7 @@ impl Exec {
         Exec { command, every: EVERY, timeout: TIMEOUT }
     }
 
-    /// With another pause between two runs.
+    /// Changes the pause between two runs.
     #[must_use]
     pub fn every(self, every: Duration) -> Exec {
         Exec { every, ..self }
@@ -61,7 +61,7 @@ impl Exec {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Its own group, so that it can be killed with its children.
+            // It gets its own process group, so that it can be killed with its children.
             .process_group(0);
         let mut program = Program(command.spawn().map_err(ExecError::Start)?);
         match tokio::time::timeout(self.timeout, program.run()).await {
@@ -91,14 +91,14 @@ impl Discovery for Exec {
     }
 }
 
-/// Why a run is of no use.
+/// Why the output of a run is ignored.
 #[derive(Debug, thiserror::Error)]
 enum ExecError {
     #[error("it cannot be started: {0}")]
     Start(io::Error),
     #[error("reading its output failed: {0}")]
     Read(io::Error),
-    #[error("it was killed because it took longer than {} s", .0.as_secs_f32())]
+    #[error("it was killed after {} s", .0.as_secs_f32())]
     Timeout(Duration),
     #[error("it was killed because it printed more than {MAX_OUTPUT} bytes")]
     TooLong,
@@ -106,17 +106,17 @@ enum ExecError {
     TooManyLines,
     #[error("it printed something that is not UTF-8")]
     NotText,
-    #[error("line {line} of its output, {text:?}, is no address: {reason}")]
+    #[error("line {line} of its output, {text:?}, is not an address: {reason}")]
     Line { line: usize, text: String, reason: AddressError },
     #[error("{status}{complaint}")]
     Status { status: ExitStatus, complaint: String },
 }
 
-/// The running program. Whatever of it is still there is killed when this is dropped.
+/// The running program. It and its children are killed when this is dropped.
 struct Program(Child);
 
 impl Program {
-    /// What it prints until it has ended well.
+    /// Waits for its end and returns what it has printed.
     async fn run(&mut self) -> Result<Vec<u8>, ExecError> {
         let (Some(stdout), Some(stderr)) = (self.0.stdout.take(), self.0.stderr.take()) else {
             return Err(ExecError::Read(io::ErrorKind::BrokenPipe.into()));
@@ -132,13 +132,13 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // There is no id any more once it was waited for: its number may belong to somebody else then. Before that, the
-        // number is its own and that of its group, even if it has ended.
+        // After it was waited for, it has no id, because its number may belong to another process. Before that, the number
+        // is that of the program and its group, even if it has ended.
         let group = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(group) = group {
             let _ = kill_process_group(group, Signal::KILL);
         }
-        // The runtime takes note of its end, as of that of every child that was dropped.
+        // The runtime waits for children that were dropped.
     }
 }
 
@@ -152,7 +152,7 @@ async fn read_output(stdout: impl AsyncRead + Unpin) -> Result<Vec<u8>, ExecErro
     Ok(output)
 }
 
-/// Its first line, to be put behind a sentence. The rest is read as well: the program must not wait for that.
+/// The first line, to be appended to a sentence. The rest is read as well, because the program would block otherwise.
 async fn read_complaint(mut stderr: impl AsyncRead + Unpin) -> Result<String, ExecError> {
     let mut text = Vec::new();
     (&mut stderr).take(MAX_COMPLAINT).read_to_end(&mut text).await.map_err(ExecError::Read)?;
@@ -174,7 +174,7 @@ fn parse(output: &[u8]) -> Result<Vec<String>, ExecError> {
         if line.is_empty() {
             continue;
         }
-        // Which port is meant where there is none is not decided here.
+        // Any default port will do: the line is only checked here.
         Address::parse(line, pmd_protocol::limits::DEFAULT_PORT).map_err(|reason| ExecError::Line {
             line: at.saturating_add(1),
             text: line.chars().take(COMPLAINT).collect(),

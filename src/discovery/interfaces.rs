@@ -9,24 +9,24 @@ use std::path::Path;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 
-/// Most networks that are served. Hosts of containers have an interface for each of those.
+/// Most networks that are served: a host of containers has an interface for each container.
 const MAX_NETWORKS: usize = 64;
 
-/// One network, by one family of addresses.
+/// A network in one address family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Network {
-    /// By broadcast.
+    /// Reached by broadcast.
     V4 {
-        /// The interface's own address, which makes the kernel take this interface.
+        /// The interface's own address, which makes the kernel use this interface.
         from: Ipv4Addr,
-        /// The broadcast address of the network; the limited one, 255.255.255.255, if it has none of its own.
+        /// The broadcast address of the network, or 255.255.255.255 if it has none.
         to: Ipv4Addr,
     },
-    /// By multicast.
+    /// Reached by multicast.
     V6 {
-        /// The address to send from: the one that is listened on; unspecified for the interface's own, if all are.
+        /// The address to send from: the one that the daemon listens on, or unspecified if it listens on all.
         from: Ipv6Addr,
-        /// The number of the interface.
+        /// The index of the interface.
         interface: u32,
     },
 }
@@ -40,12 +40,12 @@ impl fmt::Display for Network {
     }
 }
 
-/// Those that this host is on now, without loopback; of them those on which the daemon listens, at one of the addresses
-/// `bind`: to others it would not be there.
+/// The networks of this host, except loopback, on which a daemon that is bound to the addresses `bind` can be reached. No
+/// addresses mean all of them.
 ///
 /// # Errors
 ///
-/// If the system does not tell.
+/// If the system does not list its interfaces.
 pub fn networks(bind: &[IpAddr]) -> io::Result<Vec<Network>> {
     let mut networks: Vec<Network> = getifaddrs()?.filter_map(|address| network(&address, bind)).collect();
     networks.sort_unstable();
@@ -54,12 +54,12 @@ pub fn networks(bind: &[IpAddr]) -> io::Result<Vec<Network>> {
     Ok(networks)
 }
 
-/// The numbers of the interfaces on which IPv4 beacons are listened to: those that hold one of the addresses `bind`. None
-/// if they are all.
+/// The indices of the interfaces on which IPv4 beacons are accepted: those that have one of the addresses `bind`. `None`
+/// means all interfaces.
 ///
 /// # Errors
 ///
-/// If the system does not tell.
+/// If the system does not list its interfaces.
 pub fn heard_on(bind: &[IpAddr]) -> io::Result<Option<BTreeSet<u32>>> {
     if bind.is_empty() || bind.contains(&Ipv4Addr::UNSPECIFIED.into()) {
         return Ok(None);
@@ -68,7 +68,7 @@ pub fn heard_on(bind: &[IpAddr]) -> io::Result<Option<BTreeSet<u32>>> {
         let v4 = of.address.as_ref().and_then(|address| Some(address.as_sockaddr_in()?.ip()));
         v4.is_some_and(|v4| bind.contains(&v4.into()))
     };
-    // An interface that is gone by now has no number, and no beacons.
+    // An interface that has just been removed has no index, and sends no beacons.
     let number = |of: InterfaceAddress| if_nametoindex(of.interface_name.as_str()).ok();
     Ok(Some(getifaddrs()?.filter(holds).filter_map(number).collect()))
 }
@@ -85,7 +85,7 @@ fn network(of: &InterfaceAddress, bind: &[IpAddr]) -> Option<Network> {
             return None;
         }
         let to = of.broadcast.as_ref().and_then(|to| Some(to.as_sockaddr_in()?.ip()));
-        // Where an interface has no broadcast address, the C library puts its own address into that place.
+        // For an interface without a broadcast address, the C library fills in the interface's own address.
         let is_its_own = |to: &Ipv4Addr| *to == v4.ip() || to.is_unspecified();
         return has(InterfaceFlags::IFF_BROADCAST).then(|| Network::V4 {
             from: v4.ip(),
@@ -95,9 +95,9 @@ fn network(of: &InterfaceAddress, bind: &[IpAddr]) -> Option<Network> {
     let v6 = address.as_sockaddr_in6()?;
     let everywhere = everywhere(Ipv6Addr::UNSPECIFIED.into());
     let listens = if everywhere { v6.ip().is_unicast_link_local() } else { bind.contains(&v6.ip().into()) };
-    // What goes through a port of a bridge goes through the bridge as well.
+    // What is sent through a port of a bridge is sent through the bridge as well.
     let serves = listens && has(InterfaceFlags::IFF_MULTICAST) && !is_bridge_port(&of.interface_name);
-    // By its name, since not every system fills in the number.
+    // Looked up by name, because not every system fills in the index.
     let interface = if_nametoindex(of.interface_name.as_str()).ok()?;
     let from = if everywhere { Ipv6Addr::UNSPECIFIED } else { v6.ip() };
     serves.then_some(Network::V6 { from, interface })
@@ -122,7 +122,7 @@ mod tests {
             Err(_) => v4(address),
         };
         InterfaceAddress {
-            // The one that every host has.
+            // Every host has this one.
             interface_name: "lo".into(),
             flags,
             address: Some(address),
@@ -198,7 +198,7 @@ mod tests {
             ("fe80::1", vec!["0.0.0.0"], None),
             ("fe80::1", vec!["10.0.0.1"], None),
             ("fe80::1", vec!["fe80::1"], Some("fe80::1")),
-            // Others dial where a beacon comes from: it comes from where somebody listens.
+            // Others dial the address that a beacon comes from, so it must come from one that is listened on.
             ("fe80::1", vec!["2001:db8::1"], None),
             ("2001:db8::1", vec!["2001:db8::1"], Some("2001:db8::1")),
         ] {

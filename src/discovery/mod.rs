@@ -1,27 +1,29 @@
-//! Finding other daemons, and the trait for doing so in a way of one's own.
+//! Finding other daemons: plugins that do so, and the trait for writing one.
 //!
-//! A plugin says where daemons may be; it never decides who is let in. Every address it gives is dialled like one that a
-//! person has typed: with mutual TLS and the proof of the cookie. A plugin that lies wastes a dial and nothing else.
+//! A plugin says where daemons may be. It never decides which of them are admitted: every address it reports is dialled
+//! like one that a person has typed, with mutual TLS and proof of the cluster secret. A plugin that lies wastes a dial and
+//! nothing else.
 //!
 //! | plugin | finds |
 //! |---|---|
 //! | [`seeds`] | the addresses in the configuration |
 //! | [`broadcast`] | daemons on the same networks, by authenticated [beacons](beacon) |
-//! | [`dns`] | what a name in the DNS stands for (A, AAAA and SRV records) |
-//! | [`exec`] | what a program prints |
+//! | [`dns`] | the addresses of a name in the DNS (A, AAAA and SRV records) |
+//! | [`exec`] | the addresses that a program prints |
 //!
 //! What they find goes to [`candidates`], which decides what is dialled and when. [`spec`] builds the configured plugins, and
 //! [`run`] restarts one that fails.
 //!
 //! # Writing a plugin
 //!
-//! Implement [`Discovery`]: give it a name, and let [`Discovery::run`] report what it finds to [`Finds`], as often as it
-//! likes, for as long as it is polled. A find that was reported before is not dialled twice; one that is not reported again
-//! within ten minutes is forgotten, so report what is still there every now and then. Waiting is up to the plugin: half a
-//! minute between two looks is a good custom. Everything it begins must end when the future is dropped.
+//! Implement [`Discovery`]: give it a name, and let [`Discovery::run`] report what it finds to [`Finds`] for as long as it
+//! is polled. An address that is reported again is not dialled twice; one that is not reported again within ten minutes is
+//! forgotten, so report what is still there from time to time. The plugin decides how long it waits; half a minute is
+//! usual. Everything it starts must end when the future is dropped.
 //!
-//! When `run` returns an error, it is logged and `run` is called again after a pause that grows from 1 s to 60 s; what it
-//! needs to remember belongs into the plugin itself. An error says in one sentence what happened. Finding nothing is none.
+//! When `run` returns an error, the error is logged and `run` is called again after a pause that grows from 1 s to 60 s.
+//! State that must survive this belongs in the plugin itself. An error says in one sentence what happened. Finding nothing
+//! is not an error.
 //!
 //! ```
 //! use std::time::Duration;
@@ -40,7 +42,9 @@
 //!     fn run<'a>(&'a self, finds: &'a Finds) -> Running<'a> {
 //!         Box::pin(async move {
 //!             loop {
-//!                 let text = tokio::fs::read_to_string(&self.0).await.map_err(DiscoveryError::because)?;
+//!                 let path = self.0.clone();
+//!                 let read = tokio::task::spawn_blocking(|| std::fs::read_to_string(path)).await;
+//!                 let text = read.map_err(DiscoveryError::because)?.map_err(DiscoveryError::because)?;
 //!                 for address in text.lines() {
 //!                     finds.report(Find::at(address)).await;
 //!                 }
@@ -70,46 +74,46 @@ use std::pin::Pin;
 use pmd_protocol::peer::NodeId;
 use tokio::sync::mpsc;
 
-/// Finds that wait to be looked at. More only pile up while the daemon is busy with those before.
+/// Finds that can be queued. A plugin that reports more waits until the daemon has handled some.
 pub const FINDS: usize = 256;
 
-/// What [`Discovery::run`] returns: a future that ends only if something is wrong.
+/// What [`Discovery::run`] returns: a future that ends only with an error.
 pub type Running<'a> = Pin<Box<dyn Future<Output = Result<Infallible, DiscoveryError>> + Send + 'a>>;
 
 /// A way to find other daemons. See the [module](self).
 pub trait Discovery: fmt::Debug + Send + Sync + 'static {
-    /// What it is called in the configuration, in logs and by `pmd discover`.
+    /// Its name in the configuration, in the log and in `pmd discover`.
     fn name(&self) -> &'static str;
 
-    /// Reports what it finds until it is dropped.
+    /// Reports what it finds until the future is dropped.
     ///
     /// # Errors
     ///
-    /// If it cannot go on. It is logged, and `run` is called again after a while.
+    /// If it cannot continue. The error is logged, and `run` is called again after a pause.
     fn run<'a>(&'a self, finds: &'a Finds) -> Running<'a>;
 }
 
 /// Where a daemon may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Find {
-    /// `HOST`, `HOST:PORT`, `ADDRESS:PORT` or `[IPV6]:PORT`. Without a port, the daemon's own is meant.
+    /// `HOST`, `HOST:PORT`, `ADDRESS:PORT` or `[IPV6]:PORT`. The default port is the daemon's own.
     pub address: String,
-    /// The name of its cluster, if the plugin knows. Daemons of other clusters are shown and not dialled.
+    /// The name of its cluster, if the plugin knows it. Daemons of other clusters are shown but not dialled.
     pub cluster: Option<String>,
-    /// Which daemon it is, if the plugin knows. A daemon that is a member already is not dialled.
+    /// Its id, if the plugin knows it. A daemon that is already a member is not dialled.
     pub id: Option<NodeId>,
-    /// Whether it is known to have another cookie. Such daemons are shown and not dialled either.
+    /// Whether it is known to have another cluster secret. Such daemons are shown but not dialled.
     pub other_cookie: bool,
 }
 
 impl Find {
-    /// At this address, of whichever cluster.
+    /// A daemon at this address, of any cluster.
     pub fn at(address: impl Into<String>) -> Find {
         Find { address: address.into(), cluster: None, id: None, other_cookie: false }
     }
 }
 
-/// Where a plugin reports to.
+/// Receives what a plugin reports.
 #[derive(Clone, Debug)]
 pub struct Finds {
     source: &'static str,
@@ -117,25 +121,25 @@ pub struct Finds {
 }
 
 impl Finds {
-    /// For the plugin `source`; what it reports can be received with its name.
+    /// For the plugin `source`, whose name is sent with each report.
     pub fn new(source: &'static str, sender: mpsc::Sender<(&'static str, Find)>) -> Finds {
         Finds { source, sender }
     }
 
-    /// Reports a find; waits if the daemon has not looked at the last [`FINDS`] yet.
+    /// Reports a find. Waits while [`FINDS`] others are queued.
     pub async fn report(&self, find: Find) {
-        // Without a receiver the daemon is about to end.
+        // The receiver is gone only when the daemon is about to end.
         let _ = self.sender.send((self.source, find)).await;
     }
 }
 
-/// Why a plugin cannot go on.
+/// Why a plugin cannot continue.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DiscoveryError(String);
 
 impl DiscoveryError {
-    /// With an explanation for the log.
+    /// An error with this explanation.
     pub fn because(reason: impl fmt::Display) -> DiscoveryError {
         DiscoveryError(reason.to_string())
     }

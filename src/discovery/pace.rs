@@ -1,9 +1,9 @@
-//! When a daemon sends a beacon, and how many of others it reports: time and chance are arguments.
+//! When a daemon sends a beacon. Time and chance are arguments.
 //!
-//! A beacon is sent at once, after 1 s and after 3 s, since the first may be lost while a network comes up; then every
-//! 30 s or so, at moments that chance spreads. When a daemon is heard that was not heard for a while, an answer goes out
-//! soon, so that it need not wait for the next round, unless three others have been heard in the meantime: it has got
-//! to know enough of the cluster from them. So a thousand daemons do not answer one newcomer.
+//! A beacon is sent at once, after 1 s and after 3 s, because the first may be lost while a network comes up; then every 27
+//! to 33 s at random. When a daemon is heard for the first time in a while, it is answered within a second, so that it need
+//! not wait for the next round. The answer is cancelled if three other daemons are heard before, which have told the
+//! newcomer enough of the cluster: a thousand daemons must not answer one.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,11 @@ const ROUND_MS: (u64, u64) = (27_000, 33_000);
 const ANSWER_MS: (u64, u64) = (50, 1000);
 /// Shortest pause between two answers.
 const BETWEEN_ANSWERS_MS: u64 = 5000;
-/// Others who make an answer needless.
+/// Beacons of other daemons that make an answer unnecessary.
 const ENOUGH: usize = 3;
-/// How long a daemon must have been silent to be a newcomer: three rounds.
+/// How long a daemon must have been silent to count as a newcomer: three rounds.
 const SILENCE_MS: u64 = 3 * ROUND_MS.1;
-/// Daemons that are known not to be newcomers; of more, the one that was silent longest counts as one again.
+/// Daemons that are remembered. Of more, the one that was silent longest is forgotten and counts as a newcomer again.
 const MAX_KNOWN: usize = 1024;
 
 /// When to send.
@@ -44,7 +44,7 @@ struct Answer {
 }
 
 impl Pace {
-    /// Begins now.
+    /// A schedule that starts now.
     pub fn new(now_ms: u64) -> Pace {
         Pace {
             burst: BURST_MS.iter(),
@@ -56,12 +56,12 @@ impl Pace {
         }
     }
 
-    /// When [`is_due`](Self::is_due) is to be asked next.
+    /// When [`is_due`](Self::is_due) is to be called next.
     pub fn next_ms(&self) -> u64 {
         self.answer.as_ref().map_or(self.round_ms, |answer| answer.due_ms.min(self.round_ms))
     }
 
-    /// Whether a beacon is to be sent now; if so, the next one is planned.
+    /// Whether a beacon is to be sent now; if so, the next one is scheduled.
     pub fn is_due(&mut self, now_ms: u64, rng: &mut impl Rng) -> bool {
         if now_ms < self.next_ms() {
             return false;
@@ -70,7 +70,7 @@ impl Pace {
             self.next_answer_ms = now_ms.saturating_add(BETWEEN_ANSWERS_MS);
         }
         if now_ms >= self.round_ms {
-            // A process that was stopped for a while has missed some: they are not made up for.
+            // Beacons that were missed while the process was stopped are skipped.
             let late = |after: &u64| self.begin_ms.saturating_add(*after) > now_ms;
             self.round_ms = match self.burst.by_ref().copied().find(|after| late(after)) {
                 Some(after) => self.begin_ms.saturating_add(after),
@@ -80,7 +80,7 @@ impl Pace {
         true
     }
 
-    /// A beacon of the daemon `id` was heard, and proven.
+    /// Records that a beacon of the daemon `id` was heard and verified.
     pub fn heard(&mut self, now_ms: u64, id: NodeId, rng: &mut impl Rng) {
         let last = self.known.insert(id, now_ms);
         if self.known.len() > MAX_KNOWN {
@@ -97,37 +97,6 @@ impl Pace {
         } else if last.is_none_or(|last| now_ms.saturating_sub(last) > SILENCE_MS) {
             let soon = now_ms.saturating_add(rng.random_range(ANSWER_MS.0..=ANSWER_MS.1));
             self.answer = Some(Answer { due_ms: soon.max(self.next_answer_ms), to: id, others: 0 });
-        }
-    }
-}
-
-/// How many finds may be reported: a flood of beacons must not keep the daemon busy.
-#[derive(Debug)]
-pub struct Allowance {
-    most: u64,
-    per_second: u64,
-    /// In thousandths.
-    left: u64,
-    at_ms: u64,
-}
-
-impl Allowance {
-    /// `most` at once, and this many per second.
-    pub fn new(most: u64, per_second: u64) -> Allowance {
-        Allowance { most: most.saturating_mul(1000), per_second, left: most.saturating_mul(1000), at_ms: 0 }
-    }
-
-    /// Whether there is one left; it is taken.
-    pub fn take(&mut self, now_ms: u64) -> bool {
-        let passed = now_ms.saturating_sub(self.at_ms);
-        self.at_ms = self.at_ms.max(now_ms);
-        self.left = self.left.saturating_add(passed.saturating_mul(self.per_second)).min(self.most);
-        match self.left.checked_sub(1000) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
         }
     }
 }
@@ -194,7 +163,7 @@ mod tests {
         let answer = pace.next_ms();
         assert!((4050..=5000).contains(&answer));
         assert!(pace.is_due(answer, &mut rng));
-        // Its own burst, and its rounds.
+        // Its own burst and its rounds.
         for now in [5000, 7000, 37_000, 67_000, 97_000, 97_000 + SILENCE_MS] {
             let before = pace.next_ms();
             pace.heard(now, id(1), &mut rng);
@@ -211,7 +180,7 @@ mod tests {
         let mut pace = settled(&mut rng);
         let mut answers = 0;
         for now in 3000..23_000 {
-            // A daemon that nobody has heard of, every millisecond, but so that no others stand in.
+            // Every millisecond a daemon that is new, while no other daemon answers.
             pace.heard(now, id(now), &mut rng);
             if let Some(answer) = &mut pace.answer {
                 answer.others = 0;
@@ -230,12 +199,5 @@ mod tests {
             pace.heard(3500, id(number), &mut rng);
         }
         assert!(pace.next_ms() >= 30_000);
-    }
-
-    #[test]
-    fn an_allowance_is_used_up_and_grows_again() {
-        let mut allowance = Allowance::new(3, 2);
-        let mut taken = |now| (0..10).filter(|_| allowance.take(now)).count();
-        assert_eq!([0, 0, 400, 500, 1000, 60_000].map(&mut taken), [3, 0, 0, 1, 1, 3]);
     }
 }

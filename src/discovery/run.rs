@@ -1,4 +1,4 @@
-//! Keeps a plugin running: when it fails, it is logged and tried again after a pause.
+//! Runs plugins. One that fails is run again after a pause.
 
 use std::time::Duration;
 
@@ -7,14 +7,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Discovery, Find, Finds};
+use crate::base::backoff::Backoff;
 
-/// Pause after the first failure.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause. A plugin that has run for longer than that begins with the first pause again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Pauses before a plugin that has failed is run again. A plugin that has run for longer than the longest of them starts
+/// over with the first.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
-/// Runs all `plugins`, each as a task of its own; what they find comes out of the other end of `finds`. They end when the
-/// set is dropped.
+/// Runs each of `plugins` as a task of its own, which reports to `finds`. The tasks end when the returned set is dropped.
 pub fn start(
     plugins: impl IntoIterator<Item = Box<dyn Discovery>>,
     finds: &mpsc::Sender<(&'static str, Find)>,
@@ -26,9 +25,9 @@ pub fn start(
     tasks
 }
 
-/// Runs `plugin` until it is dropped, or nobody receives from `finds` any more.
+/// Runs `plugin` until the future is dropped or the receiver of `finds` is gone.
 pub async fn drive(plugin: Box<dyn Discovery>, finds: mpsc::Sender<(&'static str, Find)>) {
-    drive_with(plugin, finds, Failures::new(FIRST_PAUSE, LONGEST_PAUSE)).await;
+    drive_with(plugin, finds, Failures::new(PAUSES)).await;
 }
 
 async fn drive_with(
@@ -49,7 +48,7 @@ async fn drive_with(
         };
         let failure = failures.failed(&error, begin.elapsed());
         if failure.is_news {
-            tracing::warn!(plugin = name, "discovery by {name} failed and is tried again: {error}");
+            tracing::warn!(plugin = name, "discovery by {name} failed and will be retried: {error}");
         } else {
             tracing::debug!(plugin = name, "discovery by {name} failed again: {error}");
         }
@@ -60,39 +59,37 @@ async fn drive_with(
     }
 }
 
-/// The failures of one plugin in a row.
+/// How often a plugin has failed in a row, and why the last time.
 #[derive(Debug)]
 struct Failures {
-    first: Duration,
-    longest: Duration,
-    pause: Duration,
+    pauses: Backoff,
+    count: u32,
     reason: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Failure {
-    /// Until it is tried again.
+    /// How long to wait before it is run again.
     pause: Duration,
-    /// Whether it failed for another reason than last time.
+    /// Whether the reason differs from that of the failure before.
     is_news: bool,
 }
 
 impl Failures {
-    fn new(first: Duration, longest: Duration) -> Failures {
-        Failures { first, longest, pause: first, reason: None }
+    fn new(pauses: Backoff) -> Failures {
+        Failures { pauses, count: 0, reason: None }
     }
 
-    /// It has failed for `reason` after it `lasted` so long.
+    /// Records that the plugin has failed for `reason`, after a run that `lasted` so long.
     fn failed(&mut self, reason: &str, lasted: Duration) -> Failure {
-        if lasted > self.longest {
-            self.pause = self.first;
+        if lasted > self.pauses.longest() {
+            self.count = 0;
             self.reason = None;
         }
-        let pause = self.pause;
-        self.pause = (pause * 2).min(self.longest);
+        self.count = self.count.saturating_add(1);
         let is_news = self.reason.as_deref() != Some(reason);
         self.reason = Some(reason.to_owned());
-        Failure { pause, is_news }
+        Failure { pause: self.pauses.pause(self.count), is_news }
     }
 }
 
@@ -124,7 +121,7 @@ mod tests {
     }
 
     fn quick() -> Failures {
-        Failures::new(Duration::from_millis(1), Duration::from_millis(2))
+        Failures::new(Backoff::new(Duration::from_millis(1), Duration::from_millis(2)))
     }
 
     #[tokio::test]
@@ -148,13 +145,13 @@ mod tests {
         assert!(receiver.recv().await.is_some());
         assert!(receiver.recv().await.is_some());
         drop(tasks);
-        // Nobody is left who could send.
+        // All senders are gone.
         assert_eq!(receiver.recv().await, None);
     }
 
     #[test]
     fn pauses_grow_to_their_limit_and_begin_anew_after_a_good_run() {
-        let mut failures = Failures::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut failures = Failures::new(PAUSES);
         let mut pause = |lasted| failures.failed("x", Duration::from_secs(lasted)).pause.as_secs();
         assert_eq!([0; 8].map(&mut pause), [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!([61, 0].map(&mut pause), [1, 2]);

@@ -1,20 +1,20 @@
-//! The addresses that the configuration names: they are tried for as long as the daemon runs.
+//! The addresses in the configuration, which are dialled for as long as the daemon runs.
 
 use std::future::pending;
 
 use super::{Discovery, Find, Finds, Running};
 
-/// What it is called. [`Candidates`](super::candidates::Candidates) never give up an address from here.
+/// The plugin's name. [`Candidates`](super::candidates::Candidates) never forget an address that it reports.
 pub const NAME: &str = "seeds";
 
-/// Addresses that somebody has written down.
+/// Addresses from the configuration or the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seeds {
     addresses: Vec<String>,
 }
 
 impl Seeds {
-    /// These addresses, in the forms of [`Find::address`].
+    /// A plugin that reports these addresses, which have the form of [`Find::address`].
     pub fn new(addresses: impl IntoIterator<Item = String>) -> Seeds {
         Seeds { addresses: addresses.into_iter().collect() }
     }

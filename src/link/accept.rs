@@ -20,7 +20,7 @@ use super::local_identity::LocalIdentity;
 use super::protocol::Protocols;
 use super::refusals::Refusals;
 use crate::auth::proof::Role;
-use crate::base::log::repeats::Complaints;
+use crate::base::log::limited::LimitedLog;
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
 
@@ -120,7 +120,7 @@ impl Acceptor {
     /// Serves the connections that come through the queue, until its sending end is gone.
     pub async fn serve(self, mut queue: mpsc::Receiver<PendingConnection>) {
         let handshakes = Arc::new(Handshakes::default());
-        let log = Complaints::new(Handle::current());
+        let log = LimitedLog::new(Handle::current());
         while let Some(PendingConnection { socket, address, head, permit }) = queue.recv().await {
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
             let Some(handshake) = handshakes.begin(address.ip()) else {
@@ -167,7 +167,7 @@ impl Acceptor {
         Ok((peer, alpn))
     }
 
-    fn refuse(&self, log: &Arc<Complaints>, address: SocketAddr, error: &HandshakeError) {
+    fn refuse(&self, log: &Arc<LimitedLog>, address: SocketAddr, error: &HandshakeError) {
         // A peer that only asked for the identity has closed with a reason; and hosts may share one list of seeds, in
         // which each finds itself.
         if matches!(error, HandshakeError::Refused { .. } | HandshakeError::Oneself) {
@@ -181,8 +181,8 @@ impl Acceptor {
 
 /// Writes a log line about a rejected peer, subject to the rate limit. The source port differs each time, so it is not part
 /// of what makes two lines alike.
-fn complain(log: &Arc<Complaints>, address: SocketAddr, reason: &'static str, text: String) {
-    log.say(format!("{} {text}", address.ip()), move |more| {
+fn complain(log: &Arc<LimitedLog>, address: SocketAddr, reason: &'static str, text: String) {
+    log.warn(format!("{} {text}", address.ip()), move |more| {
         tracing::warn!(peer = %address, reason, "rejected peer: {text}{more}");
     });
 }

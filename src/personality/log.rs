@@ -11,13 +11,15 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::base::log::writer::{Flush, LogWriter};
 use pmd_epmd::server::trace;
 
 /// Facility "user", severity "error": what stock logs with, whatever it says.
 const PRIORITY: &str = "<11>";
 
-/// Sets the log up: `debug` is the number of `-d`, which say more the more there are.
-pub fn init(debug: u8, background: bool) {
+/// Sets the log up: `debug` is the number of `-d`, which say more the more there are. The process keeps the returned value
+/// until it ends.
+pub fn init(debug: u8, background: bool) -> Option<Flush> {
     let level = match debug {
         0 => Level::WARN,
         1 => Level::DEBUG,
@@ -27,13 +29,17 @@ pub fn init(debug: u8, background: bool) {
     let names = if debug > 2 { Level::TRACE } else { Level::WARN };
     let filter = Targets::new().with_target("pmd", level).with_target(trace::NAMES, names);
     let lines = fmt::layer().fmt_fields(DefaultFields::new());
-    let lines = if background {
-        lines.event_format(StockFormat { clock: false }).with_writer(Syslog).boxed()
-    } else {
-        lines.event_format(StockFormat { clock: true }).with_writer(io::stderr).boxed()
+    // A process that cannot have one more thread will not serve for long, but it can say why.
+    let writer = if background { None } else { LogWriter::start().ok() };
+    let flush = writer.as_ref().map(LogWriter::flush_at_end);
+    let lines = match writer {
+        _ if background => lines.event_format(StockFormat { clock: false }).with_writer(Syslog).boxed(),
+        Some(writer) => lines.event_format(StockFormat { clock: true }).with_writer(writer).boxed(),
+        None => lines.event_format(StockFormat { clock: true }).with_writer(io::stderr).boxed(),
     };
     // It fails only if a log was set up before, which then stays.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    flush
 }
 
 /// `epmd: <time as ctime prints it>: <text>`, ended by CR LF; without the time for the system log, which has its
@@ -80,8 +86,12 @@ impl Write for Syslog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut message = format!("{PRIORITY}epmd[{}]: ", std::process::id()).into_bytes();
         message.extend_from_slice(line);
-        // A host without a system log loses the line; the daemon must not end because of that.
-        let _ = UnixDatagram::unbound().and_then(|socket| socket.send_to(&message, "/dev/log"));
+        // A host without a system log loses the line; the daemon must not end because of that. Nor must it wait for a
+        // system log that has stalled.
+        let _ = UnixDatagram::unbound().and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            socket.send_to(&message, "/dev/log")
+        });
         Ok(line.len())
     }
 

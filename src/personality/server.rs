@@ -25,7 +25,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 pub fn run(options: &ServeOptions, background: bool) -> ExitCode {
     // Sets the name that tools such as pgrep look for: this process may have been started by another one.
     let _ = rustix::thread::set_name(c"epmd");
-    log::init(options.debug, background);
+    let _flush = log::init(options.debug, background);
     let status = serve(options, background);
     if options.systemd {
         notify::exited(status);

@@ -17,6 +17,7 @@ use super::stream::bare;
 use super::table::Side;
 use super::{path, pipe, relay};
 use crate::auth::tls::ALPN_TUNNEL;
+use crate::base::backoff::Backoff;
 use crate::base::clock::Monotonic;
 use crate::directory::Target;
 use crate::directory::cluster::Registered;
@@ -31,8 +32,8 @@ const TIMEOUT: Duration = Duration::from_secs(6);
 const ATTEMPTS: u32 = 4;
 /// Time for one relay, so that there is some left for the next.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause before the second attempt; twice as long before the third.
-const RETRY_DELAY: Duration = Duration::from_millis(150);
+/// Pauses between attempts.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_millis(450));
 
 /// Why there is no tunnel.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +152,7 @@ pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Res
             drop(permit);
             match opened {
                 Err(error) if error.is_passing() && attempt < ATTEMPTS => {
-                    tokio::time::sleep(RETRY_DELAY * attempt).await;
+                    tokio::time::sleep(RETRY.pause(attempt)).await;
                     attempt += 1;
                 }
                 opened => return opened,

@@ -17,6 +17,7 @@ use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::DialBack;
 
 use super::rendezvous::Token;
+use crate::base::rate::{Rate, TokenBucket};
 
 /// Links that one request goes out over: a daemon has about ten, a hub that all have joined may have hundreds.
 pub const FAN_OUT: usize = 16;
@@ -31,40 +32,9 @@ const REQUESTS: Rate = Rate { burst: 512, per_second: 128 };
 const SPREADS: Rate = Rate { burst: 64, per_second: 16 };
 
 #[derive(Debug, Clone, Copy)]
-struct Rate {
-    burst: u64,
-    per_second: u64,
-}
-
-/// What a peer may still do: a bucket that fills with time.
-#[derive(Debug, Clone, Copy)]
-struct Allowance {
-    /// In thousandths.
-    left: u64,
-    since_ms: u64,
-}
-
-impl Allowance {
-    fn full(rate: Rate, now_ms: u64) -> Allowance {
-        Allowance { left: rate.burst * 1_000, since_ms: now_ms }
-    }
-
-    fn take(&mut self, rate: Rate, now_ms: u64) -> bool {
-        let gained = now_ms.saturating_sub(self.since_ms).saturating_mul(rate.per_second);
-        self.left = self.left.saturating_add(gained).min(rate.burst * 1_000);
-        self.since_ms = now_ms;
-        let enough = self.left >= 1_000;
-        if enough {
-            self.left -= 1_000;
-        }
-        enough
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
 struct Peer {
-    requests: Allowance,
-    spreads: Allowance,
+    requests: TokenBucket,
+    spreads: TokenBucket,
 }
 
 /// What to do with a request.
@@ -134,14 +104,14 @@ impl Requests {
     fn peer(&mut self, id: NodeId, now_ms: u64) -> &mut Peer {
         if self.peers.len() >= PEERS && !self.peers.contains_key(&id) {
             // Those that have been silent for long have all their allowance back.
-            let oldest = self.peers.iter().min_by_key(|(_, peer)| peer.requests.since_ms);
+            let oldest = self.peers.iter().min_by_key(|(_, peer)| peer.requests.updated_ms());
             if let Some(oldest) = oldest.map(|(id, _)| *id) {
                 self.peers.remove(&oldest);
             }
         }
         self.peers.entry(id).or_insert_with(|| Peer {
-            requests: Allowance::full(REQUESTS, now_ms),
-            spreads: Allowance::full(SPREADS, now_ms),
+            requests: TokenBucket::full(REQUESTS, now_ms),
+            spreads: TokenBucket::full(SPREADS, now_ms),
         })
     }
 }

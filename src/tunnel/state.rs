@@ -14,7 +14,7 @@ use super::dialback::Requests;
 use super::path::Paths;
 use super::rendezvous::Rendezvous;
 use super::table::Table;
-use crate::base::log::repeats::Complaints;
+use crate::base::log::limited::LimitedLog;
 use crate::base::permit::Permit;
 use crate::base::shutdown::Shutdown;
 use crate::base::stats::Counters;
@@ -91,7 +91,7 @@ pub struct Tunnels {
     /// Requests to dial back that were seen lately.
     pub(super) requests: Mutex<Requests>,
     warnings: Mutex<Vec<String>>,
-    complaints: Arc<Complaints>,
+    log: Arc<LimitedLog>,
     /// The version of the hosts that the files for Erlang nodes show.
     pub(super) shown: watch::Sender<Option<u64>>,
     /// Somebody waits for the files.
@@ -112,7 +112,7 @@ impl Tunnels {
             paths: Mutex::default(),
             requests: Mutex::default(),
             warnings: Mutex::default(),
-            complaints: Complaints::new(parts.dialer.runtime().clone()),
+            log: LimitedLog::new(parts.dialer.runtime().clone()),
             shown: watch::Sender::new(None),
             hurry: Notify::new(),
             parts,
@@ -218,6 +218,6 @@ impl Tunnels {
     /// Writes a log line about a tunnel that could not be opened, subject to the rate limit.
     pub(super) fn complain(&self, line: impl FnOnce() -> String) {
         let line = line();
-        self.complaints.say(line.clone(), move |more| tracing::warn!("{line}{more}"));
+        self.log.warn(line.clone(), move |more| tracing::warn!("{line}{more}"));
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use crate::harness::program::Program;
+use crate::harness::program::{Program, full_pipe};
 use crate::harness::{PATIENCE, wait_until};
 use crate::support::{Home, said};
 
@@ -64,6 +64,19 @@ fn the_foreground_says_what_to_try_and_ends_in_good_order() {
     daemon.signal(Signal::INT);
     assert!(daemon.wait(PATIENCE).success());
     assert!(!home.socket().exists());
+}
+
+#[test]
+fn a_daemon_whose_log_nobody_reads_ends_when_told_to() {
+    let home = Home::new();
+    let (_reader, writer) = full_pipe();
+    let mut daemon = Program::spawn_complaining_to(home.command(&["start", "--foreground"]), writer.into());
+    home.wait_for(&mut daemon);
+    // It listens to signals before it answers on the EPMD port.
+    let _node = home.node("node", 1);
+    daemon.signal(Signal::TERM);
+    let status = daemon.wait(PATIENCE);
+    assert!(status.success(), "{status}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -45,6 +46,13 @@ impl Program {
             .spawn()
             .unwrap_or_else(|error| panic!("starting {what}: {error}"));
         Program { child, what, logs, loud: true }
+    }
+
+    /// Starts `command` with no input, no standard output, and this standard error.
+    pub fn spawn_complaining_to(mut command: Command, stderr: Stdio) -> Program {
+        let what = format!("{command:?}");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
+        Program::adopt(child.unwrap_or_else(|error| panic!("starting {what}: {error}")), &what)
     }
 
     /// Takes charge of a process that was started with standard streams of its own.
@@ -159,6 +167,16 @@ impl Drop for Program {
             eprintln!("---- {}\n-- stdout\n{}\n-- stderr\n{}", self.what, self.stdout(), self.stderr());
         }
     }
+}
+
+/// A pipe that takes nothing until it is read from: what reads from it, without waiting, and what writes to it.
+pub fn full_pipe() -> (File, OwnedFd) {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    rustix::io::ioctl_fionbio(&reader, true).expect("a pipe");
+    rustix::io::ioctl_fionbio(&writer, true).expect("a pipe");
+    while rustix::io::write(&writer, &[b'\n'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).expect("a pipe");
+    (reader.into(), writer)
 }
 
 /// Runs `command` to its end and returns what it said; panics if it does not end within [`PATIENCE`].

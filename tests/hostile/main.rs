@@ -29,6 +29,7 @@ mod refusals;
 mod registry_limit;
 mod resets;
 mod slow_peers;
+mod stalled_log;
 mod world;
 
 use harness::wire;

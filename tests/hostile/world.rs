@@ -1,10 +1,11 @@
 //! Where a test plays: a host of its own, a daemon, and a few nodes that nothing may happen to.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
@@ -29,6 +30,8 @@ pub(crate) struct Setting {
     threads: Option<usize>,
     descriptors: Option<usize>,
     mtu: Option<u32>,
+    stderr: Option<Arc<OwnedFd>>,
+    log: Option<&'static str>,
 }
 
 impl Setting {
@@ -56,6 +59,16 @@ impl Setting {
     /// no more of an answer than it does for a peer elsewhere.
     pub(crate) fn ordinary_packets(self) -> Setting {
         Setting { mtu: Some(1500), ..self }
+    }
+
+    /// With this standard error.
+    pub(crate) fn stderr(self, stderr: OwnedFd) -> Setting {
+        Setting { stderr: Some(stderr.into()), ..self }
+    }
+
+    /// With this level of the log, as `pmd`.
+    pub(crate) fn log(self, level: &'static str) -> Setting {
+        Setting { log: Some(level), ..self }
     }
 
     /// The daemon, with what it needs in `dir`.
@@ -136,8 +149,15 @@ impl World {
     fn start(setting: &Setting) -> World {
         let dir = TempDir::new().expect("a directory");
         let mut command = setting.command(dir.path());
-        without_variables(&mut command).env("PMD_HOME", dir.path());
-        let mut epmd = Program::spawn(command);
+        without_variables(&mut command)
+            .env("PMD_HOME", dir.path())
+            .envs(setting.log.map(|level| ("PMD_LOG", level)));
+        let mut epmd = match &setting.stderr {
+            Some(stderr) => {
+                Program::spawn_complaining_to(command, stderr.try_clone().expect("a copy").into())
+            }
+            None => Program::spawn(command),
+        };
         wait_until_up(&mut epmd, &dir.path().join(format!("pmd-{PORT}.sock")));
         let mut world = World { epmd, residents: Vec::new(), descriptors: 0, _dir: dir };
         let residents = [

@@ -1,4 +1,4 @@
-//! Processes: what they have open, and whether they run.
+//! Processes: which sockets they have open, and whether they run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +12,10 @@ pub fn holders(inodes: &BTreeSet<u64>) -> Vec<i32> {
         .collect()
 }
 
-/// Whether a process does nothing any more: it is stopped, or a zombie.
+/// Whether a process is stopped or a zombie.
 pub fn is_frozen(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The state follows the command's name, which is in parentheses and may itself contain some.
+    // The state follows the command's name, which is in parentheses and may itself contain parentheses.
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     matches!(state, Some('T' | 't' | 'Z' | 'X'))
 }

@@ -1,7 +1,7 @@
-//! Single TCP sockets, asked of the kernel over netlink, sock_diag(7).
+//! Queries for single TCP sockets over netlink, sock_diag(7).
 //!
-//! One question costs one look-up, where the text tables of `/proc/net` walk every socket of the whole machine:
-//! seconds, where there are 100,000 of them.
+//! A query costs one lookup in the kernel. Reading the text tables of `/proc/net` walks every socket of the machine, which
+//! takes seconds where there are 100,000.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -20,7 +20,7 @@ const NLM_F_DUMP: u16 = 0x300;
 const IPPROTO_TCP: u8 = 6;
 /// TCP_LISTEN.
 const LISTEN: u8 = 10;
-/// ENOENT, as an error message carries it: there is no such socket.
+/// ENOENT as an error message carries it: there is no such socket.
 const NO_SUCH_SOCKET: i32 = -2;
 /// Bytes of `struct nlmsghdr`, and with `struct inet_diag_req_v2`.
 const HEADER: usize = 16;
@@ -32,13 +32,13 @@ const DATAGRAM: usize = 32 * 1024;
 ///
 /// # Errors
 ///
-/// If the kernel cannot be asked; a sandbox may forbid it.
+/// If the kernel cannot be asked: a sandbox may forbid it.
 pub(super) fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Socket>> {
     // The kernel finds an IPv4 connection of a dual-stack socket by its IPv4 addresses, too.
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let family = if canonical(local).is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let found = ask(0, family, u32::MAX, canonical(local), canonical(remote))?;
-    // Where there is no connection, the kernel's look-up falls back to the listener.
+    // If there is no connection, the kernel's lookup falls back to the listener.
     Ok(found.into_iter().find(|socket| !socket.listens))
 }
 
@@ -94,7 +94,7 @@ fn request(flags: u16, family: AddressFamily, states: u32, local: SocketAddr, re
     request.extend(REQUEST.to_ne_bytes());
     request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     request.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    // The number of the question, and the asker's address, which the kernel fills in.
+    // The sequence number, and the sender's address, which the kernel fills in.
     request.extend([0; 8]);
     request.extend([u8::try_from(family.as_raw()).unwrap_or_default(), IPPROTO_TCP, 0, 0]);
     request.extend(states.to_ne_bytes());
@@ -102,7 +102,7 @@ fn request(flags: u16, family: AddressFamily, states: u32, local: SocketAddr, re
     request.extend(remote.port().to_be_bytes());
     request.extend(sixteen_bytes(local.ip()));
     request.extend(sixteen_bytes(remote.ip()));
-    // Any interface; and no cookie, which would name one socket among several of the same addresses.
+    // Any interface, and no cookie, which would select one of several sockets with the same addresses.
     request.extend([0; 4]);
     request.extend([0xff; 8]);
     request
@@ -128,7 +128,7 @@ fn next_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     Some((kind, body))
 }
 
-/// Whether an error message says just that.
+/// Whether an error message says that there is no such socket.
 fn no_such_socket(message: &[u8]) -> io::Result<()> {
     match u32_at(message, 0).map(u32::cast_signed) {
         Some(NO_SUCH_SOCKET) => Ok(()),

@@ -1,11 +1,11 @@
-//! The kernel's tables of TCP sockets, `/proc/net/tcp` and `tcp6`, and the quicker way to a single socket.
+//! The kernel's tables of TCP sockets, `/proc/net/tcp` and `tcp6`, and faster queries for single sockets.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::sock_diag;
 
-/// The tables of this thread's network namespace; `/proc/net` would be those of the process.
+/// The tables of this thread's network namespace. `/proc/net` would show that of the process.
 const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
 /// TCP_LISTEN.
 const LISTEN: &str = "0A";
@@ -21,15 +21,15 @@ pub struct Socket {
     pub listens: bool,
     /// The user who made it.
     pub uid: u32,
-    /// Names it among a process's descriptors; 0 if no process has it open.
+    /// Identifies it among a process's descriptors; 0 if no process has it open.
     pub inode: u64,
 }
 
-/// The sockets that `wanted` holds for.
+/// The sockets for which `wanted` returns true.
 ///
 /// # Errors
 ///
-/// If the tables cannot be read; a system without IPv6 has only one, which is none.
+/// If the tables cannot be read. That the IPv6 table is missing is no error: the system may be without IPv6.
 pub fn find(wanted: impl Fn(&Socket) -> bool) -> io::Result<Vec<Socket>> {
     let mut found = Vec::new();
     for table in TABLES {
@@ -46,7 +46,7 @@ pub fn find(wanted: impl Fn(&Socket) -> bool) -> io::Result<Vec<Socket>> {
 ///
 /// # Errors
 ///
-/// If the kernel does not tell.
+/// If neither netlink nor the tables can be read.
 pub fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Socket>> {
     sock_diag::connection(local, remote).or_else(|_| {
         // An IPv4 client of a dual-stack socket is listed among the IPv4 ones, the socket itself among the IPv6
@@ -56,7 +56,7 @@ pub fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<So
         let look = || find(|socket| ends(socket.local, socket.remote) == ends(local, remote));
         let mut found = look()?;
         if found.is_empty() {
-            // The tables change while they are read, and one that moves can be missed, but hardly twice.
+            // The tables change while they are read. A socket that moves can be missed, but hardly twice.
             found = look()?;
         }
         Ok(found.pop())
@@ -67,7 +67,7 @@ pub fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<So
 ///
 /// # Errors
 ///
-/// If the kernel does not tell.
+/// If neither netlink nor the tables can be read.
 pub fn listeners(port: u16) -> io::Result<Vec<Socket>> {
     sock_diag::listeners(port).or_else(|_| find(|socket| socket.listens && socket.local.port() == port))
 }
@@ -77,7 +77,7 @@ fn parse_line(line: &str) -> Option<Socket> {
     let local = parse_end(fields.next()?)?;
     let remote = parse_end(fields.next()?)?;
     let listens = fields.next()? == LISTEN;
-    // Then follow the queues, the timer and the retransmissions.
+    // The queues, the timer and the retransmissions come in between.
     let uid = fields.nth(3)?.parse().ok()?;
     let inode = fields.nth(1)?.parse().ok()?;
     Some(Socket { local, remote, listens, uid, inode })
@@ -88,7 +88,7 @@ fn parse_end(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(parse_address(address)?, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// The address is printed as words of 32 bits in the order of the machine.
+/// The address is printed as 32-bit words in the byte order of the machine.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let word = |digits: &str| u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes);
     if text.len() == 8 {

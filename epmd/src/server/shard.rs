@@ -27,8 +27,8 @@ use super::listener::Listener;
 use super::shared::{Options, Shared, Watched};
 use super::trace;
 use crate::descriptors::{Class, Full};
-use crate::log_limit::{LogLimit, Verdict};
 use crate::names::holder::socket_of;
+use crate::rate_limit::{BURST, Decision, PERIOD, RateLimit};
 
 /// Connections accepted in a row before waiting connections get their turn, and other shards are asked to help.
 const ACCEPT_BATCH: usize = 64;
@@ -65,7 +65,7 @@ pub(super) struct Shard {
     wakes: u32,
     /// Whether there were several connections to be had at the last try.
     crowded: bool,
-    log_limit: LogLimit,
+    log_limit: RateLimit,
     /// Counts requests, to measure some of them.
     pub(super) requests: u32,
     packet_timeout: Duration,
@@ -94,7 +94,7 @@ impl Shard {
             input: Vec::with_capacity(MAX_FIRST_READ),
             wakes: 0,
             crowded: false,
-            log_limit: LogLimit::new(Instant::now()),
+            log_limit: RateLimit::new(Instant::now(), BURST, PERIOD),
             requests: 0,
             packet_timeout: options.packet_timeout.min(FOREVER),
             shared,
@@ -167,9 +167,9 @@ impl Shard {
     /// Writes a log line about bad input, unless there were too many; `line` is only called if it is written.
     pub(super) fn complain(&mut self, peer: Option<SocketAddr>, line: impl FnOnce() -> String) {
         match self.log_limit.check(Instant::now()) {
-            Verdict::LeaveOut => return,
-            Verdict::Write => {}
-            Verdict::WriteAfter(left_out) => tracing::warn!("{left_out} lines like the next were left out"),
+            Decision::HoldBack { .. } => return,
+            Decision::Write { held_back: 0 } => {}
+            Decision::Write { held_back } => tracing::warn!("{held_back} lines like the next were left out"),
         }
         match peer {
             Some(peer) => tracing::warn!(%peer, "{}", line()),

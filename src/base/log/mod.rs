@@ -1,5 +1,6 @@
-//! The log: where lines go, what is kept of them in memory, and how many of one kind are written.
+//! The log: where lines go, which of them are kept in memory, and how many of one kind are written.
 
-pub mod repeats;
+pub mod limited;
 pub mod ring;
 pub mod setup;
+pub mod writer;

@@ -1,4 +1,4 @@
-//! The latest lines of the log, kept in memory for `pmd debug`: where the log itself goes is the supervisor's business.
+//! The latest lines of the log, kept in memory for `pmd debug`, because only the service manager knows where the log goes.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -6,20 +6,20 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that are kept: what a few minutes of trouble bring.
+/// Lines that are kept: enough for a few minutes of trouble.
 const LINES: usize = 500;
 /// Bytes of a line that are kept. With [`LINES`], at most 512 KiB.
 const LONGEST: usize = 1024;
 
-/// The lines of this process, the oldest first: there is one log in a process.
+/// The lines of this process, the oldest first. A process has only one log.
 static RING: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 
-/// Takes the lines of the log.
+/// Receives the lines of the log.
 #[derive(Debug, Clone, Copy)]
 pub struct LogRing;
 
 impl Write for LogRing {
-    /// Takes one line: the log writes each with one call.
+    /// Keeps one line: the log writes each with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let kept = line.get(..LONGEST).unwrap_or(line);
         let text = String::from_utf8_lossy(kept).trim_end().to_owned();
@@ -44,7 +44,7 @@ impl MakeWriter<'_> for LogRing {
     }
 }
 
-/// The lines, the oldest first.
+/// The lines that are kept, the oldest first.
 pub fn recent() -> String {
     let ring = RING.lock().unwrap_or_else(PoisonError::into_inner);
     ring.iter().flat_map(|line| [line.as_str(), "\n"]).collect()

@@ -1,21 +1,31 @@
 //! The log of a daemon that runs as pmd: lines for people, or JSON for collectors, on standard error.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
+use std::thread;
 
+use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 use super::ring::LogRing;
+use super::writer::{Flush, LogWriter};
 
 /// What is logged: a level, or `target=level` pairs with commas between them.
 pub const FILTER: &str = "PMD_LOG";
 /// `json` for one JSON object a line; anything else for lines for people.
 pub const FORMAT: &str = "PMD_LOG_FORMAT";
 
-/// Sets the log up from the environment; a filter that cannot be read is said and not followed.
-pub fn init() {
+/// Sets the log up from the environment. A filter that cannot be parsed is reported and ignored. The process keeps the
+/// returned value until it ends.
+///
+/// # Errors
+///
+/// If the system has no thread left.
+pub fn init() -> io::Result<Flush> {
     let asked = std::env::var(FILTER).unwrap_or_default();
     let usual = || Targets::new().with_default(LevelFilter::INFO);
     let (filter, complaint) = match asked.parse::<Targets>() {
@@ -23,19 +33,50 @@ pub fn init() {
         Ok(_) => (usual(), None),
         Err(error) => (usual(), Some(error)),
     };
+    let writer = LogWriter::start()?;
+    let flush = writer.flush_at_end();
+    log_panics(writer.clone());
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = fmt::layer().with_writer(io::stderr).with_ansi(colour).with_target(false);
+    let lines = fmt::layer().with_writer(writer).with_ansi(colour).with_target(false);
     let lines = if std::env::var(FORMAT).is_ok_and(|format| format == "json") {
         lines.json().boxed()
     } else {
         lines.boxed()
     };
-    // For reports: of a log that is very talkative, what an operator would read.
+    // The lines for `pmd debug` stay at a level that an operator would read, even if the log itself is at trace level.
     let recent = fmt::layer().with_writer(LogRing).with_ansi(false).with_target(false);
     let recent = recent.with_filter(LevelFilter::INFO);
-    // It fails only if a log was set up before, which then stays.
+    // This fails only if a log was set up before, which then stays.
     let _ = tracing_subscriber::registry().with(filter).with(lines).with(recent).try_init();
     if let Some(error) = complaint {
-        tracing::warn!("{FILTER} is {asked:?}, which is no filter ({error}); logging at level info");
+        tracing::warn!("{FILTER} is {asked:?}, which is not a filter ({error}); logging at level info");
+    }
+    Ok(flush)
+}
+
+/// Panics go to the log, where collectors and `pmd debug` find them, and are written before the process can end. Printed
+/// directly, as Rust does, they would block the thread when the log is blocked, and nobody would learn that it has ended.
+fn log_panics(writer: LogWriter) {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if tracing::enabled!(Level::ERROR) {
+            log_panic(panic);
+        } else {
+            print(panic);
+        }
+        writer.flush();
+    }));
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let current = thread::current();
+    let name = current.name().unwrap_or("unnamed");
+    let what = panic.to_string().replacen(":\n", ": ", 1);
+    // Captured only if the environment asks for it.
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        tracing::error!("thread {name} {what}\n{backtrace}");
+    } else {
+        tracing::error!("thread {name} {what}");
     }
 }

@@ -13,14 +13,14 @@ use super::*;
 
 const COOKIE: &str = "0123456789abcdef";
 
-/// After which a test fails that waits for something.
+/// How long a test waits for something before it fails.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn id(number: u8) -> NodeId {
     NodeId::new([number; 32])
 }
 
-/// The daemon `number` listens on the TCP port 4000 + `number`.
+/// The daemon `number` listens on TCP port 4000 + `number`.
 fn settings(cluster: &str, number: u8, cookie: &str, beacon_port: u16) -> BeaconSettings {
     let cookies = watch::Sender::new(Arc::new(Cookies::of_text(cookie))).subscribe();
     BeaconSettings {
@@ -33,7 +33,7 @@ fn settings(cluster: &str, number: u8, cookie: &str, beacon_port: u16) -> Beacon
     }
 }
 
-fn kin(address: &str, number: u8) -> Find {
+fn ours(address: &str, number: u8) -> Find {
     Find { cluster: Some("prod".into()), id: Some(id(number)), ..Find::at(address) }
 }
 
@@ -43,12 +43,12 @@ fn free_port() -> u16 {
     socket.local_addr().expect("its address").port()
 }
 
-/// The only network that hosts of tests have in common: loopback's.
+/// The loopback network, the only one that is the same on all hosts that run tests.
 fn loopback(_: &[IpAddr]) -> io::Result<Vec<Network>> {
     Ok(vec![Network::V4 { from: Ipv4Addr::LOCALHOST, to: Ipv4Addr::new(127, 255, 255, 255) }])
 }
 
-/// The next that is found.
+/// Waits for the next find.
 async fn next(receiver: &mut mpsc::Receiver<(&'static str, Find)>) -> Find {
     let found = tokio::time::timeout(DEADLINE, receiver.recv()).await;
     let (source, find) = found.expect("something is heard").expect("the plugin runs");
@@ -56,7 +56,7 @@ async fn next(receiver: &mut mpsc::Receiver<(&'static str, Find)>) -> Find {
     find
 }
 
-/// Runs a daemon's plugin; what it finds comes out of the receiver.
+/// Runs a daemon's plugin, whose finds the returned receiver gets.
 fn run(tasks: &mut JoinSet<()>, broadcast: Broadcast) -> mpsc::Receiver<(&'static str, Find)> {
     let (sender, receiver) = mpsc::channel(super::super::FINDS);
     tasks.spawn(async move {
@@ -77,7 +77,7 @@ async fn daemons_of_one_host_hear_each_other_and_tell_kin_from_strangers() {
         settings("test", 4, COOKIE, port),
     ];
     let mut receivers = daemons.map(|settings| run(&mut tasks, Broadcast { settings, networks: loopback }));
-    let of_prod = |number| kin(&format!("127.0.0.1:400{number}"), number);
+    let of_prod = |number| ours(&format!("127.0.0.1:400{number}"), number);
     let stranger = |number| Find { id: None, ..of_prod(number) };
     let other_cookie = |number| Find { other_cookie: true, ..stranger(number) };
     let other_cluster = |number| Find { cluster: Some("test".into()), ..stranger(number) };
@@ -105,20 +105,20 @@ async fn noise_is_survived() {
     let sender = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     let good = settings("prod", 2, COOKIE, port).datagram().expect("a beacon");
     let long = [good.as_slice(), &[0; 2000]].concat();
-    // Not before it listens is anything received; so all of it, again and again.
+    // Nothing is received before the plugin listens, so everything is sent repeatedly.
     let mut again = tokio::time::interval(Duration::from_millis(5));
     let find = loop {
         tokio::select! {
             find = next(&mut receiver) => break find,
             _ = again.tick() => {
                 for datagram in [b"".as_slice(), b"pmdb", &good[..60], &long, &[0xff; 512], &good] {
-                    // The port may be closed yet.
+                    // The port may not be open yet.
                     let _ = sender.send_to(datagram, ("127.0.0.1", port)).await;
                 }
             }
         }
     };
-    assert_eq!(find, kin("127.0.0.1:4002", 2));
+    assert_eq!(find, ours("127.0.0.1:4002", 2));
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_port_that_somebody_else_has_is_an_error_that_says_what_to_do() {
     let (sender, _receiver) = mpsc::channel(1);
     let error = broadcast.run(&Finds::new(NAME, sender)).await.expect_err("it is taken").to_string();
     assert!(error.starts_with(&format!("cannot listen for beacons on UDP port {port}: ")), "{error}");
-    assert!(error.ends_with("; write broadcast:PORT for another one"), "{error}");
+    assert!(error.ends_with("; choose another port with broadcast:PORT"), "{error}");
 }
 
 #[test]
@@ -138,11 +138,11 @@ fn a_beacon_is_judged_by_the_cookies_of_the_moment() {
     let (sender, cookies) = watch::channel(Arc::new(Cookies::of_text(COOKIE)));
     let own = BeaconSettings { cookies, ..settings("prod", 1, COOKIE, 1) };
     let datagram = settings("prod", 2, COOKIE, 1).datagram().expect("a beacon");
-    assert_eq!(own.judge(&datagram, from), Verdict::Kin(id(2), kin("10.0.0.9:4002", 2)));
+    assert_eq!(own.classify(&datagram, from), BeaconKind::Ours(id(2), ours("10.0.0.9:4002", 2)));
 
     sender.send_replace(Arc::new(Cookies::of_text("another-cookie-!")));
-    let stranger = Find { other_cookie: true, id: None, ..kin("10.0.0.9:4002", 2) };
-    assert_eq!(own.judge(&datagram, from), Verdict::Stranger(stranger));
+    let stranger = Find { other_cookie: true, id: None, ..ours("10.0.0.9:4002", 2) };
+    assert_eq!(own.classify(&datagram, from), BeaconKind::Foreign(stranger));
     assert_ne!(own.datagram().expect("a beacon"), own.datagram().expect("another"));
 }
 
@@ -153,25 +153,29 @@ fn while_the_cookie_is_changed_beacons_by_either_are_of_this_cluster() {
     let both = settings("prod", 1, &format!("{NEW}\n{COOKIE}\n"), 1);
     for cookie in [COOKIE, NEW] {
         let datagram = settings("prod", 2, cookie, 1).datagram().expect("a beacon");
-        assert_eq!(both.judge(&datagram, from), Verdict::Kin(id(2), kin("10.0.0.9:4002", 2)), "{cookie}");
+        assert_eq!(
+            both.classify(&datagram, from),
+            BeaconKind::Ours(id(2), ours("10.0.0.9:4002", 2)),
+            "{cookie}"
+        );
     }
-    // Its own are proven with the first, which those who are through know.
+    // Its own beacons are made with the first secret, which daemons that have finished the change know.
     let datagram = both.datagram().expect("a beacon");
-    let theirs = |cookie| settings("prod", 2, cookie, 1).judge(&datagram, from);
-    assert!(matches!(theirs(NEW), Verdict::Kin(..)));
-    assert!(matches!(theirs(COOKIE), Verdict::Stranger(Find { other_cookie: true, .. })));
+    let theirs = |cookie| settings("prod", 2, cookie, 1).classify(&datagram, from);
+    assert!(matches!(theirs(NEW), BeaconKind::Ours(..)));
+    assert!(matches!(theirs(COOKIE), BeaconKind::Foreign(Find { other_cookie: true, .. })));
 }
 
 #[test]
 fn its_own_beacons_are_ignored_and_link_local_addresses_keep_their_link() {
     let own = settings("prod", 1, COOKIE, 1);
     let from = "[fe80::1%7]:50000".parse().expect("an address");
-    assert_eq!(own.judge(&own.datagram().expect("a beacon"), from), Verdict::Nothing);
-    // Nor does it matter who says so.
+    assert_eq!(own.classify(&own.datagram().expect("a beacon"), from), BeaconKind::Ignored);
+    // A beacon with its id is ignored even if somebody else made it.
     let liar = settings("test", 1, "another-cookie-!", 1).datagram().expect("a beacon");
-    assert_eq!(own.judge(&liar, from), Verdict::Nothing);
+    assert_eq!(own.classify(&liar, from), BeaconKind::Ignored);
     let other = settings("prod", 2, COOKIE, 1).datagram().expect("a beacon");
-    assert_eq!(own.judge(&other, from), Verdict::Kin(id(2), kin("[fe80::1%7]:4002", 2)));
+    assert_eq!(own.classify(&other, from), BeaconKind::Ours(id(2), ours("[fe80::1%7]:4002", 2)));
 }
 
 #[tokio::test]
@@ -187,8 +191,8 @@ async fn a_network_that_refuses_does_not_keep_the_others_waiting() {
         let settings = settings("prod", number, COOKIE, port);
         run(&mut tasks, Broadcast { settings, networks: one_of_two })
     });
-    assert_eq!(next(&mut daemons[0]).await, kin("127.0.0.1:4002", 2));
-    assert_eq!(next(&mut daemons[1]).await, kin("127.0.0.1:4001", 1));
+    assert_eq!(next(&mut daemons[0]).await, ours("127.0.0.1:4002", 2));
+    assert_eq!(next(&mut daemons[1]).await, ours("127.0.0.1:4001", 1));
 }
 
 /// A network namespace that exists as long as this value.
@@ -202,17 +206,17 @@ impl Host {
         Host(name)
     }
 
-    /// One end of a cable becomes its interface `lan`, with addresses that end with `number`.
+    /// Sets up one end of a cable as the interface `lan`, with addresses that end with `number`.
     fn plug_in(&self, number: u8, broadcast: &str) {
         let name = &self.0;
-        // No address of the kernel's own, which would not be usable at once.
+        // The kernel must not add an address, which would not be usable at once.
         ip(&format!("-n {name} link set lan addrgenmode none"));
         ip(&format!("-n {name} link set lan up"));
         ip(&format!("-n {name} addr add 10.77.0.{number}/24{broadcast} dev lan"));
         ip(&format!("-n {name} addr add fe80::{number}/64 dev lan nodad"));
     }
 
-    /// Runs `work` inside of it.
+    /// Runs `work` inside the namespace.
     fn enter<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
         let namespace = File::open(Path::new("/run/netns").join(&self.0)).expect("it is there");
         let inside = || {
@@ -235,7 +239,7 @@ fn ip(arguments: &str) {
     assert!(status.expect("there is a program ip").success(), "ip {arguments} (which needs root)");
 }
 
-/// On two hosts with one cable between them: what is found by IPv4 and IPv6 is where the other one can be dialled.
+/// Two hosts with a cable between them find addresses, by IPv4 and by IPv6, at which the other can be dialled.
 fn find_each_other(broadcast: &str) {
     let (one, two) = (Host::new(), Host::new());
     ip(&format!("-n {} link add lan type veth peer name lan netns {}", one.0, two.0));
@@ -256,13 +260,13 @@ fn find_each_other(broadcast: &str) {
         let find_all = async {
             while !expected.is_empty() {
                 let find = next(&mut receiver).await;
-                assert_eq!(find, kin(&find.address, other));
+                assert_eq!(find, ours(&find.address, other));
                 TcpStream::connect(&find.address).await.expect("it can be dialled");
                 expected.retain(|start| !find.address.starts_with(start.as_str()));
             }
         };
         tokio::time::timeout(DEADLINE, find_all).await.expect("it is found in both ways");
-        // The other one may need this one's next beacons yet.
+        // Keeps running, because the other daemon may still need its next beacons.
         (tasks, receiver)
     };
     let ((one_done, mut one_is), (two_done, mut two_is)) = (mpsc::channel(1), mpsc::channel(1));
@@ -278,7 +282,7 @@ fn find_each_other(broadcast: &str) {
         scope.spawn(move || run_one(one, 1, one_done));
         scope.spawn(move || run_one(two, 2, two_done));
         let found = (one_is.blocking_recv(), two_is.blocking_recv());
-        // Lets both go, also if one of them has failed.
+        // Both end now, even if one of them has failed.
         drop((one_is, two_is));
         assert_eq!(found, (Some(()), Some(())));
     });
@@ -294,7 +298,7 @@ fn hosts_find_each_other_by_limited_broadcast_and_by_multicast() {
     find_each_other("");
 }
 
-/// A host with two cables listens on the address of one: what comes in by the other is not for it.
+/// A host with two cables listens on the address of one and ignores what comes in over the other.
 #[test]
 fn beacons_are_taken_from_networks_that_are_listened_on_and_no_others() {
     const PORT: u16 = 4369;
@@ -316,14 +320,15 @@ fn beacons_are_taken_from_networks_that_are_listened_on_and_no_others() {
             socket
         })
     };
-    // What comes by the other cable comes first.
+    // The beacon on the other cable is sent first.
     let senders = [
         (socket(&two, "10.88.0.2"), "10.88.0.255", beacon(2)),
         (socket(&two, "10.77.0.2"), "10.77.0.255", beacon(3)),
-        // Another daemon of this host.
+        // Another daemon on this host.
         (socket(&one, "10.77.0.1"), "10.77.0.255", beacon(4)),
     ];
-    let of_cable = |network: u8, host: u8, number| kin(&format!("10.{network}.0.{host}:400{number}"), number);
+    let of_cable =
+        |network: u8, host: u8, number| ours(&format!("10.{network}.0.{host}:400{number}"), number);
     let all = [of_cable(88, 2, 2), of_cable(77, 2, 3), of_cable(77, 1, 4)];
     let hear = |bind: &[&str], expected: &[Find]| {
         let bind = bind.iter().map(|text| text.parse().expect("an address")).collect();

@@ -1,8 +1,8 @@
-//! Asks name servers.
+//! Queries to name servers.
 //!
-//! As a stub resolver does (RFC 1035, section 7; RFC 7766): by UDP, each server in turn and all of them as often as the
-//! configuration says, and again by TCP where the answer does not fit into a datagram. There is no cache, and nothing stays
-//! open: a question is asked every few seconds at most.
+//! They are sent as by a stub resolver (RFC 1035, section 7; RFC 7766): over UDP to each server in turn, in as many rounds
+//! as the configuration says, and over TCP if the answer does not fit into a datagram. There is no cache, and no connection
+//! is kept, because there is at most one query every few seconds.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,14 +15,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// Longest answer that is read from a datagram: what may be sent without being asked for more is 512 bytes.
+/// Longest answer that is read from a datagram. Servers send at most 512 bytes unless they are asked for more.
 const LONGEST_DATAGRAM: usize = 4096;
 
-/// The answer of the first server that has one, for the SRV records of `name`.
+/// Asks for the SRV records of `name` and returns the answer of the first server that has one.
 ///
 /// # Errors
 ///
-/// What was wrong with the last server that had none, if none of them has.
+/// If no server has an answer: the failure of the last one.
 pub(super) async fn ask_for_srv(servers: &ResolvConf, name: Name<Vec<u8>>) -> io::Result<Message<Vec<u8>>> {
     let mut question = MessageBuilder::new_vec();
     question.header_mut().set_random_id();
@@ -30,13 +30,13 @@ pub(super) async fn ask_for_srv(servers: &ResolvConf, name: Name<Vec<u8>>) -> io
     let mut question = question.question();
     question.push((name, Rtype::SRV, Class::IN)).map_err(io::Error::other)?;
     let question = question.into_message();
-    let mut last = io::Error::other("there is no name server");
+    let mut last = io::Error::other("no name server is configured");
     for _ in 0..servers.options.attempts.max(1) {
         for server in &servers.servers {
             match ask(server.addr, &question, server.request_timeout).await {
-                // Another server may be in better health.
+                // Another server may work.
                 Ok(answer) if answer.header().rcode() == Rcode::SERVFAIL => {
-                    last = io::Error::other(format!("the name server {} has failed", server.addr));
+                    last = io::Error::other(format!("the name server {} failed", server.addr));
                 }
                 Ok(answer) => return Ok(answer),
                 Err(error) => last = error,
@@ -52,7 +52,7 @@ async fn ask(
     patience: Duration,
 ) -> io::Result<Message<Vec<u8>>> {
     let late = |_| {
-        io::Error::new(io::ErrorKind::TimedOut, format!("the name server {server} has not answered in time"))
+        io::Error::new(io::ErrorKind::TimedOut, format!("the name server {server} did not answer in time"))
     };
     let answer = timeout(patience, by_datagram(server, question)).await.map_err(late)??;
     if !answer.header().tc() {
@@ -61,8 +61,8 @@ async fn ask(
     timeout(patience, by_stream(server, question)).await.map_err(late)?
 }
 
-/// Everything but the answer is passed over, for anybody may have sent it. Whoever does not see the question has to guess
-/// its number and its port.
+/// Ignores everything but the answer, because anybody can send datagrams to the socket. An attacker who does not see the
+/// query has to guess its id and port.
 async fn by_datagram(server: SocketAddr, question: &Message<Vec<u8>>) -> io::Result<Message<Vec<u8>>> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -88,5 +88,7 @@ async fn by_stream(server: SocketAddr, question: &Message<Vec<u8>>) -> io::Resul
     let mut bytes = vec![0; stream.read_u16().await?.into()];
     stream.read_exact(&mut bytes).await?;
     let answer = Message::from_octets(bytes).ok().filter(|answer| answer.is_answer(question));
-    answer.ok_or_else(|| io::Error::other(format!("the name server {server} answers something else")))
+    answer.ok_or_else(|| {
+        io::Error::other(format!("the name server {server} sent something else than an answer"))
+    })
 }

@@ -11,26 +11,26 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-/// What the server says to a question.
+/// What the server answers to a query.
 #[derive(Clone, Debug)]
 enum Reply {
     /// These hosts and ports.
     Records(Vec<(String, u16)>),
     /// There is no such name.
     NoSuchName,
-    /// Something that is no answer.
+    /// Something that is not an answer.
     Garbage(Vec<u8>),
-    /// That it does not fit into a datagram; these, if asked by TCP.
+    /// The answer does not fit into a datagram; these records over TCP.
     Truncated(Vec<(String, u16)>),
-    /// It does not work.
+    /// The server fails.
     Failure,
-    /// Nothing.
+    /// No answer.
     Silence,
 }
 
 type Answers = Arc<dyn Fn(&str) -> Reply + Send + Sync>;
 
-/// A name server on loopback that is asked for SRV records. It ends with this value.
+/// A name server on loopback that answers queries for SRV records until it is dropped.
 struct Server {
     port: u16,
     _tasks: JoinSet<()>,
@@ -41,7 +41,7 @@ impl Server {
         let answers: Answers = Arc::new(answers);
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
-            // Somebody else may have that number.
+            // Another program may have the TCP port of that number.
             if let Ok(tcp) = TcpListener::bind(udp.local_addr().expect("its address")).await {
                 break (udp, tcp);
             }
@@ -61,7 +61,7 @@ impl Server {
         tasks.spawn(async move {
             loop {
                 let (stream, _) = tcp.accept().await.expect("a connection");
-                // The resolver closes when it likes.
+                // The resolver may close at any time.
                 let _ = serve_tcp(stream, &answers).await;
             }
         });
@@ -212,7 +212,7 @@ async fn where_one_server_fails_another_one_is_asked() {
     }
 }
 
-/// As the name of a headless service of Kubernetes: nothing at first, then what is ready.
+/// As with a headless service in Kubernetes: no addresses at first, then those of the pods that are ready.
 #[tokio::test]
 async fn a_name_is_followed_as_its_records_change() {
     let now = Arc::new(Mutex::new(Vec::new()));
@@ -231,8 +231,7 @@ async fn a_name_is_followed_as_its_records_change() {
 
 #[test]
 fn a_name_is_looked_up_less_and_less_often_while_nothing_changes() {
-    let pauses = std::iter::successors(Some(SOONEST), |pause| Some(after(*pause)));
-    let seconds: Vec<u64> = pauses.take(6).map(|pause| pause.as_secs()).collect();
+    let seconds = [1, 2, 3, 4, 5, 6].map(|same| PAUSES.pause(same).as_secs());
     assert_eq!(seconds, [5, 10, 20, 40, 60, 60]);
 }
 
@@ -244,7 +243,7 @@ async fn what_is_found_is_reported() {
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let error = dns.run(&Finds::new(dns.name(), sender)).await;
-        panic!("it does not go on: {error:?}");
+        panic!("the plugin failed: {error:?}");
     });
     assert_eq!(receiver.recv().await, Some((NAME, Find::at("a.test:4369"))));
 }
@@ -253,7 +252,7 @@ async fn what_is_found_is_reported() {
 async fn addresses_are_what_the_system_says() {
     let localhost = Dns::new("localhost".into(), 99).look_up().await.expect("every host has it");
     assert!(localhost.contains("127.0.0.1:99"), "{localhost:?}");
-    // Never to be registered (RFC 6761). Where no name server answers at all, that is another matter.
+    // This name is never registered (RFC 6761). Where no name server answers at all, the lookup fails.
     match Dns::new("pmd.invalid".into(), 99).look_up().await {
         Ok(found) => assert_eq!(found, set(&[])),
         Err(error) => assert!(error.to_string().starts_with("cannot look up pmd.invalid: "), "{error}"),

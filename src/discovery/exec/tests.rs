@@ -30,18 +30,18 @@ async fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), value).await.expect("it comes true")
 }
 
-/// Waits until the file has a line in it, and gives it as a number.
+/// Waits until the file contains a line, and returns it as a number.
 async fn number_in(path: &Path) -> i32 {
     let number = || std::fs::read_to_string(path).ok()?.strip_suffix('\n')?.parse().ok();
     until(number).await
 }
 
-/// Waits until there is no such process, not even a dead one.
+/// Waits until there is no such process, not even a zombie.
 async fn gone(pid: i32) {
     until(|| (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())).await;
 }
 
-/// Waits until the process has ended, whoever it is that has to take note of it.
+/// Waits until the process has ended, whether its parent has waited for it or not.
 async fn ended(pid: i32) {
     let has_ended = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -86,7 +86,7 @@ async fn the_error_names_the_program() {
 #[tokio::test]
 async fn what_is_no_address_is_an_error_that_names_the_line() {
     let error = error_of("echo one; echo '<html>'").await;
-    assert!(error.starts_with("line 2 of its output, \"<html>\", is no address: "), "{error}");
+    assert!(error.starts_with("line 2 of its output, \"<html>\", is not an address: "), "{error}");
     assert_eq!(error_of("printf '\\377'").await, "it printed something that is not UTF-8");
 }
 
@@ -95,7 +95,7 @@ async fn a_program_that_prints_too_much_is_stopped() {
     assert_eq!(error_of("yes").await, "it was killed because it printed more than 65536 bytes");
     assert_eq!(error_of("seq -f a%g 1001").await, "it printed more than 1000 lines");
     assert_eq!(shell("seq -f a%g 1000").addresses().await.expect("addresses").len(), 1000);
-    // Nor has it to wait for somebody to read its complaints.
+    // It is not blocked by a standard error that nobody reads.
     let much = shell("head -c 1000000 /dev/zero >&2 && echo host");
     assert_eq!(much.addresses().await.expect("an address"), ["host"]);
 }
@@ -109,12 +109,12 @@ async fn a_program_that_takes_too_long_is_killed_with_its_children() {
         file("child").display(),
         file("self").display()
     );
-    // It is not known how long it takes to get there; so it is cut off after ever longer times.
+    // How long it takes to get there is not known, so the timeout is doubled until it does.
     let mut timeout = Duration::from_millis(50);
     while !file("self").exists() {
         let exec = Exec { timeout, ..shell(&script) };
         let error = exec.addresses().await.expect_err("it sleeps").to_string();
-        assert!(error.starts_with("it was killed because it took longer than "), "{error}");
+        assert!(error.starts_with("it was killed after "), "{error}");
         timeout *= 2;
     }
     let (child, program) = (number_in(&file("child")).await, number_in(&file("self")).await);
@@ -126,7 +126,7 @@ async fn a_program_that_takes_too_long_is_killed_with_its_children() {
 async fn a_program_ends_with_its_plugin() {
     let folder = TempDir::new().expect("a folder");
     let file = |name: &str| folder.path().join(name);
-    // The program itself has ended, and only its child still holds the pipe.
+    // The program itself has ended, and only its child still has the pipe open.
     let script =
         format!("echo $$ > {}; sleep 1000 & echo $! > {}", file("self").display(), file("child").display());
     let exec = shell(&script);
