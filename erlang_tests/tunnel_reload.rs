@@ -40,7 +40,7 @@ fn new_rules_hold_for_new_tunnels_and_standing_ones_stay() {
 
     configure(beta, "[[allow]]\nname = \"thr*\"\n");
     daemons[1].program.signal(Signal::HUP);
-    daemons[1].program.wait_for_text("in force from now on: allow");
+    daemons[1].program.wait_for_text("reloaded: applied allow");
     one.wait("net_adm:ping('three@beta')", "pong");
 
     // A host left to plain Erlang has no line in the hosts file, until the rule is gone.

@@ -14,8 +14,7 @@ use super::runtime::block_on;
 use super::target::Target;
 use crate::base::text::{printable, short};
 use crate::control::api::{Event, Gap, GapReason, Hello};
-use crate::control::client::{Client, ClientError, Events};
-use crate::control::events::Message;
+use crate::control::client::{Client, ClientError, Events, Message};
 use crate::control::json;
 
 /// The width of a kind: that of the longest.

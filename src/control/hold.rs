@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::watch;
 
 use super::api;
@@ -17,16 +17,9 @@ use crate::base::clock::now_ms;
 use crate::base::shutdown::Shutdown;
 use crate::directory::local::Local;
 
-/// How long news is left to gather before a holder looks whether it was about its service: while thousands of
-/// nodes come back at once, thousands of holders must not look thousands of times.
+/// How long a holder waits after an event before it checks whether its service is still registered: while thousands of nodes
+/// reconnect, thousands of holders must not check thousands of times.
 const GATHER: Duration = Duration::from_millis(200);
-
-/// The last line of an answer that ends while the daemon lives on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
-    /// Why the service is no more.
-    pub ended: String,
-}
 
 /// A service that ends with this value.
 #[derive(Debug)]
@@ -38,16 +31,16 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Ties the service `id`, which has just been registered, to the value that is returned.
+    /// Ties the service `id`, which has just been registered, to the returned value.
     pub fn new(local: Arc<Local>, shutdown: Shutdown, name: &str, id: u64) -> Hold {
         Hold { local, shutdown, name: name.to_owned(), id }
     }
 
-    fn stands(&self) -> bool {
+    fn is_registered(&self) -> bool {
         self.local.service(&self.name).is_some_and(|service| service.id == self.id)
     }
 
-    /// The endless answer, beginning with the service as a line of JSON.
+    /// The answer: the service as a line of JSON, and a line with the reason if the service ends before the daemon.
     pub fn stream(self, service: &api::ServiceInfo) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
         let news = self.local.events().watch();
         let step = Step::Opening(line(service));
@@ -61,12 +54,12 @@ impl Hold {
         })
     }
 
-    /// Waits for the end: none if it is the daemon's.
+    /// Waits for the end of the service; none if the daemon ends.
     async fn wait(&self, news: &mut watch::Receiver<u64>) -> Option<String> {
         loop {
             news.borrow_and_update();
-            if !self.stands() {
-                return Some(line(&Ended { ended: "unregistered".into() }));
+            if !self.is_registered() {
+                return Some(line(&api::ServiceEnded { ended: "unregistered".into() }));
             }
             tokio::select! {
                 changed = news.changed() => changed.ok()?,

@@ -1,8 +1,8 @@
-//! How times and bytes are written in the control API's JSON.
+//! Times and bytes in the control API's JSON.
 
 use jiff::Timestamp;
 
-/// The time that a number of milliseconds since the Unix epoch stands for.
+/// The time this many milliseconds after the Unix epoch.
 pub fn timestamp(milliseconds: u64) -> Timestamp {
     i64::try_from(milliseconds)
         .ok()
@@ -58,31 +58,24 @@ pub(super) mod rfc3339_ms_option {
     }
 }
 
-/// For serde: bytes as text of two digits each.
+/// For serde: bytes in base 16.
 pub(super) mod base16 {
     use std::borrow::Cow;
-    use std::fmt::Write;
 
+    use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub(in super::super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::with_capacity(bytes.len() * 2);
-        for byte in bytes {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        serializer.serialize_str(&text)
+        serializer.serialize_str(&HEXLOWER.encode(bytes))
     }
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<u8>, D::Error> {
         let text = Cow::<'_, str>::deserialize(deserializer)?;
-        let digits: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect();
-        let pairs = digits.filter(|digits| digits.len().is_multiple_of(2));
-        let pairs = pairs.ok_or_else(|| D::Error::custom("expected an even number of base 16 digits"))?;
-        Ok(pairs.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+        bytes.map_err(|_| D::Error::custom("expected an even number of base 16 digits"))
     }
 }
 

@@ -35,23 +35,23 @@ impl ReloadError {
     }
 }
 
-/// Reads the configuration again.
+/// Rereads the configuration.
 #[derive(Debug)]
 pub struct Reloader {
     /// The configuration file, if there is one.
     pub config_file: Option<PathBuf>,
-    /// What it said when the daemon started.
+    /// Its content when the daemon started.
     pub from_file: RawConfig,
-    /// The cluster and its tunnels, with how the cluster is set up; none if the daemon takes no part in one.
+    /// The cluster, its tunnels and its settings; none if the daemon is not a member of one.
     pub member: Option<(Arc<Cluster>, Arc<Tunnels>, ClusterSettings)>,
 }
 
 impl Reloader {
-    /// Reads everything again, and logs the outcome. Reads files, so not for a thread that must not block.
+    /// Rereads everything and logs the outcome. Reads files, so it does not belong on a thread that must not block.
     ///
     /// # Errors
     ///
-    /// If something is wrong; nothing has changed then.
+    /// If anything is invalid; nothing has changed then.
     pub fn reload(&self) -> Result<api::Reloaded, ReloadError> {
         let done = self.apply();
         match &done {
@@ -74,7 +74,7 @@ impl Reloader {
 
     fn apply(&self) -> Result<api::Reloaded, ReloadError> {
         let now = match &self.config_file {
-            // A file that has been removed says as little as an empty one.
+            // A file that was removed counts as empty.
             Some(path) => file::read(path, false)?.unwrap_or_default(),
             None => self.from_file.clone(),
         };

@@ -19,22 +19,22 @@ pub use super::socket::{ControlSocket, bind};
 use crate::base::shutdown::Shutdown;
 
 /// Connections at once: a sixteenth of the descriptors, within these bounds. Each `pmd register ... -- COMMAND` and
-/// each `pmd subscribe` needs one; a runaway script must not take what nodes need.
-const SHARE: (usize, usize) = (8, 1024);
-/// How many of them there is room for even while others have taken all descriptors but the reserve: one in 64, within these
-/// bounds, which is a part of what is set aside for the daemon itself.
-const ALWAYS: (usize, usize) = (1, 16);
-/// How long answers may take to leave once the daemon ends. Shorter than what the daemon waits for all of this.
+/// each `pmd subscribe` needs one; a runaway script must not take the descriptors that nodes need.
+const LIMIT: (usize, usize) = (8, 1024);
+/// Connections that are served even when all descriptors but the reserve are taken: one for each 64 descriptors, within these
+/// bounds. They are part of what is set aside for the daemon itself.
+const GUARANTEED: (usize, usize) = (1, 16);
+/// How long answers may take once the daemon shuts down. Shorter than the daemon's own wait for this server.
 const GRACE: Duration = Duration::from_millis(1500);
-/// Pause after a failed accept, which mostly means that there are no descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a failed accept, which mostly means that no descriptor is free.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// The answer to a connection that there is no room for.
+/// The answer to a connection over the limit.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
     connection: close\r\n\r\n{\"error\":{\"code\":\"full\",\"message\":\"the daemon has as many control \
-    connections as it can serve\",\"hint\":\"end some pmd register or pmd subscribe commands\"}}\n";
+    connections as it can serve\",\"hint\":\"stop some pmd register or pmd subscribe commands\"}}\n";
 
-/// Serves the control API until the daemon ends; the socket file goes with the end.
+/// Serves the control API until the daemon shuts down, and then removes the socket file.
 ///
 /// `holding` is told when another daemon may take the socket's place.
 pub async fn serve(handles: Handles, holding: TaskTracker, socket: ControlSocket) {
@@ -60,14 +60,14 @@ async fn accept(handles: Handles, holding: TaskTracker, listener: UnixListener) 
         match accepted {
             Ok((stream, _)) => match ControlPermit::get(&descriptors, &open) {
                 Some(permit) => {
-                    connections.spawn(converse(shutdown.clone(), stream, routes.clone(), permit));
+                    connections.spawn(serve_connection(shutdown.clone(), stream, routes.clone(), permit));
                 }
-                // The answer fits into any socket's buffer; if not, the end of the connection says enough.
+                // The answer fits into any socket's buffer; if not, the closed connection has to do.
                 None => drop(stream.try_write(FULL)),
             },
             Err(error) => {
                 tracing::warn!("cannot accept a control connection: {error}");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
     }
@@ -78,7 +78,7 @@ async fn accept(handles: Handles, holding: TaskTracker, listener: UnixListener) 
     connections.wait().await;
 }
 
-async fn converse(shutdown: Shutdown, stream: UnixStream, routes: Router, permit: ControlPermit) {
+async fn serve_connection(shutdown: Shutdown, stream: UnixStream, routes: Router, permit: ControlPermit) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).max_buf_size(MAX_REQUEST);
     let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
@@ -111,10 +111,10 @@ impl ControlPermit {
         let before = open.fetch_add(1, Ordering::Relaxed);
         let mut permit =
             ControlPermit { descriptors: Arc::clone(descriptors), open: Arc::clone(open), counted: false };
-        if before >= (limit / 16).clamp(SHARE.0, SHARE.1) {
+        if before >= (limit / 16).clamp(LIMIT.0, LIMIT.1) {
             return None;
         }
-        if before >= (limit / 64).clamp(ALWAYS.0, ALWAYS.1) {
+        if before >= (limit / 64).clamp(GUARANTEED.0, GUARANTEED.1) {
             permit.counted = descriptors.reserve(Class::Waiting).is_ok();
             if !permit.counted {
                 return None;

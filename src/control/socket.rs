@@ -1,4 +1,4 @@
-//! The socket file: made so that nobody else gets in at any moment, and removed only by who made it.
+//! The socket file: never accessible to other users, not even while it is created, and removed only by the process that created it.
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
@@ -11,27 +11,53 @@ use nix::unistd::{Gid, Group};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::ControlError;
 use crate::base::files::make_private_folder;
 use crate::config::settings::Settings;
 
-/// Connections that may wait to be accepted.
+/// Connections that may wait for an accept.
 const BACKLOG: i32 = 128;
 
-/// The listening control socket; the file goes when this value does.
+/// Why the control socket could not be created.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A daemon already answers there.
+    #[error("a daemon already answers on {}", .socket.display())]
+    Answers {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The path is taken by a file that is not a socket, so pmd did not create it.
+    #[error("{} exists and is not a socket", .socket.display())]
+    NotASocket {
+        /// The path.
+        socket: PathBuf,
+    },
+    /// There is no such group.
+    #[error("control_group: there is no group {0:?}")]
+    NoSuchGroup(String),
+    /// The system reported an error.
+    #[error("cannot create the control socket {}: {source}", .socket.display())]
+    System {
+        /// The socket.
+        socket: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// The listening control socket; dropping it removes the file.
 #[derive(Debug)]
 pub struct ControlSocket {
-    /// Takes connections; not blocking.
+    /// The listener, in non-blocking mode.
     pub(super) listener: UnixListener,
     pub(super) file: SocketFile,
 }
 
-/// A socket file that this process made.
+/// A socket file that this process created.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// The file itself: somebody may have put another one in its place. While it is held, no other file can get
-    /// its inode number.
+    /// The file, held open so that no other file can get its inode number: a different file may be at its path by now.
     itself: File,
 }
 
@@ -41,26 +67,26 @@ impl Drop for SocketFile {
         let there = std::fs::symlink_metadata(&self.path);
         let same = |(a, b): (&Metadata, &Metadata)| (a.dev(), a.ino()) == (b.dev(), b.ino());
         if ours.as_ref().ok().zip(there.as_ref().ok()).is_some_and(same) {
-            // There is nobody left to tell; the next daemon replaces what nobody answers on.
+            // A failure does no harm: the next daemon replaces a socket that no daemon answers on.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Makes the control socket of a daemon with these settings, in the place of one that nobody answers on.
+/// Creates the control socket of a daemon with these settings; replaces one that no daemon answers on.
 pub fn bind(settings: &Settings) -> Result<ControlSocket, ControlError> {
     let path = settings.socket.as_path();
     let system = |source: io::Error| ControlError::System { socket: path.into(), source };
     let group = group(settings)?;
     let folder = prepare_folder(settings)?;
-    // Two daemons that start at once must not take each other's new socket for a stale one.
+    // Two daemons that start at the same time must not mistake each other's new socket for a stale one.
     let lock = File::open(&folder).map_err(system)?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| system(error.into()))?;
     remove_stale(path)?;
     make(path, group).map_err(system)
 }
 
-/// Makes the folder of the control socket, if it is not there.
+/// Creates the folder of the control socket, if it does not exist.
 pub fn prepare_folder(settings: &Settings) -> Result<PathBuf, ControlError> {
     let path = settings.socket.as_path();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -80,14 +106,14 @@ fn group(settings: &Settings) -> Result<Option<Gid>, ControlError> {
     }
 }
 
-/// Makes the folder and those above it, for the owner alone; leaves one that is there as it is.
+/// Creates the folder and its parents, for the owner alone; an existing folder is left as it is.
 fn make_folder(folder: &Path, group: Option<Gid>) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
     make_private_folder(folder)?;
     if let Some(group) = group {
-        // The group has to get through to the socket, but need not see what else is there.
+        // The group must be able to reach the socket, but not to list the folder.
         std::os::unix::fs::chown(folder, None, Some(group.as_raw()))?;
         std::fs::set_permissions(folder, Permissions::from_mode(0o710))?;
     }
@@ -109,7 +135,7 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
             std::fs::remove_file(path).map_err(system)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        // Whatever else there is (also a full queue), somebody is behind it.
+        // Any other result, such as a full queue, means that a process is listening.
         Ok(_) | Err(_) => Err(ControlError::Answers { socket: path.into() }),
     }
 }
@@ -118,7 +144,7 @@ fn make(path: &Path, group: Option<Gid>) -> io::Result<ControlSocket> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    // Nobody can connect before `listen`: what the umask left open is closed by then.
+    // No connection is possible before `listen`, so the mode is tight in time whatever the umask.
     if let Some(group) = group {
         std::os::unix::fs::chown(path, None, Some(group.as_raw()))?;
     }
@@ -163,11 +189,11 @@ mod tests {
         assert!(matches!(bind(&settings), Err(ControlError::Answers { .. })));
         assert!(UnixStream::connect(&settings.socket).is_ok());
 
-        // What a killed daemon leaves behind.
+        // As a killed daemon leaves it behind.
         let ControlSocket { listener, file } = first;
         drop(listener);
         let second = bind(&settings).expect("a socket");
-        // And if it was not quite dead, it leaves its successor's socket alone.
+        // If the first daemon was still alive after all, it leaves its successor's socket alone.
         drop(file);
         assert!(UnixStream::connect(&settings.socket).is_ok());
         drop(second);

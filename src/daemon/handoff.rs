@@ -10,7 +10,7 @@ use pmd_epmd::server::Handoff;
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
 use crate::link::accept::{AcceptQueue, PendingConnection};
-use crate::web::{Door, is_http};
+use crate::web::{WebListener, is_http};
 
 /// The first byte of a TLS connection (RFC 8446, section 5.1: handshake). No EPMD request begins with it: its length would
 /// exceed every limit.
@@ -22,7 +22,7 @@ pub(super) struct ByFirstByte {
     /// Receives other daemons.
     pub(super) peers: AcceptQueue,
     /// Receives browsers; none if there is no status page.
-    pub(super) web: Option<Door>,
+    pub(super) web: Option<WebListener>,
     /// Shares out the process's descriptors.
     pub(super) descriptors: Arc<Descriptors>,
     /// Counts what there is no room for.

@@ -7,8 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::world::{Lists, Update};
 use crate::control::api::{self, Event};
-use crate::control::client::{Client, ClientError};
-use crate::control::events::Message;
+use crate::control::client::{Client, ClientError, Message};
 
 /// How often numbers are asked for.
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,9 +1,10 @@
-//! Connections that speak HTTP: from the threads of the EPMD port, which only look at their first bytes, to the runtime.
+//! HTTP on the EPMD port: connections that the port's threads have recognised by their first bytes, handed over to the runtime.
 //!
-//! They are few and bounded: a page is something that a person looks at.
+//! They are few and bounded: people look at a status page.
 
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,30 +14,32 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use pmd_epmd::counters::Counters;
 use pmd_epmd::descriptors::Descriptors;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_io_timeout::TimeoutStream;
 
 use super::page;
-use super::write_timeout::Patience;
 use crate::base::permit::Permit;
 use crate::base::shutdown::Shutdown;
 use crate::base::supervise::Supervisor;
 use crate::config::types::WebAccess;
 use crate::control::handles::Handles;
+use crate::control::routes;
 use crate::link::connection::Connection;
 
 /// Connections at once. A browser opens up to six for a page, one of which is the event stream.
 const CONNECTIONS: usize = 64;
-/// How long a request's head may take; also how long a connection may idle, and how long one may stand still that has
-/// to be written to.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to send a request's head, and how long a connection may idle.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a write may make no progress because the client does not read.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1024;
-/// Bytes that the kernel keeps for a visitor that does not read; it takes twice as much for its own book-keeping. By
-/// default it could be megabytes for each.
-const UNREAD: usize = 128 * 1024;
-/// What a request begins with. EPMD requests begin with their length, of which these would be one beyond any limit.
-/// Whole words, because two letters alone are a bad length like any other, and closed like one.
+/// Bytes that the kernel buffers for a client that does not read (it allocates twice as much). Its default can be megabytes.
+const SEND_BUFFER: usize = 128 * 1024;
+/// How an HTTP request begins. In an EPMD request these bytes would be a length beyond any limit. Whole words, because a connection
+/// that begins with only the same two letters is a malformed EPMD request and treated as one.
 const METHODS: [&[u8]; 7] = [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH "];
 
 /// Whether the first bytes of a connection are those of HTTP.
@@ -45,68 +48,69 @@ pub fn is_http(input: &[u8]) -> bool {
     METHODS.iter().any(|method| input.starts_with(method))
 }
 
-/// A connection that has begun with HTTP.
+/// A connection that was handed over.
 #[derive(Debug)]
-struct Visitor {
+struct Accepted {
     socket: OwnedFd,
     address: SocketAddr,
-    /// What was read already.
+    /// Bytes that were read already.
     head: Vec<u8>,
     _permit: OwnedSemaphorePermit,
-    _place: Permit,
+    _descriptor: Permit,
 }
 
-/// Where the threads of the EPMD port leave such connections.
+/// Takes connections over from the threads of the EPMD port.
 #[derive(Debug, Clone)]
-pub struct Door {
-    visitors: mpsc::Sender<Visitor>,
-    room: Arc<Semaphore>,
+pub struct WebListener {
+    queue: mpsc::Sender<Accepted>,
+    permits: Arc<Semaphore>,
     access: WebAccess,
     descriptors: Arc<Descriptors>,
     counters: Arc<Counters>,
 }
 
-impl Door {
-    /// Takes a connection over, or closes it: if there are too many, or if it comes from elsewhere.
+impl WebListener {
+    /// Takes a connection over, or closes it: if there are too many, or if it is not from this host and only this host has access.
     pub fn admit(&self, socket: OwnedFd, address: SocketAddr, head: Vec<u8>) {
         if self.access != WebAccess::Open && !address.ip().to_canonical().is_loopback() {
             self.counters.forbidden.add();
             return;
         }
-        let permit = Arc::clone(&self.room).try_acquire_owned().ok();
-        let Some((permit, place)) = permit.zip(Permit::take(&self.descriptors)) else {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
+        let Some((permit, descriptor)) = permit.zip(Permit::take(&self.descriptors)) else {
             self.counters.shed.add();
             return;
         };
-        // As many places as permits: there is room.
-        let visitor = Visitor { socket, address, head, _permit: permit, _place: place };
-        let _ = self.visitors.try_send(visitor);
+        // Has room for as many connections as there are permits.
+        let accepted = Accepted { socket, address, head, _permit: permit, _descriptor: descriptor };
+        let _ = self.queue.try_send(accepted);
     }
 }
 
 /// Starts to serve the status page on this runtime, unless it is off.
 #[must_use]
-pub fn start(handles: &Handles, access: WebAccess, supervisor: &Supervisor) -> Option<Door> {
+pub fn start(handles: &Handles, access: WebAccess, supervisor: &Supervisor) -> Option<WebListener> {
     if access == WebAccess::Off {
         return None;
     }
-    let (visitors, queue) = mpsc::channel(CONNECTIONS);
-    let routes = page::router(handles, access);
-    supervisor.task("status page", receive(queue, routes, handles.shutdown.clone()));
-    let (room, measured) = (Arc::new(Semaphore::new(CONNECTIONS)), &handles.measured);
+    let host = (access == WebAccess::Local).then(|| handles.about.host.clone());
+    let page = page::router(routes::read_only(handles.clone()), host);
+    let (queue, connections) = mpsc::channel(CONNECTIONS);
+    supervisor.task("status page", serve(connections, page, handles.shutdown.clone()));
+    let (permits, measured) = (Arc::new(Semaphore::new(CONNECTIONS)), &handles.measured);
     let (descriptors, counters) = (Arc::clone(&measured.descriptors), Arc::clone(&measured.epmd));
-    Some(Door { visitors, room, access, descriptors, counters })
+    Some(WebListener { queue, permits, access, descriptors, counters })
 }
 
-async fn receive(mut queue: mpsc::Receiver<Visitor>, routes: Router, shutdown: Shutdown) {
-    while let Some(visitor) = queue.recv().await {
-        tokio::spawn(converse(visitor, routes.clone(), shutdown.clone()));
+async fn serve(mut connections: mpsc::Receiver<Accepted>, page: Router, shutdown: Shutdown) {
+    while let Some(accepted) = connections.recv().await {
+        tokio::spawn(serve_connection(accepted, page.clone(), shutdown.clone()));
     }
 }
 
-async fn converse(visitor: Visitor, routes: Router, shutdown: Shutdown) {
-    let Visitor { socket, address, head, _permit, _place } = visitor;
-    // The shard has made it not blocking.
+async fn serve_connection(accepted: Accepted, page: Router, shutdown: Shutdown) {
+    let Accepted { socket, address, head, _permit, _descriptor } = accepted;
+    // The EPMD port's thread has made it non-blocking.
     let socket = match TcpStream::from_std(StdStream::from(socket)) {
         Ok(socket) => socket,
         Err(error) => {
@@ -114,24 +118,46 @@ async fn converse(visitor: Visitor, routes: Router, shutdown: Shutdown) {
             return;
         }
     };
-    let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEAD);
-    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&socket, UNREAD) {
-        tracing::debug!(%address, "cannot bound what a connection keeps: {error}");
+    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER) {
+        tracing::debug!(%address, "cannot limit the send buffer of a connection: {error}");
     }
-    let wire = TokioIo::new(Patience::new(Connection::new(socket, address, head), PATIENCE));
-    let connection = server.serve_connection(wire, TowerToHyperService::new(routes));
+    let stream = with_write_timeout(Connection::new(socket, address, head), WRITE_TIMEOUT);
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT).max_buf_size(MAX_HEAD);
+    let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(page));
     tokio::select! {
-        ended = connection => if let Err(error) = ended {
+        ended = serving => if let Err(error) = ended {
             tracing::debug!(%address, "a connection to the status page ended: {error}");
         },
         _ = shutdown.wait() => {}
     }
 }
 
+fn with_write_timeout<T: AsyncRead + AsyncWrite>(stream: T, limit: Duration) -> Pin<Box<TimeoutStream<T>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limit));
+    Box::pin(stream)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_given_up() {
+        let (near, mut far) = duplex(4);
+        let mut near = with_write_timeout(near, Duration::from_millis(1));
+        near.write_all(b"four").await.expect("there is room");
+        let error = near.write_all(b"more").await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let mut read = [0; 4];
+        far.read_exact(&mut read).await.expect("what was written");
+        near.write_all(b"more").await.expect("there is room again");
+    }
 
     #[test]
     fn http_is_told_by_whole_words() {

@@ -2,12 +2,10 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`door`] | connections that speak HTTP, from the EPMD port to here, and their limits |
-//! | [`page`] | what is answered, and to whom |
-//! | [`patience`] | the end of connections whose other side does not read |
+//! | [`listener`] | takes HTTP connections over from the EPMD port, and limits them |
+//! | [`page`] | the paths, and who may read them |
 
 pub mod listener;
 pub mod page;
-pub mod write_timeout;
 
-pub use listener::{Door, is_http, start};
+pub use listener::{WebListener, is_http, start};

@@ -1,7 +1,7 @@
-//! What the status page is made of, and who may have it.
+//! The paths of the status page, and who may read them.
 //!
-//! The page is three files in the binary and what the control API says to anybody who reads. Nothing can be changed
-//! from here, and nothing is loaded from elsewhere.
+//! The page is three files in the binary and the read-only paths of the control API. It cannot change anything, and loads nothing
+//! from other hosts.
 
 use std::sync::Arc;
 
@@ -18,27 +18,24 @@ use axum::{Router, http};
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 
-use crate::config::types::WebAccess;
 use crate::control::endpoints::Call;
-use crate::control::handles::Handles;
-use crate::control::routes;
 
 const INDEX: &str = include_str!("assets/index.html");
 const STYLE: &str = include_str!("assets/style.css");
 const SCRIPT: &str = include_str!("assets/app.js");
-/// Event streams at once: half of all connections, so that others can still look.
+/// Event streams at once: half of all connections, so that the rest can still be used for requests.
 const STREAMS: usize = 32;
 
+/// Who may read.
 #[derive(Debug)]
 struct Gate {
-    /// What this host is called; none if everybody may look.
+    /// The name of this host, which requests must name; none if any host name will do.
     host: Option<String>,
     streams: Arc<Semaphore>,
 }
 
-/// All paths of the page.
-pub fn router(handles: &Handles, access: WebAccess) -> Router {
-    let host = (access == WebAccess::Local).then(|| handles.about.host.clone());
+/// The page and `api`, the read-only paths of the control API; with `host`, only for requests that name this host.
+pub fn router(api: Router, host: Option<String>) -> Router {
     let gate = Arc::new(Gate { host, streams: Arc::new(Semaphore::new(STREAMS)) });
     let file = |kind: &'static str, text: &'static str| {
         get(move || async move { ([(CONTENT_TYPE, HeaderValue::from_static(kind))], text) })
@@ -48,11 +45,11 @@ pub fn router(handles: &Handles, access: WebAccess) -> Router {
         .route("/style.css", file("text/css; charset=utf-8", STYLE))
         .route("/app.js", file("text/javascript; charset=utf-8", SCRIPT))
         .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
-        .merge(routes::read_only(handles.clone()))
+        .merge(api)
         .layer(middleware::from_fn_with_state(gate, guard))
 }
 
-/// Lets requests through that only read and mean this host, and says in the answer what a browser may do with it.
+/// Rejects requests that would change something or name a different host, and tells browsers what the page may do.
 async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let mut response = match refusal(&gate, &request) {
         Some(refusal) => refusal.into_response(),
@@ -74,16 +71,16 @@ async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> R
 
 fn refusal(gate: &Gate, request: &Request) -> Option<(StatusCode, &'static str)> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Some((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD: nothing can be changed here\n"));
+        return Some((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD: the status page is read-only\n"));
     }
     let own = gate.host.as_deref()?;
     let asked = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    // A page from elsewhere whose name has come to mean this address (DNS rebinding) must not read this one.
-    let wrong = "this host is not called that: open it as http://localhost, with the port\n";
+    // DNS rebinding: a foreign page whose host name was pointed at this address must not read this one.
+    let wrong = "the request names a different host: open http://localhost, with the port\n";
     (!names_this_host(asked, own)).then_some((StatusCode::FORBIDDEN, wrong))
 }
 
-/// Whether the header `Host` means this host: a name of it that nobody else can give away.
+/// Whether the header `Host` names this host, by a name that no foreign domain can have.
 fn names_this_host(asked: &str, own: &str) -> bool {
     let Ok(authority) = asked.parse::<http::uri::Authority>() else { return false };
     let host = authority.host().to_lowercase();
@@ -92,15 +89,15 @@ fn names_this_host(asked: &str, own: &str) -> bool {
     ["localhost", "127.0.0.1", "[::1]", own.as_str(), short].contains(&host.as_str())
 }
 
-/// The event stream, if there are not too many already.
+/// The event stream, unless too many are open.
 async fn stream(gate: &Gate, request: Request, next: Next) -> Response {
     let Ok(permit) = Arc::clone(&gate.streams).try_acquire_owned() else {
-        let full = "there are as many event streams as can be served: close some pages\n";
+        let full = "too many event streams are open: close some status pages\n";
         return (StatusCode::SERVICE_UNAVAILABLE, full).into_response();
     };
     let (head, body) = next.run(request).await.into_parts();
     let body = body.into_data_stream().map(move |piece| {
-        // Held as long as the stream is.
+        // Held until the stream ends.
         let _ = &permit;
         piece
     });

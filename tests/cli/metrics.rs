@@ -172,13 +172,13 @@ fn a_reload_says_in_the_log_what_came_of_it() {
     let home = Home::new();
     let daemon = home.daemon(&[]);
     home.run(&["reload"]).ended_with(0);
-    daemon.wait_for_text("read everything again: nothing has changed");
+    daemon.wait_for_text("reloaded: no changes");
     home.configure("port = 4711\n");
     daemon.signal(rustix::process::Signal::HUP);
-    daemon.wait_for_text("these keys need a restart: port");
+    daemon.wait_for_text("need a restart: port");
     home.configure("port = true\n");
     daemon.signal(rustix::process::Signal::HUP);
-    daemon.wait_for_text("nothing was read again, and nothing has changed");
+    daemon.wait_for_text("reload failed, nothing has changed");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_log_for_collectors_is_one_json_object_a_line() {
     let daemon = crate::harness::program::Program::spawn(command);
     wait_until("the daemon", || home.run(&["health"]).code == 0);
     home.run(&["reload"]).ended_with(0);
-    daemon.wait_for_text("read everything again");
+    daemon.wait_for_text("reloaded: ");
     for line in daemon.stderr().lines() {
         let line: serde_json::Value =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -230,7 +230,7 @@ fn a_report_has_everything_but_the_secrets() {
         "log.txt",
         "pmd_names 1",
         "\"kind\":\"name_up\"",
-        "read everything again",
+        "reloaded: no changes",
         "zone = \"north\"",
         "Max open files",
     ] {

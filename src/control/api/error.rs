@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 /// The body of every answer that is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What went wrong.
+    /// The error.
     pub error: ErrorInfo,
 }
 
-/// What went wrong.
+/// The error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorInfo {
-    /// For programs: one of the codes of [`ErrorCode`], and more in later versions.
+    /// For programs: the code of an [`ErrorCode`], or one of a later version.
     pub code: String,
     /// For people.
     pub message: String,
@@ -24,33 +24,33 @@ pub struct ErrorInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// The request cannot be understood, or asks for something that cannot be.
+    /// The request is malformed, or asks for something impossible.
     InvalidRequest,
-    /// There is nothing of that name.
+    /// Nothing of this name exists.
     NotFound,
-    /// The path does not take this method.
+    /// The path does not support this method.
     MethodNotAllowed,
     /// The name is taken.
     Conflict,
-    /// The request is longer than it may be.
+    /// The request is too long.
     TooLarge,
-    /// The request did not come in time.
+    /// The request did not arrive in time, or a peer did not respond in time.
     Timeout,
-    /// There is no room for more.
+    /// A limit is reached.
     Full,
-    /// The daemon is about to end.
+    /// The daemon is shutting down.
     Ending,
-    /// The daemon takes no part in a cluster.
+    /// The daemon is not a member of a cluster.
     NoCluster,
-    /// The name of a daemon to be joined has no address.
+    /// The name of a daemon to join has no address.
     Unresolvable,
-    /// Nobody answers at the address of a daemon to be joined.
+    /// No daemon answers at an address to join.
     Unreachable,
-    /// A daemon to be joined does not let this one in, or is not to be let in itself.
+    /// A daemon to join rejected this one, or was rejected by it.
     Refused,
-    /// A daemon was to join itself.
+    /// A daemon cannot join itself.
     Oneself,
-    /// A node is registered, and does not accept connections or does not answer as nodes do.
+    /// A registered node does not accept connections, or does not respond as an Erlang node.
     Silent,
 }
 

@@ -26,5 +26,5 @@ pub use join::{Join, JoinFailure, Joined, JoinedPeer, Leave, LeftCluster};
 pub use lookup::{Kind, Lookup, Match};
 pub use names::{Adopt, AdoptOutcome, AdoptedName, ClusterName, ClusterNameList, Name, NameList};
 pub use reach::{Reach, ReachFailure, ReachLeg, Reached, Refusal, RefusalList};
-pub use services::{ClusterService, ClusterServiceList, NewService, ServiceInfo, ServiceList};
+pub use services::{ClusterService, ClusterServiceList, NewService, ServiceEnded, ServiceInfo, ServiceList};
 pub use tunnel::{AliasInfo, Leg, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus};

@@ -51,6 +51,13 @@ pub struct NewService {
     pub ttl_ms: Option<u64>,
 }
 
+/// The last line of the answer to `POST /v1/services/hold`, if the service ends before the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceEnded {
+    /// Why the service is no longer registered.
+    pub ended: String,
+}
+
 /// `GET /v1/services?scope=cluster`: services on all hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterServiceList {

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::lookup::Kind;
 
-/// The part of [`Status`](super::Status) about aliases and tunnels.
+/// The tunnel part of [`Status`](super::Status).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelStatus {
-    /// Tunnels that are open, at either end.
+    /// Open tunnels with an end on this host.
     pub open: usize,
-    /// The most that can be.
+    /// The most that can be open.
     pub limit: usize,
-    /// Bytes that have gone through tunnels since the daemon started, both ways.
+    /// Bytes carried since the daemon started, both ways.
     pub bytes: u64,
     /// Listening sockets that lead to other hosts.
     pub entries: usize,
@@ -25,53 +25,53 @@ pub struct TunnelStatus {
 /// `GET /v1/tunnels`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelList {
-    /// The resolver file for Erlang nodes: what `ERL_INETRC` is to be set to.
+    /// The resolver file for Erlang nodes, for `ERL_INETRC`.
     pub inetrc: PathBuf,
     /// The hosts file that it names.
     pub hosts_file: PathBuf,
-    /// The port of this daemon, which nodes have to know if it is not 4369.
+    /// The EPMD port of this daemon, which nodes must be told if it is not 4369.
     pub port: u16,
-    /// Which loopback address stands for which host.
+    /// The loopback address of each host.
     pub aliases: Vec<AliasInfo>,
-    /// What is open.
+    /// The open tunnels.
     pub tunnels: Vec<TunnelInfo>,
 }
 
-/// A loopback address that stands for a host.
+/// The loopback address of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AliasInfo {
     /// The host, in lower case.
     pub host: String,
     /// The address.
     pub address: Ipv4Addr,
-    /// Whether the host's name means this address in the hosts file.
+    /// Whether the hosts file lists it.
     pub listed: bool,
 }
 
-/// Which end of a tunnel is on this host.
+/// The end of a tunnel that is on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TunnelSide {
-    /// A program here has connected.
+    /// A program on this host connected.
     Entry,
-    /// It leads to a program here.
+    /// It leads to a program on this host.
     Exit,
 }
 
-/// A tunnel that is open.
+/// An open tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelInfo {
-    /// Which end of it is here.
+    /// The end on this host.
     pub side: TunnelSide,
-    /// What kind of thing it leads to.
+    /// The kind of its target.
     pub kind: Kind,
-    /// The name of that.
+    /// The name of its target.
     pub name: String,
-    /// The host of the other end.
+    /// The host at the other end.
     pub host: String,
-    /// How it gets there: `direct`, `reverse` or `relay`; and more in later versions.
+    /// Its path: `direct`, `reverse` or `relay`; and more in later versions.
     pub path: String,
-    /// Bytes that have gone through it, both ways.
+    /// Bytes carried, both ways.
     pub bytes: u64,
 }
 
@@ -79,36 +79,36 @@ pub struct TunnelInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ping {
-    /// `NODE@HOST`, or `NODE` for one on this host.
+    /// `NODE@HOST`, or `NODE` for a node on this host.
     pub node: String,
 }
 
-/// The answer to `POST /v1/ping` if the node has answered; if not, the answer is the error of the leg that failed.
+/// The answer to `POST /v1/ping` if the node responded; otherwise the answer is the error of the hop that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pinged {
-    /// What the node calls itself.
+    /// The name the node reports.
     pub node: String,
     /// Its host.
     pub host: String,
-    /// Its distribution port there.
+    /// Its distribution port.
     pub port: u16,
-    /// How one gets there: `local`, `direct`, `reverse` or `relay`; and more in later versions.
+    /// The path: `local`, `direct`, `reverse` or `relay`; and more in later versions.
     pub path: String,
     /// The address of the other daemon, or of the relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
-    /// The legs of the way, in their order.
+    /// The hops, in order.
     pub legs: Vec<Leg>,
-    /// All of them together.
+    /// Their total time.
     pub took_us: u64,
 }
 
-/// A leg of the way to a node.
+/// A hop to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leg {
-    /// What was done: `lookup`, `daemon`, `exit` or `greeting`; and more in later versions.
+    /// The hop: `lookup`, `daemon`, `exit` or `greeting`; and more in later versions.
     pub leg: String,
-    /// What came of it, in words.
+    /// The result, in words.
     pub what: String,
     /// How long it took.
     pub took_us: u64,

@@ -1,11 +1,10 @@
-//! The event stream: what a reader may ask for.
+//! The event stream: its parameters.
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderMap;
+use axum::response::sse::Sse;
 use axum::response::{IntoResponse, Response};
 
 use super::Asked;
@@ -26,14 +25,14 @@ pub(super) async fn subscribe(
 ) -> Result<Response, ApiError> {
     let parameters = Parameters::of(query, &["since", "boot", "kind"])?;
     let invalid = |message: String, hint: String| ApiError::new(ErrorCode::InvalidRequest, message, hint);
-    // A reader that comes back by itself repeats the first address, but tells its progress in the header.
+    // A browser that reconnects repeats the first address, but reports its progress in the header.
     let last_id = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let since = match last_id.or(parameters.get("since")) {
         None => None,
         Some(number) => Some(number.parse().map_err(|_| {
             invalid(
                 format!("{number:?} is not the number of an event"),
-                "numbers start at 1; 0 means all".into(),
+                "numbers start at 1; 0 stands for all events".into(),
             )
         })?),
     };
@@ -56,6 +55,5 @@ pub(super) async fn subscribe(
         node_id: member.map(|member| member.cluster.local().id().to_string()),
         shutdown,
     };
-    let body = Body::from_stream(events::send(source, wanted));
-    Ok(([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))], body).into_response())
+    Ok(Sse::new(events::stream(source, wanted)).into_response())
 }

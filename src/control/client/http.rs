@@ -1,0 +1,153 @@
+//! One HTTP request on a connection of its own to the control socket.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use tokio::net::UnixStream;
+
+use super::error::{ClientError, Result};
+use crate::control::api::ErrorBody;
+use crate::control::endpoints::{Call, Method};
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Bytes of a response: far more than a list of as many nodes as a host has ports.
+const MAX_RESPONSE: usize = 128 * 1024 * 1024;
+/// Everything but what RFC 3986 calls unreserved (section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Sends requests to the daemon behind one control socket.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    pub(super) socket: PathBuf,
+    /// How long each step of a response may take.
+    pub(super) timeout: Duration,
+}
+
+impl Http {
+    /// Sends a request and reads the whole body of a response that is no error.
+    ///
+    /// Boxed, or it would be compiled into each kind of request.
+    pub(super) fn ask(&self, call: Call, target: String, body: Bytes) -> BoxFuture<'_, Result<Bytes>> {
+        Box::pin(async move {
+            let body = self.open(call, &target, body).await?;
+            self.collect(body).await
+        })
+    }
+
+    /// Sends a request; returns the body of a response that is no error, to be read as it arrives.
+    pub(super) async fn open(&self, call: Call, target: &str, body: Bytes) -> Result<Incoming> {
+        let response = self.send(call, target, body).await?;
+        let status = response.status();
+        let body = response.into_body();
+        if status.is_success() { Ok(body) } else { Err(self.error(status, body).await) }
+    }
+
+    /// Sends a request; returns the response, whatever its status.
+    pub(super) async fn send(&self, call: Call, target: &str, body: Bytes) -> Result<Response<Incoming>> {
+        let mut sender = self.connect().await?;
+        let method = match call.method() {
+            Method::Get => hyper::Method::GET,
+            Method::Post => hyper::Method::POST,
+            Method::Delete => hyper::Method::DELETE,
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(HOST, "localhost")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| ClientError::Strange(error.to_string()))?;
+        self.in_time(async { Ok(sender.send_request(request).await?) }).await
+    }
+
+    /// The error in the body of a response with this status.
+    pub(super) async fn error(&self, status: StatusCode, body: Incoming) -> ClientError {
+        let body = match self.collect(body).await {
+            Ok(body) => body,
+            Err(error) => return error,
+        };
+        match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(body) => ClientError::Api { status: status.as_u16(), info: body.error },
+            Err(_) => ClientError::Strange(format!("HTTP status {status}")),
+        }
+    }
+
+    /// Reads a body to its end.
+    pub(super) async fn collect(&self, body: Incoming) -> Result<Bytes> {
+        self.in_time(async {
+            let body = Limited::new(body, MAX_RESPONSE).collect().await;
+            Ok(body.map_err(|error| ClientError::Lost(error.to_string()))?.to_bytes())
+        })
+        .await
+    }
+
+    /// What `work` returns, if it does within the timeout.
+    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let late = |_| ClientError::Late { socket: self.socket.clone(), after: self.timeout };
+        tokio::time::timeout(self.timeout, work).await.map_err(late)?
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
+        let socket = || self.socket.clone();
+        let stream = match tokio::time::timeout(CONNECT, UnixStream::connect(&self.socket)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(ClientError::Forbidden { socket: socket() });
+            }
+            Ok(Err(source)) => return Err(ClientError::NotReachable { socket: socket(), source }),
+            Err(_) => return Err(ClientError::Late { socket: socket(), after: CONNECT }),
+        };
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        // Ends with the sender and the body, which report its errors.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+/// The target of a request without path variables.
+pub(super) fn target(call: Call, query: &[(&str, &str)]) -> String {
+    let mut target = call.path().to_owned();
+    for (number, (key, value)) in query.iter().enumerate() {
+        target.push(if number == 0 { '?' } else { '&' });
+        target.extend([key, "="]);
+        target.extend(utf8_percent_encode(value, RESERVED));
+    }
+    target
+}
+
+/// The target of a request whose path has the variable `name`.
+pub(super) fn target_of(call: Call, name: &str) -> String {
+    call.path().replace("{name}", &utf8_percent_encode(name, RESERVED).to_string())
+}
+
+/// The body of a request.
+pub(super) fn json(body: &impl Serialize) -> Bytes {
+    // Plain data always has a JSON form.
+    serde_json::to_vec(body).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_character_of_a_name_stays_in_the_name() {
+        assert_eq!(target_of(Call::Unregister, "rabbit-1_a.b~c"), "/v1/services/rabbit-1_a.b~c");
+        assert_eq!(
+            target(Call::Lookup, &[("name", "a/b?c&d=e@f g\n%ä"), ("kind", "name")]),
+            "/v1/lookup?name=a%2Fb%3Fc%26d%3De%40f%20g%0A%25%C3%A4&kind=name"
+        );
+    }
+}
