@@ -14,11 +14,11 @@ use super::runtime::block_on_uninterrupted;
 use super::start;
 use super::status::nodes;
 use super::stop::stop;
-use super::takeover::{OWN_UNITS, UNITS};
-use super::takeover_plan::{
+use super::switch::{
     Interrupt, Node, Plan, Report, WAIT_FOR_NODES, are, wait_for_mapper, wait_for_nodes, wait_until_free,
     were,
 };
+use super::takeover::{OWN_UNITS, UNITS};
 use super::target::{Target, absolute};
 use crate::base::text::count;
 use crate::control::api::Status;

@@ -6,7 +6,6 @@
 
 pub mod args;
 pub mod ca;
-pub mod cluster_listing;
 pub mod converged;
 pub mod cookie;
 pub mod debug;
@@ -31,12 +30,13 @@ pub mod ping;
 pub mod register;
 pub mod run;
 pub mod runtime;
+pub mod services;
 pub mod start;
 pub mod status;
 pub mod stop;
 pub mod subscribe;
+pub mod switch;
 pub mod takeover;
-pub mod takeover_plan;
 pub mod target;
 pub mod top;
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::args::Names;
-use super::cluster_listing;
 use super::diagnosis::explain;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::{Colour, List, Output, note};
 use super::runtime::{block_on, with_progress};
+use super::services;
 use super::status::{clear, repeat, watched};
 use super::target::Target;
 use crate::base::text::{metadata, span};
@@ -25,7 +25,7 @@ const REMOTE: Duration = Duration::from_secs(5);
 /// Lists Erlang nodes.
 pub fn run(target: &Target, args: &Names, output: Output) -> Result<Exit> {
     if args.cluster {
-        return cluster_listing::names(target, args, output);
+        return services::names(target, args, output);
     }
     let watch = args.watch.watch;
     let output = if watch { watched(output) } else { output };
@@ -163,7 +163,7 @@ async fn ask_host(
 /// Lists services.
 pub fn services(target: &Target, cluster: bool, output: Output) -> Result<Exit> {
     if cluster {
-        return cluster_listing::services(target, output);
+        return services::services(target, output);
     }
     block_on(async {
         let found = explain(target, target.client().services().await).await?;

@@ -16,7 +16,7 @@ use super::failure::{Failure, Result};
 use super::output::{Output, note};
 use super::runtime::{block_on_uninterrupted, with_progress};
 use super::start;
-use super::takeover_plan::{
+use super::switch::{
     Interrupt, Node, PATIENCE, Plan, Report, WAIT_FOR_NODES, are, wait_for_mapper, wait_for_nodes,
     wait_until_free, were,
 };

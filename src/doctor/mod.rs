@@ -15,7 +15,7 @@ mod loopback;
 mod path;
 mod peers;
 mod port;
-mod strangers;
+mod refusals;
 
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +94,7 @@ pub async fn examine(settings: &Settings, client: &Client, node: Option<&str>) -
     findings.extend(address::check(&settings.host).await);
     findings.extend(settings.cluster.as_ref().map(|cluster| cookie::check(&cluster.cookie_file)));
     let refusals = client.refusals().await.ok();
-    findings.extend(strangers::judge(jiff::Timestamp::now(), refusals.as_ref()));
+    findings.extend(refusals::judge(jiff::Timestamp::now(), refusals.as_ref()));
     findings.push(clock::judge(jiff::Timestamp::now(), members.as_ref(), links.as_ref()));
     findings.extend(settings.cluster.as_ref().map(|cluster| certificate::check(&cluster.identity)));
     findings.push(descriptors::check(status.as_ref()));
