@@ -1,4 +1,4 @@
-//! What can be typed. Nothing is looked up or decided here: that is [`target`](super::target)'s part, and that
+//! What can be typed. Nothing is looked up or decided here: that is [`target`](super::common::target)'s part, and that
 //! of each command.
 
 mod cluster;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::output::Format;
+use super::common::output::Format;
 use crate::config::types::Port;
 
 pub use cluster::{Ca, CaInit, CaIssue, CaShow, Cookie, Discover, Join, Leave, Rotate, Services, Status};

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Ca, CaInit, CaIssue, CaShow};
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Colour, Output, note};
-use super::target::absolute;
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Colour, Output, note};
+use super::common::target::absolute;
 use crate::auth::authority;
 use crate::auth::authority::{Authority, CERTIFICATE, CaError, Certificate, DAY, KEY};
 use crate::base::text::{printable, span};
@@ -250,7 +250,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::cli::output::Format;
+    use crate::cli::common::output::Format;
 
     fn now() -> Timestamp {
         "2026-01-01T00:00:00Z".parse().expect("a time")

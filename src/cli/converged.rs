@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::runtime::{deadline, with_progress};
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::runtime::{deadline, with_progress};
 use crate::base::text::{count, time};
 use crate::control::api::{ClusterStatus, ErrorCode, Status};
 use crate::control::client::{Client, ClientError};

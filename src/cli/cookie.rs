@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::{Cookie, Global, Rotate};
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, note};
-use super::runtime::block_on;
-use super::target::{ConfigFile, Target, absolute};
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Output, note};
+use super::common::runtime::block_on;
+use super::common::target::{ConfigFile, Target, absolute};
 use crate::auth::cookie::{CookieError, Cookies, random_cookie, read_secrets, replace};
 use crate::config::paths::Paths;
 use crate::control::client::ClientError;

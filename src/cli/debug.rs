@@ -12,11 +12,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::args::{self, Global};
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, note};
-use super::runtime::{block_on, with_progress};
-use super::target::{ConfigFile, Target, settings};
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Output, note};
+use super::common::runtime::{block_on, with_progress};
+use super::common::target::{ConfigFile, Target, settings};
 use crate::config::paths::Paths;
 use crate::control::client::{Client, ClientError};
 use crate::doctor::examine;

@@ -8,10 +8,10 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
 
 use super::args::Demo;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Format, List, Output, note, stdout};
-use super::runtime::{block_on_uninterrupted, with_progress};
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Format, List, Output, note, stdout};
+use super::common::runtime::{block_on_uninterrupted, with_progress};
 use super::top::is_terminal;
 use crate::demo::fleet::{DemoError, Fleet};
 use crate::top::run::{Ends, show};

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Colour, List, Output};
-use super::runtime::{block_on, with_progress};
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::{Colour, List, Output};
+use super::common::runtime::{block_on, with_progress};
+use super::common::target::Target;
 use crate::base::text::{ago, printable, time};
 use crate::control::api::Found;
 
@@ -57,7 +57,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::cli::output::Format;
+    use crate::cli::common::output::Format;
     use crate::control::api::Discovered;
 
     #[test]

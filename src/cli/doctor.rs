@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Colour, Output};
-use super::runtime::{block_on, with_progress};
-use super::target::Target;
-use super::{args, target};
+use super::args;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::{Colour, Output};
+use super::common::runtime::{block_on, with_progress};
+use super::common::target;
+use super::common::target::Target;
 use crate::base::text::printable;
 use crate::doctor::{Report, Verdict, examine};
 

@@ -6,12 +6,12 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::args::{self, Shape};
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Format, Output, json, note, stdout};
-use super::runtime::block_on;
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::{Format, Output, json, note, stdout};
+use super::common::runtime::block_on;
+use super::common::target::Target;
 use crate::config::environment;
 use crate::config::settings;
 use crate::control::api::TunnelList;

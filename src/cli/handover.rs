@@ -6,20 +6,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use super::args::{self, Global};
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, note};
-use super::runtime::block_on_uninterrupted;
-use super::start;
-use super::status::nodes;
-use super::stop::stop;
-use super::switch::{
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Output, note};
+use super::common::runtime::block_on_uninterrupted;
+use super::common::switch::{
     Interrupt, Node, Plan, Report, WAIT_FOR_NODES, are, wait_for_mapper, wait_for_nodes, wait_until_free,
     were,
 };
+use super::common::target::{Target, absolute};
+use super::start;
+use super::status::nodes;
+use super::stop::stop;
 use super::takeover::{OWN_UNITS, UNITS};
-use super::target::{Target, absolute};
 use crate::base::text::count;
 use crate::control::api::Status;
 use crate::control::client::ClientError;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Colour, Output};
-use super::runtime::{block_on, with_progress};
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Colour, Output};
+use super::common::runtime::{block_on, with_progress};
+use super::common::target::Target;
 
 /// How long a daemon that is well takes at most: longer than it waits for itself, shorter than most probes do.
 const PATIENCE: Duration = Duration::from_secs(3);

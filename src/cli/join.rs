@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::args;
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Output, note};
-use super::runtime::{block_on, with_progress};
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::{Output, note};
+use super::common::runtime::{block_on, with_progress};
+use super::common::target::Target;
 use crate::base::text::{count, listed, printable};
 use crate::control::api::{Join, JoinFailure, Joined, JoinedPeer, Leave, LeftCluster};
 

@@ -7,12 +7,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::args;
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Format, Output, json, stdout};
-use super::runtime::{block_on, deadline, with_progress};
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Format, Output, json, stdout};
+use super::common::runtime::{block_on, deadline, with_progress};
+use super::common::target::Target;
 use super::text;
 use crate::control::api::{Lookup, Match};
 use crate::control::client::{Client, ClientError};

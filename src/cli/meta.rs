@@ -7,9 +7,9 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::args::Cli;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, stdout};
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Output, stdout};
 
 /// Prints the completions for a shell.
 pub fn completion(shell: Shell) -> Result<Exit> {

@@ -4,12 +4,12 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Format, Output, stdout};
-use super::runtime::block_on;
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::{Format, Output, stdout};
+use super::common::runtime::block_on;
+use super::common::target::Target;
 
 /// The numbers for programs that do not read the text format.
 #[derive(Debug, Serialize)]
@@ -33,7 +33,8 @@ pub fn run(target: &Target, output: Output) -> Result<Exit> {
             Format::Json => output.one(&Metrics { samples: samples(&text).collect() }, |_| Ok(()))?,
             Format::Jsonl => {
                 let mut out = stdout();
-                samples(&text).try_for_each(|sample| super::output::json(&mut out, &sample, false))?;
+                samples(&text)
+                    .try_for_each(|sample| super::common::output::json(&mut out, &sample, false))?;
                 out.flush()?;
             }
             // The text is plain, and for people as much as it will ever be.

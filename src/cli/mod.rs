@@ -1,21 +1,19 @@
 //! The `pmd` command line.
 //!
-//! What was typed ([`args`]) becomes what is meant ([`target`]) and then a command, one file each. Data goes to
-//! standard output in the form that was asked for, messages to standard error ([`output`]); a failure
-//! ([`failure`]) ends with what to do next and one of the exit codes in [`exit`].
+//! What was typed ([`args`]) becomes what is meant ([`target`](common::target)) and then a command, one file each. Data goes to
+//! standard output in the form that was asked for, messages to standard error ([`output`](common::output)); a failure
+//! ([`failure`](common::failure)) ends with what to do next and one of the exit codes in [`exit`](common::exit).
 
 pub mod args;
 pub mod ca;
+pub mod common;
 pub mod converged;
 pub mod cookie;
 pub mod debug;
 pub mod demo;
-pub mod diagnosis;
 pub mod discover;
 pub mod doctor;
 pub mod env;
-pub mod exit;
-pub mod failure;
 pub mod handover;
 pub mod health;
 pub mod join;
@@ -24,20 +22,16 @@ pub mod meta;
 pub mod metrics;
 pub mod names;
 pub mod nodes;
-pub mod output;
 pub mod peers;
 pub mod ping;
 pub mod register;
 pub mod run;
-pub mod runtime;
 pub mod services;
 pub mod start;
 pub mod status;
 pub mod stop;
 pub mod subscribe;
-pub mod switch;
 pub mod takeover;
-pub mod target;
 pub mod top;
 
 use std::ffi::OsString;
@@ -47,10 +41,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command, Global};
-use exit::Exit;
-use failure::{Failure, Result};
-use output::Output;
-use target::Target;
+use common::exit::Exit;
+use common::failure::{Failure, Result};
+use common::output::Output;
+use common::target::Target;
 
 use crate::base::text;
 
@@ -122,19 +116,19 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
 /// Help, or what is wrong with the command line.
 fn explain(error: &clap::Error, args: &[OsString]) -> Exit {
     if !error.use_stderr() {
-        let mut out = output::stdout();
+        let mut out = common::output::stdout();
         // A reader that has gone has seen enough.
         let _ = write!(out, "{}", error.render()).and_then(|()| out.flush());
         return Exit::Done;
     }
     let text = error.render().to_string();
-    output::note(text.trim_end());
+    common::output::note(text.trim_end());
     if asks_for_json(args) {
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let failure = Failure::new(Exit::Usage, message, "see pmd --help");
-        let mut out = output::stdout();
+        let mut out = common::output::stdout();
         let body = crate::control::api::ErrorBody { error: failure.info() };
-        let _ = output::json(&mut out, &body, true).and_then(|()| out.flush());
+        let _ = common::output::json(&mut out, &body, true).and_then(|()| out.flush());
     }
     Exit::Usage
 }

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Colour, Format, List, Output};
-use super::runtime::block_on;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::{Colour, Format, List, Output};
+use super::common::runtime::block_on;
+use super::common::target::Target;
 use super::status::{clear, repeat, watched};
-use super::target::Target;
 use crate::base::text::metadata;
 use crate::control::api::{Node, NodeState};
 use crate::control::json;

@@ -1,12 +1,12 @@
 //! `pmd peers`: the links to other daemons.
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Colour, List, Output};
-use super::runtime::block_on;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::{Colour, List, Output};
+use super::common::runtime::block_on;
+use super::common::target::Target;
 use super::status::{clear, repeat, watched};
-use super::target::Target;
 use crate::base::text::{ago, bytes, milliseconds, short, span};
 use crate::control::api::{Path, Peer};
 
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
     use crate::cli::args::Global;
-    use crate::cli::output::Format;
+    use crate::cli::common::output::Format;
     use crate::control::api::PeerList;
 
     fn shown(format: Format) -> String {

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use super::args;
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::Output;
-use super::runtime::{block_on, with_progress};
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::Output;
+use super::common::runtime::{block_on, with_progress};
+use super::common::target::Target;
 use crate::base::text::printable;
 use crate::control::api::{Ping, Pinged};
 

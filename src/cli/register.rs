@@ -10,12 +10,12 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind, signal};
 
 use super::args::Register;
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, note};
-use super::runtime::{block_on, block_on_uninterrupted};
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Output, note};
+use super::common::runtime::{block_on, block_on_uninterrupted};
+use super::common::target::Target;
 use crate::base::text::printable;
 use crate::config::types::Port;
 use crate::control::api::NewService;

@@ -4,12 +4,12 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::args;
-use super::diagnosis::explain;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::runtime::block_on;
+use super::common::target::Target;
 use super::env::variables;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::runtime::block_on;
-use super::target::Target;
 
 /// Becomes the program; returns only if that fails.
 pub fn run(target: &Target, args: &args::Run) -> Result<Exit> {

@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::Names;
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::{List, Output};
+use super::common::runtime::block_on;
+use super::common::target::Target;
 use super::names::node_type;
-use super::output::{List, Output};
-use super::runtime::block_on;
 use super::status::{clear, repeat, watched};
-use super::target::Target;
 use crate::base::text::{metadata, span};
 use crate::control::api::{ClusterName, ClusterService};
 use crate::control::json;
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
     use crate::cli::args::Global;
-    use crate::cli::output::Format;
+    use crate::cli::common::output::Format;
     use crate::control::api::ClusterServiceList;
 
     const START: u64 = 1_700_000_000_000;

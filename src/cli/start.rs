@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::args::{Global, Start};
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, note, stdout};
-use super::runtime::{block_on, with_progress};
-use super::target::{self, Target};
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Output, note, stdout};
+use super::common::runtime::{block_on, with_progress};
+use super::common::target::{self, Target};
 use crate::base::log::setup;
 use crate::base::shutdown::Reason;
 use crate::config::settings::{self, Settings};
@@ -278,7 +278,7 @@ fn json_banner(ready: &Ready) {
     };
     let mut out = stdout();
     // Nobody may be listening; the daemon is not there to be looked at.
-    let _ = super::output::json(&mut out, &report, false).and_then(|()| out.flush());
+    let _ = super::common::output::json(&mut out, &report, false).and_then(|()| out.flush());
 }
 
 fn human_banner(ready: &Ready) {

@@ -3,12 +3,12 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Colour, Format, Output};
-use super::runtime::block_on;
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::{Colour, Format, Output};
+use super::common::runtime::block_on;
+use super::common::target::Target;
 use super::{args, converged};
 use crate::base::text::{count, printable, short, span, without_numbers};
 use crate::control::api::{ClusterStatus, IdentityMode, Status};

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::Output;
-use super::runtime::{block_on, with_progress};
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::Output;
+use super::common::runtime::{block_on, with_progress};
+use super::common::target::Target;
 use crate::takeover::process::Process;
 
 /// How long a daemon may take to end: it gives its connections some seconds.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::args;
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Format, Output, note, stdout};
-use super::runtime::block_on;
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::Result;
+use super::common::output::{Format, Output, note, stdout};
+use super::common::runtime::block_on;
+use super::common::target::Target;
 use crate::base::text::{printable, short};
 use crate::control::api::{Event, Gap, GapReason, Hello};
 use crate::control::client::{Client, ClientError, Events};
@@ -156,7 +156,7 @@ fn print_json(message: &Message) -> Result<()> {
         fields.entry("kind").or_insert_with(|| Value::String(message.event.clone()));
     }
     let mut out = stdout();
-    super::output::json(&mut out, &data, false)?;
+    super::common::output::json(&mut out, &data, false)?;
     Ok(out.flush()?)
 }
 

@@ -11,16 +11,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use futures_util::{StreamExt, stream};
 
 use super::args::{self, Global, Start};
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, note};
-use super::runtime::{block_on_uninterrupted, with_progress};
-use super::start;
-use super::switch::{
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::{Output, note};
+use super::common::runtime::{block_on_uninterrupted, with_progress};
+use super::common::switch::{
     Interrupt, Node, PATIENCE, Plan, Report, WAIT_FOR_NODES, are, wait_for_mapper, wait_for_nodes,
     wait_until_free, were,
 };
-use super::target::{self, Target};
+use super::common::target::{self, Target};
+use super::start;
 use crate::config::paths::Paths;
 use crate::config::settings::{PORT, Settings};
 use crate::control::api::{AdoptedName, Status};

@@ -2,12 +2,12 @@
 
 use std::io::{self, IsTerminal};
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::Output;
-use super::runtime::block_on_uninterrupted;
-use super::target::Target;
+use super::common::diagnosis::explain;
+use super::common::exit::Exit;
+use super::common::failure::{Failure, Result};
+use super::common::output::Output;
+use super::common::runtime::block_on_uninterrupted;
+use super::common::target::Target;
 use crate::top::run::{Ends, show};
 
 /// Shows the daemon and its cluster until a key or a signal ends it.

@@ -7,10 +7,10 @@ use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use super::super::status::nodes;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::{Colour, List, Output, note};
-use super::status::nodes;
 use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::{ask, owner};
 

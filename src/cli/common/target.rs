@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::{Global, Start};
+use super::super::args::{Global, Start};
 use super::failure::Result;
 use super::output::note;
 use crate::config::keys::RawConfig;
