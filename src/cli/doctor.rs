@@ -3,21 +3,16 @@
 use std::io::{self, Write};
 
 use super::args;
-use super::common::exit::Exit;
-use super::common::failure::Result;
-use super::common::output::{Colour, Output};
-use super::common::runtime::{block_on, with_progress};
-use super::common::target;
-use super::common::target::Target;
+use super::common::{Colour, Exit, Output, Result, Target, block_on, target, with_progress};
 use crate::base::text::printable;
 use crate::doctor::{Report, Verdict, examine};
 
-/// Examines this host, and the way to a node if one is named.
+/// Examines this host, and the path to a node if one is named.
 pub fn run(global: &args::Global, args: &args::Doctor, output: Output) -> Result<Exit> {
     let settings = target::settings(global, &args::Start::default())?;
     let client = Target::of(global)?.client();
     block_on(async {
-        let report = with_progress("looking", examine(&settings, &client, args.node.as_deref())).await;
+        let report = with_progress("checking", examine(&settings, &client, args.node.as_deref())).await;
         output.one(&report, |out| write_report(out, &report, output))?;
         Ok(if report.verdict == Verdict::Fail { Exit::Unhealthy } else { Exit::Done })
     })

@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ratatui::Terminal;
 use ratatui::backend::Backend;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -23,35 +22,6 @@ const UPDATES: usize = 1024;
 const FRAME: Duration = Duration::from_millis(50);
 /// How often a frame is drawn even without updates: ages grow.
 const SECOND: Duration = Duration::from_secs(1);
-
-/// The signals that end a program that watches: those of `kill`, of Ctrl-C, and of a terminal that goes away.
-#[derive(Debug)]
-pub struct Ends {
-    signals: [Signal; 3],
-}
-
-impl Ends {
-    /// From now on they do not end the process by themselves.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses it.
-    pub fn new() -> io::Result<Ends> {
-        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-        let [terminate, interrupt, hangup] = kinds.map(signal);
-        Ok(Ends { signals: [terminate?, interrupt?, hangup?] })
-    }
-
-    /// Waits for one of them.
-    pub async fn wait(&mut self) {
-        let [terminate, interrupt, hangup] = &mut self.signals;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-}
 
 /// Shows the daemon until the user quits or the terminal is closed. `more` brings further updates, from the caller.
 ///

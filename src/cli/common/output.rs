@@ -1,48 +1,16 @@
-//! What commands print: data on standard output in the form that was asked for, messages on standard error.
+//! What commands print: data on standard output in the requested form, messages on standard error.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
-use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::failure::{Failure, Result};
+use super::table::Colour;
+use super::table::Table;
 use crate::base::text::{printable, without_numbers};
+use crate::cli::args::Format;
 use crate::control::api::ErrorBody;
-
-/// The form of a command's data.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Table,
-    /// For people with wide screens: more columns.
-    Wide,
-    /// One JSON document.
-    Json,
-    /// One JSON document a line.
-    Jsonl,
-    /// Values separated by tabs, without headings: for scripts without a JSON parser.
-    Plain,
-}
-
-impl Format {
-    /// Whether programs are to read it as JSON, errors included.
-    pub fn is_json(self) -> bool {
-        matches!(self, Format::Json | Format::Jsonl)
-    }
-}
-
-/// Colours, which only ever stand for a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Colour {
-    /// As it should be.
-    Green,
-    /// To be looked after.
-    Yellow,
-    /// Bad.
-    Red,
-}
 
 /// Where and how a command prints.
 #[derive(Debug, Clone, Copy)]
@@ -50,28 +18,17 @@ pub struct Output {
     /// The form of the data.
     pub format: Format,
     colour: bool,
-}
-
-/// A table.
-#[derive(Debug)]
-pub struct List<T> {
-    /// The headings. Those that begin with `+` are for wide screens; a state is in the last column.
-    pub headings: &'static [&'static str],
-    /// The cells of one item, as many as there are headings.
-    pub cells: fn(&T) -> Vec<String>,
-    /// The colour of an item's last cell.
-    pub colour: fn(&T) -> Option<Colour>,
-    /// What is said to people if there is nothing.
-    pub empty: String,
+    /// Whether each document replaces the one before on the terminal.
+    redraws: bool,
 }
 
 impl Output {
-    /// Prints in this form; coloured only where `colour` allows it and a person looks.
+    /// Prints in this form; in colour only where `colour` allows it and standard output is a terminal.
     pub fn new(format: Format, colour: bool) -> Output {
-        let person =
+        let terminal =
             io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Output { format, colour: colour && wanted && person }
+        let allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Output { format, colour: colour && allowed && terminal, redraws: false }
     }
 
     /// Whether there are colours.
@@ -79,53 +36,56 @@ impl Output {
         self.colour
     }
 
-    /// The same in another form.
-    pub fn with_format(self, format: Format) -> Output {
-        Output { format, ..self }
+    /// The same for a command that prints repeatedly: it redraws a terminal, and prints JSON lines otherwise.
+    pub fn watched(self) -> Output {
+        if io::stdout().is_terminal() && !self.format.is_json() {
+            Output { redraws: true, ..self }
+        } else {
+            Output { format: Format::Jsonl, ..self }
+        }
     }
 
-    /// Prints `items`, which are the list at `key` of `document`.
-    pub fn list<T: Serialize>(&self, document: &impl Serialize, items: &[T], list: &List<T>) -> Result<()> {
-        let mut out = stdout();
-        self.write_list(&mut out, document, items, list)?;
+    /// Prints `items`, which are the list in `document`.
+    pub fn list<T: Serialize>(
+        &self,
+        document: &impl Serialize,
+        items: &[T],
+        table: &Table<'_, T>,
+    ) -> Result<()> {
+        let mut out = self.begin()?;
+        self.write_list(&mut out, document, items, table)?;
         Ok(out.flush()?)
     }
 
-    /// The same, to any place.
+    /// Writes what [`Output::list`] prints.
     pub fn write_list<T: Serialize>(
         &self,
         out: &mut impl Write,
         document: &impl Serialize,
         items: &[T],
-        list: &List<T>,
+        table: &Table<'_, T>,
     ) -> io::Result<()> {
         match self.format {
-            Format::Json => json(out, document, true)?,
-            Format::Jsonl => {
-                for item in items {
-                    json(out, item, false)?;
-                }
+            Format::Json => json(out, document, true),
+            Format::Jsonl => items.iter().try_for_each(|item| json(out, item, false)),
+            Format::Plain => table.write_plain(out, items),
+            Format::Table | Format::Wide if items.is_empty() => {
+                note(&table.empty);
+                Ok(())
             }
-            Format::Plain => {
-                for item in items {
-                    let cells = (list.cells)(item);
-                    let cells: Vec<_> = cells.iter().map(|cell| printable(cell)).collect();
-                    writeln!(out, "{}", cells.join("\t"))?;
-                }
+            Format::Table | Format::Wide => {
+                table.write_aligned(out, items, self.format == Format::Wide, self.colour)
             }
-            Format::Table | Format::Wide if items.is_empty() => note(&list.empty),
-            Format::Table | Format::Wide => self.table(out, items, list)?,
         }
-        Ok(())
     }
 
-    /// Prints one thing; `human` writes it for people.
+    /// Prints one document; `human` writes it for people.
     pub fn one(
         &self,
         document: &impl Serialize,
         human: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<()> {
-        let mut out = stdout();
+        let mut out = self.begin()?;
         match self.format {
             Format::Json => json(&mut out, document, true)?,
             Format::Jsonl => json(&mut out, document, false)?,
@@ -137,19 +97,11 @@ impl Output {
 
     /// Text in a colour, if there are any.
     pub fn paint(&self, colour: Colour, text: &str) -> String {
-        if !self.colour {
-            return text.to_owned();
-        }
-        let number = match colour {
-            Colour::Red => 31,
-            Colour::Green => 32,
-            Colour::Yellow => 33,
-        };
-        format!("\u{1b}[{number}m{text}\u{1b}[0m")
+        if self.colour { colour.paint(text) } else { text.to_owned() }
     }
 
-    /// Tells why a command failed: people on standard error, programs that asked for JSON also on standard
-    /// output.
+    /// Reports why a command failed: to people on standard error, and on standard output to programs that asked
+    /// for JSON.
     pub fn failure(&self, failure: &Failure) {
         if failure.message.is_empty() {
             return;
@@ -162,59 +114,28 @@ impl Output {
         if self.format.is_json() {
             let mut out = stdout();
             let body = ErrorBody { error: failure.info() };
-            // If that cannot be said either, the exit code is what is left.
+            // If this cannot be written either, the exit code remains.
             let _ = json(&mut out, &body, self.format == Format::Json).and_then(|()| out.flush());
         }
     }
 
-    fn table<T>(&self, out: &mut impl Write, items: &[T], list: &List<T>) -> io::Result<()> {
-        let wide = self.format == Format::Wide;
-        let shown: Vec<bool> =
-            list.headings.iter().map(|heading| wide || !heading.starts_with('+')).collect();
-        let select = |cells: Vec<String>| {
-            cells
-                .into_iter()
-                .zip(&shown)
-                .filter(|(_, shown)| **shown)
-                .map(|(cell, _)| cell)
-                .collect::<Vec<_>>()
-        };
-        let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
-        table.set_header(select(
-            list.headings.iter().map(|text| text.trim_start_matches('+').into()).collect(),
-        ));
-        let mut states = vec![(None, String::new())];
-        for item in items {
-            let cells: Vec<String> =
-                select((list.cells)(item)).iter().map(|cell| printable(cell).into_owned()).collect();
-            states.push(((list.colour)(item), cells.last().cloned().unwrap_or_default()));
-            table.add_row(cells);
+    fn begin(&self) -> io::Result<BufWriter<StdoutLock<'static>>> {
+        let mut out = stdout();
+        if self.redraws {
+            // At once, so that it does not wipe out a message on standard error.
+            out.write_all(b"\x1b[H\x1b[2J")?;
+            out.flush()?;
         }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-        }
-        // The state is last in its line, so that its colour cannot move anything else.
-        for (line, (colour, state)) in table.lines().zip(states) {
-            let line = line.trim_end();
-            match (colour, line.strip_suffix(state.as_str())) {
-                (Some(colour), Some(before)) if !state.is_empty() => {
-                    writeln!(out, "{before}{}", self.paint(colour, &state))?;
-                }
-                _ => writeln!(out, "{line}")?,
-            }
-        }
-        Ok(())
+        Ok(out)
     }
 }
 
-/// Says something to people. If they have closed their ears, that is no failure.
+/// Writes a message to standard error. A closed standard error is not a failure.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", without_numbers(text));
 }
 
-/// Standard output, to be flushed by whoever has written.
+/// Standard output, buffered; the caller flushes it.
 pub fn stdout() -> BufWriter<StdoutLock<'static>> {
     BufWriter::new(io::stdout().lock())
 }
@@ -252,42 +173,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    const PEOPLE: List<(&str, &str)> = List {
-        headings: &["NAME", "+SIZE", "STATE"],
-        cells: |(name, state)| vec![(*name).to_owned(), name.len().to_string(), (*state).to_owned()],
-        colour: |(_, state)| Some(if *state == "well" { Colour::Green } else { Colour::Red }),
-        empty: String::new(),
-    };
-
-    fn table(format: Format, colour: bool) -> String {
-        let mut out = Vec::new();
-        let items = [("joe", "well"), ("robert\u{1b}[2J", "ill"), ("müller", "")];
-        Output { format, colour }.table(&mut out, &items, &PEOPLE).expect("memory takes it");
-        String::from_utf8(out).expect("text")
-    }
-
-    #[test]
-    fn a_table_has_aligned_columns_and_no_control_characters() {
-        assert_eq!(
-            table(Format::Table, false),
-            "NAME             STATE\njoe              well\nrobert\\u{1b}[2J  ill\nmüller\n"
-        );
-        assert_eq!(
-            table(Format::Wide, false),
-            "NAME             SIZE  STATE\njoe              3     well\nrobert\\u{1b}[2J  10    ill\n\
-             müller           7\n"
-        );
-    }
-
-    #[test]
-    fn only_the_state_is_coloured() {
-        assert_eq!(
-            table(Format::Table, true),
-            "NAME             STATE\njoe              \u{1b}[32mwell\u{1b}[0m\n\
-             robert\\u{1b}[2J  \u{1b}[31mill\u{1b}[0m\nmüller\n"
-        );
-    }
 
     #[test]
     fn a_document_can_be_flat() {
