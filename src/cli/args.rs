@@ -1,4 +1,4 @@
-//! The arguments of the command line. This module only parses: [`target`](super::target) and the commands look things up.
+//! The arguments of the command line. This module only parses: [`target`](super::common::target) and the commands look things up.
 
 mod cluster;
 mod common;

@@ -7,7 +7,6 @@
 pub mod args;
 pub mod ca;
 pub mod common;
-pub mod converged;
 pub mod cookie;
 pub mod debug;
 pub mod demo;

@@ -1,9 +1,11 @@
 //! `pmd status`.
 
+mod converged;
+
 use std::io::{self, Write};
 
+use super::args;
 use super::common::{Colour, Exit, Output, Result, Target, explain, watch};
-use super::{args, converged};
 use crate::base::text::{count, printable, short, span, without_numbers};
 use crate::control::api::{ClusterStatus, IdentityMode, Status};
 use crate::control::json;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::common::runtime::deadline;
-use super::common::{Exit, Failure, Result, with_progress};
 use crate::base::text::{count, time};
+use crate::cli::common::runtime::deadline;
+use crate::cli::common::{Exit, Failure, Result, with_progress};
 use crate::control::api::{ClusterStatus, ErrorCode, Status};
 use crate::control::client::{Client, ClientError};
 
