@@ -1,8 +1,9 @@
-//! What can be typed. Nothing is looked up or decided here: that is [`target`](super::target)'s part, and that
-//! of each command.
+//! The arguments of the command line. This module only parses: [`target`](super::common::target) and the commands look things up.
 
 mod cluster;
+mod common;
 mod daemon;
+mod format;
 mod nodes;
 mod registry;
 
@@ -10,34 +11,34 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::output::Format;
+use common::HELP;
+
 use crate::config::types::Port;
 
 pub use cluster::{Ca, CaInit, CaIssue, CaShow, Cookie, Discover, Join, Leave, Rotate, Services, Status};
+pub use common::Watch;
 pub use daemon::{AddressList, Debug, Demo, Doctor, Epmd, Handover, Health, Start, Takeover};
+pub use format::Format;
 pub use nodes::{Env, Ping, Run, Shape};
 pub use registry::{Lookup, Named, Names, Register, Subscribe};
-
-/// Help begins with what the command is for and with examples: what most people came to see.
-const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "pmd",
     version,
-    about = "A port mapper for Erlang and Elixir: an exact stand-in for epmd",
+    about = "A port mapper for Erlang and Elixir: a drop-in replacement for epmd",
     help_template = HELP,
     before_help = "\
 Examples:
   pmd start                 Start in the background
   pmd takeover              Replace a running epmd without restarting a node
   pmd names                 List the Erlang nodes of this host
-  pmd lookup rabbit         Print where a node or service listens
-  pmd join host1            Make one cluster of this host and host1
+  pmd lookup rabbit         Print the address of a node or service
+  pmd join host1            Join host1's cluster
   pmd nodes                 List the hosts of the cluster
-  pmd status                Show how the daemon is
-  pmd epmd -names           Do what epmd would do",
+  pmd status                Show the status of the daemon
+  pmd epmd -names           Run an epmd command",
     after_help = "\
 Exit codes: 0 done, 1 general, 2 usage, 3 daemon not reachable, 4 not found, 5 refused,
             6 timed out, 7 conflict, 8 unhealthy, 130 interrupted",
@@ -46,7 +47,7 @@ Exit codes: 0 done, 1 general, 2 usage, 3 daemon not reachable, 4 not found, 5 r
     disable_help_subcommand = true,
 )]
 pub struct Cli {
-    /// What every command takes.
+    /// The options of every command.
     #[command(flatten)]
     pub global: Global,
     /// The command.
@@ -54,7 +55,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What every command takes.
+/// The options of every command.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
@@ -67,8 +68,8 @@ pub struct Global {
     /// Configuration file [default: PMD_CONFIG, or pmd.toml in PMD_HOME, /etc/pmd or ~/.pmd]
     #[arg(short, long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Form of the output: table, wide, json, jsonl or plain
-    #[arg(short, long, global = true, value_name = "FORM", value_enum, hide_possible_values = true)]
+    /// Output format: table, wide, json, jsonl or plain
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     pub output: Option<Format>,
     /// Short for --output json
     #[arg(long, global = true, conflicts_with = "output")]
@@ -79,7 +80,7 @@ pub struct Global {
 }
 
 impl Global {
-    /// The form of the output.
+    /// The output format.
     pub fn format(&self) -> Format {
         if self.json { Format::Json } else { self.output.unwrap_or_default() }
     }
@@ -88,131 +89,136 @@ impl Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start the daemon; says so if it runs already
+    /// Start the daemon (no-op if it is already running)
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd start                          In the background; returns when it answers
-  pmd start --foreground             In the foreground, until Ctrl-C
+  pmd start                          Run in the background; returns when the daemon answers
+  pmd start --foreground             Run in the foreground until Ctrl-C
   pmd start --bind 10.0.0.5          Listen on that address and on loopback only
-  pmd start --join host1             Join the cluster of host1, again and again until it is there
-  pmd start --discovery broadcast    Join whoever is heard on the same network")]
+  pmd start --join host1             Join host1's cluster, retrying until it succeeds
+  pmd start --discovery broadcast    Join daemons of the same cluster found on the local network")]
     Start(Start),
     /// Stop the daemon and wait until it is gone
     #[command(help_template = HELP, before_help = "Examples:\n  pmd stop\n  pmd stop --port 5000")]
     Stop,
-    /// Make the daemon read its configuration file again
+    /// Make the daemon reload its configuration file
     #[command(help_template = HELP, before_help = "Examples:\n  pmd reload")]
     Reload,
-    /// Show how the daemon is, on one screen
+    /// Show the status of the daemon on one screen
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd status
   pmd status --watch
-  pmd status --wait-converged 30s    Wait until all daemons know the same
+  pmd status --wait-converged 30s    Wait until all daemons have the same registry
   pmd status --json | jq .names.registered")]
     Status(Status),
-    /// Watch the daemon and its cluster, live on a terminal
+    /// Watch the daemon and its cluster on a terminal
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd top
   pmd top --port 5000", after_help = "\
-Keys: q or Esc ends, 1 to 4 or the arrows choose a pane (members, names and services, links, events),
-      / searches, s sorts by the next column, r reverses, j, k, PgUp and PgDn move")]
+Keys: q or Esc quits, 1 to 4 or the arrows select a pane (members, names and services, links, events),
+      / searches, s sorts by the next column, r reverses the order, j, k, PgUp and PgDn move")]
     Top,
-    /// Run a small cluster on this host to try things with, and watch it
+    /// Run a small cluster on this host to try pmd, and watch it
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd demo                  Three daemons, with an Erlang node each if Erlang is installed
   pmd demo 10
   pmd demo --no-erlang", after_help = "\
-Everything is on loopback and in one temporary directory, and nothing of it is left in the end: after q, Ctrl-C
-or SIGTERM. Without a terminal it prints what to try, and runs until SIGTERM or the end of a pipe on its standard input.")]
+Everything is on loopback and in one temporary directory, which is removed at the end: after q, Ctrl-C or SIGTERM.
+Without a terminal it prints commands to try, and runs until SIGTERM or the end of a pipe on its standard input.
+
+The daemons share a cluster secret; the Erlang nodes share an Erlang cookie, which is in erlang/.erlang.cookie in that
+directory. A node of your own needs that cookie to connect to them.")]
     Demo(Demo),
-    /// Join a cluster, and wait until it has let this host in
+    /// Join a cluster, and wait until it admits this host
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd join host1                    Through the pmd on host1
-  pmd join host1 10.0.0.2:4369      Through as many of them as answer; one is enough
-  pmd join host1 --timeout 30s      Give it longer than 10 s")]
+  pmd join host1                    Join through the pmd on host1
+  pmd join host1 10.0.0.2:4369      Join through every one that answers; one is enough
+  pmd join host1 --timeout 30s      Wait longer than 10 s", after_help = "\
+The daemons of a cluster share a cluster secret (pmd cookie). It is not the Erlang cookie: nodes on different hosts
+still need the same ~/.erlang.cookie to connect.")]
     Join(Join),
-    /// Leave the cluster, or tell another daemon to
+    /// Leave the cluster, or tell another member to leave
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd leave                 Tell all others, and be alone from now on
-  pmd leave host1           Tell host1 to leave; it stays away until it joins again")]
+  pmd leave                 Leave, and tell all other members
+  pmd leave host1           Tell host1 to leave; it stays out until it joins again")]
     Leave(Leave),
     /// List the hosts of the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd nodes
-  pmd nodes -o wide         With ids, start times and metadata
+  pmd nodes -o wide         Show ids, start times and metadata too
   pmd nodes --watch")]
     Nodes(Watch),
     /// List the links to other daemons
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd peers                 With round-trip times, and who agrees about the registry
+  pmd peers                 Show round-trip times, and which peers have the same registry
   pmd peers --watch")]
     Peers(Watch),
-    /// List the daemons that were found on the networks, without joining them
+    /// List the daemons found on the networks, without joining them
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd discover
   pmd discover --wait 5s    Listen for a while first")]
     Discover(Discover),
-    /// List the Erlang nodes of this host, of another one, or of the cluster
+    /// List the Erlang nodes of this host, of another host, or of the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd names                 Those registered here
-  pmd names -o wide         With everything that is known of them
-  pmd names --cluster       Those of all hosts of the cluster
-  pmd names --cluster db1   Those of the host db1, as the cluster knows them
-  pmd names db1             Those of the host db1, whichever port mapper runs there")]
+  pmd names                 List the nodes of this host
+  pmd names -o wide         Show all their details
+  pmd names --cluster       List the nodes of all hosts of the cluster
+  pmd names --cluster db1   List the nodes of the host db1 as the cluster knows them
+  pmd names db1             Ask the port mapper of the host db1, be it pmd or epmd")]
     Names(Names),
     /// List the services of this host, or of the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd services
-  pmd services --cluster    Those of all hosts of the cluster")]
+  pmd services --cluster    List the services of all hosts of the cluster")]
     Services(Services),
-    /// Print where an Erlang node or a service listens
+    /// Print the address of an Erlang node or a service
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd lookup rabbit                 Prints HOST:PORT, or exits with 4
-  pmd lookup rabbit@host1           The one on that host of the cluster
-  pmd lookup rabbit --all           One line for each host that has one
-  pmd lookup web --wait 30s         Waits until it is there, or exits with 6")]
+  pmd lookup rabbit                 Print HOST:PORT, or exit with 4
+  pmd lookup rabbit@host1           Find the node on that host of the cluster
+  pmd lookup rabbit --all           Print one line for every host that has it
+  pmd lookup web --wait 30s         Wait until it is registered, or exit with 6")]
     Lookup(Lookup),
     /// Register a service
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd register web -P 8080                       Until `pmd unregister web`
-  pmd register web -P 8080 --ttl 30s             Unless renewed within 30 s
+  pmd register web -P 8080                       Keep it until `pmd unregister web`
+  pmd register web -P 8080 --ttl 30s             Drop it after 30 s unless it is registered again
   pmd register web -P 8080 -- ./server --port 8080
-                                                 As long as the command runs")]
+                                                 Keep it while the command runs")]
     Register(Register),
-    /// End a service
+    /// Unregister a service
     #[command(help_template = HELP, before_help = "Examples:\n  pmd unregister web")]
     Unregister(Named),
-    /// Print what happens, as it happens
+    /// Print events as they happen
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd subscribe                            From now on, until Ctrl-C
-  pmd subscribe --kind name_up --json      One JSON object a line
-  pmd subscribe -k node_up -k node_down    Hosts of the cluster that come and go
-  pmd subscribe --since 0                  First everything that the daemon remembers", after_help = "\
+  pmd subscribe                            Print events from now on, until Ctrl-C
+  pmd subscribe --kind name_up --json      Print one JSON object per line
+  pmd subscribe -k node_up -k node_down    Print the hosts that come and go
+  pmd subscribe --since 0                  Start with every event that the daemon still has", after_help = "\
 The kinds are name_up, name_down, service_up and service_down, for Erlang nodes and services, and
 node_up, node_suspect, node_down and node_left, for the daemons of the cluster.
 
 With --output plain, a line has eight fields separated by tabs: number, time, kind, name, port,
-reason, host, id of that host's daemon. What an event does not have is empty.")]
+reason, host, id of that host's daemon. Fields that an event does not have are empty.")]
     Subscribe(Subscribe),
-    /// Print what a node needs in its environment to see the cluster
+    /// Print the environment variables that a node needs to see the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
-  eval \"$(pmd env)\"          In a shell
-  pmd env --systemd           For a unit file
-  pmd env --elixir            For rel/env.sh.eex of a release")]
+  eval \"$(pmd env)\"          Set them in a shell
+  pmd env --systemd           Print them for a unit file
+  pmd env --elixir            Print them for rel/env.sh.eex of a release")]
     Env(Env),
     /// Run a program with the environment that a node needs to see the cluster
     #[command(help_template = HELP, before_help = "\
@@ -220,87 +226,89 @@ Examples:
   pmd run -- erl -sname foo
   pmd run -- iex --sname foo --remsh bar@farhost")]
     Run(Run),
-    /// Say whether the way to a node is open, leg by leg
+    /// Test each hop to a node and report the one that failed
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd ping rabbit@db1       The daemon of db1, its rules, the node, and whether it answers
-  pmd ping rabbit           One of this host; exits with 8 if it is registered and does not answer")]
+  pmd ping rabbit@db1       Test the daemon of db1, its rules, and whether the node answers
+  pmd ping rabbit           Test a node of this host; exit with 8 if it does not answer", after_help = "\
+pmd checks the cluster secret of the daemons, not the Erlang cookie: a node that answers still refuses nodes whose
+Erlang cookie differs from its own.")]
     Ping(Ping),
-    /// Look for what commonly goes wrong, and say what to do about it
+    /// Check this host for common problems, and say how to fix them
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd doctor                Look at this host; exits with 8 if something fails
-  pmd doctor rabbit@db1     And go the whole way to that node")]
+  pmd doctor                Check this host; exit with 8 if a check fails
+  pmd doctor rabbit@db1     Also test each hop to that node")]
     Doctor(Doctor),
-    /// Tell by the exit code whether the daemon is well: 0 or 8
+    /// Exit 0 if healthy, 8 if not
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd health                Does it answer?
-  pmd health --ready        Does it answer look-ups, and is there room for nodes?")]
+  pmd health                Check that the daemon answers
+  pmd health --ready        Also check that lookups work and that more nodes can register")]
     Health(Health),
-    /// Print the daemon's numbers in the text format of Prometheus
+    /// Print the daemon's metrics in the text format of Prometheus
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd metrics
   pmd metrics | grep pmd_link
   pmd metrics --json")]
     Metrics,
-    /// Put what a report needs into one file: state, metrics, events, log, configuration, and no secret
+    /// Collect a support bundle: state, metrics, events, log and configuration, without secrets
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd debug                         Writes pmd-debug-PORT.tar.gz
-  pmd debug report.tar.gz --force   Replaces the file if it is there")]
+  pmd debug                         Write pmd-debug-PORT.tar.gz
+  pmd debug report.tar.gz --force   Replace the file if it exists")]
     Debug(Debug),
     /// Replace a running epmd without restarting a node
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd takeover --dry-run    Say what would be done
+  pmd takeover --dry-run    Show what would be done
   pmd takeover              Do it, and wait until every node is back")]
     Takeover(Takeover),
     /// Give the port back to epmd without restarting a node
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd handover --dry-run    Say what would be done
+  pmd handover --dry-run    Show what would be done
   pmd handover              Do it, and wait until every node is back")]
     Handover(Handover),
-    /// Show or change the secret that the daemons of a cluster share
+    /// Show or change the cluster secret, which admits daemons; it is not the Erlang cookie of the nodes
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd cookie path           Where the file is
-  pmd cookie show           What is in it
-  pmd cookie rotate         Change it without a moment in which hosts shut each other out",
+  pmd cookie path           Print the path of the file
+  pmd cookie show           Print the secret
+  pmd cookie rotate         Replace the secret without interrupting the cluster",
         subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
     Cookie {
-        /// What to do with it.
+        /// What to do with the secret.
         #[command(subcommand)]
         action: Cookie,
     },
-    /// Make certificates for a cluster with an authority of its own
+    /// Issue certificates for a cluster with a certificate authority of its own
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd ca init               Make the authority, once
-  pmd ca issue host1        Make a certificate and a key for host1
-  pmd ca show host1.pem     Show what the certificate says",
+  pmd ca init               Create the authority, once
+  pmd ca issue host1        Issue a certificate and a key for host1
+  pmd ca show host1.pem     Show the content of the certificate",
         subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
     Ca {
-        /// What to do.
+        /// What to do with certificates.
         #[command(subcommand)]
         action: Ca,
     },
-    /// Do what epmd would do: takes every option of epmd
+    /// Run as epmd; takes every option of epmd
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd epmd -daemon
   pmd epmd -names", disable_help_flag = true)]
     Epmd(Epmd),
-    /// Print the completions for a shell
+    /// Print a completion script for a shell
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd completion bash > /etc/bash_completion.d/pmd
   pmd completion zsh > ~/.zfunc/_pmd
   pmd completion fish > ~/.config/fish/completions/pmd.fish")]
     Completion(Completion),
-    /// Print the manual page, or write those of all commands
+    /// Print the manual page, or write the pages of all commands
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd man | man -l -
@@ -309,14 +317,6 @@ Examples:
     /// Print the version
     #[command(help_template = HELP, before_help = "Examples:\n  pmd version --json")]
     Version,
-}
-
-/// Options of commands that can be watched.
-#[derive(Debug, Clone, Copy, Default, Args)]
-pub struct Watch {
-    /// Go on showing it: redraws a terminal, and prints JSON lines otherwise
-    #[arg(short, long)]
-    pub watch: bool,
 }
 
 /// Options of `pmd completion`.
@@ -362,16 +362,16 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_help_can_be_typed() {
+    fn the_examples_in_the_help_are_valid() {
         let mut command = Cli::command();
         command.build();
-        examples_are_right(&command);
+        examples_are_valid(&command);
     }
 
-    fn examples_are_right(command: &clap::Command) {
+    fn examples_are_valid(command: &clap::Command) {
         let help = command.get_before_help().map(ToString::to_string).unwrap_or_default();
         for line in help.lines().filter_map(|line| line.strip_prefix("  pmd ")) {
-            // What follows two blanks, a pipe or an arrow is not the command any more.
+            // The command ends at two blanks, a pipe, a redirection or a comment.
             let words = line.split(['|', '>', '#']).next().unwrap_or_default();
             let words = words.split("  ").next().unwrap_or_default().replace('"', "");
             let typed = std::iter::once("pmd").chain(words.split_whitespace());
@@ -379,13 +379,13 @@ mod tests {
                 assert!(!error.use_stderr(), "pmd {words}: {error}");
             }
         }
-        command.get_subcommands().for_each(examples_are_right);
+        command.get_subcommands().for_each(examples_are_valid);
     }
 
     #[test]
-    fn options_of_every_command_may_stand_anywhere() {
+    fn global_options_may_stand_anywhere() {
         for words in [["pmd", "--port", "5000", "names"], ["pmd", "names", "--port", "5000"]] {
-            let cli = Cli::try_parse_from(words).expect("it is right");
+            let cli = Cli::try_parse_from(words).expect("it is valid");
             assert_eq!(cli.global.port.map(Port::get), Some(5000));
         }
     }
@@ -396,7 +396,7 @@ mod tests {
         assert!(Cli::try_parse_from(start).is_ok());
         let register = ["pmd", "register", "web", "-P", "8080", "-p", "5000"];
         let Ok(Cli { global, command: Command::Register(args) }) = Cli::try_parse_from(register) else {
-            panic!("it is right")
+            panic!("it is valid")
         };
         assert_eq!((global.port.map(Port::get), args.service_port.get()), (Some(5000), 8080));
     }

@@ -1,4 +1,4 @@
-//! `pmd ca`: certificates of a cluster's own authority.
+//! `pmd ca`: a certificate authority of the cluster's own, and the certificates it issues.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -9,20 +9,17 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Ca, CaInit, CaIssue, CaShow};
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Colour, Output, note};
-use super::target::absolute;
-use crate::auth::authority;
-use crate::auth::authority::{Authority, CERTIFICATE, CaError, Certificate, DAY, KEY};
+use super::common::target::absolute;
+use super::common::{Colour, Exit, Failure, Output, Result, note};
+use crate::auth::authority::{self, Authority, CERTIFICATE, CaError, Certificate, DAY, KEY};
 use crate::base::text::{printable, span};
 use crate::config::paths::Paths;
 use crate::control::json;
 
-/// A certificate that ends within this time is to be renewed.
+/// A certificate that expires within this time should be renewed.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Makes and shows certificates.
+/// Issues and shows certificates.
 pub fn run(action: &Ca, output: Output) -> Result<Exit> {
     match action {
         Ca::Init(args) => init(args, output),
@@ -36,7 +33,7 @@ fn init(args: &CaInit, output: Output) -> Result<Exit> {
     let authority = Authority::new(&args.name, Timestamp::now(), DAY * args.days)?;
     authority.write(&dir)?;
     let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
-    let report = Made {
+    let report = Issued {
         certificate: &certificate,
         key: &key,
         renewed: false,
@@ -44,11 +41,11 @@ fn init(args: &CaInit, output: Output) -> Result<Exit> {
     };
     let end = json::rfc3339(authority.certificate().not_after);
     output.one(&report, |out| {
-        writeln!(out, "made the authority {:?}, valid until {end}", args.name)?;
+        writeln!(out, "created the authority {:?}, valid until {end}", args.name)?;
         write_files(out, &certificate, &key)
     })?;
     note(&format!(
-        "next: pmd ca issue HOST, for every host\nkeep {} secret: whoever has it can make hosts of the cluster",
+        "next: pmd ca issue HOST, for every host\nkeep {} secret: it can admit any host to the cluster",
         key.display()
     ));
     Ok(Exit::Done)
@@ -60,25 +57,25 @@ fn issue(args: &CaIssue, output: Output) -> Result<Exit> {
     let now = Timestamp::now();
     let done = authority::issue_files(&dir, &out, &args.host, &args.ip, now, DAY * args.days)?;
     let said = &done.issued.certificate;
-    let report = Made {
+    let report = Issued {
         certificate: &done.certificate,
         key: &done.key,
         renewed: done.renewed,
         details: Details::of(said),
     };
-    let (how, end) = (if done.renewed { "renewed" } else { "made" }, json::rfc3339(said.not_after));
+    let (how, end) = (if done.renewed { "renewed" } else { "issued" }, json::rfc3339(said.not_after));
     output.one(&report, |out| {
         writeln!(out, "{how} the certificate of {}, valid until {end}", args.host.as_str())?;
         write_files(out, &done.certificate, &done.key)
     })?;
     if done.issued.shortened {
-        note("note: it ends with the authority, earlier than was asked for");
+        note("note: it expires with the authority, earlier than requested");
     }
     note(if done.renewed {
-        "note: the key was there, and is used again: the daemon keeps its id\n\
-         next: put the certificate into the place of the old one, and pmd reload there"
+        "note: the existing key was reused, so the daemon keeps its id\n\
+         next: replace the certificate on that host, and run pmd reload there"
     } else {
-        "next: copy both files and ca.pem to that host, and name them in its pmd.toml: cert_path, key_path, ca_cert_path"
+        "next: copy both files and ca.pem to that host, and set cert_path, key_path and ca_cert_path in its pmd.toml"
     });
     Ok(Exit::Done)
 }
@@ -104,10 +101,10 @@ fn show(args: &CaShow, output: Output) -> Result<Exit> {
             Left::Enough(_) => {}
             Left::Early => note(&format!("warning: {subject} is not valid yet")),
             Left::Little(left) => {
-                note(&format!("warning: {subject} ends in {}; renew it: pmd ca issue HOST", span(left)));
+                note(&format!("warning: {subject} expires in {}; renew it: pmd ca issue HOST", span(left)));
             }
             Left::Ended(ago) => {
-                note(&format!("warning: {subject} ended {} ago; renew it: pmd ca issue HOST", span(ago)));
+                note(&format!("warning: {subject} expired {} ago; renew it: pmd ca issue HOST", span(ago)));
             }
         }
     }
@@ -120,7 +117,7 @@ fn folder(asked: Option<&Path>) -> PathBuf {
 }
 
 #[derive(Debug, Serialize)]
-struct Made<'a> {
+struct Issued<'a> {
     certificate: &'a Path,
     key: &'a Path,
     renewed: bool,
@@ -134,7 +131,7 @@ struct Shown<'a> {
     certificates: Vec<Details>,
 }
 
-/// What a certificate says, for programs.
+/// The content of a certificate, for programs.
 #[derive(Debug, Serialize)]
 struct Details {
     subject: String,
@@ -189,7 +186,7 @@ impl Left {
             Left::Early => output.paint(Colour::Yellow, "not yet"),
             Left::Enough(left) => output.paint(Colour::Green, &format!("for {}", span(left))),
             Left::Little(left) => output.paint(Colour::Yellow, &format!("for {}", span(left))),
-            Left::Ended(ago) => output.paint(Colour::Red, &format!("ended {} ago", span(ago))),
+            Left::Ended(ago) => output.paint(Colour::Red, &format!("expired {} ago", span(ago))),
         }
     }
 }
@@ -250,7 +247,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::cli::output::Format;
+    use crate::cli::args::Format;
 
     fn now() -> Timestamp {
         "2026-01-01T00:00:00Z".parse().expect("a time")
@@ -286,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_told_in_time() {
+    fn a_certificate_is_due_before_it_expires() {
         let authority = Authority::new("shop", now(), DAY * 3650).expect("an authority");
         let at = |time: &str| Left::of(authority.certificate(), time.parse().expect("a time"));
         assert_eq!(at("2025-12-31T22:00:00Z"), Left::Early);
@@ -298,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_have_codes_of_their_own() {
+    fn failures_have_their_own_exit_codes() {
         let path = || PathBuf::from("/x");
         for (error, exit) in [
             (CaError::NoAuthority { dir: path() }, Exit::NotFound),

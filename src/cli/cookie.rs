@@ -1,4 +1,4 @@
-//! `pmd cookie`: the secret that the daemons of a cluster share.
+//! `pmd cookie`: the cluster secret, which admits daemons to a cluster. It is not the Erlang cookie, which connects nodes.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,19 +8,16 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::{Cookie, Global, Rotate};
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, note};
-use super::runtime::block_on;
-use super::target::{ConfigFile, Target, absolute};
+use super::common::target::{ConfigFile, absolute};
+use super::common::{Exit, Failure, Output, Result, Target, block_on, note};
 use crate::auth::cookie::{CookieError, Cookies, random_cookie, read_secrets, replace};
 use crate::config::paths::Paths;
 use crate::control::client::ClientError;
 
-/// The name of Erlang's own cookie file, which has room for one cookie alone.
+/// Erlang's own cookie file, which can hold only one cookie.
 const ERLANG: &str = ".erlang.cookie";
 
-/// Shows or changes the cookie.
+/// Shows or changes the cluster secret.
 pub fn run(global: &Global, action: &Cookie, output: Output) -> Result<Exit> {
     let path = file(global)?;
     match action {
@@ -50,17 +47,17 @@ struct Shown<'a> {
     cookies: &'a [String],
 }
 
-/// What has become of the file.
+/// What was done to the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
-    /// There was none; it has a new cookie.
+    /// It was created with a new secret.
     Made,
-    /// It has a new cookie and the old one.
+    /// It holds a new secret and the old one.
     Rotated,
-    /// It has the new cookie alone.
+    /// It holds the new secret only.
     Finished,
-    /// It had one cookie, and has it still.
+    /// It holds one secret, as before.
     Unchanged,
 }
 
@@ -68,19 +65,19 @@ enum Outcome {
 struct Report<'a> {
     path: &'a Path,
     outcome: Outcome,
-    /// Whether the daemon of this host has read it.
+    /// Whether the daemon of this host has reloaded it.
     reloaded: bool,
 }
 
-/// The file: the one that the configuration names, or that of this user's daemon.
+/// The file that the configuration names, or the default file of this user's daemon.
 fn file(global: &Global) -> Result<PathBuf> {
     let paths = Paths::of_process();
-    // With a configuration that cannot be read, nobody knows which cookie is meant.
+    // An unreadable configuration is an error: it might name another file.
     let config = ConfigFile::of(global, &paths).read()?;
     Ok(absolute(&config.cookie_file.unwrap_or_else(|| paths.cookie())))
 }
 
-/// Puts a new cookie in front of the one that is there; makes the file if it is not.
+/// Puts a new secret in front of the current one; creates the file if it does not exist.
 fn rotate(path: &Path) -> Result<Outcome> {
     let old = match read_secrets(path) {
         Err(CookieError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
@@ -92,25 +89,29 @@ fn rotate(path: &Path) -> Result<Outcome> {
     let [old] = old.as_slice() else {
         return Err(Failure::new(
             Exit::Conflict,
-            format!("{} has two cookies in it: it is being changed already", path.display()),
-            "when every host has this file, drop the old cookie: pmd cookie rotate --finish",
+            format!("{} holds two secrets: a rotation is in progress", path.display()),
+            "once every host has this file, drop the old secret: pmd cookie rotate --finish",
         ));
     };
     if path.file_name().is_some_and(|name| name == ERLANG) {
         return Err(Failure::new(
             Exit::Refused,
-            format!("{} is the cookie of Erlang itself, which takes one alone", path.display()),
-            "let pmd have a cookie of its own: leave cookie_file out of its configuration; or change this one by hand",
+            format!("{} is the Erlang cookie, and Erlang reads only one cookie from it", path.display()),
+            "give pmd a cluster secret of its own by removing cookie_file from its configuration, or change this file by hand",
         ));
     }
     let new = random_cookie().map_err(|error| {
-        Failure::new(Exit::General, format!("the system has no randomness: {error}"), "try again later")
+        Failure::new(
+            Exit::General,
+            format!("the system provides no random bytes: {error}"),
+            "try again later",
+        )
     })?;
     put(path, &[new, old.clone()])?;
     Ok(Outcome::Rotated)
 }
 
-/// Drops the old cookie.
+/// Drops the old secret.
 fn finish_rotation(path: &Path) -> Result<Outcome> {
     let cookies = read_secrets(path)?;
     match cookies.as_slice() {
@@ -122,9 +123,9 @@ fn finish_rotation(path: &Path) -> Result<Outcome> {
     }
 }
 
-/// Writes the file in the place of the old one, for the same owner: root may do it for the user of the daemon.
+/// Replaces the file and keeps its owner: root may do this for the user of the daemon.
 fn put(path: &Path, cookies: &[String]) -> Result<()> {
-    // The file itself, if the path is a link to it.
+    // If the path is a link, the file behind it.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let owner = fs::metadata(&path).map(|found| (found.uid(), found.gid()));
     replace(&path, cookies)?;
@@ -134,7 +135,7 @@ fn put(path: &Path, cookies: &[String]) -> Result<()> {
         && let Err(error) = chown(&path, Some(uid), Some(gid))
     {
         note(&format!(
-            "warning: {} belongs to another user now ({error}): chown {uid}:{gid} {}",
+            "warning: {} now belongs to another user ({error}); fix it: chown {uid}:{gid} {}",
             path.display(),
             path.display()
         ));
@@ -142,7 +143,7 @@ fn put(path: &Path, cookies: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Lets the daemon of this host read the file, if one answers. Whether it has.
+/// Makes the daemon of this host read the file, if one answers. Returns whether it has.
 fn reload(global: &Global) -> bool {
     let mut reloaded = false;
     let asked = Target::of(global).and_then(|target| {
@@ -156,7 +157,7 @@ fn reload(global: &Global) -> bool {
         })
     });
     if let Err(failure) = asked {
-        note(&format!("warning: the daemon has not read it: {}; {}", failure.message, failure.hint));
+        note(&format!("warning: the daemon has not reloaded it: {}; {}", failure.message, failure.hint));
     }
     reloaded
 }
@@ -164,27 +165,29 @@ fn reload(global: &Global) -> bool {
 fn sentence(report: &Report<'_>) -> String {
     let path = report.path.display();
     match report.outcome {
-        Outcome::Made => format!("made {path} with a new cookie"),
-        Outcome::Rotated => format!("{path} has a new cookie; the old one is still accepted"),
-        Outcome::Finished => format!("{path} has the new cookie alone; the old one is not accepted any more"),
-        Outcome::Unchanged => format!("{path} has one cookie; there is nothing to finish"),
+        Outcome::Made => format!("created {path} with a new cluster secret"),
+        Outcome::Rotated => format!("{path} has a new cluster secret; the old one is still accepted"),
+        Outcome::Finished => {
+            format!("{path} has only the new cluster secret; the old one is no longer accepted")
+        }
+        Outcome::Unchanged => format!("{path} has one cluster secret; there is nothing to finish"),
     }
 }
 
-/// Says on standard error what is to be done next.
+/// Tells on standard error what to do next.
 fn advise(report: &Report<'_>) {
     let path = report.path.display();
     let here = if report.reloaded { "every other host" } else { "every host" };
     match report.outcome {
         Outcome::Made => {
-            note(&format!("next: copy {path} to every host of the cluster, and pmd reload there"));
+            note(&format!("next: copy {path} to every host of the cluster, and run pmd reload there"));
         }
         Outcome::Rotated => note(&format!(
             "next: 1. copy {path} to every other host of the cluster\n      2. on {here}: pmd reload\n      \
              3. then, on every host: pmd cookie rotate --finish"
         )),
         Outcome::Finished => note(&format!(
-            "next: on every other host, if it still has both cookies: pmd cookie rotate --finish{}",
+            "next: on every other host that still has both secrets: pmd cookie rotate --finish{}",
             if report.reloaded { "" } else { "; and here: pmd reload" }
         )),
         Outcome::Unchanged => {}
@@ -196,7 +199,7 @@ impl From<CookieError> for Failure {
         let mut hint = error.hint();
         let exit = match &error {
             CookieError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
-                hint = "pmd start makes one; or make it now: pmd cookie rotate".to_owned();
+                hint = "pmd start creates one; or create it now: pmd cookie rotate".to_owned();
                 Exit::NotFound
             }
             CookieError::Read { source, .. } | CookieError::Make { source, .. }
@@ -231,18 +234,18 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_changed_in_two_steps() {
+    fn a_secret_is_rotated_in_two_steps() {
         let (_home, path) = home();
         assert_eq!(rotate(&path).expect("room"), Outcome::Made);
         let old = secrets(&path);
-        assert_eq!(finish_rotation(&path).expect("it is there"), Outcome::Unchanged);
+        assert_eq!(finish_rotation(&path).expect("it exists"), Outcome::Unchanged);
         assert_eq!(rotate(&path).expect("room"), Outcome::Rotated);
         let both = secrets(&path);
         assert_eq!((both.len(), &both[1]), (2, &old[0]));
         let again = rotate(&path).expect_err("one step after the other");
         assert_eq!(again.exit, Exit::Conflict);
         assert_eq!(secrets(&path), both);
-        assert_eq!(finish_rotation(&path).expect("it is there"), Outcome::Finished);
+        assert_eq!(finish_rotation(&path).expect("it exists"), Outcome::Finished);
         assert_eq!(secrets(&path), both[..1]);
     }
 
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_of_erlang_is_left_alone() {
+    fn the_erlang_cookie_is_left_alone() {
         let (home, _) = home();
         let path = home.path().join(ERLANG);
         let mut options = fs::OpenOptions::new();
@@ -271,9 +274,9 @@ mod tests {
     #[test]
     fn failures_say_what_to_do() {
         let (_home, path) = home();
-        let missing = Failure::from(read_secrets(&path).expect_err("it is not there"));
+        let missing = Failure::from(read_secrets(&path).expect_err("it does not exist"));
         assert_eq!(missing.exit, Exit::NotFound);
-        assert_eq!(missing.hint, "pmd start makes one; or make it now: pmd cookie rotate");
+        assert_eq!(missing.hint, "pmd start creates one; or create it now: pmd cookie rotate");
         rotate(&path).expect("room");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("ours");
         let exposed = rotate(&path).expect_err("others may have read it");
@@ -285,10 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_done_is_said() {
+    fn the_outcome_is_a_sentence() {
         let said = |outcome| sentence(&Report { path: Path::new("/x"), outcome, reloaded: true });
-        assert_eq!(said(Outcome::Rotated), "/x has a new cookie; the old one is still accepted");
-        assert_eq!(said(Outcome::Unchanged), "/x has one cookie; there is nothing to finish");
+        assert_eq!(said(Outcome::Rotated), "/x has a new cluster secret; the old one is still accepted");
+        assert_eq!(said(Outcome::Unchanged), "/x has one cluster secret; there is nothing to finish");
         let report = Report { path: Path::new("/x"), outcome: Outcome::Finished, reloaded: false };
         assert_eq!(
             serde_json::to_value(&report).expect("plain data"),

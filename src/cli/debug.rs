@@ -1,4 +1,4 @@
-//! `pmd debug`: what somebody needs who is to find out what is wrong, in one file that has no secret in it.
+//! `pmd debug`: a support bundle, which is everything that helps to find a fault, without secrets, in one file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,21 +12,18 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::args::{self, Global};
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, note};
-use super::runtime::{block_on, with_progress};
-use super::target::{ConfigFile, Target, settings};
+use super::common::target::{ConfigFile, settings};
+use super::common::{Exit, Failure, Output, Result, Target, block_on, note, with_progress};
 use crate::config::paths::Paths;
 use crate::control::client::{Client, ClientError};
 use crate::doctor::examine;
 
-/// How long the daemon may take for each part: one that hangs is a reason for a report.
+/// How long the daemon may take for each part: a bundle must also come about when the daemon hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The folder in the archive.
 const FOLDER: &str = "pmd-debug";
 
-/// What the command says it did.
+/// What the command did.
 #[derive(Debug, Serialize)]
 struct Report {
     file: PathBuf,
@@ -34,21 +31,21 @@ struct Report {
     missing: Vec<Missing>,
 }
 
-/// A part that could not be had.
+/// A part that is not in the bundle.
 #[derive(Debug, Serialize)]
 struct Missing {
     part: String,
     reason: String,
 }
 
-/// The parts of a report.
+/// The parts of a bundle.
 #[derive(Debug, Default)]
 struct Parts {
     found: Vec<(&'static str, Vec<u8>)>,
     missing: Vec<Missing>,
 }
 
-/// Gathers everything and writes the file.
+/// Collects everything and writes the file.
 pub fn run(global: &Global, target: &Target, args: &args::Debug, output: Output) -> Result<Exit> {
     let place = args.file.clone().unwrap_or_else(|| format!("pmd-debug-{}.tar.gz", target.port).into());
     if !args.force && place.symlink_metadata().is_ok() {
@@ -75,7 +72,7 @@ fn tell(file: PathBuf, Parts { found, missing }: Parts, output: Output) -> Resul
     }
     let report = Report { parts: found.iter().map(|(part, _)| (*part).to_owned()).collect(), missing, file };
     output.one(&report, |out| {
-        writeln!(out, "{}: {} parts; read it before you send it", report.file.display(), report.parts.len())
+        writeln!(out, "{}: {} parts; review it before you send it", report.file.display(), report.parts.len())
     })?;
     Ok(Exit::Done)
 }
@@ -104,7 +101,7 @@ async fn ask(client: &Client, parts: &mut Parts) {
         let limits = std::fs::read(format!("/proc/{}/limits", status.pid));
         parts.add("limits.txt", limits);
     } else {
-        parts.add("limits.txt", Err("it is not known which process the daemon is"));
+        parts.add("limits.txt", Err("the process of the daemon is unknown"));
     }
     let boot = status.as_ref().ok().map(|status| status.boot_id.clone());
     parts.json("status.json", status);
@@ -122,7 +119,7 @@ async fn ask(client: &Client, parts: &mut Parts) {
     parts.add("events.jsonl", events(client, boot.as_deref()).await);
 }
 
-/// All events that the daemon remembers, one to a line.
+/// All events that the daemon still has, one per line.
 async fn events(client: &Client, boot: Option<&str>) -> std::result::Result<Vec<u8>, ClientError> {
     let mut stream = client.events(Some(0), boot, &[]).await?;
     let mut lines = String::new();
@@ -142,7 +139,7 @@ async fn events(client: &Client, boot: Option<&str>) -> std::result::Result<Vec<
         }
         Ok::<(), ClientError>(())
     };
-    // What has come by then is better than nothing.
+    // The events received by then are better than none.
     tokio::time::timeout(PATIENCE, read).await.unwrap_or(Ok(()))?;
     Ok(lines.into_bytes())
 }
@@ -159,24 +156,22 @@ fn version() -> String {
     )
 }
 
-/// The configuration file without what may be secret in it.
-///
-/// One that cannot be parsed is left out: nobody knows what stands where in it.
+/// The configuration file without secrets. A file that cannot be parsed is left out: secrets cannot be found in it.
 fn configuration(config: &ConfigFile) -> std::result::Result<Vec<u8>, String> {
     let text = std::fs::read_to_string(&config.path)
         .map_err(|error| format!("{}: {error}", config.path.display()))?;
     let mut values: Value =
-        toml::from_str(&text).map_err(|_| format!("{} is not right", config.path.display()))?;
+        toml::from_str(&text).map_err(|_| format!("{} is not valid TOML", config.path.display()))?;
     hide("", &mut values);
     let text = toml::to_string(&values).map_err(|error| error.to_string())?;
     Ok(format!("# {}, without comments and secrets\n{text}", config.path.display()).into_bytes())
 }
 
-/// Takes secrets out of a value: what its key calls one, as people do in metadata, and the arguments of programs.
+/// Removes secrets from a value: values whose keys look like secrets, as in metadata, and the arguments of programs.
 fn hide(key: &str, value: &mut Value) {
     let key = key.to_lowercase();
-    // Names of files are none.
-    let place = key.ends_with("_file") || key.ends_with("_path");
+    // The path of a secret is not secret.
+    let path = key.ends_with("_file") || key.ends_with("_path");
     let secret = ["cookie", "secret", "password", "token", "key"].iter().any(|word| key.contains(word));
     match value {
         Value::Object(values) => values.iter_mut().for_each(|(key, value)| hide(key, value)),
@@ -187,7 +182,7 @@ fn hide(key: &str, value: &mut Value) {
                 *text = format!("{program} (arguments left out)");
             }
         }
-        Value::String(_) | Value::Number(_) if secret && !place => *value = "(left out)".into(),
+        Value::String(_) | Value::Number(_) if secret && !path => *value = "(left out)".into(),
         _ => {}
     }
 }
@@ -199,7 +194,7 @@ fn write(place: &Path, force: bool, parts: &Parts) -> Result<()> {
             _ => {}
         }
     }
-    // Whatever comes to be there in between is not written to.
+    // Fails if another process has created the file meanwhile.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(place);
     let file = file.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => exists(place),
@@ -230,8 +225,8 @@ fn archive(file: File, parts: &Parts) -> io::Result<()> {
 fn exists(place: &Path) -> Failure {
     Failure::new(
         Exit::Conflict,
-        format!("{} is there already", place.display()),
-        "name another file, or replace it with --force",
+        format!("{} already exists", place.display()),
+        "choose another file, or replace it with --force",
     )
 }
 
@@ -239,7 +234,7 @@ fn cannot(place: &Path, error: &io::Error) -> Failure {
     Failure::new(
         Exit::General,
         format!("cannot write {}: {error}", place.display()),
-        "name a file in a directory that this user may write to",
+        "choose a file in a directory that this user may write to",
     )
 }
 
@@ -248,14 +243,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_secret_is_left_out_of_the_configuration() {
+    fn secrets_are_left_out_of_the_configuration() {
         let mut values: Value = toml::from_str(
             "port = 4369\ncookie_file = \"/etc/cookie\"\ndiscovery = [\"broadcast\", \"exec:find --token hush\"]\n\
              [metadata]\napi_token = \"hush\"\nzone = \"north\"\npasswords = [\"hush\", 7]",
         )
-        .expect("it is right");
+        .expect("valid TOML");
         hide("", &mut values);
-        let text = toml::to_string(&values).expect("it has been TOML before");
+        let text = toml::to_string(&values).expect("it was TOML before");
         assert!(!text.contains("hush") && !text.contains('7'), "{text}");
         for kept in ["4369", "/etc/cookie", "broadcast", "exec:find", "north"] {
             assert!(text.contains(kept), "{kept}: {text}");

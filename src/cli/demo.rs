@@ -7,22 +7,22 @@ use serde::Serialize;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
 
-use super::args::Demo;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Format, List, Output, note, stdout};
-use super::runtime::{block_on_uninterrupted, with_progress};
-use super::top::is_terminal;
+use super::args::{Demo, Format};
+use super::common::output::stdout;
+use super::common::runtime::block_on_uninterrupted;
+use super::common::signals::Signals;
+use super::common::{Column, Exit, Failure, Output, Result, Table, note, with_progress};
 use crate::demo::fleet::{DemoError, Fleet};
-use crate::top::run::{Ends, show};
+use crate::top::run::show;
+use crate::top::terminal::is_interactive;
 use crate::top::world::Update;
 
-/// How often is looked whether a child has ended.
-const LOOK: Duration = Duration::from_millis(500);
-/// Notices that wait to be shown; the watch waits beyond that.
+/// How often the children are checked.
+const POLL: Duration = Duration::from_millis(500);
+/// Notices that wait to be shown; when the queue is full, the watch waits.
 const NOTICES: usize = 8;
 
-/// One daemon, for whoever wants to try something with it.
+/// One daemon of the demo.
 #[derive(Debug, Serialize)]
 struct Row {
     host: String,
@@ -32,20 +32,13 @@ struct Row {
     node: Option<String>,
 }
 
-impl Row {
-    fn cells(&self) -> Vec<String> {
-        let node = self.node.clone().unwrap_or_default();
-        vec![self.host.clone(), self.port.to_string(), self.home.clone(), node]
-    }
-}
-
 impl From<DemoError> for Failure {
     fn from(error: DemoError) -> Failure {
         let (exit, hint) = match &error {
             DemoError::Late(_) => {
-                (Exit::TimedOut, "see whether the host is overloaded, or try fewer daemons")
+                (Exit::TimedOut, "check whether the host is overloaded, or try fewer daemons")
             }
-            _ => (Exit::General, "see whether TMPDIR can be written to and has a short name, and try again"),
+            _ => (Exit::General, "check that TMPDIR is writable and has a short path, and try again"),
         };
         Failure::new(exit, error.to_string(), hint)
     }
@@ -54,11 +47,11 @@ impl From<DemoError> for Failure {
 /// Runs a small cluster until a key, a signal, or the end of a pipe.
 pub fn run(args: Demo, output: Output) -> Result<Exit> {
     block_on_uninterrupted(async {
-        let mut ends = Ends::new()?;
-        // Whichever comes first, the rest is dropped: the view and then the cluster.
+        let mut signals = Signals::new()?;
+        // Whichever ends first, dropping the rest ends the view and then the cluster.
         tokio::select! {
             done = demonstrate(args, output) => done,
-            () = ends.wait() => Ok(Exit::Done),
+            _ = signals.next() => Ok(Exit::Done),
         }
     })
 }
@@ -67,10 +60,15 @@ async fn demonstrate(args: Demo, output: Output) -> Result<Exit> {
     let mut fleet = Fleet::new(args.daemons)?;
     with_progress("starting the daemons", fleet.start()).await?;
     let erlang = !args.no_erlang && fleet.start_nodes().await?;
-    if !args.no_erlang && !erlang {
-        note("note: there is no erl in the path, so there are no Erlang nodes");
+    if erlang {
+        note(&format!(
+            "note: nodes of your own need the Erlang cookie in {} to connect; the cluster secret only admits daemons",
+            fleet.erlang_cookie().display()
+        ));
+    } else if !args.no_erlang {
+        note("note: erl is not in the PATH, so the demo has no Erlang nodes");
     }
-    if is_terminal() && !output.format.is_json() {
+    if is_interactive() && !output.format.is_json() {
         let Some(first) = fleet.members.first() else { return Ok(Exit::Done) };
         let client = first.client();
         let (to, notices) = channel(NOTICES);
@@ -85,7 +83,7 @@ async fn demonstrate(args: Demo, output: Output) -> Result<Exit> {
     print(&fleet, erlang, output)?;
     tokio::select! {
         () = watch(&mut fleet, None) => {
-            Err(Failure::new(Exit::General, "all daemons have ended", "start it again: pmd demo"))
+            Err(Failure::new(Exit::General, "all daemons have stopped", "start the demo again: pmd demo"))
         }
         () = end_of_pipe() => Ok(Exit::Done),
     }
@@ -103,27 +101,36 @@ fn print(fleet: &Fleet, erlang: bool, output: Output) -> Result<()> {
         })
         .collect();
     if matches!(output.format, Format::Table | Format::Wide) {
-        // What can be typed at once says more than a table.
+        // Commands to try say more than a table.
         let mut out = stdout();
         for (row, words) in rows.iter().zip(TRY.iter().cycle()) {
             writeln!(out, "{:<6}  PMD_HOME={} pmd {words}", row.host, row.home)?;
         }
         return Ok(out.flush()?);
     }
-    let list = List { headings: &[], cells: Row::cells, colour: |_| None, empty: String::new() };
-    output.list(&serde_json::json!({ "daemons": rows }), &rows, &list)
+    let table = Table {
+        columns: &[
+            Column::new("HOST", |row: &Row| row.host.clone()),
+            Column::new("PORT", |row| row.port.to_string()),
+            Column::new("HOME", |row| row.home.clone()),
+            Column::new("NODE", |row| row.node.clone().unwrap_or_default()),
+        ],
+        colour: |_| None,
+        empty: String::new(),
+    };
+    output.list(&serde_json::json!({ "daemons": rows }), &rows, &table)
 }
 
-/// What can be tried: something else on each daemon.
+/// Commands to try, a different one on each daemon.
 const TRY: [&str; 4] = ["nodes", "names --cluster", "peers", "top"];
 
-/// Says what has ended; is done when no daemon is left.
+/// Reports children that have ended; returns when no daemon is left.
 async fn watch(fleet: &mut Fleet, to: Option<&Sender<Update>>) {
     while fleet.is_alive() {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL).await;
         for text in fleet.ended() {
             match to {
-                // A view that has gone is about to end all of this.
+                // Without a view, the demo is about to end.
                 Some(to) => drop(to.send(Update::Notice(text)).await),
                 None => note(&format!("note: {text}")),
             }
@@ -131,7 +138,7 @@ async fn watch(fleet: &mut Fleet, to: Option<&Sender<Update>>) {
     }
 }
 
-/// Waits for the end of standard input if it is a pipe, whose other end may mean that nobody is there any more.
+/// Waits for the end of standard input if it is a pipe: its other end may have gone.
 async fn end_of_pipe() {
     let (ended, end) = oneshot::channel();
     let reader = std::thread::Builder::new().name("stdin".into());

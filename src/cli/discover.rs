@@ -1,55 +1,49 @@
-//! `pmd discover`: who was found on the networks.
+//! `pmd discover`: the daemons found on the networks.
 
 use std::time::Duration;
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Colour, List, Output};
-use super::runtime::{block_on, with_progress};
-use super::target::Target;
-use crate::base::text::{ago, printable, time};
+use super::common::{Colour, Column, Exit, Output, Result, Table, Target, block_on, explain, with_progress};
+use crate::base::text::{ago, time};
 use crate::control::api::Found;
 
-/// Lists the daemons that were found; listens for a while first if that is asked for.
+const COLUMNS: [Column<Found>; 5] = [
+    Column::new("ADDRESS", |found| found.address.clone()),
+    Column::new("CLUSTER", cluster),
+    Column::new("SOURCE", |found| found.source.clone()),
+    Column::new("HEARD", |found| ago(found.heard_ms)),
+    Column::new("MEMBER", |found| if found.member { "yes" } else { "no" }.to_owned()),
+];
+
+/// Lists the daemons that were found, after listening for `wait`.
 pub fn run(target: &Target, wait: Option<Duration>, output: Output) -> Result<Exit> {
     block_on(async {
         let client = target.client();
         let mut found = explain(target, client.discover().await).await?;
         if let Some(wait) = wait {
-            // All of it: that one daemon was heard does not mean that nobody else will be.
+            // For the whole time: more daemons may be heard after the first one.
             with_progress(&format!("listening for {}", time(wait)), tokio::time::sleep(wait)).await;
             found = explain(target, client.discover().await).await?;
         }
-        output.list(&found, &found.found, &list(wait))?;
+        output.list(&found, &found.found, &table(wait))?;
         Ok(Exit::Done)
     })
 }
 
-fn list(wait: Option<Duration>) -> List<Found> {
+fn table(wait: Option<Duration>) -> Table<'static, Found> {
     let advice = match wait {
-        Some(_) => "see that discovery is on in their configuration and in that of this host",
+        Some(_) => "check that discovery is on in their configuration and on this host",
         None => "pmd discover --wait 5s listens for a while",
     };
-    List {
-        headings: &["ADDRESS", "CLUSTER", "SOURCE", "HEARD", "MEMBER"],
-        cells: |found| {
-            vec![
-                found.address.clone(),
-                cluster(found),
-                found.source.clone(),
-                ago(found.heard_ms),
-                if found.member { "yes" } else { "no" }.to_owned(),
-            ]
-        },
+    Table {
+        columns: &COLUMNS,
         colour: |found| found.member.then_some(Colour::Green),
         empty: format!("No daemons were found; {advice}."),
     }
 }
 
 fn cluster(found: &Found) -> String {
-    let name = found.cluster.as_deref().map(printable).unwrap_or_default();
-    if found.other_cookie { format!("{name} (another cookie)") } else { name.into_owned() }
+    let name = found.cluster.clone().unwrap_or_default();
+    if found.other_cookie { format!("{name} (different cluster secret)") } else { name }
 }
 
 #[cfg(test)]
@@ -57,7 +51,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::cli::output::Format;
+    use crate::cli::args::Format;
     use crate::control::api::Discovered;
 
     #[test]
@@ -81,11 +75,11 @@ mod tests {
         let document = Discovered { found: vec![seed, beacon] };
         let mut out = Vec::new();
         let output = Output::new(Format::Table, false);
-        output.write_list(&mut out, &document, &document.found, &list(None)).expect("memory takes it");
+        output.write_list(&mut out, &document, &document.found, &table(None)).expect("memory takes it");
         assert_snapshot!(String::from_utf8(out).expect("text"), @r"
-        ADDRESS        CLUSTER                SOURCE     HEARD  MEMBER
-        host1:4369                            seeds      1m 1s  yes
-        10.0.0.9:4369  shop (another cookie)  broadcast  0.9s   no
+        ADDRESS        CLUSTER                          SOURCE     HEARD  MEMBER
+        host1:4369                                      seeds      1m 1s  yes
+        10.0.0.9:4369  shop (different cluster secret)  broadcast  0.9s   no
         ");
     }
 }

@@ -2,21 +2,17 @@
 
 use std::io::{self, Write};
 
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Colour, Output};
-use super::runtime::{block_on, with_progress};
-use super::target::Target;
-use super::{args, target};
+use super::args;
+use super::common::{Colour, Exit, Output, Result, Target, block_on, target, with_progress};
 use crate::base::text::printable;
 use crate::doctor::{Report, Verdict, examine};
 
-/// Examines this host, and the way to a node if one is named.
+/// Examines this host, and the path to a node if one is named.
 pub fn run(global: &args::Global, args: &args::Doctor, output: Output) -> Result<Exit> {
     let settings = target::settings(global, &args::Start::default())?;
     let client = Target::of(global)?.client();
     block_on(async {
-        let report = with_progress("looking", examine(&settings, &client, args.node.as_deref())).await;
+        let report = with_progress("checking", examine(&settings, &client, args.node.as_deref())).await;
         output.one(&report, |out| write_report(out, &report, output))?;
         Ok(if report.verdict == Verdict::Fail { Exit::Unhealthy } else { Exit::Done })
     })

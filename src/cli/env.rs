@@ -1,34 +1,16 @@
-//! `pmd env`: what a node needs in its environment to see the cluster.
+//! `pmd env`: the environment variables that a node needs to see the cluster.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
 
-use super::args::{self, Shape};
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Format, Output, json, note, stdout};
-use super::runtime::block_on;
-use super::target::Target;
-use crate::config::environment;
-use crate::config::settings;
-use crate::control::api::TunnelList;
+use super::args::{self, Format, Shape};
+use super::common::node_env::variables;
+use super::common::output::{json, stdout};
+use super::common::{Exit, Output, Result, Target, block_on, explain, note};
 
-/// The variable that names the resolver file.
-const INETRC: &str = "ERL_INETRC";
-
-/// The variables that a node needs, with their values.
-pub fn variables(tunnels: &TunnelList) -> Vec<(&'static str, String)> {
-    let mut variables = vec![(INETRC, tunnels.inetrc.display().to_string())];
-    if tunnels.port != settings::PORT {
-        variables.push((environment::PORT, tunnels.port.to_string()));
-    }
-    variables
-}
-
-/// Prints them, in the form that is asked for.
+/// Prints the variables in the requested form.
 pub fn run(target: &Target, args: &args::Env, output: Output) -> Result<Exit> {
     block_on(async {
         let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
@@ -56,7 +38,7 @@ fn print(variables: &[(&'static str, String)], args: &args::Env, output: Output)
     }
     out.flush()?;
     if shape == Shape::Elixir {
-        note("this belongs into rel/env.sh.eex of a release, or before `iex` and `mix`");
+        note("note: put this into rel/env.sh.eex of a release, or run it before `iex` and `mix`");
     }
     Ok(())
 }
@@ -72,7 +54,7 @@ fn line(shape: Shape, name: &str, value: &str) -> String {
     }
 }
 
-/// A word as a shell reads it.
+/// A word as a shell reads it. `shell_words` would leave the braces of `{a,b}` as they are, which bash expands.
 fn quoted(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@,".contains(&byte);
     if !value.is_empty() && value.bytes().all(plain) {

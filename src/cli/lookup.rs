@@ -6,21 +6,18 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::args;
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Format, Output, json, stdout};
-use super::runtime::{block_on, deadline, with_progress};
-use super::target::Target;
-use super::text;
+use super::args::{self, Format};
+use super::common::output::{json, stdout};
+use super::common::runtime::deadline;
+use super::common::{Exit, Failure, Output, Result, Target, block_on, explain, with_progress};
+use crate::base::text::time;
 use crate::control::api::{Lookup, Match};
 use crate::control::client::{Client, ClientError};
 
-/// How often it is asked for what is waited for: soon enough for a person and for a start script.
-const AGAIN: Duration = Duration::from_millis(100);
+/// Pause between attempts: short enough for people and for start scripts.
+const POLL: Duration = Duration::from_millis(100);
 
-/// Prints where something listens.
+/// Prints where a node or service listens.
 pub fn run(target: &Target, args: &args::Lookup, output: Output) -> Result<Exit> {
     block_on(async {
         let client = target.client();
@@ -39,7 +36,7 @@ pub fn run(target: &Target, args: &args::Lookup, output: Output) -> Result<Exit>
     })
 }
 
-/// Asks until there is an answer. A daemon that is not there may still come: that is what start scripts need.
+/// Asks until the name is registered. The daemon may still start: start scripts need that.
 async fn wait(client: &Client, name: &str, patience: Duration) -> Result<Lookup> {
     let deadline = deadline(patience);
     loop {
@@ -48,15 +45,15 @@ async fn wait(client: &Client, name: &str, patience: Duration) -> Result<Lookup>
             Err(error) if is_not_yet(&error) => error,
             Err(error) => return Err(error.into()),
         };
-        if Instant::now() + AGAIN > deadline {
+        if Instant::now() + POLL > deadline {
             tokio::time::sleep_until(deadline).await;
             return Err(Failure::new(
                 Exit::TimedOut,
-                format!("{name:?} did not come within {}: {error}", text::time(patience)),
-                "see what is registered with pmd names and pmd services, or wait longer",
+                format!("{name:?} was not registered within {}: {error}", time(patience)),
+                "list what is registered with pmd names and pmd services, or wait longer",
             ));
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -91,7 +88,7 @@ fn print(found: &Lookup, output: Output) -> Result<()> {
                 json(&mut out, &line, false)?;
             }
         }
-        // One form for people and for scripts: it is what goes into an address field.
+        // The same for people and for scripts: it goes into an address field.
         Format::Table | Format::Wide | Format::Plain => {
             for line in lines {
                 writeln!(out, "{}", line.address)?;

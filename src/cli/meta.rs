@@ -1,4 +1,4 @@
-//! `pmd completion`, `pmd man` and `pmd version`: made from the definition of the command line.
+//! `pmd completion`, `pmd man` and `pmd version`, generated from the definition of the command line.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,9 +7,8 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::args::Cli;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, stdout};
+use super::common::output::stdout;
+use super::common::{Exit, Failure, Output, Result};
 
 /// Prints the completions for a shell.
 pub fn completion(shell: Shell) -> Result<Exit> {
@@ -18,7 +17,7 @@ pub fn completion(shell: Shell) -> Result<Exit> {
     print(&script)
 }
 
-/// Prints the manual page, or writes those of all commands into a directory.
+/// Prints the manual page, or writes the pages of all commands into a directory.
 pub fn man(dir: Option<&Path>) -> Result<Exit> {
     let command = with_examples_last(Cli::command());
     let Some(dir) = dir else {
@@ -37,7 +36,7 @@ pub fn man(dir: Option<&Path>) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Manual pages have no place for what stands before the usage; in them, the examples come last.
+/// Moves the examples to the end: manual pages have no section before the usage.
 fn with_examples_last(command: Command) -> Command {
     let examples = command.get_before_help().map(ToString::to_string);
     let rest = command.get_after_help().map(ToString::to_string);

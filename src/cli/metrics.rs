@@ -4,28 +4,25 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Format, Output, stdout};
-use super::runtime::block_on;
-use super::target::Target;
+use super::args::Format;
+use super::common::output::{json, stdout};
+use super::common::{Exit, Output, Result, Target, block_on, explain};
 
-/// The numbers for programs that do not read the text format.
+/// The samples for programs that do not read the text format.
 #[derive(Debug, Serialize)]
 struct Metrics<'a> {
     samples: Vec<Sample<'a>>,
 }
 
-/// One number.
+/// One sample.
 #[derive(Debug, PartialEq, Serialize)]
 struct Sample<'a> {
-    /// Its name, with its labels.
+    /// Its name and labels.
     series: &'a str,
     value: f64,
 }
 
-/// Prints the daemon's numbers.
+/// Prints the daemon's metrics.
 pub fn run(target: &Target, output: Output) -> Result<Exit> {
     block_on(async {
         let text = explain(target, target.client().metrics().await).await?;
@@ -33,10 +30,10 @@ pub fn run(target: &Target, output: Output) -> Result<Exit> {
             Format::Json => output.one(&Metrics { samples: samples(&text).collect() }, |_| Ok(()))?,
             Format::Jsonl => {
                 let mut out = stdout();
-                samples(&text).try_for_each(|sample| super::output::json(&mut out, &sample, false))?;
+                samples(&text).try_for_each(|sample| json(&mut out, &sample, false))?;
                 out.flush()?;
             }
-            // The text is plain, and for people as much as it will ever be.
+            // The text format of Prometheus serves people and scripts alike.
             Format::Table | Format::Wide | Format::Plain => {
                 let mut out = stdout();
                 out.write_all(text.as_bytes())?;
@@ -59,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_that_is_no_comment_is_a_sample() {
+    fn each_line_but_comments_is_a_sample() {
         let text = "# HELP a b\n# TYPE a gauge\na 1\nb{c=\"d e\",f=\"g\"} 2.5\n";
         let found: Vec<_> = samples(text).collect();
         assert_eq!(found[0], Sample { series: "a", value: 1.0 });

@@ -1,43 +1,38 @@
 //! The `pmd` command line.
 //!
-//! What was typed ([`args`]) becomes what is meant ([`target`]) and then a command, one file each. Data goes to
-//! standard output in the form that was asked for, messages to standard error ([`output`]); a failure
-//! ([`failure`]) ends with what to do next and one of the exit codes in [`exit`].
+//! [`args`] defines the arguments. Each command has a module; commands do not use each other, only [`common`] and the floors
+//! below. Data goes to standard output in the requested form, messages to standard error. A failure ends with what to do
+//! next, and with an exit code.
 
 pub mod args;
 pub mod ca;
-pub mod cluster_listing;
-pub mod converged;
+pub mod common;
 pub mod cookie;
 pub mod debug;
 pub mod demo;
-pub mod diagnosis;
 pub mod discover;
 pub mod doctor;
 pub mod env;
-pub mod exit;
-pub mod failure;
 pub mod handover;
 pub mod health;
 pub mod join;
+pub mod leave;
 pub mod lookup;
 pub mod meta;
 pub mod metrics;
 pub mod names;
 pub mod nodes;
-pub mod output;
 pub mod peers;
 pub mod ping;
 pub mod register;
+pub mod reload;
 pub mod run;
-pub mod runtime;
+pub mod services;
 pub mod start;
 pub mod status;
 pub mod stop;
 pub mod subscribe;
 pub mod takeover;
-pub mod takeover_plan;
-pub mod target;
 pub mod top;
 
 use std::ffi::OsString;
@@ -47,17 +42,15 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command, Global};
-use exit::Exit;
-use failure::{Failure, Result};
-use output::Output;
-use target::Target;
+use common::output::{json, stdout};
+use common::{Exit, Failure, Output, Result, Target, note};
 
-use crate::base::text;
+use crate::control::api::ErrorBody;
 
 /// Runs the command that `args` ask for, the program's name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    // Stock's options have one dash and many letters, which would be taken for many options here.
+    // Stock epmd's options have one dash and many letters, which clap would read as many options.
     if args.get(1).is_some_and(|word| word == "epmd") {
         return crate::personality::run(args.get(1..).unwrap_or_default());
     }
@@ -85,19 +78,19 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
     match command {
         Command::Start(args) => start::run(global, &args, output),
         Command::Stop => stop::run(&target()?, output),
-        Command::Reload => health::reload(&target()?, output),
+        Command::Reload => reload::run(&target()?, output),
         Command::Status(args) => status::run(&target()?, args, output),
         Command::Top => top::run(&target()?, output),
         Command::Demo(args) => demo::run(args, output),
         Command::Join(args) => join::run(&target()?, &args, output),
-        Command::Leave(args) => join::leave(&target()?, args.peer, output),
+        Command::Leave(args) => leave::run(&target()?, args.peer, output),
         Command::Nodes(args) => nodes::run(&target()?, args.watch, output),
         Command::Peers(args) => peers::run(&target()?, args.watch, output),
         Command::Discover(args) => discover::run(&target()?, args.wait, output),
         Command::Cookie { action } => cookie::run(global, &action, output),
         Command::Ca { action } => ca::run(&action, output),
         Command::Names(args) => names::run(&target()?, &args, output),
-        Command::Services(args) => names::services(&target()?, args.cluster, output),
+        Command::Services(args) => services::run(&target()?, args.cluster, output),
         Command::Lookup(args) => lookup::run(&target()?, &args, output),
         Command::Register(args) => register::run(&target()?, args, output),
         Command::Unregister(args) => register::unregister(&target()?, &args.name, output),
@@ -114,32 +107,32 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Completion(args) => meta::completion(args.shell),
         Command::Man(args) => meta::man(args.dir.as_deref()),
         Command::Version => meta::version(output),
-        // Handed on before this is reached.
+        // The epmd personality has run it already.
         Command::Epmd(_) => Ok(Exit::Usage),
     }
 }
 
-/// Help, or what is wrong with the command line.
+/// Prints help, or the error in the command line.
 fn explain(error: &clap::Error, args: &[OsString]) -> Exit {
     if !error.use_stderr() {
-        let mut out = output::stdout();
-        // A reader that has gone has seen enough.
+        let mut out = stdout();
+        // The reader may have gone.
         let _ = write!(out, "{}", error.render()).and_then(|()| out.flush());
         return Exit::Done;
     }
     let text = error.render().to_string();
-    output::note(text.trim_end());
+    note(text.trim_end());
     if asks_for_json(args) {
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let failure = Failure::new(Exit::Usage, message, "see pmd --help");
-        let mut out = output::stdout();
-        let body = crate::control::api::ErrorBody { error: failure.info() };
-        let _ = output::json(&mut out, &body, true).and_then(|()| out.flush());
+        let mut out = stdout();
+        let body = ErrorBody { error: failure.info() };
+        let _ = json(&mut out, &body, true).and_then(|()| out.flush());
     }
     Exit::Usage
 }
 
-/// Whether a command line that could not be understood asks for JSON as far as one can tell.
+/// Whether an invalid command line seems to ask for JSON.
 fn asks_for_json(args: &[OsString]) -> bool {
     let words: Vec<String> = args.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let form = |word: &str| matches!(word, "json" | "jsonl");
@@ -159,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_for_json_is_heard_even_in_a_wrong_command_line() {
+    fn json_is_recognised_even_in_an_invalid_command_line() {
         for words in [["--json", "x"], ["-o", "jsonl"], ["x", "-ojson"], ["--output=json", "x"]] {
             assert!(asks_for_json(&words.map(OsString::from)), "{words:?}");
         }

@@ -2,41 +2,26 @@
 
 use serde::Serialize;
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Colour, Format, List, Output};
-use super::runtime::block_on;
-use super::status::{clear, repeat, watched};
-use super::target::Target;
+use super::args::Format;
+use super::common::{Colour, Column, Exit, Output, Result, Table, Target, explain, watch};
 use crate::base::text::metadata;
 use crate::control::api::{Node, NodeState};
 use crate::control::json;
 
-/// Characters of metadata that leave room for the rest of the line.
+/// Metadata of up to this many letters leaves room for the rest of the line.
 const SHORT_METADATA: usize = 32;
-/// The headings; the state is last, where its colour moves nothing.
-const HEADINGS: [&str; 9] =
-    ["HOST", "NAMES", "SERVICES", "VERSION", "ADDRESS", "+ID", "+STARTED", "+METADATA", "STATE"];
-/// The same where all metadata is short.
-const HEADINGS_WITH_METADATA: [&str; 9] =
-    ["HOST", "NAMES", "SERVICES", "VERSION", "ADDRESS", "+ID", "+STARTED", "METADATA", "STATE"];
 
-/// Lists the hosts of the cluster, once or again and again.
+/// Lists the hosts of the cluster.
 pub fn run(target: &Target, watch: bool, output: Output) -> Result<Exit> {
-    let output = if watch { watched(output) } else { output };
     let client = target.client();
-    block_on(repeat(watch, async || {
+    watch::run(watch, output, async |output| {
         let found = explain(target, client.nodes().await).await?;
-        if watch {
-            clear()?;
-        }
         let rows = rows(&found.nodes, output.format);
-        output.list(&found, &rows, &list(&rows))
-    }))
+        output.list(&found, &rows, &table(&columns(&rows)))
+    })
 }
 
-/// A daemon, and what its host is called where it is shown.
+/// A daemon, and the name under which its host is shown.
 #[derive(Debug, Serialize)]
 struct Row<'a> {
     #[serde(flatten)]
@@ -46,10 +31,9 @@ struct Row<'a> {
 }
 
 fn rows(nodes: &[Node], format: Format) -> Vec<Row<'_>> {
-    let people = matches!(format, Format::Table | Format::Wide);
     let show = |node: &Node| {
         let Node { host, oneself, .. } = node;
-        match (people, host.is_empty(), *oneself) {
+        match (format.is_for_people(), host.is_empty(), *oneself) {
             (true, true, _) => "(not heard yet)".to_owned(),
             (true, false, true) => format!("{host} (this one)"),
             _ => host.clone(),
@@ -58,27 +42,30 @@ fn rows(nodes: &[Node], format: Format) -> Vec<Row<'_>> {
     nodes.iter().map(|node| Row { node, host: show(node) }).collect()
 }
 
-fn list<'a>(rows: &[Row<'a>]) -> List<Row<'a>> {
+/// The columns; metadata is among those of narrow screens if all of it is short.
+fn columns<'a>(rows: &[Row<'a>]) -> [Column<Row<'a>>; 9] {
     let lengths = || rows.iter().map(|row| metadata(&row.node.metadata).chars().count());
-    let show = lengths().any(|length| length > 0) && lengths().all(|length| length <= SHORT_METADATA);
-    List {
-        headings: if show { &HEADINGS_WITH_METADATA } else { &HEADINGS },
-        cells: |Row { node, host }| {
-            vec![
-                host.clone(),
-                node.names.to_string(),
-                node.services.to_string(),
-                node.version.clone(),
-                node.addresses.first().map(ToString::to_string).unwrap_or_default(),
-                node.id.clone(),
-                json::rfc3339(node.started_at),
-                metadata(&node.metadata),
-                match node.state {
-                    NodeState::Alive => "alive".to_owned(),
-                    NodeState::Suspect => "suspect".to_owned(),
-                },
-            ]
-        },
+    let short = lengths().any(|length| length > 0) && lengths().all(|length| length <= SHORT_METADATA);
+    let metadata_column = if short { Column::new } else { Column::wide };
+    [
+        Column::new("HOST", |row| row.host.clone()),
+        Column::new("NAMES", |row| row.node.names.to_string()),
+        Column::new("SERVICES", |row| row.node.services.to_string()),
+        Column::new("VERSION", |row| row.node.version.clone()),
+        Column::new("ADDRESS", |row| row.node.addresses.first().map(ToString::to_string).unwrap_or_default()),
+        Column::wide("ID", |row| row.node.id.clone()),
+        Column::wide("STARTED", |row| json::rfc3339(row.node.started_at)),
+        metadata_column("METADATA", |row: &Row<'a>| metadata(&row.node.metadata)),
+        Column::new("STATE", |row| match row.node.state {
+            NodeState::Alive => "alive".to_owned(),
+            NodeState::Suspect => "suspect".to_owned(),
+        }),
+    ]
+}
+
+fn table<'a, 'b>(columns: &'b [Column<Row<'a>>]) -> Table<'b, Row<'a>> {
+    Table {
+        columns,
         colour: |row| match row.node.state {
             NodeState::Alive => Some(Colour::Green),
             NodeState::Suspect => Some(Colour::Yellow),
@@ -112,15 +99,16 @@ mod tests {
     fn shown(format: Format, nodes: &[Node]) -> String {
         let document = NodeList { cluster: "pmd".into(), nodes: nodes.to_vec() };
         let rows = rows(nodes, format);
+        let columns = columns(&rows);
         let mut out = Vec::new();
         Output::new(format, false)
-            .write_list(&mut out, &document, &rows, &list(&rows))
+            .write_list(&mut out, &document, &rows, &table(&columns))
             .expect("memory takes it");
         String::from_utf8(out).expect("text")
     }
 
     #[test]
-    fn hosts_are_listed_and_this_one_is_marked() {
+    fn hosts_are_listed_and_this_host_is_marked() {
         let nodes = [node("host1", true, &[]), node("host2.example.org", false, &[]), node("", false, &[])];
         assert_snapshot!(shown(Format::Table, &nodes), @r"
         HOST               NAMES  SERVICES  VERSION  ADDRESS        STATE

@@ -1,65 +1,44 @@
 //! `pmd peers`: the links to other daemons.
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Colour, List, Output};
-use super::runtime::block_on;
-use super::status::{clear, repeat, watched};
-use super::target::Target;
+use super::common::{Colour, Column, Exit, Output, Result, Table, Target, explain, watch};
 use crate::base::text::{ago, bytes, milliseconds, short, span};
 use crate::control::api::{Path, Peer};
 
-/// Lists the links, once or again and again.
+const COLUMNS: [Column<Peer>; 12] = [
+    // A peer that has not told its host name is shown by its id.
+    Column::new("HOST", |peer| if peer.host.is_empty() { short(&peer.id) } else { &peer.host }.to_owned()),
+    Column::new("PATH", |peer| match peer.path {
+        Path::Direct => "direct".to_owned(),
+    }),
+    Column::new("ADDRESS", |peer| peer.address.to_string()),
+    Column::new("RTT", |peer| peer.rtt_us.map(milliseconds).unwrap_or_default()),
+    Column::new("PHI", |peer| format!("{:.1}", peer.phi)),
+    Column::new("HEARD", |peer| ago(peer.heard_ms)),
+    Column::new("UP", |peer| span(peer.up_seconds)),
+    Column::wide("SENT", |peer| bytes(peer.sent_bytes)),
+    Column::wide("RECEIVED", |peer| bytes(peer.received_bytes)),
+    Column::wide("DIALLED", |peer| if peer.dialled { "by this one" } else { "by the peer" }.to_owned()),
+    Column::wide("CLOCK", |peer| peer.clock_ahead_ms.map(ahead).unwrap_or_default()),
+    Column::new("AGREES", |peer| if peer.agrees { "yes" } else { "not yet" }.to_owned()),
+];
+
+/// Lists the links.
 pub fn run(target: &Target, watch: bool, output: Output) -> Result<Exit> {
-    let output = if watch { watched(output) } else { output };
     let client = target.client();
-    block_on(repeat(watch, async || {
+    watch::run(watch, output, async |output| {
         let found = explain(target, client.peers().await).await?;
-        if watch {
-            clear()?;
-        }
-        output.list(&found, &found.peers, &list(target))
-    }))
+        output.list(&found, &found.peers, &table(target))
+    })
 }
 
-fn list(target: &Target) -> List<Peer> {
-    List {
-        headings: &[
-            "HOST",
-            "PATH",
-            "ADDRESS",
-            "RTT",
-            "PHI",
-            "HEARD",
-            "UP",
-            "+SENT",
-            "+RECEIVED",
-            "+DIALLED",
-            "+CLOCK",
-            "AGREES",
-        ],
-        cells: |peer| {
-            vec![
-                // A peer that has not said what it is called still is somebody.
-                if peer.host.is_empty() { short(&peer.id).to_owned() } else { peer.host.clone() },
-                match peer.path {
-                    Path::Direct => "direct".to_owned(),
-                },
-                peer.address.to_string(),
-                peer.rtt_us.map(milliseconds).unwrap_or_default(),
-                format!("{:.1}", peer.phi),
-                ago(peer.heard_ms),
-                span(peer.up_seconds),
-                bytes(peer.sent_bytes),
-                bytes(peer.received_bytes),
-                if peer.dialled { "by this one" } else { "by the peer" }.to_owned(),
-                peer.clock_ahead_ms.map(ahead).unwrap_or_default(),
-                if peer.agrees { "yes" } else { "not yet" }.to_owned(),
-            ]
-        },
+fn table(target: &Target) -> Table<'static, Peer> {
+    Table {
+        columns: &COLUMNS,
         colour: |peer| Some(if peer.agrees { Colour::Green } else { Colour::Yellow }),
-        empty: format!("There are no links to other daemons. Make one: {}", target.command("join HOST")),
+        empty: format!(
+            "There are no links to other daemons. Join a cluster: {}",
+            target.command("join HOST")
+        ),
     }
 }
 
@@ -73,8 +52,8 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
+    use crate::cli::args::Format;
     use crate::cli::args::Global;
-    use crate::cli::output::Format;
     use crate::control::api::PeerList;
 
     fn shown(format: Format) -> String {
@@ -105,10 +84,10 @@ mod tests {
         let document = PeerList { peers: vec![first, second] };
         let target =
             Target::of(&Global { port: "5000".parse().ok(), socket: Some("/x".into()), ..Global::default() });
-        let list = list(&target.expect("it is all given"));
+        let table = table(&target.expect("it is all given"));
         let mut out = Vec::new();
         let output = Output::new(format, false);
-        output.write_list(&mut out, &document, &document.peers, &list).expect("memory takes it");
+        output.write_list(&mut out, &document, &document.peers, &table).expect("memory takes it");
         String::from_utf8(out).expect("text")
     }
 

@@ -1,32 +1,27 @@
-//! `pmd ping`: whether the way to a node is open, leg by leg.
+//! `pmd ping`: tests each hop to a node.
 
 use std::io::{self, Write};
 
 use super::args;
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::Output;
-use super::runtime::{block_on, with_progress};
-use super::target::Target;
+use super::common::{Exit, Output, Result, Target, block_on, explain, with_progress};
 use crate::base::text::printable;
 use crate::control::api::{Ping, Pinged};
 
-/// Asks the daemon to go the way.
+/// Lets the daemon test each hop to the node.
 pub fn run(target: &Target, args: &args::Ping, output: Output) -> Result<Exit> {
     let ping = Ping { node: args.node.clone() };
     block_on(async {
         let client = target.client();
         let doing = format!("reaching {}", args.node);
         let pinged = with_progress(&doing, async { explain(target, client.ping(&ping).await).await }).await?;
-        output.one(&pinged, |out| write_legs(out, &pinged))?;
+        output.one(&pinged, |out| write_hops(out, &pinged))?;
         Ok(Exit::Done)
     })
 }
 
-fn write_legs(out: &mut dyn Write, pinged: &Pinged) -> io::Result<()> {
-    for leg in &pinged.legs {
-        writeln!(out, "{:<9} {:>10}  {}", leg.leg, milliseconds(leg.took_us), printable(&leg.what))?;
+fn write_hops(out: &mut dyn Write, pinged: &Pinged) -> io::Result<()> {
+    for hop in &pinged.legs {
+        writeln!(out, "{:<9} {:>10}  {}", hop.leg, milliseconds(hop.took_us), printable(&hop.what))?;
     }
     let (node, path) = (printable(&pinged.node), &pinged.path);
     writeln!(out, "{:<9} {:>10}  {node} answers, {path}", "all", milliseconds(pinged.took_us))
@@ -42,7 +37,7 @@ mod tests {
     use crate::control::api::Leg;
 
     #[test]
-    fn every_leg_has_its_line() {
+    fn every_hop_has_its_line() {
         let leg = |leg: &str, took_us| Leg { leg: leg.into(), what: "it\nworks".into(), took_us };
         let pinged = Pinged {
             node: "bar@far".into(),
@@ -54,7 +49,7 @@ mod tests {
             took_us: 13_000,
         };
         let mut out = Vec::new();
-        write_legs(&mut out, &pinged).expect("memory takes it");
+        write_hops(&mut out, &pinged).expect("memory takes it");
         assert_eq!(
             String::from_utf8(out).expect("text"),
             "lookup      0.025 ms  it\\nworks\n\

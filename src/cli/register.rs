@@ -2,32 +2,24 @@
 
 use std::ffi::OsString;
 use std::future::pending;
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{self, SignalKind, signal};
 
 use super::args::Register;
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::{Output, note};
-use super::runtime::{block_on, block_on_uninterrupted};
-use super::target::Target;
+use super::common::runtime::block_on_uninterrupted;
+use super::common::signals::Signals;
+use super::common::{Exit, Failure, Output, Result, Target, block_on, explain, note};
 use crate::base::text::printable;
 use crate::config::types::Port;
 use crate::control::api::NewService;
 use crate::control::client::{Client, ClientError, Held};
 
-/// Pause between attempts to register again with a daemon that has gone: that of an Erlang node.
+/// Pause between attempts to register with a restarted daemon, as Erlang nodes make.
 const AGAIN: Duration = Duration::from_secs(2);
-/// What shells end with if a command is not there, or cannot be run.
-const NO_SUCH_COMMAND: u8 = 127;
-const NOT_A_COMMAND: u8 = 126;
 
-/// Registers a service, if need be for as long as a command runs.
+/// Registers a service, with a command for as long as the command runs.
 pub fn run(target: &Target, args: Register, output: Output) -> Result<Exit> {
     let service = NewService {
         name: args.name,
@@ -47,7 +39,7 @@ pub fn run(target: &Target, args: Register, output: Output) -> Result<Exit> {
     }
 }
 
-/// Ends a service.
+/// Unregisters a service.
 pub fn unregister(target: &Target, name: &str, output: Output) -> Result<Exit> {
     block_on(async {
         let info = explain(target, target.client().unregister(name).await).await?;
@@ -64,18 +56,15 @@ async fn run_command(
     program: &OsString,
     words: &[OsString],
 ) -> Result<Exit> {
+    // To be passed on to the command.
     let mut signals = Signals::new()?;
     let client = target.client();
-    // First, so that a name that is taken keeps the command from running.
+    // Before the command starts: it must not run if the name is taken.
     let held = explain(target, client.hold(&service).await).await?;
-    let mut child = Command::new(program).args(words).spawn().map_err(|error| {
-        let code = if error.kind() == ErrorKind::NotFound { NO_SUCH_COMMAND } else { NOT_A_COMMAND };
-        let message = format!("cannot run {}: {error}", program.display());
-        Failure {
-            code: "command".into(),
-            ..Failure::new(Exit::Command(code), message, "check the name and the PATH")
-        }
-    })?;
+    let mut child = Command::new(program)
+        .args(words)
+        .spawn()
+        .map_err(|error| Failure { code: "command".into(), ..Failure::command(program, &error) })?;
     let mut kept = std::pin::pin!(keep(client, service, held));
     loop {
         tokio::select! {
@@ -86,22 +75,22 @@ async fn run_command(
     }
 }
 
-/// Keeps a service registered over restarts of the daemon. Never ends.
+/// Keeps a service registered across restarts of the daemon. Never returns.
 async fn keep(client: Client, service: NewService, mut held: Held) {
     let name = printable(&service.name).into_owned();
     loop {
         if held.ended().await.is_some() {
-            note(&format!("note: somebody has unregistered {name}; the command goes on without"));
+            note(&format!("note: {name} was unregistered by another command; this command keeps running"));
             return pending().await;
         }
-        note(&format!("note: the daemon has gone; registering {name} again as soon as it is back"));
+        note(&format!("note: the daemon has stopped; {name} will be registered again when it is back"));
         let mut told = false;
         held = loop {
             tokio::time::sleep(AGAIN).await;
             match client.hold(&service).await {
                 Ok(held) => break held,
                 Err(error @ ClientError::Api { .. }) if !told => {
-                    note(&format!("note: {name} cannot be registered again, trying on: {error}"));
+                    note(&format!("note: cannot register {name} again, still trying: {error}"));
                     told = true;
                 }
                 Err(_) => {}
@@ -111,46 +100,20 @@ async fn keep(client: Client, service: NewService, mut held: Held) {
     }
 }
 
-/// The signals that are meant for the command.
-#[derive(Debug)]
-struct Signals {
-    terminate: unix::Signal,
-    interrupt: unix::Signal,
-    hangup: unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::TERM,
-            _ = self.interrupt.recv() => Signal::INT,
-            _ = self.hangup.recv() => Signal::HUP,
-        }
-    }
-}
-
 fn forward(signal: Signal, child: &Child) {
-    // A terminal tells every process of its foreground group, the command included; twice would be once too
-    // often for those that take the second Ctrl-C for impatience.
+    // A terminal signals its whole foreground process group, the command included. Many programs abort at a second
+    // Ctrl-C, so it must not be repeated.
     if signal != Signal::TERM && is_in_foreground() {
         return;
     }
     let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     if let Some(pid) = pid {
-        // It may have ended in between.
+        // The command may have ended meanwhile.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Whether this process belongs to the group that its terminal sends signals to (proc_pid_stat(5): pgrp, tpgid).
+/// Whether this process is in the foreground process group of its terminal (proc_pid_stat(5): pgrp, tpgid).
 fn is_in_foreground() -> bool {
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return false };
     let Some((_, fields)) = stat.rsplit_once(')') else { return false };

@@ -4,29 +4,15 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::args;
-use super::diagnosis::explain;
-use super::env::variables;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::runtime::block_on;
-use super::target::Target;
+use super::common::node_env::variables;
+use super::common::{Exit, Failure, Result, Target, block_on, explain};
 
 /// Becomes the program; returns only if that fails.
 pub fn run(target: &Target, args: &args::Run) -> Result<Exit> {
     block_on(async {
         let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
-        become_program(args, variables(&tunnels))
+        let Some((program, words)) = args.command.split_first() else { return Ok(Exit::Usage) };
+        let error = Command::new(program).args(words).envs(variables(&tunnels)).exec();
+        Err(Failure::command(program, &error))
     })
-}
-
-fn become_program(args: &args::Run, variables: Vec<(&'static str, String)>) -> Result<Exit> {
-    let Some((program, words)) = args.command.split_first() else { return Ok(Exit::Usage) };
-    let error = Command::new(program).args(words).envs(variables).exec();
-    let exit =
-        if error.kind() == std::io::ErrorKind::NotFound { Exit::Command(127) } else { Exit::Command(126) };
-    Err(Failure::new(
-        exit,
-        format!("cannot run {}: {error}", program.to_string_lossy()),
-        "see that the program is there and can be executed",
-    ))
 }

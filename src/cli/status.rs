@@ -1,72 +1,25 @@
 //! `pmd status`.
 
-use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+mod converged;
 
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Colour, Format, Output};
-use super::runtime::block_on;
-use super::target::Target;
-use super::{args, converged};
+use std::io::{self, Write};
+
+use super::args;
+use super::common::{Colour, Exit, Output, Result, Target, explain, watch};
 use crate::base::text::{count, printable, short, span, without_numbers};
 use crate::control::api::{ClusterStatus, IdentityMode, Status};
 use crate::control::json;
 
-/// How often a watched status is shown.
-pub const REFRESH: Duration = Duration::from_secs(2);
-
-/// Shows how the daemon is, once or again and again.
+/// Shows the status of the daemon.
 pub fn run(target: &Target, args: args::Status, output: Output) -> Result<Exit> {
-    let watch = args.watch.watch;
-    let output = if watch { watched(output) } else { output };
     let client = target.client();
-    let show = |status: &Status| output.one(status, |out| write_status(out, status, output));
-    block_on(async {
-        if let Some(patience) = args.wait_converged {
-            show(&converged::wait(&client, patience).await?)?;
-            return Ok(Exit::Done);
-        }
-        repeat(watch, async || {
-            let status = explain(target, client.status().await).await?;
-            if watch {
-                clear()?;
-            }
-            show(&status)
-        })
-        .await
+    watch::run(args.watch.watch, output, async |output| {
+        let status = match args.wait_converged {
+            Some(patience) => converged::wait(&client, patience).await?,
+            None => explain(target, client.status().await).await?,
+        };
+        output.one(&status, |out| write_status(out, &status, output))
     })
-}
-
-/// Shows something once, or again and again.
-pub async fn repeat(watch: bool, mut show: impl AsyncFnMut() -> Result<()>) -> Result<Exit> {
-    loop {
-        show().await?;
-        if !watch {
-            return Ok(Exit::Done);
-        }
-        tokio::time::sleep(REFRESH).await;
-    }
-}
-
-/// How something that is shown again and again is shown: JSON lines for whoever is not a terminal.
-pub fn watched(output: Output) -> Output {
-    if io::stdout().is_terminal() && !output.format.is_json() {
-        output
-    } else {
-        output.with_format(Format::Jsonl)
-    }
-}
-
-/// Clears a terminal, if there is one.
-pub fn clear() -> Result<()> {
-    if io::stdout().is_terminal() {
-        let mut out = io::stdout().lock();
-        out.write_all(b"\x1b[H\x1b[2J")?;
-        out.flush()?;
-    }
-    Ok(())
 }
 
 fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Result<()> {
@@ -88,7 +41,7 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
     let mut row = |label: &str, text: String| writeln!(out, "  {label:<15} {text}");
     row(
         "addresses",
-        if addresses.is_empty() { "handed over by a supervisor".into() } else { addresses.join(", ") },
+        if addresses.is_empty() { "inherited from a supervisor".into() } else { addresses.join(", ") },
     )?;
     row("control socket", status.socket.display().to_string())?;
     row(
@@ -126,13 +79,13 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
         )?;
     }
     row(
-        "look-ups",
+        "lookups",
         format!("{} found, {} not found", counters.epmd.lookups_found, counters.epmd.lookups_not_found),
     )?;
     row(
         "registrations",
         format!(
-            "{} made, {} ended, {} refused as duplicates, {} invalid, {} without room, {} evicted",
+            "{} made, {} ended, {} refused as duplicates, {} invalid, {} refused when full, {} evicted",
             counters.epmd.registrations,
             counters.epmd.unregistrations,
             counters.epmd.registrations_duplicate,
@@ -192,26 +145,26 @@ fn write_cluster(
     row("id", short(&cluster.id).to_owned())?;
     let addresses: Vec<String> = cluster.addresses.iter().map(ToString::to_string).collect();
     let reachable = if addresses.is_empty() {
-        output.paint(Colour::Yellow, "at no address that others could use")
+        output.paint(Colour::Yellow, "at no address that other hosts could use")
     } else {
         format!("at {}", addresses.join(", "))
     };
     row("reachable", reachable)?;
     let mode = match cluster.identity {
-        IdentityMode::Auto => "a key of its own, and the cookie",
-        IdentityMode::Ca => "a certificate of the cluster's authority, and the cookie",
+        IdentityMode::Auto => "self-signed key and cluster secret",
+        IdentityMode::Ca => "certificate of the cluster's authority and cluster secret",
     };
     row("identity", mode.to_owned())?;
     match cluster.certificate_expires_at {
-        Some(end) => row("certificate", format!("ends {}", json::rfc3339(end))),
+        Some(end) => row("certificate", format!("expires {}", json::rfc3339(end))),
         None => Ok(()),
     }
 }
 
 fn agreement(cluster: &ClusterStatus, output: Output) -> String {
     match cluster.links {
-        0 if cluster.members > 1 => output.paint(Colour::Red, "no link to ask whether others agree"),
-        0 => "nobody else is there".to_owned(),
+        0 if cluster.members > 1 => output.paint(Colour::Red, "no link to compare it over"),
+        0 => "no other members".to_owned(),
         links => {
             let colour = if cluster.converged { Colour::Green } else { Colour::Yellow };
             let peers = if links == 1 { "peer" } else { "peers" };
@@ -220,16 +173,12 @@ fn agreement(cluster: &ClusterStatus, output: Output) -> String {
     }
 }
 
-/// How many nodes there are, in words.
-pub fn nodes(number: usize) -> String {
-    count(number, "node", "nodes")
-}
-
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
 
     use super::*;
+    use crate::cli::args::Format;
 
     fn cluster() -> ClusterStatus {
         ClusterStatus {
@@ -264,14 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn the_cluster_is_on_the_same_screen() {
+    fn the_status_shows_the_cluster() {
         assert_snapshot!(shown(&cluster()), @r"
         cluster         shop: 6 members (1 suspected), 5 links, 12 names, 1 service
         registry        fedcba9876543210, agrees with 4 of 5 peers
         id              0123456789abcdef
         reachable       at 10.0.0.1:4369, [fd00::1]:4369
-        identity        a certificate of the cluster's authority, and the cookie
-        certificate     ends 2023-11-14T22:13:20.000Z
+        identity        certificate of the cluster's authority and cluster secret
+        certificate     expires 2023-11-14T22:13:20.000Z
         ");
     }
 
@@ -290,13 +239,13 @@ mod tests {
         };
         assert_snapshot!(shown(&alone), @r"
         cluster         shop: 1 member, 0 links, 12 names, 1 service
-        registry        fedcba9876543210, nobody else is there
+        registry        fedcba9876543210, no other members
         id              0123456789abcdef
-        reachable       at no address that others could use
-        identity        a key of its own, and the cookie
+        reachable       at no address that other hosts could use
+        identity        self-signed key and cluster secret
         ");
         let cut_off = ClusterStatus { members: 2, ..alone.clone() };
-        assert!(shown(&cut_off).contains("no link to ask whether others agree"));
+        assert!(shown(&cut_off).contains("no link to compare it over"));
         assert!(
             shown(&ClusterStatus { left: true, ..alone }).starts_with("  cluster         has left shop\n")
         );

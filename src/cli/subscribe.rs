@@ -5,39 +5,35 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::args;
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::Result;
-use super::output::{Format, Output, note, stdout};
-use super::runtime::block_on;
-use super::target::Target;
+use super::args::{self, Format};
+use super::common::output::{json, stdout};
+use super::common::{Exit, Output, Result, Target, block_on, explain, note};
 use crate::base::text::{printable, short};
 use crate::control::api::{Event, Gap, GapReason, Hello};
 use crate::control::client::{Client, ClientError, Events, Message};
-use crate::control::json;
+use crate::control::json::rfc3339;
 
-/// The width of a kind: that of the longest.
+/// The width of a kind: the longest has 12 letters.
 const KIND: usize = 12;
-/// The width of what it happened to. The next line is not known, so what is longer moves the rest of its own line.
+/// The width of the subject of an event. A longer subject shifts the rest of its line: later lines are not known yet.
 const SUBJECT: usize = 24;
 /// The width of a port.
 const PORT: usize = 5;
-/// Pause between attempts to reach a daemon that has gone.
+/// Pause between attempts to reconnect to the daemon.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Prints what happens until it is interrupted or nobody reads any more.
+/// Prints events until it is interrupted or its reader has gone.
 pub fn run(target: &Target, args: &args::Subscribe, output: Output) -> Result<Exit> {
     block_on(async {
         let client = target.client();
-        let mut place = Permit { since: args.since, boot: None };
-        let mut events = explain(target, place.resume(&client, &args.kind).await).await?;
+        let mut position = Position { since: args.since, boot: None };
+        let mut events = explain(target, position.resume(&client, &args.kind).await).await?;
         loop {
             match events.next().await {
-                Ok(Some(message)) => take(&message, &mut place, output)?,
+                Ok(Some(message)) => take(&message, &mut position, output)?,
                 Ok(None) | Err(ClientError::Lost(_)) => {
-                    note("note: the daemon has gone; waiting for it to come back");
-                    events = reconnect(&client, &place, &args.kind).await?;
+                    note("note: the daemon has stopped; waiting for it to come back");
+                    events = reconnect(&client, &position, &args.kind).await?;
                     note("note: the daemon is back");
                 }
                 Err(error) => return Err(error.into()),
@@ -46,53 +42,53 @@ pub fn run(target: &Target, args: &args::Subscribe, output: Output) -> Result<Ex
     })
 }
 
-/// How far the events have been read.
+/// How far the events have been read, and of which run of the daemon.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Permit {
+struct Position {
     since: Option<u64>,
     boot: Option<String>,
 }
 
-impl Permit {
+impl Position {
     async fn resume(&self, client: &Client, kinds: &[String]) -> std::result::Result<Events, ClientError> {
         client.events(self.since, self.boot.as_deref(), kinds).await
     }
 }
 
-async fn reconnect(client: &Client, place: &Permit, kinds: &[String]) -> Result<Events> {
+async fn reconnect(client: &Client, position: &Position, kinds: &[String]) -> Result<Events> {
     loop {
         tokio::time::sleep(AGAIN).await;
-        match place.resume(client, kinds).await {
+        match position.resume(client, kinds).await {
             Ok(events) => return Ok(events),
             Err(error) if error.is_absence() => {}
-            // It is about to end.
+            // It is shutting down.
             Err(ClientError::Api { status: 503, .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-fn take(message: &Message, place: &mut Permit, output: Output) -> Result<()> {
+fn take(message: &Message, position: &mut Position, output: Output) -> Result<()> {
     match message.event.as_str() {
         "hello" => {
             if let Ok(hello) = serde_json::from_str::<Hello>(&message.data) {
-                // What is missed from here on can be had later.
-                place.since = place.since.or(Some(hello.last));
-                place.boot = Some(hello.boot_id);
+                // From here on, missed events can be fetched later.
+                position.since = position.since.or(Some(hello.last));
+                position.boot = Some(hello.boot_id);
             }
         }
         "gap" => {
             let gap = serde_json::from_str::<Gap>(&message.data).ok();
             if gap.as_ref().is_some_and(|gap| gap.reason == GapReason::Restarted) {
-                place.since = Some(0);
+                position.since = Some(0);
             }
             print_gap(message, gap.as_ref(), output)?;
         }
-        // A sign of life.
+        // A keep-alive.
         "" => {}
         _ => print_event(message, output)?,
     }
-    place.since = message.id.or(place.since);
+    position.since = message.id.or(position.since);
     Ok(())
 }
 
@@ -102,10 +98,10 @@ fn print_gap(message: &Message, gap: Option<&Gap>, output: Output) -> Result<()>
     }
     note(&match gap {
         Some(Gap { reason: GapReason::Restarted, .. }) => {
-            "note: the daemon was restarted; what happened in between is not known".to_owned()
+            "note: the daemon was restarted; events in between are unknown".to_owned()
         }
         Some(Gap { missed: Some(missed), .. }) => {
-            format!("note: {missed} events are missing: the daemon no longer remembers them")
+            format!("note: {missed} events are missing: the daemon no longer has them")
         }
         _ => "note: events are missing".to_owned(),
     });
@@ -117,7 +113,7 @@ fn print_event(message: &Message, output: Output) -> Result<()> {
         return print_json(message);
     }
     let Ok(event) = serde_json::from_str::<Event>(&message.data) else {
-        note(&format!("note: an event of a later version of pmd: {}", printable(&message.data)));
+        note(&format!("note: an event from a later version of pmd: {}", printable(&message.data)));
         return Ok(());
     };
     let mut out = stdout();
@@ -126,7 +122,7 @@ fn print_event(message: &Message, output: Output) -> Result<()> {
 }
 
 fn write_event(out: &mut impl Write, event: &Event, format: Format) -> io::Result<()> {
-    let (at, name, host) = (json::rfc3339(event.at), printable(&event.name), printable(&event.host));
+    let (at, name, host) = (rfc3339(event.at), printable(&event.name), printable(&event.host));
     let reason = event.reason.as_deref().map(printable).unwrap_or_default();
     let port = event.port.map(|port| port.to_string()).unwrap_or_default();
     if format == Format::Plain {
@@ -134,7 +130,7 @@ fn write_event(out: &mut impl Write, event: &Event, format: Format) -> io::Resul
         let (seq, kind) = (event.seq, printable(&event.kind));
         return writeln!(out, "{seq}\t{at}\t{kind}\t{name}\t{port}\t{reason}\t{host}\t{id}");
     }
-    // What happens to a daemon happens to its host: it has no name beside that.
+    // An event about a daemon names its host only.
     let subject = match event.kind.starts_with("node_") {
         true if host.is_empty() => short(event.node_id.as_deref().unwrap_or("?")).to_owned(),
         true => host.into_owned(),
@@ -148,14 +144,14 @@ fn write_event(out: &mut impl Write, event: &Event, format: Format) -> io::Resul
     writeln!(out, "{}", line.trim_end())
 }
 
-/// As it came, with what a later version may have added, and with the kind in it.
+/// The event as received, including fields of later versions, with its kind.
 fn print_json(message: &Message) -> Result<()> {
     let mut data: Value = serde_json::from_str(&message.data).unwrap_or_default();
     if let Some(fields) = data.as_object_mut() {
         fields.entry("kind").or_insert_with(|| Value::String(message.event.clone()));
     }
     let mut out = stdout();
-    super::output::json(&mut out, &data, false)?;
+    json(&mut out, &data, false)?;
     Ok(out.flush()?)
 }
 
@@ -163,26 +159,26 @@ fn print_json(message: &Message) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn taken(place: &mut Permit, id: Option<u64>, event: &str, data: &str) {
+    fn taken(position: &mut Position, id: Option<u64>, event: &str, data: &str) {
         let message = Message { id, event: event.to_owned(), data: data.to_owned() };
         let output = Output::new(Format::Table, false);
-        take(&message, place, output).expect("there is standard output");
+        take(&message, position, output).expect("standard output is open");
     }
 
     #[test]
-    fn the_place_is_known_from_the_first_message_on() {
-        let mut place = Permit::default();
-        taken(&mut place, None, "hello", r#"{"boot_id":"a","last":7}"#);
-        assert_eq!(place, Permit { since: Some(7), boot: Some("a".into()) });
-        taken(&mut place, Some(9), "", "");
-        assert_eq!(place.since, Some(9));
+    fn the_position_is_known_from_the_first_message() {
+        let mut position = Position::default();
+        taken(&mut position, None, "hello", r#"{"boot_id":"a","last":7}"#);
+        assert_eq!(position, Position { since: Some(7), boot: Some("a".into()) });
+        taken(&mut position, Some(9), "", "");
+        assert_eq!(position.since, Some(9));
     }
 
     fn line(format: Format, kind: &str, name: &str, host: &str) -> String {
         let of_node = kind.starts_with("node_");
         let event = Event {
             seq: 42,
-            at: json::timestamp(1_700_000_000_042),
+            at: crate::control::json::timestamp(1_700_000_000_042),
             kind: kind.into(),
             name: name.into(),
             port: (!of_node).then_some(25672),
@@ -231,10 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_the_numbers_begin_anew() {
-        let mut place = Permit { since: Some(100), boot: Some("a".into()) };
-        taken(&mut place, None, "hello", r#"{"boot_id":"b","last":3}"#);
-        taken(&mut place, None, "gap", r#"{"reason":"restarted"}"#);
-        assert_eq!(place, Permit { since: Some(0), boot: Some("b".into()) });
+    fn after_a_restart_the_numbers_start_over() {
+        let mut position = Position { since: Some(100), boot: Some("a".into()) };
+        taken(&mut position, None, "hello", r#"{"boot_id":"b","last":3}"#);
+        taken(&mut position, None, "gap", r#"{"reason":"restarted"}"#);
+        assert_eq!(position, Position { since: Some(0), boot: Some("b".into()) });
     }
 }

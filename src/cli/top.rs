@@ -1,42 +1,33 @@
 //! `pmd top`.
 
-use std::io::{self, IsTerminal};
-
-use super::diagnosis::explain;
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::output::Output;
-use super::runtime::block_on_uninterrupted;
-use super::target::Target;
-use crate::top::run::{Ends, show};
+use super::common::runtime::block_on_uninterrupted;
+use super::common::signals::Signals;
+use super::common::{Exit, Failure, Output, Result, Target, explain};
+use crate::top::run::show;
+use crate::top::terminal::is_interactive;
 
 /// Shows the daemon and its cluster until a key or a signal ends it.
 pub fn run(target: &Target, output: Output) -> Result<Exit> {
-    if !is_terminal() {
+    if !is_interactive() {
         return Err(Failure::new(
             Exit::Usage,
-            "pmd top needs a terminal to draw on",
+            "pmd top needs a terminal",
             format!(
-                "use `{}` for a stream of JSON lines, or `{}` for the numbers",
+                "use `{}` for a stream of JSON lines, or `{}` for counters",
                 target.command("nodes --watch"),
                 target.command("status --json")
             ),
         ));
     }
     block_on_uninterrupted(async {
-        let mut ends = Ends::new()?;
-        // A daemon that is not there at all is an error; one that goes away later is waited for.
+        let mut signals = Signals::new()?;
+        // A daemon that is not running is an error; one that stops later is waited for.
         explain(target, target.client().status().await).await?;
         let (_, nothing_more) = tokio::sync::mpsc::channel(1);
         tokio::select! {
             done = show(target.client(), output.has_colour(), nothing_more) => done?,
-            () = ends.wait() => {}
+            _ = signals.next() => {}
         }
         Ok(Exit::Done)
     })
-}
-
-/// Whether there is somebody who sees what is drawn and can type.
-pub fn is_terminal() -> bool {
-    io::stdout().is_terminal() && io::stdin().is_terminal()
 }

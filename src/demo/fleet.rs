@@ -1,4 +1,4 @@
-//! The daemons and Erlang nodes of a demonstration: started, watched, and ended together.
+//! The daemons and Erlang nodes of the demo: started, watched and stopped together.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,50 +18,50 @@ use crate::config::environment;
 use crate::control::client::{Client, ClientError};
 use crate::daemon::process;
 
-/// The ports that are tried: below those that the system gives to clients, and far from 4369.
+/// The ports to choose from: below the ephemeral ports, and far from 4369.
 const PORTS: std::ops::Range<u16> = 10_000..20_000;
-/// How long a daemon may take to answer, and all of them to know each other.
+/// How long a daemon may take to answer, and all of them to find each other.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Pause between two looks.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long a daemon may take to say goodbye.
-const FAREWELL: Duration = Duration::from_secs(5);
-/// How much of a log is read to explain why a daemon has not started.
+/// Pause between two checks.
+const POLL: Duration = Duration::from_millis(20);
+/// How long the daemons may take to leave the cluster and stop.
+const STOP: Duration = Duration::from_secs(5);
+/// Bytes of a log that are read to explain why a daemon did not start.
 const MAX_LOG: u64 = 64 * 1024;
-/// What an Erlang node does: it ends with its standard input, which is this process's end of a pipe.
+/// The program of an Erlang node: it ends with its standard input, a pipe from this process.
 const NODE: &str = "spawn(fun Listen() -> case io:get_line(\"\") of eof -> halt(); {error, _} -> halt(); _ -> Listen() end end).";
 
-/// Why there is no demonstration.
+/// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// The system refused something.
+    /// A system call failed.
     #[error("cannot {doing}: {source}")]
     System {
-        /// What.
+        /// The operation.
         doing: &'static str,
-        /// Its reason.
+        /// The error.
         source: io::Error,
     },
-    /// The cookie could not be made.
+    /// The cluster secret could not be created.
     #[error(transparent)]
     Cookie(#[from] cookie::CookieError),
-    /// A daemon ended.
+    /// A daemon ended while it started.
     #[error("the daemon {host} did not start: {complaint}")]
     Ended {
         /// Its host name.
         host: String,
-        /// What it said last.
+        /// Its last message.
         complaint: String,
     },
     /// A daemon was not ready in time.
     #[error("the daemons did not find each other within {} s", .0.as_secs())]
     Late(Duration),
-    /// A daemon answers with an error.
+    /// A daemon answered with an error.
     #[error("a daemon does not answer: {0}")]
     Silent(#[from] ClientError),
 }
 
-/// One daemon, and the Erlang node beside it.
+/// A daemon and its Erlang node.
 #[derive(Debug)]
 pub struct Member {
     /// The name of its host.
@@ -72,7 +72,7 @@ pub struct Member {
     pub home: PathBuf,
     daemon: Option<Child>,
     node: Option<Child>,
-    /// Keeps the port until the daemon takes it.
+    /// Keeps the port until the daemon listens on it.
     reserved: Option<(TcpListener, Option<TcpListener>)>,
 }
 
@@ -88,26 +88,27 @@ impl Member {
     }
 }
 
-/// All of them. Dropped, nothing is left of them.
+/// All daemons and nodes. Dropping this stops them and removes their files.
 #[derive(Debug)]
 pub struct Fleet {
     /// The members, the first one first.
     pub members: Vec<Member>,
-    cookie: String,
-    // The last, so that it is removed when nobody writes into it any more.
+    /// The cluster secret, and the Erlang cookie of the nodes.
+    secret: String,
+    // The last field: it is dropped when no process writes into the directory any more.
     folder: Folder,
 }
 
 impl Fleet {
-    /// Ports and directories for so many daemons.
+    /// Reserves ports and directories for this many daemons.
     ///
     /// # Errors
     ///
-    /// If the system refuses them.
+    /// If there are none.
     pub fn new(daemons: u8) -> Result<Fleet, DemoError> {
-        let folder = Folder::new("pmd-demo-").map_err(system("make a temporary directory"))?;
-        let cookie = cookie::random_cookie().map_err(system("make a cookie"))?;
-        // From anywhere, so that two demonstrations that start at the same time are not after the same ports.
+        let folder = Folder::new("pmd-demo-").map_err(system("create a temporary directory"))?;
+        let secret = cookie::random_cookie().map_err(system("create a cluster secret"))?;
+        // From a random port, so that two demos started at the same time do not want the same ports.
         let first = rand::random_range(PORTS);
         let mut ports = (first..PORTS.end).chain(PORTS.start..first);
         let mut members = Vec::new();
@@ -119,21 +120,21 @@ impl Fleet {
             let home = folder.path().join(&host);
             members.push(Member { host, port, home, daemon: None, node: None, reserved: Some(reserved) });
         }
-        Ok(Fleet { members, cookie, folder })
+        Ok(Fleet { members, secret, folder })
     }
 
-    /// Starts the daemons and waits until all know all.
+    /// Starts the daemons and waits until every daemon knows all others.
     ///
     /// # Errors
     ///
-    /// If one of them does not start, or does not get to know the others.
+    /// If one of them does not start, or does not find the others.
     pub async fn start(&mut self) -> Result<(), DemoError> {
         let deadline = Instant::now() + PATIENCE;
         let first = self.members.first().map(|member| member.port);
         for (index, member) in self.members.iter_mut().enumerate() {
-            start_daemon(member, index, &self.cookie, first)?;
+            start_daemon(member, index, &self.secret, first)?;
             if index == 0 {
-                // The others would try again, but only after a second.
+                // The others would retry joining it only after a second.
                 ready(member, 1, deadline).await?;
             }
         }
@@ -144,16 +145,16 @@ impl Fleet {
         Ok(())
     }
 
-    /// Starts an Erlang node beside each daemon; whether there is Erlang.
+    /// Starts an Erlang node for each daemon. Returns whether Erlang is installed.
     ///
     /// # Errors
     ///
-    /// If a daemon does not say what a node needs, or the system refuses something.
+    /// If a daemon does not answer, or a system call fails.
     pub async fn start_nodes(&mut self) -> Result<bool, DemoError> {
-        let home = self.folder.path().join("erlang");
-        std::fs::create_dir(&home).map_err(system("make a directory"))?;
-        // Erlang takes nothing that others can read.
-        files::make(&home.join(".erlang.cookie"), &self.cookie, 0o400).map_err(system("write a cookie"))?;
+        let home = self.erlang_home();
+        std::fs::create_dir(&home).map_err(system("create a directory"))?;
+        // Erlang rejects a cookie file that others can read.
+        files::make(&self.erlang_cookie(), &self.secret, 0o400).map_err(system("write an Erlang cookie"))?;
         for member in &mut self.members {
             let tunnels = member.client().tunnels_for_a_node().await?;
             match node(member, &home, &tunnels.inetrc).spawn() {
@@ -165,11 +166,20 @@ impl Fleet {
         Ok(true)
     }
 
-    /// Waits until each Erlang node that runs is registered.
+    /// The file of the Erlang cookie that the nodes share.
+    pub fn erlang_cookie(&self) -> PathBuf {
+        self.erlang_home().join(".erlang.cookie")
+    }
+
+    fn erlang_home(&self) -> PathBuf {
+        self.folder.path().join("erlang")
+    }
+
+    /// Waits until every running Erlang node is registered.
     ///
     /// # Errors
     ///
-    /// If a daemon does not answer, or a node is not there in time.
+    /// If a daemon does not answer, or a node does not register in time.
     pub async fn nodes_registered(&mut self) -> Result<(), DemoError> {
         let deadline = Instant::now() + PATIENCE;
         for member in self.members.iter().filter(|member| member.node.is_some()) {
@@ -180,7 +190,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// The daemons and nodes that have ended since this was asked last.
+    /// The daemons and nodes that have ended since the last call.
     pub fn ended(&mut self) -> Vec<String> {
         let mut ended = Vec::new();
         for member in &mut self.members {
@@ -198,7 +208,7 @@ impl Fleet {
         ended
     }
 
-    /// Whether a daemon is left.
+    /// Whether a daemon is still running.
     pub fn is_alive(&self) -> bool {
         self.members.iter().any(|member| member.daemon.is_some())
     }
@@ -216,14 +226,14 @@ impl Drop for Fleet {
         }
         for daemon in &daemons {
             if let Some(pid) = i32::try_from(daemon.id()).ok().and_then(Pid::from_raw) {
-                // It is not waited for yet, so the id is still its own.
+                // It has not been waited for yet, so its process id is not reused.
                 let _ = kill_process(pid, Signal::TERM);
             }
         }
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + STOP;
         for mut daemon in daemons {
             while matches!(daemon.try_wait(), Ok(None)) && Instant::now() < deadline {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(POLL);
             }
             let _ = daemon.kill();
             let _ = daemon.wait();
@@ -231,7 +241,7 @@ impl Drop for Fleet {
     }
 }
 
-/// Keeps a port on the loopback addresses, if it is free there. A host without IPv6 has only one of them.
+/// Reserves a port on the loopback addresses, if it is free. A host without IPv6 has only one of them.
 fn reserve(port: u16) -> Option<(TcpListener, Option<TcpListener>)> {
     let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
     match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
@@ -244,18 +254,18 @@ fn reserve(port: u16) -> Option<(TcpListener, Option<TcpListener>)> {
 fn start_daemon(
     member: &mut Member,
     index: usize,
-    cookie: &str,
+    secret: &str,
     first: Option<u16>,
 ) -> Result<(), DemoError> {
     let home = &member.home;
-    std::fs::create_dir(home).map_err(system("make a directory"))?;
-    // Each has aliases of its own: they share one loopback. Its port is here for commands, which then need only the home.
+    std::fs::create_dir(home).map_err(system("create a directory"))?;
+    // Each needs its own aliases, as they share one loopback. With the port in the file, commands need only PMD_HOME.
     let configuration =
         format!("port = {}\ncluster = \"demo\"\nalias_range = \"127.{}.0.0/16\"\n", member.port, 101 + index);
     files::make(&home.join("pmd.toml"), &configuration, files::SECRET).map_err(system("write a file"))?;
-    files::make(&home.join("cookie"), &format!("{cookie}\n"), files::SECRET)
-        .map_err(system("write a cookie"))?;
-    let log = File::create(home.join("log")).map_err(system("make a log"))?;
+    files::make(&home.join("cookie"), &format!("{secret}\n"), files::SECRET)
+        .map_err(system("write a cluster secret"))?;
+    let log = File::create(home.join("log")).map_err(system("create a log file"))?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("pmd").args(["start", "--foreground", "--bind", "127.0.0.1"]);
     command.arg(format!("--advertise=127.0.0.1:{}", member.port));
@@ -268,7 +278,7 @@ fn start_daemon(
         .env("PMD_HOST_NAME", &member.host)
         .env(process::STARTER, std::process::id().to_string())
         .current_dir("/")
-        // Keys that are typed on the terminal are not meant for it.
+        // Ctrl-C on the terminal is not meant for it.
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -300,7 +310,7 @@ fn node(member: &Member, home: &Path, inetrc: &Path) -> Command {
     command
 }
 
-/// What somebody has set for a daemon of theirs is not meant for these.
+/// Removes the settings that the user has made for another daemon.
 fn without_settings(command: &mut Command) {
     let set: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).collect();
     for name in set {
@@ -311,7 +321,7 @@ fn without_settings(command: &mut Command) {
     }
 }
 
-/// Waits until a daemon answers and knows so many members.
+/// Waits until a daemon answers and knows this many members.
 async fn ready(member: &mut Member, members: usize, deadline: Instant) -> Result<(), DemoError> {
     let client = member.client();
     loop {
@@ -339,16 +349,16 @@ async fn pause(deadline: Instant) -> Result<(), DemoError> {
     if Instant::now() >= deadline {
         return Err(DemoError::Late(PATIENCE));
     }
-    tokio::time::sleep(LOOK).await;
+    tokio::time::sleep(POLL).await;
     Ok(())
 }
 
-/// What a daemon has complained of: in the form of the command line if it is that, or else the end of its log.
+/// The error message of a daemon, or else the last line of its log.
 fn complaint(log: &Path) -> String {
     let mut text = String::new();
     let _ = File::open(log).and_then(|file| file.take(MAX_LOG).read_to_string(&mut text));
     let error = text.lines().find_map(|line| line.strip_prefix("error: "));
-    error.or_else(|| text.lines().last()).unwrap_or("it said nothing").to_owned()
+    error.or_else(|| text.lines().last()).unwrap_or("it left no message").to_owned()
 }
 
 fn system(doing: &'static str) -> impl FnOnce(io::Error) -> DemoError {

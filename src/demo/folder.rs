@@ -1,25 +1,25 @@
-//! A directory that goes with the value that stands for it.
+//! A temporary directory that is removed with its value.
 
 use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// Attempts to find a name that nobody has: with 32 random bits the first one nearly always does.
+/// Attempts to find an unused name. With 32 random bits, the first one nearly always succeeds.
 const ATTEMPTS: usize = 8;
 
-/// A temporary directory of this user alone, removed with everything in it when this is dropped.
+/// A temporary directory that only this user may read. Dropping this removes it and its content.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes one whose name begins with `prefix`.
+    /// Creates one whose name begins with `prefix`.
     ///
     /// # Errors
     ///
-    /// If the system refuses it.
+    /// If it cannot be created.
     pub fn new(prefix: &str) -> io::Result<Folder> {
-        // A daemon does not run in the directory of its starter.
+        // The daemons run in another directory.
         let temporary = std::path::absolute(std::env::temp_dir())?;
         let mut refused = io::Error::from(io::ErrorKind::AlreadyExists);
         for _ in 0..ATTEMPTS {
@@ -33,7 +33,7 @@ impl Folder {
         Err(refused)
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -42,7 +42,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            // Who started it may still look; whoever does not is not told.
+            // Standard error may be closed.
             let _ = writeln!(io::stderr(), "warning: cannot remove {}: {error}", self.0.display());
         }
     }

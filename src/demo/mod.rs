@@ -1,5 +1,5 @@
-//! A small cluster on one host, to try things with: daemons on loopback with a directory each, joined, and an Erlang
-//! node beside each of them. All of it is the child of one process and ends with it.
+//! A small cluster on one host for trying pmd: daemons on loopback, each with its own directory and an Erlang node. All of
+//! them are children of one process and end with it.
 
 pub mod fleet;
 pub mod folder;

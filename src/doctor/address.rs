@@ -1,14 +1,14 @@
-//! Whether this host's name leads to an address of this host, and, where names are long, back to the name.
+//! Whether this host's name resolves to an address of this host, and, for long names, the address back to the name.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use super::Finding;
+use super::finding::Finding;
 
 const CHECK: &str = "name to address";
 const BACK: &str = "address to name";
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Addresses that are asked for their name.
+/// Addresses whose names are looked up.
 const MOST: usize = 8;
 
 pub(super) async fn check(host: &str) -> Vec<Finding> {
@@ -18,7 +18,7 @@ pub(super) async fn check(host: &str) -> Vec<Finding> {
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
     };
     let own = |ip| UdpSocket::bind((ip, 0)).is_ok();
-    // Short names are nobody's business but this network's: what the DNS calls the host may well be longer.
+    // Only for long names: with short names, the DNS may well have a longer name for the host.
     let asked: Vec<IpAddr> = match &found {
         Ok(found) if host.contains('.') => found.iter().copied().filter(|ip| own(*ip)).collect(),
         _ => Vec::new(),
@@ -28,7 +28,7 @@ pub(super) async fn check(host: &str) -> Vec<Finding> {
     findings
 }
 
-/// What the system calls these addresses, those that have a name.
+/// The names of these addresses; addresses without a name are left out.
 async fn names_of(mut addresses: Vec<IpAddr>) -> Vec<(IpAddr, String)> {
     addresses.sort_unstable();
     addresses.dedup();
@@ -41,12 +41,12 @@ async fn names_of(mut addresses: Vec<IpAddr>) -> Vec<(IpAddr, String)> {
 
 fn name_of(ip: IpAddr) -> Option<String> {
     let (name, _) = dns_lookup::getnameinfo(&SocketAddr::new(ip, 0), 0).ok()?;
-    // The address comes back if there is no name.
+    // Without a name, the answer is the address itself.
     let numeric = name.split('%').next().is_some_and(|name| name.parse::<IpAddr>().is_ok());
     (!numeric).then(|| name.trim_end_matches('.').to_owned())
 }
 
-/// `own` tells whether an address is one of this host.
+/// `own` tells whether an address belongs to this host.
 fn judge(host: &str, found: Result<Vec<IpAddr>, String>, own: impl Fn(IpAddr) -> bool) -> Finding {
     let found = match found {
         Ok(found) => found,
@@ -62,7 +62,7 @@ fn judge(host: &str, found: Result<Vec<IpAddr>, String>, own: impl Fn(IpAddr) ->
     if !strange.is_empty() {
         return Finding::fail(
             CHECK,
-            format!("{host} resolves to {}, which is no address of this host", strange.join(", ")),
+            format!("{host} resolves to {}, which is not an address of this host", strange.join(", ")),
             "correct the entry in /etc/hosts or the DNS",
         );
     }
@@ -72,17 +72,17 @@ fn judge(host: &str, found: Result<Vec<IpAddr>, String>, own: impl Fn(IpAddr) ->
     Finding::pass(CHECK, format!("{host} resolves to {}", listed.join(", ")))
 }
 
-/// `named` are the addresses of `host` that have a name. Nothing is found where no address was asked for it.
+/// `named` are the addresses of `host` that have a name. Short names have no finding.
 fn judge_back(host: &str, named: &[(IpAddr, String)]) -> Option<Finding> {
     if !host.contains('.') {
         return None;
     }
     let Some((ip, other)) = named.iter().find(|(_, name)| !name.eq_ignore_ascii_case(host)) else {
         let what = match named {
-            [] => format!("no address of {host} has a name, and none needs one"),
+            [] => format!("no address of {host} has a name; none is needed"),
             named => {
                 let listed: Vec<String> = named.iter().map(|(ip, _)| ip.to_string()).collect();
-                format!("{} is called {host}", listed.join(", "))
+                format!("{} resolves back to {host}", listed.join(", "))
             }
         };
         return Some(Finding::pass(BACK, what));
@@ -94,7 +94,7 @@ fn judge_back(host: &str, named: &[(IpAddr, String)]) -> Option<Finding> {
         format!("correct the entry of {ip} in /etc/hosts or its PTR record, or set host_name = \"{other}\"")
     };
     let what = format!(
-        "{host} resolves to {ip}, which is called {other}: programs that ask for the name get another"
+        "{host} resolves to {ip}, which resolves back to {other}: programs see two names for this host"
     );
     Some(Finding::warn(BACK, what, remedy))
 }

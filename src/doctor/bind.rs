@@ -1,14 +1,14 @@
-//! Which addresses are listened on.
+//! The addresses that the daemon listens on.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::Finding;
+use super::finding::Finding;
 use crate::control::api::Status;
 
 const CHECK: &str = "bind";
 
 pub(super) fn judge(configured: &[IpAddr], status: Option<&Status>) -> Finding {
-    status.map_or_else(|| Finding::unasked(CHECK), |status| compare(configured, &status.listening))
+    status.map_or_else(|| Finding::unchecked(CHECK), |status| compare(configured, &status.listening))
 }
 
 fn compare(configured: &[IpAddr], listening: &[SocketAddr]) -> Finding {
@@ -31,21 +31,21 @@ fn compare(configured: &[IpAddr], listening: &[SocketAddr]) -> Finding {
         return Finding::warn(
             CHECK,
             format!(
-                "the configuration names single addresses, and the daemon listens on {}",
+                "the configuration names specific addresses, but the daemon listens on {}",
                 listed.join(", ")
             ),
-            "restart the daemon; where systemd opens the port, its socket unit decides: set ListenStream= there",
+            "restart the daemon; if systemd opens the port, set ListenStream= in its socket unit",
         );
     }
     if !ips.is_empty() && ips.iter().all(IpAddr::is_loopback) {
         return Finding::warn(
             CHECK,
-            format!("only loopback addresses are listened on ({})", listed.join(", ")),
-            "add an address of this host to bind, unless other hosts are not meant to reach it",
+            format!("the daemon listens only on loopback addresses ({})", listed.join(", ")),
+            "add an address of this host to bind if other hosts should reach it",
         );
     }
     match listed.as_slice() {
-        [] => Finding::pass(CHECK, "listens on sockets of a supervisor"),
+        [] => Finding::pass(CHECK, "listens on sockets inherited from a supervisor"),
         listed => Finding::pass(CHECK, format!("listens on {}", listed.join(", "))),
     }
 }
@@ -59,14 +59,14 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_listens_on_more_or_less_than_is_configured_is_warned_of() {
+    fn listening_on_other_addresses_than_configured_is_a_warning() {
         let one: &[IpAddr] = &["10.0.0.1".parse().expect("an address")];
         for (configured, addresses, expected) in [
             (one, vec!["10.0.0.1:4369", "127.0.0.1:4369"], None),
             (&[], vec!["0.0.0.0:4369", "[::]:4369"], None),
-            (one, vec!["0.0.0.0:4369"], Some("single addresses")),
+            (one, vec!["0.0.0.0:4369"], Some("specific addresses")),
             (one, vec!["10.0.0.2:4369"], Some("does not listen on")),
-            (&[], vec!["127.0.0.1:4369"], Some("only loopback")),
+            (&[], vec!["127.0.0.1:4369"], Some("only on loopback")),
         ] {
             let finding = compare(configured, &listening(&addresses));
             assert_eq!(finding.remedy.is_some(), expected.is_some(), "{finding:?}");

@@ -1,72 +1,68 @@
-//! This host's clock, held against those of its peers; and against when members were started, by their own clocks.
+//! This host's clock, compared with the clocks of its peers and the start times of members.
 //!
-//! Peers tell what their clocks say when a link begins. Of two clocks that differ nobody knows which is right, so the
-//! middle one of the peers' counts: if this host's is far from it, it is this host's that is wrong. Members without a
-//! link show themselves in having been started in the future.
+//! Peers send their time when a link is established. The median of the peers' clocks counts: if this host's clock is far
+//! from it, this host's clock is wrong. The clock of a member without a link is wrong if it started in the future.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Finding;
-
+use super::finding::Finding;
 use crate::auth::authority::CLOCKS_APART;
 use crate::base::text::{count, listed, span};
 use crate::control::api::{NodeList, Peer, PeerList};
 
 const CHECK: &str = "clock";
 const REMEDY: &str = "set the clock by NTP: timedatectl set-ntp true";
-/// Below that nothing breaks, and logs still compare.
+/// Smaller differences do no harm, and logs can still be compared.
 const ALLOWED: Duration = Duration::from_secs(5);
-/// Hosts that are named.
+/// Hosts named in a finding.
 const NAMED: usize = 5;
 
 pub(super) fn judge(now: Timestamp, members: Option<&NodeList>, peers: Option<&PeerList>) -> Finding {
-    let Some(members) = members else { return Finding::unasked(CHECK) };
+    let Some(members) = members else { return Finding::unchecked(CHECK) };
     let told: Vec<(&Peer, i64)> = peers
         .into_iter()
         .flat_map(|list| &list.peers)
         .filter_map(|peer| Some((peer, peer.clock_ahead_ms?)))
         .collect();
-    let middle = middle(told.iter().map(|(_, ahead)| *ahead).collect());
-    if is_wrong(middle) {
+    let median = median(told.iter().map(|(_, ahead)| *ahead).collect());
+    if is_wrong(median) {
         let whose = match told.as_slice() {
-            [(peer, _)] => format!("that of {}, the only peer", peer.host),
-            all => format!("those of its {} peers (the middle one counts)", all.len()),
+            [(peer, _)] => format!("the clock of {}, the only peer", peer.host),
+            all => format!("the clocks of its {} peers (their median)", all.len()),
         };
-        // They are ahead by what this host is behind.
+        // The peers are ahead by as much as this host is behind.
         return weigh(
-            middle,
-            format!("the clock of this host is {} {whose}", apart(middle.saturating_neg())),
+            median,
+            format!("the clock of this host is {} {whose}", apart(median.saturating_neg())),
         );
     }
     let wrong: Vec<&(&Peer, i64)> = told.iter().filter(|(_, ahead)| is_wrong(*ahead)).collect();
     if let Some(worst) = wrong.iter().map(|(_, ahead)| *ahead).max_by_key(|ahead| ahead.unsigned_abs()) {
         let hosts = wrong.iter().take(NAMED);
         let hosts: Vec<String> = hosts
-            .map(|(peer, ahead)| format!("that of {} is {} this one", peer.host, apart(*ahead)))
+            .map(|(peer, ahead)| format!("the clock of {} is {} this host's", peer.host, apart(*ahead)))
             .collect();
         let clocks = count(wrong.len(), "clock differs", "clocks differ");
-        return weigh(worst, format!("{clocks} from those of the other hosts: {}", listed(&hosts)));
+        return weigh(worst, format!("{clocks} from those of other hosts: {}", listed(&hosts)));
     }
     let ahead = |started: Timestamp| started.as_millisecond().saturating_sub(now.as_millisecond());
     let worst = members.nodes.iter().map(|node| (ahead(node.started_at), node)).max_by_key(|(by, _)| *by);
     match worst {
         Some((by, node)) if by > 0 && is_wrong(by) => {
-            weigh(by, format!("the clock of {} was at least {} this one", node.host, apart(by)))
+            weigh(by, format!("the clock of {} was at least {} this host's", node.host, apart(by)))
         }
-        _ if told.is_empty() => {
-            Finding::pass(CHECK, "there is no peer whose clock it could be compared with")
-        }
+        _ if told.is_empty() => Finding::pass(CHECK, "not compared: there are no peers"),
         _ => {
             let peers = count(told.len(), "peer", "peers");
-            Finding::pass(CHECK, format!("within {} s of that of {peers}", ALLOWED.as_secs()))
+            Finding::pass(CHECK, format!("within {} s of the clocks of {peers}", ALLOWED.as_secs()))
         }
     }
 }
 
-/// The middle one; of two, the one that is nearer to this host's clock, which counts as well.
-fn middle(mut ahead: Vec<i64>) -> i64 {
+/// The median; with an even number, the middle value that is nearer to this host's clock.
+fn median(mut ahead: Vec<i64>) -> i64 {
     ahead.sort_unstable();
     let half = ahead.len() / 2;
     let upper = ahead.get(half).copied().unwrap_or(0);
@@ -85,12 +81,12 @@ fn apart(ahead_ms: i64) -> String {
     format!("{} {way}", span(ahead_ms.unsigned_abs().saturating_add(500) / 1_000))
 }
 
-/// Certificates stop being valid for hosts whose clocks are too far apart.
+/// Hosts whose clocks differ too much reject new certificates.
 fn weigh(ahead_ms: i64, what: String) -> Finding {
     if u128::from(ahead_ms.unsigned_abs()) < CLOCKS_APART.as_millis() {
         return Finding::warn(CHECK, what, REMEDY);
     }
-    Finding::fail(CHECK, what, format!("{REMEDY}; new certificates are not valid yet where it is behind"))
+    Finding::fail(CHECK, what, format!("{REMEDY}; hosts whose clock is behind reject new certificates"))
 }
 
 #[cfg(test)]
@@ -98,13 +94,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_clock_counts_and_this_one_in_doubt() {
-        assert_eq!(middle(vec![]), 0);
-        assert_eq!(middle(vec![-7]), -7);
-        assert_eq!(middle(vec![600, 0]), 0);
-        assert_eq!(middle(vec![-600, 0]), 0);
-        assert_eq!(middle(vec![600, 601]), 600);
-        assert_eq!(middle(vec![0, 900, 1]), 1);
-        assert_eq!(middle(vec![i64::MIN, i64::MAX, 5]), 5);
+    fn the_median_counts_and_the_nearer_clock_in_doubt() {
+        assert_eq!(median(vec![]), 0);
+        assert_eq!(median(vec![-7]), -7);
+        assert_eq!(median(vec![600, 0]), 0);
+        assert_eq!(median(vec![-600, 0]), 0);
+        assert_eq!(median(vec![600, 601]), 600);
+        assert_eq!(median(vec![0, 900, 1]), 1);
+        assert_eq!(median(vec![i64::MIN, i64::MAX, 5]), 5);
     }
 }

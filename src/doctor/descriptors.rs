@@ -1,12 +1,12 @@
-//! The limit of open descriptors, of which every registered node needs one.
+//! The limit of open file descriptors. Every registered node needs one.
 
 use rustix::process::{Resource, getrlimit};
 
-use super::Finding;
+use super::finding::Finding;
 use crate::control::api::Status;
 
 const CHECK: &str = "descriptors";
-/// Fewer than this, and clusters that are not small run out of them.
+/// With fewer, larger hosts run out of them.
 const FEW: u64 = 4096;
 
 pub(super) fn check(status: Option<&Status>) -> Finding {
@@ -19,7 +19,7 @@ fn judge(limit: u64) -> Finding {
     if limit < FEW {
         return Finding::warn(
             CHECK,
-            format!("only {limit} descriptors may be open, and every node needs one"),
+            format!("only {limit} file descriptors may be open, and every node needs one"),
             "raise the limit (LimitNOFILE of systemd, ulimit -Hn) and restart the daemon",
         );
     }

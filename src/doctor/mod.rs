@@ -1,8 +1,7 @@
-//! `pmd doctor`: what commonly goes wrong between Erlang nodes and their port mappers, looked at in order.
+//! `pmd doctor`: checks for common problems between Erlang nodes and their port mappers.
 //!
-//! Each check is a module of its own with two halves: one gathers facts, the other (`judge`) makes a [`Finding`] of them
-//! and touches nothing. Nothing here changes anything, and nothing needs root; what only the daemon knows is asked
-//! of it, and a daemon that does not answer is itself a finding.
+//! Each check is a module with two halves: `check` gathers facts, `judge` turns them into a [`Finding`] without I/O. The
+//! checks change nothing and need no root. Some facts come from the daemon; if it does not answer, that is a finding too.
 
 mod address;
 mod bind;
@@ -10,80 +9,21 @@ mod certificate;
 mod clock;
 mod cookie;
 mod descriptors;
+mod finding;
 mod host_name;
 mod loopback;
 mod path;
 mod peers;
 mod port;
-mod strangers;
+mod refusals;
 
-use serde::{Deserialize, Serialize};
-
-use crate::base::text::without_numbers;
 use crate::config::settings::Settings;
 use crate::control::api::{NodeList, Status};
 use crate::control::client::Client;
 
-/// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Nothing to complain of.
-    Pass,
-    /// It works, but may not for long or not for everybody; or it could not be looked at.
-    Warn,
-    /// It does not work.
-    Fail,
-}
+pub use finding::{Finding, Report, Verdict};
 
-/// What one check has found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// The check.
-    pub check: String,
-    /// How it came out.
-    pub verdict: Verdict,
-    /// What was seen, in a sentence.
-    pub what: String,
-    /// What to do about it, in a sentence; none if there is nothing to do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
-}
-
-/// All findings, in the order of the checks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// The worst of them.
-    pub verdict: Verdict,
-    /// What was found.
-    pub findings: Vec<Finding>,
-}
-
-impl Finding {
-    fn pass(check: &str, what: impl Into<String>) -> Finding {
-        Finding { check: check.into(), verdict: Verdict::Pass, what: what.into(), remedy: None }
-    }
-
-    fn warn(check: &str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        let (what, remedy) = (without_numbers(&what.into()).into_owned(), Some(remedy.into()));
-        Finding { check: check.into(), verdict: Verdict::Warn, what, remedy }
-    }
-
-    fn fail(check: &str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding { verdict: Verdict::Fail, ..Finding::warn(check, what, remedy) }
-    }
-
-    /// Of a check that only the daemon can answer.
-    fn unasked(check: &str) -> Finding {
-        Finding::warn(
-            check,
-            "not checked: no daemon answers",
-            "start it (pmd start); if one runs, run pmd doctor as its user",
-        )
-    }
-}
-
-/// Looks at everything; with a `node` (`NAME@HOST`), also goes the whole way to it.
+/// Runs all checks; with a `node` (`NAME@HOST`), also tests each hop to it.
 pub async fn examine(settings: &Settings, client: &Client, node: Option<&str>) -> Report {
     let status: Option<Status> = client.status().await.ok();
     let members: Option<NodeList> = client.nodes().await.ok();
@@ -94,7 +34,7 @@ pub async fn examine(settings: &Settings, client: &Client, node: Option<&str>) -
     findings.extend(address::check(&settings.host).await);
     findings.extend(settings.cluster.as_ref().map(|cluster| cookie::check(&cluster.cookie_file)));
     let refusals = client.refusals().await.ok();
-    findings.extend(strangers::judge(jiff::Timestamp::now(), refusals.as_ref()));
+    findings.extend(refusals::judge(jiff::Timestamp::now(), refusals.as_ref()));
     findings.push(clock::judge(jiff::Timestamp::now(), members.as_ref(), links.as_ref()));
     findings.extend(settings.cluster.as_ref().map(|cluster| certificate::check(&cluster.identity)));
     findings.push(descriptors::check(status.as_ref()));

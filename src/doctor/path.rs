@@ -1,9 +1,11 @@
-//! The whole way to one node.
+//! Each hop to one node.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::control::api::{NodeList, Ping};
 use crate::control::client::Client;
 use crate::directory::hosts::same_host;
+
+const PATH: &str = "path";
 
 pub(super) async fn check(
     client: &Client,
@@ -12,11 +14,11 @@ pub(super) async fn check(
     members: Option<&NodeList>,
 ) -> Vec<Finding> {
     let Some((_, host)) = node.rsplit_once('@') else {
-        return vec![Finding::fail("node name", format!("{node:?} has no host"), "give it as NAME@HOST")];
+        return vec![Finding::fail("node name", format!("{node:?} has no host"), "use the form NAME@HOST")];
     };
     let mut findings = vec![judge_style(own, host)];
     let Some(members) = members else {
-        findings.push(Finding::unasked("way"));
+        findings.push(Finding::unchecked(PATH));
         return findings;
     };
     let member = same_host(host, own) || members.nodes.iter().any(|node| same_host(host, &node.host));
@@ -32,30 +34,30 @@ pub(super) async fn check(
         }
         Err(error) => {
             let hint = error.hint();
-            findings.push(Finding::fail("way", error.to_string(), hint));
+            findings.push(Finding::fail(PATH, error.to_string(), hint));
         }
     }
     findings.push(Finding::warn(
         "Erlang cookie",
-        "not checked: only the two nodes know it",
-        "see that erlang:get_cookie() is the same on both nodes",
+        "not checked: pmd knows only the cluster secret; the Erlang cookie is between the two nodes",
+        "make sure that erlang:get_cookie() returns the same on both nodes",
     ));
     findings
 }
 
-/// Nodes with short names and nodes with long names do not talk to each other.
+/// Nodes with short names do not connect to nodes with long names.
 fn judge_style(own: &str, host: &str) -> Finding {
     let style = |host: &str| if host.contains('.') { "long" } else { "short" };
     if style(own) == style(host) {
         return Finding::pass(
             "name style",
-            format!("{host} is a {} name, as that of this host", style(host)),
+            format!("{host} is a {} name, like that of this host", style(host)),
         );
     }
     Finding::warn(
         "name style",
-        format!("{host} is a {} name and this host has a {} one, {own}", style(host), style(own)),
-        "start the nodes of both hosts with -name, or those of both with -sname",
+        format!("{host} is a {} name, but this host has a {} name, {own}", style(host), style(own)),
+        "start the nodes of both hosts with -name, or all of them with -sname",
     )
 }
 
@@ -63,8 +65,8 @@ fn judge_member(host: &str, member: bool) -> Finding {
     if member {
         return Finding::pass("member", format!("{host} is a host of the cluster"));
     }
-    let remedy = format!("pmd join {host}, or pmd nodes for what the hosts are called");
-    Finding::fail("member", format!("no host of the cluster is called {host}"), remedy)
+    let remedy = format!("join it: pmd join {host}; or find the right name: pmd nodes");
+    Finding::fail("member", format!("the cluster has no host named {host}"), remedy)
 }
 
 fn judge_hosts(host: &str, listed: bool, resolves: bool) -> Finding {
@@ -78,7 +80,7 @@ fn judge_hosts(host: &str, listed: bool, resolves: bool) -> Finding {
         (false, false) => Finding::fail(
             "resolver",
             format!("neither an alias nor the system resolves {host}"),
-            "see tunnel and [[tunnel_rule]] in the configuration, or add the host to /etc/hosts",
+            "check tunnel and [[tunnel_rule]] in the configuration, or add the host to /etc/hosts",
         ),
     }
 }
@@ -86,7 +88,7 @@ fn judge_hosts(host: &str, listed: bool, resolves: bool) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::doctor::finding::Verdict;
 
     #[test]
     fn short_and_long_names_do_not_mix() {

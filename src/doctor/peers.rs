@@ -1,27 +1,27 @@
-//! Whether the other daemons can be reached: the daemon goes the whole way to each, certificates and cookie included, and
-//! says on which leg it ends.
+//! Whether the other daemons can be reached: the daemon tests each hop to them, including certificates and cluster secret,
+//! and reports the hop that failed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use futures_util::{StreamExt, stream};
 
-use super::Finding;
+use super::finding::Finding;
 use crate::control::api::{NodeList, Reach, ReachFailure, ReachLeg};
 use crate::control::client::Client;
 use crate::directory::hosts::same_host;
 
 const CHECK: &str = "peers";
-/// Members that are dialled: all of a small cluster, and a sample of a large one.
+/// Members that are dialled: all of a small cluster, a sample of a large one.
 const MOST: usize = 64;
-/// Of these at once.
+/// Members that are dialled at once.
 const AT_ONCE: usize = 16;
-/// Daemons that are named.
+/// Daemons named in a finding.
 const NAMED: usize = 5;
 
-/// Goes to the members, the one on the host `first` before all others, and to those that are meant to be members.
+/// Dials the members, the one on the host `first` before all others, and seeds that are not members.
 pub(super) async fn check(client: &Client, members: Option<&NodeList>, first: Option<&str>) -> Vec<Finding> {
-    let Some(members) = members else { return vec![Finding::unasked(CHECK)] };
+    let Some(members) = members else { return vec![Finding::unchecked(CHECK)] };
     let mut others: Vec<_> = members.nodes.iter().filter(|node| !node.oneself).collect();
     others.sort_by_key(|node| !first.is_some_and(|first| same_host(first, &node.host)));
     let mut wanted: Vec<(String, Reach)> = others
@@ -32,7 +32,7 @@ pub(super) async fn check(client: &Client, members: Option<&NodeList>, first: Op
             (node.host.clone(), Reach { addresses, id: Some(node.id.clone()) })
         })
         .collect();
-    // Those that are meant to be members, and are not.
+    // Seeds that should be members but are not.
     let found = client.discover().await.map(|list| list.found).unwrap_or_default();
     let absent = found.into_iter().filter(|found| !found.member && found.source == "seeds").take(MOST);
     wanted.extend(absent.map(|found| {
@@ -41,7 +41,7 @@ pub(super) async fn check(client: &Client, members: Option<&NodeList>, first: Op
     }));
     let tried = wanted.into_iter().map(async |(host, reach)| match client.reach(&reach).await {
         Ok(reached) if reached.address.is_some() => Ok(()),
-        // The one that has come farthest says most.
+        // The address that got farthest tells most.
         Ok(reached) => Err((host, reached.failed.into_iter().max_by_key(|failure| failure.leg))),
         Err(_) => Err((host, None)),
     });
@@ -51,20 +51,20 @@ pub(super) async fn check(client: &Client, members: Option<&NodeList>, first: Op
 fn judge(tried: Vec<Result<(), (String, Option<ReachFailure>)>>) -> Vec<Finding> {
     let all = tried.len();
     if all == 0 {
-        return vec![Finding::pass(CHECK, "there is no other daemon that could be reached")];
+        return vec![Finding::pass(CHECK, "there are no other daemons")];
     }
-    let mut by_leg: BTreeMap<Option<ReachLeg>, Vec<(String, Option<ReachFailure>)>> = BTreeMap::new();
+    let mut by_hop: BTreeMap<Option<ReachLeg>, Vec<(String, Option<ReachFailure>)>> = BTreeMap::new();
     for (host, failure) in tried.into_iter().filter_map(Result::err) {
-        by_leg.entry(failure.as_ref().map(|failure| failure.leg)).or_default().push((host, failure));
+        by_hop.entry(failure.as_ref().map(|failure| failure.leg)).or_default().push((host, failure));
     }
-    if by_leg.is_empty() {
-        return vec![Finding::pass(CHECK, format!("{all} of {all} other daemons let this one in"))];
+    if by_hop.is_empty() {
+        return vec![Finding::pass(CHECK, format!("{all} of {all} other daemons accept this one"))];
     }
-    by_leg.into_iter().map(|(leg, failed)| judge_leg(all, leg, &failed)).collect()
+    by_hop.into_iter().map(|(leg, failed)| judge_hop(all, leg, &failed)).collect()
 }
 
-/// Of `all`, these have failed on the same leg.
-fn judge_leg(all: usize, leg: Option<ReachLeg>, failed: &[(String, Option<ReachFailure>)]) -> Finding {
+/// Daemons, of `all`, that failed at the same hop.
+fn judge_hop(all: usize, leg: Option<ReachLeg>, failed: &[(String, Option<ReachFailure>)]) -> Finding {
     let named = failed.iter().take(NAMED).map(|(host, failure)| match failure {
         Some(failure) => format!("{host} ({})", failure.error.message),
         None => host.clone(),
@@ -75,27 +75,28 @@ fn judge_leg(all: usize, leg: Option<ReachLeg>, failed: &[(String, Option<ReachF
     }
     let hint = failed.iter().find_map(|(_, failure)| Some(failure.as_ref()?.error.hint.clone()));
     let (why, remedy) = match leg {
-        None => ("the daemon has not said why", "see its log".to_owned()),
+        None => ("for an unknown reason", "see the log of the daemon".to_owned()),
         Some(leg) => explain(leg, hint.unwrap_or_default()),
     };
     let what = format!("{} of {all} other daemons cannot be reached, {why}: {named}", failed.len());
     Finding::fail(CHECK, what, remedy)
 }
 
-/// What a leg is called, and what to do if it fails; mostly what the daemon says.
+/// The name of a hop, and what to do if it fails: mostly the hint of the daemon.
 fn explain(leg: ReachLeg, hint: String) -> (&'static str, String) {
     match leg {
         ReachLeg::Name => ("no address", hint),
         ReachLeg::Route => {
-            let remedy = "correct the address, the route (ip route get ADDRESS) or the firewalls in between";
+            let remedy = "fix the address, the route (ip route get ADDRESS) or the firewalls in between";
             ("no route", remedy.to_owned())
         }
         ReachLeg::Timeout => {
-            let remedy = "see that the host is up, and let TCP through to port 4369 in firewalls in between";
+            let remedy = "check that the host is up and that no firewall blocks TCP port 4369";
             ("timeout", remedy.to_owned())
         }
         ReachLeg::Listener => {
-            let remedy = "start pmd there (pmd start), and see with pmd status which addresses it listens on";
+            let remedy =
+                "start pmd there (pmd start), and check with pmd status which addresses it listens on";
             ("refused by the host", remedy.to_owned())
         }
         ReachLeg::Handshake => ("no handshake", hint),

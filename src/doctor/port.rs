@@ -1,27 +1,27 @@
-//! Who owns the port, and whether an epmd is in the way.
+//! What holds the port, and whether a stock epmd is in the way.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::control::api::Status;
 use crate::takeover::owner::Owner;
 use crate::takeover::port::Port;
 
-/// What was seen on the port.
+/// What listens on the port.
 #[derive(Debug)]
 struct Facts {
     port: u16,
-    /// The daemon that answers: its process.
+    /// The process id of the daemon, if it answers.
     daemon: Option<u32>,
-    /// Whether nobody listens.
+    /// Whether nothing is listening.
     free: bool,
-    /// Whether what listens is some port mapper.
+    /// Whether a port mapper answers.
     mapper: bool,
-    /// Whether a pmd listens, be it one that does not answer here.
+    /// Whether a pmd is listening, even if its control socket does not answer.
     pmd: bool,
-    /// Whether somebody listens whose process this user cannot see.
+    /// Whether this user cannot see the process that listens.
     unseen: bool,
-    /// Who listens, in words.
+    /// What is listening, in words.
     holder: String,
-    /// Listeners that are a stock epmd, in words.
+    /// The stock epmds that are listening, in words.
     epmds: Vec<String>,
 }
 
@@ -43,21 +43,23 @@ pub(super) async fn check(port: u16, status: Option<&Status>) -> Vec<Finding> {
 fn judge(facts: &Facts) -> Finding {
     let port = facts.port;
     match facts.daemon {
-        Some(pid) => Finding::pass("port", format!("pmd (process {pid}) serves port {port}")),
-        None if facts.free => {
-            Finding::fail("port", format!("nobody listens on port {port}"), "start the daemon: pmd start")
-        }
+        Some(pid) => Finding::pass("port", format!("pmd (pid {pid}) serves port {port}")),
+        None if facts.free => Finding::fail(
+            "port",
+            format!("nothing is listening on port {port}"),
+            "start the daemon: pmd start",
+        ),
         None if facts.pmd => Finding::fail(
             "port",
             format!(
                 "port {port} is held by a pmd that does not answer on its control socket: {}",
                 facts.holder
             ),
-            "say where its control socket is with --socket, or restart it",
+            "name its control socket with --socket, or restart it",
         ),
         None if facts.mapper && facts.unseen => Finding::fail(
             "port",
-            format!("port {port} is held by a port mapper that this user cannot look into: {}", facts.holder),
+            format!("port {port} is held by a port mapper of another user: {}", facts.holder),
             "run pmd doctor as that user; if it is a stock epmd: pmd takeover",
         ),
         None if facts.mapper => Finding::fail(
@@ -67,22 +69,22 @@ fn judge(facts: &Facts) -> Finding {
         ),
         None => Finding::fail(
             "port",
-            format!("port {port} is held by something that is no port mapper: {}", facts.holder),
-            "end it, or choose another port with --port (and ERL_EPMD_PORT for every node)",
+            format!("port {port} is held by a program that is not a port mapper: {}", facts.holder),
+            "stop it, or choose another port with --port (and ERL_EPMD_PORT for every node)",
         ),
     }
 }
 
 fn judge_other(facts: &Facts) -> Finding {
     if facts.daemon.is_none() && facts.unseen {
-        let what = format!("not checked: what listens is {}, whose program is not visible", facts.holder);
+        let what = format!("not checked: the port is held by {}, which this user cannot see", facts.holder);
         return Finding::warn("other epmd", what, "run pmd doctor as that user");
     }
     match facts.epmds.as_slice() {
-        [] => Finding::pass("other epmd", "no stock epmd listens on the port"),
+        [] => Finding::pass("other epmd", "no stock epmd is listening on the port"),
         epmds => Finding::fail(
             "other epmd",
-            format!("a stock epmd listens on port {}: {}", facts.port, epmds.join(", ")),
+            format!("a stock epmd is listening on port {}: {}", facts.port, epmds.join(", ")),
             "replace it without restarting a node: pmd takeover",
         ),
     }
@@ -91,10 +93,10 @@ fn judge_other(facts: &Facts) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::doctor::finding::Verdict;
 
     #[test]
-    fn what_holds_the_port_decides() {
+    fn the_holder_of_the_port_decides() {
         let facts = |daemon, free, mapper| Facts {
             port: 4369,
             daemon,
@@ -107,7 +109,7 @@ mod tests {
         };
         assert_eq!(judge(&facts(Some(7), false, true)).verdict, Verdict::Pass);
         for (free, mapper, word) in
-            [(true, false, "nobody"), (false, true, "port mapper: x"), (false, false, "no port")]
+            [(true, false, "nothing"), (false, true, "port mapper: x"), (false, false, "not a port")]
         {
             let finding = judge(&facts(None, free, mapper));
             assert!(finding.verdict == Verdict::Fail && finding.what.contains(word), "{finding:?}");

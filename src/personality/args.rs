@@ -1,26 +1,26 @@
 //! Stock epmd's command line and environment.
 //!
-//! Options are taken from left to right; one that talks to a running epmd acts when it is reached and has to be
-//! the last. Numbers are read the way C's `atoi` does: whatever digits they begin with.
+//! Options are read from left to right; a command for a running epmd must be the last one. Numbers are read like C's `atoi`
+//! does: from their leading digits.
 
 use std::fmt;
 use std::time::Duration;
 
 use pmd_protocol::limits::DEFAULT_PORT;
 
-/// What stock epmd reads from its environment.
+/// The environment variables that stock epmd reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     /// `ERL_EPMD_PORT`.
     pub port: Option<String>,
     /// `ERL_EPMD_ADDRESS`.
     pub address: Option<String>,
-    /// Whether `ERL_EPMD_RELAXED_COMMAND_CHECK` is set, to whatever.
+    /// Whether `ERL_EPMD_RELAXED_COMMAND_CHECK` is set to any value.
     pub relaxed_command_check: bool,
 }
 
 impl Environment {
-    /// This process's.
+    /// The environment of this process.
     pub fn of_process() -> Environment {
         let text = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         Environment {
@@ -31,14 +31,14 @@ impl Environment {
     }
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Be the port mapper.
+    /// Run the port mapper.
     Serve(ServeOptions),
-    /// Talk to the running one.
+    /// Send a command to the running one.
     Ask {
-        /// What to ask for.
+        /// The command.
         command: Command,
         /// Its port.
         port: i32,
@@ -63,9 +63,9 @@ pub enum Command {
 /// Options of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServeOptions {
-    /// The port that clients are told; its low 16 bits are listened on.
+    /// The port that clients are told; the server listens on its low 16 bits.
     pub port: i32,
-    /// The address list, not looked at yet: stock does that after it has become a daemon.
+    /// The address list, not parsed yet: stock epmd does that after it has become a daemon.
     pub address: String,
     /// `-relaxed_command_check`.
     pub relaxed_command_check: bool,
@@ -73,7 +73,7 @@ pub struct ServeOptions {
     pub daemon: bool,
     /// `-systemd`.
     pub systemd: bool,
-    /// How many `-d`.
+    /// The number of `-d` options.
     pub debug: u8,
     /// `-packet_timeout`.
     pub packet_timeout: Duration,
@@ -83,12 +83,12 @@ pub struct ServeOptions {
     pub delay_write: Duration,
 }
 
-/// Why nothing can be done.
+/// An error in the arguments or the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArgsError {
-    /// The options are not such as epmd has.
+    /// epmd has no such options.
     Usage,
-    /// `ERL_EPMD_PORT` is no port. Stock would listen on a port that nobody knows.
+    /// `ERL_EPMD_PORT` is not a port. Stock epmd would listen on an arbitrary port.
     Port(String),
 }
 
@@ -98,7 +98,7 @@ impl fmt::Display for ArgsError {
             ArgsError::Usage => f.write_str(USAGE),
             ArgsError::Port(value) => writeln!(
                 f,
-                "epmd: ERL_EPMD_PORT is {value:?}, which is no port number; set it to one, or unset it for {DEFAULT_PORT}"
+                "epmd: ERL_EPMD_PORT is {value:?}, which is not a port number; correct it, or unset it for {DEFAULT_PORT}"
             ),
         }
     }
@@ -106,7 +106,7 @@ impl fmt::Display for ArgsError {
 
 impl std::error::Error for ArgsError {}
 
-/// Takes the words after the program's name apart.
+/// Parses the arguments after the name of the program.
 pub fn parse(words: &[String], environment: &Environment) -> Result<Action, ArgsError> {
     let mut port = None;
     let mut options = ServeOptions {
@@ -122,55 +122,29 @@ pub fn parse(words: &[String], environment: &Environment) -> Result<Action, Args
     };
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
-        let command = match word {
-            "-d" | "-debug" => {
-                options.debug = options.debug.saturating_add(1);
-                continue;
-            }
-            "-daemon" => {
-                options.daemon = true;
-                continue;
-            }
-            "-systemd" => {
-                options.systemd = true;
-                continue;
-            }
-            "-relaxed_command_check" => {
-                options.relaxed_command_check = true;
-                continue;
-            }
-            "-address" => {
-                options.address = words.next().ok_or(ArgsError::Usage)?.to_owned();
-                continue;
-            }
-            "-port" => {
-                port = Some(number(words.next())?);
-                continue;
-            }
-            "-packet_timeout" => {
-                options.packet_timeout = seconds(number(words.next())?);
-                continue;
-            }
-            "-delay_accept" => {
-                options.delay_accept = seconds(number(words.next())?);
-                continue;
-            }
-            "-delay_write" => {
-                options.delay_write = seconds(number(words.next())?);
-                continue;
-            }
-            "-names" => Command::Names,
-            "-dump" => Command::Dump,
-            "-started" => Command::Started,
-            "-kill" => Command::Kill,
-            "-stop" => Command::Stop(words.next().ok_or(ArgsError::Usage)?.to_owned()),
+        let mut command = None;
+        match word {
+            "-d" | "-debug" => options.debug = options.debug.saturating_add(1),
+            "-daemon" => options.daemon = true,
+            "-systemd" => options.systemd = true,
+            "-relaxed_command_check" => options.relaxed_command_check = true,
+            "-address" => options.address = words.next().ok_or(ArgsError::Usage)?.to_owned(),
+            "-port" => port = Some(number(words.next())?),
+            "-packet_timeout" => options.packet_timeout = seconds(number(words.next())?),
+            "-delay_accept" => options.delay_accept = seconds(number(words.next())?),
+            "-delay_write" => options.delay_write = seconds(number(words.next())?),
+            "-names" => command = Some(Command::Names),
+            "-dump" => command = Some(Command::Dump),
+            "-started" => command = Some(Command::Started),
+            "-kill" => command = Some(Command::Kill),
+            "-stop" => command = Some(Command::Stop(words.next().ok_or(ArgsError::Usage)?.to_owned())),
             _ => return Err(ArgsError::Usage),
-        };
-        if words.next().is_some() {
-            return Err(ArgsError::Usage);
         }
-        let port = choose_port(port, environment)?;
-        return Ok(Action::Ask { command, port });
+        if let Some(command) = command {
+            let is_last = words.next().is_none();
+            let port = choose_port(port, environment)?;
+            return if is_last { Ok(Action::Ask { command, port }) } else { Err(ArgsError::Usage) };
+        }
     }
     options.port = choose_port(port, environment)?;
     Ok(Action::Serve(options))
@@ -180,7 +154,7 @@ fn choose_port(option: Option<i32>, environment: &Environment) -> Result<i32, Ar
     match (option, &environment.port) {
         (Some(port), _) => Ok(port),
         (None, None) => Ok(i32::from(DEFAULT_PORT)),
-        // Of a number too large, the low 16 bits count, as with stock.
+        // Of a larger number, the low 16 bits count, as in stock epmd.
         (None, Some(text)) => match atoi(text) {
             port if port & 0xffff == 0 => Err(ArgsError::Port(text.clone())),
             port => Ok(port),
@@ -188,7 +162,7 @@ fn choose_port(option: Option<i32>, environment: &Environment) -> Result<i32, Ar
     }
 }
 
-/// An option's number; stock takes 0, and what is none, for a mistake.
+/// The number of an option. Stock epmd treats 0 and text as a usage error.
 fn number(word: Option<&str>) -> Result<i32, ArgsError> {
     match word.map(atoi) {
         None | Some(0) => Err(ArgsError::Usage),
@@ -196,12 +170,12 @@ fn number(word: Option<&str>) -> Result<i32, ArgsError> {
     }
 }
 
-/// Seconds as stock takes them: a negative number becomes one beyond all patience.
+/// Seconds as stock epmd reads them: a negative number becomes a very large one.
 fn seconds(number: i32) -> Duration {
     Duration::from_secs(u64::from(number.cast_unsigned()))
 }
 
-/// The number that `text` begins with; 0 if it begins with none.
+/// The number at the start of `text`, or 0.
 fn atoi(text: &str) -> i32 {
     let text = text.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\u{b}');
     let (negative, digits) = match text.as_bytes() {
@@ -214,7 +188,7 @@ fn atoi(text: &str) -> i32 {
         .iter()
         .take_while(|byte| byte.is_ascii_digit())
         .fold(0_i64, |value, digit| value.saturating_mul(10).saturating_add(sign * i64::from(digit - b'0')));
-    // The library's number is a `long`, of which stock keeps the low half.
+    // C's number is a `long`, of which stock epmd keeps the low half.
     let [.., a, b, c, d] = value.to_be_bytes();
     i32::from_be_bytes([a, b, c, d])
 }
@@ -298,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_has_to_be_the_last_word() {
+    fn a_command_must_be_the_last_argument() {
         let ask = |port| Ok(Action::Ask { command: Command::Names, port });
         assert_eq!(parse_words(&["-port", "6000", "-names"], &Environment::default()), ask(6000));
         assert_eq!(parse_words(&["-names", "-port", "6000"], &Environment::default()), Err(ArgsError::Usage));
@@ -307,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stock_does_not_know_is_a_usage_error() {
+    fn unknown_options_are_a_usage_error() {
         for words in
             [&["-h"][..], &["--help"], &["names"], &["-port"], &["-port", "0"], &["-packet_timeout", "x"]]
         {
@@ -332,14 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_none_is_said_loudly() {
+    fn an_invalid_port_in_the_environment_is_an_error() {
         let environment = Environment { port: Some("epmd".into()), ..Environment::default() };
         assert_eq!(parse_words(&[], &environment), Err(ArgsError::Port("epmd".into())));
         assert!(matches!(parse_words(&["-port", "7"], &environment), Ok(Action::Serve(_))));
     }
 
     #[test]
-    fn debug_counts_and_a_negative_timeout_never_comes() {
+    fn debug_options_add_up_and_a_negative_timeout_never_expires() {
         let options = serve(&["-d", "-debug", "-packet_timeout", "-1", "-daemon", "-systemd"]);
         assert_eq!(options.debug, 2);
         assert!(options.packet_timeout > Duration::from_secs(100 * 365 * 24 * 3600));

@@ -1,4 +1,4 @@
-//! Stock epmd's commands for a running port mapper, to the byte.
+//! Stock epmd's commands for a running port mapper, with the same output byte for byte.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
@@ -12,12 +12,12 @@ use super::args::Command;
 
 /// The longest name that `-stop` takes, in bytes.
 const MAX_STOP_NAME: usize = 1000;
-/// Bytes of an answer to STOP that are read: stock's, so that `NOEXISTSTOPPED` reads as `NOEXIST`.
+/// Bytes of an answer to STOP that are read, as in stock epmd: the answer `NOEXISTSTOPPED` is printed as `NOEXIST`.
 const STOP_ANSWER: usize = 7;
 /// Bytes of an answer to KILL that are read.
 const KILL_ANSWER: usize = 2;
 
-/// What a command prints, and whether it has succeeded.
+/// The output of a command, and whether it succeeded.
 #[derive(Debug, Default)]
 struct Outcome {
     stdout: Vec<u8>,
@@ -35,8 +35,7 @@ pub fn run(command: &Command, port: i32) -> ExitCode {
         Command::Stop(name) => stop(name, port),
     };
     eprint!("{}", outcome.stderr);
-    // One write: callers that read a pipe once take the first piece for the whole. The library's standard output
-    // would cut it at the last line's end.
+    // In one write, because some callers read a pipe only once. Rust's standard output would split it after the last line.
     let mut rest = outcome.stdout.as_slice();
     while !rest.is_empty() {
         match rustix::io::write(rustix::stdio::stdout(), rest) {
@@ -81,7 +80,7 @@ fn stop(name: &str, port: i32) -> Outcome {
     if name.len() > MAX_STOP_NAME {
         return said("epmd: Name too long!", false);
     }
-    // Without the NUL that would make an empty name acceptable: stock sends what it was given.
+    // Without a terminating NUL, as in stock epmd.
     let body = [&[STOP_REQ], name.as_bytes()].concat();
     match ask_exactly(&body, port, STOP_ANSWER) {
         Ok(answer) => {
@@ -93,7 +92,7 @@ fn stop(name: &str, port: i32) -> Outcome {
     }
 }
 
-/// Asks a question whose answer has a fixed length; what comes of it otherwise is an error's outcome.
+/// Sends a request whose answer has a fixed length; any other answer is an error.
 fn ask_exactly(body: &[u8], port: i32, length: usize) -> Result<Vec<u8>, Outcome> {
     let limit = u64::try_from(length).unwrap_or(u64::MAX);
     match ask(body, port, limit) {
@@ -121,7 +120,7 @@ enum AskError {
     Read,
 }
 
-/// Sends a request's body and reads at most `limit` bytes of the answer. Waits as long as it takes, as stock does.
+/// Sends a request and reads at most `limit` bytes of the answer. Waits without a limit, as stock epmd does.
 fn ask(body: &[u8], port: i32, limit: u64) -> Result<Vec<u8>, AskError> {
     let [.., high, low] = port.to_be_bytes();
     let port = u16::from_be_bytes([high, low]);

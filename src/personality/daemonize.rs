@@ -1,9 +1,8 @@
-//! `epmd -daemon`: to the background, the way stock goes there.
+//! `epmd -daemon`: starts in the background like stock epmd.
 //!
-//! Two processes are started one after the other. The first leaves the session and starts the second, which is
-//! therefore no session leader and can never get a terminal again; the first ends, and init adopts the second.
-//! The launcher returns 0 whatever happens, but, unlike stock's, only once the daemon listens or has given up,
-//! so that whoever runs `epmd -daemon` and then asks it something does not come too early.
+//! The launcher starts a first process, which starts a second one in a new session and ends. The second process is not a
+//! session leader, so it can never get a terminal again, and init adopts it. Like stock epmd, the launcher always returns 0;
+//! unlike stock epmd, it returns only once the daemon listens or has given up, so that the next command finds the daemon.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -13,24 +12,24 @@ use super::args::{self, Action, Environment};
 use super::server;
 use crate::daemon::process::{drop_inherited_descriptors, leave_session, pipe, wait_for_ready};
 
-/// The last but one word of a process that is on its way to the background; the last one says how far it is.
+/// The last argument but one of a process on its way to the background; the last argument is its stage.
 pub const STAGE: &str = "-pmd_stage";
-/// It has to leave the session.
+/// Leave the session.
 const SESSION: &str = "session";
-/// It has to serve.
+/// Serve.
 const SERVE: &str = "serve";
 
-/// How long the launcher waits at most. A daemon needs a few milliseconds.
+/// How long the launcher waits at most. The daemon needs a few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Starts the daemon. `words` are the arguments without the program's name.
+/// Starts the daemon. `words` are the arguments without the name of the program.
 pub fn launch(words: &[String]) -> ExitCode {
     drop_inherited_descriptors();
     let Ok((ready, their_stdout)) = pipe() else { return ExitCode::SUCCESS };
     let mut session = again(words, SESSION);
     session.stdout(their_stdout);
     if let Ok(mut child) = session.spawn() {
-        // Dropped now, so that the daemon holds the last copy of the pipe's writing end.
+        // Now the daemon holds the last copy of the write end of the pipe.
         drop(session);
         let _ = child.wait();
         let _ = wait_for_ready(ready, PATIENCE);
@@ -38,7 +37,7 @@ pub fn launch(words: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Goes on where the process that started this one has stopped.
+/// Runs the next stage of a process on its way to the background.
 pub fn run_stage(stage: &str, words: &[String]) -> ExitCode {
     if stage == SESSION {
         leave_session();

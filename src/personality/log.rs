@@ -1,4 +1,5 @@
-//! Stock epmd's log: to standard error in the foreground, to the system log from the background.
+//! The log of the `epmd` personality, as stock epmd writes it: to standard error in the foreground, to the system log in the
+//! background.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -14,18 +15,17 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::base::log::writer::{Flush, LogWriter};
 use pmd_epmd::server::trace;
 
-/// Facility "user", severity "error": what stock logs with, whatever it says.
+/// Facility "user", severity "error": stock epmd uses it for every message.
 const PRIORITY: &str = "<11>";
 
-/// Sets the log up: `debug` is the number of `-d`, which say more the more there are. The process keeps the returned value
-/// until it ends.
+/// Sets up the log. `debug` is the number of `-d` options. The process keeps the returned value until it ends.
 pub fn init(debug: u8, background: bool) -> Option<Flush> {
     let level = match debug {
         0 => Level::WARN,
         1 => Level::DEBUG,
         _ => Level::TRACE,
     };
-    // The runtime's own messages are not stock's.
+    // Only the third -d lists all names, as in stock epmd.
     let names = if debug > 2 { Level::TRACE } else { Level::WARN };
     let filter = Targets::new().with_target("pmd", level).with_target(trace::NAMES, names);
     let lines = fmt::layer().fmt_fields(DefaultFields::new());
@@ -37,13 +37,12 @@ pub fn init(debug: u8, background: bool) -> Option<Flush> {
         Some(writer) => lines.event_format(StockFormat { clock: true }).with_writer(writer).boxed(),
         None => lines.event_format(StockFormat { clock: true }).with_writer(io::stderr).boxed(),
     };
-    // It fails only if a log was set up before, which then stays.
+    // Fails only if a log was set up before, which then stays.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     flush
 }
 
-/// `epmd: <time as ctime prints it>: <text>`, ended by CR LF; without the time for the system log, which has its
-/// own.
+/// `epmd: <time in the format of ctime>: <text>` and CR LF; the bare text for the system log, which adds the time.
 struct StockFormat {
     clock: bool,
 }

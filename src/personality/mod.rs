@@ -1,8 +1,8 @@
-//! The `epmd` personality: what the binary does when it is called by that name.
+//! The `epmd` personality: what the binary does when it is called `epmd`.
 //!
-//! Every option, environment variable, output and exit code of stock epmd, as its callers know them: `erl` runs
-//! `epmd -daemon` at every distributed start and ignores the result, scripts read `epmd -names`, supervisors
-//! run it with `-systemd`.
+//! It has every option, environment variable, output and exit code of stock epmd, because programs rely on them: `erl` runs
+//! `epmd -daemon` at every distributed start and ignores the result, scripts read `epmd -names`, supervisors run
+//! `epmd -systemd`.
 
 pub mod args;
 pub mod client;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use args::{Action, Environment};
 
-/// Runs as `epmd` with these arguments, the first of which is the name it was called by.
+/// Runs as `epmd` with these arguments; the first is the name of the program.
 pub fn run(args: &[OsString]) -> ExitCode {
     let words: Vec<String> = args.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     if let [rest @ .., flag, stage] = words.as_slice()

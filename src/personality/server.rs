@@ -1,4 +1,4 @@
-//! `epmd` as the server: stock's options become settings, and failures stock's exit codes.
+//! `epmd` as the server: maps the options of stock epmd to settings, and failures to its exit codes.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -16,14 +16,14 @@ use crate::daemon::systemd::inherited_listeners;
 use pmd_epmd::names::table::OLD_NAMES_DEBUG;
 use pmd_epmd::server::listener::ListenError;
 
-/// Addresses that may be listed beside the loopback ones.
+/// Addresses that may be listed besides the loopback addresses.
 const MAX_LISTED: usize = 13;
-/// How long whoever holds the port may take to show that it is a port mapper.
+/// How long the holder of the port may take to answer as a port mapper.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// Serves until told to end. `background` is set in the process that `-daemon` has started.
+/// Serves until it is stopped. `background` is set in the process that `-daemon` has started.
 pub fn run(options: &ServeOptions, background: bool) -> ExitCode {
-    // Sets the name that tools such as pgrep look for: this process may have been started by another one.
+    // The name that tools such as pgrep look for: this process may have been started through /proc/self/exe.
     let _ = rustix::thread::set_name(c"epmd");
     let _flush = log::init(options.debug, background);
     let status = serve(options, background);
@@ -69,7 +69,7 @@ fn serve(options: &ServeOptions, background: bool) -> u8 {
         Ok(Reason::Failed) => FAILED,
         Ok(_) => 0,
         Err(StartError::Listen(ListenError::InUse(address))) => {
-            // The normal case: a port mapper runs already, and whoever starts one more wants just that.
+            // The normal case: every starting node runs `epmd -daemon`, and one is running already.
             if is_port_mapper(listen_port) {
                 tracing::debug!("there is already an epmd running at {address}");
             } else {
@@ -103,7 +103,7 @@ fn settings(options: &ServeOptions, bind: Vec<IpAddr>) -> Settings {
     settings
 }
 
-/// The addresses of a list; separators are commas and spaces, in any number.
+/// The addresses of a list, separated by any number of commas and spaces.
 fn parse_addresses(list: &str) -> Result<Vec<IpAddr>, String> {
     let addresses = list
         .split([',', ' '])

@@ -1,4 +1,4 @@
-//! Asking a port mapper, whichever it is, over the EPMD protocol.
+//! Requests to any port mapper, over the EPMD protocol.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use pmd_protocol::limits::MAX_LISTING;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// The connection failed.
@@ -18,15 +18,15 @@ pub enum AskError {
     /// The answer took too long.
     #[error("no answer within {} s", .0.as_secs_f32())]
     Late(Duration),
-    /// What came is not an answer.
+    /// The answer is malformed.
     #[error(transparent)]
     Reply(#[from] ReplyError),
-    /// The name is none that could be asked for.
+    /// The name is not valid in the protocol.
     #[error(transparent)]
     Name(#[from] EncodeError),
 }
 
-/// The nodes that are registered there.
+/// The names that are registered there.
 pub async fn names(address: SocketAddr, patience: Duration) -> Result<Listing, AskError> {
     match ask(address, &Request::Names, patience).await? {
         Reply::Names(listing) => Ok(listing),
@@ -34,7 +34,7 @@ pub async fn names(address: SocketAddr, patience: Duration) -> Result<Listing, A
     }
 }
 
-/// What is registered there under a name.
+/// The node that is registered there under a name.
 pub async fn port_please(
     address: SocketAddr,
     name: &str,
@@ -47,16 +47,16 @@ pub async fn port_please(
     }
 }
 
-/// Where questions to this host's own loopback address come from.
+/// The source address of requests to this host's own loopback address.
 ///
-/// Each node holds a connection from 127.0.0.1 to the port mapper. With ten thousand of them, the kernel searches
-/// long for a port from which there is none yet; any other loopback address has all of its ports free.
+/// Each node holds a connection from 127.0.0.1 to the port mapper. With ten thousand of them, the kernel takes long to find
+/// a free port; any other loopback address has all of its ports free.
 const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     if address.ip() == Ipv4Addr::LOCALHOST {
         let socket = TcpSocket::new_v4()?;
-        // Where loopback is narrower than usual, its one address has to do.
+        // Some containers have no loopback address but 127.0.0.1.
         if socket.bind((SOURCE, 0).into()).is_ok() {
             return socket.connect(address).await;
         }
@@ -71,7 +71,7 @@ async fn ask(address: SocketAddr, request: &Request<'_>, patience: Duration) -> 
         let mut stream = connect(address).await?;
         stream.write_all(&wire).await?;
         let mut answer = Vec::new();
-        // One byte more than is acceptable, so that the parser sees that it is too much.
+        // More than the limit, so that the parser rejects an answer that is too long.
         let most = u64::try_from(MAX_LISTING).unwrap_or(u64::MAX).saturating_add(8);
         stream.take(most).read_to_end(&mut answer).await?;
         Ok::<_, AskError>(answer)

@@ -1,9 +1,8 @@
-//! Changing places with a running stock epmd, without restarting a node.
+//! The parts of a switch between a stock epmd and pmd that restarts no node.
 //!
-//! Nodes of OTP 23.3 and later notice within 2 s that their port mapper is gone and register with the one that
-//! holds the port by then. What is needed around that: to know who holds the port ([`owner`], [`port`]), to ask what is
-//! registered there ([`ask`]), to end it only if it is what it seems ([`process`], [`systemd`]), and to be able
-//! to start it again ([`stock`]).
+//! Nodes of OTP 23.3 and later register again within 2 s with the port mapper that holds the port by then. A switch needs
+//! to know which process holds the port ([`owner`], [`port`]) and what is registered there ([`ask`]), to stop the right
+//! process ([`process`], [`systemd`]), and to start a stock epmd ([`stock`]).
 
 pub mod ask;
 pub mod owner;

@@ -1,22 +1,23 @@
-//! Who listens on a port: from the kernel's tables of sockets to the processes that hold them.
+//! The processes that listen on a port.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::stock;
 use pmd_epmd::kernel::processes;
-use pmd_epmd::kernel::sockets;
-use pmd_epmd::kernel::sockets::Socket;
+use pmd_epmd::kernel::sockets::{self, Socket};
+
+/// The name of a stock epmd that the Debian package of pmd has diverted.
+pub const DIVERTED: &str = "epmd.stock";
 
 /// A process that holds a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// Its process id.
     pub pid: i32,
-    /// What the system calls it.
+    /// Its name.
     pub name: String,
-    /// The file it runs, if this user may know.
+    /// The file it runs, if this user may see it.
     pub program: Option<PathBuf>,
     /// The user it runs as.
     pub uid: u32,
@@ -24,18 +25,18 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// Every socket of this network namespace that listens on `port`.
+/// The sockets of this network namespace that listen on `port`.
 pub fn listening(port: u16) -> io::Result<Vec<Socket>> {
     sockets::find(|socket| socket.listens && socket.local.port() == port)
 }
 
-/// The processes that hold these sockets, as far as this user may look.
+/// The processes that hold these sockets, as far as this user may see them.
 pub fn owners(sockets: &[Socket]) -> Vec<Owner> {
     let inodes = sockets.iter().map(|socket| socket.inode).collect();
     processes::holders(&inodes).into_iter().filter_map(owner).collect()
 }
 
-/// What is known about a process; none if there is no such process any more.
+/// A process; none if it has ended.
 pub fn owner(pid: i32) -> Option<Owner> {
     let folder = PathBuf::from(format!("/proc/{pid}"));
     let metadata = std::fs::metadata(&folder).ok()?;
@@ -50,9 +51,9 @@ pub fn owner(pid: i32) -> Option<Owner> {
 }
 
 impl Owner {
-    /// Whether it is an epmd by its name or its file, and no pmd under that name.
+    /// Whether it is an epmd by its name or file, and not pmd under that name.
     pub fn is_epmd(&self) -> bool {
-        let called = |name: &str| name == "epmd" || name == stock::DIVERTED;
+        let called = |name: &str| name == "epmd" || name == DIVERTED;
         let file = self.program.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
         (called(&self.name) || file.is_some_and(called)) && !self.is_pmd()
     }
@@ -78,7 +79,7 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// The kernel marks the file of a program that has been replaced, as by an update.
+/// The kernel appends " (deleted)" to a program that was replaced, as by an update.
 fn without_deleted(program: PathBuf) -> PathBuf {
     match program.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
         Some(path) => path.into(),

@@ -1,4 +1,4 @@
-//! What is on a port of this host: who listens, and whether a port mapper answers.
+//! What listens on a port of this host, and whether a port mapper answers there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,21 +10,21 @@ use pmd_epmd::kernel::sockets::Socket;
 /// How long a port mapper on this host may take to answer.
 pub const LOCAL: Duration = Duration::from_secs(2);
 
-/// What is on a port of this host.
+/// What listens on a port of this host.
 #[derive(Debug)]
 pub struct Port {
     /// The sockets that listen.
     pub sockets: Vec<Socket>,
-    /// The processes behind them, as far as this user may know.
+    /// The processes that hold them, as far as this user may see them.
     pub owners: Vec<Owner>,
-    /// Where a port mapper answers, if one does.
+    /// The address on which a port mapper answers, if one does.
     pub mapper: Option<SocketAddr>,
 }
 
 impl Port {
-    /// Looks at it.
+    /// Looks at a port.
     pub async fn look(port: u16) -> Port {
-        // A system that does not tell leaves asking.
+        // Without the kernel's tables, a request still tells whether a port mapper answers.
         let sockets = owner::listening(port).unwrap_or_default();
         let owners = owner::owners(&sockets);
         let loopbacks = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -40,17 +40,18 @@ impl Port {
         Port { sockets, owners, mapper }
     }
 
-    /// Whether nobody listens.
+    /// Whether nothing is listening.
     pub fn is_free(&self) -> bool {
         self.sockets.is_empty() && self.mapper.is_none()
     }
 
-    /// Who listens, in words.
+    /// The processes that listen, in words.
     pub fn holder(&self) -> String {
         match self.owners.as_slice() {
             [] => match self.sockets.first() {
-                Some(socket) => format!("a process of the user with the number {}", socket.uid),
-                None => "a process that cannot be seen from here".to_owned(),
+                Some(socket) if socket.uid == 0 => "a process owned by root (uid 0)".to_owned(),
+                Some(socket) => format!("a process owned by uid {}", socket.uid),
+                None => "a process outside this container or network namespace".to_owned(),
             },
             owners => owners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "),
         }

@@ -1,5 +1,4 @@
-//! Another process, held by a descriptor: what is signalled and waited for is that one, and never a later one
-//! that got its number.
+//! Another process, held by a descriptor, so that signals never reach a later process with the same id.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,23 +9,23 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// A process that was running when this value was made.
+/// A process that was running when this value was created.
 #[derive(Debug, Clone)]
 pub struct Process(Arc<OwnedFd>);
 
 impl Process {
-    /// The process that has this number now.
+    /// The process that has this id now.
     pub fn open(pid: i32) -> io::Result<Process> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Process(Arc::new(pidfd_open(pid, PidfdFlags::empty())?)))
     }
 
-    /// Asks it to end.
+    /// Sends it SIGTERM.
     pub fn terminate(&self) -> io::Result<()> {
         Ok(pidfd_send_signal(&self.0, Signal::TERM)?)
     }
 
-    /// Waits for its end; false if it still runs after `patience`.
+    /// Waits for its end; false if it is still running after `patience`.
     pub async fn ended(&self, patience: Duration) -> io::Result<bool> {
         let process = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || wait(&process, patience)).await?
@@ -38,7 +37,7 @@ fn wait(process: &OwnedFd, patience: Duration) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = left.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-        // The descriptor can be read once the process has ended.
+        // The descriptor becomes readable when the process ends.
         match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
             Ok(ready) => return Ok(ready > 0),
             Err(Errno::INTR) => {}
@@ -59,7 +58,7 @@ mod tests {
         runtime.block_on(async {
             let mut child = Command::new("sleep").arg("1000").spawn().expect("a child");
             let pid = i32::try_from(child.id()).expect("a pid");
-            let process = Process::open(pid).expect("it runs");
+            let process = Process::open(pid).expect("it is running");
             assert!(!process.ended(Duration::from_millis(1)).await.expect("it can be waited for"));
             process.terminate().expect("it is ours");
             assert!(process.ended(Duration::from_secs(30)).await.expect("it can be waited for"));

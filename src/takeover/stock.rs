@@ -1,4 +1,4 @@
-//! Stock epmd as a program: the one that runs, the ones that are installed, and how to start it (again).
+//! Stock epmd as a program: the running one, the installed ones, and how to start it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -9,18 +9,15 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::owner::Owner;
+use super::owner::{DIVERTED, Owner};
 use crate::config::environment;
 
-/// Where Erlang/OTP is installed: by packages, and from source.
+/// The directories where Erlang/OTP is installed, from packages and from source.
 const ROOTS: [&str; 4] = ["/usr/lib/erlang", "/usr/local/lib/erlang", "/usr/lib64/erlang", "/opt/erlang"];
-/// Options of a server that take a value and have a meaning for its successor.
+/// Server options with a value that a successor needs too.
 const WITH_VALUE: [&str; 3] = ["-port", "-address", "-packet_timeout"];
 /// The most nodes that stock epmd can hold, whatever the limit of descriptors.
 pub const MAX_NODES: usize = 1019;
-
-/// What the Debian package of pmd calls a stock epmd, which it keeps beside the link in its place.
-pub const DIVERTED: &str = "epmd.stock";
 
 /// How to start a stock epmd in the background.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +26,12 @@ pub struct Stock {
     pub program: PathBuf,
     options: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
-    /// The user and group it ran as, if this process would otherwise run it as others.
+    /// The user and group it ran as, if they are not those of this process.
     identity: Option<(u32, u32)>,
 }
 
 impl Stock {
-    /// A stock epmd like the one that runs; none if its program is not known.
+    /// A stock epmd like the running one; none if its program is unknown.
     pub fn like(owner: &Owner) -> Option<Stock> {
         let program = owner.program.clone()?;
         let folder = PathBuf::from(format!("/proc/{}", owner.pid));
@@ -55,7 +52,7 @@ impl Stock {
         })
     }
 
-    /// A stock epmd that is to serve what a pmd has served.
+    /// A stock epmd that listens where a pmd did.
     pub fn instead(program: PathBuf, port: u16, bind: &[IpAddr], relaxed: bool) -> Stock {
         let mut environment = vec![(environment::PORT, OsString::from(port.to_string()))];
         if !bind.is_empty() {
@@ -74,12 +71,12 @@ impl Stock {
             || self.environment.iter().any(|(name, _)| *name == environment::RELAXED)
     }
 
-    /// Starts it in the background. It returns at once, and successfully, whatever happens: only asking tells
-    /// whether it runs.
+    /// Starts it in the background. epmd reports success even if it cannot listen, so the caller has to ask whether it
+    /// answers.
     pub fn start(&self) -> io::Result<()> {
         let mut command = Command::new(&self.program);
         command.args(&self.options).arg("-daemon").stdin(Stdio::null());
-        // Only what is known to be meant for it counts: this process's environment was meant for pmd.
+        // The environment of this process was meant for pmd.
         for name in [environment::PORT, environment::ADDRESS, environment::RELAXED] {
             command.env_remove(name);
         }
@@ -88,7 +85,7 @@ impl Stock {
             command.uid(uid).gid(gid);
         }
         let status = command.status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("it ended with {status}"))) }
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("it exited with {status}"))) }
     }
 }
 
@@ -105,7 +102,7 @@ impl std::fmt::Display for Stock {
     }
 }
 
-/// The stock epmds that are installed, the likeliest first: that of the newest runtime, then by `PATH`.
+/// The installed stock epmds: that of the newest runtime first, then by `PATH`.
 pub fn installed() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = ROOTS.iter().flat_map(|root| runtimes(Path::new(root))).collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -119,7 +116,7 @@ pub fn installed() -> Vec<PathBuf> {
     programs
 }
 
-/// `erts-*/bin/epmd` under a root, the newest version first.
+/// `erts-*/bin/epmd` in an installation, the newest version first.
 fn runtimes(root: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
     let mut versions: Vec<(Vec<u32>, PathBuf)> = entries
@@ -149,7 +146,7 @@ fn is_this_program(file: &Path) -> bool {
     }
 }
 
-/// The options that a successor in the background needs as well.
+/// The options that a successor in the background needs too.
 fn kept_options(mut options: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut kept = Vec::new();
     while let Some(option) = options.next() {
@@ -173,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_successor_gets_the_options_that_matter_to_it() {
+    fn a_successor_gets_the_options_that_it_needs() {
         let words = zero_separated(b"-d\0-port\x005000\0-systemd\0-address\0::1\0-relaxed_command_check\0");
         assert_eq!(
             kept_options(words.into_iter()),

@@ -1,10 +1,10 @@
-//! systemd's part in who holds the port: a unit that is only killed comes back.
+//! systemd's units of port mappers. systemd would start a unit again whose process was only killed.
 
 use std::io;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Where units are: the administrator's, and those of packages.
+/// The directories of unit files: the administrator's and those of packages.
 const FOLDERS: [&str; 4] = [
     "/etc/systemd/system",
     "/usr/local/lib/systemd/system",
@@ -17,7 +17,7 @@ pub fn manages_host() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// Those of `units` that are active.
+/// The `units` that are active.
 pub fn active(units: &[&str]) -> Vec<String> {
     if !manages_host() {
         return Vec::new();
@@ -29,14 +29,13 @@ pub fn active(units: &[&str]) -> Vec<String> {
 
 /// Whether a process belongs to one of `units`, or is systemd itself, which holds the sockets of socket units.
 ///
-/// That units are active says nothing about a given port: the process that holds it may be in a container, or a
-/// second port mapper on another port.
+/// Active units are not enough: the process on the port may be in a container, or a second port mapper.
 pub fn runs(pid: i32, units: &[&str]) -> bool {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     pid == 1 || groups.lines().flat_map(|line| line.split('/')).any(|part| units.contains(&part))
 }
 
-/// Whether a unit of this name is installed, as a file of its own: an enabled pmd goes by epmd's names as well.
+/// Whether a unit of this name is installed as a file of its own: the names of epmd's units are aliases of an enabled pmd.
 pub fn exists(unit: &str) -> bool {
     let has_it = |folder: &str| {
         std::fs::symlink_metadata(Path::new(folder).join(unit)).is_ok_and(|file| file.is_file())
@@ -44,38 +43,38 @@ pub fn exists(unit: &str) -> bool {
     manages_host() && FOLDERS.iter().any(|folder| has_it(folder))
 }
 
-/// Whether all of `units` start with the host.
+/// Whether all of `units` are started at boot.
 pub fn enabled(units: &[String]) -> bool {
     units
         .iter()
         .all(|unit| systemctl(&["is-enabled", "--quiet", unit]).is_ok_and(|output| output.status.success()))
 }
 
-/// Lets units start with the host, under all the names they go by.
+/// Makes units start at boot, under all their names.
 ///
-/// For units that do not run, and go by the names of none that does: what systemd knows of a unit is mixed up with what
-/// it knows of another when the two become one.
+/// The units must be stopped, and so must all units whose names are their aliases: systemd confuses the states of two units
+/// that become one.
 pub fn enable(units: &[String]) -> io::Result<()> {
     checked("enable", &units.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Takes that back; for units that do not run.
+/// Undoes [`enable`]. The units must be stopped.
 pub fn disable(units: &[String]) -> io::Result<()> {
     checked("disable", &units.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Stops units, sockets before what they start.
+/// Stops units one after the other, so that a socket is stopped before its service.
 pub fn stop(units: &[String]) -> io::Result<()> {
     act("stop", units)
 }
 
-/// Starts units, sockets before what they start.
+/// Starts units one after the other.
 pub fn start(units: &[String]) -> io::Result<()> {
     act("start", units)
 }
 
-/// One after the other, and nothing but these: a unit that requires epmd's, as that of ejabberd does, would be stopped
-/// with it, and with the start of a unit that is in conflict with it.
+/// Without their dependencies: a unit that requires epmd's, as ejabberd's does, would otherwise be stopped with it, and also
+/// when a unit starts that conflicts with it.
 fn act(verb: &str, units: &[String]) -> io::Result<()> {
     units.iter().try_for_each(|unit| checked(verb, &["--job-mode=ignore-dependencies", unit]))
 }

@@ -1,4 +1,4 @@
-//! The picture: a head, the panes, a foot. It fits any terminal, and leaves out what has no room.
+//! Drawing: a head, the panes, a foot. It fits any terminal and leaves out what does not fit.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -6,20 +6,21 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row as TableRow, Table};
 
-use super::model::{Pane, Permit, View};
-use super::table::{self, Column, Row, Tone};
+use super::model::{Cursor, View};
+use super::pane::{Column, Pane};
+use super::table::{self, Row, Tone};
 use super::world::{Contact, State};
 use crate::base::text::{count, printable, short, span};
 use crate::control::api::{ClusterStatus, Status};
 
 /// Lines of the head.
 const HEAD: u16 = 3;
-/// Lines below which the head is but one line: the panes are what it is about.
+/// Terminals with fewer lines than this have a head of one line.
 const LOW: u16 = 9;
-/// Letters between two columns.
+/// Spaces between two columns.
 const GAP: u16 = 2;
 
-/// Draws the view, and makes its place fit.
+/// Draws the view, and fits its cursor to the terminal.
 pub fn draw(frame: &mut Frame<'_>, view: &mut View) {
     let area = frame.area();
     let head = if area.height < LOW { 1 } else { HEAD };
@@ -43,10 +44,10 @@ fn head_lines(view: &View) -> Vec<Line<'static>> {
         Contact::Begun => Span::styled("waiting", tone(view, Tone::Warning)),
         Contact::Live => Span::raw("live"),
         Contact::Lost(why) => {
-            let text = format!("NOT REACHED, waiting for it: {}", printable(why));
+            let text = format!("NOT REACHABLE, waiting: {}", printable(why));
             return vec![
                 Line::from(Span::styled(text, tone(view, Tone::Bad))),
-                Line::from("what is shown is from before"),
+                Line::from("showing the last known state"),
             ];
         }
     };
@@ -105,7 +106,7 @@ fn members(view: &View, status: &Status) -> Line<'static> {
 fn numbers(view: &View, status: &Status) -> Line<'static> {
     let rates = view.world.rates.map_or_else(String::new, |rates| {
         format!(
-            ", look-ups {}, registrations {}",
+            ", lookups {}, registrations {}",
             table::rate(rates.lookups),
             table::rate(rates.registrations)
         )
@@ -139,16 +140,16 @@ fn panes(view: &View, rows: usize) -> Line<'static> {
 }
 
 fn draw_rows(frame: &mut Frame<'_>, area: Rect, view: &mut View, rows: &[Row]) {
-    // One line is the headings'.
-    let place = view.fit(rows.len(), usize::from(area.height.saturating_sub(1)));
-    let columns = table::columns(view.pane);
+    // The headings take one line.
+    let cursor = view.fit(rows.len(), usize::from(area.height.saturating_sub(1)));
+    let columns = view.pane.columns();
     let shown = fitting(columns, area.width);
-    let headings = shown.iter().map(|index| heading(columns, *index, place));
-    let seen = rows.iter().enumerate().skip(place.first).take(usize::from(area.height));
+    let headings = shown.iter().map(|index| heading(columns, *index, cursor));
+    let seen = rows.iter().enumerate().skip(cursor.first).take(usize::from(area.height));
     let lines = seen.map(|(index, row)| {
         let cells = shown.iter().map(|column| row.cells.get(*column).map_or("", |cell| cell.text.as_str()));
         let style = tone(view, row.tone);
-        let marked = index == place.selected;
+        let marked = index == cursor.selected;
         TableRow::new(cells).style(if marked { style.add_modifier(Modifier::REVERSED) } else { style })
     });
     let widths = shown.iter().enumerate().map(|(place, index)| {
@@ -161,16 +162,16 @@ fn draw_rows(frame: &mut Frame<'_>, area: Rect, view: &mut View, rows: &[Row]) {
     frame.render_widget(table, area);
 }
 
-fn heading(columns: &[Column], index: usize, place: Permit) -> String {
+fn heading(columns: &[Column], index: usize, cursor: Cursor) -> String {
     let heading = columns.get(index).map_or("", |column| column.heading);
-    match (place.sort == index, place.reverse) {
+    match (cursor.sort == index, cursor.reverse) {
         (true, false) => format!("{heading}^"),
         (true, true) => format!("{heading}v"),
         (false, _) => heading.to_owned(),
     }
 }
 
-/// The columns that a terminal of this width has room for.
+/// The columns that fit a terminal of this width.
 fn fitting(columns: &[Column], width: u16) -> Vec<usize> {
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let needed = |shown: &[usize]| -> u16 {
@@ -189,15 +190,15 @@ fn fitting(columns: &[Column], width: u16) -> Vec<usize> {
 
 fn foot_line(view: &View) -> Line<'static> {
     if view.typing {
-        return Line::from(format!("/{}_   Enter keeps it, Esc drops it", printable(&view.search)));
+        return Line::from(format!("/{}_   Enter accepts, Esc cancels", printable(&view.search)));
     }
     if let Some(notice) = &view.world.notice {
         return Line::from(Span::styled(printable(notice).into_owned(), tone(view, Tone::Warning)));
     }
     if !view.search.is_empty() {
-        return Line::from(format!("only /{}   Esc shows all, q ends", printable(&view.search)));
+        return Line::from(format!("only /{}   Esc shows all, q quits", printable(&view.search)));
     }
-    Line::from("q end  / search  s sort  r reverse  1-4 panes  jk PgUp PgDn move")
+    Line::from("q quit  / search  s sort  r reverse  1-4 panes  jk PgUp PgDn move")
 }
 
 fn tone(view: &View, tone: Tone) -> Style {

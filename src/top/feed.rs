@@ -1,25 +1,25 @@
-//! What happens on a daemon, as updates of the view: the lists once, then its stream of events; numbers every second.
+//! Reads a daemon and sends updates to the view: the lists once, then the stream of events; status and links every second.
 
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::world::{Lists, Update};
+use super::world::{Entry, Key, Lists, Update};
 use crate::control::api::{self, Event};
 use crate::control::client::{Client, ClientError, Message};
 
-/// How often numbers are asked for.
+/// How often the status is read.
 const SECOND: Duration = Duration::from_secs(1);
-/// Pause between attempts to reach a daemon that has gone.
-const AGAIN: Duration = Duration::from_millis(500);
-/// How long an answer may take. Who watches wants to know that there is none.
+/// Pause between attempts to reconnect to the daemon.
+const RECONNECT: Duration = Duration::from_millis(500);
+/// How long an answer may take before the view shows that there is none.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The view has gone.
+/// The view was closed.
 struct Unwatched;
 
-/// Why a round of reading has ended.
+/// Why reading stopped.
 enum Interrupted {
     Unwatched,
     Lost(ClientError),
@@ -37,19 +37,19 @@ impl From<ClientError> for Interrupted {
     }
 }
 
-/// Reads a daemon, whenever it is there, until nobody looks any more.
+/// Reads a daemon, across its restarts, until the view is closed.
 pub async fn feed(client: Client, to: Sender<Update>) {
     let client = client.with_patience(PATIENCE);
     loop {
         let why = match follow(&client, &to).await {
-            Ok(()) => "it has ended".to_owned(),
+            Ok(()) => "it has stopped".to_owned(),
             Err(Interrupted::Unwatched) => return,
             Err(Interrupted::Lost(error)) => error.to_string(),
         };
         if tell(&to, Update::Lost(why)).await.is_err() {
             return;
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RECONNECT).await;
     }
 }
 
@@ -59,7 +59,7 @@ async fn tell(to: &Sender<Update>, update: Update) -> Result<(), Unwatched> {
 
 /// Reads one stream of events to its end.
 async fn follow(client: &Client, to: &Sender<Update>) -> Result<(), Interrupted> {
-    // Before the lists: what happens in between comes twice, which changes nothing, and nothing is missed.
+    // Before the lists, so that nothing is missed; applying an event twice changes nothing.
     let mut events = client.events(None, None, &[]).await?;
     tell(to, lists(client).await?).await?;
     let mut seconds = interval(SECOND);
@@ -71,7 +71,7 @@ async fn follow(client: &Client, to: &Sender<Update>) -> Result<(), Interrupted>
             message = events.next() => {
                 let Some(message) = message? else { return Ok(()) };
                 match message.event.as_str() {
-                    // A stream cannot miss what is there since its beginning, unless this reader is too slow for it.
+                    // This reader was too slow for the stream.
                     "gap" => tell(to, lists(client).await?).await?,
                     _ => members_changed |= take(&message, to).await?,
                 }
@@ -84,7 +84,7 @@ async fn follow(client: &Client, to: &Sender<Update>) -> Result<(), Interrupted>
                 if let Some(peers) = in_cluster(client.peers().await)? {
                     tell(to, Update::Links(peers.peers)).await?;
                 }
-                // What an event does not say: address and version of who has come.
+                // Events lack the address and version of a new member.
                 if std::mem::take(&mut members_changed)
                     && let Some(nodes) = in_cluster(client.nodes().await)?
                 {
@@ -95,9 +95,9 @@ async fn follow(client: &Client, to: &Sender<Update>) -> Result<(), Interrupted>
     }
 }
 
-/// Hands an event on; whether it is one about members.
+/// Passes an event on. Returns whether it is about a member.
 async fn take(message: &Message, to: &Sender<Update>) -> Result<bool, Unwatched> {
-    // Signs of life, the greeting, and what a later version may send, are no events.
+    // Keep-alives, the hello message and messages of later versions are not events.
     let Ok(event) = serde_json::from_str::<Event>(&message.data) else { return Ok(false) };
     let about_member = event.kind.starts_with("node_");
     tell(to, Update::Event(event)).await?;
@@ -105,45 +105,32 @@ async fn take(message: &Message, to: &Sender<Update>) -> Result<bool, Unwatched>
 }
 
 async fn lists(client: &Client) -> Result<Update, ClientError> {
-    let lists = match in_cluster(client.nodes().await)? {
-        Some(nodes) => Lists {
-            members: nodes.nodes,
-            names: client.cluster_names(None).await?.names,
-            services: client.cluster_services().await?.services,
-            links: client.peers().await?.peers,
-        },
-        None => local_lists(client).await?,
+    let mut lists = Lists::default();
+    let mut add = |service, name, host, node_id, port, since| {
+        lists.entries.push((Key { host, name, service, node_id }, Entry { port, since }));
     };
+    if let Some(nodes) = in_cluster(client.nodes().await)? {
+        for name in client.cluster_names(None).await?.names {
+            add(false, name.name, name.host, name.node_id, name.port, name.registered_at);
+        }
+        for service in client.cluster_services().await?.services {
+            add(true, service.name, service.host, service.node_id, service.port, service.registered_at);
+        }
+        lists.members = nodes.nodes;
+        lists.links = client.peers().await?.peers;
+    } else {
+        let (names, services) = (client.names(None).await?, client.services().await?);
+        for name in names.names {
+            add(false, name.name, names.host.clone(), String::new(), name.port, name.registered_at);
+        }
+        for service in services.services {
+            add(true, service.name, names.host.clone(), String::new(), service.port, service.registered_at);
+        }
+    }
     Ok(Update::Lists(Box::new(lists)))
 }
 
-/// What a daemon has that takes no part in a cluster.
-async fn local_lists(client: &Client) -> Result<Lists, ClientError> {
-    let (names, services) = (client.names(None).await?, client.services().await?);
-    let host = names.host;
-    let names = names.names.into_iter().map(|name| api::ClusterName {
-        name: name.name,
-        host: host.clone(),
-        node_id: String::new(),
-        port: name.port,
-        creation: name.creation,
-        registered_at: name.registered_at,
-        node_type: name.node_type,
-        highest_version: name.highest_version,
-        lowest_version: name.lowest_version,
-    });
-    let services = services.services.into_iter().map(|service| api::ClusterService {
-        name: service.name,
-        host: host.clone(),
-        node_id: String::new(),
-        port: service.port,
-        metadata: service.metadata,
-        registered_at: service.registered_at,
-    });
-    Ok(Lists { names: names.collect(), services: services.collect(), ..Lists::default() })
-}
-
-/// None if the daemon takes no part in a cluster.
+/// None if the daemon is not part of a cluster.
 fn in_cluster<T>(answer: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),

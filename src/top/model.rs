@@ -1,17 +1,17 @@
-//! What is looked at: the pane, the place in it, what is searched for and how it is sorted. Changed by keys.
+//! The state of the view, which keys change: the pane, the selected line, the search and the order.
 
 use jiff::Timestamp;
 
-use super::table;
+use super::pane::Pane;
 use super::world::{Update, World};
 
-/// The longest text that can be searched for: longer than a name of a node that somebody would type.
+/// The longest search text: longer than the name of a node that anyone would type.
 const MAX_SEARCH: usize = 128;
 
-/// A key, as far as it means something here.
+/// A key with a meaning here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// A letter, digit or sign.
+    /// A letter, digit or symbol.
     Char(char),
     /// One line up.
     Up,
@@ -29,109 +29,71 @@ pub enum Key {
     Left,
     /// The pane to the right.
     Right,
-    /// Takes what was typed.
+    /// Accepts the search text.
     Enter,
-    /// Takes the last letter back.
+    /// Deletes the last letter.
     Backspace,
-    /// Gives up, or ends.
+    /// Clears the search, or quits.
     Esc,
-    /// Ends, whatever else is going on.
+    /// Quits, even while a search is typed.
     Interrupt,
 }
 
-/// A pane.
+/// The selected line and the order of one pane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Pane {
-    /// The daemons.
-    #[default]
-    Members,
-    /// Erlang nodes and services.
-    Names,
-    /// The links of the daemon.
-    Links,
-    /// What happened.
-    Events,
-}
-
-impl Pane {
-    /// All of them, from left to right.
-    pub const ALL: [Pane; 4] = [Pane::Members, Pane::Names, Pane::Links, Pane::Events];
-
-    /// Its title.
-    pub fn title(self) -> &'static str {
-        match self {
-            Pane::Members => "Members",
-            Pane::Names => "Names",
-            Pane::Links => "Links",
-            Pane::Events => "Events",
-        }
-    }
-
-    /// Its place, from the left.
-    pub fn index(self) -> usize {
-        Pane::ALL.iter().position(|pane| *pane == self).unwrap_or_default()
-    }
-
-    fn at(index: usize) -> Pane {
-        Pane::ALL.get(index % Pane::ALL.len()).copied().unwrap_or_default()
-    }
-}
-
-/// The place in one pane.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Permit {
-    /// The line that is marked.
+pub struct Cursor {
+    /// The selected line.
     pub selected: usize,
-    /// The first line that is seen.
+    /// The first visible line.
     pub first: usize,
-    /// The column that is sorted by.
+    /// The column to sort by.
     pub sort: usize,
-    /// Whether the largest is first.
+    /// Whether the largest comes first.
     pub reverse: bool,
 }
 
-/// Whether to go on.
+/// Whether the view continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Go on.
+    /// It continues.
     Stay,
-    /// The user wants to end.
+    /// The user has quit.
     End,
 }
 
 /// The state of the view.
 #[derive(Debug)]
 pub struct View {
-    /// What is known.
+    /// The known state of the cluster.
     pub world: World,
-    /// The pane that is seen.
+    /// The visible pane.
     pub pane: Pane,
-    /// The place in each pane.
-    places: [Permit; Pane::ALL.len()],
-    /// What is searched for; empty shows all.
+    /// The cursor in each pane.
+    cursors: [Cursor; Pane::ALL.len()],
+    /// The search text; if empty, all rows are shown.
     pub search: String,
-    /// Whether it is being typed.
+    /// Whether the search text is being typed.
     pub typing: bool,
     /// Whether there are colours.
     pub colour: bool,
-    /// What time it is.
+    /// The current time.
     pub now: Timestamp,
-    /// Lines of the pane that can be seen at once.
+    /// The number of visible lines of the pane.
     page: usize,
 }
 
 impl View {
-    /// A view of nothing yet.
+    /// A view without data.
     pub fn new(colour: bool, now: Timestamp) -> View {
-        let mut places = [Permit::default(); Pane::ALL.len()];
-        if let Some(events) = places.get_mut(Pane::Events.index()) {
-            // The latest is what somebody wants to see.
+        let mut cursors = [Cursor::default(); Pane::ALL.len()];
+        if let Some(events) = cursors.get_mut(Pane::Events.index()) {
+            // The latest event first.
             events.reverse = true;
         }
         View {
             world: World::default(),
             pane: Pane::default(),
-            places,
+            cursors,
             search: String::new(),
             typing: false,
             colour,
@@ -140,30 +102,30 @@ impl View {
         }
     }
 
-    /// Takes in something new.
+    /// Applies an update.
     pub fn update(&mut self, update: Update) {
         self.world.update(update);
     }
 
-    /// The place in the pane that is seen.
-    pub fn place(&self) -> Permit {
-        self.places.get(self.pane.index()).copied().unwrap_or_default()
+    /// The cursor in the visible pane.
+    pub fn cursor(&self) -> Cursor {
+        self.cursors.get(self.pane.index()).copied().unwrap_or_default()
     }
 
-    /// Makes the place fit a pane of so many lines of which so many can be seen, and returns it.
-    pub fn fit(&mut self, lines: usize, page: usize) -> Permit {
+    /// Fits the cursor to a pane of `lines` lines of which `page` are visible, and returns it.
+    pub fn fit(&mut self, lines: usize, page: usize) -> Cursor {
         self.page = page.max(1);
         let page = self.page;
-        self.change(|place| {
-            place.selected = place.selected.min(lines.saturating_sub(1));
-            place.first = place.first.min(place.selected).max((place.selected + 1).saturating_sub(page));
-            // No empty lines at the end while there is something to be seen at the beginning.
-            place.first = place.first.min(lines.saturating_sub(page));
+        self.change(|cursor| {
+            cursor.selected = cursor.selected.min(lines.saturating_sub(1));
+            cursor.first = cursor.first.min(cursor.selected).max((cursor.selected + 1).saturating_sub(page));
+            // No empty lines at the end while lines at the beginning are hidden.
+            cursor.first = cursor.first.min(lines.saturating_sub(page));
         });
-        self.place()
+        self.cursor()
     }
 
-    /// Does what a key means.
+    /// Handles a key.
     pub fn key(&mut self, key: Key) -> Next {
         self.world.notice = None;
         match key {
@@ -177,10 +139,10 @@ impl View {
                 self.search_for(String::new());
             }
             Key::Char('s') => {
-                let columns = table::columns(self.pane).len().max(1);
-                self.change(|place| place.sort = (place.sort + 1) % columns);
+                let columns = self.pane.columns().len().max(1);
+                self.change(|cursor| cursor.sort = (cursor.sort + 1) % columns);
             }
-            Key::Char('r') => self.change(|place| place.reverse = !place.reverse),
+            Key::Char('r') => self.change(|cursor| cursor.reverse = !cursor.reverse),
             Key::Char(digit @ '1'..='4') => {
                 self.pane = Pane::at((digit.to_digit(10).unwrap_or(1) as usize).saturating_sub(1));
             }
@@ -193,16 +155,16 @@ impl View {
 
     fn moved(&mut self, key: Key) {
         let page = self.page;
-        self.change(|place| {
-            place.selected = match key {
-                Key::Up | Key::Char('k') => place.selected.saturating_sub(1),
-                // What is too far is put right when the lines are counted.
-                Key::Down | Key::Char('j') => place.selected.saturating_add(1),
-                Key::PageUp => place.selected.saturating_sub(page),
-                Key::PageDown | Key::Char(' ') => place.selected.saturating_add(page),
+        self.change(|cursor| {
+            cursor.selected = match key {
+                Key::Up | Key::Char('k') => cursor.selected.saturating_sub(1),
+                // `fit` corrects it if it is too far.
+                Key::Down | Key::Char('j') => cursor.selected.saturating_add(1),
+                Key::PageUp => cursor.selected.saturating_sub(page),
+                Key::PageDown | Key::Char(' ') => cursor.selected.saturating_add(page),
                 Key::Home | Key::Char('g') => 0,
                 Key::End | Key::Char('G') => usize::MAX - 1,
-                _ => place.selected,
+                _ => cursor.selected,
             };
         });
     }
@@ -229,12 +191,12 @@ impl View {
 
     fn search_for(&mut self, text: String) {
         self.search = text;
-        self.places.iter_mut().for_each(|place| place.selected = 0);
+        self.cursors.iter_mut().for_each(|cursor| cursor.selected = 0);
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut Permit)) {
-        if let Some(place) = self.places.get_mut(self.pane.index()) {
-            change(place);
+    fn change(&mut self, change: impl FnOnce(&mut Cursor)) {
+        if let Some(cursor) = self.cursors.get_mut(self.pane.index()) {
+            change(cursor);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The view on a terminal: keys and updates go in, pictures come out.
+//! The loop of the view: takes keys and updates, and draws frames.
 
 use std::io;
 use std::time::Duration;
@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ratatui::Terminal;
 use ratatui::backend::Backend;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -17,53 +16,23 @@ use super::terminal::{Input, Screen, inputs};
 use super::world::Update;
 use crate::control::client::Client;
 
-/// Updates that wait to be shown: a burst of registrations. The reader of the daemon waits beyond that, and the daemon
-/// keeps its events in its log.
+/// Updates that wait to be shown: a burst of registrations. Beyond that the feed waits, and the daemon keeps the events.
 const UPDATES: usize = 1024;
-/// The least time between two pictures: nobody reads faster, and a flood of events must not become one of pictures.
+/// The least time between two frames, so that a flood of events does not become a flood of frames.
 const FRAME: Duration = Duration::from_millis(50);
-/// How often there is a new picture although nothing has happened: ages grow.
+/// How often a frame is drawn even without updates: ages grow.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The signals that end a program that watches: those of `kill`, of Ctrl-C, and of a terminal that goes away.
-#[derive(Debug)]
-pub struct Ends {
-    signals: [Signal; 3],
-}
-
-impl Ends {
-    /// From now on they do not end the process by themselves.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses it.
-    pub fn new() -> io::Result<Ends> {
-        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-        let [terminate, interrupt, hangup] = kinds.map(signal);
-        Ok(Ends { signals: [terminate?, interrupt?, hangup?] })
-    }
-
-    /// Waits for one of them.
-    pub async fn wait(&mut self) {
-        let [terminate, interrupt, hangup] = &mut self.signals;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-}
-
-/// Shows the daemon until a key ends it or the terminal goes away. `more` is what its owner has to say besides.
+/// Shows the daemon until the user quits or the terminal is closed. `more` brings further updates, from the caller.
 ///
-/// To be dropped when a signal of [`Ends`] comes: the terminal is given back then, too.
+/// The caller drops the future when a signal comes, which also restores the terminal.
 ///
 /// # Errors
 ///
 /// If the terminal cannot be drawn on.
 pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> io::Result<()> {
     let (to, mut updates) = channel(UPDATES);
-    // Ends with `updates`.
+    // Ends when `updates` is dropped.
     tokio::spawn(feed(client, to));
     let mut screen = Screen::take()?;
     let mut inputs = inputs()?;
@@ -74,14 +43,14 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
     let mut drawn = Instant::now();
     let mut due = Some(drawn);
     loop {
-        let picture = async {
+        let frame = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = picture => {
+            () = frame => {
                 view.now = Timestamp::now();
                 screen.terminal.draw(|frame| draw(frame, &mut view))?;
                 drawn = Instant::now();
@@ -99,7 +68,7 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
             },
             Some(update) = updates.recv() => {
                 view.update(update);
-                // Those that came with it are in the same picture.
+                // Updates that came with it go into the same frame.
                 for _ in 0..UPDATES {
                     let Ok(update) = updates.try_recv() else { break };
                     view.update(update);
@@ -115,9 +84,9 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
     }
 }
 
-/// Draws all of the next picture, even if the size is that of the last one: in between, the terminal may have had another.
+/// Redraws everything in the next frame, even if the size seems unchanged: it may have changed twice.
 fn forget<B: Backend>(terminal: &mut Terminal<B>) -> Result<(), B::Error> {
-    // Not the terminal's own way to clear itself, which asks it for its cursor and waits for the answer.
+    // `Terminal::clear` would ask for the position of the cursor and wait for the answer.
     terminal.backend_mut().clear()?;
     terminal.swap_buffers();
     Ok(())

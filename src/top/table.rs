@@ -1,54 +1,40 @@
-//! The rows of each pane: which columns there are, what is in them, which rows match, and in which order.
+//! The rows of each pane: their cells, the search, and the order.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::model::{Pane, View};
-use super::world::{State, World};
+use super::model::View;
+use super::pane::Pane;
+use super::world::{Entry, Key, Member, State, World};
 use crate::base::text::{ago, bytes, milliseconds, printable, short, span};
-use crate::control::api::Peer;
+use crate::control::api::{Event, Peer};
 use crate::control::json;
 
-/// A column: its heading, and the least letters it needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Column {
-    /// The heading.
-    pub heading: &'static str,
-    /// The letters it needs.
-    pub width: u16,
-    /// Columns of the greatest number are left out first where there is no room.
-    pub dispensable: u8,
-}
-
-const fn column(heading: &'static str, width: u16, dispensable: u8) -> Column {
-    Column { heading, width, dispensable }
-}
-
-/// What a cell is sorted by.
+/// The sort key of a cell.
 #[derive(Debug, Clone, PartialEq)]
 enum Order {
     Text(String),
     Number(f64),
-    /// Unknown, which is always last.
+    /// Unknown: always last.
     None,
 }
 
-/// A cell: its text, and what it is sorted by.
+/// A cell: its text and its sort key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
-    /// The text, without anything that would do something to a terminal.
+    /// The text, without control characters.
     pub text: String,
     order: Order,
 }
 
-/// What the colour of a row stands for.
+/// The meaning of a row's colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// As it should be.
+    /// Normal.
     Plain,
-    /// To be looked after.
+    /// Needs attention.
     Warning,
     /// Bad, or gone.
     Bad,
@@ -59,51 +45,11 @@ pub enum Tone {
 pub struct Row {
     /// The cells, as many as there are columns.
     pub cells: Vec<Cell>,
-    /// What its colour stands for.
+    /// The meaning of its colour.
     pub tone: Tone,
 }
 
-/// The columns of a pane. The first one takes the room that is left.
-pub fn columns(pane: Pane) -> &'static [Column] {
-    const MEMBERS: [Column; 8] = [
-        column("HOST", 19, 0),
-        column("STATE", 7, 0),
-        column("NAMES", 5, 1),
-        column("RTT", 8, 2),
-        column("PHI", 5, 4),
-        column("PATH", 6, 5),
-        column("ADDRESS", 21, 3),
-        column("VERSION", 7, 6),
-    ];
-    const NAMES: [Column; 5] = [
-        column("NAME", 10, 0),
-        column("HOST", 14, 0),
-        column("PORT", 5, 1),
-        column("KIND", 7, 2),
-        column("AGE", 8, 3),
-    ];
-    const LINKS: [Column; 9] = [
-        column("HOST", 10, 0),
-        column("RTT", 8, 0),
-        column("PHI", 5, 1),
-        column("HEARD", 6, 4),
-        column("UP", 8, 5),
-        column("RECEIVED", 9, 6),
-        column("SENT", 9, 6),
-        column("ADDRESS", 21, 3),
-        column("AGREES", 6, 2),
-    ];
-    const EVENTS: [Column; 4] =
-        [column("WHAT", 14, 0), column("KIND", 12, 0), column("TIME", 8, 1), column("REASON", 16, 2)];
-    match pane {
-        Pane::Members => &MEMBERS,
-        Pane::Names => &NAMES,
-        Pane::Links => &LINKS,
-        Pane::Events => &EVENTS,
-    }
-}
-
-/// The rows that match what is searched for, in order.
+/// The rows that match the search, in order.
 pub fn rows(view: &View) -> Vec<Row> {
     let mut rows = match view.pane {
         Pane::Members => members(&view.world),
@@ -115,15 +61,15 @@ pub fn rows(view: &View) -> Vec<Row> {
         let wanted = view.search.to_lowercase();
         rows.retain(|row| row.cells.iter().any(|cell| cell.text.to_lowercase().contains(&wanted)));
     }
-    let place = view.place();
-    // Events are in their order, unless another one is asked for.
-    if view.pane == Pane::Events && place.sort == 0 {
-        if place.reverse {
+    let cursor = view.cursor();
+    // Events are in order of time unless another column is selected.
+    if view.pane == Pane::Events && cursor.sort == 0 {
+        if cursor.reverse {
             rows.reverse();
         }
         return rows;
     }
-    rows.sort_by(|a, b| compare(a.cells.get(place.sort), b.cells.get(place.sort), place.reverse));
+    rows.sort_by(|a, b| compare(a.cells.get(cursor.sort), b.cells.get(cursor.sort), cursor.reverse));
     rows
 }
 
@@ -144,7 +90,7 @@ fn compare(a: Option<&Cell>, b: Option<&Cell>, reverse: bool) -> Ordering {
 fn members(world: &World) -> Vec<Row> {
     let numbers = world.entries_by_member();
     let links: HashMap<&str, &Peer> = world.links.iter().map(|link| (link.id.as_str(), link)).collect();
-    let row = |(id, member): (&String, &super::world::Member)| {
+    let row = |(id, member): (&String, &Member)| {
         let link = links.get(id.as_str()).filter(|_| member.state < State::Down);
         let host = match (member.host.as_str(), member.oneself) {
             ("", _) => "(not heard yet)".to_owned(),
@@ -168,7 +114,7 @@ fn members(world: &World) -> Vec<Row> {
                 text(match (link, member.oneself) {
                     (Some(_), _) => "direct",
                     (None, true) => "-",
-                    // Most members of a large cluster have no link to each other.
+                    // In a large cluster, most members have no link to this one.
                     (None, false) => "",
                 }),
                 text(&member.address.map(|address| address.to_string()).unwrap_or_default()),
@@ -181,7 +127,7 @@ fn members(world: &World) -> Vec<Row> {
 }
 
 fn names(world: &World, now: Timestamp) -> Vec<Row> {
-    let row = |(key, entry): (&super::world::Key, &super::world::Entry)| {
+    let row = |(key, entry): (&Key, &Entry)| {
         let age = now.duration_since(entry.since).as_secs();
         let age = u64::try_from(age).unwrap_or_default();
         Row {
@@ -217,13 +163,13 @@ fn link(link: &Peer) -> Row {
 }
 
 fn events(world: &World) -> Vec<Row> {
-    let row = |event: &crate::control::api::Event| {
+    let row = |event: &Event| {
         let what = match event.kind.starts_with("node_") {
             true if event.host.is_empty() => short(event.node_id.as_deref().unwrap_or("?")).to_owned(),
             true => event.host.clone(),
             false => format!("{}@{}", event.name, event.host),
         };
-        // The date and the fraction of the second say little to somebody who watches.
+        // Only the time of day: the rest is noise in a live view.
         let time = json::rfc3339(event.at).get(11..19).unwrap_or_default().to_owned();
         let at = u64::try_from(event.at.as_millisecond()).unwrap_or_default();
         let tone = match event.kind.as_str() {
@@ -264,13 +210,13 @@ fn phi(phi: Option<f64>) -> Cell {
     Cell { text: format!("{phi:.1}"), order: Order::Number(phi) }
 }
 
-// Precise enough to sort by.
+// Precise enough as a sort key.
 #[allow(clippy::cast_precision_loss)]
 fn number(value: u64) -> Order {
     Order::Number(value as f64)
 }
 
-/// How often something happens, in a few letters.
+/// A rate, in a few letters.
 pub fn rate(per_second: f64) -> String {
     if per_second < 100.0 { format!("{per_second:.1}/s") } else { format!("{per_second:.0}/s") }
 }

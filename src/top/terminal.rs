@@ -1,6 +1,6 @@
-//! The terminal: taken over, given back however the program ends, and the keys that are typed on it.
+//! The terminal: taken over, restored however the program ends, and its keys.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::thread;
 use std::time::Duration;
 
@@ -10,33 +10,38 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::model::Key;
 
-/// Keys that are typed faster than they are taken: as many as a line. The reader waits, and the terminal keeps more.
+/// Keys that wait to be handled: about a line. Beyond that the reader waits, and the terminal buffers more.
 const KEYS: usize = 64;
-/// How often the reader looks whether anybody still wants keys.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often the reader checks whether the view still wants keys.
+const POLL: Duration = Duration::from_millis(250);
 
-/// What comes from the terminal.
+/// Whether a person can see what is drawn and can type.
+pub fn is_interactive() -> bool {
+    io::stdout().is_terminal() && io::stdin().is_terminal()
+}
+
+/// Input from the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// A key.
     Key(Key),
-    /// It has another size.
+    /// The terminal was resized.
     Resized,
 }
 
-/// A terminal that shows the view. Dropped, it is as it was before; a panic gives it back, too.
+/// A terminal that shows the view. Dropping it restores the terminal; so does a panic.
 #[derive(Debug)]
 pub struct Screen {
-    /// What is drawn on.
+    /// The terminal to draw on.
     pub terminal: DefaultTerminal,
 }
 
 impl Screen {
-    /// Takes the terminal over.
+    /// Takes over the terminal.
     ///
     /// # Errors
     ///
-    /// If it cannot be drawn on.
+    /// If the terminal cannot be drawn on.
     pub fn take() -> io::Result<Screen> {
         let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore())?;
         Ok(Screen { terminal })
@@ -45,12 +50,12 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that has gone needs nothing back.
+        // A terminal that has gone cannot be restored.
         let _ = ratatui::try_restore();
     }
 }
 
-/// Reads the terminal for as long as the receiver is there. The channel ends with the terminal.
+/// Reads the terminal until the receiver is dropped. The channel closes with the terminal.
 pub fn inputs() -> io::Result<Receiver<Input>> {
     let (to, inputs) = channel(KEYS);
     thread::Builder::new().name("keys".into()).spawn(move || {
@@ -62,7 +67,7 @@ pub fn inputs() -> io::Result<Receiver<Input>> {
 
 fn read(to: &Sender<Input>) -> io::Result<()> {
     while !to.is_closed() {
-        if !event::poll(LOOK)? {
+        if !event::poll(POLL)? {
             continue;
         }
         let input = match event::read()? {

@@ -1,4 +1,4 @@
-//! The view, drawn on terminals that are only memory.
+//! The view, drawn on terminals in memory.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use ratatui::backend::TestBackend;
 use ratatui::style::Color;
 
 use super::draw::draw;
-use super::model::{Key, Next, Pane, View};
-use super::world::{Lists, State, Update};
-use crate::control::api::{ClusterName, Event, Node, NodeState, Path, Peer};
+use super::model::{Key, Next, View};
+use super::pane::Pane;
+use super::world::{self, Entry, Lists, State, Update};
+use crate::control::api::{Event, Node, NodeState, Path, Peer};
 use crate::control::json::timestamp;
 
 const NOW: u64 = 1_700_000_000_000;
@@ -34,18 +35,11 @@ fn member(number: usize) -> Node {
     }
 }
 
-fn name(number: usize, name: &str) -> ClusterName {
-    ClusterName {
-        name: name.into(),
-        host: format!("host{number:04}"),
-        node_id: id(number),
-        port: 4000 + u16::try_from(number % 1000).expect("a port"),
-        creation: 1,
-        registered_at: timestamp(NOW - 90_000),
-        node_type: 77,
-        highest_version: 6,
-        lowest_version: 5,
-    }
+fn name(number: usize, name: &str) -> (world::Key, Entry) {
+    let port = 4000 + u16::try_from(number % 1000).expect("a port");
+    let host = format!("host{number:04}");
+    let key = world::Key { host, name: name.into(), service: false, node_id: id(number) };
+    (key, Entry { port, since: timestamp(NOW - 90_000) })
 }
 
 fn link(number: usize, rtt_us: Option<u64>) -> Peer {
@@ -83,8 +77,7 @@ fn view(members: usize) -> View {
     let mut view = View::new(true, timestamp(NOW));
     let lists = Lists {
         members: (0..members).map(member).collect(),
-        names: (0..members).map(|number| name(number, "rabbit")).collect(),
-        services: Vec::new(),
+        entries: (0..members).map(|number| name(number, "rabbit")).collect(),
         links: vec![link(1, Some(250)), link(2, None)],
     };
     view.update(Update::Lists(Box::new(lists)));
@@ -105,7 +98,7 @@ fn keys(view: &mut View, keys: &str) {
 }
 
 #[test]
-fn members_are_seen_with_their_links() {
+fn members_are_shown_with_their_links() {
     assert_snapshot!(drawn(&mut view(3), 90, 9), @r"
     live
 
@@ -115,7 +108,7 @@ fn members_are_seen_with_their_links() {
     host0000 (this one)         alive    1                       -       10.0.0.0:4369
     host0001                    alive    1      0.25 ms   0.2    direct  10.0.0.1:4369
     host0002                    suspect  1                0.2    direct  10.0.0.2:4369
-    q end  / search  s sort  r reverse  1-4 panes  jk PgUp PgDn move
+    q quit  / search  s sort  r reverse  1-4 panes  jk PgUp PgDn move
     ");
 }
 
@@ -131,7 +124,7 @@ fn a_narrow_terminal_gets_the_columns_that_count() {
     host0001                  alive    1
     host0002                  suspect  1
 
-    q end  / search  s sort  r reverse  1-4
+    q quit  / search  s sort  r reverse  1-4
     ");
 }
 
@@ -157,15 +150,15 @@ fn no_terminal_is_too_small_and_no_cluster_too_large() {
 }
 
 #[test]
-fn what_happens_is_seen_at_once() {
+fn events_are_shown_at_once() {
     let mut view = view(3);
     view.update(event(1, "name_up", 1, "late"));
     view.update(event(2, "name_down", 1, "rabbit"));
     view.update(event(3, "node_down", 2, ""));
     assert_eq!((view.world.count(State::Alive), view.world.count(State::Down)), (2, 1));
     let names: Vec<&str> = view.world.entries.keys().map(|key| key.name.as_str()).collect();
-    assert_eq!(names, ["rabbit", "late"], "what was on the host that is down has gone");
-    // The list does not have it any more; it is shown as long as somebody may want to know.
+    assert_eq!(names, ["rabbit", "late"], "the names of a host that is down are gone");
+    // A member that is no longer listed is still shown.
     view.update(Update::Members(vec![member(0), member(1)]));
     assert_eq!(view.world.count(State::Down), 1);
     view.update(Update::Members((0..3).map(member).collect()));
@@ -173,7 +166,7 @@ fn what_happens_is_seen_at_once() {
     keys(&mut view, "4");
     let text = drawn(&mut view, 80, 12);
     assert!(text.find("node_down") < text.find("name_up"), "the latest first\n{text}");
-    // What happens on the daemon that is asked comes without an id, and its list with one.
+    // Events of the answering daemon have no id; its lists do.
     let Update::Event(mut here) = event(4, "name_down", 0, "rabbit") else { panic!("it is an event") };
     here.node_id = None;
     assert_eq!(view.world.entries_by_member().get(id(0).as_str()), Some(&1));
@@ -186,11 +179,11 @@ fn what_happens_is_seen_at_once() {
 }
 
 #[test]
-fn a_search_keeps_what_matches_and_is_dropped_before_the_view_ends() {
+fn a_search_filters_rows_and_esc_clears_it_before_it_quits() {
     let mut view = view(30);
     keys(&mut view, "1/HOST002");
     assert!(drawn(&mut view, 80, 24).contains("[1 Members (10)]"));
-    // While something is typed, letters are letters.
+    // While a search is typed, letters are not commands.
     keys(&mut view, "q");
     assert!(drawn(&mut view, 80, 24).contains("(0)"));
     view.key(Key::Backspace);
@@ -220,7 +213,7 @@ fn rows_are_sorted_and_the_unknown_is_last() {
 }
 
 #[test]
-fn nothing_reaches_the_terminal_that_is_more_than_text() {
+fn control_characters_do_not_reach_the_terminal() {
     let mut view = view(2);
     view.update(event(1, "name_up", 1, "evil\u{1b}[2J\u{202e}\nname"));
     view.update(Update::Lost("\u{1b}]0;title\u{7}".into()));
@@ -240,7 +233,7 @@ fn nothing_reaches_the_terminal_that_is_more_than_text() {
 }
 
 #[test]
-fn colours_are_left_out_where_they_are_not_wanted() {
+fn colours_can_be_turned_off() {
     let colours = |colour: bool| {
         let mut view = view(3);
         view.colour = colour;
@@ -273,9 +266,9 @@ fn rates_need_two_numbers_of_one_daemon() {
     view.update(status("a", 10));
     assert_eq!(view.world.rates, None);
     view.update(status("a", 30));
-    assert!(drawn(&mut view, 80, 12).contains("1 name, 0 services, look-ups 10.0/s, registrations 0.0/s"));
+    assert!(drawn(&mut view, 80, 12).contains("1 name, 0 services, lookups 10.0/s, registrations 0.0/s"));
     view.update(status("b", 1));
-    assert_eq!(view.world.rates, None, "the numbers begin anew");
-    view.update(Update::Lost("it has ended".into()));
-    assert!(drawn(&mut view, 80, 12).starts_with("NOT REACHED, waiting for it: it has ended"));
+    assert_eq!(view.world.rates, None, "counters start over");
+    view.update(Update::Lost("it has stopped".into()));
+    assert!(drawn(&mut view, 80, 12).starts_with("NOT REACHABLE, waiting: it has stopped"));
 }

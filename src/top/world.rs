@@ -1,4 +1,4 @@
-//! What is known of a daemon and its cluster: lists once, then events, and numbers every second.
+//! The known state of a daemon and its cluster: lists once, then events; status and links every second.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -6,65 +6,63 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::control::api::{ClusterName, ClusterService, Event, Node, NodeState, Peer, Status};
+use crate::control::api::{Event, Node, NodeState, Peer, Status};
 
-/// Events that can be looked back at. What is older, `pmd subscribe --since 0` may still have.
+/// Events that are kept. `pmd subscribe --since 0` may still have older ones.
 const EVENTS: usize = 1000;
-/// Members that are shown although they have gone: enough to see what happened, and bounded.
+/// Members that are shown after they have gone.
 const GONE: usize = 256;
 
-/// Something new about the daemon or its cluster.
+/// A change of the known state.
 #[derive(Debug, Clone)]
 pub enum Update {
-    /// The lists, when a stream of events has begun.
+    /// All lists, at the start of a stream of events.
     Lists(Box<Lists>),
-    /// The members again, because some came or went.
+    /// The members, after some came or went.
     Members(Vec<Node>),
-    /// How the daemon is, and how long after the last such update.
+    /// The status, and the time since the last such update.
     Status(Box<Status>, Duration),
     /// The links.
     Links(Vec<Peer>),
-    /// Something happened.
+    /// An event.
     Event(Event),
-    /// The daemon cannot be reached, and why.
+    /// The daemon cannot be reached; the reason.
     Lost(String),
-    /// Something to be told.
+    /// A notice for the user.
     Notice(String),
 }
 
-/// Everything that is there at one moment.
+/// All lists at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Lists {
     /// The daemons.
     pub members: Vec<Node>,
-    /// The Erlang nodes.
-    pub names: Vec<ClusterName>,
-    /// The services.
-    pub services: Vec<ClusterService>,
+    /// The Erlang nodes and services.
+    pub entries: Vec<(Key, Entry)>,
     /// The links.
     pub links: Vec<Peer>,
 }
 
-/// Whether what is shown is what is.
+/// Whether the known state is current.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Contact {
-    /// Nothing has been heard yet.
+    /// The daemon has not answered yet.
     #[default]
     Begun,
     /// The daemon answers.
     Live,
-    /// It does not; why not.
+    /// The daemon does not answer; the reason.
     Lost(String),
 }
 
-/// How a member is, those included that have gone.
+/// The state of a member, including members that have gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// It lives.
+    /// It is alive.
     Alive,
-    /// Somebody could not reach it.
+    /// A member could not reach it.
     Suspect,
-    /// It was found dead.
+    /// It has failed.
     Down,
     /// It has left.
     Left,
@@ -87,17 +85,17 @@ impl State {
 pub struct Member {
     /// The name of its host.
     pub host: String,
-    /// Whether it is the daemon that is asked.
+    /// Whether it is the daemon that answers.
     pub oneself: bool,
-    /// How it is.
+    /// Its state.
     pub state: State,
-    /// Where it can be reached.
+    /// Its address.
     pub address: Option<SocketAddr>,
     /// The version of its program.
     pub version: String,
 }
 
-/// What goes by a name somewhere.
+/// Identifies a name of a host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The host.
@@ -110,7 +108,7 @@ pub struct Key {
     pub node_id: String,
 }
 
-/// The rest about it.
+/// The details of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// Its port.
@@ -119,23 +117,23 @@ pub struct Entry {
     pub since: Timestamp,
 }
 
-/// How often something happens on the daemon, in a second.
+/// Rates of the daemon, per second.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rates {
-    /// Look-ups.
+    /// Lookups.
     pub lookups: f64,
     /// Registrations.
     pub registrations: f64,
 }
 
-/// What is known.
+/// The known state.
 #[derive(Debug, Default)]
 pub struct World {
-    /// Whether it is still true.
+    /// Whether it is current.
     pub contact: Contact,
-    /// How the daemon is.
+    /// The status of the daemon.
     pub status: Option<Status>,
-    /// How busy it is; unknown until there are two numbers to compare.
+    /// The rates; unknown until there are two statuses to compare.
     pub rates: Option<Rates>,
     /// The daemons, by id.
     pub members: BTreeMap<String, Member>,
@@ -143,25 +141,25 @@ pub struct World {
     pub links: Vec<Peer>,
     /// Erlang nodes and services.
     pub entries: BTreeMap<Key, Entry>,
-    /// What happened, the latest last.
+    /// The events, the latest last.
     pub events: VecDeque<Event>,
-    /// What there is to be told, besides.
+    /// A notice for the user.
     pub notice: Option<String>,
 }
 
 impl World {
-    /// Takes in something new.
+    /// Applies an update.
     pub fn update(&mut self, update: Update) {
         match update {
             Update::Lists(lists) => {
-                let Lists { members, names, services, links } = *lists;
+                let Lists { members, entries, links } = *lists;
                 if matches!(self.contact, Contact::Lost(_)) {
                     self.notice = Some("the daemon is back".to_owned());
                 }
                 self.contact = Contact::Live;
                 self.members(members);
                 self.links = links;
-                self.entries = names.into_iter().map(name).chain(services.into_iter().map(service)).collect();
+                self.entries = entries.into_iter().collect();
             }
             Update::Members(members) => self.members(members),
             Update::Status(status, after) => {
@@ -180,12 +178,12 @@ impl World {
         }
     }
 
-    /// How many members are in this state.
+    /// The number of members in this state.
     pub fn count(&self, state: State) -> usize {
         self.members.values().filter(|member| member.state == state).count()
     }
 
-    /// How many names and services there are on each daemon.
+    /// The number of names and services of each daemon, by its id.
     pub fn entries_by_member(&self) -> HashMap<&str, usize> {
         let mut numbers = HashMap::new();
         for key in self.entries.keys() {
@@ -215,7 +213,7 @@ impl World {
             };
             self.members.insert(node.id, member);
         }
-        // Those that the list does not have any more and that nobody saw leave.
+        // Members that are no longer listed, and whose departure was not seen.
         for (id, mut member) in gone.into_iter().filter(|(_, member)| !member.oneself).take(GONE) {
             member.state = member.state.max(State::Down);
             self.members.insert(id, member);
@@ -223,7 +221,7 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
-        // What happens on the daemon that is asked has no id.
+        // Events of the answering daemon have no id.
         let id = event.node_id.clone().or_else(|| self.own_id()).unwrap_or_default();
         let key = |service| Key {
             host: event.host.clone(),
@@ -256,19 +254,9 @@ impl World {
     }
 }
 
-fn name(name: ClusterName) -> (Key, Entry) {
-    let ClusterName { name, host, node_id, port, registered_at, .. } = name;
-    (Key { host, name, service: false, node_id }, Entry { port, since: registered_at })
-}
-
-fn service(service: ClusterService) -> (Key, Entry) {
-    let ClusterService { name, host, node_id, port, registered_at, .. } = service;
-    (Key { host, name, service: true, node_id }, Entry { port, since: registered_at })
-}
-
 fn rates(before: &Status, now: &Status, after: Duration) -> Option<Rates> {
     let seconds = after.as_secs_f64();
-    // Precise enough for what is shown.
+    // Precise enough to be shown.
     #[allow(clippy::cast_precision_loss)]
     let rate = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
     let (before, now) = (&before.counters, &now.counters);

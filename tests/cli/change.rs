@@ -144,14 +144,14 @@ fn nodes_come_over_and_go_back() {
 
     let said = site.run(&["takeover"]).ended_with(0);
     assert_eq!(said.stdout, "NAME  PORT  STATE\none   1001  back\ntwo   1002  back\n", "{said:?}");
-    assert!(said.stderr.starts_with("ended epmd (pid "), "{said:?}");
+    assert!(said.stderr.starts_with("stopped epmd (pid "), "{said:?}");
     assert!(!stock.is_running() && !site.is_stock());
     assert_eq!(site.names(), ["one", "two"]);
     let listed = site.run(&["names", "--json"]).ended_with(0).json();
     assert_eq!(listed["names"][0]["adopted"], false);
 
     let again = site.run(&["takeover"]).ended_with(0);
-    assert!(again.stdout.starts_with("pmd holds port 4369 already (pid "), "{again:?}");
+    assert!(again.stdout.starts_with("port 4369 is already held by pmd (pid "), "{again:?}");
 
     let report = site.run(&["handover", "--json"]).ended_with(0).json();
     assert_eq!((&report["held_by"], &report["changed"]), (&"epmd".into(), &true.into()));
@@ -193,10 +193,10 @@ fn a_dry_run_changes_nothing() {
     let _node = site.node("one", 1001, true);
     let said = site.run(&["takeover", "--dry-run"]).ended_with(0);
     assert!(
-        said.stdout.starts_with("Nothing has been done. Without --dry-run:\n  1. end epmd (pid "),
+        said.stdout.starts_with("Nothing has been changed. Without --dry-run:\n  1. stop epmd (pid "),
         "{said:?}"
     );
-    assert!(said.stdout.contains("where 1 node is registered"), "{said:?}");
+    assert!(said.stdout.contains("with 1 node registered"), "{said:?}");
     let plan = site.run(&["takeover", "--dry-run", "--json"]).ended_with(0).json();
     assert_eq!((&plan["dry_run"], &plan["nodes"][0]["name"]), (&true.into(), &"one".into()));
     assert!(stock.is_running());
@@ -212,7 +212,7 @@ fn what_holds_the_port_decides() {
     let site = Site::new();
     assert_eq!(
         site.run(&["takeover"]).ended_with(4).stderr,
-        "error: there is nothing to take over: nobody listens on port 4369\nhint: just start pmd: pmd start\n"
+        "error: there is nothing to take over: nothing is listening on port 4369\nhint: just start pmd: pmd start\n"
     );
     assert_eq!(site.run(&["handover"]).code, 3);
 
@@ -221,10 +221,10 @@ fn what_holds_the_port_decides() {
         site.host.netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("the port"));
     let closing = Closing::start(silent, b"");
     let said = site.run(&["takeover"]).ended_with(7);
-    assert!(said.stderr.contains("is held by something that is no port mapper: "), "{said:?}");
+    assert!(said.stderr.contains("is held by a program that is not a port mapper: "), "{said:?}");
     closing.answer(&[0, 0, 0x11, 0x11]);
     let said = site.run(&["takeover"]).ended_with(7);
-    assert!(said.stderr.contains("and not by an epmd alone"), "{said:?}");
+    assert!(said.stderr.contains("which is not just an epmd"), "{said:?}");
     drop(closing);
 
     let _stock = site.stock(&[]);
@@ -335,8 +335,9 @@ fn pmd_listens_where_epmd_did_and_the_other_way_round() {
     let listening = serde_json::json!(["127.0.0.1:4369", "[::1]:4369", format!("{address}:4369")]);
     assert_eq!((&status["listening"], &status["relaxed_command_check"]), (&listening, &true.into()));
     let plan = site.run(&["handover", "--dry-run"]).ended_with(0).stdout;
-    let environment =
-        format!("start ERL_EPMD_PORT=4369 ERL_EPMD_ADDRESS={address} ERL_EPMD_RELAXED_COMMAND_CHECK=1 ");
+    let environment = format!(
+        "start epmd: ERL_EPMD_PORT=4369 ERL_EPMD_ADDRESS={address} ERL_EPMD_RELAXED_COMMAND_CHECK=1 "
+    );
     assert!(plan.contains(&environment), "{plan}");
 }
 
@@ -367,10 +368,7 @@ fn a_unit_of_systemd_is_stopped_and_not_just_its_process() {
     command.args(["-c", script, "sh"]).arg(&cgroup).arg(stock.pid().to_string());
     command.args([pmd(), "takeover"]).env("PATH", path);
     let said = said(command).ended_with(0);
-    assert!(
-        said.stderr.starts_with("ended systemd's epmd.socket, where 1 node was registered\n"),
-        "{said:?}"
-    );
+    assert!(said.stderr.starts_with("stopped systemd's epmd.socket, with 1 node registered\n"), "{said:?}");
     assert!(said.stderr.contains("to keep pmd: systemctl disable epmd.socket"), "{said:?}");
     assert_eq!(said.stdout, "NAME  PORT  STATE\none   1001  back\n");
     let calls = std::fs::read_to_string(log).expect("it was called");
@@ -387,7 +385,7 @@ fn epmd_is_not_given_more_than_it_can_hold() {
     });
     let said = site.run(&["handover"]).ended_with(5);
     assert!(
-        said.stderr.starts_with("error: 1100 nodes are registered, and epmd can hold 1019 at most\n"),
+        said.stderr.starts_with("error: 1100 nodes are registered, and epmd can hold at most 1019\n"),
         "{said:?}"
     );
     assert_eq!(site.names().len(), held.len());

@@ -40,7 +40,10 @@ fn join_says_who_has_let_it_in_and_who_has_not() {
     });
     let said = home.run(&["join", "host1", "hsot2", "--timeout", "3s"]).ended_with(0);
     assert_eq!(said.stdout, "joined cluster shop through host1 (10.0.0.1:4369): 3 members\n");
-    assert_eq!(said.stderr, "note: hsot2 led nowhere: the name hsot2 has no address (check the spelling)\n");
+    assert_eq!(
+        said.stderr,
+        "note: joining through hsot2 failed: the name hsot2 has no address (check the spelling)\n"
+    );
     let request = &stub.requests()[0];
     assert_eq!(request.what, "POST /v1/join");
     assert_eq!(request.body, json!({ "addresses": ["host1", "hsot2"], "timeout_ms": 3000 }));
@@ -213,8 +216,8 @@ fn agreement_that_does_not_come_is_said() {
         home.complains(&["status", "--wait-converged", "250ms"]),
         (
             6,
-            "error: the daemons did not come to the same registry within 250ms: 1 of 2 peers agreed in the end\n\
-             hint: pmd peers shows who disagrees, pmd nodes who is suspected; or wait longer\n"
+            "error: the daemons did not converge within 250ms: only 1 of 2 peers agreed\n\
+             hint: pmd peers shows which peers disagree, pmd nodes which members are suspect; or wait longer\n"
                 .into()
         )
     );

@@ -158,12 +158,12 @@ fn a_wrong_environment_is_named() {
 #[test]
 fn reload_tells_what_needs_a_restart() {
     let (home, _daemon) = Home::started();
-    assert_eq!(home.prints(&["reload"]), "HOME/pmd.toml is right, and nothing in it has changed\n");
+    assert_eq!(home.prints(&["reload"]), "HOME/pmd.toml: configuration is valid; no changes\n");
     home.configure("relaxed_command_check = true\n[metadata]\na = \"b\"\n");
     assert_eq!(
         home.prints(&["reload"]),
-        "HOME/pmd.toml is right; these keys need a restart: relaxed_command_check, metadata\n\
-         restart it: pmd stop && pmd start\n"
+        "HOME/pmd.toml: configuration is valid; needs a restart: relaxed_command_check, metadata\n\
+         restart the daemon: pmd stop && pmd start\n"
     );
     home.configure("oops");
     let said = home.run(&["reload"]).ended_with(2);

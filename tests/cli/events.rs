@@ -89,7 +89,7 @@ fn a_subscriber_goes_on_after_a_restart_of_the_daemon() {
     let mut events = subscribe(&home, &["--since", "0", "--json"]);
     events.wait_for_text("\"one\"");
     drop(daemon);
-    events.wait_for_text("note: the daemon has gone; waiting for it to come back\n");
+    events.wait_for_text("note: the daemon has stopped; waiting for it to come back\n");
     let daemon = home.daemon(&[]);
     // Whether before or after the subscriber is back: nothing is missed.
     register(&home, "two");
@@ -133,7 +133,7 @@ fn what_is_forgotten_is_a_gap_that_is_told() {
     assert_eq!(lines[0], serde_json::json!({ "kind": "gap", "reason": "too_old", "missed": 10 }));
     assert_eq!((&lines[1]["seq"], &lines[WINDOW]["seq"]), (&11.into(), &(2 * pairs).into()));
     let people = subscribe(&home, &["--since", "0"]);
-    people.wait_for_text("note: 10 events are missing: the daemon no longer remembers them\n");
+    people.wait_for_text("note: 10 events are missing: the daemon no longer has them\n");
 }
 
 /// Registers and unregisters a service over and over, on one connection.

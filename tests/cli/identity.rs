@@ -29,7 +29,7 @@ fn a_cookie_is_made_shown_and_changed() {
     assert_eq!(
         (home.normal(&said.stdout), home.normal(&said.stderr)),
         (
-            "HOME/cookie has a new cookie; the old one is still accepted\n".to_owned(),
+            "HOME/cookie has a new cluster secret; the old one is still accepted\n".to_owned(),
             "next: 1. copy HOME/cookie to every other host of the cluster\n      \
              2. on every host: pmd reload\n      \
              3. then, on every host: pmd cookie rotate --finish\n"
@@ -121,7 +121,7 @@ fn a_certificate_that_ends_soon_is_warned_of() {
     home.run(&["ca", "issue", "host1", "--days", "29"]).ended_with(0);
     let file = home.path().join("ca/host1.pem");
     let said = home.run(&["ca", "show", file.to_str().expect("a path")]).ended_with(0);
-    assert_eq!(said.stderr, "warning: CN=host1 ends in 28d 23h; renew it: pmd ca issue HOST\n");
+    assert_eq!(said.stderr, "warning: CN=host1 expires in 28d 23h; renew it: pmd ca issue HOST\n");
     assert!(said.stdout.contains("\n  issued by    CN=pmd CA\n"), "{said:?}");
     let said = home.run(&["ca", "show"]).ended_with(0);
     assert_eq!(said.stderr, "");

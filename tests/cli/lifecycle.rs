@@ -100,10 +100,10 @@ fn a_port_that_something_else_holds_is_a_conflict_with_a_name() {
     let pid = std::process::id();
     for args in [&["start"][..], &["start", "--foreground"]] {
         let said = home.run(args).ended_with(7);
-        let expected = format!("error: port {} is held by something that is no port mapper: ", home.port);
+        let expected = format!("error: port {} is held by a program that is not a port mapper: ", home.port);
         assert!(said.stderr.starts_with(&expected), "{said:?}");
         assert!(said.stderr.contains(&format!("(pid {pid}, ")), "{said:?}");
-        assert!(said.stderr.contains("\nhint: end it, or choose another port with --port"), "{said:?}");
+        assert!(said.stderr.contains("\nhint: stop it, or choose another port with --port"), "{said:?}");
     }
     let json = home.run(&["start", "--json"]).ended_with(7).json();
     assert_eq!(json["error"]["code"], "conflict");
@@ -140,7 +140,7 @@ fn an_address_of_another_host_is_refused() {
 fn a_start_that_fails_leaves_nothing_behind() {
     let home = Home::new();
     let said = home.run(&["start", "--socket", "/proc/nowhere/pmd.sock"]).ended_with(1);
-    assert!(said.stderr.contains("its control socket does not answer, so it was ended"), "{said:?}");
+    assert!(said.stderr.contains("its control socket does not answer, so it was stopped"), "{said:?}");
     assert!(TcpListener::bind((Ipv4Addr::UNSPECIFIED, home.port)).is_ok(), "the port is still held");
 }
 

@@ -36,7 +36,7 @@ fn a_service_comes_and_goes() {
     );
     assert_eq!(
         home.prints(&["services"]),
-        "NAME  PORT  METADATA   LIVES\nweb   8080  a=1 b=x y  until unregistered\n"
+        "NAME  PORT  METADATA   LIFETIME\nweb   8080  a=1 b=x y  until unregistered\n"
     );
     let json = home.run(&["register", "api", "-P", "8081", "--ttl", "1h", "--json"]).ended_with(0).json();
     assert!(json["expires_at"].as_str().is_some_and(|time| time.ends_with('Z')), "{json}");
@@ -111,7 +111,10 @@ fn a_service_lives_as_long_as_its_command() {
     let mut web = holding(&home, "echo up; read line; exit 7");
     web.wait_for_text("up");
     assert_eq!(services(&home), ["web"]);
-    assert_eq!(home.prints(&["services", "-o", "plain"]).split('\t').next_back(), Some("with its command\n"));
+    assert_eq!(
+        home.prints(&["services", "-o", "plain"]).split('\t').next_back(),
+        Some("while its command runs\n")
+    );
     web.say("go");
     assert_eq!(web.wait(PATIENCE).code(), Some(7));
     wait_for_services(&home, &[]);
@@ -160,7 +163,7 @@ fn a_held_service_comes_back_with_the_daemon() {
     let mut web = holding(&home, "echo up; read line; exit 3");
     web.wait_for_text("up");
     daemon.kill();
-    web.wait_for_text("note: the daemon has gone; registering web again as soon as it is back\n");
+    web.wait_for_text("note: the daemon has stopped; web will be registered again when it is back\n");
     let _next = home.daemon(&[]);
     wait_for_services(&home, &["web"]);
     web.wait_for_text("note: web is registered again\n");
@@ -174,7 +177,7 @@ fn a_held_service_can_be_taken_away() {
     let mut web = holding(&home, "echo up; read line; exit 3");
     web.wait_for_text("up");
     home.run(&["unregister", "web"]).ended_with(0);
-    web.wait_for_text("note: somebody has unregistered web; the command goes on without\n");
+    web.wait_for_text("note: web was unregistered by another command; this command keeps running\n");
     web.say("go");
     assert_eq!(web.wait(PATIENCE).code(), Some(3));
 }

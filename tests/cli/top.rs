@@ -7,7 +7,7 @@ use crate::terminal::Terminal;
 
 fn top(home: &Home, columns: u16, lines: u16) -> Terminal {
     let mut terminal = Terminal::run(&home.command(&["top"]), columns, lines);
-    terminal.wait_for("q end");
+    terminal.wait_for("q quit");
     terminal
 }
 
@@ -64,7 +64,7 @@ fn a_daemon_that_is_restarted_is_waited_for() {
     let mut top = top(&home, 80, 24);
     top.wait_for("live, up");
     daemon.kill();
-    top.wait_for("NOT REACHED");
+    top.wait_for("NOT REACHABLE");
     let _daemon = home.daemon(&[]);
     top.wait_for("the daemon is back");
     top.wait_for("live, up");
@@ -86,8 +86,8 @@ fn without_a_terminal_or_a_daemon_it_says_what_to_do() {
         home.complains(&["top"]),
         (
             2,
-            "error: pmd top needs a terminal to draw on\nhint: use `pmd nodes --watch` for a stream of JSON lines, \
-             or `pmd status --json` for the numbers\n"
+            "error: pmd top needs a terminal\nhint: use `pmd nodes --watch` for a stream of JSON lines, \
+             or `pmd status --json` for counters\n"
                 .to_owned()
         )
     );

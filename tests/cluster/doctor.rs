@@ -79,7 +79,7 @@ fn nothing_is_wrong_with_a_cluster_that_works() {
 #[test]
 fn a_port_that_is_free_or_held_by_a_stock_epmd() {
     let world = World::new(1);
-    doctor(&world, 0, &[]).shows("port", "fail", &["nobody listens on port 4369", "pmd start"]).shows(
+    doctor(&world, 0, &[]).shows("port", "fail", &["nothing is listening on port 4369", "pmd start"]).shows(
         "peers",
         "warn",
         &["no daemon answers"],
@@ -111,9 +111,9 @@ fn a_cookie_that_others_can_read_or_guess() {
     world[0].set_cookies(&["short"]);
     doctor(&world, 0, &[]).shows("cookie file", "fail", &["can be guessed", "pmd cookie rotate"]);
     world[0].set_cookies(&["the-cookie-of-yesterday", "the-cookie-of-tomorrow"]);
-    doctor(&world, 0, &[]).shows("cookie file", "warn", &["two cookies", "--finish"]);
+    doctor(&world, 0, &[]).shows("cookie file", "warn", &["two cluster secrets", "--finish"]);
     std::fs::remove_file(&cookie).expect("our file");
-    doctor(&world, 0, &[]).shows("cookie file", "warn", &["not there", "copy it"]);
+    doctor(&world, 0, &[]).shows("cookie file", "warn", &["does not exist", "copy it"]);
 }
 
 #[test]
@@ -128,12 +128,12 @@ fn both_hosts_of_a_refused_cookie_say_so() {
     doctor(&world, 0, &[]).shows(
         "refused daemons",
         "warn",
-        &["10.77.0.2 was refused 2 times, last ", "its cookie is another one", "pmd reload there"],
+        &["10.77.0.2 was rejected 2 times, the last time ", "its cookie is another one", "pmd reload there"],
     );
     doctor(&world, 1, &[]).shows(
         "refused daemons",
         "warn",
-        &["no link to 10.77.0.1", "the cookie is another one", "pmd doctor on that host"],
+        &["to 10.77.0.1 failed", "the cookie is another one", "pmd doctor on that host"],
     );
     let list = world.block_on(world[0].api().refusals()).expect("an answer");
     // Once to each of the two addresses that the name has.
@@ -155,7 +155,7 @@ fn the_host_that_refused_a_cluster_of_another_name_says_so() {
     doctor(&world, 0, &[]).shows(
         "refused daemons",
         "warn",
-        &["10.77.0.2 was refused 1 time", "belongs to the cluster \"other\"", "same cluster"],
+        &["10.77.0.2 was rejected 1 time", "belongs to the cluster \"other\"", "same cluster"],
     );
 }
 
@@ -174,13 +174,20 @@ fn a_clock_that_is_behind_or_ahead_is_seen_on_its_own_host_and_on_the_others() {
         peers.len() == 3 && peers.iter().all(|peer| peer.clock_ahead_ms.is_some())
     });
     for host in [0, 3] {
-        let both =
-            ["2 clocks differ", "that of h2 is 10m", "behind", "that of h3 is 2h 1m", "ahead of", "NTP"];
+        let both = [
+            "2 clocks differ",
+            "the clock of h2 is 10m",
+            "behind",
+            "the clock of h3 is 2h 1m",
+            "ahead of",
+            "NTP",
+        ];
         doctor(&world, host, &[]).shows("clock", "fail", &both);
     }
-    let own = ["the clock of this host is", "10m", "behind those of its 3 peers", "NTP"];
+    let own = ["the clock of this host is", "10m", "behind the clocks of its 3 peers", "NTP"];
     doctor(&world, 1, &[]).shows("clock", "warn", &own);
-    let own = ["the clock of this host is 2h 1m ahead of those of its 3 peers", "not valid yet"];
+    let own =
+        ["the clock of this host is 2h 1m ahead of the clocks of its 3 peers", "reject new certificates"];
     doctor(&world, 2, &[]).shows("clock", "fail", &own);
     let metrics = world.run(0, &["metrics"]).ended_with(0).stdout;
     let offset = |host: &str| {
@@ -235,7 +242,7 @@ fn the_leg_on_which_the_way_to_a_peer_ends() {
     assert_eq!(seen.all_of("peers").len(), 5, "{seen:#?}");
     // Who holds a certificate of an authority does not let others in, and knows who they were.
     let refused = doctor(&world, 3, &[]);
-    refused.shows("refused daemons", "warn", &["10.77.0.1 was refused", "TLS", "same authority"]);
+    refused.shows("refused daemons", "warn", &["10.77.0.1 was rejected", "TLS", "same authority"]);
 }
 
 #[test]
@@ -257,18 +264,18 @@ fn a_long_name_whose_address_is_called_something_else() {
     world.site(0).cell.cover("/etc/hosts", &table);
     doctor(&world, 0, &[]).shows("name to address", "pass", &["h1 resolves"]).lacks("address to name");
     world.site(0).cell.run(|| nix::unistd::sethostname("h1.example.org").expect("a host of our own"));
-    doctor(&world, 0, &[]).shows("address to name", "pass", &["10.77.0.1 is called h1.example.org"]);
+    doctor(&world, 0, &[]).shows("address to name", "pass", &["10.77.0.1 resolves back to h1.example.org"]);
     write("127.0.0.1 localhost\n10.77.0.1 h1 h1.example.org\n");
     doctor(&world, 0, &[]).shows(
         "address to name",
         "warn",
-        &["which is called h1:", "put the long name first in /etc/hosts: 10.77.0.1 h1.example.org h1"],
+        &["which resolves back to h1:", "put the long name first in /etc/hosts: 10.77.0.1 h1.example.org h1"],
     );
     write("127.0.0.1 localhost\n10.77.0.1 db7.example.org h1.example.org\n");
     doctor(&world, 0, &[]).shows(
         "address to name",
         "warn",
-        &["which is called db7.example.org", "PTR record", "host_name = \"db7.example.org\""],
+        &["which resolves back to db7.example.org", "PTR record", "host_name = \"db7.example.org\""],
     );
 }
 
@@ -360,7 +367,7 @@ fn names_that_do_not_go_together_and_nodes_that_are_not_there() {
         .shows("member", "fail", &["h9.example.org", "pmd nodes"])
         .shows("resolver", "fail", &["h9.example.org", "/etc/hosts"]);
     doctor(&world, 0, &["foo@h2"]).shows("name style", "pass", &[]).shows("member", "pass", &[]).shows(
-        "way",
+        "path",
         "fail",
         &["foo"],
     );
@@ -372,7 +379,7 @@ fn addresses_that_others_do_not_reach() {
     let mut world = World::new(1);
     world[0].configure("bind = [\"127.0.0.1\"]\n");
     world.start(0);
-    doctor(&world, 0, &[]).shows("bind", "warn", &["only loopback", "add an address"]);
+    doctor(&world, 0, &[]).shows("bind", "warn", &["only on loopback", "add an address"]);
     world[0].configure("bind = [\"127.0.0.1\", \"10.77.0.1\"]\n");
     doctor(&world, 0, &[]).shows("bind", "warn", &["10.77.0.1", "restart the daemon"]);
 }
@@ -395,7 +402,7 @@ fn a_user_who_may_not_see_the_daemon_or_the_cookie() {
     command.arg(program).args(["doctor", "--json"]);
     command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
     examined(&world, command)
-        .shows("port", "fail", &["port mapper", "the number 0", "as that user"])
+        .shows("port", "fail", &["port mapper", "a process owned by root (uid 0)", "as that user"])
         .shows("other epmd", "warn", &["not checked"])
         .shows("cookie file", "fail", &["Permission denied", "run pmd as the user who owns the file"])
         .shows("refused daemons", "warn", &["not checked", "as its user"]);
@@ -426,5 +433,5 @@ fn the_whole_way_to_an_erlang_node() {
     );
     node.kill();
     world.wait_for_names(&[0], []);
-    doctor(&world, 0, &["real@h2"]).shows("way", "fail", &["real"]);
+    doctor(&world, 0, &["real@h2"]).shows("path", "fail", &["real"]);
 }

@@ -1,4 +1,4 @@
-//! What can be typed about the cluster and about the identity of its daemons.
+//! Arguments of the commands for the cluster and for the identity of its daemons.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{HELP, Watch};
+use super::common::{HELP, Watch};
 use crate::auth::authority::HostName;
 use crate::config::types::Port;
 use crate::config::value::{parse_duration, positive_duration};
@@ -14,12 +14,12 @@ use crate::config::value::{parse_duration, positive_duration};
 /// Options of `pmd join`.
 #[derive(Debug, Args)]
 pub struct Join {
-    /// Where daemons of the cluster are.
-    // Given apart, as brackets mean something in documentation.
+    /// Addresses of daemons of the cluster.
+    // The help is an attribute because rustdoc would read its brackets as a link.
     #[arg(required = true, value_name = "ADDR", value_parser = parse_peer,
-        help = "Where a daemon of the cluster is: HOST, HOST:PORT or [IPV6]:PORT; without a port, the local daemon's own")]
+        help = "Address of a daemon of the cluster: HOST, HOST:PORT or [IPV6]:PORT; the port defaults to the local daemon's")]
     pub addresses: Vec<String>,
-    /// How long it may take
+    /// How long joining may take
     #[arg(short, long, value_name = "TIME", value_parser = positive_duration, default_value = "10s")]
     pub timeout: Duration,
 }
@@ -27,7 +27,7 @@ pub struct Join {
 /// Options of `pmd leave`.
 #[derive(Debug, Args)]
 pub struct Leave {
-    /// Not this daemon but that one shall leave: its address, or the name of its host
+    /// Tell this member to leave instead of the local daemon: its address or host name
     #[arg(value_name = "ADDR|HOST", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub peer: Option<String>,
 }
@@ -35,10 +35,10 @@ pub struct Leave {
 /// Options of `pmd status`.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Status {
-    /// How often it is shown.
+    /// Whether to keep showing it.
     #[command(flatten)]
     pub watch: Watch,
-    /// First wait until all daemons have the same registry, as long as this; exits with 6 if they do not get there
+    /// Wait at most this long until all daemons have the same registry; exit with 6 if they do not
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "watch")]
     pub wait_converged: Option<Duration>,
 }
@@ -46,7 +46,7 @@ pub struct Status {
 /// Options of `pmd services`.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Services {
-    /// Those of all hosts of the cluster
+    /// List the services of all hosts of the cluster
     #[arg(long)]
     pub cluster: bool,
 }
@@ -54,27 +54,27 @@ pub struct Services {
 /// Options of `pmd discover`.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Discover {
-    /// Listen for this long before printing what was found
+    /// Listen this long before printing what was found
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
 }
 
-/// What `pmd cookie` can do.
+/// The subcommands of `pmd cookie`.
 #[derive(Debug, Subcommand)]
 pub enum Cookie {
-    /// Print the cookie, or both while it is being changed: the current one first
+    /// Print the secret; during a rotation both, the new one first
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd cookie show
   pmd cookie show --json")]
     Show,
-    /// Change the cookie, step by step
+    /// Replace the secret in two steps
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd cookie rotate            Make a new cookie; the old one is still accepted
-  pmd cookie rotate --finish   Drop the old one, when every host has the new file")]
+  pmd cookie rotate            Create a new secret; the old one is still accepted
+  pmd cookie rotate --finish   Drop the old one, once every host has the new file")]
     Rotate(Rotate),
-    /// Print where the file is
+    /// Print the path of the file
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd cookie path
@@ -85,15 +85,15 @@ Examples:
 /// Options of `pmd cookie rotate`.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Rotate {
-    /// Drop the old cookie
+    /// Drop the old secret
     #[arg(long)]
     pub finish: bool,
 }
 
-/// What `pmd ca` can do.
+/// The subcommands of `pmd ca`.
 #[derive(Debug, Subcommand)]
 pub enum Ca {
-    /// Make a certificate authority for one cluster
+    /// Create a certificate authority for one cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd ca init
@@ -106,11 +106,11 @@ Examples:
   pmd ca issue host1.example.org --days 90 --out /tmp/host1
   pmd ca issue host1 --ip 10.0.0.1")]
     Issue(CaIssue),
-    /// Show what a certificate says
+    /// Show the content of a certificate
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd ca show               The authority's own
-  pmd ca show host1.pem     Who it is for, until when, and the id of its daemon")]
+  pmd ca show               Show the certificate of the authority
+  pmd ca show host1.pem     Show its host, its expiry, and the id of its daemon")]
     Show(CaShow),
 }
 
@@ -123,7 +123,7 @@ pub struct CaInit {
     /// The name of the authority
     #[arg(long, value_name = "NAME", default_value = "pmd CA", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub name: String,
-    /// For how many days it is valid
+    /// Days until it expires
     #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
     pub days: u32,
 }
@@ -131,18 +131,18 @@ pub struct CaInit {
 /// Options of `pmd ca issue`.
 #[derive(Debug, Args)]
 pub struct CaIssue {
-    /// The name of the host; of a long name, the short one is certified as well
+    /// The name of the host; with a long name, the short name is certified too
     pub host: HostName,
     /// Where ca.pem and ca.key are [default: ca, beside the cookie]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Where to put HOST.pem and HOST.key; a key that is there is used again [default: the same directory]
+    /// Where to put HOST.pem and HOST.key; an existing key is reused [default: the same directory]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// For how many days it is valid
+    /// Days until it expires
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
     pub days: u32,
-    /// An address of the host; may be repeated [default: none, or those of the certificate that is renewed]
+    /// An address of the host; may be repeated [default: none, or those of the renewed certificate]
     #[arg(long, value_name = "ADDRESS")]
     pub ip: Vec<IpAddr>,
 }
@@ -157,7 +157,7 @@ pub struct CaShow {
     pub dir: Option<PathBuf>,
 }
 
-/// The address of a daemon. What has another form cannot be one, and is better told here than after a look-up.
+/// The address of a daemon. Its form is checked here, so that mistakes are found before a lookup.
 pub(super) fn parse_peer(text: &str) -> Result<String, String> {
     let form = |why: &str| Err(format!("{why}; an address is HOST, HOST:PORT or [IPV6]:PORT"));
     if text.is_empty() {
@@ -170,7 +170,7 @@ pub(super) fn parse_peer(text: &str) -> Result<String, String> {
         return form("that is a URL");
     }
     if text.contains(|c: char| c.is_whitespace() || c == ',' || c == '/') {
-        return form("one address is needed in each place");
+        return form("each argument is one address");
     }
     if text.parse::<Ipv6Addr>().is_ok() {
         return Ok(text.to_owned());
@@ -179,9 +179,9 @@ pub(super) fn parse_peer(text: &str) -> Result<String, String> {
         Some(Some((ip, port))) if ip.parse::<Ipv6Addr>().is_ok() => match port.strip_prefix(':') {
             Some(port) => (ip, Some(port)),
             None if port.is_empty() => (ip, None),
-            None => return form("what follows the address is no port"),
+            None => return form("the text after the address is not a port"),
         },
-        Some(_) => return form("what stands in brackets is no IPv6 address"),
+        Some(_) => return form("the text in brackets is not an IPv6 address"),
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
     if host.is_empty() {
@@ -208,12 +208,12 @@ mod tests {
             ("", "it is empty"),
             ("rabbit@host1", "that is the name of an Erlang node"),
             ("http://host1", "that is a URL"),
-            ("host1,host2", "one address is needed in each place"),
+            ("host1,host2", "each argument is one address"),
             ("host1:", "a port is a number from 1 to 65535"),
             ("host1:http", "a port is a number from 1 to 65535"),
             (":4369", "it names no host"),
-            ("[host1]:4369", "what stands in brackets is no IPv6 address"),
-            ("[::1]4369", "what follows the address is no port"),
+            ("[host1]:4369", "the text in brackets is not an IPv6 address"),
+            ("[::1]4369", "the text after the address is not a port"),
         ] {
             let said = parse_peer(wrong).expect_err(wrong);
             assert_eq!(said, format!("{why}; an address is HOST, HOST:PORT or [IPV6]:PORT"));

@@ -1,4 +1,4 @@
-//! What can be typed about the daemon itself: how it starts, whether it is well, and changing places with epmd.
+//! Arguments of the commands for the daemon itself: start, health, and the switch between epmd and pmd.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ pub struct Start {
     /// Stay in the foreground
     #[arg(short, long)]
     pub foreground: bool,
-    /// Address to listen on beside the loopback ones; may be repeated [default: all addresses]
+    /// Address to listen on besides loopback; may be repeated [default: all addresses]
     #[arg(short, long, value_name = "ADDRESS", value_parser = parse_list)]
     pub bind: Vec<AddressList>,
-    /// Let epmd's -kill work while nodes are registered, and let its -stop work at all
+    /// Allow epmd's -kill while nodes are registered, and its -stop
     #[arg(long)]
     pub relaxed_command_check: bool,
     /// How long a connection may take to complete its request [default: 60s]
@@ -29,13 +29,13 @@ pub struct Start {
     /// Join the cluster of the daemon at this address; may be repeated
     #[arg(short, long, value_name = "ADDR", value_parser = parse_peer)]
     pub join: Vec<String>,
-    /// Look for other daemons in this way: broadcast, dns:NAME or exec:COMMAND; may be repeated
+    /// How to find other daemons: broadcast, dns:NAME or exec:COMMAND; may be repeated
     #[arg(long, value_name = "SPEC", value_parser = NonEmptyStringValueParser::new())]
     pub discovery: Vec<String>,
-    /// The name of the cluster; daemons of other clusters are not let in
+    /// The name of the cluster; daemons of other clusters are rejected
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub cluster: Option<String>,
-    /// Where other daemons are told to find this one; may be repeated [default: the addresses of this host]
+    /// Address to advertise to other daemons; may be repeated [default: the addresses of this host]
     #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
     pub advertise: Vec<String>,
 }
@@ -43,10 +43,10 @@ pub struct Start {
 /// Options of `pmd demo`.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Demo {
-    /// How many daemons: 1 to 20
+    /// Number of daemons: 1 to 20
     #[arg(default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
     pub daemons: u8,
-    /// No Erlang nodes
+    /// Do not start Erlang nodes
     #[arg(long)]
     pub no_erlang: bool,
 }
@@ -63,7 +63,7 @@ fn parse_list(text: &str) -> Result<AddressList, String> {
 }
 
 impl Start {
-    /// All addresses to listen on; none means that nothing was said.
+    /// All addresses to listen on; none if there was no flag.
     pub fn addresses(&self) -> Option<Vec<IpAddr>> {
         let all: Vec<IpAddr> = self.bind.iter().flat_map(|list| list.0.iter().copied()).collect();
         Some(all).filter(|all| !all.is_empty())
@@ -73,7 +73,7 @@ impl Start {
 /// Options of `pmd doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// A node to go the whole way to
+    /// A node to which each hop is tested
     #[arg(value_name = "NAME@HOST")]
     pub node: Option<String>,
 }
@@ -81,7 +81,7 @@ pub struct Doctor {
 /// Options of `pmd health`.
 #[derive(Debug, Args)]
 pub struct Health {
-    /// Also try a look-up, and see whether there is room for nodes
+    /// Also try a lookup, and check that more nodes can register
     #[arg(short, long)]
     pub ready: bool,
 }
@@ -91,7 +91,7 @@ pub struct Health {
 pub struct Debug {
     /// The file to write, as .tar.gz [default: pmd-debug-PORT.tar.gz in this directory]
     pub file: Option<PathBuf>,
-    /// Replace the file if it is there
+    /// Replace the file if it exists
     #[arg(long)]
     pub force: bool,
 }
@@ -99,7 +99,7 @@ pub struct Debug {
 /// Options of `pmd takeover`.
 #[derive(Debug, Args)]
 pub struct Takeover {
-    /// Only say what would be done
+    /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,
     /// How long to wait for the nodes to come back
@@ -110,21 +110,21 @@ pub struct Takeover {
 /// Options of `pmd handover`.
 #[derive(Debug, Args)]
 pub struct Handover {
-    /// Only say what would be done
+    /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,
     /// How long to wait for the nodes to come back
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
     pub wait: Duration,
-    /// The epmd to start [default: that of the newest Erlang runtime, or the one in PATH]
+    /// The epmd to start [default: that of the newest Erlang installation, or the one in PATH]
     #[arg(long, value_name = "FILE")]
     pub epmd: Option<PathBuf>,
-    /// Hand over even if epmd cannot hold all of the nodes
+    /// Hand over even if epmd cannot hold all nodes
     #[arg(long)]
     pub force: bool,
 }
 
-/// What is handed on to the `epmd` personality.
+/// Arguments of the `epmd` personality.
 #[derive(Debug, Args)]
 pub struct Epmd {
     /// Options of epmd

@@ -1,4 +1,4 @@
-//! What can be typed about Erlang nodes and their way to other hosts.
+//! Arguments of the commands for Erlang nodes and their paths to other hosts.
 
 use std::ffi::OsString;
 
@@ -7,18 +7,18 @@ use clap::Args;
 /// Options of `pmd env`.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Env {
-    /// For a POSIX shell: the default
+    /// Print them for a POSIX shell (the default)
     #[arg(long, group = "shape")]
     pub sh: bool,
-    /// For a unit file of systemd
+    /// Print them for a systemd unit file
     #[arg(long, group = "shape")]
     pub systemd: bool,
-    /// For an Elixir release
+    /// Print them for an Elixir release
     #[arg(long, group = "shape")]
     pub elixir: bool,
 }
 
-/// For whom variables are printed.
+/// The syntax of the variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// A shell.
@@ -30,7 +30,7 @@ pub enum Shape {
 }
 
 impl Env {
-    /// For whom they are.
+    /// The chosen syntax.
     pub fn shape(&self) -> Shape {
         match (self.systemd, self.elixir) {
             (true, _) => Shape::Systemd,
@@ -51,7 +51,7 @@ pub struct Run {
 /// Options of `pmd ping`.
 #[derive(Debug, Args)]
 pub struct Ping {
-    /// The node, if need be with its host
+    /// The node, with its host unless it runs on this one
     #[arg(value_name = "NODE[@HOST]")]
     pub node: String,
 }

@@ -1,4 +1,4 @@
-//! What can be typed about names and services.
+//! Arguments of the commands for names and services.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use super::Watch;
+use super::common::Watch;
 use crate::config::types::Port;
 use crate::config::value::{parse_duration, positive_duration};
 use crate::control::events::KINDS;
@@ -15,12 +15,12 @@ use crate::directory::events::EventKind;
 /// Options of `pmd names`.
 #[derive(Debug, Args)]
 pub struct Names {
-    /// The host to ask, in place of the local daemon; with --cluster, the host whose nodes are wanted
+    /// The host to ask instead of the local daemon; with --cluster, the host whose nodes to list
     pub host: Option<String>,
-    /// Those of all hosts of the cluster
+    /// List the nodes of all hosts of the cluster
     #[arg(long)]
     pub cluster: bool,
-    /// How often it is shown.
+    /// Whether to keep showing it.
     #[command(flatten)]
     pub watch: Watch,
 }
@@ -28,13 +28,13 @@ pub struct Names {
 /// Options of `pmd lookup`.
 #[derive(Debug, Args)]
 pub struct Lookup {
-    /// The name of a node or service, if need be with its host
+    /// The name of a node or service, optionally with its host
     #[arg(value_name = "NAME[@HOST]")]
     pub name: String,
-    /// Print all that goes by the name, not just the best
+    /// Print all matches, not just the best one
     #[arg(short, long)]
     pub all: bool,
-    /// Wait for it as long as this
+    /// Wait at most this long until it is registered
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
 }
@@ -47,13 +47,13 @@ pub struct Register {
     /// The TCP port it listens on
     #[arg(short = 'P', long, value_name = "PORT")]
     pub service_port: Port,
-    /// Something about it; may be repeated
+    /// Metadata of the service; may be repeated
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub meta: Vec<(String, String)>,
     /// Drop it unless it is registered again within this time
     #[arg(long, value_name = "TIME", value_parser = positive_duration, conflicts_with = "command")]
     pub ttl: Option<Duration>,
-    /// Run this command, and keep the service registered as long as it runs
+    /// Run this command, and keep the service registered while it runs
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -61,7 +61,7 @@ pub struct Register {
 fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("it has the form KEY=VALUE".into()),
+        _ => Err("metadata has the form KEY=VALUE".into()),
     }
 }
 
@@ -78,7 +78,7 @@ pub struct Subscribe {
     /// Only events of this kind; may be repeated
     #[arg(short, long, value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS.map(EventKind::as_str)), hide_possible_values = true)]
     pub kind: Vec<String>,
-    /// Begin after the event of this number; 0 for all that the daemon remembers [default: from now on]
+    /// Start after the event with this number; 0 for every event that the daemon still has [default: from now on]
     #[arg(short, long, value_name = "NUMBER")]
     pub since: Option<u64>,
 }

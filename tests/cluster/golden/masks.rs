@@ -63,7 +63,7 @@ const KEYS: [&str; 33] = [
     "version",
 ];
 /// Rows of `pmd status` with counts of what goes on by itself.
-const COUNTS: [&str; 5] = ["descriptors", "tunnels", "look-ups", "registrations", "connections"];
+const COUNTS: [&str; 5] = ["descriptors", "tunnels", "lookups", "registrations", "connections"];
 
 /// The masks of one command's transcript.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Running what waits for something.
+//! Runs commands that wait: for the daemon, for time, or for a signal.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -10,13 +10,13 @@ use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::note;
 
-/// What takes longer than this says so.
-const PATIENCE_OF_PEOPLE: Duration = Duration::from_secs(1);
+/// Work that takes longer than this is announced.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// What a command does.
+/// The work of a command.
 type Work<'a> = Pin<&'a mut dyn Future<Output = Result<Exit>>>;
 
 /// Runs a command until it is done or interrupted.
@@ -30,38 +30,38 @@ pub fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     }))
 }
 
-/// Runs a command that takes care of interruptions itself.
+/// Runs a command that handles interruptions itself.
 pub fn block_on_uninterrupted(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     run(pin!(work))
 }
 
-/// Takes whatever work there is: a runtime's loop for each command would be a lot of code.
+/// Not generic: compiling the runtime's loop for each command would cost a lot of code.
 fn run(work: Work<'_>) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         Failure::new(
             Exit::General,
             format!("cannot start: {error}"),
-            "free memory or descriptors, and try again",
+            "free memory or file descriptors, and try again",
         )
     })?;
     let done = runtime.block_on(work);
-    // A thread that still waits for something must not hold up the end.
+    // A blocking thread that still waits, as for the resolver, must not delay the exit.
     runtime.shutdown_background();
     done
 }
 
-/// The end of a wait. One that nobody can live to see is cut, as a clock has an end too.
+/// When a wait ends. Very long waits are cut, as the clock would overflow.
 pub fn deadline(patience: Duration) -> Instant {
     Instant::now() + patience.min(LONGEST)
 }
 
-/// Says what is waited for, once it takes long enough for people to wonder.
+/// Tells people what `work` is if it takes more than a moment.
 pub async fn with_progress<T>(doing: &str, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     tokio::select! {
         done = work.as_mut() => return done,
-        () = tokio::time::sleep(PATIENCE_OF_PEOPLE) => note(&format!("{doing} ...")),
+        () = tokio::time::sleep(SILENT) => note(&format!("{doing} ...")),
     }
     work.await
 }

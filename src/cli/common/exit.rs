@@ -1,4 +1,4 @@
-//! The exit codes of `pmd`: what a script may depend on.
+//! The exit codes of `pmd`, which scripts may depend on.
 
 use std::process::{ExitCode, ExitStatus};
 
@@ -7,25 +7,25 @@ use std::process::{ExitCode, ExitStatus};
 pub enum Exit {
     /// Done.
     Done,
-    /// It failed for a reason that has no code of its own.
+    /// A failure without a code of its own.
     General,
-    /// It was called wrongly: flags, environment or configuration.
+    /// Wrong flags, environment or configuration.
     Usage,
     /// No daemon answers.
     NotReachable,
-    /// There is nothing of that name.
+    /// Nothing has that name.
     NotFound,
-    /// It is not allowed, or not advisable.
+    /// Not permitted, or unsafe.
     Refused,
-    /// It did not happen in time.
+    /// Timed out.
     TimedOut,
     /// A name or a port is taken.
     Conflict,
-    /// The daemon, or what depends on it, is not well.
+    /// The daemon, or something that depends on it, is unhealthy.
     Unhealthy,
     /// The user interrupted it.
     Interrupted,
-    /// What a command ended with that was run on behalf of the user.
+    /// The exit status of a command that pmd ran for the user.
     Command(u8),
 }
 
@@ -47,7 +47,7 @@ impl Exit {
         }
     }
 
-    /// The exit that has this number, as a failed daemon in the background reports it.
+    /// The exit with this number, as reported by a background daemon that failed.
     pub fn of_code(code: i32) -> Exit {
         let known = [
             Exit::Usage,
@@ -61,7 +61,7 @@ impl Exit {
         known.into_iter().find(|exit| i32::from(exit.code()) == code).unwrap_or(Exit::General)
     }
 
-    /// The exit of a command that was run on behalf of the user, by the rules of shells.
+    /// The exit of a command that pmd ran for the user, by the rules of shells.
     pub fn of_command(status: ExitStatus) -> Exit {
         use std::os::unix::process::ExitStatusExt;
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_hands_its_exit_on() {
+    fn the_exit_of_a_command_is_passed_on() {
         assert_eq!(Exit::of_command(ExitStatus::from_raw(7 << 8)), Exit::Command(7));
         assert_eq!(Exit::of_command(ExitStatus::from_raw(15)), Exit::Command(143));
     }

@@ -1,10 +1,10 @@
-//! Which daemon a command is about: from flags, environment and configuration file.
+//! The daemon that a command talks to, from flags, environment and configuration file.
 
 use std::path::{Path, PathBuf};
 
-use super::args::{Global, Start};
 use super::failure::Result;
 use super::output::note;
+use crate::cli::args::{Global, Start};
 use crate::config::keys::RawConfig;
 use crate::config::paths::Paths;
 use crate::config::settings::Settings;
@@ -12,28 +12,28 @@ use crate::config::value::{Addresses, Seconds};
 use crate::config::{ConfigError, environment, file};
 use crate::control::client::Client;
 
-/// The daemon that a command is about.
+/// The daemon that a command talks to.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// Its port.
     pub port: u16,
     /// Its control socket.
     pub socket: PathBuf,
-    /// The flags that make another command be about the same daemon; with a space in front if there are any.
+    /// The flags that select the same daemon in another command; they begin with a space if there are any.
     flags: String,
 }
 
-/// The configuration file, and whether it was asked for by name.
+/// The configuration file, and whether the user named it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFile {
-    /// The file.
+    /// Its path.
     pub path: PathBuf,
-    /// Whether it has to exist.
+    /// Whether the user named it, so that it must exist.
     pub asked_for: bool,
 }
 
 impl ConfigFile {
-    /// The file that these flags mean.
+    /// The file that these flags select.
     pub fn of(global: &Global, paths: &Paths) -> ConfigFile {
         let asked = global
             .config
@@ -45,17 +45,16 @@ impl ConfigFile {
         }
     }
 
-    /// What it says.
+    /// Reads it. A default file need not exist.
     pub fn read(&self) -> std::result::Result<RawConfig, ConfigError> {
         Ok(file::read(&self.path, self.asked_for)?.unwrap_or_default())
     }
 }
 
 impl Target {
-    /// The daemon that these flags mean.
+    /// The daemon that these flags select.
     ///
-    /// A configuration file that is wrong does not keep a command from reaching the daemon that was started
-    /// before it was; it is only said.
+    /// An invalid configuration file only causes a warning: the daemon may have been started before it was edited.
     pub fn of(global: &Global) -> Result<Target> {
         let paths = Paths::of_process();
         let port = match global.port {
@@ -70,7 +69,7 @@ impl Target {
             RawConfig::default()
         } else {
             ConfigFile::of(global, &paths).read().unwrap_or_else(|error| {
-                note(&format!("warning: {error}\nwarning: going on as if there were no configuration file"));
+                note(&format!("warning: {error}\nwarning: ignoring the configuration file"));
                 RawConfig::default()
             })
         };
@@ -82,23 +81,23 @@ impl Target {
         Ok(Target { port, socket: absolute(&socket), flags: flags(global) })
     }
 
-    /// The daemon that these settings make.
+    /// The daemon with these settings.
     pub fn of_settings(global: &Global, settings: &Settings) -> Target {
         Target { port: settings.listen_port(), socket: settings.socket.clone(), flags: flags(global) }
     }
 
-    /// A client for it.
+    /// A client for the daemon.
     pub fn client(&self) -> Client {
         Client::new(&self.socket)
     }
 
-    /// Another command about the same daemon, to be shown.
+    /// Another command for the same daemon, to be shown.
     pub fn command(&self, words: &str) -> String {
         format!("pmd{} {words}", self.flags)
     }
 }
 
-/// Settings from flags, environment and file, with notes about what has no effect.
+/// Settings from flags, environment and file.
 pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
     let paths = Paths::of_process();
     let config = ConfigFile::of(global, &paths);
@@ -123,7 +122,7 @@ pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
     Ok(settings)
 }
 
-/// What the addresses to listen on were said by, if they were.
+/// The option that set the addresses to listen on.
 pub fn bind_option(start: &Start) -> &'static str {
     let set = |variable: &&str| environment::of_process(variable).is_some_and(|value| !value.is_empty());
     if start.addresses().is_some() {
@@ -135,12 +134,12 @@ pub fn bind_option(start: &Start) -> &'static str {
         .unwrap_or("bind in the configuration file")
 }
 
-/// The values of a flag that may be repeated; none if it was not used.
+/// The values of a repeatable flag; none if it was not used.
 fn some(values: &[String]) -> Option<Vec<String>> {
     Some(values.to_vec()).filter(|values| !values.is_empty())
 }
 
-/// The same file, wherever a process is: a daemon in the background is elsewhere.
+/// The same file as an absolute path: a background daemon runs in another directory.
 pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

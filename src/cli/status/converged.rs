@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::runtime::{deadline, with_progress};
 use crate::base::text::{count, time};
+use crate::cli::common::runtime::deadline;
+use crate::cli::common::{Exit, Failure, Result, with_progress};
 use crate::control::api::{ClusterStatus, ErrorCode, Status};
 use crate::control::client::{Client, ClientError};
 
-/// How often it is asked: soon enough for a person and for a script.
-const AGAIN: Duration = Duration::from_millis(100);
+/// Pause between attempts: short enough for people and for scripts.
+const POLL: Duration = Duration::from_millis(100);
 
-/// Waits until all daemons have the same registry, and returns how the daemon is then.
-pub async fn wait(client: &Client, patience: Duration) -> Result<Status> {
+/// Waits until all daemons have the same registry, and returns the status of this daemon then.
+pub(super) async fn wait(client: &Client, patience: Duration) -> Result<Status> {
     with_progress("waiting for all daemons to have the same registry", look(client, patience)).await
 }
 
@@ -24,7 +23,7 @@ async fn look(client: &Client, patience: Duration) -> Result<Status> {
     let mut seen = Agreement::default();
     let mut last = Last::Silence("the daemon did not answer".to_owned());
     loop {
-        // Less patient than the client by itself is: the time may be over long before.
+        // The deadline may be earlier than the client's own timeout.
         match timeout_at(deadline, client.status_asking_peers()).await {
             Err(_) => return Err(late(patience, &last)),
             Ok(Ok(status)) => {
@@ -34,29 +33,29 @@ async fn look(client: &Client, patience: Duration) -> Result<Status> {
                 }
                 last = Last::Disagreement(missing(cluster));
             }
-            // It may still come, as a start script expects.
+            // The daemon may still start: start scripts need that.
             Ok(Err(error)) if is_not_yet(&error) => {
                 seen = Agreement::default();
                 last = Last::Silence(error.to_string());
             }
             Ok(Err(error)) => return Err(error.into()),
         }
-        if Instant::now() + AGAIN > deadline {
+        if Instant::now() + POLL > deadline {
             tokio::time::sleep_until(deadline).await;
             return Err(late(patience, &last));
         }
-        sleep(AGAIN).await;
+        sleep(POLL).await;
     }
 }
 
-/// What was seen at the last look. Once is not enough: what the peers said last may be about an earlier registry.
+/// The last answer. One is not enough: the last report of a peer may be about an earlier registry.
 #[derive(Debug, Default)]
 struct Agreement {
     last: Option<(String, usize)>,
 }
 
 impl Agreement {
-    /// Whether all agree now, about the same as at the last look.
+    /// Whether all daemons agree now, on the same registry as at the last attempt.
     fn holds(&mut self, cluster: &ClusterStatus) -> bool {
         let now = cluster.converged.then(|| (cluster.fingerprint.clone(), cluster.members));
         let holds = now.is_some() && now == self.last;
@@ -74,27 +73,27 @@ fn missing(cluster: &ClusterStatus) -> String {
         return "the registry kept changing".to_owned();
     }
     let links = count(cluster.links, "peer", "peers");
-    format!("{} of {links} agreed in the end", cluster.agreeing)
+    format!("only {} of {links} agreed", cluster.agreeing)
 }
 
-/// What the last look found.
+/// The outcome of the last attempt.
 #[derive(Debug)]
 enum Last {
-    /// No daemon.
+    /// No daemon answered.
     Silence(String),
-    /// Daemons that do not agree.
+    /// The daemons did not agree.
     Disagreement(String),
 }
 
 fn late(patience: Duration, last: &Last) -> Failure {
     let (reason, hint) = match last {
-        Last::Silence(reason) => (reason, "see whether it runs: pmd status; start it: pmd start"),
-        Last::Disagreement(reason) => {
-            (reason, "pmd peers shows who disagrees, pmd nodes who is suspected; or wait longer")
-        }
+        Last::Silence(reason) => (reason, "check whether it is running: pmd status; start it: pmd start"),
+        Last::Disagreement(reason) => (
+            reason,
+            "pmd peers shows which peers disagree, pmd nodes which members are suspect; or wait longer",
+        ),
     };
-    let message =
-        format!("the daemons did not come to the same registry within {}: {reason}", time(patience));
+    let message = format!("the daemons did not converge within {}: {reason}", time(patience));
     Failure::new(Exit::TimedOut, message, hint)
 }
 
@@ -103,9 +102,8 @@ fn no_cluster() -> Failure {
         code: ErrorCode::NoCluster.as_str().to_owned(),
         ..Failure::new(
             Exit::Conflict,
-            "this daemon takes no part in a cluster",
-            "stop it and start it again with pmd start: one that was started as epmd, or by an earlier version, is \
-             alone",
+            "this daemon is not part of a cluster",
+            "stop it and start it with pmd start: a daemon that was started as epmd, or by an earlier version, is not",
         )
     }
 }
@@ -135,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_agreement_twice_in_a_row_is_one() {
+    fn agreement_counts_when_it_is_the_same_twice_in_a_row() {
         let mut seen = Agreement::default();
         for (fingerprint, members, converged, holds) in [
             ("a", 3, true, false),
@@ -155,15 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missing_is_said() {
-        assert_eq!(missing(&cluster("a", 3, false)), "1 of 3 peers agreed in the end");
+    fn the_reason_for_a_timeout_is_told() {
+        assert_eq!(missing(&cluster("a", 3, false)), "only 1 of 3 peers agreed");
         assert_eq!(missing(&cluster("a", 3, true)), "the registry kept changing");
         let failure = late(Duration::from_secs(10), &Last::Silence("nobody answers".into()));
         assert_eq!(failure.exit, Exit::TimedOut);
-        assert_eq!(
-            failure.message,
-            "the daemons did not come to the same registry within 10s: nobody answers"
-        );
+        assert_eq!(failure.message, "the daemons did not converge within 10s: nobody answers");
         assert_eq!((no_cluster().exit, no_cluster().code.as_str()), (Exit::Conflict, "no_cluster"));
     }
 }

@@ -1,5 +1,6 @@
 //! Why a command failed: an exit code, a code for programs, a sentence for people, and what to do next.
 
+use std::ffi::OsStr;
 use std::io;
 
 use super::exit::Exit;
@@ -8,25 +9,25 @@ use crate::config::ConfigError;
 use crate::control::api::ErrorInfo;
 use crate::control::client::ClientError;
 
-/// Result of a command or a part of it.
+/// The result of a command, or of a part of it.
 pub type Result<T> = std::result::Result<T, Failure>;
 
 /// A command that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// What the process ends with.
+    /// The exit of the process.
     pub exit: Exit,
     /// For programs.
     pub code: String,
-    /// For people; empty if there is nothing to say.
+    /// For people; empty if nothing is to be reported.
     pub message: String,
     /// What to do next.
     pub hint: String,
 }
 
 impl Failure {
-    /// A failure with the code for programs that goes with the exit.
+    /// A failure whose code for programs follows from the exit.
     pub fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Failure {
         let code = match exit {
             Exit::Usage => "usage",
@@ -42,24 +43,32 @@ impl Failure {
         Failure { exit, code: code.to_owned(), message: message.into(), hint: hint.into() }
     }
 
-    /// The end of a command whose output nobody reads any more: not a failure, and nothing to say.
+    /// The reader of standard output has gone: the command ends successfully and silently.
     pub fn broken_pipe() -> Failure {
         Failure::new(Exit::Done, "", "")
     }
 
-    /// As it is told to programs.
+    /// A program that the user named does not start; the exit is the one that shells use.
+    pub fn command(program: &OsStr, error: &io::Error) -> Failure {
+        let exit = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+        let message = format!("cannot run {}: {error}", program.display());
+        let hint = "check that the program exists, is in the PATH and can be executed";
+        Failure::new(Exit::Command(exit), message, hint)
+    }
+
+    /// The failure for programs.
     pub fn info(&self) -> ErrorInfo {
         let text = |text: &str| without_numbers(text).into_owned();
         ErrorInfo { code: self.code.clone(), message: text(&self.message), hint: text(&self.hint) }
     }
 }
 
-/// Of writing to standard output, whose reader may have gone.
+/// A failed write to standard output, whose reader may have gone.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::broken_pipe(),
-            _ => Failure::new(Exit::General, error.to_string(), "free what is full or broken, and try again"),
+            _ => Failure::new(Exit::General, error.to_string(), "free disk space or memory, and try again"),
         }
     }
 }

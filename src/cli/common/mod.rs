@@ -1,0 +1,22 @@
+//! What the commands share: the daemon they talk to, how they run, what they print, and how they fail.
+
+pub mod diagnosis;
+pub mod exit;
+pub mod failure;
+pub mod launch;
+pub mod node_env;
+pub mod output;
+pub mod runtime;
+pub mod signals;
+pub mod switch;
+pub mod table;
+pub mod target;
+pub mod watch;
+
+pub use diagnosis::explain;
+pub use exit::Exit;
+pub use failure::{Failure, Result};
+pub use output::{Output, note};
+pub use runtime::{block_on, with_progress};
+pub use table::{Colour, Column, Table};
+pub use target::Target;
