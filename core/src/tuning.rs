@@ -7,7 +7,7 @@ pub struct Tuning {
     pub replica: ReplicaTuning,
     /// Membership and failure detection.
     pub membership: MembershipTuning,
-    /// Links, and what is sent over them.
+    /// Links, and the messages on them.
     pub gossip: GossipTuning,
 }
 
@@ -72,7 +72,7 @@ pub struct MembershipTuning {
     ///
     /// Unit: probe periods. Default: 4.0. Range: 1.0 to 10.0. Source: memberlist (`SuspicionMult`).
     pub suspicion_periods: f64,
-    /// How long a suspect has to refute after two observers were told that nothing listens there any more.
+    /// How long a suspect has to refute after two observers were told that nothing listens there.
     ///
     /// Unit: milliseconds. Default: 300, enough for a refutation over the slowest of usual links. Range: above twice
     /// the round-trip time. Source: our own; goal G5 asks for one second in total.
@@ -147,7 +147,7 @@ impl PhiTuning {
         Self { interval_ms: 1_000, window: 1_000, threshold: 8.0, min_deviation_ms: 500 };
 }
 
-/// Links, and what is sent over them.
+/// Links, and the messages on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GossipTuning {
     /// The number of members following by id that a daemon keeps links to.

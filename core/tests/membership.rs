@@ -1,5 +1,5 @@
-//! The member table: records merge to the same table in any order, suspects can refute, the dead stay dead, and a member
-//! only comes back by itself.
+//! The member table: records merge to the same table in any order, suspects can refute, the dead stay dead, and only the
+//! member itself can revive them.
 
 #![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
 

@@ -1,4 +1,4 @@
-//! What has to be sent on one link.
+//! One link, and what its peer lacks.
 //!
 //! A link keeps no queue of updates but a memory of what its peer lacks. An update is made when the socket can take it,
 //! from the state at that moment. So a slow peer gets fewer and fresher updates, takes a bounded amount of memory, and

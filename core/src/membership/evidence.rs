@@ -27,7 +27,7 @@ pub const MAX_CASES: usize = 64;
 pub enum Trigger {
     /// Its link ended without a `Close`: end of stream, or reset.
     LinkEnded,
-    /// Its link has been silent for surprisingly long, or somebody considers it dead.
+    /// Its link has been silent for surprisingly long, or others consider it dead.
     Silent,
     /// A dial has failed.
     DialFailed,

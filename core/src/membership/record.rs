@@ -26,11 +26,11 @@ pub enum Liveness {
     /// Nobody has reported otherwise.
     #[default]
     Alive,
-    /// Somebody could not reach it, and it has not refuted that yet.
+    /// It could not be reached, and has not refuted that yet.
     Suspect,
 }
 
-/// What is known of one member.
+/// What a daemon knows about one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The member, in one generation and renewal.

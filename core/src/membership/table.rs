@@ -191,7 +191,7 @@ impl<S: Share> MemberTable<S> {
         }
     }
 
-    /// Renews the identity of this daemon, because somebody considers it dead.
+    /// Renews the identity of this daemon, because others consider it dead.
     pub fn renew(&mut self) {
         self.renew_after(self.own.identity.renewal);
     }
@@ -227,7 +227,7 @@ impl<S: Share> MemberTable<S> {
         self.set_own(Record { state: State::Down, ..Record::clone(&self.own) });
     }
 
-    /// Runs what is due. `now_ms` is monotonic.
+    /// Ends suspicions that have timed out and forgets old records. `now_ms` is monotonic.
     ///
     /// For `lag_ms` this daemon was not running. That time does not count: a refutation may have been waiting to be
     /// read.
@@ -335,7 +335,7 @@ impl<S: Share> MemberTable<S> {
         self.events.push_back(MembershipEvent::News { id });
     }
 
-    /// Responds to what somebody says about this daemon.
+    /// Responds to a record of this daemon.
     fn refute(&mut self, record: &Record) {
         let (own, said) = (self.own.standing(), record.standing());
         if said <= own || own.is_down() {

@@ -1,4 +1,4 @@
-//! Links that come up and end, and what is offered on them.
+//! Links: how they begin and end, and the updates offered on them.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ impl<S: Share> Node<S> {
             return;
         }
         let Some(stamp) = self.replica.store().stamp(&origin) else { return };
-        // A peer needs no updates of its own entries.
+        // A peer does not need its own entries.
         for link in self.links.values_mut().filter(|link| link.peer.id != origin) {
             let summarise = self.overlay.is_near(&link.peer.id);
             link.offer(self.now.mono_ms, origin, stamp, summarise);

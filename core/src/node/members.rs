@@ -17,7 +17,7 @@ use crate::membership::table::MembershipEvent;
 use crate::membership::{Identity, Liveness};
 use crate::replica::view::Rank;
 
-/// New generations within [`NEW_GENERATIONS_MS`] before this daemon concludes that another one uses its identity. A clock
+/// New generations within [`NEW_GENERATIONS_MS`] before this daemon concludes that another daemon uses its identity. A clock
 /// that was set back takes one.
 const MAX_NEW_GENERATIONS: usize = 3;
 const NEW_GENERATIONS_MS: u64 = 60_000;
@@ -311,7 +311,7 @@ impl<S: Share> Node<S> {
     }
 
     /// A peer was declared dead. If its heartbeats are recent, it is alive and has to know. Otherwise its link is useless,
-    /// even if the transport has not noticed, and would stand in the way of the next one.
+    /// even if the transport has not noticed, and would prevent a new one.
     fn challenge_or_close(&mut self, peer: NodeId) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
         let now_ms = self.now.mono_ms;

@@ -273,7 +273,7 @@ impl<S: Share> Node<S> {
         self.process_membership();
     }
 
-    /// Runs what is due.
+    /// Does the work that is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
         self.run_due();

@@ -1,4 +1,4 @@
-//! What is due, and when.
+//! Timers: deadlines, and the work that is due.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ impl<S: Share> Node<S> {
         }
         self.run_links();
         for (link, origin) in self.grafts.due(now_ms) {
-            // No peer is known to have the update any more, so any may be asked.
+            // No peer is known to have the update, so ask any of them.
             let link = link.or_else(|| self.links.keys().choose(&mut self.rng).copied());
             let Some(link) = link else { continue };
             let have = self.replica.store().stamp(&origin);

@@ -214,7 +214,7 @@ impl<S: Share> Store<S> {
             Base::After(from) => self.extend(origin, from, stamp, ops),
         }
         .or_else(|error| match error {
-            // A wrong snapshot is the sender's fault, but a delta that does not fit may be nobody's.
+            // A wrong snapshot is the sender's fault. A delta may not fit although its sender is correct.
             ApplyError::Contradiction if base != Base::Nothing => {
                 Ok(Applied { effect: Effect::Missing(Need::Snapshot), fork: true })
             }

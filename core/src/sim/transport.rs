@@ -23,7 +23,7 @@ const RETRY_MAX_MS: u64 = 120_000;
 const DELAYED_MS: u64 = 40;
 /// The timeout of a dial.
 const DIAL_TIMEOUT_MS: u64 = 1_000;
-/// Events after which the pool drops facts that nobody holds any more.
+/// Events after which the pool drops facts that nobody holds.
 const TRIM_EVERY: u64 = 1 << 20;
 /// Events in one millisecond beyond which there must be an endless loop.
 const MOST_AT_ONCE: u64 = 4_000_000;

@@ -115,7 +115,7 @@ frames! {
     50 DialBack,
     /// The request that a connection answers.
     51 Back,
-    /// The member that a relay shall connect this connection to.
+    /// The member to which a relay connects this connection.
     52 Relay,
     /// A request to leave the cluster.
     53 Depart,
@@ -185,7 +185,7 @@ pub enum Reason {
     Silent,
 }
 
-/// A sign of life. Most take ten bytes, because they omit what has not changed since the last one on this link.
+/// A heartbeat. Most take ten bytes, because they omit what has not changed since the last one on this link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Increases by one with each heartbeat on this link, and wraps after 255.
@@ -222,7 +222,7 @@ pub struct Echo {
 pub struct Tally {
     /// The sender's registry.
     pub summary: Summary,
-    /// Whether the receiver shall answer with a tally of its own.
+    /// Whether the sender asks for a tally in return.
     pub asks: bool,
 }
 
@@ -252,7 +252,7 @@ pub struct Pull {
     /// Origins and the sender's stamp of each; without a stamp, the receiver sends a snapshot. At most [`MAX_STAMPS`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_STAMPS>")]
     pub wants: Vec<(NodeId, Option<Stamp>)>,
-    /// Whether the receiver shall also push later updates of these origins: Plumtree's GRAFT.
+    /// Whether the sender also wants later updates of these origins to be pushed: Plumtree's GRAFT.
     pub graft: bool,
 }
 
@@ -348,7 +348,7 @@ pub struct Opened {
 pub struct DialBack {
     /// The daemon that wants the connection.
     pub asker: NodeId,
-    /// The daemon that shall dial. A member that is neither forwards the request if it has a link to the target.
+    /// The daemon that is asked to dial. A member that is neither forwards the request if it has a link to the target.
     pub target: NodeId,
     /// The daemon to dial: the asker, or a relay that both can reach.
     pub at: NodeId,
@@ -373,7 +373,7 @@ pub struct Relay {
 /// A request to leave the cluster, and to stay away until somebody at that daemon joins it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Depart {
-    /// The daemon that shall leave.
+    /// The daemon that is asked to leave.
     pub target: NodeId,
     /// The generation of it that is meant; later ones are not.
     pub generation: Generation,
