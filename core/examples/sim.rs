@@ -1,6 +1,6 @@
 //! Simulated clusters from the command line: `sim join 1000`, `sim idle 1000 24`, `sim faults 100 1`.
 //!
-//! The same seed gives the same history. What took how long for real is of interest only to whoever waits for it.
+//! The same seed gives the same history. The real times are only informative.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
@@ -76,7 +76,7 @@ fn idle(count: usize, hours: u64, seed: u64) {
 }
 
 fn deaths(world: &World, number: usize) -> usize {
-    world.events_of(number).iter().filter(|event| event.what.as_str() == "node_down").count()
+    world.events_of(number).iter().filter(|event| event.change.as_str() == "node_down").count()
 }
 
 fn quiet(count: usize, seed: u64) -> World {
@@ -93,9 +93,7 @@ fn quiet(count: usize, seed: u64) -> World {
 }
 
 fn gone(world: &World, name: &str) -> bool {
-    world
-        .nodes()
-        .all(|(_, node)| node.registry().directory().look_up(Kind::SERVICE, name.as_bytes()).is_empty())
+    world.nodes().all(|(_, node)| node.replica().view().look_up(Kind::SERVICE, name.as_bytes()).is_empty())
 }
 
 fn vanish(count: usize, seed: u64) -> u64 {
@@ -159,7 +157,7 @@ fn register(count: usize, rounds: u64) {
         let begin = world.now_ms();
         while !world
             .nodes()
-            .all(|(_, node)| !node.registry().directory().look_up(Kind::SERVICE, name.as_bytes()).is_empty())
+            .all(|(_, node)| !node.replica().view().look_up(Kind::SERVICE, name.as_bytes()).is_empty())
         {
             world.run_for(1);
         }

@@ -1,35 +1,35 @@
-//! What has happened in the cluster.
+//! Changes in the cluster that people want to know about.
 
 use std::sync::Arc;
 
 use pmd_protocol::HostName;
 use pmd_protocol::peer::{Entry, NodeId};
 
-use crate::replica::view::{Patch, Shift};
+use crate::replica::view::{EntryChange, Patch};
 
-/// What happened.
+/// A change in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Happening {
+pub enum ClusterChange {
     /// A daemon has joined, or has come back.
     NodeUp,
-    /// A daemon could not be reached, and has not objected yet.
+    /// A daemon could not be reached, and has not refuted that yet.
     NodeSuspect,
-    /// A daemon is gone.
+    /// A daemon has failed.
     NodeDown,
-    /// A daemon has left after saying so.
+    /// A daemon has left the cluster as announced.
     NodeLeft,
-    /// An Erlang node can be looked up, or with other values than before.
+    /// An Erlang node was registered, or registered with other values.
     NameUp(Arc<Entry>),
-    /// An Erlang node cannot be looked up any more.
+    /// An Erlang node can no longer be found.
     NameDown(Arc<Entry>),
-    /// A service can be looked up, or with other values than before.
+    /// A service was registered, or registered with other values.
     ServiceUp(Arc<Entry>),
-    /// A service cannot be looked up any more.
+    /// A service can no longer be found.
     ServiceDown(Arc<Entry>),
 }
 
-impl Happening {
-    /// The name it has on the command line.
+impl ClusterChange {
+    /// Its name on the command line.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -45,48 +45,48 @@ impl Happening {
     }
 }
 
-/// One thing that happened.
+/// A change, and the daemon it concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct ClusterEvent {
     /// When this daemon learned of it, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// To which daemon, or at which.
+    /// The daemon that changed, or that has the entry.
     pub origin: NodeId,
-    /// The name of its host, where it is known.
+    /// The name of its host, if known.
     pub host: Option<HostName>,
-    /// What.
-    pub what: Happening,
+    /// The change.
+    pub change: ClusterChange,
 }
 
-/// What a patch of the directory means to people.
+/// The changes in a patch that people want to know about.
 #[must_use]
-pub fn happenings(patch: &Patch) -> Vec<Happening> {
+pub fn cluster_changes(patch: &Patch) -> Vec<ClusterChange> {
     match patch {
-        Patch::Change { shifts, .. } => shifts.iter().filter_map(of_shift).collect(),
-        Patch::Hide { entries, .. } => entries.iter().filter_map(gone).collect(),
+        Patch::Change { changes, .. } => changes.iter().filter_map(of_entry).collect(),
+        Patch::Hide { entries, .. } => entries.iter().filter_map(down).collect(),
     }
 }
 
-fn of_shift(shift: &Shift) -> Option<Happening> {
-    match (&shift.before, &shift.after) {
-        (_, Some(now)) => come(now),
-        (Some(before), None) => gone(before),
+fn of_entry(change: &EntryChange) -> Option<ClusterChange> {
+    match (&change.before, &change.after) {
+        (_, Some(entry)) => up(entry),
+        (Some(entry), None) => down(entry),
         (None, None) => None,
     }
 }
 
-fn come(entry: &Arc<Entry>) -> Option<Happening> {
+fn up(entry: &Arc<Entry>) -> Option<ClusterChange> {
     match **entry {
         Entry::Host(_) => None,
-        Entry::Name(_) => Some(Happening::NameUp(Arc::clone(entry))),
-        Entry::Service(_) => Some(Happening::ServiceUp(Arc::clone(entry))),
+        Entry::Name(_) => Some(ClusterChange::NameUp(Arc::clone(entry))),
+        Entry::Service(_) => Some(ClusterChange::ServiceUp(Arc::clone(entry))),
     }
 }
 
-fn gone(entry: &Arc<Entry>) -> Option<Happening> {
+fn down(entry: &Arc<Entry>) -> Option<ClusterChange> {
     match **entry {
         Entry::Host(_) => None,
-        Entry::Name(_) => Some(Happening::NameDown(Arc::clone(entry))),
-        Entry::Service(_) => Some(Happening::ServiceDown(Arc::clone(entry))),
+        Entry::Name(_) => Some(ClusterChange::NameDown(Arc::clone(entry))),
+        Entry::Service(_) => Some(ClusterChange::ServiceDown(Arc::clone(entry))),
     }
 }

@@ -1,8 +1,7 @@
 //! Facts about members, shared between their holders.
 //!
-//! A daemon keeps what it knows of each member, and for each of its links what the peer knows of each member. These
-//! are the same values about ten times over, so a fact is allocated once and a collection of facts holds one pointer
-//! for each.
+//! A daemon stores what it knows about each member, and for each of its links what the peer knows. These are mostly the
+//! same values, about ten times over. So a fact is allocated once, and a collection of facts holds pointers.
 //!
 //! The simulator runs many daemons in one process and shares equal facts between them as well. [`Share`] is where it
 //! hooks in; in production, [`Unshared`] does nothing.

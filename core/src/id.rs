@@ -1,6 +1,4 @@
-//! Who a daemon is, which of its lives is meant, and how far that life has come.
-//!
-//! The types are those of the wire, see [`pmd_protocol::peer::id`]. Here is what needs a hash function.
+//! Identities, generations and versions, as in [`pmd_protocol::peer::id`], and the fingerprint of a registry.
 
 pub use pmd_protocol::peer::id::{Digest, Generation, NodeId, NodeIdError, Stamp, Version};
 
@@ -9,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 /// The contribution of one live origin to the fingerprint of a registry.
 ///
 /// The fingerprint is the sum over all live origins. Two daemons with equal fingerprints see the same members and the
-/// same entries. The content's digest is part of it, so that not even two daemons with one identity go unnoticed.
+/// same entries. The digest of the content is part of it, so that two daemons with one identity do not go unnoticed.
 #[must_use]
 pub fn fingerprint_of(origin: &NodeId, stamp: &Stamp) -> Digest {
     let mut hash = Sha256::new_with_prefix(b"pmd origin\0");

@@ -1,18 +1,28 @@
-//! The cluster node of pmd as a state machine.
+//! The cluster node of pmd as a sans-IO state machine.
 //!
-//! There is no socket, no clock and no source of randomness in this crate: equal inputs give equal outputs, and the
-//! simulator (feature `sim`) runs the very code that production runs.
+//! This crate has no sockets, no clock and no source of randomness: equal inputs give equal outputs, and the simulator
+//! (feature `sim`) runs the same code as production.
 //!
 //! ```text
 //!                       ┌───────────────────────── node ─────────────────────────┐
-//!   commands ─────────▶ │ registry    what is registered where: a CRDT           │ ──▶ patches, events
-//!   frames, links ────▶ │ membership  who lives: SWIM, phi accrual, evidence     │ ──▶ dials
+//!   commands ─────────▶ │ replica     the registry of all hosts: a CRDT          │ ──▶ patches, events
+//!   frames, links ────▶ │ membership  failure detection: SWIM, phi accrual       │ ──▶ dials
 //!   time ─────────────▶ │ overlay     which links there should be                │ ──▶ frames, when a
-//!                       │ spread      what goes over them                        │     socket can take them
+//!                       │ gossip      what is sent over them                     │     socket can take them
 //!                       └────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`node::Node`] is the way in; [`tuning`] has every number that can be turned.
+//! [`node::Node`] is the entry point, and [`tuning`] has every parameter. Modules form floors, and each uses only those
+//! below its own (`tests/floors.rs` checks it). From the ground up:
+//!
+//! ```text
+//!   id  tuning  facts    identities, parameters, facts shared between their holders
+//!   membership  overlay  who is alive; whom to link to
+//!   replica              what is registered, and what lookups see of it
+//!   gossip  event        what each link has to say; what people are told
+//!   node                 the daemon
+//!   sim                  many daemons, with simulated time, network and faults
+//! ```
 
 #![cfg_attr(
     not(test),

@@ -1,9 +1,9 @@
-//! Which links there should be.
+//! The overlay network: which links there should be.
 //!
-//! Members in the order of their ids form a ring. Each daemon keeps links to the next two and to three random ones, and
-//! accepts whoever dials it, which makes about ten links each; up to six members that is everybody. Ids are hashes, so
-//! the ring is a random one and neighbours on it rarely share a rack. The successors make the graph connected, the
-//! random links make it short and hard to cut.
+//! Members form a ring in the order of their ids. Each daemon keeps links to its next two members and to three random
+//! ones, and accepts links from others, which makes about ten links each. Up to six members, that is a full mesh. Ids are
+//! hashes, so the ring is in random order and neighbours rarely share a rack. The successors keep the graph connected;
+//! the random links keep it short and robust.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +12,15 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IteratorRandom;
 
-use crate::tuning::SpreadTuning;
+use crate::tuning::GossipTuning;
 
-/// The links that this daemon wants, and when it tries next.
+/// The links that this daemon wants, and when to dial them next.
 #[derive(Debug)]
 pub struct Overlay {
     me: NodeId,
-    tuning: SpreadTuning,
+    tuning: GossipTuning,
     members: BTreeSet<NodeId>,
-    /// The next and the previous in the ring.
+    /// The next and the previous member in the ring.
     near: BTreeSet<NodeId>,
     random: BTreeSet<NodeId>,
     redials: BTreeMap<NodeId, Redial>,
@@ -31,14 +31,14 @@ pub struct Overlay {
 struct Redial {
     at_ms: u64,
     pause_ms: u64,
-    /// Whether a dial is under way.
+    /// Whether a dial is in progress.
     pending: bool,
 }
 
 impl Overlay {
-    /// A daemon that knows nobody.
+    /// The overlay of a daemon that knows nobody else.
     #[must_use]
-    pub fn new(me: NodeId, tuning: SpreadTuning) -> Self {
+    pub fn new(me: NodeId, tuning: GossipTuning) -> Self {
         Self {
             me,
             tuning,
@@ -50,7 +50,7 @@ impl Overlay {
         }
     }
 
-    /// A member lives.
+    /// Adds a live member.
     pub fn add(&mut self, id: NodeId) {
         if id != self.me && self.members.insert(id) {
             self.changed = true;
@@ -59,7 +59,7 @@ impl Overlay {
         }
     }
 
-    /// A member does not.
+    /// Removes a member.
     pub fn remove(&mut self, id: &NodeId) {
         if self.members.remove(id) {
             self.changed = true;
@@ -69,12 +69,12 @@ impl Overlay {
         self.redials.remove(id);
     }
 
-    /// Whether members have come or gone since this was asked: then others may be wanted.
+    /// Whether members were added or removed since the last call, so that other links may be wanted.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// Whom this daemon wants a link to. Random choices are kept while they live.
+    /// The members that this daemon wants links to. Random choices are kept while they are alive.
     pub fn targets(&mut self, rng: &mut ChaCha8Rng) -> BTreeSet<NodeId> {
         let mut targets = self.successors();
         self.random.retain(|id| !targets.contains(id));
@@ -88,15 +88,15 @@ impl Overlay {
         targets
     }
 
-    /// A member that this daemon has no link to and does not want one, chosen at random.
+    /// A random member that this daemon has no link to.
     pub fn outsider(&mut self, linked: &BTreeSet<NodeId>, rng: &mut ChaCha8Rng) -> Option<NodeId> {
         self.members.iter().filter(|id| !linked.contains(*id)).choose(rng).copied()
     }
 
-    /// Which targets to dial now. A dial that is under way is not repeated until its end is known.
+    /// The targets to dial now. A dial in progress is not repeated until its result is known.
     pub fn dials(&mut self, now_ms: u64, linked: &BTreeSet<NodeId>, rng: &mut ChaCha8Rng) -> Vec<NodeId> {
         let targets = self.targets(rng);
-        // Whoever is linked by now, on whichever way, need not be dialled, even if another dial to it has failed.
+        // A member that is linked by now need not be dialled, even if another dial to it has failed.
         self.redials.retain(|id, redial| !linked.contains(id) && (redial.pending || targets.contains(id)));
         let mut dials = Vec::new();
         for id in targets.into_iter().filter(|id| !linked.contains(id)) {
@@ -110,12 +110,12 @@ impl Overlay {
         dials
     }
 
-    /// A dial has led to a link, or one has come up otherwise.
+    /// A link to a member has come up.
     pub fn linked(&mut self, id: &NodeId) {
         self.redials.remove(id);
     }
 
-    /// A dial has failed, or a link has ended: wait before the next, twice as long each time, give or take a quarter.
+    /// A dial has failed, or a link has ended: waits before the next dial, twice as long each time, give or take a quarter.
     pub fn failed(&mut self, now_ms: u64, id: NodeId, rng: &mut ChaCha8Rng) {
         let redial = self.redials.entry(id).or_insert(Redial { at_ms: now_ms, pause_ms: 0, pending: false });
         let doubled = redial.pause_ms.saturating_mul(2);
@@ -133,7 +133,7 @@ impl Overlay {
         self.redials.values().filter(|redial| !redial.pending).map(|redial| redial.at_ms).min()
     }
 
-    /// Whether a member is the next or the previous in the ring.
+    /// Whether a member is the next or the previous one in the ring.
     #[must_use]
     pub fn is_near(&self, id: &NodeId) -> bool {
         self.near.contains(id)
@@ -150,7 +150,7 @@ impl Overlay {
         self.following().take(self.tuning.successors).copied().collect()
     }
 
-    /// The other members in the order of the ring, from here on.
+    /// The other members in the order of the ring, beginning after this daemon.
     fn following(&self) -> impl Iterator<Item = &NodeId> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.members.range((Excluded(self.me), Unbounded)).chain(self.members.range(..self.me))
@@ -179,7 +179,7 @@ mod tests {
         let ids = ids(count);
         let mut graph: BTreeMap<_, BTreeSet<_>> = ids.iter().map(|id| (*id, BTreeSet::new())).collect();
         for (number, id) in (0..).zip(&ids) {
-            let mut overlay = Overlay::new(*id, SpreadTuning::DEFAULT);
+            let mut overlay = Overlay::new(*id, GossipTuning::DEFAULT);
             ids.iter().for_each(|other| overlay.add(*other));
             for target in overlay.targets(&mut rng(number)) {
                 graph.entry(*id).or_default().insert(target);
@@ -189,7 +189,7 @@ mod tests {
         graph
     }
 
-    /// How many hops it takes from `from` to everybody, and how many are reached.
+    /// The number of hops from `from` to the farthest member, and the number of members reached.
     fn reach(graph: &BTreeMap<NodeId, BTreeSet<NodeId>>, from: NodeId) -> (usize, usize) {
         let mut hops = BTreeMap::from([(from, 0)]);
         let mut queue = VecDeque::from([from]);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_them_killed_at_once_leaves_the_rest_together() {
+    fn the_rest_stays_connected_when_half_are_killed_at_once() {
         let mut graph = graph(1_000);
         let dead: Vec<_> = graph.keys().copied().step_by(2).collect();
         dead.iter().for_each(|id| drop(graph.remove(id)));
@@ -231,12 +231,12 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_agree_who_is_near() {
+    fn both_ends_agree_on_who_is_near() {
         let ids = ids(40);
         let overlays: BTreeMap<_, _> = ids
             .iter()
             .map(|id| {
-                let mut overlay = Overlay::new(*id, SpreadTuning::DEFAULT);
+                let mut overlay = Overlay::new(*id, GossipTuning::DEFAULT);
                 ids.iter().for_each(|other| overlay.add(*other));
                 (*id, overlay)
             })
@@ -249,9 +249,9 @@ mod tests {
     }
 
     #[test]
-    fn random_choices_are_kept_while_they_live() {
+    fn random_choices_are_kept_while_they_are_alive() {
         let ids = ids(50);
-        let mut overlay = Overlay::new(NodeId::MIN, SpreadTuning::DEFAULT);
+        let mut overlay = Overlay::new(NodeId::MIN, GossipTuning::DEFAULT);
         ids.iter().for_each(|id| overlay.add(*id));
         let before = overlay.targets(&mut rng(1));
         assert_eq!(before.len(), 5);
@@ -264,23 +264,23 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_dial_to_somebody_who_is_linked_is_forgotten() {
-        let mut overlay = Overlay::new(NodeId::MIN, SpreadTuning::DEFAULT);
+    fn a_failed_dial_to_a_linked_member_is_forgotten() {
+        let mut overlay = Overlay::new(NodeId::MIN, GossipTuning::DEFAULT);
         overlay.add(NodeId::MAX);
         overlay.linked(&NodeId::MAX);
         overlay.failed(0, NodeId::MAX, &mut rng(1));
         assert_eq!(overlay.dials(5_000, &BTreeSet::from([NodeId::MAX]), &mut rng(1)), []);
-        assert_eq!(overlay.poll_timeout(), None, "or its timer would be due for ever");
+        assert_eq!(overlay.poll_timeout(), None, "or its timer would stay due forever");
     }
 
     #[test]
-    fn dials_wait_longer_each_time() {
-        let mut overlay = Overlay::new(NodeId::MIN, SpreadTuning::DEFAULT);
+    fn each_dial_waits_longer_than_the_last() {
+        let mut overlay = Overlay::new(NodeId::MIN, GossipTuning::DEFAULT);
         overlay.add(NodeId::MAX);
         let (mut now, none, mut rng) = (0, BTreeSet::new(), rng(1));
         for expected in [1_000_u64, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
             assert_eq!(overlay.dials(now, &none, &mut rng), [NodeId::MAX]);
-            assert_eq!(overlay.dials(now + 100_000, &none, &mut rng), [], "under way");
+            assert_eq!(overlay.dials(now + 100_000, &none, &mut rng), [], "in progress");
             overlay.failed(now, NodeId::MAX, &mut rng);
             let next = overlay.poll_timeout().unwrap_or_default();
             assert!(

@@ -1,108 +1,98 @@
-//! Every number that can be turned. Each says its unit, its default, what is sensible, and where it comes from.
+//! Every parameter of a node, with its unit, default, sensible range and source.
 
-/// All of them. `Tuning::default()` is meant for production.
-#[derive(Clone, Debug, PartialEq)]
+/// All parameters. `Tuning::default()` is meant for production.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tuning {
-    /// The registry.
-    pub registry: RegistryTuning,
+    /// The replicated registry.
+    pub replica: ReplicaTuning,
     /// Membership and failure detection.
     pub membership: MembershipTuning,
-    /// Links and what goes over them.
-    pub spread: SpreadTuning,
+    /// Links, and the messages on them.
+    pub gossip: GossipTuning,
 }
 
-impl Default for Tuning {
-    fn default() -> Self {
-        Self {
-            registry: RegistryTuning::DEFAULT,
-            membership: MembershipTuning::DEFAULT,
-            spread: SpreadTuning::DEFAULT,
-        }
-    }
-}
-
-/// What the registry keeps.
+/// What a replica keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RegistryTuning {
-    /// Deleted keys that a replica remembers for each origin, so that it can tell others what has gone since they
-    /// asked last. Beyond that it answers with a snapshot.
+pub struct ReplicaTuning {
+    /// Tombstones that a replica keeps for each origin, so that it can send deltas to others. If a peer's version is
+    /// older than the oldest tombstone, it gets a snapshot.
     ///
-    /// Unit: keys. Default: 1,024, the whole of a busy host's names twice over, about 100 KB if all are used.
-    /// Range: 0 (always snapshots) to 100,000. Source: our own; the cost of the alternative is one snapshot.
+    /// Unit: keys. Default: 1,024, twice the names of a busy host, about 100 KB if all are used. Range: 0 (always
+    /// snapshots) to 100,000. Source: our own; the alternative costs one snapshot.
     pub tombstones: usize,
-    /// What a transfer of many parts may grow to before it is given up.
+    /// The size at which a transfer in many parts is given up.
     ///
     /// Unit: bytes for each origin and sender. Default: 16 MiB, five times the registrations that a host with the
     /// usual descriptor limit can hold. Range: from 64 KiB. Source: our own.
     pub staged_bytes: usize,
-    /// How long entries of an origin that is not a live member are kept, so that a healed split costs a delta and
-    /// not a snapshot.
+    /// How long entries of an origin that is not a live member are kept, so that after a partition a delta suffices
+    /// instead of a snapshot.
     ///
     /// Unit: milliseconds. Default: 600,000 (ten minutes), as long as lost members are sought eagerly. Range: 0 to a
     /// day. Source: our own.
     pub keep_dead_ms: u64,
-    /// Origins that are no live members and are kept nevertheless; the oldest go first.
+    /// The number of such origins that are kept. The oldest are dropped first.
     ///
-    /// Unit: origins. Default: 4,096. Bounds what a crash loop, or a peer that invents origins, can make a daemon hold.
-    /// Range: at least the largest part of the cluster that may be lost and come back at once. Source: our own.
+    /// Unit: origins. Default: 4,096. It bounds the memory that a crash loop, or a peer that invents origins, can take.
+    /// Range: at least the largest part of the cluster that may fail and come back at once. Source: our own.
     pub max_dead: usize,
 }
 
-impl RegistryTuning {
+impl ReplicaTuning {
     /// The defaults.
     pub const DEFAULT: Self =
         Self { tombstones: 1024, staged_bytes: 16 * 1024 * 1024, keep_dead_ms: 600_000, max_dead: 4096 };
 }
 
-impl Default for RegistryTuning {
+impl Default for ReplicaTuning {
     fn default() -> Self {
         Self::DEFAULT
     }
 }
 
-/// How members find out that one of them is gone.
+/// How members detect that one of them has failed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MembershipTuning {
-    /// How long this daemon and its helpers have to find out whether somebody can be reached; also the unit of the time
-    /// that a suspect gets.
+    /// How long this daemon and its helpers have to find out whether a member can be reached. Suspicion timeouts are
+    /// multiples of it.
     ///
     /// Unit: milliseconds. Default: 1,000. Range: 200 to 10,000. Source: the period of memberlist's LAN profile.
     pub probe_period_ms: u64,
-    /// How long a dial may take that is to find out whether somebody can be reached.
+    /// The timeout of a dial that probes a member.
     ///
     /// Unit: milliseconds. Default: 400. Range: above three round trips, below half of `probe_period_ms`. Source:
     /// memberlist's LAN profile (500).
     pub probe_rtt_ms: u64,
-    /// How many helpers are asked.
+    /// The number of helpers that are asked to probe as well.
     ///
     /// Unit: daemons. Default: 3. Range: 1 to 10. Source: SWIM section 4.1, memberlist.
     pub helpers: usize,
-    /// How long a suspect has to object: this many probe periods, times the decimal logarithm of the members, at least
-    /// one.
+    /// How long a suspect has to refute: this many probe periods, times the decimal logarithm of the number of members,
+    /// but at least once.
     ///
     /// Unit: probe periods. Default: 4.0. Range: 1.0 to 10.0. Source: memberlist (`SuspicionMult`).
     pub suspicion_periods: f64,
-    /// How long a suspect has to object when two observers were told that nobody listens there any more.
+    /// How long a suspect has to refute after two observers were told that nothing listens there.
     ///
-    /// Unit: milliseconds. Default: 300, enough for an objection through the slowest of usual links. Range: above twice
-    /// the round-trip time. Source: our own; goal G5 asks for one second in all.
+    /// Unit: milliseconds. Default: 300, enough for a refutation over the slowest of usual links. Range: above twice
+    /// the round-trip time. Source: our own; goal G5 asks for one second in total.
     pub refused_wait_ms: u64,
-    /// How long a suspect has to object when at least three observers, this daemon among them, got no answer from it.
+    /// How long a suspect has to refute after at least three observers, this daemon among them, got no answer from it.
     ///
     /// Unit: milliseconds. Default: 1,000. Range: from `refused_wait_ms`. Source: Lifeguard, section IV-B: a suspicion
     /// that others confirm independently needs less time.
     pub confirmed_wait_ms: u64,
-    /// How long a dead identity is remembered, so that old news about it cannot bring it back.
+    /// How long a dead identity is remembered, so that outdated records cannot revive it.
     ///
-    /// Unit: milliseconds. Default: 86,400,000 (a day). Range: at least as long as a daemon may be cut off with old news.
-    /// Source: our own; older news bring it back until somebody dials it, which is seconds.
+    /// Unit: milliseconds. Default: 86,400,000 (a day). Range: at least as long as a daemon may be partitioned with
+    /// outdated records. Source: our own; records that are older still revive it until somebody dials it, seconds later.
     pub remember_down_ms: u64,
-    /// How far a timer may be late before the daemon holds itself responsible and not its peers.
+    /// How late a timer may fire before the daemon blames itself and not its peers.
     ///
     /// Unit: milliseconds. Default: 200. Range: above the scheduling latency of the host, below `probe_rtt_ms`. Source:
     /// our own, after Lifeguard.
     pub late_ms: u64,
-    /// Heartbeats on standing links.
+    /// Heartbeats on links.
     pub phi: PhiTuning,
 }
 
@@ -121,27 +111,33 @@ impl MembershipTuning {
     };
 }
 
+impl Default for MembershipTuning {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 /// The phi accrual failure detector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhiTuning {
-    /// How often a heartbeat is sent to neighbours in the ring; less often to others, see
-    /// [`SpreadTuning::far_pace`].
+    /// The interval of heartbeats to neighbours in the ring. Others get them less often, see
+    /// [`GossipTuning::far_pace`].
     ///
     /// Unit: milliseconds, sent in tenths of a second. Default: 1,000. Range: 100 to 60,000. Source: portmapd, Akka.
     pub interval_ms: u64,
-    /// How many of the last intervals the estimate rests on.
+    /// The number of past intervals that the estimate uses.
     ///
     /// Unit: heartbeats. Default: 1,000. Range: 10 to 10,000. Source: Hayashibara et al., section 5.2.
     pub window: usize,
-    /// From which phi on a peer's silence is no chance any more. It is looked into from half of it on.
+    /// The phi above which silence means failure. The member is probed from half of it on.
     ///
-    /// Unit: phi, minus the decimal logarithm of the chance to be wrong. Default: 8.0, one mistake in 10^8 under the
-    /// model. Range: 1.0 to 16.0. Source: Akka, Cassandra, portmapd.
+    /// Unit: phi, minus the decimal logarithm of the probability of a mistake. Default: 8.0, one mistake in 10^8 under
+    /// the model. Range: 1.0 to 16.0. Source: Akka, Cassandra, portmapd.
     pub threshold: f64,
-    /// The least standard deviation that is assumed, however regular heartbeats were.
+    /// The least standard deviation to assume, however regular the heartbeats were.
     ///
-    /// Unit: milliseconds. Default: 500. Range: from 10; at least the pauses that a healthy peer may make. Source:
-    /// portmapd (Akka: 100).
+    /// Unit: milliseconds. Default: 500. Range: from 10; at least the pauses of a healthy peer. Source: portmapd
+    /// (Akka: 100).
     pub min_deviation_ms: u64,
 }
 
@@ -151,40 +147,40 @@ impl PhiTuning {
         Self { interval_ms: 1_000, window: 1_000, threshold: 8.0, min_deviation_ms: 500 };
 }
 
-/// Which links there are, and what goes over them.
+/// Links, and the messages on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpreadTuning {
-    /// How many members that follow by id each daemon keeps a link to.
+pub struct GossipTuning {
+    /// The number of members following by id that a daemon keeps links to.
     ///
-    /// Unit: links. Default: 2. Range: 1 to 8. Source: our own graph checks; a ring of two successors stays connected
+    /// Unit: links. Default: 2. Range: 1 to 8. Source: our own graph checks; a ring with two successors stays connected
     /// whichever single member fails.
     pub successors: usize,
-    /// How many random members besides.
+    /// The number of random members that it keeps links to besides.
     ///
-    /// Unit: links. Default: 3. Range: 1 to 8. Source: our own graph checks: five hops reach 1,000 members, and half the
-    /// members killed at once leave fewer than 0.4 % unreached.
+    /// Unit: links. Default: 3. Range: 1 to 8. Source: our own graph checks: five hops reach 1,000 members, and if half
+    /// of them are killed at once, fewer than 0.4 % of the rest are cut off.
     pub random: usize,
-    /// On links other than those to the next and the previous member by id, heartbeats come this many times slower. These
-    /// two notice a silence soon enough for everybody; should they go with it, the others notice it a little later.
+    /// How much slower heartbeats are on links other than those to the next and previous member by id. The two
+    /// neighbours detect a failure soon enough for everybody; if they fail as well, others detect it a little later.
     ///
     /// Unit: factor. Default: 3. Range: 1 to 10. Source: our own; goal G4.
     pub far_pace: u64,
-    /// How long changes are gathered after one was sent.
+    /// How long changes are gathered after some were sent.
     ///
-    /// Unit: milliseconds. Default: 5. Range: 0 to 100. Source: our own; five hops cost 25 ms in the worst case, and a
-    /// burst of registrations costs 200 frames a second and not thousands.
+    /// Unit: milliseconds. Default: 5. Range: 0 to 100. Source: our own; five hops take 25 ms in the worst case, and a
+    /// burst of registrations costs 200 frames a second instead of thousands.
     pub coalesce_ms: u64,
-    /// How long a summary waits for the update itself to come around: most peers have it by then, and need no summary.
+    /// How long a summary waits for the update itself to arrive, after which most peers have it and need no summary.
     ///
-    /// Unit: milliseconds. Default: 30. Range: above the time of a broadcast, which takes a few hops. Source: Plumtree,
-    /// section 3.4, which leaves the policy for lazy messages open; our own measurements with a hundred hosts.
+    /// Unit: milliseconds. Default: 30. Range: above the duration of a broadcast, which takes a few hops. Source:
+    /// Plumtree, section 3.4, which leaves the policy for lazy messages open; our own measurements with a hundred hosts.
     pub lazy_ms: u64,
-    /// How long a summary is left alone because the update itself should be on its way.
+    /// How long the receiver of a summary waits for the update before it asks for it.
     ///
-    /// Unit: milliseconds. Default: 20; the summary has waited already. Range: above the round-trip time. Source: Plumtree,
-    /// section 3.5.
+    /// Unit: milliseconds. Default: 20; the summary has already waited. Range: above the round-trip time. Source:
+    /// Plumtree, section 3.5.
     pub graft_ms: u64,
-    /// The first pause before a failed dial is repeated; it doubles from there.
+    /// The pause before a failed dial is first repeated. It doubles from there.
     ///
     /// Unit: milliseconds. Default: 1,000. Range: 100 to 10,000. Source: Portal.
     pub redial_ms: u64,
@@ -192,32 +188,32 @@ pub struct SpreadTuning {
     ///
     /// Unit: milliseconds. Default: 60,000. Range: from `redial_ms`. Source: Portal.
     pub redial_max_ms: u64,
-    /// How often the cluster as a whole dials somebody it has lost.
+    /// How often the cluster as a whole dials a lost member.
     ///
-    /// Unit: milliseconds. Default: 500. Range: 100 to 60,000. Source: goal G6, fingerprints equal two seconds after a
-    /// split has healed.
+    /// Unit: milliseconds. Default: 500. Range: 100 to 60,000. Source: goal G6: fingerprints are equal two seconds
+    /// after a partition has healed.
     pub seek_lost_ms: u64,
-    /// For how long lost members are sought eagerly. After that each daemon tries one in each `exchange_ms`.
+    /// How long lost members are dialled that often. After that, each daemon tries one in every `exchange_ms`.
     ///
     /// Unit: milliseconds. Default: 600,000. Range: 0 to a day. Source: our own.
     pub seek_lost_for_ms: u64,
-    /// How often each daemon compares itself with a random member outside its links.
+    /// How often each daemon compares its registry with that of a random member it has no link to.
     ///
     /// Unit: milliseconds. Default: 60,000. Range: from 1,000. Source: our own.
     pub exchange_ms: u64,
-    /// After which time a link is closed that this daemon has dialled and does not need.
+    /// The age at which a link is closed that this daemon has dialled and does not need.
     ///
     /// Unit: milliseconds. Default: 10,000. Range: from 1,000. Source: our own; long enough for a reconciliation.
     pub surplus_ms: u64,
-    /// After which silence a link is closed whose peer lives, as others say.
+    /// The silence after which a link is closed although its peer is alive according to others.
     ///
-    /// Unit: milliseconds. Default: 30,000, ten heartbeats between daemons that are no neighbours. Range: several
-    /// heartbeats, and longer than a daemon may be frozen without losing its links for it. Source: our own tests with one
-    /// way blocked.
+    /// Unit: milliseconds. Default: 30,000, ten heartbeats between daemons that are not neighbours. Range: several
+    /// heartbeats, and longer than a daemon may be frozen without losing its links. Source: our own tests with one
+    /// direction blocked.
     pub mute_ms: u64,
 }
 
-impl SpreadTuning {
+impl GossipTuning {
     /// The defaults.
     pub const DEFAULT: Self = Self {
         successors: 2,
@@ -234,4 +230,10 @@ impl SpreadTuning {
         surplus_ms: 10_000,
         mute_ms: 30_000,
     };
+}
+
+impl Default for GossipTuning {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
 }

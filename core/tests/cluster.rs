@@ -1,6 +1,6 @@
-//! Whole clusters in the simulator: what everybody does every day.
+//! Whole clusters in the simulator: everyday operation.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law has to fail the test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law fails the test")]
 
 #[path = "support/cluster.rs"]
 mod support;
@@ -37,22 +37,23 @@ fn a_registration_is_seen_by_a_hundred_within_100_ms() {
 }
 
 #[test]
-fn news_find_their_way_although_links_come_and_go() {
-    // Each daemon links to a random one once a minute for ten seconds: what came that way has to come another way then.
+fn updates_arrive_although_links_come_and_go() {
+    // Each daemon links to a random one once a minute for ten seconds. Updates that took such a link need another path
+    // after that.
     let mut world = cluster(8, 30);
     world.run_for(20_000);
     for round in 0..90 {
         let name = format!("service-{round}");
         world.register(round * 7 % 30, &name, 1);
         let took = time_until(&mut world, &name, 1, 1_000);
-        assert!(took < 30, "round {round}: {took} ms, somebody had to ask for it");
+        assert!(took < 30, "round {round}: {took} ms, so a daemon had to ask for it");
         world.run_for(500);
     }
     is_fine(&world);
 }
 
 #[test]
-fn a_killed_process_is_gone_everywhere_within_three_seconds() {
+fn a_killed_process_is_down_everywhere_within_three_seconds() {
     for (seed, count) in [(3, 2), (4, 3), (5, 10), (6, 50)] {
         let mut world = cluster(seed, count);
         world.register(1, "db", 1);
@@ -68,7 +69,7 @@ fn a_killed_process_is_gone_everywhere_within_three_seconds() {
 }
 
 #[test]
-fn two_that_dial_each_other_at_once_end_with_one_link() {
+fn two_daemons_that_dial_each_other_at_once_keep_one_link() {
     for seed in 0..50 {
         let mut world = World::new(seed);
         world.start();
@@ -76,7 +77,7 @@ fn two_that_dial_each_other_at_once_end_with_one_link() {
         world.join(0, 1);
         world.join(1, 0);
         assert!(world.run_until(5_000, World::is_converged), "{seed}: {}", state(&world));
-        // Before anybody dials again: not by closing both and starting over.
+        // Too early for a redial, so they did not close both links and start over.
         world.run_for(300);
         assert!(world.nodes().all(|(_, node)| node.links().count() == 1), "{seed}: {}", state(&world));
         world.run_for(5_000);
@@ -86,7 +87,7 @@ fn two_that_dial_each_other_at_once_end_with_one_link() {
 }
 
 #[test]
-fn who_dials_itself_notices() {
+fn a_daemon_that_dials_itself_notices() {
     let mut world = World::new(19);
     world.start();
     world.join(0, 0);
@@ -108,8 +109,8 @@ fn a_thousand_registrations_at_once_arrive_as_a_whole() {
 }
 
 #[test]
-fn who_leaves_is_said_to_have_left() {
-    use pmd_core::event::Happening;
+fn a_daemon_that_leaves_is_reported_as_left() {
+    use pmd_core::event::ClusterChange;
     use pmd_core::node::Command;
     let mut world = cluster(22, 6);
     world.register(2, "db", 1);
@@ -124,13 +125,13 @@ fn who_leaves_is_said_to_have_left() {
         let last = world
             .events_of(number)
             .iter()
-            .rfind(|event| event.origin == id && !matches!(event.what, Happening::ServiceDown(_)));
-        assert_eq!(last.unwrap().what, Happening::NodeLeft);
+            .rfind(|event| event.origin == id && !matches!(event.change, ClusterChange::ServiceDown(_)));
+        assert_eq!(last.unwrap().change, ClusterChange::NodeLeft);
     }
 }
 
 #[test]
-fn lost_frames_are_no_deaths() {
+fn lost_frames_kill_nobody() {
     let mut world = cluster(23, 12);
     world.faults.loss_permille = 50;
     world.run_for(300_000);
@@ -152,7 +153,7 @@ fn equal_seeds_have_equal_histories() {
     assert_ne!(run(24).0, run(25).0);
 }
 
-/// Bytes a second that each of so many idle daemons with so many services sends: with TLS, and with TCP and IP.
+/// Bytes per second that each of `count` idle daemons with `services` services sends: with TLS, and with TCP and IP.
 fn idle(seed: u64, count: usize, services: usize) -> (u64, u64) {
     let mut world = cluster(seed, count);
     for number in 0..count {
@@ -183,10 +184,10 @@ fn idle_traffic_is_flat() {
 }
 
 #[test]
-fn who_asks_knows_that_all_agree_before_the_next_heartbeat() {
+fn a_daemon_that_asks_knows_that_all_agree_before_the_next_heartbeat() {
     let agrees = |world: &World, number: usize| {
         let node = world.node(number).unwrap();
-        let own = node.registry().summary();
+        let own = node.replica().summary();
         node.links()
             .all(|(_, link)| link.summary().is_some_and(|theirs| theirs.fingerprint == own.fingerprint))
     };
@@ -196,12 +197,12 @@ fn who_asks_knows_that_all_agree_before_the_next_heartbeat() {
         world.register(round, &format!("service-{round}"), 1);
         let name = format!("service-{round}");
         time_until(&mut world, &name, 1, 1_000);
-        // All have it, and its peers have not said so: their heartbeats come every second, or every third.
+        // All have it, but the peers have not said so: they send heartbeats every second or every three.
         assert!(!agrees(&world, 50), "round {round}");
         let (before, heartbeats) = (world.now_ms(), next_heartbeats(&world, 50));
-        world.ask_tallies(50);
+        world.request_summaries(50);
         assert!(world.run_until(2_000, |world| agrees(world, 50)), "round {round}");
-        // A round trip, in which it has sent no heartbeat but those that were due.
+        // It took a round trip, in which the daemon has sent only those heartbeats that were due.
         let due = heartbeats.iter().filter(|due| **due <= world.now_ms()).count();
         let sent = next_heartbeats(&world, 50).iter().filter(|next| !heartbeats.contains(next)).count();
         assert!(sent <= due, "round {round}: {sent} heartbeats, {due} were due");

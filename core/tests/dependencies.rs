@@ -1,10 +1,10 @@
-//! What the crate must never depend on: whatever has a socket, a clock or entropy of its own.
+//! The crate must not depend on anything with sockets, a clock or entropy.
 
-#![allow(clippy::unwrap_used, reason = "a broken law has to fail the test")]
+#![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
 
 use std::process::Command;
 
-/// Crates that bring input and output, time or chance.
+/// Crates for input and output, time or randomness.
 const BANNED: [&str; 11] = [
     "async-std",
     "chrono",

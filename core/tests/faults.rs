@@ -1,11 +1,11 @@
-//! Faults of every kind, one at a time and all together, by seed.
+//! Faults of every kind, alone and combined, by seed.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law has to fail the test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law fails the test")]
 
 #[path = "support/cluster.rs"]
 mod support;
 
-use pmd_core::membership::record::{Record, State, pack};
+use pmd_core::membership::record::{Record, State, encode};
 use pmd_core::sim::World;
 use pmd_protocol::peer::Frame;
 use pmd_protocol::peer::frame::Membership;
@@ -13,7 +13,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use support::{cluster, downs, found, happened, is_fine, state, time_until};
 
-/// A third is cut off for 30 s. How long it takes until everybody has the same fingerprint again.
+/// Cuts off a third for 30 s, and returns the time until all fingerprints are equal again.
 fn heal(seed: u64, count: usize) -> u64 {
     let mut world = cluster(seed, count);
     (0..count).for_each(|number| world.register(number, &format!("own-{number}"), 1));
@@ -36,7 +36,7 @@ fn heal(seed: u64, count: usize) -> u64 {
     took
 }
 
-/// A third stands still for 30 s.
+/// Freezes a third for 30 s, and returns the time until all fingerprints are equal again.
 fn thaw(seed: u64, count: usize) -> u64 {
     let mut world = cluster(seed, count);
     (0..count).for_each(|number| world.register(number, &format!("own-{number}"), 1));
@@ -51,12 +51,12 @@ fn thaw(seed: u64, count: usize) -> u64 {
     assert!((0..count).all(|number| found(&world, &format!("own-{number}")) == vec![1; count]));
     world.run_for(10_000);
     is_fine(&world);
-    let accused: Vec<_> = downs(&world).into_iter().filter(|(_, about)| *about >= count / 3).collect();
-    assert_eq!(accused, [], "who was not frozen was taken for dead");
+    let mistakes: Vec<_> = downs(&world).into_iter().filter(|(_, about)| *about >= count / 3).collect();
+    assert_eq!(mistakes, [], "a daemon that was not frozen was declared dead");
     took
 }
 
-/// Prints the distribution; the longest.
+/// Prints the distribution, and returns its maximum.
 fn longest(what: &str, count: usize, runs: impl Iterator<Item = u64>) -> u64 {
     let mut all: Vec<_> = runs.collect();
     all.sort_unstable();
@@ -81,7 +81,7 @@ fn a_third_frozen_is_back_within_two_seconds() {
 }
 
 #[test]
-fn a_vanished_host_is_gone_everywhere_within_four_seconds_as_a_rule() {
+fn a_vanished_host_is_down_everywhere_within_four_seconds_as_a_rule() {
     for (count, seeds) in [(3, 15), (10, 15), (30, 9), (100, 3)] {
         let vanish = |seed: u64| {
             let mut world = cluster(seed, count);
@@ -101,9 +101,9 @@ fn a_vanished_host_is_gone_everywhere_within_four_seconds_as_a_rule() {
     }
 }
 
-/// Pauses as of a garbage collector, a busy host, a migration: shorter than what counts as gone.
+/// Pauses like those of a garbage collector, a busy host or a migration: too short to be declared dead.
 #[test]
-fn short_pauses_are_no_deaths() {
+fn short_pauses_kill_nobody() {
     let mut world = cluster(380, 12);
     let mut rng = ChaCha8Rng::seed_from_u64(380);
     for _ in 0..100 {
@@ -118,31 +118,31 @@ fn short_pauses_are_no_deaths() {
     assert_eq!(downs(&world), []);
 }
 
-/// A daemon hears a suspicion and stands still before it hears the objection, which then waits to be read while the time
-/// of the suspect runs out.
+/// A daemon learns of a suspicion and is frozen before the refutation arrives, which then waits to be read while the
+/// suspicion times out.
 #[test]
-fn an_objection_that_waited_here_is_heard() {
+fn a_refutation_that_waited_to_be_read_counts() {
     for seed in 385..390 {
         let mut world = cluster(seed, 8);
         world.run_for(5_000);
-        let accused = world.node(3).unwrap().identity().clone();
-        let record = Record { identity: accused, incarnation: 0, state: State::Suspect };
-        let (packet, _) = pack([&record], usize::MAX);
-        world.inject(5, &Frame::Membership(Membership { packet }));
+        let suspect = world.node(3).unwrap().identity().clone();
+        let record = Record { identity: suspect, incarnation: 0, state: State::Suspect };
+        let (records, _) = encode([&record], usize::MAX);
+        world.inject(5, &Frame::Membership(Membership { records }));
         world.run_for(1);
         world.freeze(0);
         world.run_for(20_000);
         world.thaw(0);
         world.run_for(10_000);
         is_fine(&world);
-        assert!(happened(&world, "node_suspect").contains(&(0, 3)), "{seed}: it has heard of it");
+        assert!(happened(&world, "node_suspect").contains(&(0, 3)), "{seed}: it knows of the suspicion");
         assert!(downs(&world).iter().all(|(_, about)| *about == 0), "{seed}: {:?}", downs(&world));
     }
 }
 
-/// Nothing gets from one to another, but the other way it does, and to everybody else.
+/// Nothing gets from one daemon to another, while the opposite direction and all other links work.
 #[test]
-fn one_way_loss_between_two_is_no_death() {
+fn one_way_loss_between_two_kills_nobody() {
     for seed in 390..396 {
         let mut world = cluster(seed, 10);
         world.run_for(5_000);
@@ -160,11 +160,12 @@ fn one_way_loss_between_two_is_no_death() {
     }
 }
 
-/// A link of one way is none: its ends give it up, although each knows from others that the other one lives.
+/// A link that works in one direction only is useless. Its ends close it, although each knows from others that its peer is
+/// alive.
 #[test]
-fn a_link_that_carries_nothing_one_way_does_not_stay() {
+fn a_link_that_works_one_way_only_is_closed() {
     for seed in 396..400 {
-        // So few that everybody wants a link to everybody.
+        // Few enough for a full mesh.
         let mut world = cluster(seed, 5);
         world.run_for(5_000);
         let linked = |world: &World, from: usize, to: usize| {
@@ -181,9 +182,9 @@ fn a_link_that_carries_nothing_one_way_does_not_stay() {
     }
 }
 
-/// Nothing that one daemon sends arrives anywhere, but it hears everybody.
+/// Nothing that one daemon sends arrives anywhere, but everything sent to it does.
 #[test]
-fn who_is_only_mute_is_gone_and_comes_back() {
+fn a_mute_daemon_is_down_and_comes_back() {
     for seed in 400..404 {
         let mut world = cluster(seed, 10);
         world.register(4, "db", 1);
@@ -208,8 +209,8 @@ fn who_is_only_mute_is_gone_and_comes_back() {
     }
 }
 
-/// Two minutes of everything: cuts, one-way cuts, freezes, kills, restarts with wrong clocks, resets, loss, latency, slow
-/// readers, expired certificates. Then peace.
+/// Two minutes of all faults: partitions, one-way cuts, freezes, kills, restarts with wrong clocks, resets, loss, latency,
+/// slow readers, expired certificates. They all end after that.
 fn storm(seed: u64, count: usize) -> World {
     let mut world = cluster(seed, count);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -258,7 +259,7 @@ fn storm(seed: u64, count: usize) -> World {
         }
     }
     for number in 0..count {
-        // Whoever knows nobody tries its seeds again and again.
+        // A daemon that knows nobody keeps dialling its seeds.
         if world.node(number).unwrap().member_count() == 0 {
             world.join(number, (number + 1) % count);
         }
@@ -280,9 +281,9 @@ fn after_any_storm_all_agree_and_nothing_is_lost() {
         assert!(world.is_converged(), "seed {seed}: {}", state(&world));
         assert_eq!(world.audit(), [] as [String; 0], "seed {seed}");
         for (number, node) in world.nodes() {
-            let own = node.registry().store().iter().next().unwrap().1.len();
+            let own = node.replica().store().iter().next().unwrap().1.len();
             for (observer, other) in world.nodes() {
-                let seen = other.registry().store().content(&node.identity().id).map(|content| content.len());
+                let seen = other.replica().store().content(&node.identity().id).map(|content| content.len());
                 assert_eq!(seen, Some(own), "seed {seed}: {observer} about {number}");
             }
             assert_eq!(found(&world, &format!("own-{number}")), vec![1; count], "seed {seed}");

@@ -1,6 +1,6 @@
 //! Replays the committed fuzz corpora with the checks of the fuzz targets, on a stable compiler.
 
-#![allow(clippy::panic, clippy::expect_used, reason = "a broken law has to fail the test")]
+#![allow(clippy::panic, clippy::expect_used, reason = "a broken law fails the test")]
 
 #[path = "../../fuzz/src/node.rs"]
 pub mod node;
@@ -12,13 +12,13 @@ use std::path::Path;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Calls `check` with each seed of `target`; how many there were.
+/// Calls `check` with each seed of `target`, and returns the number of seeds.
 fn replay(target: &str, check: fn(&[u8])) -> io::Result<usize> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let mut seeds = 0;
     for seed in fs::read_dir(folder)? {
         let seed = seed?.path();
-        // Shown only if the check panics.
+        // The test harness prints this only if the check panics.
         println!("{}", seed.display());
         check(&fs::read(seed)?);
         seeds += 1;

@@ -1,6 +1,6 @@
-//! What has brought other clusters down, each incident with a bound of its own.
+//! Incidents that have brought other clusters down, each with its own bound.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law has to fail the test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law fails the test")]
 
 #[path = "support/cluster.rs"]
 mod support;
@@ -11,7 +11,7 @@ use pmd_core::tuning::Tuning;
 use pmd_protocol::peer::{Base, Digest, Frame, Key, Kind, Op, Stamp, Update, Value, Version};
 use support::{cluster, cluster_of, downs, found, happened, is_fine, state, time_until};
 
-/// One that did not hear of a death still has the dead one alive, and tells everybody so.
+/// A daemon that missed a death still considers the dead one alive, and tells everybody.
 #[test]
 fn dead_node_bounced_alive_by_full_syncs() {
     for seed in 100..110 {
@@ -20,7 +20,7 @@ fn dead_node_bounced_alive_by_full_syncs() {
         world.run_for(10_000);
         world.faults.partition(|number| number == 7, 20);
         world.kill(1);
-        // Long enough for the others to find it dead, and too short for the one apart to find out anything.
+        // Long enough for the others to declare it dead, and too short for the isolated one to notice anything.
         world.run_for(1_500);
         world.faults.heal();
         assert!(world.run_until(10_000, World::is_converged), "{seed}: {}", state(&world));
@@ -32,11 +32,11 @@ fn dead_node_bounced_alive_by_full_syncs() {
         assert_eq!(bounced, []);
         let downs = downs(&world);
         assert!(downs.iter().all(|(_, about)| *about == 1), "{seed}: {downs:?}");
-        assert_eq!(downs.len(), 19, "{seed}: everybody is told once: {downs:?}");
+        assert_eq!(downs.len(), 19, "{seed}: everybody reports it once: {downs:?}");
     }
 }
 
-/// All processes are killed and started again, as by a configuration tool.
+/// All processes are restarted at once, as by a configuration tool.
 #[test]
 fn mass_restart_leaves_nobody_stuck_dead() {
     let mut world = cluster(120, 300);
@@ -49,7 +49,7 @@ fn mass_restart_leaves_nobody_stuck_dead() {
     is_fine(&world);
 }
 
-/// The same one after the other, while the cluster goes on.
+/// All processes are restarted one after the other, while the cluster works.
 #[test]
 fn rolling_restart_leaves_nobody_stuck_dead() {
     let mut world = cluster(121, 20);
@@ -71,7 +71,7 @@ fn rolling_restart_leaves_nobody_stuck_dead() {
     }
 }
 
-/// Somebody was not there when another began a new life.
+/// A daemon misses that another has restarted.
 #[test]
 fn old_generation_does_not_stay_visible() {
     for seed in 130..140 {
@@ -92,9 +92,9 @@ fn old_generation_does_not_stay_visible() {
     }
 }
 
-/// A supervisor restarts what has crashed before anybody has found that out, or while they do.
+/// A supervisor restarts a crashed daemon before others have noticed the crash, or while they do.
 #[test]
-fn crash_s_down_races_restart_s_up() {
+fn restart_races_the_detection_of_the_crash() {
     for (seed, pause) in (140..).zip([0, 1, 5, 20, 100, 250, 300, 310, 320, 330, 400, 1_000]) {
         let mut world = cluster(seed, 15);
         world.register(3, "old", 1);
@@ -110,16 +110,16 @@ fn crash_s_down_races_restart_s_up() {
         let before = world.now_ms();
         world.run_for(10_000);
         is_fine(&world);
-        assert_eq!(found(&world, "new"), [1; 15], "{pause}: gone again after {before}");
+        assert_eq!(found(&world, "new"), [1; 15], "{pause}: down again after {before}");
     }
 }
 
-/// Deleted on one side, and everybody on the other still has it; with and without tombstones that reach back.
+/// An entry is deleted on one side of a partition, and the other side still has it; with and without tombstones.
 #[test]
 fn key_deleted_during_a_partition_does_not_reappear() {
     for (seed, tombstones) in [(150, 1_024), (151, 0)] {
         let mut tuning = Tuning::default();
-        tuning.registry.tombstones = tombstones;
+        tuning.replica.tombstones = tombstones;
         let mut world = cluster_of(seed, 9, tuning);
         world.register(0, "deleted", 1);
         world.register(0, "kept", 1);
@@ -139,12 +139,12 @@ fn key_deleted_during_a_partition_does_not_reappear() {
     }
 }
 
-/// Everybody has forgotten a dead one, except one that was not running. What it tells is news to them.
+/// Everybody has forgotten a dead member except a daemon that was frozen, whose records are news to the others.
 #[test]
 fn reaped_node_is_not_learned_again_for_long() {
     for seed in 160..165 {
         let mut tuning = Tuning::default();
-        tuning.registry.keep_dead_ms = 2_000;
+        tuning.replica.keep_dead_ms = 2_000;
         tuning.membership.remember_down_ms = 10_000;
         let mut world = cluster_of(seed, 12, tuning);
         world.register(4, "db", 1);
@@ -153,7 +153,7 @@ fn reaped_node_is_not_learned_again_for_long() {
         world.vanish(4);
         world.run_for(60_000);
         assert!(
-            world.nodes().all(|(number, node)| number == 9 || node.registry().store().iter().count() <= 11)
+            world.nodes().all(|(number, node)| number == 9 || node.replica().store().iter().count() <= 11)
         );
         world.thaw(9);
         assert!(world.run_until(10_000, World::is_converged), "{seed}: {}", state(&world));
@@ -163,16 +163,16 @@ fn reaped_node_is_not_learned_again_for_long() {
     }
 }
 
-/// Somebody has died while one daemon stood still. It takes the dead one for alive, is not told of a death that is no news
-/// to anybody, and is no neighbour that would notice.
+/// A member dies while another daemon is frozen. That daemon still considers it alive, hears nothing of a death that is no
+/// news to anybody, and is no neighbour that would notice the silence.
 #[test]
-fn death_slept_through_is_believed() {
+fn a_death_during_a_freeze_is_learned_afterwards() {
     for seed in 210..218 {
         let mut world = cluster(seed, 30);
         world.register(4, "db", 1);
         world.run_for(5_000);
         world.freeze(9);
-        // Nobody talks to it any more when the other dies.
+        // Long enough for its links to be gone when the other dies.
         world.run_for(20_000);
         world.vanish(4);
         world.run_for(60_000);
@@ -184,7 +184,7 @@ fn death_slept_through_is_believed() {
     }
 }
 
-/// The new life counts, whatever its clock says, and nothing of the old one is left.
+/// The new generation counts, whatever its clock says, and nothing of the old one remains.
 #[test]
 fn clock_a_year_off() {
     for (seed, skew) in [(14, 0), (15, -31_536_000_000), (16, 31_536_000_000)] {
@@ -198,7 +198,7 @@ fn clock_a_year_off() {
         let took = time_until(&mut world, "new", 1, 10_000);
         assert!(took <= 1_000, "{skew}: {took} ms");
         time_until(&mut world, "old", 0, 1_000);
-        // And back again: the next life has a clock that is right.
+        // Back again: the next generation has a correct clock.
         world.kill(3);
         world.restart(3, 0);
         world.join(3, 0);
@@ -222,7 +222,7 @@ fn crash_loop_fills_nothing() {
     assert!(world.run_until(2_000, World::is_converged), "{}", state(&world));
     world.run_for(10_000);
     is_fine(&world);
-    assert!(world.nodes().all(|(_, node)| node.registry().store().iter().count() == 6));
+    assert!(world.nodes().all(|(_, node)| node.replica().store().iter().count() == 6));
     assert!(world.nodes().all(|(_, node)| node.links().count() <= 5));
 }
 
@@ -246,7 +246,7 @@ fn one_slow_reader_delays_nobody() {
     is_fine(&world);
 }
 
-/// Entries that nobody can read, and updates that no honest daemon sends. The sender's link may end; nothing else.
+/// Entries that nobody can read, and updates that no correct daemon sends. At worst the sender's link ends.
 #[test]
 fn poison_update_harms_nobody() {
     let mut world = cluster(170, 8);
@@ -281,7 +281,7 @@ fn poison_update_harms_nobody() {
     assert!(world.alarms().iter().any(|(_, _, alarm)| blamed(alarm)), "{:?}", world.alarms());
 }
 
-/// Its own clock has not moved when it goes on, or has: either way it accuses nobody and has all it had.
+/// After hours of suspension a daemon suspects nobody and has lost nothing.
 #[test]
 fn machine_suspended_for_hours() {
     let mut world = cluster(180, 10);
@@ -303,12 +303,12 @@ fn machine_suspended_for_hours() {
     assert_eq!(found(&world, "own-1"), [0; 10]);
     world.run_for(30_000);
     is_fine(&world);
-    let accused: Vec<_> =
+    let mistakes: Vec<_> =
         downs(&world).into_iter().filter(|(observer, about)| *observer == 4 || *about != 4).collect();
-    assert_eq!(accused, []);
+    assert_eq!(mistakes, []);
 }
 
-/// Two machines with one key. An operator has to hear of it; the others go on.
+/// Two machines share one key. Operators are alarmed, and the other daemons are not affected.
 #[test]
 fn image_cloned_with_its_key_is_noticed() {
     for seed in 190..195 {
@@ -330,14 +330,14 @@ fn image_cloned_with_its_key_is_noticed() {
         assert!(found(&world, "other").iter().filter(|found| **found == 1).count() >= 9);
         let honest = |number: &usize| ![3, copy].contains(number);
         assert!(downs(&world).iter().all(|(_, about)| !honest(about)), "{:?}", downs(&world));
-        // When one of the two has gone, the other is as good as any.
+        // Once one of the two is gone, the other works like any daemon.
         world.kill(copy);
         assert!(world.run_until(90_000, World::is_converged), "{seed}: {}", state(&world));
         assert_eq!(world.audit(), [] as [String; 0]);
     }
 }
 
-/// All certificates expire at once and all links end, until somebody renews them.
+/// All certificates expire at once and all links end, until an operator renews the certificates.
 #[test]
 fn certificates_expire_everywhere_and_all_reconnect_at_once() {
     for (seed, count) in [(200, 3), (201, 30), (202, 100)] {
@@ -346,7 +346,7 @@ fn certificates_expire_everywhere_and_all_reconnect_at_once() {
         world.run_for(5_000);
         world.faults.no_handshakes = true;
         world.run_for(5_000);
-        assert!(world.is_converged(), "standing links do not care");
+        assert!(world.is_converged(), "existing links are not affected");
         (0..count).for_each(|number| world.reset(number));
         world.run_for(600_000);
         assert!(world.nodes().all(|(_, node)| node.member_count() == 0));

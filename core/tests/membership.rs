@@ -1,12 +1,12 @@
-//! The table of members: joined in any order it is the same, the accused can object, the dead stay dead, and only the
-//! member itself comes back.
+//! The member table: records merge to the same table in any order, suspects can refute, the dead stay dead, and only the
+//! member itself can revive them.
 
-#![allow(clippy::unwrap_used, reason = "a broken law has to fail the test")]
+#![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
 
 use pmd_core::facts::Unshared;
 use pmd_core::id::{Generation, NodeId};
-use pmd_core::membership::record::{Record, Standing, State, pack};
-use pmd_core::membership::table::{Output, Swim};
+use pmd_core::membership::record::{Record, Standing, State, encode};
+use pmd_core::membership::table::{MemberTable, MembershipEvent};
 use pmd_core::membership::{Identity, Liveness};
 use pmd_core::tuning::MembershipTuning;
 use proptest::collection::vec;
@@ -23,20 +23,20 @@ fn id(number: u8) -> NodeId {
     NodeId::new([number; 32])
 }
 
-fn swim(number: u8) -> Swim {
-    Swim::new(identity(number, 1_000), TUNING, Unshared)
+fn table(number: u8) -> MemberTable {
+    MemberTable::new(identity(number, 1_000), TUNING, Unshared)
 }
 
-/// What one says, another hears.
-fn hear(swim: &mut Swim, now: u64, records: &[Record]) -> Vec<Output> {
-    let (packet, count) = pack(records, usize::MAX);
+/// Merges records as if a peer had sent them, and returns the events.
+fn hear(table: &mut MemberTable, now: u64, records: &[Record]) -> Vec<MembershipEvent> {
+    let (bytes, count) = encode(records, usize::MAX);
     assert_eq!(count, records.len());
-    swim.handle_packet(now, &packet).unwrap();
-    outputs(swim)
+    table.merge(now, &bytes).unwrap();
+    events(table)
 }
 
-fn outputs(swim: &mut Swim) -> Vec<Output> {
-    std::iter::from_fn(|| swim.poll_output()).collect()
+fn events(table: &mut MemberTable) -> Vec<MembershipEvent> {
+    std::iter::from_fn(|| table.poll_event()).collect()
 }
 
 fn record(number: u8, renewal: u32, incarnation: u32, state: State) -> Record {
@@ -44,8 +44,8 @@ fn record(number: u8, renewal: u32, incarnation: u32, state: State) -> Record {
 }
 
 #[test]
-fn who_has_moved_is_known_at_its_new_place() {
-    let (mut mover, mut other) = (swim(1), swim(2));
+fn a_member_that_has_moved_is_known_at_its_new_address() {
+    let (mut mover, mut other) = (table(1), table(2));
     hear(&mut other, 0, &[record(1, 0, 0, State::Alive)]);
     let place = ([10, 9, 9, 9], 4369).into();
     assert!(mover.advertise(&[place, ([0, 0, 0, 0], 4369).into()]));
@@ -53,7 +53,7 @@ fn who_has_moved_is_known_at_its_new_place() {
     hear(&mut other, 1, &[Record::alive(mover.identity().clone())]);
     let (identity, liveness) = other.member(&id(1)).unwrap();
     assert_eq!((identity.addresses.as_slice(), liveness), ([place].as_slice(), Liveness::Alive));
-    // What was said of the old place does not count any more.
+    // Records of the old address no longer count.
     hear(&mut other, 2, &[record(1, 0, 0, State::Down)]);
     assert!(other.member(&id(1)).is_some());
 }
@@ -69,16 +69,16 @@ fn any_record() -> impl Strategy<Value = Record> {
     )
 }
 
-/// How often the dead objected before they died is nobody's business.
-fn table(swim: &Swim) -> Vec<Standing> {
-    (1..5).filter_map(|number| swim.record(&id(number))).map(Record::standing).collect()
+/// The standings in a table.
+fn standings(table: &MemberTable) -> Vec<Standing> {
+    (1..5).filter_map(|number| table.record(&id(number))).map(Record::standing).collect()
 }
 
 proptest! {
-    /// The table is a join: order and repetition do not matter, and it holds the greatest of what was said.
+    /// The table is a join: order and repetition do not matter, and it has the greatest record of each member.
     #[test]
     fn any_order_leads_to_one_table(records in vec(any_record(), 0..30), order in vec(any::<prop::sample::Index>(), 0..60)) {
-        let (mut one, mut other) = (swim(9), swim(9));
+        let (mut one, mut other) = (table(9), table(9));
         hear(&mut one, 0, &records);
         for at in order.iter().filter(|_| !records.is_empty()) {
             hear(&mut other, 0, std::slice::from_ref(at.get(&records)));
@@ -86,7 +86,7 @@ proptest! {
         for record in records.iter().rev() {
             hear(&mut other, 0, std::slice::from_ref(record));
         }
-        prop_assert_eq!(table(&one), table(&other));
+        prop_assert_eq!(standings(&one), standings(&other));
         prop_assert_eq!(one.len(), one.members().count());
         for number in 1..5 {
             let greatest = records.iter().filter(|record| record.identity.id == id(number)).map(Record::standing).max();
@@ -94,32 +94,33 @@ proptest! {
         }
     }
 
-    /// What is told is what is known: whoever follows the outputs has the members.
+    /// A reader that follows the events knows the members.
     #[test]
-    fn outputs_tell_all_that_changes(records in vec(any_record(), 0..30)) {
-        let mut swim = swim(9);
+    fn events_report_every_change(records in vec(any_record(), 0..30)) {
+        let mut table = table(9);
         let mut followed = std::collections::BTreeMap::new();
         for record in &records {
-            for output in hear(&mut swim, 0, std::slice::from_ref(record)) {
-                match output {
-                    Output::Up { identity, liveness, .. } => drop(followed.insert(identity.id, (identity, liveness))),
-                    Output::Down { identity } => prop_assert!(followed.remove(&identity.id).is_some()),
-                    Output::News { id } => prop_assert_eq!(swim.record(&id), Some(record)),
+            for event in hear(&mut table, 0, std::slice::from_ref(record)) {
+                match event {
+                    MembershipEvent::Up { identity, liveness, .. } => drop(followed.insert(identity.id, (identity, liveness))),
+                    MembershipEvent::Down { identity } => prop_assert!(followed.remove(&identity.id).is_some()),
+                    MembershipEvent::News { id } => prop_assert_eq!(table.record(&id), Some(record)),
                     other => prop_assert!(false, "{:?}", other),
                 }
             }
-            let members: Vec<_> = swim.members().map(|(identity, liveness)| (identity.clone(), liveness)).collect();
+            let members: Vec<_> = table.members().map(|(identity, liveness)| (identity.clone(), liveness)).collect();
             prop_assert_eq!(followed.values().cloned().collect::<Vec<_>>(), members);
         }
     }
 
-    /// Whatever is said about a daemon, it stays alive for itself and has the last word, unless it has another life.
+    /// Whatever others say about a daemon, it considers itself alive and has the greatest record of itself, unless there is
+    /// a later generation.
     #[test]
-    fn the_accused_has_the_last_word(records in vec(any_record(), 0..20)) {
-        let mut accused = swim(1);
+    fn a_suspect_has_the_last_word(records in vec(any_record(), 0..20)) {
+        let mut suspect = table(1);
         for record in &records {
-            hear(&mut accused, 0, std::slice::from_ref(record));
-            let own = accused.record(&id(1)).unwrap();
+            hear(&mut suspect, 0, std::slice::from_ref(record));
+            let own = suspect.record(&id(1)).unwrap();
             prop_assert!(own.is_live());
             prop_assert!(
                 record.identity.id != id(1)
@@ -130,149 +131,160 @@ proptest! {
     }
 
     #[test]
-    fn any_packet_is_harmless(packet in vec(any::<u8>(), 0..200), flips in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)) {
-        let mut swim = swim(9);
-        let _ = swim.handle_packet(0, &packet);
-        let (mut damaged, _) = pack(&[record(1, 0, 0, State::Alive), record(2, 1, 1, State::Down)], usize::MAX);
+    fn any_bytes_are_harmless(bytes in vec(any::<u8>(), 0..200), flips in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)) {
+        let mut table = table(9);
+        let _ = table.merge(0, &bytes);
+        let (mut damaged, _) = encode(&[record(1, 0, 0, State::Alive), record(2, 1, 1, State::Down)], usize::MAX);
         for (at, with) in flips {
             *at.get_mut(&mut damaged) ^= with;
         }
-        let _ = swim.handle_packet(0, &damaged);
-        prop_assert_eq!(swim.len(), swim.members().count());
+        let _ = table.merge(0, &damaged);
+        prop_assert_eq!(table.len(), table.members().count());
     }
 }
 
 #[test]
-fn a_suspect_that_does_not_object_is_dead_and_one_that_does_is_not() {
-    for objects in [false, true] {
-        let mut swim = swim(9);
-        hear(&mut swim, 0, &[record(1, 0, 0, State::Alive)]);
+fn a_suspect_is_dead_unless_it_refutes_in_time() {
+    for refutes in [false, true] {
+        let mut table = table(9);
+        hear(&mut table, 0, &[record(1, 0, 0, State::Alive)]);
         let generation = identity(1, 1_000).generation;
-        assert!(swim.suspect(100, &id(1), generation, 300));
-        assert!(!swim.suspect(100, &id(1), generation, 300), "once");
-        let told = outputs(&mut swim);
+        assert!(table.suspect(100, &id(1), generation, 300));
+        assert!(!table.suspect(100, &id(1), generation, 300), "once");
+        let told = events(&mut table);
         let before = Some((generation, Liveness::Alive));
-        let suspected = Output::Up { identity: identity(1, 1_000), liveness: Liveness::Suspect, before };
+        let suspected =
+            MembershipEvent::Up { identity: identity(1, 1_000), liveness: Liveness::Suspect, before };
         assert!(told.contains(&suspected));
-        assert_eq!(swim.poll_timeout(), Some(400));
-        if objects {
-            let mut accused = self::swim(1);
-            let answer = hear(&mut accused, 0, &[swim.record(&id(1)).unwrap().clone()]);
-            assert_eq!(answer, [Output::News { id: id(1) }]);
-            hear(&mut swim, 399, &[accused.record(&id(1)).unwrap().clone()]);
+        assert_eq!(table.poll_timeout(), Some(400));
+        if refutes {
+            let mut suspect = self::table(1);
+            let answer = hear(&mut suspect, 0, &[table.record(&id(1)).unwrap().clone()]);
+            assert_eq!(answer, [MembershipEvent::News { id: id(1) }]);
+            hear(&mut table, 399, &[suspect.record(&id(1)).unwrap().clone()]);
         }
-        swim.handle_timeout(400, 0);
-        assert_eq!(swim.member(&id(1)).is_some(), objects);
-        assert_eq!(outputs(&mut swim).contains(&Output::Down { identity: identity(1, 1_000) }), !objects);
+        table.handle_timeout(400, 0);
+        assert_eq!(table.member(&id(1)).is_some(), refutes);
+        assert_eq!(
+            events(&mut table).contains(&MembershipEvent::Down { identity: identity(1, 1_000) }),
+            !refutes
+        );
     }
 }
 
 #[test]
 fn a_confirmed_suspicion_takes_less_time() {
-    let mut swim = swim(9);
-    hear(&mut swim, 0, &[record(1, 0, 0, State::Alive)]);
+    let mut table = table(9);
+    hear(&mut table, 0, &[record(1, 0, 0, State::Alive)]);
     let generation = identity(1, 1_000).generation;
-    swim.suspect(0, &id(1), generation, swim.suspicion_ms());
-    assert_eq!(swim.poll_timeout(), Some(4_000));
-    swim.suspect(500, &id(1), generation, 300);
-    assert_eq!(swim.poll_timeout(), Some(800));
-    swim.suspect(600, &id(1), generation, 300);
-    assert_eq!(swim.poll_timeout(), Some(800), "and never more");
+    table.suspect(0, &id(1), generation, table.suspicion_ms());
+    assert_eq!(table.poll_timeout(), Some(4_000));
+    table.suspect(500, &id(1), generation, 300);
+    assert_eq!(table.poll_timeout(), Some(800));
+    table.suspect(600, &id(1), generation, 300);
+    assert_eq!(table.poll_timeout(), Some(800), "and never longer");
 }
 
-/// A clue about an earlier life, or about somebody who is not there, accuses nobody.
+/// Evidence about an earlier generation, or about an unknown member, makes nobody a suspect.
 #[test]
-fn old_evidence_is_void() {
-    let mut swim = swim(9);
-    hear(&mut swim, 0, &[record(1, 0, 0, State::Alive)]);
-    assert!(!swim.suspect(0, &id(1), identity(1, 999).generation, 300));
-    assert!(!swim.suspect(0, &id(2), identity(2, 1_000).generation, 300));
-    assert_eq!(swim.poll_timeout(), None);
+fn old_evidence_is_ignored() {
+    let mut table = table(9);
+    hear(&mut table, 0, &[record(1, 0, 0, State::Alive)]);
+    assert!(!table.suspect(0, &id(1), identity(1, 999).generation, 300));
+    assert!(!table.suspect(0, &id(2), identity(2, 1_000).generation, 300));
+    assert_eq!(table.poll_timeout(), None);
 }
 
-/// The objection may have waited here to be read.
+/// The refutation may have been waiting to be read.
 #[test]
-fn time_in_which_this_daemon_did_not_run_does_not_count() {
-    let mut swim = swim(9);
-    hear(&mut swim, 0, &[record(1, 0, 0, State::Alive)]);
-    swim.suspect(0, &id(1), identity(1, 1_000).generation, 300);
-    swim.handle_timeout(30_000, 29_900);
-    assert!(swim.member(&id(1)).is_some());
-    assert_eq!(swim.poll_timeout(), Some(30_200));
-    swim.handle_timeout(30_200, 0);
-    assert!(swim.member(&id(1)).is_none());
+fn time_in_which_this_daemon_was_not_running_does_not_count() {
+    let mut table = table(9);
+    hear(&mut table, 0, &[record(1, 0, 0, State::Alive)]);
+    table.suspect(0, &id(1), identity(1, 1_000).generation, 300);
+    table.handle_timeout(30_000, 29_900);
+    assert!(table.member(&id(1)).is_some());
+    assert_eq!(table.poll_timeout(), Some(30_200));
+    table.handle_timeout(30_200, 0);
+    assert!(table.member(&id(1)).is_none());
 }
 
 #[test]
-fn who_was_declared_dead_comes_back_renewed_in_the_same_life() {
-    let mut accused = swim(1);
-    let told = hear(&mut accused, 0, &[record(1, 0, 7, State::Down)]);
+fn a_member_that_was_declared_dead_comes_back_renewed_in_the_same_generation() {
+    let mut suspect = table(1);
+    let told = hear(&mut suspect, 0, &[record(1, 0, 7, State::Down)]);
     let renewed = Identity { renewal: 1, ..identity(1, 1_000) };
-    assert_eq!(told, [Output::Renewed { identity: renewed.clone() }, Output::News { id: id(1) }]);
-    let mut other = swim(2);
+    assert_eq!(
+        told,
+        [MembershipEvent::Renewed { identity: renewed.clone() }, MembershipEvent::News { id: id(1) }]
+    );
+    let mut other = table(2);
     hear(&mut other, 0, &[record(1, 0, 7, State::Down)]);
     assert_eq!(other.len(), 0);
     hear(&mut other, 0, &[record(1, 0, 9, State::Alive)]);
-    assert_eq!(other.len(), 0, "no objection helps the dead");
-    hear(&mut other, 0, &[accused.record(&id(1)).unwrap().clone()]);
+    assert_eq!(other.len(), 0, "a higher incarnation does not revive the dead");
+    hear(&mut other, 0, &[suspect.record(&id(1)).unwrap().clone()]);
     assert_eq!(other.member(&id(1)), Some((&renewed, Liveness::Alive)));
-    // It has forgotten that it was renewed before: a memory image, perhaps.
-    let mut restored = swim(1);
+    // It does not remember its earlier renewals, perhaps because it was restored from a memory image.
+    let mut restored = table(1);
     hear(&mut restored, 0, &[record(1, 5, 0, State::Alive)]);
     assert_eq!(restored.identity().renewal, 6);
 }
 
 #[test]
-fn a_later_life_takes_the_place_of_the_earlier_at_once() {
-    let mut swim = swim(9);
-    hear(&mut swim, 0, &[record(1, 3, 3, State::Alive)]);
-    swim.meet(0, identity(1, 2_000));
-    assert_eq!(swim.member(&id(1)).unwrap().0.generation.boot_ms, 2_000);
-    hear(&mut swim, 0, &[record(1, 3, 3, State::Down), record(1, 4, 0, State::Alive)]);
-    assert_eq!(swim.member(&id(1)).unwrap().0.generation.boot_ms, 2_000, "the old life's end is no news");
-    assert_eq!(swim.len(), 1);
+fn a_later_generation_replaces_the_earlier_one_at_once() {
+    let mut table = table(9);
+    hear(&mut table, 0, &[record(1, 3, 3, State::Alive)]);
+    table.meet(0, identity(1, 2_000));
+    assert_eq!(table.member(&id(1)).unwrap().0.generation.boot_ms, 2_000);
+    hear(&mut table, 0, &[record(1, 3, 3, State::Down), record(1, 4, 0, State::Alive)]);
+    assert_eq!(
+        table.member(&id(1)).unwrap().0.generation.boot_ms,
+        2_000,
+        "the end of the old generation is no news"
+    );
+    assert_eq!(table.len(), 1);
 }
 
 #[test]
-fn another_daemon_with_this_identity_is_noticed_and_not_obeyed() {
-    let mut swim = swim(1);
-    let told = hear(&mut swim, 0, &[Record::alive(identity(1, 2_000))]);
-    assert_eq!(told, [Output::LaterLife { identity: identity(1, 2_000) }]);
-    assert_eq!(*swim.identity(), identity(1, 1_000));
-    let life = identity(1, 2_000).generation.renewed(0, 7);
-    swim.begin_life(life);
-    assert_eq!(swim.identity().generation, life);
-    assert_eq!(outputs(&mut swim), [Output::News { id: id(1) }]);
+fn a_later_generation_of_its_own_identity_is_reported_and_not_adopted() {
+    let mut table = table(1);
+    let told = hear(&mut table, 0, &[Record::alive(identity(1, 2_000))]);
+    assert_eq!(told, [MembershipEvent::LaterGeneration { identity: identity(1, 2_000) }]);
+    assert_eq!(*table.identity(), identity(1, 1_000));
+    let generation = identity(1, 2_000).generation.renewed(0, 7);
+    table.begin_generation(generation);
+    assert_eq!(table.identity().generation, generation);
+    assert_eq!(events(&mut table), [MembershipEvent::News { id: id(1) }]);
 }
 
 #[test]
-fn who_leaves_is_dead_and_does_not_object() {
-    let mut swim = swim(1);
-    swim.leave();
-    assert_eq!(outputs(&mut swim), [Output::News { id: id(1) }]);
-    let farewell = swim.record(&id(1)).unwrap().clone();
-    assert!(!farewell.is_live());
-    hear(&mut swim, 0, &[farewell]);
-    swim.renew();
-    assert!(!swim.record(&id(1)).unwrap().is_live());
+fn a_daemon_that_leaves_is_dead_and_does_not_refute_it() {
+    let mut table = table(1);
+    table.leave();
+    assert_eq!(events(&mut table), [MembershipEvent::News { id: id(1) }]);
+    let last = table.record(&id(1)).unwrap().clone();
+    assert!(!last.is_live());
+    hear(&mut table, 0, &[last]);
+    table.renew();
+    assert!(!table.record(&id(1)).unwrap().is_live());
 }
 
 #[test]
-fn the_dead_are_forgotten_in_the_end() {
-    let mut swim = swim(9);
-    hear(&mut swim, 5, &[record(1, 0, 0, State::Down), record(2, 0, 0, State::Alive)]);
-    hear(&mut swim, 9, &[record(2, 0, 0, State::Down), record(2, 1, 0, State::Alive)]);
+fn the_dead_are_forgotten_eventually() {
+    let mut table = table(9);
+    hear(&mut table, 5, &[record(1, 0, 0, State::Down), record(2, 0, 0, State::Alive)]);
+    hear(&mut table, 9, &[record(2, 0, 0, State::Down), record(2, 1, 0, State::Alive)]);
     let end = 5 + TUNING.remember_down_ms;
-    assert_eq!(swim.poll_timeout(), Some(end));
-    swim.handle_timeout(end - 1, 0);
-    assert!(swim.record(&id(1)).is_some());
-    swim.handle_timeout(end, 0);
-    assert!(swim.record(&id(1)).is_none());
-    assert_eq!((swim.len(), swim.poll_timeout()), (1, None));
+    assert_eq!(table.poll_timeout(), Some(end));
+    table.handle_timeout(end - 1, 0);
+    assert!(table.record(&id(1)).is_some());
+    table.handle_timeout(end, 0);
+    assert!(table.record(&id(1)).is_none());
+    assert_eq!((table.len(), table.poll_timeout()), (1, None));
 }
 
 #[test]
-fn addresses_that_lead_nowhere_are_not_advertised() {
+fn addresses_that_nobody_can_dial_are_not_advertised() {
     let addresses =
         ["0.0.0.0:4369", "[::]:4369", "10.0.0.1:0", "10.0.0.1:4369"].map(|text| text.parse().unwrap());
     let identity = Identity::new(NodeId::new([1; 32]), Generation::default(), &addresses);

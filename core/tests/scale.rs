@@ -1,6 +1,6 @@
-//! From three daemons to a thousand: all join at once, and one registration is seen by all.
+//! From three daemons to a thousand: all join at once, and all see a registration.
 
-#![allow(clippy::unwrap_used, reason = "a broken law has to fail the test")]
+#![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
 
 #[path = "support/cluster.rs"]
 mod support;
@@ -9,16 +9,15 @@ use pmd_core::sim::World;
 use pmd_protocol::peer::Kind;
 use support::{cluster, is_fine, state};
 
-/// Milliseconds until each daemon finds a service that has just been registered, sorted.
-fn spread(world: &mut World, number: usize, name: &str) -> Vec<u64> {
+/// Registers a service, and returns the milliseconds until each daemon finds it, sorted.
+fn broadcast(world: &mut World, number: usize, name: &str) -> Vec<u64> {
     world.register(number, name, 1);
     let start = world.now_ms();
     let mut waiting: Vec<_> = world.nodes().map(|(number, _)| number).collect();
     let mut took = Vec::new();
     while !waiting.is_empty() && world.now_ms() < start + 5_000 {
         waiting.retain(|number| {
-            let found =
-                world.node(*number).unwrap().registry().directory().look_up(Kind::SERVICE, name.as_bytes());
+            let found = world.node(*number).unwrap().replica().view().look_up(Kind::SERVICE, name.as_bytes());
             if !found.is_empty() {
                 took.push(world.now_ms() - start);
             }
@@ -30,15 +29,15 @@ fn spread(world: &mut World, number: usize, name: &str) -> Vec<u64> {
     took
 }
 
-fn joins_and_spreads(seed: u64, count: usize, rounds: usize) {
+fn joins_and_broadcasts(seed: u64, count: usize, rounds: usize) {
     let mut world = cluster(seed, count);
     let joined = world.now_ms();
     assert!(joined <= 1_000, "{count} joined within {joined} ms");
-    // Past the first exchange: links that came with the joining have gone, and the trees have holes.
+    // After the first exchange, the links from joining are closed and the trees have holes.
     world.run_for(100_000);
     let mut all = Vec::new();
     for round in 0..rounds {
-        all.extend(spread(&mut world, round * 7 % count, &format!("service-{round}")));
+        all.extend(broadcast(&mut world, round * 7 % count, &format!("service-{round}")));
         world.run_for(100);
     }
     all.sort_unstable();
@@ -54,11 +53,11 @@ fn joins_and_spreads(seed: u64, count: usize, rounds: usize) {
 #[test]
 fn up_to_three_hundred() {
     for (seed, count) in [(500, 3), (501, 10), (502, 30), (503, 100), (504, 300)] {
-        joins_and_spreads(seed, count, 10);
+        joins_and_broadcasts(seed, count, 10);
     }
 }
 
 #[test]
 fn a_thousand() {
-    joins_and_spreads(505, 1_000, 3);
+    joins_and_broadcasts(505, 1_000, 3);
 }

@@ -1,5 +1,4 @@
-//! Laws of the EPMD parsers, encoders and codecs, for arbitrary bytes. Each function panics if one does not
-//! hold.
+//! Laws of the EPMD parsers, encoders and codecs for arbitrary bytes. Each function panics if one does not hold.
 
 use std::fmt::Debug;
 
@@ -9,22 +8,22 @@ use pmd_protocol::epmd::encode::{alive2_reply, names_header, names_line, port2_f
 use pmd_protocol::epmd::parse::{frame, parse_request, read_limit};
 use pmd_protocol::epmd::reply::parse_reply;
 use pmd_protocol::epmd::{
-    Alive2, ClientCodec, Expected, FrameError, Reply, Request, RequestError, ServerCodec, encode,
+    Alive2, ClientCodec, Expected, FramingError, Reply, Request, RequestError, ServerCodec, encode,
 };
 use pmd_protocol::limits::{LENGTH_PREFIX, MAX_EXTRA, MAX_LOOKUP_CHARS, MAX_REQUEST};
 use tokio_util::codec::{Decoder, Encoder};
 
 /// Bytes as a server receives them.
 pub fn request(data: &[u8]) {
-    // While, and only while, there is nothing to say, more is read.
+    // More is read if and only if there is no result yet.
     assert_eq!(read_limit(data) > 0, matches!(frame(data), Ok(None)));
 
     let whole = decoded(ServerCodec::default(), &[data]);
     for width in [1, 3] {
         let chunks: Vec<&[u8]> = data.chunks(width).collect();
         let split = decoded(ServerCodec::default(), &chunks);
-        if let Err(FrameError::Excess { announced, .. }) = frame(data) {
-            // Surplus that comes in a later part than the length does not spoil the request, see `frame`.
+        if let Err(FramingError::Excess { announced, .. }) = frame(data) {
+            // Surplus bytes that arrive after the length do not spoil the request, see `frame`.
             let request = &data[..LENGTH_PREFIX + usize::from(announced)];
             assert_eq!(split.first(), decoded(ServerCodec::default(), &[request]).first());
         } else {
@@ -65,7 +64,7 @@ pub fn reply(data: &[u8]) {
         assert_eq!(decoded(client(), &chunks), whole, "in parts of {width}");
     }
 
-    // Whatever is understood is written in one way only.
+    // There is one encoding of everything that can be parsed.
     let Ok(Some((reply, used))) = parse_reply(Expected::from(&asked), data, true) else { return };
     let used = &data[..used];
     let mut bytes = Vec::new();
@@ -88,7 +87,7 @@ pub fn reply(data: &[u8]) {
     assert_eq!(bytes, used);
 }
 
-/// Bytes from which values are made, which are written and read back.
+/// Bytes to make values of, which are written and read back.
 pub fn roundtrip(data: &[u8]) {
     let mut source = Source(data);
     let kind = source.u8();
@@ -159,7 +158,7 @@ fn replies_are_understood(alive2: &Alive2<'_>) {
     }
 }
 
-/// The limits once more, in other words than the encoder's.
+/// The limits, stated independently of the encoder.
 fn can_be_asked(request: &Request<'_>) -> bool {
     match request {
         Request::Alive2(alive2) => alive2.name.parse::<NodeName>().is_ok() && alive2.extra.len() <= MAX_EXTRA,
@@ -190,7 +189,7 @@ fn one_of_each(kind: u8) -> Request<'static> {
     }
 }
 
-/// Everything a codec says while the chunks arrive and then the end of the stream, up to the first error.
+/// The results of a codec for these chunks and the end of the stream, up to the first error.
 fn decoded<D>(mut codec: D, chunks: &[&[u8]]) -> Vec<String>
 where
     D: Decoder,
@@ -227,7 +226,7 @@ fn drain<T: Debug, E: Debug>(
     }
 }
 
-/// Values from bytes; zeros once they are used up.
+/// Values made of bytes, and of zeros once these are used up.
 struct Source<'a>(&'a [u8]);
 
 impl<'a> Source<'a> {

@@ -1,5 +1,5 @@
-//! What the fuzz targets check, as ordinary functions: `targets/` calls them with whatever libFuzzer thinks
-//! of, and the `tests/fuzz_corpus.rs` of each crate with the committed corpora, on a stable compiler.
+//! The checks of the fuzz targets as ordinary functions. `targets/` calls them with inputs from libFuzzer, and
+//! `tests/fuzz_corpus.rs` of each crate with the committed corpora, on a stable compiler.
 
 pub mod epmd;
 pub mod node;

@@ -1,21 +1,21 @@
-//! Laws of the cluster node, for arbitrary bytes. Each function panics if one does not hold.
+//! Laws of the cluster node for arbitrary bytes. Each function panics if one does not hold.
 
 use std::sync::Arc;
 
 use pmd_core::membership::Identity;
 use pmd_core::node::{Command, LinkEvent, LinkId, Node, Now, Output, Settings};
 use pmd_core::replica::content::Content;
-use pmd_core::replica::store::{Need, Outcome, Source, Store};
-use pmd_core::tuning::{RegistryTuning, Tuning};
+use pmd_core::replica::store::{Effect, Need, Source, Store};
+use pmd_core::tuning::{ReplicaTuning, Tuning};
 use pmd_protocol::limits::{FRAME_FIXED, MAX_FRAME};
 use pmd_protocol::peer::codec::{Decoded, Phase, decode, encode};
-use pmd_protocol::peer::frame::{Reason, Sight};
+use pmd_protocol::peer::frame::{Observation, Reason};
 use pmd_protocol::peer::{Entry, Generation, Host, Key, Kind, NodeId, Service, Value};
 
-/// Anything that proven peers can send, in any order, with time and links coming and going in between: the node does not
-/// panic, shows nobody whom the membership does not have alive, and sends only what can be sent.
+/// Whatever proven peers send, in any order, while time passes and links come and go, the node does not panic, shows only
+/// entries of live members, and sends only messages that can be encoded.
 ///
-/// A step is one byte, and for a message its type, its length and its body.
+/// A step is one byte, followed by kind, length and body if it is a message.
 pub fn frames(mut data: &[u8]) {
     let Some(mut node) = node() else { return };
     let mut now = Now { mono_ms: 10, wall_ms: 1_000 };
@@ -42,10 +42,10 @@ pub fn frames(mut data: &[u8]) {
                 );
                 next_link += 1;
             }
-            4 => node.handle_link(now, LinkEvent::Down { link, farewell: None }),
-            5 => node.handle_link(now, LinkEvent::Down { link, farewell: Some(Reason::NotNeeded) }),
+            4 => node.handle_link(now, LinkEvent::Down { link, reason: None }),
+            5 => node.handle_link(now, LinkEvent::Down { link, reason: Some(Reason::NotNeeded) }),
             6 => node.handle_link(now, LinkEvent::Failed { peer: identity(2 + (step >> 4)).id }),
-            7 => node.handle_link(now, LinkEvent::Probed { token: link.0, sight: Sight::Silent }),
+            7 => node.handle_link(now, LinkEvent::Probed { token: link.0, observation: Observation::Silent }),
             8 => {
                 if let Some(entry) = service(step >> 4) {
                     let _ = node.handle_command(now, Command::Put(entry));
@@ -68,7 +68,7 @@ pub fn frames(mut data: &[u8]) {
                     if step & 1 == 0 {
                         node.handle_frame(now, link, frame);
                     } else {
-                        node.handle_packet(now, frame);
+                        node.handle_one_shot(now, frame);
                     }
                 }
             }
@@ -78,17 +78,20 @@ pub fn frames(mut data: &[u8]) {
             node.handle_timeout(now);
             drain(&mut node);
         }
-        for (id, content) in node.registry().store().iter().skip(1) {
-            let shown = node.registry().directory().is_visible(&id);
-            assert!(!shown || node.life_of(&id) == Some(content.stamp().generation), "{id} is shown");
+        for (id, content) in node.replica().store().iter().skip(1) {
+            let visible = node.replica().view().is_visible(&id);
+            assert!(
+                !visible || node.generation_of(&id) == Some(content.stamp().generation),
+                "{id} is visible"
+            );
         }
     }
 }
 
-/// What a transfer leads to is the join of what was there and what was sent, however it is cut, whatever was deleted and
-/// forgotten on the way, and whoever passes it on.
+/// The result of a transfer is the join of the contents of receiver and sender, however it is cut, whatever was deleted or
+/// forgotten before, and whoever forwards it.
 pub fn delta(data: &[u8]) {
-    let tuning = |tombstones| RegistryTuning { tombstones, ..RegistryTuning::DEFAULT };
+    let tuning = |tombstones| ReplicaTuning { tombstones, ..ReplicaTuning::DEFAULT };
     let (Some((first, steps)), me) = (data.split_first(), identity(1)) else { return };
     let mut writer = Store::new(me.id, me.generation, tuning(usize::from(first & 7)));
     let mut replicas = [2_u8, 3].map(|number| {
@@ -98,7 +101,7 @@ pub fn delta(data: &[u8]) {
             tuning(usize::from(first >> 4) * usize::from(number - 2)),
         )
     });
-    let mut life = me.generation;
+    let mut generation = me.generation;
     for step in steps {
         let (number, budget) = (usize::from(step >> 2) % 8, usize::from(*step) * 2);
         match step & 3 {
@@ -108,8 +111,8 @@ pub fn delta(data: &[u8]) {
                 writer.put(key, value);
             }
             1 if number == 7 => {
-                life = life.renewed(0, u64::from(*step));
-                writer.renew(life);
+                generation = generation.renewed(0, u64::from(*step));
+                writer.renew(generation);
             }
             1 => {
                 let Ok(key) = Key::new(Kind::SERVICE, &[b'a' + (step >> 5)], 0) else { return };
@@ -137,7 +140,7 @@ pub fn delta(data: &[u8]) {
     }
 }
 
-/// A transfer from one store to another. The join of two contents of one origin is the greater.
+/// Transfers an origin from one store to another. The join of two contents of one origin is the greater.
 fn bring(to: &mut Store, from: &Store, origin: NodeId, budget: usize) {
     let (before, sent) = (to.content(&origin).cloned(), from.content(&origin).cloned());
     let mut have = to.stamp(&origin);
@@ -145,9 +148,9 @@ fn bring(to: &mut Store, from: &Store, origin: NodeId, budget: usize) {
         let Some(mut transfer) = from.transfer(&origin, have) else { break };
         let mut again = false;
         while let Some(part) = transfer.next_part(budget) {
-            let applied = to.apply(Source(1), part).expect("an honest update was refused");
-            assert!(!applied.fork, "one writer, and a fork");
-            if let Outcome::Missing(need) = applied.outcome {
+            let applied = to.apply(Source(1), part).expect("a correct update was refused");
+            assert!(!applied.fork, "a fork with one writer");
+            if let Effect::Missing(need) = applied.effect {
                 (again, have) = (true, if let Need::Newer(have) = need { have } else { None });
             }
         }
@@ -173,7 +176,7 @@ fn same(content: &Arc<Content>, writer: &Store, origin: &NodeId) -> bool {
     writer.content(origin).is_some_and(|own| own.stamp() == content.stamp() && own.iter().eq(content.iter()))
 }
 
-/// Whether nothing was ever written: then there is nothing to bring.
+/// Whether nothing was ever written, so that there is nothing to transfer.
 fn writer_is_new(writer: &Store, origin: &NodeId) -> bool {
     writer.content(origin).is_some_and(|content| content.is_empty())
 }
@@ -182,15 +185,15 @@ fn drain(node: &mut Node) {
     let mut outputs = 0;
     while let Some(output) = node.poll_output() {
         outputs += 1;
-        assert!(outputs < 10_000, "without end: {output:?}");
-        if let Output::Packet { frame, .. } = output {
+        assert!(outputs < 10_000, "endless: {output:?}");
+        if let Output::OneShot { frame, .. } = output {
             assert_eq!(encode(&frame, &mut Vec::new()), Ok(()));
         }
     }
     let links: Vec<_> = node.links().map(|(link, _)| link).collect();
     for link in links {
         for round in 0.. {
-            assert!(round < 10_000, "without end");
+            assert!(round < 10_000, "endless");
             let Some(frame) = node.poll_transmit(link, MAX_FRAME - FRAME_FIXED) else { break };
             assert_eq!(encode(&frame, &mut Vec::new()), Ok(()), "cannot be sent: {frame:?}");
         }

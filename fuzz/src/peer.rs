@@ -1,4 +1,4 @@
-//! Laws of the frames between daemons, for arbitrary bytes. Each function panics if one does not hold.
+//! Laws of the frames between daemons for arbitrary bytes. Each function panics if one does not hold.
 
 use bytes::BytesMut;
 use pmd_protocol::limits::{FRAME_LENGTH, MAX_FRAME};
@@ -8,7 +8,7 @@ use tokio_util::codec::Decoder;
 
 /// Bytes as a daemon receives them.
 pub fn frames(data: &[u8]) {
-    for phase in [Phase::Greeting, Phase::Proven] {
+    for phase in [Phase::Handshake, Phase::Proven] {
         let mut rest = data;
         let mut all = Vec::new();
         let end = loop {
@@ -28,9 +28,9 @@ pub fn frames(data: &[u8]) {
             }
         };
         if end.is_none() {
-            assert!(rest.len() < FRAME_LENGTH + phase.limit(), "a whole frame, and not one");
+            assert!(rest.len() < FRAME_LENGTH + phase.limit(), "a whole frame was not decoded");
         }
-        // How the bytes are split does not matter.
+        // It does not matter how the bytes are split.
         let mut codec = PeerCodec::default();
         if phase == Phase::Proven {
             codec.proven();
@@ -50,7 +50,7 @@ pub fn frames(data: &[u8]) {
     }
 }
 
-/// The body of a frame, its type in front.
+/// The body of a frame, with its kind in front.
 pub fn body(data: &[u8]) {
     let Some((kind, body)) = data.split_first() else { return };
     let Ok(length) = u32::try_from(body.len() + 2) else { return };
@@ -60,10 +60,10 @@ pub fn body(data: &[u8]) {
     }
 }
 
-/// What was decoded can be encoded, and is the same then. Entries in it can be read or are refused.
+/// A decoded frame can be encoded and decoded again. Its entries can be read and written, or are refused.
 fn again(frame: &Frame) {
     let mut bytes = Vec::new();
-    assert_eq!(encode(frame, &mut bytes), Ok(()), "read, but cannot be written");
+    assert_eq!(encode(frame, &mut bytes), Ok(()), "was read but cannot be written");
     let decoded = decode(&bytes, Phase::Proven);
     assert_eq!(decoded, Ok(Some((Decoded::Frame(frame.clone()), bytes.len()))));
     let Frame::Update(update) = frame else { return };
@@ -71,7 +71,7 @@ fn again(frame: &Frame) {
         if let Op::Put(key, value) = op
             && let Ok(entry) = Entry::read(key, value)
         {
-            let (same_key, written) = entry.write().expect("read, but cannot be written");
+            let (same_key, written) = entry.write().expect("was read but cannot be written");
             assert_eq!(&same_key, key);
             assert_eq!(Entry::read(key, &written), Ok(entry));
         }

@@ -1,13 +1,12 @@
-//! The wire protocols as values: EPMD, and what daemons say to each other.
+//! The wire protocols as values: EPMD, and the protocol between pmd daemons.
 //!
-//! There is no state beyond one connection's progress, no socket, no clock and no randomness in this crate,
-//! so the same bytes always give the same values. What a request *does* (who may send it, what is registered,
-//! when a connection is closed) belongs to the daemon; whether its bytes are a request at all is decided here
-//! and only here.
+//! This crate has no sockets, no clock, no randomness, and no state beyond the progress of one connection, so the same
+//! bytes always give the same values. It alone decides whether bytes are a request. What a request *does* (who may
+//! send it, what is registered, when a connection is closed) is up to the daemon.
 //!
-//! The format of EPMD is described in the Erlang distribution protocol documentation, section "EPMD Protocol". Where
-//! that text is silent, the behaviour of stock epmd counts, down to its off-by-ones: a client must not be
-//! able to tell the difference.
+//! The Erlang distribution protocol documentation describes EPMD in the section "EPMD Protocol". Where that text is
+//! silent, this crate does what stock epmd does, including its off-by-one errors: a client must not be able to tell
+//! the difference.
 //!
 //! ```text
 //!   client                                     server
@@ -18,7 +17,7 @@
 //!
 //! `epmd::codec` (feature `codec`) wraps both sides for `tokio_util::codec::Framed`.
 //!
-//! [`peer`] holds the vocabulary of the daemons among themselves.
+//! [`peer`] has the messages between daemons.
 //!
 //! ```
 //! use pmd_protocol::epmd::{Request, encode, parse};

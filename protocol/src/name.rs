@@ -1,4 +1,4 @@
-//! Names, which exist only in checked form.
+//! Names. Every value of these types has been checked.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -8,31 +8,30 @@ use crate::limits::{MAX_HOST_NAME, MAX_NAME_BYTES, MAX_NAME_CHARS, MAX_SERVICE_N
 
 /// The name of an Erlang node as epmd knows it: the part before the `@`.
 ///
-/// EPMD Protocol, "Register a Node in EPMD". Names are compared byte by byte, without case folding or
-/// normalisation. Almost anything is a name: control characters, spaces, `@`, even nothing at all, because
-/// stock epmd accepts them.
+/// EPMD Protocol, "Register a Node in EPMD". Names are compared byte by byte, without case folding or normalisation.
+/// Almost anything is a name (control characters, spaces, `@`, even the empty string), because stock epmd accepts it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(Box<str>);
 
-/// Why bytes are not a name that can be registered, in the order in which stock epmd looks.
+/// Why bytes are not a name that can be registered, in the order in which stock epmd checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeNameError {
-    /// A NUL byte, which ends names in stock epmd's memory and must not be part of one.
+    /// It contains a NUL byte, which ends names in stock epmd's memory.
     #[error("node name contains a NUL byte")]
     Nul,
-    /// More than [`MAX_NAME_BYTES`].
+    /// It is longer than [`MAX_NAME_BYTES`].
     #[error("node name is longer than {MAX_NAME_BYTES} bytes")]
     TooManyBytes,
-    /// Not UTF-8 in the sense of [`std::str::from_utf8`].
+    /// It is not UTF-8 in the sense of [`std::str::from_utf8`].
     #[error("node name is not valid UTF-8")]
     NotUtf8,
-    /// More than [`MAX_NAME_CHARS`].
+    /// It has more than [`MAX_NAME_CHARS`] characters.
     #[error("node name is longer than {MAX_NAME_CHARS} characters")]
     TooManyChars,
 }
 
 impl NodeName {
-    /// Takes the name field of an ALIVE2_REQ.
+    /// Checks the name field of an ALIVE2_REQ.
     ///
     /// # Errors
     ///
@@ -41,7 +40,7 @@ impl NodeName {
         check_registered(bytes).map(Self::from_checked)
     }
 
-    /// Takes a name that has passed [`check_registered`], or the stricter check of a look-up.
+    /// Accepts a name that has passed [`check_registered`], or the stricter check of a lookup.
     pub(crate) fn from_checked(name: &str) -> Self {
         Self(name.into())
     }
@@ -68,8 +67,8 @@ pub(crate) fn check_registered(bytes: &[u8]) -> Result<&str, NodeNameError> {
     Ok(name)
 }
 
-/// Whether `name` has more than `limit` characters. They are counted only where the bytes leave it open,
-/// which no usual name does.
+/// Whether `name` has more than `limit` characters. They are counted only if the length in bytes does not settle it, which
+/// it does for every usual name.
 pub(crate) fn longer_than(name: &str, limit: usize) -> bool {
     name.len() > limit && name.chars().count() > limit
 }
@@ -80,7 +79,7 @@ impl AsRef<str> for NodeName {
     }
 }
 
-/// So that a map keyed by names answers a look-up that borrows its name from the request.
+/// Lets a map keyed by names be searched with a name borrowed from a request.
 impl Borrow<str> for NodeName {
     fn borrow(&self) -> &str {
         &self.0
@@ -107,23 +106,23 @@ impl FromStr for NodeName {
     }
 }
 
-/// The name of a service that pmd itself announces (not part of EPMD).
+/// The name of a service that pmd announces (not part of EPMD).
 ///
-/// Stricter than [`NodeName`], because nothing has to be compatible: such a name can stand in a line of text,
-/// in a URL path or before `@host` without being mistaken for anything else.
+/// It is stricter than [`NodeName`], because it need not be compatible with anything: such a name is unambiguous in a
+/// line of text, in a URL path and in front of `@host`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(Box<str>);
 
 /// Why text is not a service name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceNameError {
-    /// Nothing at all.
+    /// It is empty.
     #[error("service name is empty")]
     Empty,
-    /// More than [`MAX_SERVICE_NAME_BYTES`].
+    /// It is longer than [`MAX_SERVICE_NAME_BYTES`].
     #[error("service name is longer than {MAX_SERVICE_NAME_BYTES} bytes")]
     TooLong,
-    /// White space, a control character or `@`.
+    /// It contains white space, a control character or `@`.
     #[error("service name must not contain {0:?}")]
     Character(char),
 }
@@ -177,23 +176,23 @@ impl fmt::Display for ServiceName {
     }
 }
 
-/// The name of a host: what stands behind the `@` of its Erlang nodes.
+/// The name of a host: the part of its Erlang nodes' names after the `@`.
 ///
-/// Not checked against the rules of DNS, because hosts files hold names that break them; only such that it can stand
-/// behind an `@`, in a line of text and in a URL. Compared as it is written: Erlang does not fold case either.
+/// It need not follow the rules of DNS, because hosts files contain names that break them. It only has to be unambiguous
+/// after an `@`, in a line of text and in a URL. Names are compared as written, since Erlang does not fold case either.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostName(Box<str>);
 
 /// Why text is not the name of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostNameError {
-    /// Nothing at all.
+    /// It is empty.
     #[error("host name is empty")]
     Empty,
-    /// More than [`MAX_HOST_NAME`].
+    /// It is longer than [`MAX_HOST_NAME`].
     #[error("host name is longer than {MAX_HOST_NAME} bytes")]
     TooLong,
-    /// White space, a control character, `@` or `/`.
+    /// It contains white space, a control character, `@` or `/`.
     #[error("host name must not contain {0:?}")]
     Character(char),
 }

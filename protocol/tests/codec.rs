@@ -1,9 +1,9 @@
-//! The codecs: what a connection says, in which order, and how it ends.
+//! The codecs: the results of a connection, their order, and its end.
 
 use bytes::{Bytes, BytesMut};
 use pmd_protocol::epmd::encode::alive2_reply;
 use pmd_protocol::epmd::{
-    Alive2, ClientCodec, ClientError, FrameError, Malformed, OwnedRequest, Refusal, Reply, ReplyError,
+    Alive2, ClientCodec, ClientError, FramingError, Malformed, OwnedRequest, Refusal, Reply, ReplyError,
     Request, RequestError, ServerCodec, ServerError, ServerReply,
 };
 use tokio_util::codec::{Decoder, Encoder};
@@ -18,7 +18,7 @@ const ALIVE2: Alive2<'static> = Alive2 {
     extra: b"x",
 };
 
-/// A server's connection: each part as one read, answered by what the codec then says.
+/// A server's connection that receives one part with each read.
 #[derive(Default)]
 struct Served {
     codec: ServerCodec,
@@ -36,7 +36,7 @@ impl Served {
     }
 }
 
-/// A client's connection on which `item` was sent.
+/// A client's connection that has sent `item`.
 struct Asked {
     codec: ClientCodec,
     buffer: BytesMut,
@@ -74,7 +74,7 @@ fn a_server_reads_one_request() {
 
 #[test]
 fn surplus_in_the_part_that_brings_the_length_spoils_the_request() {
-    let excess = |got| ServerError::Frame(FrameError::Excess { announced: 1, got });
+    let excess = |got| ServerError::Frame(FramingError::Excess { announced: 1, got });
     assert_eq!(
         Served::default().receives(b"\0\x01n!").map_err(|error| error.to_string()),
         Err(excess(2).to_string())
@@ -83,7 +83,7 @@ fn surplus_in_the_part_that_brings_the_length_spoils_the_request() {
     assert!(matches!(served.receives(b"\0"), Ok(None)));
     assert!(matches!(
         served.receives(b"\x01n!"),
-        Err(ServerError::Frame(FrameError::Excess { announced: 1, got: 2 }))
+        Err(ServerError::Frame(FramingError::Excess { announced: 1, got: 2 }))
     ));
 }
 
@@ -133,7 +133,7 @@ fn malformed_requests_and_lengths_are_errors() {
     ));
     assert!(matches!(
         Served::default().receives(b"\x0b\xf2"),
-        Err(ServerError::Frame(FrameError::BadLength(3058)))
+        Err(ServerError::Frame(FramingError::BadLength(3058)))
     ));
 }
 
@@ -189,7 +189,7 @@ fn a_client_sends_one_request() {
 }
 
 #[test]
-fn a_registration_reply_is_all_a_server_says() {
+fn nothing_follows_a_registration_reply() {
     let mut asked = Asked::for_a(Request::Alive2(ALIVE2));
     assert!(matches!(asked.receives(b"v\0\0\0"), Ok(None)));
     assert!(matches!(asked.receives(b"\0\x07"), Ok(Some(Reply::Alive2 { result: 0, creation: 7 }))));
@@ -210,7 +210,7 @@ fn a_listing_is_read_to_the_end_of_the_connection() {
 }
 
 #[test]
-fn a_close_without_a_byte_is_not_a_close_in_the_middle() {
+fn a_close_without_a_reply_is_not_a_truncated_reply() {
     let mut asked = Asked::for_a(Request::Dump);
     assert!(matches!(asked.ends(), Err(ClientError::Reply(ReplyError::NoReply))));
     assert!(matches!(asked.ends(), Ok(None)), "said once");

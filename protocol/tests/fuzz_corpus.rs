@@ -1,6 +1,6 @@
 //! Replays the committed fuzz corpora with the checks of the fuzz targets, on a stable compiler.
 
-#![allow(clippy::panic, clippy::expect_used, reason = "a broken law has to fail the test")]
+#![allow(clippy::panic, clippy::expect_used, reason = "a broken law fails the test")]
 
 #[path = "../../fuzz/src/epmd.rs"]
 pub mod epmd;
@@ -13,13 +13,13 @@ use std::path::Path;
 
 use pmd_protocol::peer::codec::{Decoded, Phase, Skip, decode};
 
-/// Calls `check` with each seed of `target`; how many there were.
+/// Calls `check` with each seed of `target`, and returns the number of seeds.
 fn replay(target: &str, check: fn(&[u8])) -> io::Result<usize> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let mut seeds = 0;
     for seed in fs::read_dir(folder)? {
         let seed = seed?.path();
-        // Shown only if the check panics.
+        // The test harness prints this only if the check panics.
         println!("{}", seed.display());
         check(&fs::read(seed)?);
         seeds += 1;
@@ -57,7 +57,7 @@ fn peer_body() -> io::Result<()> {
     Ok(())
 }
 
-/// A fuzzer that has to find out by itself what a message looks like takes long to get behind it.
+/// Without a seed, a fuzzer takes long to discover the format of a message.
 #[test]
 fn every_kind_of_message_has_seeds() -> io::Result<()> {
     let known: Vec<u8> = (0..=u8::MAX)

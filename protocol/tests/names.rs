@@ -1,4 +1,4 @@
-//! The two kinds of names.
+//! Node names and service names.
 
 use pmd_protocol::{NodeName, NodeNameError, ServiceName, ServiceNameError};
 

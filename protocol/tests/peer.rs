@@ -1,18 +1,19 @@
 //! Frames between daemons: laws for all messages and all bytes, and the limits byte by byte.
 
-#![allow(clippy::unwrap_used, reason = "a broken law has to fail the test")]
+#![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
 
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use pmd_protocol::limits::{
-    FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_FRAME, MAX_GREETING_FRAME, MAX_HOST_NAME,
-    MAX_KEY_NAME, MAX_LOST, MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_UPDATES, MAX_VALUE, MAX_VERSION_TEXT,
+    FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_FRAME, MAX_HANDSHAKE_FRAME,
+    MAX_HOST_NAME, MAX_KEY_NAME, MAX_LOST, MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_UPDATES, MAX_VALUE,
+    MAX_VERSION_TEXT,
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
-    Back, Bye, Clock, Depart, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Open, Opened,
-    PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Sight, Summary, Tally,
+    Back, Clock, Close, Depart, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Observation,
+    Open, Opened, PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Summary, Tally,
 };
 use pmd_protocol::peer::{
     Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Updates, Value, Version,
@@ -69,7 +70,7 @@ fn update() -> impl Strategy<Value = Update> {
     })
 }
 
-fn greeting() -> impl Strategy<Value = Frame> {
+fn handshake() -> impl Strategy<Value = Frame> {
     let hello = (
         any::<u16>(),
         id(),
@@ -91,8 +92,9 @@ fn greeting() -> impl Strategy<Value = Frame> {
         Reason::Violation,
         Reason::Silent,
     ];
-    let bye = (select(reasons), "[ -~]{0,256}").prop_map(|(reason, text)| Frame::Bye(Bye { reason, text }));
-    prop_oneof![hello, proof, bye]
+    let close =
+        (select(reasons), "[ -~]{0,256}").prop_map(|(reason, text)| Frame::Close(Close { reason, text }));
+    prop_oneof![hello, proof, close]
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
@@ -101,7 +103,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     let heartbeat = (any::<u8>(), any::<u16>(), prop::option::of(summary), prop::option::of(echo)).prop_map(
         |(sequence, next_ds, summary, echo)| Frame::Heartbeat(Heartbeat { sequence, next_ds, summary, echo }),
     );
-    let membership = vec(any::<u8>(), 0..200).prop_map(|packet| Frame::Membership(Membership { packet }));
+    let membership = vec(any::<u8>(), 0..200).prop_map(|records| Frame::Membership(Membership { records }));
     let have = (vec((id(), stamp()), 0..8), vec((id(), id()), 0..4))
         .prop_map(|(stamps, complete)| Frame::Have(Have { stamps, complete }));
     let pull = (vec((id(), prop::option::of(stamp())), 0..8), any::<bool>())
@@ -116,8 +118,9 @@ fn frame() -> impl Strategy<Value = Frame> {
     let ranges = vec(range, 0..8).prop_map(|ranges| Frame::Ranges(Ranges { ranges }));
     let probe = (any::<u64>(), id(), generation())
         .prop_map(|(token, target, generation)| Frame::Probe(Probe { token, target, generation }));
-    let probed = (any::<u64>(), select(vec![Sight::Reached, Sight::Silent, Sight::Refused]))
-        .prop_map(|(token, sight)| Frame::Probed(Probed { token, sight }));
+    let probed =
+        (any::<u64>(), select(vec![Observation::Reached, Observation::Silent, Observation::Refused]))
+            .prop_map(|(token, observation)| Frame::Probed(Probed { token, observation }));
     let tally = (any::<[u8; 8]>(), any::<u32>(), any::<bool>()).prop_map(|(fingerprint, members, asks)| {
         Frame::Tally(Tally { summary: Summary { fingerprint, members }, asks })
     });
@@ -138,7 +141,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         clock,
         tally,
         tunnels,
-        greeting(),
+        handshake(),
         heartbeat,
         membership,
         update().prop_map(Frame::Update),
@@ -179,20 +182,20 @@ proptest! {
     }
 
     #[test]
-    fn a_greeting_fits_into_its_frame(frame in greeting()) {
+    fn a_handshake_fits_into_its_frame(frame in handshake()) {
         let bytes = bytes_of(&frame);
-        prop_assert_eq!(decode(&bytes, Phase::Greeting), Ok(Some((Decoded::Frame(frame), bytes.len()))));
+        prop_assert_eq!(decode(&bytes, Phase::Handshake), Ok(Some((Decoded::Frame(frame), bytes.len()))));
     }
 
     #[test]
-    fn strangers_can_only_greet(frame in frame()) {
-        let greeting = matches!(frame, Frame::Hello(_) | Frame::Proof(_) | Frame::Bye(_));
-        prop_assert_eq!(decode(&bytes_of(&frame), Phase::Greeting).is_ok(), greeting);
+    fn only_handshakes_are_read_before_the_proof(frame in frame()) {
+        let is_handshake = matches!(frame, Frame::Hello(_) | Frame::Proof(_) | Frame::Close(_));
+        prop_assert_eq!(decode(&bytes_of(&frame), Phase::Handshake).is_ok(), is_handshake);
     }
 
-    /// A newer version appends fields; an older one reads the ones it knows.
+    /// A newer version may append fields; an older one reads those that it knows.
     #[test]
-    fn more_fields_are_not_looked_at(frame in frame(), more in vec(any::<u8>(), 1..20)) {
+    fn additional_fields_are_ignored(frame in frame(), more in vec(any::<u8>(), 1..20)) {
         let mut bytes = bytes_of(&frame);
         bytes.extend_from_slice(&more);
         let length = u32::try_from(bytes.len() - FRAME_LENGTH).unwrap();
@@ -203,8 +206,8 @@ proptest! {
     }
 
     #[test]
-    fn what_is_unknown_is_skipped_by_its_length(
-        kind in 40..=255_u8,
+    fn unknown_messages_are_skipped_by_their_length(
+        kind in prop_oneof![40..48_u8, 64..=255_u8],
         layout in any::<u8>(),
         body in vec(any::<u8>(), 0..300),
         next in frame(),
@@ -229,8 +232,8 @@ proptest! {
 }
 
 #[test]
-fn a_length_is_refused_before_its_bytes_come() {
-    for (phase, limit) in [(Phase::Greeting, MAX_GREETING_FRAME), (Phase::Proven, MAX_FRAME)] {
+fn a_length_is_refused_before_its_bytes_arrive() {
+    for (phase, limit) in [(Phase::Handshake, MAX_HANDSHAKE_FRAME), (Phase::Proven, MAX_FRAME)] {
         let most = u32::try_from(limit).unwrap();
         assert_eq!(decode(&most.to_be_bytes(), phase), Ok(None));
         let error = FrameError::TooLong { length: most + 1, limit };
@@ -243,11 +246,11 @@ fn a_length_is_refused_before_its_bytes_come() {
 }
 
 #[test]
-fn malformed_bodies_are_skipped_among_members_and_end_the_link_of_strangers() {
+fn malformed_bodies_are_skipped_after_the_proof_and_end_the_connection_before() {
     let bytes = [0, 0, 0, 3, 1, 1, 0x80];
     let skipped = Decoded::Skipped { kind: 1, why: Skip::Malformed };
     assert_eq!(decode(&bytes, Phase::Proven), Ok(Some((skipped, bytes.len()))));
-    assert_eq!(decode(&bytes, Phase::Greeting), Err(FrameError::BeforeProof(1)));
+    assert_eq!(decode(&bytes, Phase::Handshake), Err(FrameError::BeforeProof(1)));
 }
 
 #[test]
@@ -294,7 +297,7 @@ fn lists_and_texts_beyond_their_limits_are_malformed() {
         addresses: vec!["[::1]:4369".parse().unwrap(); MAX_ADDRESSES],
         software: "a".repeat(MAX_VERSION_TEXT),
     };
-    assert!(bytes_of(&Frame::Hello(hello.clone())).len() <= MAX_GREETING_FRAME);
+    assert!(bytes_of(&Frame::Hello(hello.clone())).len() <= MAX_HANDSHAKE_FRAME);
     let more = |text: &str| format!("{text}a");
     let empty = Update {
         origin: NodeId::MIN,
@@ -311,7 +314,7 @@ fn lists_and_texts_beyond_their_limits_are_malformed() {
         Frame::Hello(Hello { host: more(&hello.host), ..hello.clone() }),
         Frame::Hello(Hello { software: more(&hello.software), ..hello.clone() }),
         Frame::Hello(Hello { addresses, ..hello }),
-        Frame::Bye(Bye { reason: Reason::Busy, text: "a".repeat(MAX_REASON + 1) }),
+        Frame::Close(Close { reason: Reason::Busy, text: "a".repeat(MAX_REASON + 1) }),
         Frame::Prune(Prune { origins: vec![NodeId::MIN; MAX_STAMPS + 1] }),
         Frame::Updates(Updates { updates: vec![empty; MAX_UPDATES + 1] }),
     ] {
@@ -322,7 +325,7 @@ fn lists_and_texts_beyond_their_limits_are_malformed() {
 }
 
 #[test]
-fn what_does_not_fit_is_not_sent() {
+fn a_message_that_does_not_fit_is_not_encoded() {
     let mut out = vec![7];
     let ops = (1..=9).map(|number| {
         let key = Key::new(Kind::NAME, &[number], 0).unwrap();

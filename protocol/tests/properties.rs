@@ -6,7 +6,7 @@ use pmd_protocol::epmd::encode::{alive2_reply, request};
 use pmd_protocol::epmd::parse::{frame, parse_request, read_limit};
 use pmd_protocol::epmd::reply::parse_reply;
 use pmd_protocol::epmd::{
-    Alive2, ClientCodec, Expected, FrameError, Listing, Malformed, OwnedRequest, Registration, Reply,
+    Alive2, ClientCodec, Expected, FramingError, Listing, Malformed, OwnedRequest, Registration, Reply,
     Request, ServerCodec, ServerReply,
 };
 use pmd_protocol::limits::{LENGTH_PREFIX, MAX_REQUEST};
@@ -26,13 +26,13 @@ const ALIVE2: Request<'static> = Request::Alive2(Alive2 {
     extra: b"",
 });
 
-/// How replies begin, so that some bytes get past the first check.
+/// Beginnings of replies, so that some inputs pass the first check.
 const REPLY_STARTS: [&[u8]; 9] = [b"", b"w\0", b"w\x01", b"v\0", b"y", b"OK", b"N", b"NOEXIST", b"STOP"];
 
-/// The bytes on both sides of every turn in the definition of UTF-8.
+/// The bytes on both sides of every boundary in the definition of UTF-8.
 const UTF8_TURNS: &[u8] = b"\x01a\x7f\x80\x8f\x90\x9f\xa0\xbf\xc1\xc2\xdf\xe0\xed\xef\xf0\xf4\xf5";
 
-/// Names that can be registered, of any width of character and often near a limit.
+/// Names that can be registered, with characters of any width and often near a limit.
 fn node_name() -> impl Strategy<Value = NodeName> {
     let text = prop_oneof![
         "[^\\x00]{0,12}",
@@ -67,7 +67,7 @@ fn owned_request() -> impl Strategy<Value = OwnedRequest> {
     ]
 }
 
-/// Arbitrary bytes, mostly such that they get past the length and the opcode.
+/// Arbitrary bytes, most of which pass the checks of length and opcode.
 fn input() -> impl Strategy<Value = Vec<u8>> {
     let body =
         (prop::sample::select(b"xzndks?".to_vec()), vec(prop_oneof![Just(0), Just(1), any::<u8>()], 0..60))
@@ -79,7 +79,7 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => framed, 1 => vec(any::<u8>(), 0..80)]
 }
 
-/// `bytes` in parts of the given sizes, which are used over and over.
+/// `bytes` in parts of the given sizes, which repeat.
 fn parts<'a>(mut bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     let mut sizes = sizes.iter().cycle();
     let mut parts = Vec::new();
@@ -91,7 +91,7 @@ fn parts<'a>(mut bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     parts
 }
 
-/// The first thing a codec says while the parts and then the end arrive.
+/// The first result of a codec for these parts and the end of the stream.
 fn said<D: Decoder>(codec: &mut D, parts: &[&[u8]]) -> Result<Option<D::Item>, D::Error> {
     let mut buffer = BytesMut::new();
     for part in parts {
@@ -160,10 +160,10 @@ proptest! {
         prop_assert_eq!(reply, Ok(Some((expected, 4))));
     }
 
-    /// Except for surplus bytes, whose time of arrival matters: see the next law.
+    /// Except for surplus bytes, for which the time of arrival matters: see the next law.
     #[test]
     fn any_split_gives_the_same_result(bytes in input(), sizes in vec(1..30_usize, 1..6)) {
-        prop_assume!(!matches!(frame(&bytes), Err(FrameError::Excess { .. })));
+        prop_assume!(!matches!(frame(&bytes), Err(FramingError::Excess { .. })));
         let whole = said(&mut ServerCodec::default(), &[&bytes]);
         let split = said(&mut ServerCodec::default(), &parts(&bytes, &sizes));
         prop_assert_eq!(shown(split), shown(whole));
@@ -218,7 +218,7 @@ proptest! {
             prop_assert!(more > 0, "nothing may be read, and nothing can be said");
             read = bytes.len().min(read + more);
         }
-        let excess = matches!(frame(&bytes[..read]), Err(FrameError::Excess { .. }));
+        let excess = matches!(frame(&bytes[..read]), Err(FramingError::Excess { .. }));
         prop_assert!(!excess);
     }
 
@@ -232,7 +232,7 @@ proptest! {
         }
     }
 
-    /// Encoders accept all that parsers return.
+    /// Encoders accept whatever parsers return.
     #[test]
     fn what_was_read_can_be_written(bytes in input()) {
         if let Some(Ok(read)) = bytes.get(LENGTH_PREFIX..).map(parse_request) {
@@ -244,7 +244,7 @@ proptest! {
     }
 
     #[test]
-    fn utf8_is_what_rust_takes_for_it(
+    fn utf8_is_what_rust_accepts_as_such(
         bytes in prop_oneof![
             vec(1..=255_u8, 1..5),
             vec(prop::sample::select(UTF8_TURNS.to_vec()), 1..5),

@@ -1,4 +1,4 @@
-//! What servers answer, byte by byte, and what clients make of it.
+//! Replies byte by byte, as servers write and clients read them.
 
 use bytes::Bytes;
 use pmd_protocol::epmd::encode::{
@@ -140,7 +140,7 @@ fn both_forms_of_the_registration_reply_are_understood() {
 }
 
 #[test]
-fn a_look_up_reply_is_complete_before_the_connection_ends() {
+fn a_lookup_reply_is_complete_before_the_connection_ends() {
     let sent = alive2("rabbit", b"x\0y");
     let mut bytes = Vec::new();
     port2_found(&sent, &mut bytes);
@@ -161,7 +161,7 @@ fn a_look_up_reply_is_complete_before_the_connection_ends() {
 }
 
 #[test]
-fn lengths_in_a_look_up_reply_are_refused_before_their_bytes_are_there() {
+fn lengths_in_a_lookup_reply_are_refused_before_their_bytes_are_there() {
     let head = b"w\0\x12\x67M\0\0\x06\0\x05";
     let reply = |rest: &[u8]| read(Expected::Port2, &[&head[..], rest].concat());
     assert_eq!(reply(b"\x03\xfc"), Ok(None));
@@ -185,7 +185,7 @@ fn a_listing_ends_with_the_connection() {
 }
 
 #[test]
-fn a_listing_without_end_is_given_up() {
+fn an_endless_listing_is_refused() {
     let mut bytes = vec![b'\n'; LISTING_HEADER + MAX_LISTING];
     assert_eq!(read(Expected::Names, &bytes), Ok(None));
     bytes.push(b'\n');

@@ -1,10 +1,10 @@
-//! Which bytes are a request: framing, each opcode and the order of the checks, as stock epmd has them.
+//! Requests byte by byte: framing, each opcode and the order of the checks, as in stock epmd.
 
 use pmd_protocol::epmd::parse::{frame, parse_request, read_limit};
-use pmd_protocol::epmd::{Alive2, FrameError, Malformed, Refusal, Request, RequestError};
+use pmd_protocol::epmd::{Alive2, FramingError, Malformed, Refusal, Request, RequestError};
 use pmd_protocol::limits::{MAX_FIRST_READ, MAX_REQUEST};
 
-/// The body of an ALIVE2_REQ whose lengths and tail may lie.
+/// The body of an ALIVE2_REQ with any lengths and tail.
 struct Raw<'a> {
     highest_version: u16,
     name_length: usize,
@@ -72,11 +72,11 @@ fn a_request_is_complete_when_its_length_says_so() {
 
 #[test]
 fn lengths_from_1_to_3057_are_accepted_and_others_refused_at_once() {
-    assert_eq!(frame(b"\0\0"), Err(FrameError::BadLength(0)));
+    assert_eq!(frame(b"\0\0"), Err(FramingError::BadLength(0)));
     assert_eq!(frame(b"\0\x01"), Ok(None));
     assert_eq!(frame(b"\x0b\xf1"), Ok(None));
-    assert_eq!(frame(b"\x0b\xf2"), Err(FrameError::BadLength(3058)));
-    assert_eq!(frame(b"\xff\xff"), Err(FrameError::BadLength(65535)));
+    assert_eq!(frame(b"\x0b\xf2"), Err(FramingError::BadLength(3058)));
+    assert_eq!(frame(b"\xff\xff"), Err(FramingError::BadLength(65535)));
 
     let mut longest = b"\x0b\xf1".to_vec();
     longest.resize(MAX_FIRST_READ, b'n');
@@ -85,13 +85,13 @@ fn lengths_from_1_to_3057_are_accepted_and_others_refused_at_once() {
 
 #[test]
 fn bytes_beyond_the_request_spoil_it() {
-    assert_eq!(frame(b"\0\x01n!"), Err(FrameError::Excess { announced: 1, got: 2 }));
-    assert_eq!(frame(b"\0\x01n\0\x01n"), Err(FrameError::Excess { announced: 1, got: 4 }));
+    assert_eq!(frame(b"\0\x01n!"), Err(FramingError::Excess { announced: 1, got: 2 }));
+    assert_eq!(frame(b"\0\x01n\0\x01n"), Err(FramingError::Excess { announced: 1, got: 4 }));
 }
 
 #[test]
 fn a_bad_length_counts_before_excess_bytes() {
-    assert_eq!(frame(b"\0\0nnn"), Err(FrameError::BadLength(0)));
+    assert_eq!(frame(b"\0\0nnn"), Err(FramingError::BadLength(0)));
 }
 
 #[test]
@@ -205,9 +205,9 @@ fn a_refusal_carries_the_version_that_selects_its_form() {
     }
 }
 
-/// Each registration breaks the rule it is listed for and all later ones that it can break as well.
+/// Each registration breaks the rule it is listed for, and as many later rules as it can.
 #[test]
-fn the_first_check_that_hits_decides() {
+fn the_first_failing_check_decides() {
     let nul_and_long = [&b"\xff\0"[..], &[b'a'; 1020]].concat();
     let long_and_not_utf8 = [b'\xff'; 1021];
     let not_utf8_and_many = [&[b'a'; 300][..], b"\xff"].concat();
@@ -248,22 +248,22 @@ fn the_first_check_that_hits_decides() {
     }
 }
 
-fn look_up(name: &[u8]) -> Vec<u8> {
+fn lookup(name: &[u8]) -> Vec<u8> {
     [b"z", name].concat()
 }
 
 #[test]
-fn a_look_up_may_end_with_one_nul() {
+fn a_lookup_may_end_with_one_nul() {
     let found = Ok(Request::PortPlease2 { name: "rabbit" });
     assert_eq!(parse_request(b"zrabbit"), found);
     assert_eq!(parse_request(b"zrabbit\0"), found);
     for name in [&b"rabbit\0\0"[..], b"ra\0bbit", b"\0rabbit", b"\0\0"] {
-        assert_eq!(parse_request(&look_up(name)), closed(Malformed::NulInName), "{name:?}");
+        assert_eq!(parse_request(&lookup(name)), closed(Malformed::NulInName), "{name:?}");
     }
 }
 
 #[test]
-fn a_look_up_needs_a_name() {
+fn a_lookup_needs_a_name() {
     assert_eq!(parse_request(b"z"), closed(Malformed::LookupNameEmpty));
     assert_eq!(parse_request(b"z\0"), closed(Malformed::LookupNameEmpty));
 }
@@ -272,9 +272,9 @@ fn a_look_up_needs_a_name() {
 fn names_of_254_characters_can_be_looked_up_but_not_of_255() {
     for letter in ["a", "é", "€", "😀"] {
         let longest = letter.repeat(254);
-        assert_eq!(parse_request(&look_up(longest.as_bytes())), Ok(Request::PortPlease2 { name: &longest }));
+        assert_eq!(parse_request(&lookup(longest.as_bytes())), Ok(Request::PortPlease2 { name: &longest }));
         let longer = letter.repeat(255);
-        assert_eq!(parse_request(&look_up(longer.as_bytes())), closed(Malformed::LookupNameTooLong));
+        assert_eq!(parse_request(&lookup(longer.as_bytes())), closed(Malformed::LookupNameTooLong));
     }
     let terminated = [&b"z"[..], &[b'a'; 254], b"\0"].concat();
     assert!(parse_request(&terminated).is_ok());
@@ -284,7 +284,7 @@ fn names_of_254_characters_can_be_looked_up_but_not_of_255() {
 fn utf8_is_checked_as_in_the_table_of_rfc_3629() {
     let good = ["\u{1}", "\u{80}", "\u{7ff}", "\u{800}", "\u{d7ff}", "\u{e000}", "\u{fffe}", "\u{10ffff}"];
     for name in good {
-        assert_eq!(parse_request(&look_up(name.as_bytes())), Ok(Request::PortPlease2 { name }));
+        assert_eq!(parse_request(&lookup(name.as_bytes())), Ok(Request::PortPlease2 { name }));
         assert_eq!(parse_request(&Raw::new(name.as_bytes(), b"").bytes()), registered(name, b""));
     }
     let bad: [&[u8]; 13] = [
@@ -303,7 +303,7 @@ fn utf8_is_checked_as_in_the_table_of_rfc_3629() {
         b"\xff",
     ];
     for name in bad {
-        assert_eq!(parse_request(&look_up(name)), closed(Malformed::LookupNameNotUtf8), "{name:x?}");
+        assert_eq!(parse_request(&lookup(name)), closed(Malformed::LookupNameNotUtf8), "{name:x?}");
         assert_eq!(parse_request(&Raw::new(name, b"").bytes()), refused(Refusal::NameNotUtf8), "{name:x?}");
     }
 }

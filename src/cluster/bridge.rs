@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pmd_core::event::{Event, Happening};
+use pmd_core::event::{ClusterChange, ClusterEvent};
 use pmd_core::node::{Command, LinkId, Node};
 use pmd_core::replica::view::Patch;
 use pmd_protocol::peer::NodeId;
@@ -41,7 +41,7 @@ pub(super) struct Facts<'a> {
 impl Facts<'_> {
     /// The name of a member's host: what it says, or what it has proven on its link; empty if neither is known.
     fn host_of(&self, id: &NodeId) -> String {
-        let said = self.node.registry().directory().host(id).map(ToString::to_string);
+        let said = self.node.replica().view().host(id).map(ToString::to_string);
         let end = || self.ends.values().find(|end| end.peer.id == *id).map(|end| end.host.to_string());
         said.or_else(end).unwrap_or_default()
     }
@@ -107,17 +107,17 @@ impl Bridge {
     }
 
     /// Publishes an event.
-    pub(super) fn event(&mut self, facts: Facts<'_>, event: Event) {
-        let Event { at_ms, origin, host, what, .. } = event;
+    pub(super) fn event(&mut self, facts: Facts<'_>, event: ClusterEvent) {
+        let ClusterEvent { at_ms, origin, host, change: what } = event;
         let kind = match &what {
-            Happening::NodeUp => EventKind::NodeUp,
-            Happening::NodeSuspect => EventKind::NodeSuspect,
-            Happening::NodeDown => EventKind::NodeDown,
-            Happening::NodeLeft => EventKind::NodeLeft,
-            Happening::NameUp(_) => EventKind::NameUp,
-            Happening::NameDown(_) => EventKind::NameDown,
-            Happening::ServiceUp(_) => EventKind::ServiceUp,
-            Happening::ServiceDown(_) => EventKind::ServiceDown,
+            ClusterChange::NodeUp => EventKind::NodeUp,
+            ClusterChange::NodeSuspect => EventKind::NodeSuspect,
+            ClusterChange::NodeDown => EventKind::NodeDown,
+            ClusterChange::NodeLeft => EventKind::NodeLeft,
+            ClusterChange::NameUp(_) => EventKind::NameUp,
+            ClusterChange::NameDown(_) => EventKind::NameDown,
+            ClusterChange::ServiceUp(_) => EventKind::ServiceUp,
+            ClusterChange::ServiceDown(_) => EventKind::ServiceDown,
         };
         if matches!(kind, EventKind::NodeUp | EventKind::NodeDown | EventKind::NodeLeft) {
             self.members.send_modify(|changes| *changes += 1);
@@ -145,7 +145,7 @@ impl Bridge {
     /// Publishes that a member has come, now that its host name is known.
     fn introduce(&mut self, facts: Facts<'_>, origin: NodeId, host: &str) {
         if let Some(at_ms) = self.unnamed.remove(&origin) {
-            self.publish(facts, at_ms, EventKind::NodeUp, origin, host, &Happening::NodeUp);
+            self.publish(facts, at_ms, EventKind::NodeUp, origin, host, &ClusterChange::NodeUp);
         }
     }
 
@@ -156,7 +156,7 @@ impl Bridge {
         kind: EventKind,
         origin: NodeId,
         host: &str,
-        what: &Happening,
+        what: &ClusterChange,
     ) {
         match kind {
             EventKind::NodeUp => tracing::info!(%host, id = ?origin, "member up"),
@@ -170,10 +170,10 @@ impl Bridge {
             _ => {}
         }
         let (name, port) = match what {
-            Happening::NameUp(entry)
-            | Happening::NameDown(entry)
-            | Happening::ServiceUp(entry)
-            | Happening::ServiceDown(entry) => (entry.name().into(), entry.port()),
+            ClusterChange::NameUp(entry)
+            | ClusterChange::NameDown(entry)
+            | ClusterChange::ServiceUp(entry)
+            | ClusterChange::ServiceDown(entry) => (entry.name().into(), entry.port()),
             _ => (host.into(), None),
         };
         let origin = EventOrigin { id: origin, host: host.into() };

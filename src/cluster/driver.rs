@@ -190,7 +190,7 @@ impl Driver {
                 let view = ClusterView::new(&self.node, self.now(), end, &self.alarms);
                 let _ = answer.send(Arc::new(view));
             }
-            CoreCommand::AskDigests => self.node.ask_tallies(self.now()),
+            CoreCommand::AskDigests => self.node.request_summaries(self.now()),
             CoreCommand::Weigh(answer) => drop(answer.send(self.weigh())),
             CoreCommand::Leave { members, left } => {
                 let _ = members.send(self.node.member_count());
@@ -227,7 +227,7 @@ impl Driver {
                 if let Some(end) = self.links.ends.remove(&link) {
                     let why = reason.map_or_else(|| "the connection ended".into(), |it| format!("{it:?}"));
                     tracing::info!(host = %end.host, address = %end.address, reason = why, "link down");
-                    self.node.handle_link(now, LinkEvent::Down { link, farewell: reason });
+                    self.node.handle_link(now, LinkEvent::Down { link, reason });
                 }
             }
             LinkMessage::Frame { link, frame } => {
@@ -242,7 +242,7 @@ impl Driver {
             LinkMessage::Writable(_) => {}
             LinkMessage::Dialled(event) => self.node.handle_link(now, event),
             LinkMessage::Oneshot(Frame::Depart(told)) => self.depart(&told),
-            LinkMessage::Oneshot(frame) => self.node.handle_packet(now, frame),
+            LinkMessage::Oneshot(frame) => self.node.handle_one_shot(now, frame),
             LinkMessage::OneshotUp { peer, sender } => self.pool.add(peer, sender),
         }
         self.carry_out();
@@ -261,7 +261,7 @@ impl Driver {
 
     fn weigh(&self) -> Weight {
         let mut weight = Weight::default();
-        for (_, content) in self.node.registry().store().iter() {
+        for (_, content) in self.node.replica().store().iter() {
             weight.tombstones += content.tombstones();
             for (key, value) in content.iter() {
                 weight.bytes += key.name().len() + value.as_bytes().len();
@@ -354,7 +354,7 @@ impl Driver {
                         let _ = end.close.send(Close { reason, frames: Vec::new() });
                     }
                 }
-                Output::Packet { to, frame } => {
+                Output::OneShot { to, frame } => {
                     self.pool.send(&self.dialer, self.serving.inbox(), to, frame);
                 }
                 Output::Patch(patch) => {

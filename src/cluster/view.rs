@@ -72,7 +72,7 @@ impl ClusterView {
         alarms: &[(u64, Alarm)],
     ) -> ClusterView {
         let now_ms = now.mono_ms;
-        let summary = node.registry().summary();
+        let summary = node.replica().summary();
         let links = node.links().filter_map(|(number, link)| {
             let end = end(number)?;
             Some(LinkView {
@@ -93,7 +93,7 @@ impl ClusterView {
             identity: node.identity().clone(),
             members: node.members().map(|(identity, liveness)| (identity.clone(), liveness)).collect(),
             links: links.collect(),
-            fingerprint: node.registry().fingerprint(),
+            fingerprint: node.replica().fingerprint(),
             alarms: alarms.to_vec(),
         }
     }

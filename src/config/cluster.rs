@@ -119,7 +119,7 @@ fn tuning(raw: &RawConfig) -> Tuning {
         window: raw.phi_window_size().count(),
         min_deviation_ms: raw.phi_min_std_deviation_ms().get(),
     };
-    tuning.spread.exchange_ms = raw.sync_interval_secs().get().saturating_mul(1_000);
+    tuning.gossip.exchange_ms = raw.sync_interval_secs().get().saturating_mul(1_000);
     tuning
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pmd_core::tuning::{PhiTuning, SpreadTuning};
+use pmd_core::tuning::{GossipTuning, PhiTuning};
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
@@ -303,7 +303,7 @@ keys! {
     /// The time between comparisons of the registry with a random peer.
     sync_interval_secs: Within<1, { u64::MAX }> {
         unit: "s",
-        default: Within::clamped(SpreadTuning::DEFAULT.exchange_ms / 1000),
+        default: Within::clamped(GossipTuning::DEFAULT.exchange_ms / 1000),
     }
 
     /// The suspicion at which a silent peer is probed, as the phi of the accrual failure detector.

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use pmd_core::replica::view::{Patch, Shift};
+use pmd_core::replica::view::{EntryChange, Patch};
 use pmd_protocol::epmd::Alive2;
 use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
 use tokio::sync::Notify;
@@ -164,7 +164,9 @@ impl ClusterDirectory {
         let mut state = self.write();
         match patch {
             Patch::Change { origin, .. } | Patch::Hide { origin, .. } if *origin == own => {}
-            Patch::Change { origin, shifts } => shifts.iter().for_each(|shift| state.shift(*origin, shift)),
+            Patch::Change { origin, changes: shifts } => {
+                shifts.iter().for_each(|shift| state.shift(*origin, shift))
+            }
             Patch::Hide { origin, .. } => state.hide(origin),
         }
         drop(state);
@@ -328,7 +330,7 @@ impl State {
         Arc::make_mut(self.origins.entry(id).or_default())
     }
 
-    fn shift(&mut self, id: NodeId, shift: &Shift) {
+    fn shift(&mut self, id: NodeId, shift: &EntryChange) {
         match (&shift.before, &shift.after) {
             (_, Some(entry)) => match &**entry {
                 Entry::Host(host) => {
@@ -433,8 +435,8 @@ mod tests {
     }
 
     fn up(origin: NodeId, entries: &[Arc<Entry>]) -> Patch {
-        let shifts = entries.iter().map(|entry| Shift { before: None, after: Some(Arc::clone(entry)) });
-        Patch::Change { origin, shifts: shifts.collect() }
+        let shifts = entries.iter().map(|entry| EntryChange { before: None, after: Some(Arc::clone(entry)) });
+        Patch::Change { origin, changes: shifts.collect() }
     }
 
     fn answers(directory: &ClusterDirectory, name: &str, host: &str) -> bool {

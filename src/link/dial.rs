@@ -11,7 +11,7 @@ use pmd_core::membership::Identity;
 use pmd_core::node::{LinkEvent, Purpose};
 use pmd_epmd::descriptors::Descriptors;
 use pmd_protocol::peer::NodeId;
-use pmd_protocol::peer::frame::Sight;
+use pmd_protocol::peer::frame::Observation;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -62,16 +62,16 @@ pub enum DialError {
 
 impl DialError {
     /// What others are told of a member that could not be reached.
-    fn sight(&self) -> Sight {
+    fn observation(&self) -> Observation {
         match self {
             DialError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
-                Sight::Refused
+                Observation::Refused
             }
             // Somebody answers, but not the daemon that ran there.
             DialError::Handshake {
                 source: HandshakeError::OtherDaemon | HandshakeError::Oneself, ..
-            } => Sight::Refused,
-            _ => Sight::Silent,
+            } => Observation::Refused,
+            _ => Observation::Silent,
         }
     }
 
@@ -141,9 +141,9 @@ impl Dialer {
                 }
                 (Purpose::Link, None) => LinkEvent::Failed { peer: peer.id },
                 (Purpose::Probe(token), Some(_permits)) => {
-                    LinkEvent::Probed { token, sight: dialer.probe(&peer).await }
+                    LinkEvent::Probed { token, observation: dialer.probe(&peer).await }
                 }
-                (Purpose::Probe(token), None) => LinkEvent::Probed { token, sight: Sight::Silent },
+                (Purpose::Probe(token), None) => LinkEvent::Probed { token, observation: Observation::Silent },
             };
             // The core has ended, and with it the daemon.
             let _ = links.inbox().send(LinkMessage::Dialled(event)).await;
@@ -203,9 +203,9 @@ impl Dialer {
     }
 
     /// Whether a member answers, in the generation that is meant.
-    async fn probe(&self, peer: &Identity) -> Sight {
+    async fn probe(&self, peer: &Identity) -> Observation {
         let attempt = async {
-            let mut sight = Sight::Silent;
+            let mut observation = Observation::Silent;
             let mut sockets = Sockets::dial(&peer.addresses);
             while let Some((address, connected)) = sockets.next().await {
                 let asked = async {
@@ -217,15 +217,15 @@ impl Dialer {
                     hello.map_err(|source| DialError::Handshake { address, source })
                 };
                 match asked.await {
-                    Ok(hello) if hello.generation == peer.generation => return Sight::Reached,
+                    Ok(hello) if hello.generation == peer.generation => return Observation::Reached,
                     // A later generation: the one that is meant has ended.
-                    Ok(_) => return Sight::Refused,
-                    Err(error) => sight = error.sight(),
+                    Ok(_) => return Observation::Refused,
+                    Err(error) => observation = error.observation(),
                 }
             }
-            sight
+            observation
         };
-        tokio::time::timeout(self.probe_timeout, attempt).await.unwrap_or(Sight::Silent)
+        tokio::time::timeout(self.probe_timeout, attempt).await.unwrap_or(Observation::Silent)
     }
 }
 

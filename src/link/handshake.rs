@@ -12,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use pmd_core::membership::Identity;
 use pmd_protocol::HostName;
 use pmd_protocol::peer::codec::{PeerCodec, PeerError};
-use pmd_protocol::peer::frame::{Bye, Hello, PROTOCOL, Proof, Reason};
+use pmd_protocol::peer::frame::{Close, Hello, PROTOCOL, Proof, Reason};
 use pmd_protocol::peer::{Decoded, Frame, FrameError, NodeId};
 use tokio_rustls::TlsStream;
 use tokio_util::codec::Framed;
@@ -265,7 +265,7 @@ pub async fn ask_identity(
 
 /// Closes a connection with a reason, which the peer hears if it still reads.
 pub async fn close(frames: &mut Frames, reason: Reason, text: String) {
-    let bye = Frame::Bye(Bye { reason, text });
+    let bye = Frame::Close(Close { reason, text });
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
         frames.send(&bye).await?;
         SinkExt::<&Frame>::close(frames).await
@@ -390,7 +390,7 @@ async fn next(frames: &mut Frames) -> Result<Frame, HandshakeError> {
 
 fn unexpected(frame: Frame) -> HandshakeError {
     match frame {
-        Frame::Bye(Bye { reason, text }) => HandshakeError::Refused { reason, text },
+        Frame::Close(Close { reason, text }) => HandshakeError::Refused { reason, text },
         other => HandshakeError::Unexpected(other.kind()),
     }
 }

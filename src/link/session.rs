@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use futures_util::{SinkExt, Stream, StreamExt};
 use pmd_core::node::LinkId;
 use pmd_protocol::peer::codec::{PeerCodec, PeerError};
-use pmd_protocol::peer::frame::{Bye, DialBack, Reason};
+use pmd_protocol::peer::frame::{self, DialBack, Reason};
 use pmd_protocol::peer::{Decoded, Frame, NodeId};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -165,7 +165,7 @@ impl Links {
         let counters = &self.counters;
         loop {
             match frames.next().await? {
-                Ok(Decoded::Frame(Frame::Bye(bye))) => return Some(bye.reason),
+                Ok(Decoded::Frame(Frame::Close(bye))) => return Some(bye.reason),
                 Ok(Decoded::Frame(frame)) => {
                     counters.frames_received.add();
                     match frame {
@@ -273,7 +273,7 @@ impl Protocol for Links {
 
 async fn say_bye(socket: &mut (impl AsyncWrite + Unpin), reason: Reason) {
     let mut sink = FramedWrite::new(socket, PeerCodec::default());
-    let bye = Frame::Bye(Bye { reason, text: String::new() });
+    let bye = Frame::Close(frame::Close { reason, text: String::new() });
     // The link ends, whether or not the peer hears why.
     let _ = sink.send(&bye).await;
     let _ = SinkExt::<&Frame>::close(&mut sink).await;

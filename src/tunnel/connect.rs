@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
-use pmd_protocol::peer::frame::{Bye, Open, Opened, Reason};
+use pmd_protocol::peer::frame::{Close, Open, Opened, Reason};
 use pmd_protocol::peer::{Decoded, Frame, NodeId};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -259,7 +259,7 @@ async fn ask(
     let opened = loop {
         match frames.next().await {
             Some(Ok(Decoded::Frame(Frame::Opened(opened)))) => break opened,
-            Some(Ok(Decoded::Frame(Frame::Bye(Bye { reason, text })))) => {
+            Some(Ok(Decoded::Frame(Frame::Close(Close { reason, text })))) => {
                 return Err(OpenError::Refused { reason, text });
             }
             Some(Ok(Decoded::Skipped { .. })) => {}

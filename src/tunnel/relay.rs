@@ -231,7 +231,7 @@ pub(super) async fn through(
     sent.map_err(|error| failed(error.into()))?;
     match first_frame(&mut peer.frames).await {
         Some(Frame::Opened(_)) => {}
-        Some(Frame::Bye(bye)) => {
+        Some(Frame::Close(bye)) => {
             return Err(failed(HandshakeError::Refused { reason: bye.reason, text: bye.text }));
         }
         _ => return Err(failed(HandshakeError::Closed)),

@@ -1,107 +1,104 @@
-//! What there is to say on one link.
+//! One link, and what its peer lacks.
 //!
-//! Not a queue of messages but a memory of what the peer lacks. An update is written when the socket can take it, from
-//! the state of that moment; a peer that reads slowly gets fewer and fresher updates, costs a bounded amount of memory,
-//! and slows nobody. Only small messages that cannot be made again are queued, and the oldest go when there are too many:
-//! all of them are repeated if they matter.
+//! A link keeps no queue of updates but a memory of what its peer lacks. An update is made when the socket can take it,
+//! from the state at that moment. So a slow peer gets fewer and fresher updates, takes a bounded amount of memory, and
+//! delays nobody else. Only small messages that cannot be made again are queued. If there are too many, the oldest are
+//! dropped; whatever matters is sent again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use pmd_protocol::limits::{MAX_STAMPS, MAX_UPDATES};
-use pmd_protocol::peer::frame::{Echo, Have, Heartbeat, Membership, Prune, Pull, Summary, Tally};
+use pmd_protocol::peer::frame::{Have, Heartbeat, Membership, Prune, Pull, Summary, Tally};
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update, Updates};
 
+use super::heartbeat::Heartbeats;
 use crate::facts::{About, Fact, Facts, Share};
 use crate::membership::Identity;
 use crate::membership::phi::Phi;
-use crate::membership::record::{Record, Standing, pack};
-use crate::membership::table::Swim;
-use crate::replica::Registry;
+use crate::membership::record::{self, Record, Standing};
+use crate::membership::table::MemberTable;
+use crate::replica::Replica;
 use crate::replica::transfer::Transfer;
 use crate::tuning::Tuning;
 
-/// Messages that wait for the socket besides what is made when it can take something. They are answers and questions, a
-/// few at a time; more only pile up before a peer that does not read, and then the newest are worth most.
+/// Messages that may wait for the socket. They are questions and answers, a few at a time; they only pile up if the peer
+/// does not read, and then the newest are the most useful.
 pub const MAX_QUEUE: usize = 64;
 
-/// Heartbeats that may still be answered.
-const MAX_SENT: usize = 16;
-/// Every so many heartbeats one answers the peer's, and the first few of a link do.
-const ECHO_EVERY: u32 = 8;
-const ECHO_FIRST: u32 = 3;
-/// How much later than promised a heartbeat may be that answers the peer's: nothing to phi, and enough for most paths.
+/// How much later than announced a heartbeat may be sent to answer the peer's. Phi does not notice, and it is enough for
+/// most paths.
 const ANSWER_MS: u64 = 40;
-/// The slowest pace that there can be: the longest interval ten times over. Who promises less is not waited for longer.
-const MAX_PROMISE_MS: u64 = 600_000;
+/// The longest heartbeat interval that a peer may announce: ten times the longest that can be configured.
+const MAX_ANNOUNCED_MS: u64 = 600_000;
 /// Bytes of a list of updates besides the updates.
 const LIST_FIXED: usize = 8;
 
-/// A link's number, given by whoever owns the sockets; never used twice.
+/// The number of a link, assigned by the owner of the sockets and never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
 /// One link to a proven peer.
 #[derive(Debug)]
 pub struct Link {
-    /// Who is at the other end.
+    /// The identity that the peer has proven.
     pub peer: Identity,
     /// Whether this daemon dialled.
     pub initiated: bool,
-    /// When it came up; monotonic milliseconds.
+    /// When the link came up; monotonic milliseconds.
     pub since_ms: u64,
-    /// The peer's heartbeats.
+    /// The failure detector for the peer's heartbeats.
     pub phi: Phi,
     /// The smoothed round-trip time in microseconds.
     pub rtt_us: Option<u32>,
-    /// How many heartbeats in a row had another fingerprint than this daemon.
+    /// How many heartbeats in a row carried a fingerprint other than this daemon's.
     pub unequal: u32,
     /// When the next heartbeat is due; monotonic milliseconds.
     pub next_heartbeat_ms: u64,
-    /// Heartbeats are due at multiples of their interval, less this: those of all links together, so that a daemon with
-    /// nothing to do wakes once for all of them; those of other daemons at other times.
+    /// Heartbeats are due at multiples of their interval, less this phase. It is the same for all links of a daemon, so
+    /// that an idle daemon wakes once for all of them, and different for each daemon.
     phase_ms: u64,
     coalesce_ms: u64,
     lazy_ms: u64,
-    /// What the peer knows of members.
+    /// What the peer knows about members.
     known_members: Facts<Record>,
-    /// Members of whom it has to be told.
+    /// Members that the peer has to be told about.
     members: BTreeSet<NodeId>,
+    /// The versions that the peer has.
     known: Facts<Fact<Stamp>>,
-    /// Origins that the peer has asked for and that are not here yet.
+    /// Origins that the peer has asked for and that this daemon does not have yet.
     wanted: BTreeSet<NodeId>,
+    /// Origins of which the peer wants summaries only.
     lazy: BTreeSet<NodeId>,
+    /// Origins whose updates have to be sent.
     dirty: BTreeSet<NodeId>,
-    /// Origins of which the peer wants summaries only, and when they are due.
+    /// Origins whose summaries have to be sent, and when.
     summaries: BTreeSet<NodeId>,
     summaries_at_ms: u64,
     pulls: BTreeMap<NodeId, Option<Stamp>>,
     grafts: BTreeMap<NodeId, Option<Stamp>>,
-    /// Origins whose updates come first on other links, of which the peer has not been told. It is with the next
-    /// heartbeat: there is no hurry, and a broadcast is a better time to send updates than to talk about them.
-    prunes: BTreeSet<NodeId>,
-    /// The same, of which it has been told.
-    spares: BTreeSet<NodeId>,
+    /// Origins whose updates arrive first on other links, which the peer has not been told yet. It is told with the next
+    /// heartbeat: there is no hurry, and a broadcast is no time for messages about broadcasts.
+    to_prune: BTreeSet<NodeId>,
+    /// The origins of which it has been told.
+    pruned: BTreeSet<NodeId>,
     prune_now: bool,
     queue: VecDeque<Frame>,
     transfer: Option<Transfer>,
-    /// Whether a heartbeat is to be sent, and when the next will be.
+    /// A heartbeat that has to be sent, by the interval until the next one.
     heartbeat: Option<u64>,
-    beats: u32,
-    /// When heartbeats were sent that may still be answered.
-    sent_ms: VecDeque<(u8, u64)>,
-    heard: Option<(u8, u64)>,
-    /// What the peer was told of this daemon's registry, and what it has told of its own.
-    told: Option<Summary>,
-    summary: Option<Summary>,
-    /// Whether a tally is to be sent, and whether it asks for the peer's.
+    heartbeats: Heartbeats,
+    /// The last summary sent to the peer, and the last one received.
+    sent_summary: Option<Summary>,
+    peer_summary: Option<Summary>,
+    /// A tally that has to be sent, and whether it asks for the peer's.
     tally: Option<bool>,
     flush: bool,
     hold_until_ms: u64,
 }
 
 impl Link {
-    /// A link that has just come up. `phase_ms` is this daemon's own, any number.
+    /// A link that has just come up. `phase_ms` is any number, and the same for all links of this daemon.
     #[must_use]
     pub fn new(peer: Identity, initiated: bool, now_ms: u64, phase_ms: u64, tuning: &Tuning) -> Self {
         Self {
@@ -113,8 +110,8 @@ impl Link {
             rtt_us: None,
             unequal: 0,
             next_heartbeat_ms: now_ms,
-            coalesce_ms: tuning.spread.coalesce_ms,
-            lazy_ms: tuning.spread.lazy_ms,
+            coalesce_ms: tuning.gossip.coalesce_ms,
+            lazy_ms: tuning.gossip.lazy_ms,
             known_members: Facts::default(),
             members: BTreeSet::new(),
             known: Facts::default(),
@@ -125,35 +122,33 @@ impl Link {
             summaries_at_ms: 0,
             pulls: BTreeMap::new(),
             grafts: BTreeMap::new(),
-            prunes: BTreeSet::new(),
-            spares: BTreeSet::new(),
+            to_prune: BTreeSet::new(),
+            pruned: BTreeSet::new(),
             prune_now: false,
             queue: VecDeque::new(),
             transfer: None,
             heartbeat: None,
-            beats: 0,
-            sent_ms: VecDeque::new(),
-            heard: None,
-            told: None,
-            summary: None,
+            heartbeats: Heartbeats::default(),
+            sent_summary: None,
+            peer_summary: None,
             tally: None,
             flush: false,
             hold_until_ms: 0,
         }
     }
 
-    /// The peer knows this of a member, as it says or as it was told.
+    /// The peer knows this record of a member.
     pub fn peer_knows(&mut self, record: Arc<Record>) {
         if !self.is_known(record.about(), record.standing()) {
             self.known_members.insert(record);
         }
     }
 
-    /// There is something to tell about a member, unless the peer knows it.
+    /// Tells the peer about a member, unless it knows as much already.
     pub fn tell(&mut self, now_ms: u64, id: NodeId, standing: Standing) {
         if !self.is_known(&id, standing) {
             self.members.insert(id);
-            self.wake(now_ms);
+            self.flush_gathered(now_ms);
         }
     }
 
@@ -161,31 +156,31 @@ impl Link {
         self.known_members.get(id).is_some_and(|known| known.standing() >= standing)
     }
 
-    /// A member is gone: there is nothing to say about its entries. What the peer has of them is remembered, in case it
+    /// A member is down, so nothing is sent about its entries. What the peer has of them is remembered, in case the member
     /// comes back.
     pub fn drop_origin(&mut self, origin: &NodeId) {
         self.dirty.remove(origin);
         self.summaries.remove(origin);
         self.wanted.remove(origin);
         self.lazy.remove(origin);
-        self.prunes.remove(origin);
-        self.spares.remove(origin);
+        self.to_prune.remove(origin);
+        self.pruned.remove(origin);
     }
 
-    /// Forgets what the peer knows and has of those of whom nothing is here any more.
-    pub fn trim<S: Share>(&mut self, registry: &Registry<S>, swim: &Swim<S>) {
-        self.known_members.retain(|known| swim.record(known.about()).is_some());
-        self.known.retain(|known| registry.store().stamp(known.about()).is_some());
+    /// Forgets what the peer knows about members and origins that this daemon has forgotten.
+    pub fn trim<S: Share>(&mut self, replica: &Replica<S>, table: &MemberTable<S>) {
+        self.known_members.retain(|known| table.record(known.about()).is_some());
+        self.known.retain(|known| replica.store().stamp(known.about()).is_some());
     }
 
-    /// The peer has this of an origin, as it says or as it was sent.
+    /// The peer has this version of an origin.
     pub fn peer_has(&mut self, stamp: Arc<Fact<Stamp>>) {
         if self.known.get(stamp.about()).is_none_or(|known| known.value() < stamp.value()) {
             self.known.insert(stamp);
         }
     }
 
-    /// There is something new of an origin: an update or, where it was pruned, a summary if `summarise`.
+    /// An origin has this version now: sends an update or, if the peer has pruned the origin and `summarise`, a summary.
     pub fn offer(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp, summarise: bool) {
         self.wanted.remove(&origin);
         if self.known.get(&origin).is_some_and(|known| *known.value() >= stamp) {
@@ -200,20 +195,20 @@ impl Link {
             }
         } else {
             self.dirty.insert(origin);
-            self.wake(now_ms);
+            self.flush_gathered(now_ms);
         }
     }
 
-    /// An origin has come that was not here: only who asked for it gets it, the others ask whom they have heard of it from.
+    /// An origin that was missing has arrived: sends it if the peer has asked for it. Others ask where they hear of it.
     pub fn offer_wanted(&mut self, now_ms: u64, origin: NodeId) {
         if self.wanted.remove(&origin) {
             self.dirty.insert(origin);
-            self.wake(now_ms);
+            self.flush_gathered(now_ms);
         }
     }
 
-    /// The peer lacks this, whatever the tree says; `have` is what it has.
-    pub fn owe(&mut self, origin: NodeId, have: Option<Arc<Fact<Stamp>>>) {
+    /// Sends an origin to the peer whether or not it has pruned the origin; `have` is the version it has.
+    pub fn push(&mut self, origin: NodeId, have: Option<Arc<Fact<Stamp>>>) {
         match have {
             Some(have) => self.known.insert(have),
             None => self.known.remove(&origin),
@@ -222,45 +217,45 @@ impl Link {
         self.flush = true;
     }
 
-    /// Asks for an origin; with `graft` also for its later updates.
+    /// Asks the peer for an origin and, with `graft`, for its later updates.
     pub fn pull(&mut self, origin: NodeId, have: Option<Stamp>, graft: bool) {
         if graft {
-            self.prunes.remove(&origin);
-            self.spares.remove(&origin);
+            self.to_prune.remove(&origin);
+            self.pruned.remove(&origin);
             self.grafts.insert(origin, have);
         } else {
             self.pulls.insert(origin, have);
         }
     }
 
-    /// The peer sent what was here already.
+    /// Asks the peer not to push an origin whose update has arrived on another link before.
     pub fn prune(&mut self, origin: NodeId) {
-        self.prunes.insert(origin);
+        self.to_prune.insert(origin);
     }
 
-    /// The peer's news of an origin come first, as it turns out: it is not pruned. `false` if it was told so already.
-    pub fn spare(&mut self, origin: &NodeId) -> bool {
-        self.prunes.remove(origin);
-        !self.spares.contains(origin)
+    /// Takes that back, because this link was the first after all. Returns `false` if the peer was already told.
+    pub fn cancel_prune(&mut self, origin: &NodeId) -> bool {
+        self.to_prune.remove(origin);
+        !self.pruned.contains(origin)
     }
 
-    /// Whether the peer has sent an origin's updates after others, so that there is another way to it.
+    /// Whether an origin was pruned here, so that this link is a second path to it.
     #[must_use]
-    pub fn is_spare(&self, origin: &NodeId) -> bool {
-        self.prunes.contains(origin) || self.spares.contains(origin)
+    pub fn is_backup_for(&self, origin: &NodeId) -> bool {
+        self.to_prune.contains(origin) || self.pruned.contains(origin)
     }
 
     /// The peer wants summaries of this origin only.
-    pub fn pruned(&mut self, origin: NodeId) {
+    pub fn make_lazy(&mut self, origin: NodeId) {
         self.lazy.insert(origin);
     }
 
-    /// The peer wants updates of this origin again.
-    pub fn grafted(&mut self, origin: NodeId) {
+    /// The peer wants updates of this origin.
+    pub fn make_eager(&mut self, origin: NodeId) {
         self.lazy.remove(&origin);
     }
 
-    /// Sends a message when the socket can take it.
+    /// Sends a message once the socket can take it.
     pub fn send(&mut self, frame: Frame) {
         if self.queue.len() >= MAX_QUEUE {
             self.queue.pop_front();
@@ -268,17 +263,17 @@ impl Link {
         self.queue.push_back(frame);
     }
 
-    /// Sends a heartbeat, with what the registry is then; the next in `interval_ms` or sooner.
-    pub fn beat(&mut self, now_ms: u64, interval_ms: u64) {
+    /// Sends a heartbeat with the summary at that time. The next is due in `interval_ms` or sooner.
+    pub fn send_heartbeat(&mut self, now_ms: u64, interval_ms: u64) {
         self.heartbeat = Some(interval_ms);
         let since = now_ms.wrapping_add(self.phase_ms) % interval_ms.max(1);
         self.next_heartbeat_ms = now_ms.saturating_add(interval_ms.max(1) - since);
     }
 
-    /// Answers a heartbeat with the next one of its own, if that is due soon anyway. The answer takes the transport's
-    /// acknowledgement along; and as whoever answers waits a little longer the next time, one end goes on to answer the
-    /// other and they do not cross.
-    pub fn beat_along(&mut self, now_ms: u64, interval_ms: u64) {
+    /// Answers a heartbeat with this daemon's next one, if that is due soon in any case. The answer carries the
+    /// acknowledgement of the transport as well. The answering side waits a little longer the next time, so that one side
+    /// keeps answering the other and their heartbeats do not cross.
+    pub fn answer_heartbeat(&mut self, now_ms: u64, interval_ms: u64) {
         if self.next_heartbeat_ms.saturating_sub(now_ms) <= interval_ms / 2 {
             self.heartbeat = Some(interval_ms);
             let later_ms = interval_ms.saturating_add(ANSWER_MS.min(interval_ms / 2));
@@ -286,21 +281,14 @@ impl Link {
         }
     }
 
-    /// Takes a heartbeat. Whether the round-trip time has changed noticeably.
-    pub fn heard(&mut self, now_ms: u64, heartbeat: &Heartbeat) -> bool {
-        let promised_ms = u64::from(heartbeat.next_ds).saturating_mul(100);
-        self.phi.heartbeat(now_ms, promised_ms.min(MAX_PROMISE_MS));
-        self.heard = Some((heartbeat.sequence, now_ms));
-        self.summary = heartbeat.summary.or(self.summary);
-        let Some(echo) = heartbeat.echo else { return false };
-        let Some(sent) =
-            self.sent_ms.iter().find(|(sequence, _)| *sequence == echo.sequence).map(|(_, at)| *at)
-        else {
-            return false;
-        };
-        self.sent_ms.retain(|(_, at)| *at > sent);
-        let trip = now_ms.saturating_sub(sent).saturating_sub(echo.held_ms.into()).saturating_mul(1_000);
-        let trip = u32::try_from(trip).unwrap_or(u32::MAX);
+    /// Handles a heartbeat. Returns whether the round-trip time has changed noticeably.
+    pub fn handle_heartbeat(&mut self, now_ms: u64, heartbeat: &Heartbeat) -> bool {
+        let announced_ms = u64::from(heartbeat.next_ds).saturating_mul(100);
+        self.phi.heartbeat(now_ms, announced_ms.min(MAX_ANNOUNCED_MS));
+        self.peer_summary = heartbeat.summary.or(self.peer_summary);
+        let trip_ms = self.heartbeats.received(now_ms, heartbeat.sequence, heartbeat.echo);
+        let Some(trip_ms) = trip_ms else { return false };
+        let trip = u32::try_from(trip_ms.saturating_mul(1_000)).unwrap_or(u32::MAX);
         let before = self.rtt_us;
         // RFC 6298, section 2: an eighth of each new measurement.
         let after = before.map_or(trip, |rtt| (rtt - rtt / 8).saturating_add(trip / 8));
@@ -308,38 +296,38 @@ impl Link {
         before.is_none_or(|before| before.abs_diff(after) > before / 4)
     }
 
-    /// Says what the registry amounts to without waiting for the next heartbeat, and with `asks` wants to know the same of
-    /// the peer. However often this is called: what waits for the socket is one message.
-    pub fn tally(&mut self, asks: bool) {
+    /// Sends a summary of the registry without waiting for the next heartbeat and, with `asks`, asks for the peer's. However
+    /// often this is called, only one message waits for the socket.
+    pub fn send_tally(&mut self, asks: bool) {
         self.tally = Some(asks || self.tally == Some(true));
     }
 
-    /// Takes what the peer says of its registry. Whether it wants to know the same.
-    pub fn tallied(&mut self, tally: &Tally) -> bool {
-        self.summary = Some(tally.summary);
+    /// Handles a tally. Returns whether the peer asks for one.
+    pub fn handle_tally(&mut self, tally: &Tally) -> bool {
+        self.peer_summary = Some(tally.summary);
         tally.asks
     }
 
-    /// What the peer said last of its registry; `None` if it has not said anything yet.
+    /// The latest summary of the peer's registry, if any.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
-        self.summary
+        self.peer_summary
     }
 
-    /// Whether the peer's registry amounts to the same as this daemon's, by its latest heartbeat.
+    /// Whether the peer's registry equals this daemon's, by its latest summary.
     #[must_use]
     pub fn agrees(&self, own: &Summary) -> bool {
-        self.summary.is_none_or(|summary| summary.fingerprint == own.fingerprint)
+        self.peer_summary.is_none_or(|summary| summary.fingerprint == own.fingerprint)
     }
 
-    /// Time has come for changes that were gathered.
-    pub fn wake(&mut self, now_ms: u64) {
+    /// Sends gathered changes if they have waited long enough.
+    pub fn flush_gathered(&mut self, now_ms: u64) {
         if self.has_gathered() && now_ms >= self.hold_until_ms {
             self.flush = true;
         }
     }
 
-    /// When [`wake`](Self::wake) has something to do; monotonic milliseconds.
+    /// When gathered changes or summaries are due; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         let gathered = (!self.flush && self.has_gathered()).then_some(self.hold_until_ms);
@@ -351,30 +339,30 @@ impl Link {
         !self.dirty.is_empty() || !self.members.is_empty()
     }
 
-    /// The next message, of at most `budget` bytes unless a single operation is longer; what is urgent first.
+    /// The next message, the most urgent first. It takes at most `budget` bytes unless a single operation is longer.
     pub fn poll<S: Share>(
         &mut self,
         now_ms: u64,
-        registry: &Registry<S>,
-        swim: &Swim<S>,
+        replica: &Replica<S>,
+        table: &MemberTable<S>,
         budget: usize,
     ) -> Option<Frame> {
         if let Some(interval_ms) = self.heartbeat.take() {
-            self.prune_now = !self.prunes.is_empty();
-            return Some(self.heartbeat(now_ms, interval_ms, registry));
+            self.prune_now = !self.to_prune.is_empty();
+            return Some(self.next_heartbeat(now_ms, interval_ms, replica.summary()));
         }
         if let Some(frame) = self.queue.pop_front() {
             return Some(frame);
         }
         if let Some(asks) = self.tally.take() {
-            let summary = registry.summary();
-            self.told = Some(summary);
+            let summary = replica.summary();
+            self.sent_summary = Some(summary);
             return Some(Frame::Tally(Tally { summary, asks }));
         }
-        if self.prune_now && !self.prunes.is_empty() {
-            let origins = take(&mut self.prunes);
-            self.prune_now = !self.prunes.is_empty();
-            self.spares.extend(&origins);
+        if self.prune_now && !self.to_prune.is_empty() {
+            let origins = take_stamps(&mut self.to_prune);
+            self.prune_now = !self.to_prune.is_empty();
+            self.pruned.extend(&origins);
             return Some(Frame::Prune(Prune { origins }));
         }
         for (wants, graft) in [(&mut self.grafts, true), (&mut self.pulls, false)] {
@@ -389,22 +377,23 @@ impl Link {
         }
         self.transfer = None;
         if self.flush {
-            let news = self.news(swim, budget).or_else(|| self.updates(registry, budget));
+            // Members come first, because the peer asks for the entries of those it did not know.
+            let news = self.next_records(table, budget).or_else(|| self.next_updates(replica, budget));
             if news.is_some() {
                 return news;
             }
             self.flush = false;
             self.hold_until_ms = now_ms.saturating_add(self.coalesce_ms);
         }
-        self.summary_of_news(now_ms, registry)
+        self.next_summaries(now_ms, replica)
     }
 
-    /// What the peer wants summaries of, once they are due, and does not have by then.
-    fn summary_of_news<S: Share>(&mut self, now_ms: u64, registry: &Registry<S>) -> Option<Frame> {
+    /// The summaries that are due, of origins that the peer still lacks.
+    fn next_summaries<S: Share>(&mut self, now_ms: u64, replica: &Replica<S>) -> Option<Frame> {
         while !self.summaries.is_empty() && self.summaries_at_ms <= now_ms {
-            let origins = take(&mut self.summaries);
+            let origins = take_stamps(&mut self.summaries);
             let stamps = origins.into_iter().filter_map(|origin| {
-                let stamp = registry.store().stamp(&origin)?;
+                let stamp = replica.store().stamp(&origin)?;
                 self.known.get(&origin).is_none_or(|known| *known.value() < stamp).then_some((origin, stamp))
             });
             let stamps: Vec<_> = stamps.collect();
@@ -415,39 +404,38 @@ impl Link {
         None
     }
 
-    /// What the peer does not know of members, before anything else: it asks for their entries then.
-    fn news<S: Share>(&mut self, swim: &Swim<S>, budget: usize) -> Option<Frame> {
+    /// The records of members that the peer does not know.
+    fn next_records<S: Share>(&mut self, table: &MemberTable<S>, budget: usize) -> Option<Frame> {
         let known = &self.known_members;
         self.members.retain(|id| {
-            swim.record(id)
+            table
+                .record(id)
                 .is_some_and(|record| known.get(id).is_none_or(|known| known.standing() < record.standing()))
         });
         if self.members.is_empty() {
             return None;
         }
-        let records: Vec<_> = self.members.iter().filter_map(|id| swim.shared_record(id)).collect();
-        let (packet, count) = pack(records.iter().map(|record| &***record), budget);
-        for record in records.into_iter().take(count) {
+        let unknown: Vec<_> = self.members.iter().filter_map(|id| table.shared_record(id)).collect();
+        let (records, count) = record::encode(unknown.iter().map(|record| &***record), budget);
+        for record in unknown.into_iter().take(count) {
             self.members.remove(record.about());
-            // The link delivers in order or ends, so what is sent is as good as there.
+            // The link delivers in order or ends, so the peer knows whatever was sent.
             self.known_members.insert(Arc::clone(record));
         }
-        Some(Frame::Membership(Membership { packet }))
+        Some(Frame::Membership(Membership { records }))
     }
 
-    fn updates<S: Share>(&mut self, registry: &Registry<S>, budget: usize) -> Option<Frame> {
+    fn next_updates<S: Share>(&mut self, replica: &Replica<S>, budget: usize) -> Option<Frame> {
         let mut updates: Vec<Update> = Vec::new();
         let mut left = budget.saturating_sub(LIST_FIXED);
         while updates.len() < MAX_UPDATES {
             let Some(origin) = self.dirty.pop_first() else { break };
-            // What is dead by now is nobody's business.
-            if !registry.is_live(&origin) {
+            if !replica.is_live(&origin) {
                 continue;
             }
-            let Some(mut transfer) =
-                registry.transfer(&origin, self.known.get(&origin).map(|known| *known.value()))
-            else {
-                if registry.lacks(&origin) {
+            let known = self.known.get(&origin).map(|known| *known.value());
+            let Some(mut transfer) = replica.transfer(&origin, known) else {
+                if replica.lacks(&origin) {
                     self.wanted.insert(origin);
                 }
                 continue;
@@ -458,7 +446,7 @@ impl Link {
                 break;
             }
             left = left.saturating_sub(update.size());
-            self.known.insert(registry.store().shared_stamp(&origin, transfer.stamp()));
+            self.known.insert(replica.store().shared_stamp(&origin, transfer.stamp()));
             updates.push(update);
             if !transfer.is_done() {
                 self.transfer = Some(transfer);
@@ -472,32 +460,17 @@ impl Link {
         }
     }
 
-    fn heartbeat<S: Share>(&mut self, now_ms: u64, interval_ms: u64, registry: &Registry<S>) -> Frame {
-        self.beats = self.beats.wrapping_add(1);
-        let [.., sequence] = self.beats.to_be_bytes();
-        self.sent_ms.push_back((sequence, now_ms));
-        if self.sent_ms.len() > MAX_SENT {
-            self.sent_ms.pop_front();
-        }
-        let echo = self
-            .heard
-            .filter(|_| self.beats <= ECHO_FIRST || self.beats.is_multiple_of(ECHO_EVERY))
-            .and_then(|(sequence, at)| {
-                Some(Echo { sequence, held_ms: u16::try_from(now_ms.saturating_sub(at)).ok()? })
-            });
-        let summary = Some(registry.summary()).filter(|summary| self.told != Some(*summary));
-        self.told = summary.or(self.told);
-        Frame::Heartbeat(Heartbeat {
-            sequence,
-            next_ds: u16::try_from(interval_ms.saturating_add(50) / 100).unwrap_or(u16::MAX),
-            summary,
-            echo,
-        })
+    fn next_heartbeat(&mut self, now_ms: u64, interval_ms: u64, own: Summary) -> Frame {
+        let (sequence, echo) = self.heartbeats.next(now_ms);
+        let summary = Some(own).filter(|summary| self.sent_summary != Some(*summary));
+        self.sent_summary = summary.or(self.sent_summary);
+        let next_ds = u16::try_from(interval_ms.saturating_add(50) / 100).unwrap_or(u16::MAX);
+        Frame::Heartbeat(Heartbeat { sequence, next_ds, summary, echo })
     }
 }
 
-/// Takes as many as fit into a frame.
-fn take(from: &mut BTreeSet<NodeId>) -> Vec<NodeId> {
+/// Removes as many origins as fit into a frame.
+fn take_stamps(from: &mut BTreeSet<NodeId>) -> Vec<NodeId> {
     let later = from.iter().nth(MAX_STAMPS).copied().map(|id| from.split_off(&id));
     std::mem::replace(from, later.unwrap_or_default()).into_iter().collect()
 }

@@ -1,16 +1,16 @@
-//! Finding out what differs, at a price that depends on the difference and not on the cluster.
+//! Finding the differences between two registries, at a cost that depends on the differences and not on the cluster.
 //!
-//! Range reconciliation (A. Meyer, "Range-Based Set Reconciliation", 2023): the registries are compared by fingerprints
-//! of ranges of ids. Equal ranges are left alone, unequal ones split in sixteen, small ones listed. Ids are hashes, so
-//! ranges with about as many origins each need no balancing. With one difference among 10,000 origins that is three
-//! exchanges and 3 KB.
+//! Range reconciliation (A. Meyer, "Range-Based Set Reconciliation", 2023) compares fingerprints of ranges of ids. Equal
+//! ranges are skipped, unequal ones are split in sixteen, small ones are listed. Ids are hashes, so ranges need no
+//! balancing to have about as many origins each. With one difference among 10,000 origins, it takes three exchanges and
+//! 3 KB.
 //!
 //! ```text
 //!   A                                                B
 //!   Ranges [0-f] ────────────────────────────────▶   unequal: split
 //!                ◀──────────────────────────────── Ranges [0] [1] … [f]
 //!   only [7] is unequal, and small: list
-//!   Have {…} complete [7] ──────────────────────▶   pushes what A lacks, pulls what it lacks itself
+//!   Have {…} complete [7] ──────────────────────▶   pushes what A lacks, pulls what B lacks
 //! ```
 
 use pmd_protocol::limits::{MAX_RANGES, MAX_STAMPS};
@@ -19,13 +19,13 @@ use pmd_protocol::peer::{Digest, Frame, NodeId};
 
 use crate::replica::LiveOrigin;
 
-/// Into how many parts a range is split.
+/// The number of parts that a range is split into.
 const FAN_OUT: usize = 16;
 
-/// How many origins are listed and not split any further.
+/// Ranges with at most this many origins are listed instead of split.
 const LEAF: usize = 32;
 
-/// The first message: of all origins. `live` is in the order of the ids.
+/// The first message, about all origins. `live` is in the order of ids.
 #[must_use]
 pub fn open(live: &[LiveOrigin]) -> Frame {
     if live.len() <= LEAF {
@@ -34,7 +34,7 @@ pub fn open(live: &[LiveOrigin]) -> Frame {
     Frame::Ranges(Ranges { ranges: split(live, NodeId::MIN, NodeId::MAX) })
 }
 
-/// The answers to a message with ranges. `live` is in the order of the ids.
+/// The answers to a message with ranges. `live` is in the order of ids.
 #[must_use]
 pub fn answer(live: &[LiveOrigin], ranges: &Ranges) -> Vec<Frame> {
     let mut frames = Vec::new();
@@ -55,7 +55,7 @@ pub fn answer(live: &[LiveOrigin], ranges: &Ranges) -> Vec<Frame> {
     frames
 }
 
-/// The live origins from `first` to `last`, both included.
+/// The live origins from `first` to `last`, inclusive.
 #[must_use]
 pub fn within(live: &[LiveOrigin], first: NodeId, last: NodeId) -> &[LiveOrigin] {
     let start = live.partition_point(|(id, ..)| *id < first);
@@ -73,7 +73,7 @@ fn summary(live: &[LiveOrigin], first: NodeId, last: NodeId) -> Range {
     Range { first, last, digest, count: u32::try_from(live.len()).unwrap_or(u32::MAX) }
 }
 
-/// Parts that together cover the range without a gap, with about as many origins each.
+/// Parts with about as many origins each, which together cover the range without gaps.
 fn split(live: &[LiveOrigin], first: NodeId, last: NodeId) -> Vec<Range> {
     let size = live.len().div_ceil(FAN_OUT).max(1);
     let mut ranges = Vec::new();
@@ -91,7 +91,7 @@ fn split(live: &[LiveOrigin], first: NodeId, last: NodeId) -> Vec<Range> {
     ranges
 }
 
-/// The id just below, or the lowest.
+/// The next lower id, or the lowest.
 fn before(id: NodeId) -> NodeId {
     let mut bytes = *id.as_bytes();
     for byte in bytes.iter_mut().rev() {
@@ -115,24 +115,25 @@ mod tests {
     use super::*;
     use crate::id::fingerprint_of;
 
-    fn shares(registry: &BTreeMap<u16, u64>) -> Vec<LiveOrigin> {
-        let share = |(number, version): (&u16, &u64)| {
+    fn live_origins(registry: &BTreeMap<u16, u64>) -> Vec<LiveOrigin> {
+        let origin = |(number, version): (&u16, &u64)| {
             let mut id = [0; 32];
             id[..2].copy_from_slice(&number.to_be_bytes());
             let stamp = Stamp { version: Version(*version), ..Stamp::start(Generation::default()) };
             (NodeId::new(id), stamp, fingerprint_of(&NodeId::new(id), &stamp))
         };
-        registry.iter().map(share).collect()
+        registry.iter().map(origin).collect()
     }
 
-    /// Runs the exchange between two registries; which origins were listed, and how many messages it took.
+    /// Runs the exchange between two registries. Returns the origins that were listed, whether each differs, and the number
+    /// of messages.
     fn run(one: &[LiveOrigin], other: &[LiveOrigin]) -> (BTreeMap<NodeId, bool>, usize) {
         let mut listed = BTreeMap::new();
         let mut messages = 0;
         let mut queue = VecDeque::from([(true, open(one))]);
         while let Some((to_other, frame)) = queue.pop_front() {
             messages += 1;
-            assert!(messages < 10_000, "without end");
+            assert!(messages < 10_000, "endless");
             let receiver = if to_other { other } else { one };
             match frame {
                 Frame::Ranges(ranges) => {
@@ -167,7 +168,7 @@ mod tests {
             let with = |own: &BTreeMap<u16, u64>| {
                 let mut all = common.clone();
                 all.extend(own.iter().map(|(id, version)| (*id, *version)));
-                shares(&all)
+                live_origins(&all)
             };
             let (one, other) = (with(&left), with(&right));
             let (listed, _) = run(&one, &other);
@@ -182,7 +183,7 @@ mod tests {
 
         #[test]
         fn parts_cover_the_range(registry in btree_map(any::<u16>(), 0..3_u64, 0..200)) {
-            let live = shares(&registry);
+            let live = live_origins(&registry);
             let parts = split(&live, NodeId::MIN, NodeId::MAX);
             prop_assert!(parts.len() <= FAN_OUT);
             prop_assert_eq!(parts.first().map(|part| part.first), Some(NodeId::MIN));
@@ -198,9 +199,9 @@ mod tests {
     #[test]
     fn one_difference_among_many_costs_little() {
         let mut registry: BTreeMap<_, _> = (0..10_000).map(|number| (number * 6, 0)).collect();
-        let one = shares(&registry);
+        let one = live_origins(&registry);
         registry.insert(30_000, 1);
-        let (listed, messages) = run(&one, &shares(&registry));
+        let (listed, messages) = run(&one, &live_origins(&registry));
         assert!(messages <= 5, "{messages}");
         assert!(listed.len() <= 2 * LEAF);
         assert_eq!(listed.values().filter(|differs| **differs).count(), 1);

@@ -1,68 +1,68 @@
-//! Who has news that have not come by themselves.
+//! Broadcast trees: which links carry updates, and whom to ask for an update that did not arrive.
 //!
-//! Plumtree (J. Leitão, J. Pereira, L. Rodrigues, "Epidemic Broadcast Trees", 2007), specialised. Updates travel over
-//! eager links; where the same update came twice, the second link is pruned for that origin. The neighbours in the ring
-//! send each other summaries even so, and a summary of something that does not arrive soon by itself grafts the link
-//! again: the tree has a hole there. (On other pruned links nothing is said; heartbeats carry fingerprints.) There is no message cache and no history of message ids, because the store is both: what matters is not
-//! whether a message was seen but whether its content is here.
+//! A variant of Plumtree (J. Leitão, J. Pereira, L. Rodrigues, "Epidemic Broadcast Trees", 2007). Updates travel over
+//! eager links. If the same update arrives twice, the second link is pruned for its origin. Neighbours in the ring still
+//! send each other summaries. If the update for a summary does not arrive soon, the tree has a hole, and the link is
+//! grafted again. (Other pruned links are silent; heartbeats carry fingerprints.) The store replaces Plumtree's message
+//! cache and its history of message ids: what matters is not whether a message was seen but whether its content is here.
 //!
-//! There is a tree for each origin. Plumtree's authors share one among all senders, which makes every path that of the
-//! first sender; with one set of pruned origins for each link, a few bytes each, nobody's news take detours.
+//! There is a tree for each origin. Plumtree shares one tree among all senders, so that everybody's messages take the
+//! paths of the first sender. With a set of pruned origins for each link, at a few bytes each, no update takes a detour.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pmd_protocol::peer::{NodeId, Stamp};
 
 use super::link::LinkId;
-use crate::tuning::SpreadTuning;
+use crate::tuning::GossipTuning;
 
-/// From where each origin's news come first: the way up its tree.
+/// The link on which each origin's updates arrive first: the parent in its tree.
 ///
-/// Whoever else brought the same news was pruned, and is a spare: it had them on another way. When a link ends, the
-/// origins that came over it are grafted to a spare at once, before their next news are missed.
+/// Other links on which they arrived were pruned, and are backups. When a link ends, the origins whose parent it was are
+/// grafted to a backup at once, before their next update is missed.
 #[derive(Debug, Default)]
 pub struct Parents(BTreeMap<NodeId, LinkId>);
 
 impl Parents {
-    /// News of an origin have come over `link` before any other.
+    /// An update of an origin has arrived on `link` before any other.
     pub fn came_first(&mut self, origin: NodeId, link: LinkId) {
         self.0.insert(origin, link);
     }
 
-    /// Whether this link is an origin's way up.
+    /// Whether this link is the parent for an origin.
     #[must_use]
     pub fn is(&self, origin: &NodeId, link: LinkId) -> bool {
         self.0.get(origin) == Some(&link)
     }
 
-    /// Whether an origin has a way up at all.
+    /// Whether an origin has a parent.
     #[must_use]
     pub fn has(&self, origin: &NodeId) -> bool {
         self.0.contains_key(origin)
     }
 
-    /// A link has ended; the origins that came over it.
+    /// Removes a link that has ended, and returns the origins whose parent it was.
     pub fn drop_link(&mut self, link: LinkId) -> Vec<NodeId> {
-        let came: Vec<_> =
+        let orphans: Vec<_> =
             self.0.iter().filter(|(_, parent)| **parent == link).map(|(origin, _)| *origin).collect();
-        for origin in &came {
+        for origin in &orphans {
             self.0.remove(origin);
         }
-        came
+        orphans
     }
 
-    /// An origin is not wanted any more.
+    /// An origin is no longer of interest.
     pub fn drop_origin(&mut self, origin: &NodeId) {
         self.0.remove(origin);
     }
 }
 
-/// Origins of which others have more, by summaries.
+/// Origins of which others have more, according to summaries.
 #[derive(Debug)]
 pub struct Grafts {
-    tuning: SpreadTuning,
+    tuning: GossipTuning,
     missing: BTreeMap<NodeId, Missing>,
-    /// The same by the time at which somebody has to be asked.
+    /// The same, by the time at which a peer has to be asked.
     due: BTreeSet<(u64, NodeId)>,
 }
 
@@ -76,11 +76,11 @@ struct Missing {
 impl Grafts {
     /// Nothing is missing.
     #[must_use]
-    pub fn new(tuning: SpreadTuning) -> Self {
+    pub fn new(tuning: GossipTuning) -> Self {
         Self { tuning, missing: BTreeMap::new(), due: BTreeSet::new() }
     }
 
-    /// A summary on `link` says that its peer has this. It has some time to come by itself.
+    /// A summary on `link` says that its peer has this version. The update itself gets some time to arrive.
     pub fn summary(&mut self, now_ms: u64, link: LinkId, origin: NodeId, stamp: Stamp) {
         self.asked(now_ms, origin, stamp);
         if let Some(missing) = self.missing.get_mut(&origin) {
@@ -94,7 +94,7 @@ impl Grafts {
         }
     }
 
-    /// Somebody was asked for this; if it does not come, whoever else has it by then is asked.
+    /// This version was asked for. If it does not arrive, others that have it by then are asked.
     pub fn asked(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp) {
         let due_ms = now_ms.saturating_add(self.tuning.graft_ms);
         let due = &mut self.due;
@@ -104,35 +104,35 @@ impl Grafts {
         });
     }
 
-    /// Whether something of this origin is missing.
+    /// Whether an update of this origin is missing.
     #[must_use]
     pub fn is_missing(&self, origin: &NodeId) -> bool {
         self.missing.contains_key(origin)
     }
 
-    /// This much of an origin is here now.
+    /// This version of an origin has arrived.
     pub fn arrived(&mut self, origin: &NodeId, stamp: Stamp) {
         if self.missing.get(origin).is_some_and(|missing| missing.stamp <= stamp) {
             self.drop_origin(origin);
         }
     }
 
-    /// An origin is not wanted any more.
+    /// An origin is no longer of interest.
     pub fn drop_origin(&mut self, origin: &NodeId) {
         if let Some(missing) = self.missing.remove(origin) {
             self.due.remove(&(missing.due_ms, *origin));
         }
     }
 
-    /// A link is gone, and whoever was to be asked on it.
+    /// A link has ended, so its peer cannot be asked.
     pub fn drop_link(&mut self, link: LinkId) {
         for missing in self.missing.values_mut() {
             missing.links.remove(&link);
         }
     }
 
-    /// Whom to ask now, and for what. Each link is asked once; if the answer does not come, the next is asked after the
-    /// same time. In the end it is left to chance whom to ask, once.
+    /// The links to ask now, and the origins to ask for. Each link is asked once; if no answer arrives, the next link is
+    /// asked after the same time. `None` means any link; it comes last, once.
     pub fn due(&mut self, now_ms: u64) -> Vec<(Option<LinkId>, NodeId)> {
         let mut asks = Vec::new();
         let later_ms = now_ms.saturating_add(self.tuning.graft_ms.max(1));
@@ -151,7 +151,7 @@ impl Grafts {
         asks
     }
 
-    /// When somebody will have to be asked; monotonic milliseconds.
+    /// When a peer will have to be asked; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         self.due.first().map(|(due_ms, _)| *due_ms)
@@ -169,10 +169,10 @@ mod tests {
     }
 
     const ORIGIN: NodeId = NodeId::MAX;
-    const TUNING: SpreadTuning = SpreadTuning { graft_ms: 100, ..SpreadTuning::DEFAULT };
+    const TUNING: GossipTuning = GossipTuning { graft_ms: 100, ..GossipTuning::DEFAULT };
 
     #[test]
-    fn what_comes_by_itself_is_not_asked_for() {
+    fn updates_that_arrive_are_not_asked_for() {
         let mut grafts = Grafts::new(TUNING);
         grafts.summary(0, LinkId(1), ORIGIN, stamp(3));
         grafts.arrived(&ORIGIN, stamp(2));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn one_after_the_other_is_asked_for_what_does_not_come() {
+    fn one_peer_after_the_other_is_asked() {
         let mut grafts = Grafts::new(TUNING);
         for link in [1, 2, 3] {
             grafts.summary(0, LinkId(link), ORIGIN, stamp(3));
@@ -193,23 +193,23 @@ mod tests {
         assert_eq!(grafts.due(100), [(Some(LinkId(1)), ORIGIN)]);
         assert_eq!(grafts.due(150), []);
         assert_eq!(grafts.due(200), [(Some(LinkId(3)), ORIGIN)]);
-        assert_eq!(grafts.due(300), [(None, ORIGIN)], "nobody is left to be asked");
+        assert_eq!(grafts.due(300), [(None, ORIGIN)], "no link is left");
         assert_eq!(grafts.poll_timeout(), None);
     }
 
     #[test]
-    fn who_has_less_is_not_asked() {
+    fn peers_with_less_are_not_asked() {
         let mut grafts = Grafts::new(TUNING);
         grafts.summary(0, LinkId(1), ORIGIN, stamp(3));
         grafts.summary(10, LinkId(2), ORIGIN, stamp(4));
         grafts.summary(20, LinkId(3), ORIGIN, stamp(3));
         assert_eq!(grafts.due(100), [(Some(LinkId(2)), ORIGIN)]);
-        assert_eq!(grafts.due(200), [(None, ORIGIN)], "nor who has less");
+        assert_eq!(grafts.due(200), [(None, ORIGIN)], "still not those with less");
         assert!(!grafts.is_missing(&ORIGIN));
     }
 
     #[test]
-    fn what_was_asked_for_in_vain_is_asked_of_whoever_has_it_by_then() {
+    fn after_a_vain_request_a_peer_that_has_it_by_then_is_asked() {
         let mut grafts = Grafts::new(TUNING);
         grafts.asked(0, ORIGIN, stamp(0));
         assert!(grafts.is_missing(&ORIGIN));

@@ -1,80 +1,80 @@
-//! From a clue to a verdict: what happens when a link ends or falls silent.
+//! Probing a member when its link ends or falls silent.
 //!
 //! ```text
-//!              ┌────────────── somebody reached it ──────────────▶ Cleared
-//!   clue ──▶ Case: dial it, ask helpers to
-//!              ├── two observers: nobody listens there ──────────▶ Suspect, short wait
-//!              └── all answered or time is over, none reached it ▶ Suspect, usual wait
+//!                 ┌─────────────── somebody reached it ─────────────▶ Cleared
+//!   trigger ──▶ Case: dial it, ask helpers to do the same
+//!                 ├── two observers: nothing listens there ─────────▶ Suspect, short wait
+//!                 └── all answered or timed out, none reached it ───▶ Suspect, usual wait
 //! ```
 //!
-//! A clue never kills. It makes this daemon look, directly and through others, at once and not when the turn of the
-//! accused comes; the verdict is a suspicion like any other, to which the accused can object. Nothing here does
-//! anything: the caller dials, asks and suspects.
+//! A trigger is never enough to declare a member dead. It makes this daemon probe the member at once, directly and
+//! through helpers. The outcome is at worst a suspicion like any other, which the member can refute. This module has no
+//! effects of its own: the caller dials, asks and suspects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pmd_protocol::peer::frame::Sight;
+use pmd_protocol::peer::frame::Observation;
 use pmd_protocol::peer::{Generation, NodeId};
 
 use crate::tuning::MembershipTuning;
 
-/// How many cases can be open. Beyond it clues are ignored: then it is this daemon's network that is gone, or half the
-/// cluster, and the turns of the membership protocol will tell.
+/// The number of cases that can be open at once; further triggers are ignored. With more, this daemon's own network or
+/// half the cluster has failed, and the membership protocol will find out.
 pub const MAX_CASES: usize = 64;
 
-/// What raised a question.
+/// Why a member is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clue {
-    /// The link ended without a farewell: end of stream, or reset.
-    Ended,
-    /// It has been silent for surprisingly long, or somebody takes it for dead.
+pub enum Trigger {
+    /// Its link ended without a `Close`: end of stream, or reset.
+    LinkEnded,
+    /// Its link has been silent for surprisingly long, or others consider it dead.
     Silent,
     /// A dial has failed.
-    Unreached,
+    DialFailed,
 }
 
-/// What is to be done now.
+/// What the caller has to do to probe a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Inquiry {
-    /// Dial the accused, and report with this token.
+pub enum ProbeAction {
+    /// Dial the member, and report the observation with this token.
     Dial {
-        /// For the result.
+        /// Identifies the case.
         token: u64,
-        /// Whom.
-        accused: NodeId,
+        /// The member to dial.
+        target: NodeId,
     },
-    /// Ask a helper to do so.
+    /// Ask a helper to dial it.
     Ask {
-        /// For the result.
+        /// Identifies the case.
         token: u64,
-        /// Whom to ask.
+        /// The member to ask.
         helper: NodeId,
-        /// About whom.
-        accused: NodeId,
-        /// In which life.
+        /// The member to dial.
+        target: NodeId,
+        /// The generation of the target that is meant.
         generation: Generation,
     },
 }
 
 /// How a case ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Somebody reached the accused.
+pub enum ProbeOutcome {
+    /// Somebody reached the member.
     Cleared {
-        /// Who.
-        accused: NodeId,
-        /// Whether this daemon could not: then the fault is more likely here.
+        /// The member.
+        target: NodeId,
+        /// Whether this daemon could not, which suggests that the fault is here.
         only_by_others: bool,
     },
-    /// Nobody did.
+    /// Nobody reached the member.
     Suspect {
-        /// Who.
-        accused: NodeId,
-        /// In which life.
+        /// The member.
+        target: NodeId,
+        /// The generation of it that was probed.
         generation: Generation,
-        /// Whether two observers were told that nobody listens there.
+        /// Whether two observers were told that nothing listens there.
         refused: bool,
-        /// How many observers reported in time, this daemon included, and did not reach it.
+        /// How many observers, this daemon included, reported in time.
         observers: usize,
     },
 }
@@ -88,13 +88,14 @@ pub struct Evidence {
     cases: BTreeMap<NodeId, Case>,
 }
 
+/// A member that is being probed.
 #[derive(Debug)]
 struct Case {
     token: u64,
     generation: Generation,
-    clue: Clue,
-    asked: BTreeSet<NodeId>,
-    seen: BTreeMap<NodeId, Sight>,
+    trigger: Trigger,
+    observers: BTreeSet<NodeId>,
+    observations: BTreeMap<NodeId, Observation>,
     deadline_ms: u64,
 }
 
@@ -105,104 +106,112 @@ impl Evidence {
         Self { me, wait_ms: tuning.probe_period_ms, next_token: 1, cases: BTreeMap::new() }
     }
 
-    /// Looks into a clue about a member, with the help of `helpers`. Nothing to do if there is a case already.
+    /// Opens a case about a member, with `helpers` to probe it as well. Does nothing if there is a case already.
     ///
-    /// `wait_ms` stretches with this daemon's doubts about itself, see [`Health::stretch`](super::health::Health).
-    pub fn clue(
+    /// `stretch` lengthens the deadline by this daemon's distrust of itself, see
+    /// [`Health::stretch`](super::health::Health).
+    pub fn open(
         &mut self,
         now_ms: u64,
-        (accused, generation): (NodeId, Generation),
-        clue: Clue,
+        (target, generation): (NodeId, Generation),
+        trigger: Trigger,
         helpers: &[NodeId],
         stretch: impl Fn(u64) -> u64,
-    ) -> Vec<Inquiry> {
-        if accused == self.me || self.cases.contains_key(&accused) || self.cases.len() >= MAX_CASES {
+    ) -> Vec<ProbeAction> {
+        if target == self.me || self.cases.contains_key(&target) || self.cases.len() >= MAX_CASES {
             return Vec::new();
         }
         let token = self.next_token;
         self.next_token += 1;
-        let mut asked: BTreeSet<_> = helpers.iter().copied().filter(|helper| *helper != accused).collect();
-        let mut inquiries = vec![Inquiry::Dial { token, accused }];
-        inquiries.extend(asked.iter().map(|helper| Inquiry::Ask {
+        let mut observers: BTreeSet<_> = helpers.iter().copied().filter(|helper| *helper != target).collect();
+        let mut actions = vec![ProbeAction::Dial { token, target }];
+        actions.extend(observers.iter().map(|helper| ProbeAction::Ask {
             token,
             helper: *helper,
-            accused,
+            target,
             generation,
         }));
-        asked.insert(self.me);
+        observers.insert(self.me);
         let deadline_ms = now_ms.saturating_add(stretch(self.wait_ms));
-        let case = Case { token, generation, clue, asked, seen: BTreeMap::new(), deadline_ms };
-        self.cases.insert(accused, case);
-        inquiries
+        let case = Case { token, generation, trigger, observers, observations: BTreeMap::new(), deadline_ms };
+        self.cases.insert(target, case);
+        actions
     }
 
-    /// What `observer` saw when it dialled; the verdict if that decides the case. Answers that nobody asked for are
-    /// ignored.
-    pub fn seen(&mut self, token: u64, observer: NodeId, sight: Sight) -> Option<Verdict> {
-        let (accused, case) = self.cases.iter_mut().find(|(_, case)| case.token == token)?;
-        if !case.asked.contains(&observer) {
+    /// Records what `observer` observed. Returns the outcome if that decides the case. Observations that nobody asked for
+    /// are ignored.
+    pub fn observed(
+        &mut self,
+        token: u64,
+        observer: NodeId,
+        observation: Observation,
+    ) -> Option<ProbeOutcome> {
+        let (target, case) = self.cases.iter_mut().find(|(_, case)| case.token == token)?;
+        if !case.observers.contains(&observer) {
             return None;
         }
-        case.seen.insert(observer, sight);
-        let verdict = case.verdict(*accused, self.me, false)?;
-        self.close(&verdict);
-        Some(verdict)
+        case.observations.insert(observer, observation);
+        let outcome = case.outcome(*target, self.me, false)?;
+        self.close(&outcome);
+        Some(outcome)
     }
 
-    /// The accused has shown itself, or is gone for good: there is nothing to look into.
-    pub fn drop_case(&mut self, accused: &NodeId) {
-        self.cases.remove(accused);
+    /// Closes the case about a member that has shown up, or is down for good.
+    pub fn drop_case(&mut self, target: &NodeId) {
+        self.cases.remove(target);
     }
 
-    /// Verdicts of cases whose time is over.
-    pub fn handle_timeout(&mut self, now_ms: u64) -> Vec<Verdict> {
+    /// The outcomes of cases that have timed out.
+    pub fn handle_timeout(&mut self, now_ms: u64) -> Vec<ProbeOutcome> {
         let due = self.cases.iter().filter(|(_, case)| case.deadline_ms <= now_ms);
-        let verdicts: Vec<_> =
-            due.filter_map(|(accused, case)| case.verdict(*accused, self.me, true)).collect();
-        for verdict in &verdicts {
-            self.close(verdict);
+        let outcomes: Vec<_> =
+            due.filter_map(|(target, case)| case.outcome(*target, self.me, true)).collect();
+        for outcome in &outcomes {
+            self.close(outcome);
         }
-        verdicts
+        outcomes
     }
 
-    /// When the next case's time is over; monotonic milliseconds.
+    /// When the next case times out; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         self.cases.values().map(|case| case.deadline_ms).min()
     }
 
-    /// This daemon was not running for `lag_ms`: answers may have waited for it.
+    /// Extends all cases, because this daemon was not running for `lag_ms` and answers may be waiting for it.
     pub fn postpone(&mut self, lag_ms: u64) {
         for case in self.cases.values_mut() {
             case.deadline_ms = case.deadline_ms.saturating_add(lag_ms);
         }
     }
 
-    fn close(&mut self, verdict: &Verdict) {
-        let (Verdict::Cleared { accused, .. } | Verdict::Suspect { accused, .. }) = verdict;
-        self.cases.remove(accused);
+    fn close(&mut self, outcome: &ProbeOutcome) {
+        let (ProbeOutcome::Cleared { target, .. } | ProbeOutcome::Suspect { target, .. }) = outcome;
+        self.cases.remove(target);
     }
 }
 
 impl Case {
-    fn verdict(&self, accused: NodeId, me: NodeId, time_is_over: bool) -> Option<Verdict> {
-        if self.seen.values().any(|sight| *sight == Sight::Reached) {
-            let only_by_others = self.seen.get(&me).is_some_and(|mine| *mine != Sight::Reached);
-            return Some(Verdict::Cleared { accused, only_by_others });
+    fn outcome(&self, target: NodeId, me: NodeId, timed_out: bool) -> Option<ProbeOutcome> {
+        let seen = |wanted: Observation| self.observations.values().filter(move |seen| **seen == wanted);
+        if seen(Observation::Reached).next().is_some() {
+            let own = self.observations.get(&me);
+            let only_by_others = own.is_some_and(|own| *own != Observation::Reached);
+            return Some(ProbeOutcome::Cleared { target, only_by_others });
         }
-        let mut refusals = self.seen.values().filter(|sight| **sight == Sight::Refused).count();
-        // Where there is nobody else to ask, the end of the link stands in for the second observer: the accused's host
-        // has said twice that the process is gone.
-        if self.asked.len() == 1 && self.clue == Clue::Ended && refusals == 1 {
+        let mut refusals = seen(Observation::Refused).count();
+        // Without helpers, the end of the link stands in for the second observer: the target's host has said twice that
+        // the process is gone.
+        if self.observers.len() == 1 && self.trigger == Trigger::LinkEnded && refusals == 1 {
             refusals = 2;
         }
         let refused = refusals >= 2;
-        let complete = self.seen.len() == self.asked.len();
-        (refused || complete || time_is_over).then_some(Verdict::Suspect {
-            accused,
+        let complete = self.observations.len() == self.observers.len();
+        (refused || complete || timed_out).then_some(ProbeOutcome::Suspect {
+            target,
             generation: self.generation,
             refused,
-            observers: self.seen.len(),
+            observers: self.observations.len(),
         })
     }
 }
@@ -211,57 +220,57 @@ impl Case {
 mod tests {
     use super::*;
 
-    const LIFE: Generation = Generation { boot_ms: 5, nonce: 0 };
+    const GENERATION: Generation = Generation { boot_ms: 5, nonce: 0 };
 
     fn node(number: u8) -> NodeId {
         NodeId::new([number; 32])
     }
 
     /// A case about node 9, opened by node 1 at 1,000 ms.
-    fn case(clue: Clue, helpers: &[u8]) -> Evidence {
+    fn case(trigger: Trigger, helpers: &[u8]) -> Evidence {
         let mut evidence = Evidence::new(node(1), &MembershipTuning::DEFAULT);
         let helpers: Vec<_> = helpers.iter().map(|helper| node(*helper)).collect();
-        let inquiries = evidence.clue(1_000, (node(9), LIFE), clue, &helpers, |wait| wait);
-        assert_eq!(inquiries.len(), 1 + helpers.iter().filter(|helper| **helper != node(9)).count());
-        assert_eq!(inquiries.first(), Some(&Inquiry::Dial { token: 1, accused: node(9) }));
+        let actions = evidence.open(1_000, (node(9), GENERATION), trigger, &helpers, |wait| wait);
+        assert_eq!(actions.len(), 1 + helpers.iter().filter(|helper| **helper != node(9)).count());
+        assert_eq!(actions.first(), Some(&ProbeAction::Dial { token: 1, target: node(9) }));
         evidence
     }
 
-    fn suspect(refused: bool, observers: usize) -> Verdict {
-        Verdict::Suspect { accused: node(9), generation: LIFE, refused, observers }
+    fn suspect(refused: bool, observers: usize) -> ProbeOutcome {
+        ProbeOutcome::Suspect { target: node(9), generation: GENERATION, refused, observers }
     }
 
     #[test]
-    fn whoever_reaches_it_clears_it() {
-        let mut evidence = case(Clue::Silent, &[2, 3]);
-        assert_eq!(evidence.seen(1, node(1), Sight::Silent), None);
-        let cleared = Verdict::Cleared { accused: node(9), only_by_others: true };
-        assert_eq!(evidence.seen(1, node(2), Sight::Reached), Some(cleared));
-        assert_eq!(evidence.seen(1, node(3), Sight::Refused), None, "closed");
+    fn one_observer_that_reaches_it_clears_it() {
+        let mut evidence = case(Trigger::Silent, &[2, 3]);
+        assert_eq!(evidence.observed(1, node(1), Observation::Silent), None);
+        let cleared = ProbeOutcome::Cleared { target: node(9), only_by_others: true };
+        assert_eq!(evidence.observed(1, node(2), Observation::Reached), Some(cleared));
+        assert_eq!(evidence.observed(1, node(3), Observation::Refused), None, "closed");
         assert_eq!(evidence.poll_timeout(), None);
     }
 
     #[test]
     fn two_refusals_decide_at_once() {
-        let mut evidence = case(Clue::Ended, &[2, 3]);
-        assert_eq!(evidence.seen(1, node(1), Sight::Refused), None, "one observer is not enough");
-        assert_eq!(evidence.seen(1, node(2), Sight::Refused), Some(suspect(true, 2)));
+        let mut evidence = case(Trigger::LinkEnded, &[2, 3]);
+        assert_eq!(evidence.observed(1, node(1), Observation::Refused), None, "one observer is not enough");
+        assert_eq!(evidence.observed(1, node(2), Observation::Refused), Some(suspect(true, 2)));
     }
 
     #[test]
     fn one_observer_counts_once() {
-        let mut evidence = case(Clue::Ended, &[2, 3]);
+        let mut evidence = case(Trigger::LinkEnded, &[2, 3]);
         for _ in 0..3 {
-            assert_eq!(evidence.seen(1, node(2), Sight::Refused), None);
+            assert_eq!(evidence.observed(1, node(2), Observation::Refused), None);
         }
     }
 
     #[test]
-    fn silence_waits_for_everybody_or_the_end_of_time() {
-        let mut evidence = case(Clue::Silent, &[2]);
-        assert_eq!(evidence.seen(1, node(1), Sight::Silent), None);
-        assert_eq!(evidence.seen(1, node(2), Sight::Silent), Some(suspect(false, 2)));
-        let mut evidence = case(Clue::Silent, &[2]);
+    fn silence_waits_for_all_observers_or_the_timeout() {
+        let mut evidence = case(Trigger::Silent, &[2]);
+        assert_eq!(evidence.observed(1, node(1), Observation::Silent), None);
+        assert_eq!(evidence.observed(1, node(2), Observation::Silent), Some(suspect(false, 2)));
+        let mut evidence = case(Trigger::Silent, &[2]);
         assert_eq!(evidence.poll_timeout(), Some(2_000));
         assert_eq!(evidence.handle_timeout(1_999), []);
         assert_eq!(evidence.handle_timeout(2_000), [suspect(false, 0)]);
@@ -269,35 +278,36 @@ mod tests {
     }
 
     #[test]
-    fn alone_the_end_of_the_link_is_the_second_observer() {
-        assert_eq!(case(Clue::Ended, &[]).seen(1, node(1), Sight::Refused), Some(suspect(true, 1)));
-        assert_eq!(case(Clue::Silent, &[]).seen(1, node(1), Sight::Refused), Some(suspect(false, 1)));
-        assert_eq!(case(Clue::Ended, &[]).seen(1, node(1), Sight::Silent), Some(suspect(false, 1)));
+    fn without_helpers_the_end_of_the_link_is_the_second_observer() {
+        let outcome = |trigger, seen| case(trigger, &[]).observed(1, node(1), seen);
+        assert_eq!(outcome(Trigger::LinkEnded, Observation::Refused), Some(suspect(true, 1)));
+        assert_eq!(outcome(Trigger::Silent, Observation::Refused), Some(suspect(false, 1)));
+        assert_eq!(outcome(Trigger::LinkEnded, Observation::Silent), Some(suspect(false, 1)));
     }
 
     #[test]
-    fn strangers_and_the_accused_are_not_heard() {
-        let mut evidence = case(Clue::Ended, &[2, 9]);
-        assert_eq!(evidence.seen(1, node(9), Sight::Reached), None);
-        assert_eq!(evidence.seen(1, node(7), Sight::Reached), None);
-        assert_eq!(evidence.seen(2, node(2), Sight::Reached), None);
+    fn observations_of_others_and_of_the_target_are_ignored() {
+        let mut evidence = case(Trigger::LinkEnded, &[2, 9]);
+        assert_eq!(evidence.observed(1, node(9), Observation::Reached), None);
+        assert_eq!(evidence.observed(1, node(7), Observation::Reached), None);
+        assert_eq!(evidence.observed(2, node(2), Observation::Reached), None);
         assert_eq!(evidence.handle_timeout(5_000), [suspect(false, 0)]);
     }
 
     #[test]
-    fn cases_are_bounded_and_not_about_oneself() {
+    fn cases_are_bounded_and_never_about_oneself() {
         let mut evidence = Evidence::new(node(255), &MembershipTuning::DEFAULT);
-        let opened = (0..=255).filter(|number| {
-            !evidence.clue(0, (node(*number), LIFE), Clue::Ended, &[], |wait| wait).is_empty()
-        });
-        assert_eq!(opened.count(), MAX_CASES);
+        let mut open =
+            |number| evidence.open(0, (node(number), GENERATION), Trigger::LinkEnded, &[], |wait| wait).len();
+        assert_eq!((0..=255).map(&mut open).sum::<usize>(), MAX_CASES);
         evidence.drop_case(&node(0));
-        assert!(evidence.clue(0, (node(255), LIFE), Clue::Ended, &[], |wait| wait).is_empty());
+        let own = evidence.open(0, (node(255), GENERATION), Trigger::LinkEnded, &[], |wait| wait);
+        assert!(own.is_empty());
     }
 
     #[test]
     fn a_pause_of_this_daemon_does_not_count() {
-        let mut evidence = case(Clue::Silent, &[2]);
+        let mut evidence = case(Trigger::Silent, &[2]);
         evidence.postpone(30_000);
         assert_eq!(evidence.handle_timeout(31_500), []);
         assert_eq!(evidence.handle_timeout(32_000), [suspect(false, 0)]);

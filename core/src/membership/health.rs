@@ -1,21 +1,21 @@
-//! How far this daemon may trust what it sees.
+//! How far this daemon can trust its own observations.
 //!
-//! Who is slow itself takes others for dead. Lifeguard (A. Dadgar, J. Phillips, J. Currey, "Lifeguard: SWIM-ing with
-//! Situational Awareness", 2017, section IV-A) keeps a score of that: it rises when this daemon turns out to be at
-//! fault and falls with everything that went well, and all waiting times are multiplied by it. The clearest sign needs
-//! no network: a timer that fires late was late because nobody ran it.
+//! A slow daemon mistakes its own delay for a peer's failure. Lifeguard (A. Dadgar, J. Phillips, J. Currey, "Lifeguard:
+//! SWIM-ing with Situational Awareness", 2017, section IV-A) keeps a score of that: it rises whenever this daemon turns
+//! out to be at fault, falls with every success, and multiplies all timeouts. The clearest sign needs no network: a timer
+//! that fires late was late because the daemon did not run.
 
 use crate::tuning::MembershipTuning;
 
-/// The highest score; waiting times grow up to nine times (Lifeguard: S = 8).
+/// The highest score; timeouts grow up to nine times (Lifeguard: S = 8).
 pub const WORST: u32 = 8;
 
-/// This daemon's opinion of itself.
+/// This daemon's judgement of itself.
 #[derive(Clone, Debug)]
 pub struct Health {
     late_ms: u64,
     score: u32,
-    /// By how much the last timer was late.
+    /// How late the last timer was.
     lag_ms: u64,
 }
 
@@ -26,8 +26,8 @@ impl Health {
         Self { late_ms: tuning.late_ms, score: 0, lag_ms: 0 }
     }
 
-    /// A timer that was due at `due_ms` fires at `now_ms`; both monotonic. Returns for how long this daemon has not been
-    /// running, 0 if it was on time.
+    /// A timer that was due at `due_ms` fires at `now_ms`; both are monotonic. Returns how long this daemon has not been
+    /// running, or 0 if the timer is on time.
     pub fn timer(&mut self, due_ms: u64, now_ms: u64) -> u64 {
         let lag = now_ms.saturating_sub(due_ms);
         self.lag_ms = if lag > self.late_ms { lag } else { 0 };
@@ -37,8 +37,8 @@ impl Health {
         self.lag_ms
     }
 
-    /// Something turned out to be this daemon's fault: it was suspected and could object, or others reached whom it
-    /// could not.
+    /// This daemon turned out to be at fault: it was suspected and could refute that, or others reached a member that it
+    /// could not reach.
     pub fn worse(&mut self) {
         self.score = (self.score + 1).min(WORST);
     }
@@ -48,9 +48,9 @@ impl Health {
         self.score = self.score.saturating_sub(1);
     }
 
-    /// Whether this daemon may accuse anybody at the moment.
+    /// Whether this daemon may suspect others at the moment.
     #[must_use]
-    pub fn may_accuse(&self) -> bool {
+    pub fn may_suspect(&self) -> bool {
         self.lag_ms == 0
     }
 
@@ -60,7 +60,7 @@ impl Health {
         self.score
     }
 
-    /// A waiting time, longer the less this daemon trusts itself.
+    /// A timeout, longer the less this daemon trusts itself.
     #[must_use]
     pub fn stretch(&self, wait_ms: u64) -> u64 {
         wait_ms.saturating_mul(u64::from(self.score) + 1)
@@ -72,17 +72,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_late_accuses_nobody_and_waits_longer() {
+    fn a_late_daemon_suspects_nobody_and_waits_longer() {
         let mut health = Health::new(&MembershipTuning::DEFAULT);
         assert_eq!(health.timer(1_000, 1_150), 0);
-        assert!(health.may_accuse());
+        assert!(health.may_suspect());
         assert_eq!(health.stretch(500), 500);
         assert_eq!(health.timer(2_000, 9_000), 7_000);
-        assert!(!health.may_accuse());
+        assert!(!health.may_suspect());
         assert_eq!(health.stretch(500), 1_000);
         assert_eq!(health.timer(9_100, 9_100), 0);
-        assert!(health.may_accuse(), "a tick later");
-        assert_eq!(health.stretch(500), 1_000, "but not as sure as before");
+        assert!(health.may_suspect(), "a tick later");
+        assert_eq!(health.stretch(500), 1_000, "but with longer timeouts than before");
         health.better();
         assert_eq!(health.stretch(500), 500);
     }

@@ -1,7 +1,8 @@
-//! Who belongs to the cluster, and who of them lives.
+//! Who belongs to the cluster, and who of them is alive.
 //!
-//! [`table`] keeps the members, [`record`] is what is said about them, [`phi`] listens to heartbeats, [`evidence`] looks
-//! into clues, [`health`] doubts this daemon itself. None of them sends anything; the node does.
+//! [`table`] keeps the members and [`record`] is what daemons tell each other about them. [`phi`] judges heartbeats,
+//! [`evidence`] probes members that may have failed, and [`health`] is this daemon's judgement of itself. None of them
+//! sends anything; the node does.
 
 pub mod evidence;
 pub mod health;

@@ -1,18 +1,18 @@
-//! How surprising a peer's silence is.
+//! The phi accrual failure detector: how surprising a peer's silence is.
 //!
-//! The phi accrual failure detector (N. Hayashibara, X. Défago, R. Yared, T. Katayama, "The φ Accrual Failure
-//! Detector", 2004): from the intervals between past heartbeats it estimates the chance that a heartbeat still comes
-//! after this long a silence. Phi is minus its decimal logarithm, so phi 8 means a chance of 10^-8. Intervals are taken
-//! for normally distributed; the tail is computed with the logistic approximation that Akka uses (S. R. Bowling et al.,
-//! "A Logistic Approximation to the Cumulative Normal Distribution", 2009).
+//! From the intervals between past heartbeats it estimates the probability that a heartbeat still arrives after so long a
+//! silence (N. Hayashibara, X. Défago, R. Yared, T. Katayama, "The φ Accrual Failure Detector", 2004). Phi is minus the
+//! decimal logarithm of it, so phi 8 is a probability of 10^-8. Intervals are assumed to be normally distributed, and the
+//! tail is computed with the logistic approximation that Akka uses (S. R. Bowling et al., "A Logistic Approximation to
+//! the Cumulative Normal Distribution", 2009).
 //!
-//! It is a bad judge of a peer that is paused on purpose, and of the first few heartbeats. Here it never judges: it
-//! says when somebody has to look. Looking is cheap and harms nobody, so that is already at half the threshold: what
-//! others see is known by the time phi gets there.
+//! The estimate is poor for a peer that is paused on purpose, and for the first few heartbeats. pmd therefore declares
+//! nobody dead by phi; it only decides when to probe a peer. Probes are cheap and harmless, so they start at half the
+//! threshold, and their results are known by the time phi reaches it.
 //!
-//! Not all links have the same pace, and a link's pace changes when its ends become neighbours in the overlay or cease
-//! to be. A heartbeat therefore says when the next will come, and everything here is about how late it is: a silence is
-//! counted as if it had been promised at the usual interval.
+//! Links have different heartbeat intervals, which change when the ends become neighbours in the overlay or cease to be.
+//! A heartbeat therefore announces the next one, and the estimate is about how late heartbeats are: a silence counts as if
+//! the next heartbeat had been announced for the usual interval.
 
 use std::collections::VecDeque;
 
@@ -25,22 +25,22 @@ pub struct Phi {
     intervals: VecDeque<u64>,
     sum: u64,
     squares: u128,
-    /// The last heartbeat.
+    /// When the last heartbeat arrived.
     last_ms: u64,
-    /// Since when silence counts: the last heartbeat, or later if this daemon could not listen.
+    /// When the current silence began: at the last heartbeat, or later if this daemon was not running.
     since_ms: u64,
-    /// When the next heartbeat is promised, after the last.
-    promised_ms: u64,
-    /// How many deviations above the mean phi is at half its threshold.
+    /// The announced interval between the last heartbeat and the next.
+    announced_ms: u64,
+    /// The deviations above the mean at which phi is half its threshold.
     deviations: f64,
-    /// How long a silence may be before somebody has to look.
-    patience_ms: u64,
+    /// The silence after which the peer has to be probed.
+    tolerance_ms: u64,
 }
 
 impl Phi {
-    /// Begins to listen. `now_ms` is monotonic.
+    /// The detector of a new link. `now_ms` is monotonic.
     ///
-    /// Until heartbeats have come, the estimate rests on the interval at which they should.
+    /// Until heartbeats arrive, the estimate assumes the configured interval.
     #[must_use]
     pub fn new(tuning: PhiTuning, now_ms: u64) -> Self {
         let mut phi = Self {
@@ -50,63 +50,65 @@ impl Phi {
             squares: 0,
             last_ms: now_ms,
             since_ms: now_ms,
-            promised_ms: tuning.interval_ms,
+            announced_ms: tuning.interval_ms,
             deviations: deviations(tuning.threshold / 2.0),
-            patience_ms: 0,
+            tolerance_ms: 0,
         };
-        // Two intervals that are a quarter off to each side (Akka: `firstHeartbeatEstimate`).
+        // Two intervals, a quarter shorter and a quarter longer (Akka: `firstHeartbeatEstimate`).
         let quarter = tuning.interval_ms / 4;
         phi.add(tuning.interval_ms.saturating_sub(quarter));
         phi.add(tuning.interval_ms.saturating_add(quarter));
-        phi.patience_ms = phi.patience();
+        phi.tolerance_ms = phi.tolerance();
         phi
     }
 
-    /// A heartbeat, which promises the next in `promised_ms`.
-    pub fn heartbeat(&mut self, now_ms: u64, promised_ms: u64) {
+    /// A heartbeat has arrived, which announces the next in `announced_ms`.
+    pub fn heartbeat(&mut self, now_ms: u64, announced_ms: u64) {
         self.add(self.usual(now_ms));
         self.last_ms = now_ms;
         self.since_ms = now_ms;
-        self.promised_ms = promised_ms;
-        self.patience_ms = self.patience();
+        self.announced_ms = announced_ms;
+        self.tolerance_ms = self.tolerance();
     }
 
-    /// This daemon was not running until now, or has begun to look into it: the silence so far does not count.
-    pub fn forgive(&mut self, now_ms: u64) {
+    /// Restarts the current silence, because this daemon was not running until now or has begun to probe the peer.
+    pub fn restart_silence(&mut self, now_ms: u64) {
         self.since_ms = self.since_ms.max(now_ms);
     }
 
-    /// Monotonic milliseconds of the last heartbeat.
+    /// When the last heartbeat arrived; monotonic milliseconds.
     #[must_use]
     pub fn last_ms(&self) -> u64 {
         self.last_ms
     }
 
-    /// Whether the last heartbeat has kept its promise so far, or nearly.
+    /// Whether the next heartbeat is not overdue, or only just.
     #[must_use]
     pub fn is_fresh(&self, now_ms: u64) -> bool {
-        let most = self.promised_ms.saturating_add(self.tuning.min_deviation_ms);
+        let most = self.announced_ms.saturating_add(self.tuning.min_deviation_ms);
         now_ms.saturating_sub(self.last_ms) <= most
     }
 
-    /// How surprising the silence is by now.
+    /// Phi of the current silence.
     #[must_use]
     pub fn phi(&self, now_ms: u64) -> f64 {
         let (mean, deviation) = self.estimate();
         tail((float(u128::from(self.usual(now_ms))) - mean) / deviation)
     }
 
-    /// When somebody has to look if nothing comes: phi is at half its threshold. Monotonic milliseconds.
+    /// When the peer has to be probed unless a heartbeat arrives, because phi reaches half its threshold; monotonic
+    /// milliseconds.
     #[must_use]
     pub fn deadline(&self) -> u64 {
-        let late = self.patience_ms.saturating_add(self.promised_ms).saturating_sub(self.tuning.interval_ms);
+        let late =
+            self.tolerance_ms.saturating_add(self.announced_ms).saturating_sub(self.tuning.interval_ms);
         self.since_ms.saturating_add(late)
     }
 
-    /// The silence until `now_ms` as it would be if heartbeats had been promised at the usual interval.
+    /// The silence until `now_ms`, as if the next heartbeat had been announced for the usual interval.
     fn usual(&self, now_ms: u64) -> u64 {
         let silence = now_ms.saturating_sub(self.since_ms);
-        silence.saturating_add(self.tuning.interval_ms).saturating_sub(self.promised_ms)
+        silence.saturating_add(self.tuning.interval_ms).saturating_sub(self.announced_ms)
     }
 
     /// Mean and standard deviation in milliseconds.
@@ -117,9 +119,9 @@ impl Phi {
         (mean, variance.sqrt().max(float(u128::from(self.tuning.min_deviation_ms))).max(1.0))
     }
 
-    fn patience(&self) -> u64 {
+    fn tolerance(&self) -> u64 {
         let (mean, deviation) = self.estimate();
-        // Rounding decides about the last millisecond.
+        // Rounding may be off by a millisecond.
         let near = whole(mean + self.deviations * deviation).saturating_sub(1);
         let is_enough = |silence: &u64| {
             tail((float(u128::from(*silence)) - mean) / deviation) >= self.tuning.threshold / 2.0
@@ -128,7 +130,7 @@ impl Phi {
     }
 
     fn add(&mut self, interval: u64) {
-        // A day bounds the sums; whoever was silent for longer was gone.
+        // A limit of one day keeps the sums from overflowing; a peer silent for longer was dead.
         let interval = interval.min(86_400_000);
         self.intervals.push_back(interval);
         self.sum += interval;
@@ -147,7 +149,7 @@ fn tail(y: f64) -> f64 {
     if y > 0.0 { -(e / (1.0 + e)).log10() } else { -(1.0 - 1.0 / (1.0 + e)).log10() }
 }
 
-/// How many deviations above the mean a silence is of this phi, which only grows with it.
+/// The inverse of [`tail`], which is monotonic: how many deviations above the mean a silence of this phi is.
 fn deviations(phi: f64) -> f64 {
     let (mut low, mut high) = (-10.0, 20.0);
     for _ in 0..60 {
@@ -215,16 +217,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgiven_was_not_heard() {
+    fn a_restarted_silence_is_not_a_heartbeat() {
         let mut phi = Phi::new(TUNING, 0);
         phi.heartbeat(1_000, 1_000);
         let deadline = phi.deadline();
-        phi.forgive(deadline);
+        phi.restart_silence(deadline);
         assert_eq!((phi.last_ms(), phi.deadline()), (1_000, 2 * deadline - 1_000));
     }
 
     #[test]
-    fn a_promise_is_taken_at_its_word() {
+    fn lateness_is_relative_to_the_announced_interval() {
         let (mut slow, mut now) = (Phi::new(TUNING, 0), 0);
         for beat in 0..100 {
             now += 1_000 + u64::from(beat > 50) * 4_000;
@@ -240,12 +242,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_deadline_is_when_somebody_has_to_look(gaps in vec((0..20_000_u64, 0..9_000_u64), 0..50), window in 2..40_usize) {
+        fn the_deadline_is_at_half_the_threshold(gaps in vec((0..20_000_u64, 0..9_000_u64), 0..50), window in 2..40_usize) {
             let tuning = PhiTuning { window, ..TUNING };
             let (mut phi, mut now) = (Phi::new(tuning, 0), 0);
-            for (gap, promised) in gaps {
+            for (gap, announced) in gaps {
                 now += gap;
-                phi.heartbeat(now, promised);
+                phi.heartbeat(now, announced);
             }
             let deadline = phi.deadline();
             prop_assert!(deadline == now || phi.phi(deadline) >= tuning.threshold / 2.0);

@@ -1,7 +1,6 @@
-//! Records of members, and packets of them.
+//! Records of members, and their encoding.
 //!
-//! A packet is one record after the other until its end; nothing about sender or receiver is in it, because a record
-//! means the same whoever tells it.
+//! Records are encoded one after the other, without sender or receiver: a record means the same whoever sends it.
 
 use pmd_protocol::limits::{MAX_ADDRESSES, MAX_MEMBERSHIP};
 use pmd_protocol::peer::{Generation, NodeId};
@@ -10,42 +9,43 @@ use serde::{Deserialize, Serialize};
 use super::identity::Identity;
 use crate::facts::About;
 
-/// How a member is, as one of its peers or the member itself says.
+/// The state of a member, according to one of its peers or to the member itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum State {
-    /// It lives.
+    /// It is alive.
     Alive,
-    /// It could not be reached, and may object.
+    /// It could not be reached, and may refute that.
     Suspect,
-    /// It is gone.
+    /// It has failed, or has left.
     Down,
 }
 
-/// How a live member is.
+/// The state of a live member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Liveness {
-    /// As far as anybody knows, it lives.
+    /// Nobody has reported otherwise.
     #[default]
     Alive,
-    /// Somebody could not reach it, and it has not objected yet.
+    /// It could not be reached, and has not refuted that yet.
     Suspect,
 }
 
-/// What is known of one member.
+/// What a daemon knows about one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Who, in which life and renewal of it.
+    /// The member, in one generation and renewal.
     pub identity: Identity,
-    /// How often the member has objected to suspicions under this identity.
+    /// How often the member has refuted suspicions under this identity.
     pub incarnation: u32,
-    /// How it is.
+    /// Its state.
     pub state: State,
 }
 
-/// What decides between two records of one member: the greater counts.
+/// The precedence of a record: of two records of one member, the one with the greater standing counts.
 ///
-/// A later life beats everything of an earlier one, and so does a renewal within a life. Under one identity, death is
-/// final; before it a higher incarnation beats a lower, and suspicion beats its absence (SWIM, section 4.2).
+/// A later generation overrides everything of an earlier one, and so does a renewal within a generation. Under one
+/// identity, `Down` is final; below it, a higher incarnation overrides a lower one, and `Suspect` overrides `Alive`
+/// (SWIM, section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Standing {
     generation: Generation,
@@ -54,7 +54,7 @@ pub struct Standing {
 }
 
 impl Record {
-    /// Somebody who lives.
+    /// The record of a member that is alive.
     #[must_use]
     pub fn alive(identity: Identity) -> Self {
         Self { identity, incarnation: 0, state: State::Alive }
@@ -63,16 +63,16 @@ impl Record {
     /// See [`Standing`].
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let before_death = u64::from(self.incarnation) * 2;
+        let while_live = u64::from(self.incarnation) * 2;
         let rank = match self.state {
-            State::Alive => before_death,
-            State::Suspect => before_death + 1,
+            State::Alive => while_live,
+            State::Suspect => while_live + 1,
             State::Down => u64::MAX,
         };
         Standing { generation: self.identity.generation, renewal: self.identity.renewal, rank }
     }
 
-    /// How the member is, if it is not known to be gone.
+    /// The state of the member if it is live.
     #[must_use]
     pub fn liveness(&self) -> Option<Liveness> {
         match self.state {
@@ -82,7 +82,7 @@ impl Record {
         }
     }
 
-    /// Whether it speaks of somebody who is not known to be gone.
+    /// Whether the member is live: alive or suspected.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.state != State::Down
@@ -96,56 +96,57 @@ impl About for Record {
 }
 
 impl Standing {
-    /// Whether it is that of somebody who is gone.
+    /// Whether it is that of a member that is down.
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.rank == u64::MAX
     }
 
-    /// Whether both are of one identity, and only one of them says that it is gone.
+    /// Whether both are of one identity, and only one of them is down.
     #[must_use]
-    pub fn differs_in_death(&self, other: &Self) -> bool {
+    pub fn differs_in_liveness(&self, other: &Self) -> bool {
         (self.generation, self.renewal) == (other.generation, other.renewal)
             && self.is_down() != other.is_down()
     }
 }
 
-/// A packet that is not one. To be counted; nothing else follows from it.
+/// Bytes that are not a list of records. Receivers ignore them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("malformed membership packet")]
-pub struct PacketError;
+#[error("malformed membership records")]
+pub struct RecordError;
 
-/// Packs records, as many of the first as fit into `budget` bytes and at least one; the packet and how many they are.
+/// Encodes the first of these records: at least one, and as many as fit into `budget` bytes. Returns the bytes and the
+/// number of records.
 #[must_use]
-pub fn pack<'a>(records: impl IntoIterator<Item = &'a Record>, budget: usize) -> (Vec<u8>, usize) {
+pub fn encode<'a>(records: impl IntoIterator<Item = &'a Record>, budget: usize) -> (Vec<u8>, usize) {
     let limit = budget.min(MAX_MEMBERSHIP);
-    let (mut packet, mut count) = (Vec::new(), 0);
+    let (mut all, mut count) = (Vec::new(), 0);
     for record in records {
-        // Writing to memory does not fail for a type like this one.
+        // Writing to memory cannot fail for this type.
         let bytes = postcard::to_allocvec(record).unwrap_or_default();
-        if count > 0 && packet.len() + bytes.len() > limit {
+        if count > 0 && all.len() + bytes.len() > limit {
             break;
         }
-        packet.extend_from_slice(&bytes);
+        all.extend_from_slice(&bytes);
         count += 1;
     }
-    (packet, count)
+    (all, count)
 }
 
-/// Reads a packet.
+/// Decodes a list of records.
 ///
 /// # Errors
 ///
-/// If it is not what [`pack`] makes.
-pub fn unpack(mut packet: &[u8]) -> Result<Vec<Record>, PacketError> {
+/// If the bytes are not one that [`encode`] returns.
+pub fn decode(mut bytes: &[u8]) -> Result<Vec<Record>, RecordError> {
     let mut records = Vec::new();
-    while !packet.is_empty() {
-        let (record, rest) = postcard::take_from_bytes::<Record>(packet).map_err(|_| PacketError)?;
+    while !bytes.is_empty() {
+        let (record, rest) = postcard::take_from_bytes::<Record>(bytes).map_err(|_| RecordError)?;
         if record.identity.addresses.len() > MAX_ADDRESSES {
-            return Err(PacketError);
+            return Err(RecordError);
         }
         records.push(record);
-        packet = rest;
+        bytes = rest;
     }
     Ok(records)
 }
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_that_of_swim() {
+    fn records_are_ordered_as_in_swim() {
         use State::{Alive, Down, Suspect};
         let order = [
             (0, 0, Alive),
@@ -186,22 +187,22 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_waits() {
+    fn records_beyond_the_budget_are_left_out() {
         let records: Vec<_> = (0..100).map(|number| record(number, 0, 0, State::Alive)).collect();
-        let (packet, count) = pack(&records, 500);
-        assert!(packet.len() <= 500 && count >= 5);
-        assert_eq!(unpack(&packet), Ok(records[..count].to_vec()));
-        assert_eq!(pack(&records, 0).1, 1, "one goes in any case");
-        assert!(packet.len() / count <= 70, "{}", packet.len() / count);
+        let (bytes, count) = encode(&records, 500);
+        assert!(bytes.len() <= 500 && count >= 5);
+        assert_eq!(decode(&bytes), Ok(records[..count].to_vec()));
+        assert_eq!(encode(&records, 0).1, 1, "at least one");
+        assert!(bytes.len() / count <= 70, "{}", bytes.len() / count);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_harmless(bytes in vec(any::<u8>(), 0..300)) {
-            if let Ok(records) = unpack(&bytes) {
-                let (packet, count) = pack(&records, usize::MAX);
+            if let Ok(records) = decode(&bytes) {
+                let (bytes, count) = encode(&records, usize::MAX);
                 prop_assert_eq!(count, records.len());
-                prop_assert_eq!(unpack(&packet), Ok(records));
+                prop_assert_eq!(decode(&bytes), Ok(records));
             }
         }
     }

@@ -1,105 +1,105 @@
-//! What the membership says, and what evidence tells it.
+//! Changes of the membership, and the probes that lead to them.
 
 use std::sync::Arc;
 
 use pmd_protocol::limits::MAX_LOST;
-use pmd_protocol::peer::frame::{Lost, Membership, Probe, Reason, Sight};
+use pmd_protocol::peer::frame::{Lost, Membership, Observation, Probe, Reason};
 use pmd_protocol::peer::{Entry, Frame, Generation, NodeId, Stamp};
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 
-use super::{Alarm, Leaving, LinkId, Node, Output, ProbeFor, Recall};
-use crate::event::Happening;
+use super::{Alarm, Challenge, Leaving, LinkId, Node, Output, ProbeFor};
+use crate::event::ClusterChange;
 use crate::facts::Share;
-use crate::membership::evidence::{Clue, Inquiry, Verdict};
-use crate::membership::record::pack;
-use crate::membership::table;
+use crate::membership::evidence::{ProbeAction, ProbeOutcome, Trigger};
+use crate::membership::record;
+use crate::membership::table::MembershipEvent;
 use crate::membership::{Identity, Liveness};
 use crate::replica::view::Rank;
 
-/// New lives within [`RENEWAL_PERIOD_MS`] before this daemon believes that another one has its identity. A clock that
-/// went back needs one.
-const MAX_RENEWALS: usize = 3;
-const RENEWAL_PERIOD_MS: u64 = 60_000;
-/// So many observers confirm a suspicion: see [`MembershipTuning`](crate::tuning::MembershipTuning).
+/// New generations within [`NEW_GENERATIONS_MS`] before this daemon concludes that another daemon uses its identity. A clock
+/// that was set back takes one.
+const MAX_NEW_GENERATIONS: usize = 3;
+const NEW_GENERATIONS_MS: u64 = 60_000;
+/// The number of observers that confirm a suspicion: see [`MembershipTuning`](crate::tuning::MembershipTuning).
 const CONFIRMED: usize = 3;
-/// Pause between two renewals of this daemon on others' word: every link between two halves brings it, and one is enough.
-const RECALL_MS: u64 = 1_000;
-/// After this time without an answer to that word, it may be true: somebody has to look. Members are not called again
-/// before that.
-const DOUBT_MS: u64 = 3_000;
-/// Members that are remembered as lost, to be dialled. Beyond it the longest lost go.
-const MAX_SOUGHT: usize = 4_096;
+/// The pause between two renewals of this daemon because others consider it dead. After a partition every link between
+/// the two sides says so, and one renewal is enough.
+const RENEWAL_MS: u64 = 1_000;
+/// If a member does not renew itself within this time after it was challenged, it may be dead and is probed. It is not
+/// challenged again before.
+const CHALLENGE_MS: u64 = 3_000;
+/// Lost members that are remembered for dialling. Beyond it, the ones lost first are forgotten.
+const MAX_LOST_MEMBERS: usize = 4_096;
 
 impl<S: Share> Node<S> {
-    /// Carries out what the membership wants, which may make it want more.
-    pub(super) fn settle(&mut self) {
-        while let Some(output) = self.swim.poll_output() {
-            match output {
-                table::Output::News { id } => self.spread_news(id),
-                table::Output::Up { identity, liveness, before } => {
+    /// Processes all changes of the member table, including those that this causes.
+    pub(super) fn process_membership(&mut self) {
+        while let Some(event) = self.table.poll_event() {
+            match event {
+                MembershipEvent::News { id } => self.send_record(id),
+                MembershipEvent::Up { identity, liveness, before } => {
                     self.member_up(&identity, liveness, before);
                 }
-                table::Output::Down { identity } => self.member_down(identity),
-                // It is still in the same life, so nothing else changes.
-                table::Output::Renewed { .. } => self.health.worse(),
-                table::Output::LaterLife { identity } => self.begin_life(identity.generation),
+                MembershipEvent::Down { identity } => self.member_down(identity),
+                // The generation is the same, so nothing else changes.
+                MembershipEvent::Renewed { .. } => self.health.worse(),
+                MembershipEvent::LaterGeneration { identity } => self.begin_generation(identity.generation),
             }
         }
-        self.teller = None;
+        self.source = None;
         if self.overlay.take_changed() {
             self.dial_targets();
         }
     }
 
-    /// Every link whose peer does not know it will carry it.
-    fn spread_news(&mut self, id: NodeId) {
-        let Some(standing) = self.swim.record(&id).map(|record| record.standing()) else { return };
+    /// Sends a record on every link whose peer does not know it.
+    fn send_record(&mut self, id: NodeId) {
+        let Some(standing) = self.table.record(&id).map(|record| record.standing()) else { return };
         for link in self.links.values_mut() {
             link.tell(self.now.mono_ms, id, standing);
         }
     }
 
-    /// Tells the peer of a link about this daemon, and what is known of the peer itself if that is more than its
-    /// greeting has said.
-    pub(super) fn introduce(&mut self, link: LinkId, peer: NodeId) {
+    /// Sends a new peer the record of this daemon, and the peer's own record if it is greater than what the handshake said.
+    pub(super) fn send_own_record(&mut self, link: LinkId, peer: NodeId) {
         let now_ms = self.now.mono_ms;
         for id in [self.me(), peer] {
-            let record = self.swim.record(&id);
+            let record = self.table.record(&id);
             if let (Some(record), Some(link)) = (record, self.links.get_mut(&link)) {
                 link.tell(now_ms, id, record.standing());
             }
         }
     }
 
-    /// Tells the peer of a link about all live members, except what it is known to know.
-    pub(super) fn tell_all(&mut self, link: LinkId) {
+    /// Sends a peer the records of all live members, except those it is known to know.
+    pub(super) fn send_all_records(&mut self, link: LinkId) {
         let Some(link) = self.links.get_mut(&link) else { return };
-        for (identity, _) in self.swim.members() {
-            if let Some(record) = self.swim.record(&identity.id) {
+        for (identity, _) in self.table.members() {
+            if let Some(record) = self.table.record(&identity.id) {
                 link.tell(self.now.mono_ms, identity.id, record.standing());
             }
         }
     }
 
-    pub(super) fn take_membership(&mut self, id: LinkId, packet: &[u8]) {
-        // Malformed packets are nobody's business but the sender's.
-        let Ok(heard) = self.swim.handle_packet(self.now.mono_ms, packet) else { return };
+    pub(super) fn handle_membership(&mut self, id: LinkId, records: &[u8]) {
+        // Malformed records are ignored.
+        let Ok(records) = self.table.merge(self.now.mono_ms, records) else { return };
         let mut dead = Vec::new();
-        for record in heard {
+        for record in records {
             let (member, theirs) = (record.identity.id, record.standing());
             let Some(link) = self.links.get_mut(&id) else { return };
             link.peer_knows(record);
-            let Some(own) = self.swim.record(&member).map(|record| record.standing()) else { continue };
-            if own > theirs && own.is_down() && own.differs_in_death(&theirs) {
-                // The peer takes somebody for alive who is dead here: it may have been elsewhere when that happened, or
-                // on the other side of a split. Whoever lives can say so.
+            let Some(own) = self.table.record(&member).map(|record| record.standing()) else { continue };
+            if own > theirs && own.is_down() && own.differs_in_liveness(&theirs) {
+                // The peer considers a member alive that is dead here. The peer may have missed its death, or have been on
+                // the other side of a partition. If the member is alive, it can say so.
                 dead.push(member);
             } else if own > theirs {
                 link.tell(self.now.mono_ms, member, own);
             }
             if self.grafts.is_missing(&member)
-                && let Some(generation) = self.swim.record(&member).map(|record| record.identity.generation)
+                && let Some(generation) = self.table.record(&member).map(|record| record.identity.generation)
             {
                 self.grafts.summary(self.now.mono_ms, id, member, Stamp::start(generation));
             }
@@ -110,118 +110,118 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Others know of a life of this daemon that is later than its own, or of more in it than there was. Its clock went
-    /// back between two starts, or it was set back while it ran; or somebody else is using its key.
-    pub(super) fn begin_life(&mut self, later: Generation) {
+    /// Begins a new generation, because others know a later one than the current, or more operations in it than there were:
+    /// the clock went back between two starts, this process was restored while it ran, or another daemon uses its key.
+    pub(super) fn begin_generation(&mut self, later: Generation) {
         let own = self.identity().generation;
         if later < own || self.leaving != Leaving::No {
             return;
         }
         let now_ms = self.now.mono_ms;
-        self.renewals.retain(|at| now_ms.saturating_sub(*at) < RENEWAL_PERIOD_MS);
-        if self.renewals.len() >= MAX_RENEWALS {
+        self.new_generations.retain(|at| now_ms.saturating_sub(*at) < NEW_GENERATIONS_MS);
+        if self.new_generations.len() >= MAX_NEW_GENERATIONS {
             self.outputs.push_back(Output::Alarm(Alarm::IdentityTaken));
             self.contested = Some(later);
             return;
         }
         self.contested = None;
-        self.renewals.push_back(now_ms);
+        self.new_generations.push_back(now_ms);
         let generation = later.renewed(self.now.wall_ms, self.rng.random());
-        self.registry.renew(generation);
-        self.swim.begin_life(generation);
+        self.replica.renew(generation);
+        self.table.begin_generation(generation);
         self.offer(self.me());
     }
 
-    /// When a contested identity can be claimed again: the other may have gone by then.
+    /// When this daemon claims a contested identity again, because the other daemon may be gone by then.
     pub(super) fn next_claim_ms(&self) -> Option<u64> {
-        let oldest = self.renewals.front().filter(|_| self.contested.is_some())?;
-        Some(oldest.saturating_add(RENEWAL_PERIOD_MS))
+        let oldest = self.new_generations.front().filter(|_| self.contested.is_some())?;
+        Some(oldest.saturating_add(NEW_GENERATIONS_MS))
     }
 
-    /// The peer of a link takes these for dead. Those who live have to know, for only they can come back; so the word is
-    /// passed on, once. Who does not come back is looked into.
-    pub(super) fn recall(&mut self, from: LinkId, lost: &[NodeId]) {
+    /// Tells members that a peer considers them dead. Only they can refute that, so the message is forwarded, once. Members
+    /// that do not refute it are probed.
+    pub(super) fn challenge(&mut self, from: LinkId, lost: &[NodeId]) {
         let now_ms = self.now.mono_ms;
-        let mut called = Vec::new();
+        let mut challenged = Vec::new();
         for id in lost {
             if *id == self.me() {
-                if self.next_recall_ms <= now_ms {
-                    self.next_recall_ms = now_ms.saturating_add(RECALL_MS);
-                    self.swim.renew();
+                if self.next_renewal_ms <= now_ms {
+                    self.next_renewal_ms = now_ms.saturating_add(RENEWAL_MS);
+                    self.table.renew();
                 }
                 continue;
             }
-            let lives = self.swim.record(id).filter(|record| record.is_live());
-            if let Some(record) = lives.filter(|_| !self.recalls.contains_key(id)) {
-                let recall = Recall { standing: record.standing(), due_ms: now_ms.saturating_add(DOUBT_MS) };
-                self.recalls.insert(*id, recall);
-                called.push(*id);
+            let live = self.table.record(id).filter(|record| record.is_live());
+            if let Some(record) = live.filter(|_| !self.challenges.contains_key(id)) {
+                let due_ms = now_ms.saturating_add(CHALLENGE_MS);
+                self.challenges.insert(*id, Challenge { standing: record.standing(), due_ms });
+                challenged.push(*id);
             }
         }
-        if called.is_empty() {
+        if challenged.is_empty() {
             return;
         }
         for (_, link) in self.links.iter_mut().filter(|(id, _)| **id != from) {
-            link.send(Frame::Lost(Lost { members: called.clone() }));
+            link.send(Frame::Lost(Lost { members: challenged.clone() }));
         }
     }
 
-    /// Looks into those who have not come back after they were called.
-    pub(super) fn run_recalls(&mut self) {
+    /// Probes members that have not answered a challenge.
+    pub(super) fn run_challenges(&mut self) {
         let now_ms = self.now.mono_ms;
         let due: Vec<_> = self
-            .recalls
+            .challenges
             .iter()
-            .filter(|(_, recall)| recall.due_ms <= now_ms)
-            .map(|(id, recall)| (*id, recall.standing))
+            .filter(|(_, challenge)| challenge.due_ms <= now_ms)
+            .map(|(id, challenge)| (*id, challenge.standing))
             .collect();
         for (id, standing) in due {
-            self.recalls.remove(&id);
-            let same = self.swim.record(&id).filter(|record| record.standing() == standing);
+            self.challenges.remove(&id);
+            let same = self.table.record(&id).filter(|record| record.standing() == standing);
             if let Some(generation) = same.map(|record| record.identity.generation) {
-                self.clue((id, generation), Clue::Silent);
+                self.investigate((id, generation), Trigger::Silent);
             }
         }
     }
 
-    /// Looks into a clue about a member.
-    pub(super) fn clue(&mut self, about: (NodeId, Generation), clue: Clue) {
-        let (accused, generation) = about;
-        let lives = self.swim.member(&accused).is_some_and(|(identity, _)| identity.generation == generation);
-        if !lives || self.leaving != Leaving::No || !self.health.may_accuse() {
+    /// Probes a member, directly and through helpers.
+    pub(super) fn investigate(&mut self, about: (NodeId, Generation), trigger: Trigger) {
+        let (target, generation) = about;
+        let is_live = self.generation_of(&target) == Some(generation);
+        if !is_live || self.leaving != Leaving::No || !self.health.may_suspect() {
             return;
         }
-        let peers = self.by_peer.keys().filter(|peer| **peer != accused).copied();
+        let peers = self.by_peer.keys().filter(|peer| **peer != target).copied();
         let helpers = peers.sample(&mut self.rng, self.tuning.membership.helpers);
         let health = &self.health;
-        let inquiries =
-            self.evidence.clue(self.now.mono_ms, about, clue, &helpers, |wait| health.stretch(wait));
-        for inquiry in inquiries {
-            match inquiry {
-                Inquiry::Dial { token, accused } => {
-                    if !self.probe(&accused, ProbeFor::Own(token)) {
-                        let verdict = self.evidence.seen(token, self.me(), Sight::Silent);
-                        verdict.into_iter().for_each(|verdict| self.judge(verdict));
+        let actions =
+            self.evidence.open(self.now.mono_ms, about, trigger, &helpers, |wait| health.stretch(wait));
+        for action in actions {
+            match action {
+                ProbeAction::Dial { token, target } => {
+                    if !self.probe(&target, ProbeFor::Own(token)) {
+                        self.observed(token, self.me(), Observation::Silent);
                     }
                 }
-                Inquiry::Ask { token, helper, accused, generation } => {
+                ProbeAction::Ask { token, helper, target, generation } => {
                     let link = self.by_peer.get(&helper).and_then(|link| self.links.get_mut(link));
                     if let Some(link) = link {
-                        link.send(Frame::Probe(Probe { token, target: accused, generation }));
+                        link.send(Frame::Probe(Probe { token, target, generation }));
                     }
                 }
             }
         }
     }
 
-    pub(super) fn judge(&mut self, verdict: Verdict) {
-        match verdict {
-            Verdict::Cleared { only_by_others: true, .. } => self.health.worse(),
-            Verdict::Cleared { .. } => {}
-            Verdict::Suspect { accused, generation, refused, observers } => {
-                let usual = self.swim.suspicion_ms();
-                // In a cluster of three there are only two who can look.
-                let confirmed = observers >= self.swim.len().clamp(2, CONFIRMED);
+    /// Acts on the outcome of a probe.
+    pub(super) fn conclude(&mut self, outcome: ProbeOutcome) {
+        match outcome {
+            ProbeOutcome::Cleared { only_by_others: true, .. } => self.health.worse(),
+            ProbeOutcome::Cleared { .. } => {}
+            ProbeOutcome::Suspect { target, generation, refused, observers } => {
+                let usual = self.table.suspicion_ms();
+                // In a cluster of three there are only two observers.
+                let confirmed = observers >= self.table.len().clamp(2, CONFIRMED);
                 let wait = if refused {
                     self.tuning.membership.refused_wait_ms
                 } else if confirmed {
@@ -229,30 +229,31 @@ impl<S: Share> Node<S> {
                 } else {
                     self.health.stretch(usual)
                 };
-                if self.swim.suspect(self.now.mono_ms, &accused, generation, wait) {
-                    self.tell_accused(&accused);
+                if self.table.suspect(self.now.mono_ms, &target, generation, wait) {
+                    self.tell_suspect(&target);
                 }
             }
         }
     }
 
-    /// Tells a suspect at once, on the shortest way, however its links are.
-    fn tell_accused(&mut self, accused: &NodeId) {
-        let Some(record) = self.swim.record(accused) else { return };
-        let (packet, _) = pack([record], usize::MAX);
-        let (to, frame) = (record.identity.clone(), Frame::Membership(Membership { packet }));
-        match self.by_peer.get(accused).and_then(|link| self.links.get_mut(link)) {
+    /// Tells a suspect at once and directly, whether or not it has a link.
+    fn tell_suspect(&mut self, suspect: &NodeId) {
+        let Some(record) = self.table.record(suspect) else { return };
+        let (records, _) = record::encode([record], usize::MAX);
+        let (to, frame) = (record.identity.clone(), Frame::Membership(Membership { records }));
+        match self.by_peer.get(suspect).and_then(|link| self.links.get_mut(link)) {
             Some(link) => link.send(frame),
-            None => self.outputs.push_back(Output::Packet { to, frame }),
+            None => self.outputs.push_back(Output::OneShot { to, frame }),
         }
     }
 
-    /// Asks for what a member has registered, whoever has just told of it; and if it does not come, others who do.
+    /// Asks the peer that has just sent news of a member for the entries of that member. If they do not arrive, others that
+    /// know the member are asked.
     fn fetch(&mut self, id: NodeId, generation: Generation) {
-        let Some(teller) = self.teller.and_then(|link| self.links.get_mut(&link)) else { return };
-        let have = self.registry.store().stamp(&id);
-        teller.pull(id, have, false);
-        if self.registry.lacks(&id) {
+        let Some(source) = self.source.and_then(|link| self.links.get_mut(&link)) else { return };
+        let have = self.replica.store().stamp(&id);
+        source.pull(id, have, false);
+        if self.replica.lacks(&id) {
             self.grafts.asked(self.now.mono_ms, id, Stamp::start(generation));
         }
     }
@@ -261,15 +262,17 @@ impl<S: Share> Node<S> {
         let id = identity.id;
         let rtt_us = self.by_peer.get(&id).and_then(|link| self.links.get(link)?.rtt_us);
         let rank = Rank { liveness, rtt_us };
-        let patch = self.registry.member_up(id, identity.generation, rank, self.now.mono_ms);
-        let what = match (before, liveness) {
+        let patch = self.replica.member_up(id, identity.generation, rank, self.now.mono_ms);
+        let change = match (before, liveness) {
             (Some((generation, was)), _) if generation == identity.generation && was == liveness => None,
-            (_, Liveness::Alive) => Some(Happening::NodeUp),
-            (_, Liveness::Suspect) => Some(Happening::NodeSuspect),
+            (_, Liveness::Alive) => Some(ClusterChange::NodeUp),
+            (_, Liveness::Suspect) => Some(ClusterChange::NodeSuspect),
         };
-        // A new life ends what the old one had before it begins.
+        // The entries of the previous generation end before the new one begins.
         self.publish(patch);
-        self.tell(id, what);
+        if let Some(change) = change {
+            self.report_member(id, change);
+        }
         self.overlay.add(id);
         self.lost.remove(&id);
         if before.is_none_or(|(generation, _)| generation != identity.generation) {
@@ -279,14 +282,14 @@ impl<S: Share> Node<S> {
 
     fn member_down(&mut self, identity: Identity) {
         let id = identity.id;
-        let leaves = |entry: &Arc<Entry>| matches!(&**entry, Entry::Host(host) if host.leaving);
-        let left = self.registry.directory().of(&id).any(leaves);
-        self.tell(id, Some(if left { Happening::NodeLeft } else { Happening::NodeDown }));
-        let patch = self.registry.member_down(id, self.now.mono_ms);
+        let is_leaving = |entry: &Arc<Entry>| matches!(&**entry, Entry::Host(host) if host.leaving);
+        let left = self.replica.view().of(&id).any(is_leaving);
+        self.report_member(id, if left { ClusterChange::NodeLeft } else { ClusterChange::NodeDown });
+        let patch = self.replica.member_down(id, self.now.mono_ms);
         self.publish(patch);
         self.overlay.remove(&id);
         self.evidence.drop_case(&id);
-        self.recalls.remove(&id);
+        self.challenges.remove(&id);
         self.grafts.drop_origin(&id);
         self.parents.drop_origin(&id);
         for link in self.links.values_mut() {
@@ -299,17 +302,17 @@ impl<S: Share> Node<S> {
             self.next_seek_ms = self.next_seek_ms.max(self.now.mono_ms);
         }
         self.lost.insert(id, (identity, self.now.mono_ms));
-        if self.lost.len() > MAX_SOUGHT
+        if self.lost.len() > MAX_LOST_MEMBERS
             && let Some(oldest) = self.lost.iter().min_by_key(|(_, (_, since))| *since).map(|(id, _)| *id)
         {
             self.lost.remove(&oldest);
         }
-        self.part(id);
+        self.challenge_or_close(id);
     }
 
-    /// A peer is dead for everybody. If it was heard just now it is not, and has to know; else its link is of no use any
-    /// more, even if the transport has not noticed, and would be in the way of the next.
-    fn part(&mut self, peer: NodeId) {
+    /// A peer was declared dead. If its heartbeats are recent, it is alive and has to know. Otherwise its link is useless,
+    /// even if the transport has not noticed, and would prevent a new one.
+    fn challenge_or_close(&mut self, peer: NodeId) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
         let now_ms = self.now.mono_ms;
         match self.links.get_mut(&id).filter(|link| link.phi.is_fresh(now_ms)) {
@@ -318,9 +321,8 @@ impl<S: Share> Node<S> {
         }
     }
 
-    fn tell(&mut self, id: NodeId, what: Option<Happening>) {
-        let Some(what) = what else { return };
-        let host = self.registry.directory().host(&id).cloned();
-        self.report(id, host, what);
+    fn report_member(&mut self, id: NodeId, change: ClusterChange) {
+        let host = self.replica.view().host(&id).cloned();
+        self.report(id, host, change);
     }
 }

@@ -1,4 +1,4 @@
-//! What time brings.
+//! Timers: deadlines, and the work that is due.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use rand::seq::IteratorRandom;
 
 use super::{Leaving, LinkId, Node, Output, Purpose};
 use crate::facts::Share;
-use crate::membership::evidence::Clue;
+use crate::membership::evidence::Trigger;
 
 impl<S: Share> Node<S> {
     pub(super) fn next_due(&self) -> u64 {
@@ -25,13 +25,13 @@ impl<S: Share> Node<S> {
             Leaving::No | Leaving::Left => None,
         };
         let rest = [
-            self.swim.poll_timeout(),
+            self.table.poll_timeout(),
             self.evidence.poll_timeout(),
             self.grafts.poll_timeout(),
             self.overlay.poll_timeout(),
-            self.registry.next_expiry(),
+            self.replica.next_expiry(),
             (!self.lost.is_empty()).then_some(self.next_seek_ms),
-            self.recalls.values().map(|recall| recall.due_ms).min(),
+            self.challenges.values().map(|challenge| challenge.due_ms).min(),
             self.next_claim_ms(),
             Some(self.next_exchange_ms),
             (!self.links.is_empty()).then_some(self.next_surplus_ms),
@@ -45,8 +45,8 @@ impl<S: Share> Node<S> {
         let lag_ms = self.health.timer(self.next_due(), now_ms);
         if lag_ms > 0 {
             self.woken_ms = now_ms;
-            // What peers did not say while nobody listened does not count.
-            self.links.values_mut().for_each(|link| link.phi.forgive(now_ms));
+            // The silence of peers does not count while this daemon was not running.
+            self.links.values_mut().for_each(|link| link.phi.restart_silence(now_ms));
             self.evidence.postpone(lag_ms);
         }
         if self.leaving == Leaving::Left {
@@ -54,36 +54,36 @@ impl<S: Share> Node<S> {
             return;
         }
         if matches!(self.leaving, Leaving::Announced(at) if at <= now_ms) {
-            self.swim.leave();
-            self.settle();
+            self.table.leave();
+            self.process_membership();
             self.leaving = Leaving::Left;
             self.outputs.push_back(Output::Left);
             return;
         }
-        self.swim.handle_timeout(now_ms, lag_ms);
-        self.settle();
-        self.run_recalls();
+        self.table.handle_timeout(now_ms, lag_ms);
+        self.process_membership();
+        self.run_challenges();
         if self.next_claim_ms().is_some_and(|due_ms| due_ms <= now_ms)
             && let Some(later) = self.contested.take()
         {
-            self.begin_life(later);
-            self.settle();
+            self.begin_generation(later);
+            self.process_membership();
         }
-        for verdict in self.evidence.handle_timeout(now_ms) {
-            self.judge(verdict);
+        for outcome in self.evidence.handle_timeout(now_ms) {
+            self.conclude(outcome);
         }
         self.run_links();
         for (link, origin) in self.grafts.due(now_ms) {
-            // Nobody is known to have it any more; somebody will.
+            // No peer is known to have the update, so ask any of them.
             let link = link.or_else(|| self.links.keys().choose(&mut self.rng).copied());
             let Some(link) = link else { continue };
-            let have = self.registry.store().stamp(&origin);
+            let have = self.replica.store().stamp(&origin);
             if let Some(link) = self.links.get_mut(&link) {
                 link.pull(origin, have, true);
             }
         }
         self.run_dials();
-        self.registry.expire(now_ms);
+        self.replica.expire(now_ms);
     }
 
     fn run_links(&mut self) {
@@ -93,26 +93,26 @@ impl<S: Share> Node<S> {
         let mut silent = Vec::new();
         for link in self.links.values_mut() {
             if let Some(pace_ms) = paces.get(&link.peer.id).filter(|_| link.next_heartbeat_ms <= now_ms) {
-                link.beat(now_ms, *pace_ms);
+                link.send_heartbeat(now_ms, *pace_ms);
             }
-            link.wake(now_ms);
+            link.flush_gathered(now_ms);
             if link.phi.deadline() <= now_ms {
                 silent.push((link.peer.id, link.peer.generation));
-                // The question is asked; the next silence counts from here.
-                link.phi.forgive(now_ms);
+                // The peer is being probed; the next silence counts from here.
+                link.phi.restart_silence(now_ms);
             }
         }
         for about in silent {
-            self.clue(about, Clue::Silent);
+            self.investigate(about, Trigger::Silent);
         }
         self.close_mute();
     }
 
-    /// Closes links on which nothing has come for long although their peers live, as others say: one way is blocked, and a
-    /// link of one way is none. They are dialled again like any that have failed.
+    /// Closes links that have been silent for long although their peers are alive according to others: one direction is
+    /// blocked, which makes the link useless. They are dialled again like any failed link.
     fn close_mute(&mut self) {
         let now_ms = self.now.mono_ms;
-        let mute_ms = self.tuning.spread.mute_ms;
+        let mute_ms = self.tuning.gossip.mute_ms;
         let mute: Vec<(LinkId, NodeId)> = self
             .links
             .iter()
@@ -128,7 +128,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Dials whom this daemon wants a link to.
+    /// Dials the members that this daemon wants links to.
     pub(super) fn dial_targets(&mut self) {
         if self.leaving == Leaving::Left {
             return;
@@ -136,7 +136,7 @@ impl<S: Share> Node<S> {
         let now_ms = self.now.mono_ms;
         let linked = self.linked();
         for id in self.overlay.dials(now_ms, &linked, &mut self.rng) {
-            match self.swim.member(&id) {
+            match self.table.member(&id) {
                 Some((peer, _)) => {
                     self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
                 }
@@ -150,61 +150,61 @@ impl<S: Share> Node<S> {
         if self.overlay.poll_timeout().is_some_and(|due_ms| due_ms <= now_ms) {
             self.dial_targets();
         }
-        self.seek_lost();
+        self.dial_lost();
         self.run_surplus();
         if self.next_exchange_ms <= now_ms {
             let linked = self.linked();
-            let period = self.tuning.spread.exchange_ms;
+            let period = self.tuning.gossip.exchange_ms;
             self.next_exchange_ms = now_ms.saturating_add(period / 2 + self.rng.random_range(0..=period));
             let outsider = self.overlay.outsider(&linked, &mut self.rng);
-            let member = outsider.and_then(|id| self.swim.member(&id)).map(|(peer, _)| peer);
+            let member = outsider.and_then(|id| self.table.member(&id)).map(|(peer, _)| peer);
             let lost = self.lost.values().map(|(peer, _)| peer).choose(&mut self.rng);
             for peer in member.into_iter().chain(lost) {
                 self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Link });
             }
-            self.links.values_mut().for_each(|link| link.trim(&self.registry, &self.swim));
+            self.links.values_mut().for_each(|link| link.trim(&self.replica, &self.table));
         }
     }
 
-    /// Closes what is not needed any more, as often as links become old enough for it.
+    /// Closes surplus links, as often as links become old enough for it.
     fn run_surplus(&mut self) {
         let now_ms = self.now.mono_ms;
         if self.next_surplus_ms <= now_ms {
-            self.next_surplus_ms = now_ms.saturating_add(self.tuning.spread.surplus_ms);
+            self.next_surplus_ms = now_ms.saturating_add(self.tuning.gossip.surplus_ms);
             self.close_surplus();
         }
     }
 
-    /// All daemons together dial a lost member once in `seek_lost_ms`; each of them does its share.
-    fn seek_lost(&mut self) {
+    /// Dials a lost member from time to time, so that all daemons together dial one in every `seek_lost_ms`.
+    fn dial_lost(&mut self) {
         let now_ms = self.now.mono_ms;
         if self.lost.is_empty() || self.next_seek_ms > now_ms {
             return;
         }
         let keep_ms = self.tuning.membership.remember_down_ms;
         self.lost.retain(|_, (_, since)| now_ms.saturating_sub(*since) < keep_ms);
-        let eager_ms = self.tuning.spread.seek_lost_for_ms;
-        // Whoever is linked will be a member in a moment.
+        let eager_ms = self.tuning.gossip.seek_lost_for_ms;
+        // A linked peer will be a member in a moment.
         let recent = self.lost.values().filter(|(peer, since)| {
             now_ms.saturating_sub(*since) < eager_ms && !self.by_peer.contains_key(&peer.id)
         });
         let chosen = recent.map(|(peer, _)| peer).choose(&mut self.rng).cloned();
-        let cluster = u64::try_from(self.swim.len()).unwrap_or(u64::MAX).saturating_add(1);
-        let most = self.tuning.spread.redial_max_ms;
-        let period = self.tuning.spread.seek_lost_ms.saturating_mul(cluster).min(most).max(1);
+        let cluster = u64::try_from(self.table.len()).unwrap_or(u64::MAX).saturating_add(1);
+        let most = self.tuning.gossip.redial_max_ms;
+        let period = self.tuning.gossip.seek_lost_ms.saturating_mul(cluster).min(most).max(1);
         self.next_seek_ms = now_ms.saturating_add(period / 2 + self.rng.random_range(0..=period));
         match chosen {
             Some(peer) => self.outputs.push_back(Output::Dial { peer, purpose: Purpose::Link }),
-            // Those that are left are tried with the exchanges, which are rare.
+            // The others are dialled with the exchanges, which are rare.
             None => self.next_seek_ms = now_ms.saturating_add(most),
         }
     }
 
-    /// Closes links that this daemon has dialled and does not need any more.
+    /// Closes links that this daemon has dialled and no longer needs.
     fn close_surplus(&mut self) {
         let now_ms = self.now.mono_ms;
         let targets = self.overlay.targets(&mut self.rng);
-        let old = self.tuning.spread.surplus_ms;
+        let old = self.tuning.gossip.surplus_ms;
         let surplus: Vec<LinkId> = self
             .links
             .iter()
@@ -212,7 +212,7 @@ impl<S: Share> Node<S> {
                 link.initiated
                     && now_ms.saturating_sub(link.since_ms) >= old
                     && !targets.contains(&link.peer.id)
-                    && self.swim.member(&link.peer.id).is_some()
+                    && self.table.member(&link.peer.id).is_some()
             })
             .map(|(id, _)| *id)
             .collect();

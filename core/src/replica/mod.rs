@@ -1,14 +1,14 @@
-//! One registry over all hosts: a delta-state CRDT with one writer for each origin.
+//! This daemon's replica of the registry of all hosts: a delta-state CRDT with one writer for each origin.
 //!
 //! ```text
-//!   updates ─▶ store ── content of (origin, life, version) ─┐
-//!                                                           ├─ equal lives? ─▶ directory ─▶ patches, look-ups
-//!   membership ──────── who lives, in which life ───────────┘
+//!   updates ─▶ store ── content of (origin, generation, version) ─┐
+//!                                                                 ├─ same generation? ─▶ view ─▶ patches, lookups
+//!   membership ──────── live members and their generations ───────┘
 //! ```
 //!
-//! Replication and membership do not wait for each other. An entry is visible while its origin is a live member *in
-//! the life that wrote the entry*; so old content is harmless wherever it comes from, and nothing dead comes back.
-//! [`Registry`] joins the two; the parts are in [`content`], [`transfer`], [`store`] and [`view`].
+//! Replication and membership do not wait for each other. An entry is visible while its origin is a live member *in the
+//! generation that wrote the entry*. So outdated content is harmless wherever it comes from, and entries of dead daemons
+//! do not reappear. [`Replica`] joins the two; its parts are [`content`], [`transfer`], [`store`] and [`view`].
 
 pub mod content;
 pub mod store;
@@ -23,84 +23,84 @@ use pmd_protocol::peer::{Digest, Generation, Key, NodeId, Stamp, Update, Value};
 
 use crate::facts::{About, Fact, Facts, Share, Unshared};
 use crate::id::fingerprint_of;
-use crate::tuning::RegistryTuning;
+use crate::tuning::ReplicaTuning;
 use content::{ApplyError, Content};
-use store::{Applied, Outcome, Source, Store};
+use store::{Applied, Effect, Source, Store};
 use transfer::Transfer;
-use view::{Directory, Patch, Rank};
+use view::{Patch, Rank, View};
 
-/// The registry of one daemon. See the module.
+/// A replica of the registry. See the module.
 #[derive(Debug)]
-pub struct Registry<S = Unshared> {
+pub struct Replica<S = Unshared> {
     store: Store<S>,
-    directory: Directory<S>,
+    view: View<S>,
     members: Facts<Fact<Member>>,
     fingerprint: Digest,
-    /// Origins whose content is here and not visible, and since when.
+    /// Origins whose content is kept but not visible, and since when.
     dead: BTreeMap<NodeId, u64>,
-    tuning: RegistryTuning,
+    tuning: ReplicaTuning,
     share: S,
 }
 
-/// A live origin, what is here of it, and what it adds to the fingerprint.
+/// A live origin, the version that the replica has of it, and its contribution to the fingerprint.
 pub type LiveOrigin = (NodeId, Stamp, Digest);
 
-/// What is known of a live member.
+/// What the replica knows about a live member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     generation: Generation,
     rank: Rank,
-    /// What it adds to the fingerprint.
+    /// Its contribution to the fingerprint.
     digest: Digest,
 }
 
-impl Registry {
-    /// The registry of a daemon at the beginning of a life.
+impl Replica {
+    /// The replica of a daemon at the beginning of a generation.
     #[must_use]
-    pub fn new(me: NodeId, generation: Generation, tuning: RegistryTuning) -> Self {
+    pub fn new(me: NodeId, generation: Generation, tuning: ReplicaTuning) -> Self {
         Self::sharing(me, generation, tuning, Unshared)
     }
 }
 
-impl<S: Share> Registry<S> {
-    /// The same, with facts that are shared with other daemons of this process.
+impl<S: Share> Replica<S> {
+    /// The same, with facts shared with other daemons of this process.
     #[must_use]
-    pub fn sharing(me: NodeId, generation: Generation, tuning: RegistryTuning, share: S) -> Self {
+    pub fn sharing(me: NodeId, generation: Generation, tuning: ReplicaTuning, share: S) -> Self {
         let own = Arc::new(Content::new(generation));
-        let mut registry = Self {
+        let mut replica = Self {
             store: Store::sharing(me, own, tuning, share.clone()),
-            directory: Directory::new(me, share.clone()),
+            view: View::new(me, share.clone()),
             members: Facts::default(),
             fingerprint: Digest::EMPTY,
             dead: BTreeMap::new(),
             tuning,
             share,
         };
-        // Nothing is registered yet, so nobody has to be told.
-        let _ = registry.member_up(me, generation, Rank::default(), 0);
-        registry
+        // Nothing is registered yet, so the patch is empty.
+        let _ = replica.member_up(me, generation, Rank::default(), 0);
+        replica
     }
 
-    /// The replicas.
+    /// The contents of all origins.
     #[must_use]
     pub fn store(&self) -> &Store<S> {
         &self.store
     }
 
-    /// What can be looked up.
+    /// What lookups see.
     #[must_use]
-    pub fn directory(&self) -> &Directory<S> {
-        &self.directory
+    pub fn view(&self) -> &View<S> {
+        &self.view
     }
 
-    /// The sum over all live members of what [`fingerprint_of`] says of them. A member of whom nothing is known yet
-    /// counts with the beginning of its life.
+    /// The sum of [`fingerprint_of`] over all live members. A member without content counts with the stamp at the beginning
+    /// of its generation.
     #[must_use]
     pub fn fingerprint(&self) -> Digest {
         self.fingerprint
     }
 
-    /// What heartbeats say of it.
+    /// The summary that heartbeats carry.
     #[must_use]
     pub fn summary(&self) -> Summary {
         let [a, b, c, d, e, f, g, h, ..] = *self.fingerprint.as_bytes();
@@ -108,7 +108,7 @@ impl<S: Share> Registry<S> {
         Summary { fingerprint: [a, b, c, d, e, f, g, h], members }
     }
 
-    /// Whether a member lives of whose current life nothing is here.
+    /// Whether a member is live but has no content of its current generation.
     #[must_use]
     pub fn lacks(&self, id: &NodeId) -> bool {
         self.member(id).is_some_and(|member| {
@@ -116,14 +116,14 @@ impl<S: Share> Registry<S> {
         })
     }
 
-    /// The live members with what is here of the life they are in, by id.
+    /// The live members, and the version of each in its current generation, by id.
     pub fn live(&self) -> impl Iterator<Item = (NodeId, Stamp)> {
         self.members
             .iter()
             .map(|member| (*member.about(), self.live_stamp(member.about(), member.value().generation)))
     }
 
-    /// The live members with what each adds to the fingerprint, by id.
+    /// The live members with their contributions to the fingerprint, by id.
     #[must_use]
     pub fn live_origins(&self) -> Vec<LiveOrigin> {
         let origin = |fact: &Arc<Fact<Member>>| {
@@ -133,49 +133,49 @@ impl<S: Share> Registry<S> {
         self.members.iter().map(origin).collect()
     }
 
-    /// Whether a member lives.
+    /// Whether a member is live.
     #[must_use]
     pub fn is_live(&self, id: &NodeId) -> bool {
         self.member(id).is_some()
     }
 
-    /// Says how good a live member's answers to look-ups are.
+    /// Sets the rank of a live member's entries.
     pub fn rank(&mut self, id: &NodeId, rank: Rank) {
         if let Some(member) = self.member(id) {
             self.set_member(*id, Member { rank, ..member });
-            self.directory.rank(id, rank);
+            self.view.rank(id, rank);
         }
     }
 
-    /// Registers something here. `None` if it is registered with this value already.
+    /// Puts an entry of this daemon. `None` if it exists with this value.
     pub fn put(&mut self, key: Key, value: Value) -> Option<Patch> {
         let change = self.store.put(key, value)?;
-        self.count(self.store.me());
-        self.directory.change(self.store.me(), &[change])
+        self.update_fingerprint(self.store.me());
+        self.view.change(self.store.me(), &[change])
     }
 
-    /// Ends a registration here. `None` if there is none.
+    /// Deletes an entry of this daemon. `None` if it does not exist.
     pub fn delete(&mut self, key: &Key) -> Option<Patch> {
         let change = self.store.delete(key)?;
-        self.count(self.store.me());
-        self.directory.change(self.store.me(), &[change])
+        self.update_fingerprint(self.store.me());
+        self.view.change(self.store.me(), &[change])
     }
 
-    /// Begins a new life of this daemon with the same entries.
+    /// Begins a new generation of this daemon with the same entries.
     pub fn renew(&mut self, generation: Generation) {
         let me = self.store.me();
         self.store.renew(generation);
         if let Some(member) = self.member(&me) {
             self.set_member(me, Member { generation, ..member });
         }
-        self.count(me);
+        self.update_fingerprint(me);
     }
 
-    /// Takes an update from `source`. `now_ms` is monotonic.
+    /// Applies an update from `source`. `now_ms` is monotonic.
     ///
     /// # Errors
     ///
-    /// If no honest daemon sends such an update. Nothing has changed then.
+    /// If no correct daemon sends such an update. Nothing has changed then.
     pub fn apply(
         &mut self,
         source: Source,
@@ -184,29 +184,29 @@ impl<S: Share> Registry<S> {
     ) -> Result<(Applied, Option<Patch>), ApplyError> {
         let origin = update.origin;
         let applied = self.store.apply(source, update)?;
-        let Outcome::Applied { now, changes, .. } = &applied.outcome else { return Ok((applied, None)) };
-        let lives = self.member(&origin).is_some_and(|member| member.generation == now.generation);
-        let patch = if lives && self.directory.is_visible(&origin) {
-            self.count(origin);
-            self.directory.change(origin, changes)
+        let Effect::Applied { now, changes, .. } = &applied.effect else { return Ok((applied, None)) };
+        let is_live = self.member(&origin).is_some_and(|member| member.generation == now.generation);
+        let patch = if is_live && self.view.is_visible(&origin) {
+            self.update_fingerprint(origin);
+            self.view.change(origin, changes)
         } else {
             self.refresh(origin, now_ms)
         };
         Ok((applied, patch))
     }
 
-    /// What takes a replica that has `have` to what is here; `None` if that is nothing new.
+    /// The transfer to a replica that has `have`; `None` if it needs none.
     #[must_use]
     pub fn transfer(&self, origin: &NodeId, have: Option<Stamp>) -> Option<Transfer> {
         self.store.transfer(origin, have)
     }
 
-    /// Forgets unfinished transfers of a source that has gone.
+    /// Drops unfinished transfers of a source that is gone.
     pub fn drop_source(&mut self, source: Source) {
         self.store.drop_source(source);
     }
 
-    /// A member lives, in this life; or is known better now. `now_ms` is monotonic.
+    /// A member is live in this generation and has this rank. `now_ms` is monotonic.
     pub fn member_up(
         &mut self,
         id: NodeId,
@@ -216,11 +216,11 @@ impl<S: Share> Registry<S> {
     ) -> Option<Patch> {
         let digest = self.member(&id).map_or(Digest::EMPTY, |member| member.digest);
         self.set_member(id, Member { generation, rank, digest });
-        self.directory.rank(&id, rank);
+        self.view.rank(&id, rank);
         self.refresh(id, now_ms)
     }
 
-    /// A member does not live any more. `now_ms` is monotonic.
+    /// A member is down. `now_ms` is monotonic.
     pub fn member_down(&mut self, id: NodeId, now_ms: u64) -> Option<Patch> {
         if id == self.store.me() {
             return None;
@@ -231,7 +231,7 @@ impl<S: Share> Registry<S> {
         self.refresh(id, now_ms)
     }
 
-    /// Drops content that has been invisible for long enough; how many origins' it was.
+    /// Drops content that has been invisible for long enough, and returns the number of origins.
     pub fn expire(&mut self, now_ms: u64) -> usize {
         if self.next_expiry().is_none_or(|due| due > now_ms) {
             return 0;
@@ -251,7 +251,7 @@ impl<S: Share> Registry<S> {
         by_age.len()
     }
 
-    /// When [`expire`](Self::expire) will have something to do; monotonic milliseconds.
+    /// When [`expire`](Self::expire) will have something to drop; monotonic milliseconds.
     #[must_use]
     pub fn next_expiry(&self) -> Option<u64> {
         let oldest = self.dead.values().min()?;
@@ -262,25 +262,25 @@ impl<S: Share> Registry<S> {
         })
     }
 
-    /// Shows or hides an origin, whichever is due.
+    /// Shows or hides an origin, depending on its content and membership.
     fn refresh(&mut self, origin: NodeId, now_ms: u64) -> Option<Patch> {
-        self.count(origin);
+        self.update_fingerprint(origin);
         let content = self.store.content(&origin);
         let member = self.member(&origin);
         if let (Some(content), Some(member)) = (content, member)
             && content.stamp().generation == member.generation
         {
             self.dead.remove(&origin);
-            return self.directory.show(origin, member.rank, content);
+            return self.view.show(origin, member.rank, content);
         }
         if content.is_some() {
             self.dead.entry(origin).or_insert(now_ms);
         }
-        self.directory.hide(origin)
+        self.view.hide(origin)
     }
 
-    /// Brings the fingerprint up to date with one origin.
-    fn count(&mut self, origin: NodeId) {
+    /// Updates the contribution of one origin to the fingerprint.
+    fn update_fingerprint(&mut self, origin: NodeId) {
         let Some(generation) = self.member(&origin).map(|member| member.generation) else { return };
         let digest = fingerprint_of(&origin, &self.live_stamp(&origin, generation));
         if let Some(member) = self.member(&origin) {

@@ -1,19 +1,19 @@
-//! Replicas of all origins, this daemon's own included.
+//! The contents of all origins, this daemon's own included.
 //!
-//! The store is a map from origin to [`Content`], its join the join of the contents. [`Store::apply`] takes what
-//! arrives, in whatever order, as often as it likes; what cannot be used says what would help ([`Need`]).
+//! The store is a map from origin to [`Content`], and its join is the join of the contents. [`Store::apply`] accepts
+//! updates in any order and any number of times. If it cannot use an update, it says what to ask for ([`Need`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pmd_protocol::peer::{Base, Generation, Key, NodeId, Op, Stamp, Update, Value, Version};
 
-use super::content::{ApplyError, Change, Content};
+use super::content::{ApplyError, Content, KeyChange};
 use super::transfer::{Stage, StageError, Transfer};
 use crate::facts::{Fact, Facts, Share, Unshared};
-use crate::tuning::RegistryTuning;
+use crate::tuning::ReplicaTuning;
 
-/// Whom parts of a transfer come from; parts of different sources are not mixed. A link's number, for example.
+/// The sender of a transfer, such as the number of a link. Parts from different sources are not mixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source(pub u64);
 
@@ -23,89 +23,89 @@ pub struct Store<S = Unshared> {
     me: NodeId,
     own: Arc<Content>,
     others: BTreeMap<NodeId, Arc<Content>>,
-    /// The stamp of each content, shared with what is known of peers.
+    /// The stamp of each content, for links to share.
     stamps: Facts<Fact<Stamp>>,
     stages: BTreeMap<(NodeId, Source), Stage>,
-    tuning: RegistryTuning,
+    tuning: ReplicaTuning,
     share: S,
 }
 
-/// What an update did.
+/// The effect of an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing that this replica does not have.
+pub enum Effect {
+    /// None: the replica has all of it.
     Known,
-    /// A part of a transfer; more must follow.
+    /// It is a part of a transfer, and more must follow.
     Staged,
-    /// The replica has moved on.
+    /// The content has changed.
     Applied {
-        /// What it had before.
+        /// Its version before.
         before: Option<Stamp>,
-        /// What it has now.
+        /// Its version now.
         now: Stamp,
-        /// What that means for each key. A new life counts as a change of those keys only whose values differ.
-        changes: Vec<Change>,
+        /// The keys that have changed. In a new generation, only those whose values differ.
+        changes: Vec<KeyChange>,
     },
-    /// It cannot be used with what is here. Ask for this.
+    /// None: it does not fit the content. Ask for this instead.
     Missing(Need),
-    /// It is about this daemon, who alone knows.
+    /// None: it is about this daemon, the only one that may change its content.
     Own(OwnClaim),
 }
 
-/// What to ask for.
+/// What to ask the sender for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Everything that is newer than this replica's content.
+    /// Everything that is newer than this version.
     Newer(Option<Stamp>),
-    /// A snapshot, because a delta does not fit: see [`ApplyError::Contradiction`].
+    /// A snapshot, because deltas do not fit: see [`ApplyError::Contradiction`].
     Snapshot,
 }
 
 /// What others believe about this daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OwnClaim {
-    /// Something that was true once.
+    /// An earlier version.
     Old,
-    /// More operations in this life than there were, or others: this process was copied or set back while it ran. A
-    /// new life must begin, see [`Store::renew`].
+    /// More operations in this generation than there were, or different ones: this process was copied or restored while
+    /// it ran. It must begin a new generation, see [`Store::renew`].
     Ahead,
-    /// A later life than this one: another daemon has this identity.
-    LaterLife,
+    /// A later generation: another daemon has this identity.
+    LaterGeneration,
 }
 
-/// An update's result, and whether it proved that two daemons write under one identity.
+/// The effect of an update, and whether it proves that two daemons write under one identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// What it did.
-    pub outcome: Outcome,
-    /// Whether this replica's content and the update cannot be from one writer.
+    /// The effect.
+    pub effect: Effect,
+    /// Whether the content and the update cannot be from one writer.
     pub fork: bool,
 }
 
 impl Applied {
-    fn plain(outcome: Outcome) -> Self {
-        Self { outcome, fork: false }
+    fn plain(effect: Effect) -> Self {
+        Self { effect, fork: false }
     }
 }
 
 impl Store {
-    /// The store of a daemon at the beginning of a life.
+    /// The store of a daemon at the beginning of a generation.
     #[must_use]
-    pub fn new(me: NodeId, generation: Generation, tuning: RegistryTuning) -> Self {
+    pub fn new(me: NodeId, generation: Generation, tuning: ReplicaTuning) -> Self {
         Self::with_own(me, Arc::new(Content::new(generation)), tuning)
     }
 
-    /// The store of a daemon that goes on with this content, and knows no other.
+    /// The store of a daemon that has this content.
     #[must_use]
-    pub fn with_own(me: NodeId, own: Arc<Content>, tuning: RegistryTuning) -> Self {
+    pub fn with_own(me: NodeId, own: Arc<Content>, tuning: ReplicaTuning) -> Self {
         Self::sharing(me, own, tuning, Unshared)
     }
 }
 
 impl<S: Share> Store<S> {
-    /// The same, with facts that are shared with other daemons of this process.
+    /// The same, with facts shared with other daemons of this process.
     #[must_use]
-    pub fn sharing(me: NodeId, own: Arc<Content>, tuning: RegistryTuning, share: S) -> Self {
+    pub fn sharing(me: NodeId, own: Arc<Content>, tuning: ReplicaTuning, share: S) -> Self {
         let mut store = Self {
             me,
             own,
@@ -115,11 +115,11 @@ impl<S: Share> Store<S> {
             tuning,
             share,
         };
-        store.note_stamp(me);
+        store.update_stamp(me);
         store
     }
 
-    /// Whose store it is.
+    /// The daemon whose store it is.
     #[must_use]
     pub fn me(&self) -> NodeId {
         self.me
@@ -137,7 +137,7 @@ impl<S: Share> Store<S> {
         self.content(origin).map(|content| content.stamp())
     }
 
-    /// A stamp of an origin as it is kept here, if it is that of the content; otherwise a new one.
+    /// A stamp of an origin, in the allocation of the store if it is the current one.
     #[must_use]
     pub fn shared_stamp(&self, origin: &NodeId, stamp: Stamp) -> Arc<Fact<Stamp>> {
         match self.stamps.get(origin).filter(|current| *current.value() == stamp) {
@@ -151,52 +151,52 @@ impl<S: Share> Store<S> {
         std::iter::once((self.me, &self.own)).chain(self.others.iter().map(|(id, content)| (*id, content)))
     }
 
-    /// Registers something here. `None` if it is registered with this value already.
-    pub fn put(&mut self, key: Key, value: Value) -> Option<Change> {
+    /// Puts an entry of this daemon. `None` if it exists with this value.
+    pub fn put(&mut self, key: Key, value: Value) -> Option<KeyChange> {
         if self.own.get(&key) == Some(&value) {
             return None;
         }
         let own = Arc::make_mut(&mut self.own);
         let change = own.put(key, value);
         own.trim(self.tuning.tombstones);
-        self.note_stamp(self.me);
+        self.update_stamp(self.me);
         change
     }
 
-    /// Ends a registration here. `None` if there is none.
-    pub fn delete(&mut self, key: &Key) -> Option<Change> {
+    /// Deletes an entry of this daemon. `None` if it does not exist.
+    pub fn delete(&mut self, key: &Key) -> Option<KeyChange> {
         self.own.get(key)?;
         let own = Arc::make_mut(&mut self.own);
         let change = own.delete(key);
         own.trim(self.tuning.tombstones);
-        self.note_stamp(self.me);
+        self.update_stamp(self.me);
         change
     }
 
-    /// Begins a new life of this daemon with the same entries.
+    /// Begins a new generation of this daemon with the same entries.
     pub fn renew(&mut self, generation: Generation) {
         let mut content = Content::new(generation);
         for (key, value) in self.own.iter() {
             content.put(Key::clone(key), value.clone());
         }
         self.own = Arc::new(content);
-        self.note_stamp(self.me);
+        self.update_stamp(self.me);
     }
 
-    /// Takes an update from `source`.
+    /// Applies an update from `source`.
     ///
     /// # Errors
     ///
-    /// If no honest daemon sends such an update. Nothing has changed then.
+    /// If no correct daemon sends such an update. Nothing has changed then.
     pub fn apply(&mut self, source: Source, update: Update) -> Result<Applied, ApplyError> {
         let origin = update.origin;
         if origin == self.me {
-            return Ok(Applied::plain(Outcome::Own(self.own_claim(update.stamp))));
+            return Ok(Applied::plain(Effect::Own(self.own_claim(update.stamp))));
         }
         let have = self.stamp(&origin);
         if let Some(have) = have.filter(|have| update.stamp <= *have) {
             self.stages.remove(&(origin, source));
-            return Ok(Applied { outcome: Outcome::Known, fork: have.contradicts(&update.stamp) });
+            return Ok(Applied { effect: Effect::Known, fork: have.contradicts(&update.stamp) });
         }
         if let Base::After(from) = update.base
             && let Some(refusal) = unusable(from, update.stamp, have)
@@ -206,48 +206,48 @@ impl<S: Share> Store<S> {
         let (stamp, base) = (update.stamp, update.base);
         let ops = match self.stage(source, update)? {
             Staged::Complete(ops) => ops,
-            Staged::Waiting => return Ok(Applied::plain(Outcome::Staged)),
-            Staged::Gap => return Ok(Applied::plain(Outcome::Missing(Need::Newer(have)))),
+            Staged::Waiting => return Ok(Applied::plain(Effect::Staged)),
+            Staged::Gap => return Ok(Applied::plain(Effect::Missing(Need::Newer(have)))),
         };
         match base {
             Base::Nothing => Content::from_snapshot(stamp, ops).map(|content| self.replace(origin, content)),
             Base::After(from) => self.extend(origin, from, stamp, ops),
         }
         .or_else(|error| match error {
-            // A snapshot that is not what it says is a sender's fault, a delta may be nobody's.
+            // A wrong snapshot is the sender's fault. A delta may not fit although its sender is correct.
             ApplyError::Contradiction if base != Base::Nothing => {
-                Ok(Applied { outcome: Outcome::Missing(Need::Snapshot), fork: true })
+                Ok(Applied { effect: Effect::Missing(Need::Snapshot), fork: true })
             }
             error => Err(error),
         })
     }
 
-    /// What takes a replica that has `have` to what is here; `None` if that is nothing new.
+    /// The transfer to a replica that has `have`; `None` if it needs none.
     #[must_use]
     pub fn transfer(&self, origin: &NodeId, have: Option<Stamp>) -> Option<Transfer> {
         let content = self.content(origin)?;
         let stamp = content.stamp();
         let base = match have {
             Some(have) if have >= stamp => return None,
-            // Content that is as far and yet lower has another past.
+            // The same version with a lesser digest has a different history.
             Some(have) if have.generation == stamp.generation && have.version == stamp.version => {
                 Base::Nothing
             }
             Some(have) if have.generation == stamp.generation && content.reaches_back_to(have.version) => {
                 Base::After(have.version)
             }
-            // A snapshot is never longer than a delta from the beginning.
+            // A delta from the beginning is never shorter than a snapshot.
             _ => Base::Nothing,
         };
         Some(Transfer::new(*origin, Arc::clone(content), base))
     }
 
-    /// Forgets unfinished transfers of a source that has gone.
+    /// Drops unfinished transfers of a source that is gone.
     pub fn drop_source(&mut self, source: Source) {
         self.stages.retain(|(_, from), _| *from != source);
     }
 
-    /// Forgets an origin; what it had.
+    /// Drops an origin, and returns its content.
     pub fn drop_origin(&mut self, origin: &NodeId) -> Option<Arc<Content>> {
         self.stages.retain(|(of, _), _| of != origin);
         self.stamps.remove(origin);
@@ -257,7 +257,7 @@ impl<S: Share> Store<S> {
     fn own_claim(&self, claim: Stamp) -> OwnClaim {
         let own = self.own.stamp();
         if claim.generation > own.generation {
-            OwnClaim::LaterLife
+            OwnClaim::LaterGeneration
         } else if claim.generation == own.generation
             && (claim.version > own.version || claim.contradicts(&own))
         {
@@ -283,7 +283,7 @@ impl<S: Share> Store<S> {
                 Ok(Staged::Waiting)
             }
             Err(StageError::Gap) => Ok(Staged::Gap),
-            Err(StageError::TooLong) => Err(ApplyError::Malformed("a transfer longer than allowed")),
+            Err(StageError::TooLong) => Err(ApplyError::Malformed("a transfer that is too long")),
         }
     }
 
@@ -305,9 +305,9 @@ impl<S: Share> Store<S> {
         let content = Arc::make_mut(content);
         let changes = content.extend(from, to, ops)?;
         content.trim(self.tuning.tombstones);
-        self.note_stamp(origin);
+        self.update_stamp(origin);
         self.drop_stages_up_to(origin, to);
-        Ok(Applied::plain(Outcome::Applied { before, now: to, changes }))
+        Ok(Applied::plain(Effect::Applied { before, now: to, changes }))
     }
 
     fn replace(&mut self, origin: NodeId, mut content: Content) -> Applied {
@@ -321,12 +321,12 @@ impl<S: Share> Store<S> {
             None => Content::new(now.generation).changes_to(&content),
         };
         self.others.insert(origin, self.share.share(&origin, content));
-        self.note_stamp(origin);
+        self.update_stamp(origin);
         self.drop_stages_up_to(origin, now);
-        Applied { outcome: Outcome::Applied { before, now, changes }, fork }
+        Applied { effect: Effect::Applied { before, now, changes }, fork }
     }
 
-    fn note_stamp(&mut self, origin: NodeId) {
+    fn update_stamp(&mut self, origin: NodeId) {
         if let Some(stamp) = self.stamp(&origin) {
             self.stamps.insert(self.share.share(&origin, Fact::new(origin, stamp)));
         }
@@ -337,25 +337,25 @@ impl<S: Share> Store<S> {
     }
 }
 
-/// What became of one part of a transfer.
+/// What a part of a transfer leads to.
 enum Staged {
-    /// It was the last; these are the operations of all.
+    /// It was the last part; these are the operations of all.
     Complete(Vec<(Version, Op)>),
-    /// Others must follow.
+    /// More parts must follow.
     Waiting,
-    /// It does not continue what came before.
+    /// It does not continue the previous part.
     Gap,
 }
 
-/// Why a delta from `from` to `stamp` cannot be used on top of `have`, if it cannot.
+/// The effect of a delta from `from` to `stamp` that does not fit `have`; `None` if it fits.
 fn unusable(from: Version, stamp: Stamp, have: Option<Stamp>) -> Option<Applied> {
     let version = match have {
         Some(have) if have.generation == stamp.generation => have.version,
         _ => Version::ZERO,
     };
     if from > version {
-        return Some(Applied::plain(Outcome::Missing(Need::Newer(have))));
+        return Some(Applied::plain(Effect::Missing(Need::Newer(have))));
     }
-    // Newer than what is here, and yet not further: only its digest is greater.
-    (version == stamp.version).then_some(Applied { outcome: Outcome::Missing(Need::Snapshot), fork: true })
+    // The stamp is greater but the version is the same, so only its digest is greater.
+    (version == stamp.version).then_some(Applied { effect: Effect::Missing(Need::Snapshot), fork: true })
 }

@@ -1,7 +1,7 @@
-//! Contents in parts: how what does not fit into a frame crosses a link and still arrives as a whole.
+//! Transfers: content that is sent in parts, because it does not fit into a frame, and applied as a whole.
 //!
-//! The sender cuts from an unchanging copy of the content (shared until the content changes), so a transfer always
-//! leads to one version. The receiver stages the parts and applies all or none.
+//! The sender cuts the parts from an immutable copy of the content (shared until the content changes), so a transfer
+//! always leads to one version. The receiver stages the parts and applies all of them or none.
 
 use std::sync::Arc;
 
@@ -16,43 +16,43 @@ pub struct Transfer {
     origin: NodeId,
     content: Arc<Content>,
     base: Base,
-    /// What is sent so far: operations up to this version.
+    /// Operations up to this version have been sent.
     sent: Version,
     done: bool,
 }
 
 impl Transfer {
-    /// From `base` to `content`.
+    /// The transfer from `base` to `content`.
     pub(super) fn new(origin: NodeId, content: Arc<Content>, base: Base) -> Self {
         Self { origin, content, base, sent: base.start(), done: false }
     }
 
-    /// Whose content it is.
+    /// The origin whose content it is.
     #[must_use]
     pub fn origin(&self) -> NodeId {
         self.origin
     }
 
-    /// What the receiver has at the end.
+    /// The version that the receiver has at the end.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         self.content.stamp()
     }
 
-    /// Whether everything has been cut.
+    /// Whether all parts have been cut.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.done
     }
 
-    /// The next part, of at most `budget` bytes unless a single operation is longer. `None` when all are cut.
+    /// The next part, of at most `budget` bytes unless a single operation is longer. `None` after the last part.
     pub fn next_part(&mut self, budget: usize) -> Option<Update> {
         if self.done {
             return None;
         }
         let mut left = budget.saturating_sub(Update::FIXED);
         let mut ops: Vec<(Version, Op)> = Vec::new();
-        let mut take = |(version, op): (Version, Op)| {
+        let mut add = |(version, op): (Version, Op)| {
             let fits = ops.is_empty() || (op.size() <= left && ops.len() < MAX_OPS);
             if fits {
                 left = left.saturating_sub(op.size());
@@ -62,8 +62,8 @@ impl Transfer {
         };
         let after = self.sent;
         let last = match self.base {
-            Base::Nothing => self.content.entries_after(after).all(&mut take),
-            Base::After(_) => self.content.ops_after(after).all(&mut take),
+            Base::Nothing => self.content.entries_after(after).all(&mut add),
+            Base::After(_) => self.content.ops_after(after).all(&mut add),
         };
         self.sent = ops.last().map_or(after, |(version, _)| *version);
         self.done = last;
@@ -73,13 +73,13 @@ impl Transfer {
 
 /// A transfer that is being received, from one sender.
 ///
-/// What a transfer consists of follows from its stamp and base, however it is cut; so a part fits if it does not leave
-/// anything out, and what it repeats is skipped.
+/// Stamp and base determine the operations of a transfer, however it is cut. So a part fits if it leaves nothing out, and
+/// operations that it repeats are skipped.
 #[derive(Debug)]
 pub(super) struct Stage {
     stamp: Stamp,
     base: Base,
-    /// Operations up to this version are here.
+    /// Operations up to this version have arrived.
     reached: Version,
     bytes: usize,
     ops: Vec<(Version, Op)>,
@@ -87,14 +87,14 @@ pub(super) struct Stage {
 
 /// Why a part cannot be staged.
 pub(super) enum StageError {
-    /// It does not continue what is there.
+    /// It does not continue the previous part.
     Gap,
-    /// The transfer has grown beyond the limit.
+    /// The transfer exceeds the limit.
     TooLong,
 }
 
 impl Stage {
-    /// A transfer of which nothing is here yet.
+    /// The stage of a transfer that begins.
     pub(super) fn new(update: &Update) -> Self {
         let reached = update.base.start();
         Self { stamp: update.stamp, base: update.base, reached, bytes: 0, ops: Vec::new() }
@@ -126,7 +126,7 @@ impl Stage {
         self.ops
     }
 
-    /// What the transfer leads to.
+    /// The version that the transfer leads to.
     pub(super) fn stamp(&self) -> Stamp {
         self.stamp
     }

@@ -1,7 +1,7 @@
-//! What can be looked up: the entries of live origins, by name.
+//! What lookups see: the entries of live origins, by name.
 //!
-//! One name on several hosts is normal (every RabbitMQ host has a `rabbit`), so a look-up has several answers, and the
-//! order is part of the answer: this host first, then members nobody suspects, then the nearest.
+//! One name on several hosts is normal (every RabbitMQ host has a `rabbit`), so a lookup has several results. Their order
+//! matters: this host comes first, then members that are not suspected, then the nearest.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,66 +10,66 @@ use std::sync::Arc;
 use pmd_protocol::HostName;
 use pmd_protocol::peer::{Entry, Key, Kind, NodeId, Value};
 
-use super::content::{Change, Content};
+use super::content::{Content, KeyChange};
 use crate::facts::{Share, Unshared};
 use crate::membership::Liveness;
 
-/// What orders the answers to one look-up.
+/// What the results of a lookup are ordered by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rank {
-    /// Members that are alive come before those that are suspected.
+    /// Members that are alive come before suspects.
     pub liveness: Liveness,
-    /// The round-trip time in microseconds, where it is known. The nearest come first, the unknown last.
+    /// The round-trip time in microseconds, if known. The nearest come first, unknown times last.
     pub rtt_us: Option<u32>,
 }
 
 /// A visible change of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shift {
-    /// What could be looked up before.
+pub struct EntryChange {
+    /// The entry that could be found before.
     pub before: Option<Arc<Entry>>,
-    /// What can be looked up now.
+    /// The entry that can be found now.
     pub after: Option<Arc<Entry>>,
 }
 
-/// What a copy of the directory has to be told to stay a copy.
+/// A change of the view, for copies of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Patch {
-    /// Entries of a visible origin have changed; also how an origin becomes visible.
+    /// Entries of an origin have changed, or the origin has become visible.
     Change {
-        /// Whose.
+        /// The origin.
         origin: NodeId,
         /// Each entry that differs, once.
-        shifts: Vec<Shift>,
+        changes: Vec<EntryChange>,
     },
-    /// An origin is not visible any more, with all it had.
+    /// An origin is no longer visible.
     Hide {
-        /// Whose.
+        /// The origin.
         origin: NodeId,
-        /// What could be looked up until now.
+        /// Its entries.
         entries: Vec<Arc<Entry>>,
     },
 }
 
-/// One answer to a look-up.
+/// One result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Where it is registered.
+    /// The origin that has the entry.
     pub origin: NodeId,
-    /// The name of that host, where it is known.
+    /// The name of its host, if known.
     pub host: Option<HostName>,
-    /// What is registered.
+    /// The entry.
     pub entry: Arc<Entry>,
 }
 
-/// Entries of visible origins. See the module.
+/// The entries of visible origins. See the module.
 #[derive(Debug)]
-pub struct Directory<S = Unshared> {
+pub struct View<S = Unshared> {
     me: NodeId,
-    origins: BTreeMap<NodeId, Shown>,
-    /// Holders of a name, in no order that matters to anybody.
+    origins: BTreeMap<NodeId, Visible>,
+    /// The keys with a name, in no particular order.
     index: Index,
-    /// What cannot be read; most have none of it.
+    /// Entries that cannot be read, which most origins do not have.
     unreadable: BTreeMap<NodeId, BTreeSet<Arc<Key>>>,
     share: S,
 }
@@ -77,14 +77,14 @@ pub struct Directory<S = Unshared> {
 type Index = BTreeMap<(Kind, Box<[u8]>), BTreeSet<(NodeId, Arc<Key>)>>;
 
 #[derive(Debug, Default)]
-struct Shown {
+struct Visible {
     rank: Rank,
-    /// What the daemon says of its host. It is beside the others, since many hosts have no others, and nobody looks it up.
+    /// The daemon's description of its host. It is separate because many hosts have no other entry, and no lookup finds it.
     host: Option<Arc<Entry>>,
     entries: BTreeMap<Arc<Key>, Arc<Entry>>,
 }
 
-impl Shown {
+impl Visible {
     fn host_name(&self) -> Option<&HostName> {
         match self.host.as_deref() {
             Some(Entry::Host(host)) => Some(&host.host),
@@ -93,36 +93,37 @@ impl Shown {
     }
 }
 
-impl<S: Share> Directory<S> {
-    /// A directory in which nothing can be found yet; entries of `me` will come first.
+impl<S: Share> View<S> {
+    /// An empty view, in which entries of `me` will come first.
     #[must_use]
     pub fn new(me: NodeId, share: S) -> Self {
         Self { me, origins: BTreeMap::new(), index: BTreeMap::new(), unreadable: BTreeMap::new(), share }
     }
 
-    /// Everybody who has this name, the best first. Hosts are not found by that, but by their origin.
+    /// All entries with this name, the best first. Hosts have no names and are found by their origin only.
     #[must_use]
     pub fn look_up(&self, kind: Kind, name: &[u8]) -> Vec<Found> {
         let Some(holders) = self.index.get(&(kind, name.into())) else { return Vec::new() };
         let mut found: Vec<_> = holders
             .iter()
             .filter_map(|(origin, key)| {
-                let shown = self.origins.get(origin)?;
-                let entry = Arc::clone(shown.entries.get(key)?);
-                // `None` is less than any time, and has to come last.
-                let rtt = shown.rank.rtt_us.map(Reverse);
-                let order = (*origin != self.me, shown.rank.liveness, Reverse(rtt), *origin, Arc::clone(key));
-                Some((order, Found { origin: *origin, host: shown.host_name().cloned(), entry }))
+                let visible = self.origins.get(origin)?;
+                let entry = Arc::clone(visible.entries.get(key)?);
+                // `None` is less than any time, but has to come last.
+                let rtt = visible.rank.rtt_us.map(Reverse);
+                let order =
+                    (*origin != self.me, visible.rank.liveness, Reverse(rtt), *origin, Arc::clone(key));
+                Some((order, Found { origin: *origin, host: visible.host_name().cloned(), entry }))
             })
             .collect();
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         found.into_iter().map(|(_, found)| found).collect()
     }
 
-    /// All visible entries of one origin, by key.
+    /// The visible entries of one origin, by key.
     pub fn of(&self, origin: &NodeId) -> impl Iterator<Item = &Arc<Entry>> {
-        let shown = self.origins.get(origin).into_iter();
-        shown.flat_map(|shown| shown.host.iter().chain(shown.entries.values()))
+        let visible = self.origins.get(origin).into_iter();
+        visible.flat_map(|visible| visible.host.iter().chain(visible.entries.values()))
     }
 
     /// Whether an origin is visible.
@@ -131,56 +132,56 @@ impl<S: Share> Directory<S> {
         self.origins.contains_key(origin)
     }
 
-    /// The name of an origin's host, where it is known.
+    /// The name of an origin's host, if known.
     #[must_use]
     pub fn host(&self, origin: &NodeId) -> Option<&HostName> {
         self.origins.get(origin)?.host_name()
     }
 
-    /// How many entries of visible origins this version cannot read. They are replicated and left out here.
+    /// The number of entries of visible origins that this version cannot read. They are replicated all the same.
     #[must_use]
     pub fn unreadable(&self) -> usize {
         self.unreadable.values().map(BTreeSet::len).sum()
     }
 
-    /// Makes an origin visible with what it has. Does nothing if it is visible.
+    /// Makes an origin visible. Does nothing if it is visible already.
     pub fn show(&mut self, origin: NodeId, rank: Rank, content: &Content) -> Option<Patch> {
         if self.is_visible(&origin) {
             return None;
         }
-        self.origins.insert(origin, Shown { rank, ..Shown::default() });
+        self.origins.insert(origin, Visible { rank, ..Visible::default() });
         let puts = content.iter().map(|(key, value)| (Arc::clone(key), Some(value.clone()))).collect();
-        Some(Patch::Change { origin, shifts: self.set(origin, puts) })
+        Some(Patch::Change { origin, changes: self.set(origin, puts) })
     }
 
-    /// Applies changes of a visible origin's content. `None` if nothing that can be seen has changed.
-    pub fn change(&mut self, origin: NodeId, changes: &[Change]) -> Option<Patch> {
-        let changes = changes.iter().map(|change| (Arc::clone(&change.key), change.after.clone())).collect();
-        let shifts = self.set(origin, changes);
-        (!shifts.is_empty()).then_some(Patch::Change { origin, shifts })
+    /// Applies changes of a visible origin's content. `None` if lookups see no change.
+    pub fn change(&mut self, origin: NodeId, changes: &[KeyChange]) -> Option<Patch> {
+        let values = changes.iter().map(|change| (Arc::clone(&change.key), change.after.clone())).collect();
+        let changes = self.set(origin, values);
+        (!changes.is_empty()).then_some(Patch::Change { origin, changes })
     }
 
-    /// Makes an origin invisible. `None` if it is already.
+    /// Hides an origin. `None` if it is hidden already.
     pub fn hide(&mut self, origin: NodeId) -> Option<Patch> {
-        let shown = self.origins.remove(&origin)?;
+        let visible = self.origins.remove(&origin)?;
         self.unreadable.remove(&origin);
-        for key in shown.entries.keys() {
+        for key in visible.entries.keys() {
             unlist(&mut self.index, origin, key);
         }
-        let entries = shown.host.into_iter().chain(shown.entries.into_values()).collect();
+        let entries = visible.host.into_iter().chain(visible.entries.into_values()).collect();
         Some(Patch::Hide { origin, entries })
     }
 
-    /// Says how good an origin's answers are.
+    /// Sets the rank of an origin's entries.
     pub fn rank(&mut self, origin: &NodeId, rank: Rank) {
-        if let Some(shown) = self.origins.get_mut(origin) {
-            shown.rank = rank;
+        if let Some(visible) = self.origins.get_mut(origin) {
+            visible.rank = rank;
         }
     }
 
-    fn set(&mut self, origin: NodeId, values: Vec<(Arc<Key>, Option<Value>)>) -> Vec<Shift> {
-        let Some(shown) = self.origins.get_mut(&origin) else { return Vec::new() };
-        let mut shifts = Vec::new();
+    fn set(&mut self, origin: NodeId, values: Vec<(Arc<Key>, Option<Value>)>) -> Vec<EntryChange> {
+        let Some(visible) = self.origins.get_mut(&origin) else { return Vec::new() };
+        let mut changes = Vec::new();
         for (key, value) in values {
             if let Some(unreadable) = self.unreadable.get_mut(&origin) {
                 unreadable.remove(&key);
@@ -195,16 +196,16 @@ impl<S: Share> Directory<S> {
             };
             if is_host(&key) {
                 let after = after.map(|entry| self.share.share(&origin, entry));
-                let before = std::mem::replace(&mut shown.host, after.clone());
+                let before = std::mem::replace(&mut visible.host, after.clone());
                 if before != after {
-                    shifts.push(Shift { before, after });
+                    changes.push(EntryChange { before, after });
                 }
                 continue;
             }
             let after = after.map(Arc::new);
             let before = match &after {
-                Some(entry) => shown.entries.insert(Arc::clone(&key), Arc::clone(entry)),
-                None => shown.entries.remove(&key),
+                Some(entry) => visible.entries.insert(Arc::clone(&key), Arc::clone(entry)),
+                None => visible.entries.remove(&key),
             };
             match (&before, &after) {
                 (None, Some(_)) => {
@@ -215,14 +216,14 @@ impl<S: Share> Directory<S> {
                 _ => {}
             }
             if before != after {
-                shifts.push(Shift { before, after });
+                changes.push(EntryChange { before, after });
             }
         }
-        shifts
+        changes
     }
 }
 
-/// Whether it is the key of what a daemon says of its host.
+/// Whether it is the key of a daemon's description of its host.
 fn is_host(key: &Key) -> bool {
     key.kind() == Kind::HOST && key.name().is_empty() && key.instance() == 0
 }

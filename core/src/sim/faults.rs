@@ -1,19 +1,19 @@
-//! What is wrong with the simulated network at the moment.
+//! Faults of the simulated network.
 
 use std::collections::BTreeSet;
 
-/// Faults. Daemons are numbered in the order of their start.
+/// The current faults. Daemons are numbered in the order of their start.
 #[derive(Clone, Debug)]
 pub struct Faults {
-    /// Shortest and longest time that bytes take, in milliseconds.
+    /// The shortest and longest latency, in milliseconds.
     pub latency_ms: (u64, u64),
-    /// How many of 1,000 frames need a retransmission.
+    /// The number of frames in 1,000 that need a retransmission.
     pub loss_permille: u32,
-    /// From whom to whom nothing arrives.
+    /// Pairs of sender and receiver between which nothing arrives.
     pub cut: BTreeSet<(usize, usize)>,
-    /// Whether every handshake fails, as when all certificates have expired. Standing links do not notice.
+    /// Whether every handshake fails, as when all certificates have expired. Existing links are not affected.
     pub no_handshakes: bool,
-    /// Who reads one frame in this many milliseconds, at most.
+    /// A daemon that reads at most one frame in this many milliseconds.
     pub slow_reader: Option<(usize, u64)>,
 }
 
@@ -30,7 +30,7 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Cuts the members of `part` off from all others of `count`, both ways.
+    /// Cuts the daemons in `part` off from the others of `count`, in both directions.
     pub fn partition(&mut self, part: impl Fn(usize) -> bool, count: usize) {
         for one in (0..count).filter(|one| part(*one)) {
             for other in (0..count).filter(|other| !part(*other)) {
@@ -39,12 +39,12 @@ impl Faults {
         }
     }
 
-    /// Everybody hears everybody again.
+    /// Heals all partitions.
     pub fn heal(&mut self) {
         self.cut.clear();
     }
 
-    /// Whether nothing gets from one to the other.
+    /// Whether nothing gets from `from` to `to`.
     #[must_use]
     pub fn blocks(&self, from: usize, to: usize) -> bool {
         self.cut.contains(&(from, to))

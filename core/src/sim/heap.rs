@@ -1,9 +1,9 @@
-//! Events by time, and at one time in the order in which they were put in.
+//! A queue of events by time. Events at the same time keep the order of insertion.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// The heap orders small keys; what happens stays where it is.
+/// Only small keys are sorted; the events themselves do not move.
 #[derive(Debug)]
 pub(super) struct Heap<T> {
     keys: BinaryHeap<Reverse<(u64, u64, usize)>>,

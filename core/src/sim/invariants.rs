@@ -1,12 +1,12 @@
-//! What must hold after each event, for the daemon that it touched.
+//! Invariants that are checked after each event, for the daemon that handled it.
 
 use pmd_protocol::peer::NodeId;
 
 use super::network::Scope;
 use super::world::World;
 
-/// In worlds of up to so many hosts, all origins are looked at after each event that can have changed all of them. In
-/// larger ones every so many events the next few are, by turns; and all of them by [`World::audit`].
+/// Up to this many hosts, all origins are checked after each event that may have changed all of them. In larger worlds,
+/// a few origins in turn are checked every so many events, and all of them by [`World::audit`].
 const ALL: usize = 40;
 const EVERY: u64 = 16;
 const FEW: usize = 4;
@@ -30,11 +30,11 @@ impl World {
         self.violations.extend(wrong);
     }
 
-    /// Remembers how far a daemon's own entries are, which only its own commands and new lives can change.
+    /// Records the version of a daemon's own entries, which only its commands and new generations can change.
     pub(super) fn note(&mut self, number: usize) {
         let Some(daemon) = self.daemon(number) else { return };
         let me = daemon.node.identity().id;
-        let own = daemon.node.registry().store().stamp(&me).unwrap_or_default();
+        let own = daemon.node.replica().store().stamp(&me).unwrap_or_default();
         if daemon.noted != own {
             daemon.noted = own;
             let truth = self.truth.entry(me).or_default();
@@ -42,25 +42,29 @@ impl World {
         }
     }
 
-    /// Checks all that all daemons know, which takes a while in a large world. What was found wrong, now or earlier.
+    /// Checks everything that all daemons know, which takes a while in a large world. Returns all violations, earlier ones
+    /// included.
     #[must_use]
     pub fn audit(&self) -> Vec<String> {
         let pairs = self.nodes().flat_map(|(number, node)| {
-            node.registry().store().iter().filter_map(move |(id, _)| self.is_wrong(number, &id))
+            node.replica().store().iter().filter_map(move |(id, _)| self.is_wrong(number, &id))
         });
         self.violations().iter().cloned().chain(pairs).collect()
     }
 
     fn is_wrong(&self, number: usize, id: &NodeId) -> Option<String> {
         let node = self.node(number)?;
-        let content = node.registry().store().content(id).filter(|_| *id != node.identity().id)?;
+        let content = node.replica().store().content(id).filter(|_| *id != node.identity().id)?;
         let stamp = content.stamp();
-        // Nobody knows more of an origin than it has ever done.
+        // No replica is ahead of its origin.
         if self.truth.get(id).is_none_or(|truth| stamp > *truth) {
-            return Some(format!("{} ms: {number} has {stamp:?} of {id:?}, which never was", self.now_ms()));
+            return Some(format!(
+                "{} ms: {number} has {stamp:?} of {id:?}, which never existed",
+                self.now_ms()
+            ));
         }
-        // Visible is only what the membership has alive in the life that wrote it.
-        if node.registry().directory().is_visible(id) && node.life_of(id) != Some(stamp.generation) {
+        // Entries are visible only while their origin is live in the generation that wrote them.
+        if node.replica().view().is_visible(id) && node.generation_of(id) != Some(stamp.generation) {
             return Some(format!("{} ms: {number} shows {:?} of {id:?}", self.now_ms(), stamp.generation));
         }
         None

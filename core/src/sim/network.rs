@@ -1,36 +1,36 @@
-//! Links, dials and packets of the simulated world.
+//! Links, dials and one-shot messages of the simulated world.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pmd_protocol::peer::frame::{Reason, Sight};
+use pmd_protocol::peer::frame::{Observation, Reason};
 use pmd_protocol::peer::{Frame, NodeId, Stamp};
 
 use super::pool::Pool;
-use crate::event::Event;
+use crate::event::ClusterEvent;
 use crate::membership::Identity;
 use crate::node::{LinkId, Node, Purpose};
 
-/// A daemon that shares facts with the others.
+/// A node that shares facts with the others.
 pub type SimNode = Node<Pool>;
 
-/// One daemon, and what its host does for it.
+/// One daemon, and its connections.
 #[derive(Debug)]
 pub(super) struct Daemon {
     pub(super) node: SimNode,
-    pub(super) events: Vec<Event>,
-    /// Which start of this host it is.
+    pub(super) events: Vec<ClusterEvent>,
+    /// The number of this start of the host.
     pub(super) boot: u64,
-    /// Its links: the other end, and what it has not read yet.
+    /// Its links, by the state of the other end.
     pub(super) links: BTreeMap<LinkId, End>,
-    /// Stopped, but its host is up.
+    /// Whether the process is stopped while its host is up.
     pub(super) frozen: bool,
-    /// What waits because it is.
+    /// Events that wait while it is.
     pub(super) waiting: VecDeque<What>,
-    /// When its timer is set; other wake-ups are void.
+    /// The time its timer is set to; other wake-ups are ignored.
     pub(super) wake_ms: u64,
-    /// How far its own entries were when that was last noted.
+    /// The last recorded version of its own entries.
     pub(super) noted: Stamp,
-    /// How far its wall clock is off, in milliseconds.
+    /// The error of its wall clock, in milliseconds.
     pub(super) skew_ms: i64,
 }
 
@@ -40,34 +40,34 @@ pub(super) struct End {
     pub(super) peer: usize,
     pub(super) peer_boot: u64,
     pub(super) peer_link: LinkId,
-    /// Bytes that were sent and not read yet; the window of the transport.
+    /// Bytes that were sent and not read yet, for the window of the transport.
     pub(super) unread: usize,
-    /// Nothing overtakes on a link.
+    /// When the last frame arrives; later ones must not overtake it.
     pub(super) last_ms: u64,
-    /// Until when what has arrived has to be acknowledged, if nothing is sent by then.
+    /// When received bytes have to be acknowledged, unless something is sent before.
     pub(super) acknowledge_ms: Option<u64>,
 }
 
-/// What can happen.
+/// An event.
 #[derive(Clone, Debug)]
 pub(super) enum What {
     /// A daemon's timer.
     Wake,
     /// Bytes arrive on a link.
     Bytes { link: LinkId, bytes: Vec<u8>, tries: u32 },
-    /// The other end has gone.
-    Gone { link: LinkId, farewell: Option<Reason> },
+    /// The other end has closed the link.
+    Gone { link: LinkId, reason: Option<Reason> },
     /// A connection request arrives.
     Dialled { from: usize, from_boot: u64, caller: Identity, purpose: Purpose },
-    /// It was answered.
+    /// A connection request was answered.
     Answered { from: usize, from_boot: u64, peer_link: Option<LinkId>, peer: Identity, purpose: Purpose },
-    /// It was not.
-    NoAnswer { peer: Identity, purpose: Purpose, sight: Sight },
-    /// A message over a short connection.
-    Packet { frame: Frame },
+    /// A connection request failed.
+    NoAnswer { peer: Identity, purpose: Purpose, observation: Observation },
+    /// A message over a one-shot connection.
+    OneShot { frame: Frame },
 }
 
-/// What an event can have changed in what a daemon knows of others.
+/// The origins that a daemon may know differently after an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     Nothing,
@@ -75,12 +75,12 @@ pub(super) enum Scope {
     Everything,
 }
 
-/// How a host answers whoever dials it.
+/// How a host answers dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HostState {
-    /// The daemon runs.
+    /// The daemon is running.
     Up,
-    /// The host is there, the daemon is not.
+    /// The host is up, the daemon is not running.
     Refuses,
     /// Nothing answers.
     Vanished,

@@ -20,7 +20,7 @@ pub struct Pool(Arc<Mutex<Latest>>);
 type Latest = BTreeMap<TypeId, BTreeMap<NodeId, Weak<dyn Any + Send + Sync>>>;
 
 impl Pool {
-    /// Drops the memory of facts that nobody holds any more.
+    /// Drops the memory of facts that nobody holds.
     pub(super) fn trim(&self) {
         for latest in self.latest().values_mut() {
             latest.retain(|_, fact| fact.strong_count() > 0);

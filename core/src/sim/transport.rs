@@ -1,9 +1,9 @@
-//! How bytes, dials and time get to the daemons.
+//! The delivery of bytes, dials and timers to the daemons.
 
 use pmd_protocol::limits::{FRAME_FIXED, MAX_FRAME};
 use pmd_protocol::peer::Frame;
 use pmd_protocol::peer::codec::{Decoded, Phase, decode, encode};
-use pmd_protocol::peer::frame::Sight;
+use pmd_protocol::peer::frame::Observation;
 use rand::RngExt;
 use sha2::Digest as _;
 
@@ -12,20 +12,20 @@ use super::world::{World, host_at};
 use crate::membership::Identity;
 use crate::node::{LinkEvent, LinkId, Now, Output, Purpose};
 
-/// Bytes that may be under way on a link: what a socket's buffers hold.
+/// Bytes that may be in flight on a link: the size of a socket's buffers.
 const WINDOW: usize = 128 * 1024;
-/// After how many retransmissions a transport gives up, and how long the first and the longest pause are (RFC 6298, and
-/// Linux's defaults).
+/// The number of retransmissions after which the transport gives up, and the first and longest pause between them (RFC
+/// 6298, and the defaults of Linux).
 const RETRIES: u32 = 15;
 const RETRY_MS: u64 = 200;
 const RETRY_MAX_MS: u64 = 120_000;
-/// How long an acknowledgement waits for something to ride on (Linux).
+/// How long an acknowledgement waits for a frame to go back (Linux).
 const DELAYED_MS: u64 = 40;
-/// How long a dial that nobody answers takes.
+/// The timeout of a dial.
 const DIAL_TIMEOUT_MS: u64 = 1_000;
-/// Events after which the pool forgets what nobody holds any more.
+/// Events after which the pool drops facts that nobody holds.
 const TRIM_EVERY: u64 = 1 << 20;
-/// Events in one millisecond beyond which something must be going round in circles.
+/// Events in one millisecond beyond which there must be an endless loop.
 const MOST_AT_ONCE: u64 = 4_000_000;
 
 impl World {
@@ -35,7 +35,7 @@ impl World {
         self.still = if next_ms == self.now_ms { self.still + 1 } else { 0 };
         let Some((at_ms, (number, boot, what))) = self.heap.pop() else { return false };
         if self.still > MOST_AT_ONCE {
-            self.violations.push(format!("{at_ms} ms: time stands still, next is {what:?}"));
+            self.violations.push(format!("{at_ms} ms: time does not advance, next is {what:?}"));
             self.heap.clear();
             return false;
         }
@@ -47,7 +47,7 @@ impl World {
         };
         let wakes = matches!(what, What::Wake);
         if daemon.frozen {
-            // Its host takes connections that it does not answer, until the caller loses patience.
+            // Its host accepts connections that it does not answer, until the caller times out.
             if dialled {
                 self.nobody(number, &what);
             } else if !wakes {
@@ -69,17 +69,17 @@ impl World {
         true
     }
 
-    /// An event for a daemon that is not there any more.
+    /// Handles an event for a daemon that is no longer running.
     fn nobody(&mut self, number: usize, what: &What) {
         let state = self.hosts.get(number).map_or(HostState::Vanished, |host| host.state);
         if let What::Dialled { from, from_boot, purpose, .. } = *what {
             let Some(id) = self.hosts.get(number).map(|host| host.id) else { return };
             let peer = Identity::new(id, Default::default(), &[]);
-            let (after, sight) = match state {
-                HostState::Refuses => (self.latency(), Sight::Refused),
-                HostState::Up | HostState::Vanished => (self.patience(purpose), Sight::Silent),
+            let (after, observation) = match state {
+                HostState::Refuses => (self.latency(), Observation::Refused),
+                HostState::Up | HostState::Vanished => (self.timeout(purpose), Observation::Silent),
             };
-            self.push(self.now_ms + after, from, from_boot, What::NoAnswer { peer, purpose, sight });
+            self.push(self.now_ms + after, from, from_boot, What::NoAnswer { peer, purpose, observation });
         }
     }
 
@@ -96,9 +96,9 @@ impl World {
                 });
             }
             What::Bytes { link, bytes, tries } => return self.arrive(number, boot, link, bytes, tries),
-            What::Gone { link, farewell } => {
+            What::Gone { link, reason } => {
                 if self.daemon(number).and_then(|daemon| daemon.links.remove(&link)).is_some() {
-                    self.with(number, |node, now| node.handle_link(now, LinkEvent::Down { link, farewell }));
+                    self.with(number, |node, now| node.handle_link(now, LinkEvent::Down { link, reason }));
                 }
             }
             What::Dialled { from, from_boot, caller, purpose } => {
@@ -107,14 +107,14 @@ impl World {
             What::Answered { from, from_boot, peer_link, peer, purpose } => {
                 self.answered(number, (from, from_boot), peer_link, peer, purpose);
             }
-            What::NoAnswer { peer, purpose, sight } => {
+            What::NoAnswer { peer, purpose, observation } => {
                 let event = match purpose {
                     Purpose::Link => LinkEvent::Failed { peer: peer.id },
-                    Purpose::Probe(token) => LinkEvent::Probed { token, sight },
+                    Purpose::Probe(token) => LinkEvent::Probed { token, observation },
                 };
                 self.with(number, |node, now| node.handle_link(now, event));
             }
-            What::Packet { frame } => self.with(number, |node, now| node.handle_packet(now, frame)),
+            What::OneShot { frame } => self.with(number, |node, now| node.handle_one_shot(now, frame)),
         }
         Scope::Everything
     }
@@ -126,12 +126,12 @@ impl World {
         };
         let (peer, peer_boot, peer_link) = (end.peer, end.peer_boot, end.peer_link);
         if self.faults.blocks(peer, number) {
-            // The transport tries again, and gives up in the end; the other side learns that by itself.
+            // The transport retransmits, and gives up in the end. The other side does so independently.
             let pause = RETRY_MS.checked_shl(tries).unwrap_or(RETRY_MAX_MS).min(RETRY_MAX_MS);
             if tries >= RETRIES {
-                let gone = What::Gone { link: peer_link, farewell: None };
+                let gone = What::Gone { link: peer_link, reason: None };
                 self.push(now_ms + pause, peer, peer_boot, gone);
-                return self.happen(number, boot, What::Gone { link, farewell: None });
+                return self.happen(number, boot, What::Gone { link, reason: None });
             }
             self.push(now_ms + pause, number, boot, What::Bytes { link, bytes, tries: tries + 1 });
             return Scope::Nothing;
@@ -152,7 +152,7 @@ impl World {
         Scope::Everything
     }
 
-    /// The receiver has read something: the sender may go on, if it had to stop.
+    /// The receiver has read something, so a sender that had to stop may continue.
     fn read(&mut self, sender: usize, boot: u64, link: LinkId, bytes: usize) {
         let Some(daemon) = self.daemon(sender).filter(|daemon| daemon.boot == boot) else { return };
         let Some(end) = daemon.links.get_mut(&link) else { return };
@@ -164,9 +164,9 @@ impl World {
     }
 
     pub(super) fn dial(&mut self, from: usize, peer: &Identity, purpose: Purpose) {
-        let Some(caller) = self.greeting(from) else { return };
+        let Some(caller) = self.introduction(from) else { return };
         let from_boot = self.boot_of(from);
-        let failed = What::NoAnswer { peer: peer.clone(), purpose, sight: Sight::Silent };
+        let failed = What::NoAnswer { peer: peer.clone(), purpose, observation: Observation::Silent };
         let to = host_at(peer).filter(|to| *to < self.hosts.len() && !self.faults.no_handshakes);
         match to.filter(|to| !self.faults.blocks(from, *to) && !self.faults.blocks(*to, from)) {
             Some(to) => {
@@ -176,12 +176,12 @@ impl World {
                 self.traffic.handshakes += 2;
                 self.push(at, to, boot, What::Dialled { from, from_boot, caller, purpose });
             }
-            None => self.push(self.now_ms + self.patience(purpose), from, from_boot, failed),
+            None => self.push(self.now_ms + self.timeout(purpose), from, from_boot, failed),
         }
     }
 
     fn accept(&mut self, number: usize, from: usize, from_boot: u64, caller: Identity, purpose: Purpose) {
-        let Some(peer) = self.greeting(number) else { return };
+        let Some(peer) = self.introduction(number) else { return };
         let link = match purpose {
             Purpose::Link => Some(self.new_link()),
             Purpose::Probe(_) => None,
@@ -191,7 +191,7 @@ impl World {
         let answer = What::Answered { from: number, from_boot: boot, peer_link: link, peer, purpose };
         self.push(at, from, from_boot, answer);
         if let Some(link) = link {
-            // The other end's number follows from this one's: they are made in pairs.
+            // The two ends of a link have consecutive numbers.
             let peer_link = LinkId(link.0 + 1);
             let end = End {
                 peer: from,
@@ -218,7 +218,7 @@ impl World {
         purpose: Purpose,
     ) {
         let event = match (purpose, peer_link) {
-            (Purpose::Probe(token), _) => LinkEvent::Probed { token, sight: Sight::Reached },
+            (Purpose::Probe(token), _) => LinkEvent::Probed { token, observation: Observation::Reached },
             (Purpose::Link, None) => LinkEvent::Failed { peer: peer.id },
             (Purpose::Link, Some(peer_link)) => {
                 let link = LinkId(peer_link.0 + 1);
@@ -239,8 +239,8 @@ impl World {
         self.with(number, |node, now| node.handle_link(now, event));
     }
 
-    /// What a daemon says of itself in a handshake: not how often it had to renew itself.
-    fn greeting(&self, number: usize) -> Option<Identity> {
+    /// The identity that a daemon presents in a handshake, which does not include its renewals.
+    fn introduction(&self, number: usize) -> Option<Identity> {
         self.node(number).map(|node| Identity { renewal: 0, ..node.identity().clone() })
     }
 
@@ -248,8 +248,8 @@ impl World {
         self.hosts.get(number).map_or(0, |host| host.boots)
     }
 
-    /// How long somebody who dials waits for an answer.
-    fn patience(&self, purpose: Purpose) -> u64 {
+    /// The timeout of a dial.
+    fn timeout(&self, purpose: Purpose) -> u64 {
         match purpose {
             Purpose::Link => DIAL_TIMEOUT_MS,
             Purpose::Probe(_) => self.tuning.membership.probe_rtt_ms,
@@ -271,7 +271,7 @@ impl World {
         self.drain(number);
     }
 
-    /// What the driver of a node does after each call.
+    /// Drains a node, as its driver does after each call.
     pub(super) fn drain(&mut self, number: usize) {
         while let Some(output) = self.daemon(number).and_then(|daemon| daemon.node.poll_output()) {
             match output {
@@ -279,11 +279,11 @@ impl World {
                 Output::Close { link, reason } => {
                     if let Some(end) = self.daemon(number).and_then(|daemon| daemon.links.remove(&link)) {
                         let at = end.last_ms.max(self.now_ms + self.latency());
-                        let gone = What::Gone { link: end.peer_link, farewell: Some(reason) };
+                        let gone = What::Gone { link: end.peer_link, reason: Some(reason) };
                         self.push(at, end.peer, end.peer_boot, gone);
                     }
                 }
-                Output::Packet { to, frame } => self.packet(number, &to, frame),
+                Output::OneShot { to, frame } => self.one_shot(number, &to, frame),
                 Output::Alarm(alarm) => self.alarms.push((self.now_ms, number, alarm)),
                 Output::Event(event) if self.keep_events => {
                     if let Some(daemon) = self.daemon(number) {
@@ -321,12 +321,12 @@ impl World {
                     self.violations.push(format!("a frame that is too long: {frame:?}"));
                     continue;
                 }
-                self.carry(number, link, &end, bytes);
+                self.deliver(number, link, &end, bytes);
             }
         }
     }
 
-    fn carry(&mut self, number: usize, link: LinkId, end: &End, bytes: Vec<u8>) {
+    fn deliver(&mut self, number: usize, link: LinkId, end: &End, bytes: Vec<u8>) {
         let mut at = self.now_ms + self.latency();
         if self.rng.random_range(0..1_000) < self.faults.loss_permille {
             at += RETRY_MS;
@@ -348,13 +348,13 @@ impl World {
         self.push(at, end.peer, end.peer_boot, What::Bytes { link: end.peer_link, bytes, tries: 0 });
     }
 
-    fn packet(&mut self, from: usize, to: &Identity, frame: Frame) {
+    fn one_shot(&mut self, from: usize, to: &Identity, frame: Frame) {
         let Some(number) = host_at(to).filter(|_| !self.faults.no_handshakes) else { return };
         let lost = self.rng.random_range(0..1_000) < self.faults.loss_permille;
         if lost || self.faults.blocks(from, number) || self.faults.blocks(number, from) {
             return;
         }
-        // A connection of its own, in the worst case.
+        // In the worst case, it takes a connection of its own.
         let mut bytes = Vec::new();
         if encode(&frame, &mut bytes).is_ok() {
             self.traffic.frames += 1;
@@ -362,11 +362,11 @@ impl World {
             self.traffic.bytes += u64::try_from(bytes.len()).unwrap_or(0);
         }
         let at = self.now_ms + 3 * self.latency();
-        self.push(at, number, self.boot_of(number), What::Packet { frame });
+        self.push(at, number, self.boot_of(number), What::OneShot { frame });
     }
 }
 
-/// What a message can change in what its receiver knows of others.
+/// The origins that the receiver of a message may know differently afterwards.
 fn scope_of(frame: &Frame) -> Scope {
     match frame {
         Frame::Update(update) => Scope::Origins(vec![update.origin]),

@@ -1,4 +1,4 @@
-//! The event heap and the hosts.
+//! The world: its hosts, its events, and what a test can do to them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,42 +14,42 @@ use super::heap::Heap;
 use super::network::{Daemon, HostState, Scope, SimNode, What};
 use super::pool::Pool;
 use super::traffic::Traffic;
-use crate::event::Event;
+use crate::event::ClusterEvent;
 use crate::membership::Identity;
 use crate::node::{Alarm, Command, Node, Now, Purpose, Settings};
 use crate::tuning::Tuning;
 
-/// The wall clock at the beginning.
+/// The initial time of the wall clock.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// The address of the first host.
 const FIRST_ADDRESS: u32 = 0x0a00_0001;
 
-/// Simulated daemons, one to a host. See the module.
+/// Simulated daemons, one on each host. See the module.
 #[derive(Debug)]
 pub struct World {
     pub(super) now_ms: u64,
     pub(super) rng: ChaCha8Rng,
-    /// The faults of the moment.
+    /// The current faults.
     pub faults: Faults,
     pub(super) tuning: Tuning,
-    /// What all daemons know is there once.
+    /// The facts that daemons share.
     pub(super) pool: Pool,
     pub(super) keep_events: bool,
     pub(super) hosts: Vec<HostOf>,
-    /// What happens, to which daemon, in which of its lives.
+    /// Events, with the daemon they are for and the number of its start.
     pub(super) heap: Heap<(usize, u64, What)>,
     pub(super) next_link: u64,
     pub(super) log: Sha256,
-    /// The furthest that each origin ever was.
+    /// The latest version that each origin ever had.
     pub(super) truth: BTreeMap<NodeId, Stamp>,
     pub(super) violations: Vec<String>,
     pub(super) alarms: Vec<(u64, usize, Alarm)>,
     pub(super) traffic: Traffic,
     pub(super) events: u64,
-    /// Events since time has moved.
+    /// Events since the time last changed.
     pub(super) still: u64,
-    /// Whose turn it is to be checked.
+    /// The next origin to check.
     pub(super) turn: usize,
 }
 
@@ -69,7 +69,7 @@ impl World {
         Self::with_tuning(seed, Tuning::default())
     }
 
-    /// A world whose daemons will have these settings.
+    /// A world whose daemons have these parameters.
     #[must_use]
     pub fn with_tuning(seed: u64, tuning: Tuning) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl World {
         }
     }
 
-    /// Starts a daemon on a new host; the host's number.
+    /// Starts a daemon on a new host, and returns the number of the host.
     pub fn start(&mut self) -> usize {
         let host = HostOf {
             id: NodeId::new(self.rng.random()),
@@ -107,7 +107,8 @@ impl World {
         self.hosts.len() - 1
     }
 
-    /// Starts a daemon on a new host whose disk is a copy of another's, key included; the host's number.
+    /// Starts a daemon on a new host whose disk is a copy of another's, key included, and returns the number of the new
+    /// host.
     pub fn start_copy_of(&mut self, number: usize) -> Option<usize> {
         let id = self.hosts.get(number)?.id;
         let seed = self.rng.random();
@@ -116,22 +117,17 @@ impl World {
         Some(self.hosts.len() - 1)
     }
 
-    /// Ends all links of a host with a reset, as a firewall does that has forgotten them.
+    /// Resets all links of a host, like a firewall that has lost its state.
     pub fn reset(&mut self, number: usize) {
         let Some(daemon) = self.daemon(number) else { return };
         let (boot, links) = (daemon.boot, daemon.links.clone());
         for (link, end) in links {
-            self.push(self.now_ms, number, boot, What::Gone { link, farewell: None });
-            self.push(
-                self.now_ms,
-                end.peer,
-                end.peer_boot,
-                What::Gone { link: end.peer_link, farewell: None },
-            );
+            self.push(self.now_ms, number, boot, What::Gone { link, reason: None });
+            self.push(self.now_ms, end.peer, end.peer_boot, What::Gone { link: end.peer_link, reason: None });
         }
     }
 
-    /// Sends a message on all links of a host, which its daemon knows nothing of.
+    /// Sends a message on all links of a host without its daemon knowing.
     pub fn inject(&mut self, number: usize, frame: &Frame) {
         let mut bytes = Vec::new();
         let Some(daemon) = self.daemon(number).filter(|_| encode(frame, &mut bytes).is_ok()) else { return };
@@ -141,7 +137,7 @@ impl World {
         }
     }
 
-    /// Starts the daemon of a host again, with its wall clock off by `skew_ms`.
+    /// Restarts the daemon of a host, with its wall clock off by `skew_ms`.
     pub fn restart(&mut self, number: usize, skew_ms: i64) {
         let now = self.clock(skew_ms);
         let Some(host) = self.hosts.get_mut(number) else { return };
@@ -173,13 +169,13 @@ impl World {
         self.check(number, Scope::Everything);
     }
 
-    /// Has one daemon dial another, as `pmd join` does.
+    /// Makes one daemon dial another, as `pmd join` does.
     pub fn join(&mut self, from: usize, to: usize) {
         let Some(peer) = self.node(to).map(|node| node.identity().clone()) else { return };
         self.dial(from, &peer, Purpose::Link);
     }
 
-    /// Kills a process. Its host says so to whoever talks to it.
+    /// Kills a process. Its host resets its links and refuses dials.
     pub fn kill(&mut self, number: usize) {
         self.stop(number, HostState::Refuses);
     }
@@ -196,7 +192,7 @@ impl World {
         }
     }
 
-    /// Lets it run again. What waited for it arrives after its timers have run, as on a busy host.
+    /// Continues a frozen process. Pending events arrive after its timers have fired, as on a busy host.
     pub fn thaw(&mut self, number: usize) {
         let now_ms = self.now_ms;
         let Some(daemon) = self.daemon(number) else { return };
@@ -209,18 +205,18 @@ impl World {
         }
     }
 
-    /// Has a daemon do what a local user wants.
+    /// Gives a daemon a command.
     pub fn command(&mut self, number: usize, command: Command) {
         self.with(number, |node, now| {
-            // A daemon that is leaving refuses, as it should.
+            // A daemon that is leaving refuses commands.
             let _ = node.handle_command(now, command);
         });
         self.check(number, Scope::Everything);
     }
 
-    /// Has a daemon ask its peers what their registries amount to.
-    pub fn ask_tallies(&mut self, number: usize) {
-        self.with(number, SimNode::ask_tallies);
+    /// Makes a daemon ask its peers for summaries of their registries.
+    pub fn request_summaries(&mut self, number: usize) {
+        self.with(number, SimNode::request_summaries);
     }
 
     /// Registers a service.
@@ -230,21 +226,22 @@ impl World {
         }
     }
 
-    /// Ends it.
+    /// Unregisters a service.
     pub fn unregister(&mut self, number: usize, name: &str) {
         if let Some(service) = service(name, 0) {
             self.command(number, Command::Remove(service));
         }
     }
 
-    /// Runs for this long.
+    /// Runs the world for this long.
     pub fn run_for(&mut self, duration_ms: u64) {
         let end = self.now_ms.saturating_add(duration_ms);
         while self.step(end) {}
         self.now_ms = end;
     }
 
-    /// Runs until something holds, at most for this long. Whether it does. It is looked at every ten milliseconds.
+    /// Runs the world until a condition holds, but at most for this long, and returns whether it holds. The condition is
+    /// checked every ten milliseconds.
     pub fn run_until(&mut self, most_ms: u64, mut holds: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now_ms.saturating_add(most_ms);
         while !holds(self) {
@@ -256,7 +253,7 @@ impl World {
         true
     }
 
-    /// Milliseconds since the beginning.
+    /// The time in milliseconds.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         self.now_ms
@@ -268,7 +265,7 @@ impl World {
         Some(&self.hosts.get(number)?.daemon.as_ref()?.node)
     }
 
-    /// The host of a daemon's id; the first, if its key was copied.
+    /// The number of the host with this id; the first, if its key was copied.
     #[must_use]
     pub fn number_of(&self, id: &NodeId) -> Option<usize> {
         self.hosts.iter().position(|host| host.id == *id)
@@ -284,48 +281,48 @@ impl World {
     #[must_use]
     pub fn is_converged(&self) -> bool {
         let alive = self.nodes().count();
-        let first = self.nodes().next().map(|(_, node)| node.registry().fingerprint());
+        let first = self.nodes().next().map(|(_, node)| node.replica().fingerprint());
         self.nodes()
-            .all(|(_, node)| node.member_count() + 1 == alive && Some(node.registry().fingerprint()) == first)
+            .all(|(_, node)| node.member_count() + 1 == alive && Some(node.replica().fingerprint()) == first)
     }
 
-    /// The events that a running daemon has told of since its start, oldest first.
+    /// The events that a running daemon has reported since its start, oldest first.
     #[must_use]
-    pub fn events_of(&self, number: usize) -> &[Event] {
+    pub fn events_of(&self, number: usize) -> &[ClusterEvent] {
         let daemon = self.hosts.get(number).and_then(|host| host.daemon.as_ref());
         daemon.map_or(&[], |daemon| &daemon.events)
     }
 
-    /// Keeps no events: of a cluster of thousands they would be gigabytes.
+    /// Does not keep events, which would take gigabytes for thousands of daemons.
     pub fn discard_events(&mut self) {
         self.keep_events = false;
     }
 
-    /// What must not have happened and has.
+    /// Violations of the invariants so far.
     #[must_use]
     pub fn violations(&self) -> &[String] {
         &self.violations
     }
 
-    /// The alarms of all daemons: when, whose, what.
+    /// The alarms of all daemons, with the time and the daemon.
     #[must_use]
     pub fn alarms(&self) -> &[(u64, usize, Alarm)] {
         &self.alarms
     }
 
-    /// What was sent so far.
+    /// The traffic so far.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
 
-    /// Events that were handled so far.
+    /// The number of events so far.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// A hash over all that has happened.
+    /// A hash of the whole history.
     #[must_use]
     pub fn log_hash(&self) -> [u8; 32] {
         self.log.clone().finalize().into()
@@ -356,25 +353,25 @@ impl World {
         if state == HostState::Refuses {
             for end in daemon.links.values() {
                 let at = self.now_ms + self.latency();
-                self.push(at, end.peer, end.peer_boot, What::Gone { link: end.peer_link, farewell: None });
+                self.push(at, end.peer, end.peer_boot, What::Gone { link: end.peer_link, reason: None });
             }
         }
     }
 }
 
-/// Where the daemon of a host listens.
+/// The address of a daemon.
 fn address_of(number: usize) -> SocketAddr {
     let offset = u32::try_from(number).unwrap_or(0);
     (Ipv4Addr::from_bits(FIRST_ADDRESS.saturating_add(offset)), 4369).into()
 }
 
-/// Whose host has the address at which a daemon can be reached.
+/// The host with the address of a daemon.
 pub(super) fn host_at(peer: &Identity) -> Option<usize> {
     let SocketAddr::V4(address) = peer.addresses.first()? else { return None };
     usize::try_from(address.ip().to_bits().checked_sub(FIRST_ADDRESS)?).ok()
 }
 
-/// What the daemon of a host says about itself.
+/// A daemon's description of itself.
 fn host(number: usize) -> Option<Host> {
     let host = format!("host{number}").parse().ok()?;
     Some(Host {
@@ -386,7 +383,7 @@ fn host(number: usize) -> Option<Host> {
     })
 }
 
-/// The service of this name that the simulated hosts offer.
+/// A service with this name.
 fn service(name: &str, port: u16) -> Option<Entry> {
     let name = name.parse().ok()?;
     Some(Entry::Service(Service { name, instance: 0, port, registered_ms: 0, metadata: Default::default() }))

@@ -1,18 +1,18 @@
-//! Clusters to begin with, and what can be seen from outside.
+//! Clusters to start from, and observations from outside.
 
-#![allow(dead_code, reason = "every test file uses its own part")]
-#![allow(unreachable_pub, reason = "a part of tests, not of an interface")]
+#![allow(dead_code, reason = "test crates share this file, and each uses a part of it")]
+#![allow(unreachable_pub, reason = "part of the tests, not of an interface")]
 
 use pmd_core::sim::{SimNode, World};
 use pmd_core::tuning::Tuning;
 use pmd_protocol::peer::Kind;
 
-/// `count` daemons of which all joined the first, converged.
+/// A converged cluster of `count` daemons that have joined the first.
 pub fn cluster(seed: u64, count: usize) -> World {
     cluster_of(seed, count, Tuning::default())
 }
 
-/// The same with these settings.
+/// The same with these parameters.
 pub fn cluster_of(seed: u64, count: usize, tuning: Tuning) -> World {
     let mut world = World::with_tuning(seed, tuning);
     for _ in 0..count {
@@ -31,7 +31,7 @@ pub fn state(world: &World) -> String {
             "{number}: {} members, {} links, {:.8}\n",
             node.members().count(),
             node.links().count(),
-            node.registry().fingerprint()
+            node.replica().fingerprint()
         )
     };
     world.nodes().take(20).map(line).collect()
@@ -42,11 +42,11 @@ pub fn is_fine(world: &World) {
     assert!(world.is_converged(), "{}", state(world));
 }
 
-/// How many daemons find a service of this name, and how many holders each.
+/// The number of services of this name that each daemon finds.
 pub fn found(world: &World, name: &str) -> Vec<usize> {
     world
         .nodes()
-        .map(|(_, node)| node.registry().directory().look_up(Kind::SERVICE, name.as_bytes()).len())
+        .map(|(_, node)| node.replica().view().look_up(Kind::SERVICE, name.as_bytes()).len())
         .collect()
 }
 
@@ -58,16 +58,16 @@ pub fn time_until(world: &mut World, name: &str, holders: usize, most: u64) -> u
     world.now_ms() - start
 }
 
-/// Who was told that whom is gone: numbers of daemons.
+/// Pairs of daemons of which the first has reported the second as down.
 pub fn downs(world: &World) -> Vec<(usize, usize)> {
     happened(world, "node_down")
 }
 
-/// Who was told such a thing about whom: numbers of daemons, in the order of events of each.
+/// Pairs of daemons of which the first has reported such a change of the second, in the order of its events.
 pub fn happened(world: &World, what: &str) -> Vec<(usize, usize)> {
     let mut all = Vec::new();
     for (observer, _) in world.nodes() {
-        let events = world.events_of(observer).iter().filter(|event| event.what.as_str() == what);
+        let events = world.events_of(observer).iter().filter(|event| event.change.as_str() == what);
         all.extend(events.filter_map(|event| Some((observer, world.number_of(&event.origin)?))));
     }
     all

@@ -1,20 +1,20 @@
-//! Origins with a memory of everything they ever were, so that replicas can be compared with the truth.
+//! Origins that remember every version they ever had, so that replicas can be compared with the truth.
 
-#![allow(dead_code, reason = "every test file uses its own part")]
-#![allow(unreachable_pub, clippy::unwrap_used, reason = "a part of tests, not of an interface")]
+#![allow(dead_code, reason = "test crates share this file, and each uses a part of it")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "part of the tests, not of an interface")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pmd_core::id::{Generation, NodeId, Stamp};
 use pmd_core::replica::content::Content;
-use pmd_core::replica::store::{Applied, Need, Outcome, Source, Store};
-use pmd_core::tuning::RegistryTuning;
+use pmd_core::replica::store::{Applied, Effect, Need, Source, Store};
+use pmd_core::tuning::ReplicaTuning;
 use pmd_protocol::peer::{Key, Kind, Update, Value, Version};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// What happens at an origin.
+/// An operation or restart of an origin.
 #[derive(Clone, Debug)]
 pub enum Act {
     Put(u8, u8),
@@ -30,16 +30,16 @@ pub fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Acts of one life.
-pub fn acts_of_one_life(length: usize) -> impl Strategy<Value = Vec<Act>> {
-    vec(act().prop_filter("one life", |act| !matches!(act, Act::Restart)), 0..length)
+/// Acts of one generation.
+pub fn acts_of_one_generation(length: usize) -> impl Strategy<Value = Vec<Act>> {
+    vec(act().prop_filter("one generation", |act| !matches!(act, Act::Restart)), 0..length)
 }
 
 pub fn node(number: u8) -> NodeId {
     NodeId::new([number; 32])
 }
 
-pub fn life(number: u64) -> Generation {
+pub fn generation(number: u64) -> Generation {
     Generation { boot_ms: number, nonce: 0 }
 }
 
@@ -51,22 +51,22 @@ pub fn value(number: u8) -> Value {
     Value::new(&vec![number; 1 + usize::from(number) * 40]).unwrap()
 }
 
-pub fn tuning(tombstones: usize) -> RegistryTuning {
-    RegistryTuning { tombstones, ..RegistryTuning::DEFAULT }
+pub fn tuning(tombstones: usize) -> ReplicaTuning {
+    ReplicaTuning { tombstones, ..ReplicaTuning::DEFAULT }
 }
 
-/// A daemon as an origin, and every content it ever had.
+/// An origin, and every content it ever had.
 pub struct Origin {
     pub store: Store,
     pub history: BTreeMap<Stamp, Arc<Content>>,
-    lives: u64,
+    generations: u64,
     tombstones: usize,
 }
 
 impl Origin {
     pub fn new(id: NodeId, tombstones: usize) -> Origin {
-        let store = Store::new(id, life(0), tuning(tombstones));
-        let mut origin = Origin { store, history: BTreeMap::new(), lives: 1, tombstones };
+        let store = Store::new(id, generation(0), tuning(tombstones));
+        let mut origin = Origin { store, history: BTreeMap::new(), generations: 1, tombstones };
         origin.remember();
         origin
     }
@@ -84,8 +84,9 @@ impl Origin {
             Act::Put(k, v) => drop(self.store.put(key(*k), value(*v))),
             Act::Delete(k) => drop(self.store.delete(&key(*k))),
             Act::Restart => {
-                self.store = Store::new(self.store.me(), life(self.lives), tuning(self.tombstones));
-                self.lives += 1;
+                self.store =
+                    Store::new(self.store.me(), generation(self.generations), tuning(self.tombstones));
+                self.generations += 1;
             }
         }
         self.remember();
@@ -99,12 +100,12 @@ impl Origin {
         self.store.content(&self.id()).unwrap()
     }
 
-    /// The content after one of the acts so far; any number names one.
+    /// The content after one of the acts so far; any number selects one.
     pub fn at(&self, moment: usize) -> &Arc<Content> {
         self.history.values().nth(moment % self.history.len()).unwrap()
     }
 
-    /// The content at a version of the first life.
+    /// The content at a version of the first generation.
     pub fn at_version(&self, version: Version) -> Option<&Arc<Content>> {
         self.history.iter().find(|(stamp, _)| stamp.version == version).map(|(_, content)| content)
     }
@@ -115,25 +116,25 @@ impl Origin {
     }
 }
 
-/// Whether two contents are the same for everybody who reads them.
+/// Whether two contents are the same for all readers.
 pub fn same(a: &Content, b: &Content) -> bool {
     a.stamp() == b.stamp() && a.iter().eq(b.iter())
 }
 
-/// A store that is nothing but a replica of others.
+/// A store without entries of its own.
 pub fn replica(number: u8, tombstones: usize) -> Store {
-    Store::new(node(100 + number), life(0), tuning(tombstones))
+    Store::new(node(100 + number), generation(0), tuning(tombstones))
 }
 
-/// The transfer that takes a replica which has `have` to `content`, in parts of at most `budget` bytes.
+/// The transfer of `content` to a replica that has `have`, in parts of at most `budget` bytes.
 pub fn parts(origin: NodeId, content: &Arc<Content>, have: Option<Stamp>, budget: usize) -> Vec<Update> {
     let store = Store::with_own(origin, Arc::clone(content), tuning(usize::MAX));
     let Some(mut transfer) = store.transfer(&origin, have) else { return Vec::new() };
     std::iter::from_fn(|| transfer.next_part(budget)).collect()
 }
 
-/// Brings one origin's content from one store to another, over a link that cuts at `budget` and loses nothing; what
-/// the receiver asked for on the way.
+/// Transfers one origin's content from one store to another, in parts of at most `budget` bytes, and returns the effects
+/// of all parts.
 pub fn pull(to: &mut Store, from: &Store, origin: NodeId, budget: usize) -> Vec<Applied> {
     let mut log = Vec::new();
     let mut have = to.stamp(&origin);
@@ -142,9 +143,9 @@ pub fn pull(to: &mut Store, from: &Store, origin: NodeId, budget: usize) -> Vec<
         let mut again = false;
         while let Some(part) = transfer.next_part(budget) {
             let applied = to.apply(Source(7), part).unwrap();
-            match applied.outcome {
-                Outcome::Missing(Need::Snapshot) => (again, have) = (true, None),
-                Outcome::Missing(Need::Newer(stamp)) => (again, have) = (true, stamp),
+            match applied.effect {
+                Effect::Missing(Need::Snapshot) => (again, have) = (true, None),
+                Effect::Missing(Need::Newer(stamp)) => (again, have) = (true, stamp),
                 _ => {}
             }
             log.push(applied);

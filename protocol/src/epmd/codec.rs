@@ -1,9 +1,9 @@
-//! Codecs for `tokio_util::codec::Framed`, one per side.
+//! Codecs for `tokio_util::codec::Framed`, one for each side.
 //!
-//! A connection carries one request and one reply, so both codecs are used up by one exchange and report
-//! anything that arrives later as an error. Lengths are bounded before they make anything grow: a server
-//! holds at most [`MAX_FIRST_READ`](crate::limits::MAX_FIRST_READ) bytes that it accepts, a client
-//! [`MAX_LISTING`](crate::limits::MAX_LISTING) and a header.
+//! A connection carries one request and one reply, so each codec serves one exchange and reports anything that arrives
+//! later as an error. Lengths are checked before a buffer grows: a server buffers at most
+//! [`MAX_FIRST_READ`](crate::limits::MAX_FIRST_READ) bytes, a client [`MAX_LISTING`](crate::limits::MAX_LISTING) and a
+//! header.
 
 use std::io;
 
@@ -14,19 +14,18 @@ use super::encode::{
     Alive2Reply, EncodeError, KILL_OK, KILL_REFUSED, PORT2_NOT_FOUND, STOP_NOEXIST, STOPPED, names_header,
     port2_found, request,
 };
-use super::parse::{FrameError, RequestError, frame, parse_request, read_limit};
+use super::parse::{FramingError, RequestError, frame, parse_request, read_limit};
 use super::reply::{Expected, Reply, ReplyError, parse_reply};
 use super::request::{Alive2, OwnedRequest, Request};
 use crate::limits::LENGTH_PREFIX;
 
 /// The server's side: one request in, one reply out.
 ///
-/// [`RequestError::Refused`] comes out as an error although the connection is kept. `Framed` ends its stream
-/// at an error, so the session answers and then watches the socket itself, exactly as it does after a
-/// registration.
+/// [`RequestError::Refused`] is reported as an error although the connection stays open. `Framed` ends its stream at an
+/// error, so the session answers and then watches the socket itself, as it does after a registration.
 ///
-/// Whether surplus bytes are an error depends on when they came, see [`frame`]. That is decided here by what
-/// one call of `decode` sees, which is what one read delivered.
+/// Whether surplus bytes are an error depends on when they arrived, see [`frame`]. Here that is what one call of `decode`
+/// sees, which is what one read returned.
 #[derive(Debug, Default)]
 pub struct ServerCodec {
     progress: ServerProgress,
@@ -40,21 +39,21 @@ pub struct ServerCodec {
 enum ServerProgress {
     #[default]
     Length,
-    /// The length is known: the request with its length has this many bytes, and only these are looked at.
+    /// The length is known: the request has this many bytes including its length, and no others are looked at.
     Body(usize),
     Done,
 }
 
-/// What ends the reading of requests.
+/// Why no more requests can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// See [`FrameError`]: close.
+    /// See [`FramingError`]: close.
     #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// See [`RequestError`]: close, or refuse and keep.
+    Frame(#[from] FramingError),
+    /// See [`RequestError`]: close, or refuse and keep the connection open.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Bytes after the request. On a registered connection they end the registration.
+    /// Bytes followed the request. On the connection of a registered node they end the registration.
     #[error("more bytes after the request")]
     AfterRequest,
     /// The peer stopped sending before its request was complete.
@@ -84,7 +83,7 @@ impl Decoder for ServerCodec {
         };
         let used = LENGTH_PREFIX + body.len();
         let request = parse_request(body).map(|request| OwnedRequest::from_parsed(&request));
-        // Also after a refusal: that connection is kept, and its request is over.
+        // A refused request is complete as well, although its connection stays open.
         self.progress = ServerProgress::Done;
         src.advance(used);
         Ok(Some(request?))
@@ -101,30 +100,30 @@ impl Decoder for ServerCodec {
     }
 }
 
-/// A reply as the server hands it to [`ServerCodec`]; see [`encode`](super::encode) for the bytes.
+/// A reply for [`ServerCodec`] to write; see [`encode`](super::encode) for the bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum ServerReply<'a> {
-    /// Registered or refused.
+    /// The answer to a registration.
     Alive2(Alive2Reply),
-    /// The look-up found this.
+    /// The answer to a lookup that found this node.
     Port2Found(&'a Alive2<'a>),
-    /// The look-up found nothing.
+    /// The answer to a lookup that found nothing.
     Port2NotFound,
-    /// NAMES_RESP or DUMP_RESP.
+    /// The answer to NAMES_REQ or DUMP_REQ.
     Listing {
         /// The configured port.
         port: i32,
-        /// All lines, rendered.
+        /// All lines as they are sent.
         text: &'a [u8],
     },
     /// The answer to KILL_REQ.
     Kill {
-        /// Whether the daemon ends.
+        /// Whether the daemon exits.
         killed: bool,
     },
     /// The answer to STOP_REQ.
     Stop {
-        /// Whether there was such a node.
+        /// Whether the node was registered.
         stopped: bool,
     },
 }
@@ -154,8 +153,8 @@ impl Encoder<ServerReply<'_>> for ServerCodec {
 
 /// The client's side: one request out, its reply in.
 ///
-/// Which reply is expected follows from the request that was encoded. NAMES and DUMP are complete when the
-/// server closes; every other reply as soon as its bytes are there.
+/// The encoded request determines which reply is expected. Replies to NAMES and DUMP are complete when the server closes
+/// the connection, all others as soon as their bytes have arrived.
 #[derive(Debug, Default)]
 pub struct ClientCodec {
     progress: ClientProgress,
@@ -170,7 +169,7 @@ enum ClientProgress {
     Done,
 }
 
-/// What goes wrong on the client's side.
+/// Why a client's exchange failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// See [`EncodeError`]; nothing was sent.
@@ -179,10 +178,10 @@ pub enum ClientError {
     /// See [`ReplyError`].
     #[error(transparent)]
     Reply(#[from] ReplyError),
-    /// A second request on one connection; nothing was sent.
+    /// The connection has carried a request already; nothing was sent.
     #[error("a connection carries one request only")]
     SecondRequest,
-    /// Bytes before the request or after its reply.
+    /// The server sent bytes before the request or after its reply.
     #[error("the server sent bytes nobody asked for")]
     Unasked,
     /// The socket failed.

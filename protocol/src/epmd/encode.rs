@@ -1,8 +1,7 @@
 //! Values to bytes: the server's replies and the client's requests.
 //!
-//! Replies carry no length. A client recognises the end of all but ALIVE2 by the connection being closed, so
-//! a server must close it; and many clients read a reply with a single `read`, so each reply must be handed
-//! to the socket in a single write.
+//! Replies carry no length. Clients recognise the end of every reply but that to ALIVE2 by the end of the connection, so
+//! a server must close it. Many clients read a reply with a single `read`, so a server must write each reply at once.
 
 use std::io::Write;
 
@@ -17,25 +16,25 @@ use crate::name::{NodeNameError, check_registered};
 
 /// First byte of the registration reply with a 32-bit creation.
 pub const ALIVE2_X_RESP: u8 = 118;
-/// First byte of the look-up reply.
+/// First byte of the lookup reply.
 pub const PORT2_RESP: u8 = 119;
 /// First byte of the registration reply with a 16-bit creation.
 pub const ALIVE2_RESP: u8 = 121;
 
-/// PORT2_RESP, EPMD Protocol "Get the Distribution Port of Another Node", when there is no such node.
+/// PORT2_RESP, EPMD Protocol "Get the Distribution Port of Another Node", for a node that is not registered.
 pub const PORT2_NOT_FOUND: [u8; 2] = [PORT2_RESP, 1];
-/// The answer to KILL_REQ, EPMD Protocol "Kill EPMD", after which the daemon ends.
+/// The answer to KILL_REQ, EPMD Protocol "Kill EPMD", after which the daemon exits.
 pub const KILL_OK: &[u8] = b"OK";
 /// The answer to KILL_REQ while nodes are registered.
 pub const KILL_REFUSED: &[u8] = b"NO";
 /// The answer to STOP_REQ, EPMD Protocol "STOP_REQ (Not Used)".
 pub const STOPPED: &[u8] = b"STOPPED";
-/// The answer to STOP_REQ for a name that is not registered. The documentation says `NOEXIST`; stock sends
-/// both words.
+/// The answer to STOP_REQ for a name that is not registered. The documentation says `NOEXIST`; stock epmd sends both
+/// words.
 pub const STOP_NOEXIST: &[u8] = b"NOEXISTSTOPPED";
 
-/// ALIVE2_X_RESP or ALIVE2_RESP, EPMD Protocol "Register a Node in EPMD". Must leave in one write: `erl`
-/// takes a reply that arrives in two parts for garbage.
+/// ALIVE2_X_RESP or ALIVE2_RESP, EPMD Protocol "Register a Node in EPMD". It must be sent in one write, because `erl`
+/// rejects a reply that arrives in two parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alive2Reply(Alive2Bytes);
 
@@ -56,11 +55,10 @@ impl Alive2Reply {
     }
 }
 
-/// The reply to a registration: its creation, or `None` if it is refused. EPMD Protocol, "Register a Node in
-/// EPMD".
+/// The reply to a registration, with its creation, or `None` if it is refused. EPMD Protocol, "Register a Node in EPMD".
 ///
-/// The request's highest version alone decides which of the two forms is sent. The short one has room for
-/// creations from 1 to 3 only, which the full number is folded into.
+/// The highest version in the request alone decides between the two forms. The short form only has room for creations
+/// from 1 to 3, so the full number is folded into that range.
 #[must_use]
 pub fn alive2_reply(highest_version: u16, creation: Option<u32>) -> Alive2Reply {
     let result = u8::from(creation.is_none());
@@ -73,10 +71,10 @@ pub fn alive2_reply(highest_version: u16, creation: Option<u32>) -> Alive2Reply 
     })
 }
 
-/// Appends the reply to a look-up that found `alive2`: PORT2_RESP, EPMD Protocol "Get the Distribution Port
-/// of Another Node".
+/// Appends the reply to a lookup that found `alive2`: PORT2_RESP, EPMD Protocol "Get the Distribution Port of Another
+/// Node".
 ///
-/// A name or extra beyond its limit, which no registration has, is cut: the reply stays well-formed.
+/// A name or extra field beyond its limit, which no registration has, is cut so that the reply stays well-formed.
 pub fn port2_found(alive2: &Alive2<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&[PORT2_RESP, 0]);
     address(alive2, out);
@@ -100,8 +98,8 @@ fn counted(bytes: &[u8], limit: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// What NAMES_RESP and DUMP_RESP begin with: the port that the daemon was *configured* with, as it was
-/// written. `erl` compares it with its own setting, so a number beyond 65535 must come back whole.
+/// The start of NAMES_RESP and DUMP_RESP: the port that the daemon was *configured* with. `erl` compares it with its own
+/// setting, so a number beyond 65535 must not be truncated.
 #[must_use]
 pub fn names_header(configured_port: i32) -> [u8; LISTING_HEADER] {
     configured_port.to_be_bytes()
@@ -109,35 +107,35 @@ pub fn names_header(configured_port: i32) -> [u8; LISTING_HEADER] {
 
 /// Appends one line of NAMES_RESP, EPMD Protocol "Get All Registered Names from EPMD".
 pub fn names_line(name: &str, port: u16, out: &mut Vec<u8>) {
-    // Writing to a Vec cannot fail, here and below.
+    // Writing to a Vec cannot fail, here or below.
     let _ = writeln!(out, "name {name} at port {port}");
 }
 
-/// Appends the line of DUMP_RESP for a registered node, EPMD Protocol "Dump All Data from EPMD". The NUL is
-/// sent, too: stock writes the terminator of its C string.
+/// Appends the line of DUMP_RESP for a registered node, EPMD Protocol "Dump All Data from EPMD". The NUL is part of it,
+/// because stock epmd sends the terminator of its C string.
 pub fn dump_active_line(name: &str, port: u16, fd: i32, out: &mut Vec<u8>) {
     let _ = write!(out, "active name     <{name}> at port {port}, fd = {fd}\n\0");
 }
 
-/// Appends the line of DUMP_RESP for a node that is gone but remembered, EPMD Protocol "Dump All Data from
-/// EPMD".
+/// Appends the line of DUMP_RESP for a node that is no longer registered but remembered, EPMD Protocol "Dump All Data
+/// from EPMD".
 pub fn dump_old_line(name: &str, port: u16, fd: i32, out: &mut Vec<u8>) {
     let _ = write!(out, "old/unused name <{name}>, port = {port}, fd = {fd} \n\0");
 }
 
-/// Why a request has no bytes: every server would refuse or misread them.
+/// Why a request cannot be encoded: every server would refuse or misread it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// The name of a registration.
+    /// The name cannot be registered.
     #[error(transparent)]
     Name(#[from] NodeNameError),
-    /// More than [`MAX_EXTRA`].
+    /// The extra field is longer than [`MAX_EXTRA`].
     #[error("extra field is longer than {MAX_EXTRA} bytes")]
     ExtraTooLong,
-    /// The name of a look-up.
+    /// The name cannot be looked up.
     #[error(transparent)]
     Lookup(#[from] Malformed),
-    /// The name of a STOP_REQ contains NUL, and would be cut there.
+    /// The name of a STOP_REQ contains NUL, at which a server would cut it.
     #[error("name to stop contains a NUL byte")]
     StopNul,
     /// The name of a STOP_REQ makes the request longer than [`MAX_REQUEST`].
@@ -145,12 +143,11 @@ pub enum EncodeError {
     StopTooLong,
 }
 
-/// Appends a request as a client sends it, with its length. Whatever this accepts, a server reads back
-/// unchanged.
+/// Appends a request as a client sends it, with its length. A server reads it back unchanged.
 ///
 /// # Errors
 ///
-/// If no server would read it back unchanged; `out` is then as it was.
+/// If no server would read it back unchanged; `out` is unchanged then.
 pub fn request(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match request {
         Request::Alive2(alive2) => {
@@ -163,7 +160,7 @@ pub fn request(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), EncodeErr
                 counted(alive2.name.as_bytes(), MAX_NAME_BYTES, out);
                 counted(alive2.extra, MAX_EXTRA, out);
                 if alive2.name.is_empty() && alive2.extra.is_empty() {
-                    // A server takes an empty name only if something follows it; surplus bytes are ignored.
+                    // A server accepts an empty name only if something follows it, and ignores surplus bytes.
                     out.push(0);
                 }
             });
@@ -182,14 +179,14 @@ pub fn request(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), EncodeErr
             if name.len() >= MAX_REQUEST {
                 return Err(EncodeError::StopTooLong);
             }
-            // No name at all would be malformed; the empty name has to be written with its terminator.
+            // A missing name is malformed, so the empty name has to be sent with its terminator.
             framed(STOP_REQ, out, |out| out.extend_from_slice(if name.is_empty() { &[0] } else { name }));
         }
     }
     Ok(())
 }
 
-/// Appends length, opcode and body. The body has been checked to fit.
+/// Appends length, opcode and body, which the caller has checked to fit.
 fn framed(opcode: u8, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0, 0, opcode]);

@@ -1,4 +1,4 @@
-//! EPMD itself: requests, replies, their parsers, encoders and codecs.
+//! EPMD: requests and replies, with their parsers, encoders and codecs.
 
 #[cfg(feature = "codec")]
 pub mod codec;
@@ -10,6 +10,6 @@ pub mod request;
 #[cfg(feature = "codec")]
 pub use codec::{ClientCodec, ClientError, ServerCodec, ServerError, ServerReply};
 pub use encode::{Alive2Reply, EncodeError};
-pub use parse::{FrameError, Malformed, Refusal, RequestError};
+pub use parse::{FramingError, Malformed, Refusal, RequestError};
 pub use reply::{Expected, Listing, Reply, ReplyError};
 pub use request::{Alive2, OwnedRequest, Registration, Request};

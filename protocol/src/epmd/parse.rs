@@ -1,10 +1,10 @@
-//! The server's side of the wire: which bytes are a request, and which one.
+//! The server's side of the wire: bytes to requests.
 //!
-//! Two steps. [`frame`] finds the one request of a connection in what was read so far; [`parse_request`]
-//! takes it apart. Neither allocates: a look-up is answered from the bytes it arrived in.
+//! [`frame`] finds the request of a connection in what has been read so far, and [`parse_request`] takes it apart.
+//! Neither allocates: a lookup is answered from the bytes it arrived in.
 //!
-//! The order of the checks is part of the interface. It decides between a connection that is closed without a
-//! byte ([`Malformed`]) and one that gets a refusal and stays open ([`Refusal`]), and clients can tell.
+//! The order of the checks is part of the interface. It decides whether a connection is closed without a reply
+//! ([`Malformed`]) or gets a refusal and stays open ([`Refusal`]), and clients can tell the difference.
 
 use nom::bytes::complete::take;
 use nom::number::complete::{be_u8, be_u16};
@@ -19,114 +19,114 @@ use crate::limits::{
 };
 use crate::name::{NodeNameError, check_registered, longer_than};
 
-/// Input that can never become a request: close the connection without a byte.
+/// Why input can never become a request: close the connection without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// A length of 0, or above [`MAX_REQUEST`]. Known from the first two bytes, the rest is not waited for.
+pub enum FramingError {
+    /// The length is 0 or above [`MAX_REQUEST`]. Known from the first two bytes, without waiting for the rest.
     #[error("request length {0} is not between 1 and {MAX_REQUEST}")]
     BadLength(u16),
-    /// More bytes than the length says. A connection carries one request, so this is never "the next one",
-    /// and stock executes none of it.
+    /// There are more bytes than the length says. A connection carries one request, so these are not the next one, and
+    /// stock epmd executes none of it.
     #[error("request of {announced} bytes is followed by more: {got} bytes were sent")]
     Excess {
-        /// The length in the prefix.
+        /// The announced length.
         announced: u16,
-        /// How many bytes followed the prefix.
+        /// The number of bytes after the length.
         got: usize,
     },
 }
 
-/// A complete request that is not carried out.
+/// Why a complete request is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// Close without a byte.
+    /// Close the connection without a reply.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// An ALIVE2_REQ of sound structure whose content is not acceptable: send
-    /// [`alive2_reply`](super::encode::alive2_reply)`(highest_version, None)` and keep the connection.
+    /// The content of a well-formed ALIVE2_REQ is not acceptable: send
+    /// [`alive2_reply`](super::encode::alive2_reply)`(highest_version, None)` and keep the connection open.
     #[error("registration refused: {refusal}")]
     Refused {
-        /// The version the client announced; it selects the form of the refusal.
+        /// The version that the client announced, which selects the form of the refusal.
         highest_version: u16,
-        /// What is wrong with it.
+        /// Why it is refused.
         refusal: Refusal,
     },
 }
 
-/// Why a request is not one.
+/// Why bytes are not a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// No opcode. [`frame`] never yields such a body.
+    /// There is no opcode. [`frame`] never returns such a body.
     #[error("empty request")]
     Empty,
-    /// None of the six that epmd knows.
+    /// The opcode is none of the six that epmd knows.
     #[error("unknown request {0}")]
     UnknownOpcode(u8),
-    /// ALIVE2_REQ without as much as one byte of name, extra or padding.
+    /// An ALIVE2_REQ without a single byte of name, extra or padding.
     #[error("registration is too short")]
     Alive2TooShort,
-    /// The name's length leads beyond the request.
+    /// The name would end beyond the request.
     #[error("registration's name ends beyond the request")]
     Alive2NameBeyondPacket,
-    /// The extra's length leads beyond the request.
+    /// The extra field would end beyond the request.
     #[error("registration's extra field ends beyond the request")]
     Alive2ExtraBeyondPacket,
-    /// NUL in the name of a registration or look-up.
+    /// The name of a registration or lookup contains NUL.
     #[error("name contains a NUL byte")]
     NulInName,
-    /// PORT_PLEASE2_REQ without a name.
-    #[error("look-up without a name")]
+    /// A PORT_PLEASE2_REQ without a name.
+    #[error("lookup without a name")]
     LookupNameEmpty,
-    /// PORT_PLEASE2_REQ whose name is not UTF-8.
-    #[error("look-up name is not valid UTF-8")]
+    /// The name of a PORT_PLEASE2_REQ is not UTF-8.
+    #[error("lookup name is not valid UTF-8")]
     LookupNameNotUtf8,
-    /// PORT_PLEASE2_REQ for more than [`MAX_LOOKUP_CHARS`].
-    #[error("look-up name is longer than {MAX_LOOKUP_CHARS} characters")]
+    /// The name of a PORT_PLEASE2_REQ has more than [`MAX_LOOKUP_CHARS`] characters.
+    #[error("lookup name is longer than {MAX_LOOKUP_CHARS} characters")]
     LookupNameTooLong,
-    /// STOP_REQ without a name.
+    /// A STOP_REQ without a name.
     #[error("stop without a name")]
     StopWithoutName,
 }
 
-/// Why a well-formed registration is refused before anything is looked up.
+/// Why a well-formed registration is refused regardless of what is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// More than [`MAX_NAME_BYTES`].
+    /// The name is longer than [`MAX_NAME_BYTES`].
     #[error("name is longer than {MAX_NAME_BYTES} bytes")]
     NameTooManyBytes,
-    /// Not UTF-8.
+    /// The name is not UTF-8.
     #[error("name is not valid UTF-8")]
     NameNotUtf8,
-    /// More than [`MAX_NAME_CHARS`].
+    /// The name has more than [`MAX_NAME_CHARS`] characters.
     #[error("name is longer than {MAX_NAME_CHARS} characters")]
     NameTooManyChars,
-    /// More than [`MAX_EXTRA`].
+    /// The extra field is longer than [`MAX_EXTRA`].
     #[error("extra field is longer than {MAX_EXTRA} bytes")]
     ExtraTooLong,
 }
 
-/// Finds the one request of a connection in the bytes read so far.
+/// Finds the request of a connection in the bytes read so far.
 ///
-/// `Ok(None)` means: read on, but no more than [`read_limit`] allows. Bytes that arrive after the length was
-/// already known are then left unread, and the request is answered, as by stock; bytes beyond the request
-/// that came together with the length make the whole input [`FrameError::Excess`].
+/// `Ok(None)` means that more has to be read, but no more than [`read_limit`] allows. Surplus bytes that arrive after the
+/// length was known are thus left unread and the request is answered, as by stock epmd. Surplus bytes that arrived
+/// together with the length make the whole input [`FramingError::Excess`].
 ///
 /// # Errors
 ///
 /// If the input cannot become a request.
-pub fn frame(input: &[u8]) -> Result<Option<&[u8]>, FrameError> {
+pub fn frame(input: &[u8]) -> Result<Option<&[u8]>, FramingError> {
     let Some((length, body)) = split_length(input)? else { return Ok(None) };
     let announced = usize::from(length);
     if body.len() > announced {
-        return Err(FrameError::Excess { announced: length, got: body.len() });
+        return Err(FramingError::Excess { announced: length, got: body.len() });
     }
     Ok((body.len() == announced).then_some(body))
 }
 
 /// How many more bytes may be read, given those read so far.
 ///
-/// While the length is unknown, everything up to a request of maximal size; then never beyond the request. 0
-/// once [`frame`] has something to say.
+/// While the length is unknown, enough for a request of maximal size; after that, never beyond the request. 0 once
+/// [`frame`] returns a request or an error.
 #[must_use]
 pub fn read_limit(input: &[u8]) -> usize {
     match split_length(input) {
@@ -136,44 +136,43 @@ pub fn read_limit(input: &[u8]) -> usize {
     }
 }
 
-/// The length and what follows it, once both its bytes are there.
-fn split_length(input: &[u8]) -> Result<Option<(u16, &[u8])>, FrameError> {
+/// The length and what follows it, once both bytes of the length have arrived.
+fn split_length(input: &[u8]) -> Result<Option<(u16, &[u8])>, FramingError> {
     let Some((prefix, body)) = input.split_first_chunk::<LENGTH_PREFIX>() else { return Ok(None) };
     let length = u16::from_be_bytes(*prefix);
     if length == 0 || usize::from(length) > MAX_REQUEST {
-        return Err(FrameError::BadLength(length));
+        return Err(FramingError::BadLength(length));
     }
     Ok(Some((length, body)))
 }
 
-/// Takes the body of a request apart: opcode and what belongs to it, without the length.
+/// Takes the body of a request apart: the opcode and its fields, without the length.
 ///
 /// # Errors
 ///
-/// If it is none that could be carried out; the variant says what to do with the connection.
+/// If it cannot be carried out; the variant says what to do with the connection.
 pub fn parse_request(body: &[u8]) -> Result<Request<'_>, RequestError> {
     let (&opcode, fields) = body.split_first().ok_or(Malformed::Empty)?;
     match opcode {
         PORT_PLEASE2_REQ => Ok(Request::PortPlease2 { name: port_please2(fields)? }),
         ALIVE2_REQ => alive2(fields),
-        // Whatever follows these three is ignored.
+        // Anything that follows these three opcodes is ignored.
         NAMES_REQ => Ok(Request::Names),
         DUMP_REQ => Ok(Request::Dump),
         KILL_REQ => Ok(Request::Kill),
         STOP_REQ if fields.is_empty() => Err(Malformed::StopWithoutName.into()),
-        // The name is a C string: it ends at the first NUL, if there is one, and may be empty.
+        // The name is a C string: it may be empty, and ends at the first NUL, if any.
         STOP_REQ => Ok(Request::Stop { name: fields.split(|byte| *byte == 0).next().unwrap_or_default() }),
         unknown => Err(Malformed::UnknownOpcode(unknown).into()),
     }
 }
 
-/// EPMD Protocol, "Get the Distribution Port of Another Node". Some clients send a terminating NUL, so one is
-/// dropped.
+/// EPMD Protocol, "Get the Distribution Port of Another Node". Some clients send a terminating NUL, which is dropped.
 fn port_please2(fields: &[u8]) -> Result<&str, Malformed> {
     check_lookup(fields.strip_suffix(&[0]).unwrap_or(fields))
 }
 
-/// What can be looked up, which is not quite what can be registered.
+/// The rules for names in lookups, which differ slightly from those in registrations.
 pub(super) fn check_lookup(bytes: &[u8]) -> Result<&str, Malformed> {
     if bytes.is_empty() {
         return Err(Malformed::LookupNameEmpty);
@@ -190,17 +189,16 @@ pub(super) fn check_lookup(bytes: &[u8]) -> Result<&str, Malformed> {
 
 /// EPMD Protocol, "Register a Node in EPMD". `fields` begins after the opcode.
 fn alive2(fields: &[u8]) -> Result<Request<'_>, RequestError> {
-    // Stock wants one byte more than the fixed part has, so an empty name passes only if something follows
-    // it.
+    // Stock epmd requires one byte more than the fixed part, so an empty name passes only if something follows it.
     if fields.len() < ALIVE2_FIXED {
         return Err(Malformed::Alive2TooShort.into());
     }
     let (rest, (port, node_type, protocol, highest_version, lowest_version, name_length)) =
         alive2_head(fields).map_err(|_| Malformed::Alive2TooShort)?;
-    // The extra's length has to be inside the packet for the name to be.
+    // The name is inside the request only if the length of the extra field is, too.
     let (rest, (name, extra_length)) =
         name_and_extra_length(rest, name_length).map_err(|_| Malformed::Alive2NameBeyondPacket)?;
-    // What follows the extra is ignored.
+    // Anything after the extra field is ignored.
     let (_, extra) = counted(rest, extra_length).map_err(|_| Malformed::Alive2ExtraBeyondPacket)?;
 
     let refused = |refusal| RequestError::Refused { highest_version, refusal };

@@ -1,8 +1,7 @@
-//! The client's side of the wire: what a server answered.
+//! The client's side of the wire: bytes to replies.
 //!
-//! Which reply the bytes are depends on the request, since NAMES, DUMP, KILL and STOP answer without saying
-//! what they are. Servers refuse most things by closing the connection without a byte
-//! ([`ReplyError::NoReply`]).
+//! How to read a reply depends on the request, because the replies to NAMES, DUMP, KILL and STOP do not identify
+//! themselves. Servers refuse most requests by closing the connection without a reply ([`ReplyError::NoReply`]).
 
 use bytes::Bytes;
 use nom::branch::alt;
@@ -18,7 +17,7 @@ use super::request::{Registration, Request};
 use crate::limits::{LISTING_HEADER, MAX_EXTRA, MAX_LISTING, MAX_NAME_BYTES};
 use crate::name::{NodeName, NodeNameError};
 
-/// A server's answer, in values of its own.
+/// A server's reply, with owned fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// ALIVE2_X_RESP or ALIVE2_RESP, EPMD Protocol "Register a Node in EPMD". The connection stays open:
@@ -26,7 +25,7 @@ pub enum Reply {
     Alive2 {
         /// 0 if the node is registered.
         result: u8,
-        /// Tells this incarnation of the node from earlier ones; 1 to 3 from ALIVE2_RESP.
+        /// Distinguishes this incarnation of the node from earlier ones; 1 to 3 in an ALIVE2_RESP.
         creation: u32,
     },
     /// PORT2_RESP for a registered name, EPMD Protocol "Get the Distribution Port of Another Node".
@@ -39,43 +38,43 @@ pub enum Reply {
     Dump(Listing),
     /// KILL_RESP, EPMD Protocol "Kill EPMD".
     Kill {
-        /// Whether the server ends; it refuses while nodes are registered.
+        /// Whether the server exits; it refuses while nodes are registered.
         killed: bool,
     },
     /// STOP_OK_RESP or STOP_NOTOK_RESP, EPMD Protocol "STOP_REQ (Not Used)".
     Stop {
-        /// Whether there was such a node.
+        /// Whether the node was registered.
         stopped: bool,
     },
 }
 
-/// NAMES_RESP and DUMP_RESP: a number and text for people.
+/// NAMES_RESP or DUMP_RESP: a port and text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// The port the server was configured with, not reduced to 16 bits.
+    /// The port that the server was configured with, not truncated to 16 bits.
     pub port: i32,
-    /// The lines, as sent. Names are not escaped in any way.
+    /// The lines as the server sent them. Names are not escaped.
     pub text: Bytes,
 }
 
 /// One line of [`Listing::entries`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct ListedNode<'a> {
     /// The node's name.
     pub name: &'a str,
-    /// Where it accepts distribution connections.
+    /// The port on which it accepts distribution connections.
     pub port: u16,
 }
 
 impl Listing {
-    /// The nodes of a NAMES_RESP, read as `erl` does: a name ends at the first space, and whatever is not a
-    /// line of the form `name NAME at port PORT` with a line feed at its end is skipped.
-    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    /// The nodes of a NAMES_RESP, read as `erl` does: a name ends at the first space, and lines that do not have the form
+    /// `name NAME at port PORT` with a line feed at the end are skipped.
+    pub fn entries(&self) -> impl Iterator<Item = ListedNode<'_>> {
         self.text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| entry(line.strip_suffix(b"\n")?))
     }
 }
 
-fn entry(line: &[u8]) -> Option<Entry<'_>> {
+fn entry(line: &[u8]) -> Option<ListedNode<'_>> {
     let parsed: IResult<&[u8], _, ()> = (
         whole_tag("name ".as_bytes()),
         take_till(|byte| byte == b' '),
@@ -85,10 +84,10 @@ fn entry(line: &[u8]) -> Option<Entry<'_>> {
     )
         .parse(line);
     let (_, (_, name, _, port, _)) = parsed.ok()?;
-    Some(Entry { name: std::str::from_utf8(name).ok()?, port })
+    Some(ListedNode { name: std::str::from_utf8(name).ok()?, port })
 }
 
-/// Which reply a request is answered with.
+/// The kind of reply to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// See [`Reply::Alive2`].
@@ -121,31 +120,31 @@ impl From<&Request<'_>> for Expected {
 /// Why bytes are not the expected reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// Closed without a byte. This is how a server refuses a request it does not allow or understand.
+    /// The server closed without a reply, which is how it refuses a request.
     #[error("connection closed without a reply")]
     NoReply,
-    /// Closed in the middle.
+    /// The connection ended in the middle of the reply.
     #[error("connection closed in the middle of a reply")]
     Truncated,
-    /// Not an answer to this request.
+    /// The bytes are no reply to this request.
     #[error("not a reply to this request")]
     Unexpected,
-    /// A name in PORT2_RESP that no server registers.
+    /// The name in a PORT2_RESP cannot be registered.
     #[error(transparent)]
     Name(#[from] NodeNameError),
-    /// More than [`MAX_EXTRA`].
+    /// The extra field is longer than [`MAX_EXTRA`].
     #[error("extra field is longer than {MAX_EXTRA} bytes")]
     ExtraTooLong,
-    /// More than [`MAX_LISTING`].
+    /// The text is longer than [`MAX_LISTING`].
     #[error("listing is longer than {MAX_LISTING} bytes")]
     ListingTooLong,
 }
 
-/// Reads a reply from the bytes received so far: the reply and how many bytes it took.
+/// Reads a reply from the bytes received so far, and returns it with the number of bytes it took.
 ///
-/// `ended` says that no more will come, which is the only end NAMES_RESP and DUMP_RESP have. `Ok(None)`
-/// means: read on; it never happens once `ended`. Lengths are checked as soon as they are there, not once
-/// what they announce is.
+/// `ended` says that no more bytes will arrive, which is the only end of a NAMES_RESP or DUMP_RESP. `Ok(None)` means that
+/// more has to be read, and is never returned once `ended`. Lengths are checked as soon as they arrive, without waiting
+/// for what they announce.
 ///
 /// # Errors
 ///
@@ -172,7 +171,7 @@ pub fn parse_reply(
     }
 }
 
-/// [`ReplyError`] as nom wants it: whatever its own parsers do not like is unexpected.
+/// A [`ReplyError`] for nom, whose own errors all mean that the reply is unexpected.
 struct Problem(ReplyError);
 
 impl<I> nom::error::ParseError<I> for Problem {
@@ -191,8 +190,7 @@ fn fail<T>(error: ReplyError) -> Result<T, nom::Err<Problem>> {
     Err(nom::Err::Failure(Problem(error)))
 }
 
-/// EPMD Protocol, "Register a Node in EPMD". Servers before OTP 23 send the short form whatever was asked
-/// for.
+/// EPMD Protocol, "Register a Node in EPMD". Servers before OTP 23 always send the short form.
 fn alive2(input: &[u8]) -> Parsed<'_> {
     let wide = (tag(&[ALIVE2_X_RESP][..]), be_u8, be_u32).map(|(_, result, creation)| (result, creation));
     let narrow = (tag(&[ALIVE2_RESP][..]), be_u8, be_u16.map(u32::from))
@@ -216,7 +214,7 @@ fn port2(input: &[u8]) -> Parsed<'_> {
     Ok((rest, Reply::Port2Found(found)))
 }
 
-/// A 16-bit length, refused as soon as it is seen to be above `limit`, and that many bytes.
+/// A 16-bit length, which is refused at once if it is above `limit`, and that many bytes.
 fn counted(input: &[u8], limit: usize, too_long: ReplyError) -> Parsed<'_, &[u8]> {
     let (rest, length) = be_u16(input)?;
     if usize::from(length) > limit {
@@ -243,8 +241,7 @@ fn kill(input: &[u8]) -> Parsed<'_> {
     killed.map(|killed| Reply::Kill { killed }).parse(input)
 }
 
-/// EPMD Protocol, "STOP_REQ (Not Used)". `NOEXIST` alone is what the documentation says and stock clients
-/// read.
+/// EPMD Protocol, "STOP_REQ (Not Used)". The documentation says `NOEXIST` alone, and stock clients accept it.
 fn stop(input: &[u8], ended: bool) -> Parsed<'_> {
     if ended && input == b"NOEXIST" {
         return Ok((&[], Reply::Stop { stopped: false }));

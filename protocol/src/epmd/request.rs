@@ -1,4 +1,4 @@
-//! Requests: borrowed from the bytes that were read, and owned for whoever keeps them.
+//! Requests, borrowed from the bytes they were read from or owned.
 
 use bytes::Bytes;
 
@@ -17,46 +17,45 @@ pub const KILL_REQ: u8 = b'k';
 /// STOP_REQ, EPMD Protocol "STOP_REQ (Not Used)".
 pub const STOP_REQ: u8 = b's';
 
-/// One request, as views into the bytes it was read from.
+/// One request, borrowed from the bytes it was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// Register a node for as long as the connection lives.
+    /// Register a node for as long as the connection is open.
     Alive2(Alive2<'a>),
-    /// Where does the node of this name listen?
+    /// Look up the port of a node.
     PortPlease2 {
         /// At most 254 characters, not empty, no NUL.
         name: &'a str,
     },
-    /// Which nodes are registered?
+    /// List the registered nodes.
     Names,
-    /// Everything that is known, for people.
+    /// List everything the daemon knows, for people.
     Dump,
-    /// End the daemon.
+    /// Make the daemon exit.
     Kill,
-    /// Forget the node of this name.
+    /// Unregister a node.
     Stop {
-        /// Any bytes but NUL. Stock does not check them, it just compares.
+        /// Any bytes but NUL. Stock epmd compares them without checking them.
         name: &'a [u8],
     },
 }
 
-/// The fields of an ALIVE2_REQ, EPMD Protocol "Register a Node in EPMD". PORT2_RESP hands the same ones out
-/// again.
+/// The fields of an ALIVE2_REQ, EPMD Protocol "Register a Node in EPMD". PORT2_RESP returns the same fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alive2<'a> {
-    /// Where the node accepts distribution connections; 0 is allowed.
+    /// The port on which the node accepts distribution connections; 0 is allowed.
     pub port: u16,
     /// 77 for a visible Erlang node, 72 hidden, 104 ei, 110 Java. Opaque to a server.
     pub node_type: u8,
     /// 0 for TCP/IPv4. Opaque to a server.
     pub protocol: u8,
-    /// Highest distribution version; decides which reply the registration gets.
+    /// Highest distribution version, which decides the form of the reply.
     pub highest_version: u16,
     /// Lowest distribution version. Opaque to a server.
     pub lowest_version: u16,
-    /// The part of the node name before `@`; may be empty. See [`NodeName`] for its limits.
+    /// The part of the node name before the `@`, which may be empty. See [`NodeName`] for its limits.
     pub name: &'a str,
-    /// Any bytes, at most [`MAX_EXTRA`](crate::limits::MAX_EXTRA), handed out again with the port.
+    /// At most [`MAX_EXTRA`](crate::limits::MAX_EXTRA) arbitrary bytes, returned together with the port.
     pub extra: &'a [u8],
 }
 
@@ -65,8 +64,7 @@ impl Alive2<'_> {
     ///
     /// # Errors
     ///
-    /// If the name is none, which cannot be when [`parse_request`](super::parse::parse_request) made this
-    /// value.
+    /// If the name is invalid, which it never is if [`parse_request`](super::parse::parse_request) made this value.
     pub fn to_registration(&self) -> Result<Registration, NodeNameError> {
         Ok(self.named(self.name.parse()?))
     }
@@ -84,7 +82,7 @@ impl Alive2<'_> {
     }
 }
 
-/// What a node registers and what a look-up answers: [`Alive2`] with fields of its own.
+/// What a node registers and a lookup returns: [`Alive2`] with owned fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// See [`Alive2::port`].
@@ -133,14 +131,14 @@ impl Registration {
     }
 }
 
-/// A [`Request`] that owns its fields, for the codecs.
+/// A [`Request`] with owned fields, for the codecs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnedRequest {
     /// See [`Request::Alive2`].
     Alive2(Registration),
     /// See [`Request::PortPlease2`].
     PortPlease2 {
-        /// See [`Request::PortPlease2`]; the limit of 254 characters is checked where bytes are made or read.
+        /// See [`Request::PortPlease2`]. The limit of 254 characters is checked when bytes are encoded or parsed.
         name: NodeName,
     },
     /// See [`Request::Names`].
@@ -170,8 +168,7 @@ impl OwnedRequest {
         }
     }
 
-    /// Copies what [`parse_request`](super::parse::parse_request) returned, and nothing else: its names are
-    /// checked.
+    /// Copies a request that [`parse_request`](super::parse::parse_request) returned, whose names it has checked.
     #[cfg(feature = "codec")]
     pub(super) fn from_parsed(request: &Request<'_>) -> Self {
         match request {

@@ -1,13 +1,13 @@
-//! Sequences whose length is checked before anything is allocated for it.
+//! Sequences whose length is checked before memory is allocated for them.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-/// Reads a sequence of at most `MAX` elements; for `deserialize_with`.
+/// Reads a sequence of at most `MAX` elements, for `deserialize_with`.
 ///
-/// Plain serde would reserve up to 1 MiB for a length that a few bytes can claim.
+/// Plain serde would reserve up to 1 MiB for a length that takes a few bytes to claim.
 pub(crate) fn vec<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,7 +1,7 @@
-//! What entries of the registry mean.
+//! The meaning of registry entries.
 //!
-//! A value is one byte for its layout and then the fields in postcard. A newer version appends fields, which an older
-//! one does not look at; it raises the layout only if the old fields no longer mean the same.
+//! A value is one byte for its layout, followed by the fields in postcard. A newer version may append fields, which older
+//! ones ignore. It raises the layout only if existing fields change their meaning.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use super::key::{Key, KeyError, Kind, Value, ValueError};
 use crate::limits::{MAX_EXTRA, MAX_METADATA, MAX_METADATA_BYTES, MAX_VERSION_TEXT};
 use crate::name::{HostName, NodeName, ServiceName};
 
-/// The only layout there is so far.
+/// The only layout so far.
 const LAYOUT: u8 = 1;
 
-/// Free text by key, at most [`MAX_METADATA`] pairs of together [`MAX_METADATA_BYTES`].
+/// Free text by key: at most [`MAX_METADATA`] pairs of [`MAX_METADATA_BYTES`] in total.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(BTreeMap<String, String>);
 
@@ -25,11 +25,11 @@ pub struct Metadata(BTreeMap<String, String>);
 pub struct MetadataError;
 
 impl Metadata {
-    /// Takes pairs of key and value.
+    /// Metadata of these keys and values.
     ///
     /// # Errors
     ///
-    /// If there are too many or they are too long.
+    /// If there are too many, or they are too long.
     pub fn new(pairs: BTreeMap<String, String>) -> Result<Self, MetadataError> {
         let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
         if pairs.len() > MAX_METADATA || bytes > MAX_METADATA_BYTES {
@@ -38,29 +38,29 @@ impl Metadata {
         Ok(Self(pairs))
     }
 
-    /// The pairs.
+    /// The keys and values.
     #[must_use]
     pub fn pairs(&self) -> &BTreeMap<String, String> {
         &self.0
     }
 }
 
-/// A daemon about itself.
+/// A daemon's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// What stands behind the `@` of its Erlang nodes.
+    /// The part of its Erlang nodes' names after the `@`.
     pub host: HostName,
-    /// The version of its program; up to [`MAX_VERSION_TEXT`] bytes.
+    /// The version of its program, at most [`MAX_VERSION_TEXT`] bytes.
     pub version: String,
-    /// What its configuration file says about it.
+    /// The metadata from its configuration file.
     pub metadata: Metadata,
     /// Whether it is about to leave the cluster.
     pub leaving: bool,
-    /// Whether it connects members that cannot reach each other.
+    /// Whether it relays connections between members that cannot reach each other.
     pub relay: bool,
 }
 
-/// A registered Erlang node: the fields of its ALIVE2_REQ, and what the daemon added.
+/// A registered Erlang node: the fields of its ALIVE2_REQ, and those that its daemon added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     /// The part of the node name before the `@`.
@@ -69,36 +69,36 @@ pub struct Name {
     pub port: u16,
     /// 77 for a normal Erlang node, 72 or 104 for hidden and C nodes, 110 for Java.
     pub node_type: u8,
-    /// 0: TCP.
+    /// 0 for TCP.
     pub protocol: u8,
     /// The highest distribution version it speaks.
     pub highest_version: u16,
     /// The lowest distribution version it speaks.
     pub lowest_version: u16,
-    /// What sets this life of the name apart from the ones before.
+    /// Distinguishes this registration of the name from earlier ones.
     pub creation: u32,
     /// When it registered, in milliseconds since the Unix epoch by its host's clock.
     pub registered_ms: u64,
-    /// The extra field of its registration; up to [`MAX_EXTRA`] bytes.
+    /// The extra field of its registration, at most [`MAX_EXTRA`] bytes.
     pub extra: Box<[u8]>,
 }
 
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Its name.
+    /// The name of the service.
     pub name: ServiceName,
-    /// Which of several services of this name on this host.
+    /// Distinguishes several services of this name on one host.
     pub instance: u64,
     /// The TCP port it listens on.
     pub port: u16,
     /// When it registered, in milliseconds since the Unix epoch by its host's clock.
     pub registered_ms: u64,
-    /// What its owner says about it.
+    /// The metadata that it was registered with.
     pub metadata: Metadata,
 }
 
-/// An entry of the registry, understood.
+/// A registry entry that this version can read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// The daemon itself.
@@ -109,30 +109,30 @@ pub enum Entry {
     Service(Service),
 }
 
-/// Why an entry cannot be understood here. It is replicated nevertheless.
+/// Why an entry cannot be read. It is replicated nevertheless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
-    /// A kind of entry that this version does not know.
+    /// This version does not know its kind.
     #[error("unknown kind of entry {}", .0.0)]
     Kind(Kind),
-    /// A layout that this version does not know.
+    /// This version does not know its layout.
     #[error("unknown layout of an entry")]
     Layout,
-    /// The name breaks the rules of its kind, or its instance does.
+    /// Its kind does not allow its name or instance.
     #[error("entry with a key that its kind does not allow")]
     Key,
-    /// The value is not what its kind requires.
+    /// The value does not match its kind.
     #[error("malformed value of an entry")]
     Value,
 }
 
 /// Why an entry cannot be replicated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TooLong {
+pub enum EntryTooLong {
     /// See [`KeyError`].
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// See [`ValueError`]; also for text that is longer than its field may be.
+    /// See [`ValueError`].
     #[error(transparent)]
     Value(#[from] ValueError),
     /// See [`MAX_EXTRA`] and [`MAX_VERSION_TEXT`].
@@ -141,7 +141,7 @@ pub enum TooLong {
 }
 
 impl Entry {
-    /// What kind of thing it is.
+    /// The kind of the entry.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
@@ -151,7 +151,7 @@ impl Entry {
         }
     }
 
-    /// Its name; empty for a daemon.
+    /// The name of the entry, which is empty for a daemon.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -161,7 +161,7 @@ impl Entry {
         }
     }
 
-    /// The port to connect to, of what has one.
+    /// The port to connect to, if the entry has one.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         match self {
@@ -175,7 +175,7 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// If this version cannot make sense of it.
+    /// If this version cannot read it.
     pub fn read(key: &Key, value: &Value) -> Result<Self, EntryError> {
         let read = match key.kind() {
             Kind::HOST => read_host,
@@ -194,7 +194,7 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// Never for the names that exist; the type of the key cannot know.
+    /// Never, because every checked name is a valid key; the type of the key does not express that.
     pub fn key(&self) -> Result<Key, KeyError> {
         let instance = match self {
             Self::Service(service) => service.instance,
@@ -208,10 +208,10 @@ impl Entry {
     /// # Errors
     ///
     /// If a field is longer than [`read`](Self::read) would accept.
-    pub fn write(&self) -> Result<(Key, Value), TooLong> {
+    pub fn write(&self) -> Result<(Key, Value), EntryTooLong> {
         let mut bytes = vec![LAYOUT];
         let fields = match self {
-            Self::Host(host) if host.version.len() > MAX_VERSION_TEXT => return Err(TooLong::Field),
+            Self::Host(host) if host.version.len() > MAX_VERSION_TEXT => return Err(EntryTooLong::Field),
             Self::Host(host) => postcard::to_allocvec(&HostFields {
                 host: host.host.as_str(),
                 version: &host.version,
@@ -219,7 +219,7 @@ impl Entry {
                 leaving: host.leaving,
                 relay: host.relay,
             }),
-            Self::Name(name) if name.extra.len() > MAX_EXTRA => return Err(TooLong::Field),
+            Self::Name(name) if name.extra.len() > MAX_EXTRA => return Err(EntryTooLong::Field),
             Self::Name(name) => postcard::to_allocvec(&NameFields {
                 port: name.port,
                 node_type: name.node_type,
@@ -237,7 +237,7 @@ impl Entry {
             }),
         };
         // Writing to memory cannot fail otherwise: every length is known, and nothing here is a float or a map.
-        bytes.extend(fields.map_err(|_| TooLong::Field)?);
+        bytes.extend(fields.map_err(|_| EntryTooLong::Field)?);
         Ok((self.key()?, Value::new(&bytes)?))
     }
 }
@@ -273,12 +273,12 @@ struct ServiceFields<'a> {
     metadata: Vec<(&'a str, &'a str)>,
 }
 
-/// The fields at the start of `bytes`; what follows is from a newer version.
+/// The fields at the start of `bytes`. Whatever follows them is from a newer version.
 fn fields<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, EntryError> {
     postcard::take_from_bytes(bytes).map(|(fields, _)| fields).map_err(|_| EntryError::Value)
 }
 
-/// A field that the first version of its layout did not have: what is not there is what it was then.
+/// A field that the first version of its layout did not have: the default, if it is missing.
 fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -348,7 +348,7 @@ fn metadata(pairs: &[(&str, &str)]) -> Result<Metadata, EntryError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a broken law has to fail the test")]
+    #![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
 
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;

@@ -1,20 +1,20 @@
-//! What daemons say to each other, message by message.
+//! The messages between daemons.
 //!
 //! ```text
 //!   initiator                                acceptor
 //!   Hello ───────────────────────────────▶
 //!         ◀─────────────────────────────── Hello
-//!   Proof ───────────────────────────────▶           at most 1 KiB each until here
+//!   Proof ───────────────────────────────▶           up to here at most 1 KiB each
 //!         ◀─────────────────────────────── Proof
 //!   Heartbeat, Membership, Update, … ◀──▶             at most 64 KiB each
-//!   Bye   ───────────────────────────────▶           any time, by whoever ends it
+//!   Close ───────────────────────────────▶           at any time, by the side that ends the link
 //! ```
 //!
-//! On a tunnel `Open` and `Opened` follow the proofs, and after them the bytes of two programs.
+//! On a tunnel, `Open` and `Opened` follow the proofs, and the bytes of the two programs follow them.
 //!
-//! A message that this version does not know is skipped by its length. A newer version may append fields to a message;
-//! what follows the known fields is not looked at. If old fields change their meaning, the layout is raised, and an
-//! older version skips the message.
+//! A receiver skips messages it does not know by their length. A newer version may append fields to a message; the
+//! receiver ignores whatever follows the fields it knows. If existing fields change their meaning, the layout number
+//! is raised and older versions skip the message.
 
 use std::net::SocketAddr;
 
@@ -29,56 +29,96 @@ use crate::limits::{
     MAX_REASON, MAX_STAMPS, MAX_VERSION_TEXT,
 };
 
-/// The version of the protocol that this crate speaks. Raised when daemons can no longer talk to older ones.
+/// The protocol version that this crate speaks. It is raised when daemons can no longer talk to older ones.
 pub const PROTOCOL: u16 = 1;
 
-/// One message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// Who I am. The first message of both sides.
-    Hello(Hello),
-    /// That I know the cookie. The second message of both sides.
-    Proof(Proof),
-    /// Why the link ends.
-    Bye(Bye),
-    /// That I live, and what my registry amounts to.
-    Heartbeat(Heartbeat),
-    /// A packet of the membership protocol.
-    Membership(Membership),
-    /// News about one origin.
-    Update(Update),
-    /// News about several.
-    Updates(Updates),
-    /// What I have, without the content.
-    Have(Have),
-    /// What I want.
-    Pull(Pull),
-    /// Whose updates I get from others already.
-    Prune(Prune),
-    /// What I have, range by range.
-    Ranges(Ranges),
-    /// A request to see whether somebody can be reached.
-    Probe(Probe),
-    /// The result.
-    Probed(Probed),
-    /// Whom I take for dead.
-    Lost(Lost),
-    /// What the sender's clock says.
-    Clock(Clock),
-    /// What my registry amounts to, between heartbeats.
-    Tally(Tally),
-    /// What a tunnel shall lead to. The first message on a tunnel, by its entry.
-    Open(Open),
-    /// That it does; what follows is the bytes of the two programs. The answer of its exit, unless it says farewell.
-    Opened(Opened),
-    /// A request to dial, by a daemon that cannot dial itself.
-    DialBack(DialBack),
-    /// Which request a connection was made for.
-    Back(Back),
-    /// To whom a relay shall connect this connection.
-    Relay(Relay),
-    /// That the receiver shall leave the cluster.
-    Depart(Depart),
+/// Declares every kind of frame once: its number on the wire, and its name, which is also that of its body.
+macro_rules! frames {
+    ($($(#[$doc:meta])* $kind:literal $name:ident,)+) => {
+        /// One message.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Frame {
+            $($(#[$doc])* $name($name),)+
+        }
+
+        impl Frame {
+            /// The number of this kind of message on the wire.
+            #[must_use]
+            pub fn kind(&self) -> u8 {
+                match self {
+                    $(Self::$name(_) => $kind,)+
+                }
+            }
+
+            /// Reads the body of a message of this kind; `None` if there is no such kind. Bytes after the known fields
+            /// are from a newer version and are ignored.
+            pub(super) fn read(kind: u8, body: &[u8]) -> Option<postcard::Result<Self>> {
+                Some(match kind {
+                    $($kind => postcard::take_from_bytes(body).map(|(body, _)| Self::$name(body)),)+
+                    _ => return None,
+                })
+            }
+
+            /// Writes the body of the message.
+            pub(super) fn write(&self) -> postcard::Result<Vec<u8>> {
+                match self {
+                    $(Self::$name(body) => postcard::to_allocvec(body),)+
+                }
+            }
+        }
+    };
+}
+
+frames! {
+    // Handshake, on every connection.
+    /// Introduces the sender. The first message of both sides.
+    1 Hello,
+    /// Proves that the sender knows the cluster secret. The second message of both sides.
+    2 Proof,
+    /// Ends the connection and says why.
+    3 Close,
+
+    // Links.
+    /// Shows that the sender is alive, and summarises its registry.
+    16 Heartbeat,
+    /// Records of the membership protocol.
+    17 Membership,
+    /// New operations of one origin.
+    18 Update,
+    /// What the sender has, without the content.
+    19 Have,
+    /// A request for updates.
+    20 Pull,
+    /// Origins whose updates the sender already gets from others.
+    21 Prune,
+    /// What the sender has, range by range.
+    22 Ranges,
+    /// A request to find out whether a member can be reached.
+    23 Probe,
+    /// The result of a probe.
+    24 Probed,
+    /// Members that the sender considers dead.
+    25 Lost,
+    /// New operations of several origins.
+    26 Updates,
+    /// The time by the sender's clock.
+    27 Clock,
+    /// A summary of the sender's registry outside the heartbeat schedule.
+    28 Tally,
+
+    // Tunnels, and links for the last of them.
+    /// The destination of a tunnel. The first message on a tunnel, from its entry.
+    48 Open,
+    /// The tunnel is open; the bytes of the two programs follow. The answer of the exit, unless it closes.
+    49 Opened,
+    /// A request to dial, from a daemon that cannot dial itself.
+    50 DialBack,
+    /// The request that a connection answers.
+    51 Back,
+    /// The member to which a relay connects this connection.
+    52 Relay,
+    /// A request to leave the cluster.
+    53 Depart,
 }
 
 /// Who a daemon is.
@@ -86,19 +126,19 @@ pub enum Frame {
 pub struct Hello {
     /// See [`PROTOCOL`].
     pub protocol: u16,
-    /// Its id; must be the hash of the key in its certificate.
+    /// Its id, which must be the hash of the key in its certificate.
     pub id: NodeId,
-    /// Which of its lives this is.
+    /// Its current generation.
     pub generation: Generation,
-    /// How often it was declared dead in this life, or has moved: see the membership.
+    /// How often it was declared dead, or changed its addresses, in this generation.
     pub renewal: u32,
-    /// The name of its host, at most [`MAX_HOST_NAME`] bytes; what a certificate of the cluster's authority has to say.
+    /// The name of its host, at most [`MAX_HOST_NAME`] bytes. A certificate of the cluster's authority must name it.
     #[serde(deserialize_with = "text::<_, MAX_HOST_NAME>")]
     pub host: String,
-    /// The name of its cluster, at most [`MAX_CLUSTER_NAME`] bytes. Different names do not talk.
+    /// The name of its cluster, at most [`MAX_CLUSTER_NAME`] bytes. Daemons with different names refuse each other.
     #[serde(deserialize_with = "text::<_, MAX_CLUSTER_NAME>")]
     pub cluster: String,
-    /// Where others can reach it, best first; at most [`MAX_ADDRESSES`].
+    /// The addresses it can be reached at, best first; at most [`MAX_ADDRESSES`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_ADDRESSES>")]
     pub addresses: Vec<SocketAddr>,
     /// The version of its program, at most [`MAX_VERSION_TEXT`] bytes.
@@ -106,59 +146,60 @@ pub struct Hello {
     pub software: String,
 }
 
-/// The HMAC that only a holder of the cookie can make for this session.
+/// The HMAC that only a holder of the cluster secret can compute for this session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// HMAC-SHA256 over role, exported keying material, both ids and the protocol's version.
+    /// HMAC-SHA256 over the role, exported keying material, both ids and the protocol version.
     pub mac: [u8; 32],
-    /// The same with the other cookie, from an initiator that has two while the cookie is being changed. The acceptor
-    /// answers with the one that it knows.
+    /// The same with the other secret, from an initiator that holds two while the secret is being changed. The
+    /// acceptor answers with the one it knows.
     pub other: Option<[u8; 32]>,
 }
 
-/// A farewell.
+/// Ends a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bye {
-    /// What the other side can do about it.
+pub struct Close {
+    /// What the receiver can do about it.
     pub reason: Reason,
-    /// For people, at most [`MAX_REASON`] bytes.
+    /// An explanation for people, at most [`MAX_REASON`] bytes.
     #[serde(deserialize_with = "text::<_, MAX_REASON>")]
     pub text: String,
 }
 
-/// Why a link ends.
+/// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// The daemon leaves the cluster.
     Leaving,
-    /// There is a link between the two already; that one is kept.
+    /// The two daemons are already linked, and keep the other link.
     Duplicate,
-    /// The overlay does not need this link any more.
+    /// The overlay no longer needs this link.
     NotNeeded,
-    /// Another cluster, another protocol, or no proof. Trying again does not help.
+    /// Another cluster, another protocol, or no proof. Retrying does not help.
     Refused,
-    /// Too many links or handshakes at the moment. Try again later.
+    /// Too many links or handshakes at the moment. Retry later.
     Busy,
-    /// The other side sent what no honest daemon sends.
+    /// The receiver sent something that no correct daemon sends.
     Violation,
-    /// What a tunnel was to lead to is registered, and does not listen.
+    /// The destination of the tunnel is registered but does not listen.
     Silent,
 }
 
-/// A sign of life. Most are ten bytes: what has not changed since the last on this link is left out.
+/// A heartbeat. Most take ten bytes, because they omit what has not changed since the last one on this link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Increases by one with each heartbeat on this link, and begins again after 255.
+    /// Increases by one with each heartbeat on this link, and wraps after 255.
     pub sequence: u8,
-    /// The next will come in this many tenths of a second.
+    /// The time until the next heartbeat, in tenths of a second.
     pub next_ds: u16,
-    /// What the sender's registry amounts to; in the first heartbeat, and whenever it has changed.
+    /// A summary of the sender's registry; in the first heartbeat, and whenever it has changed.
     pub summary: Option<Summary>,
-    /// Now and then the latest heartbeat that the sender has received, for the receiver to measure the round trip.
+    /// From time to time, the latest heartbeat that the sender has received, so that the receiver can measure the round
+    /// trip.
     pub echo: Option<Echo>,
 }
 
-/// What a registry amounts to.
+/// A registry in brief.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// The first 8 bytes of its fingerprint.
@@ -170,37 +211,37 @@ pub struct Summary {
 /// An answer to a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Echo {
-    /// Its sequence number.
+    /// The sequence number of that heartbeat.
     pub sequence: u8,
-    /// How long the answer has waited to be sent, in milliseconds.
+    /// How long the sender has held the answer back, in milliseconds.
     pub held_ms: u16,
 }
 
-/// What the sender's registry amounts to at this moment, for somebody who does not want to wait for heartbeats.
+/// The current summary of the sender's registry, for a receiver that does not want to wait for a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// See [`Summary`].
+    /// The sender's registry.
     pub summary: Summary,
-    /// Whether the receiver shall say the same of its own.
+    /// Whether the sender asks for a tally in return.
     pub asks: bool,
 }
 
-/// A packet of the membership protocol, opaque here.
+/// Records of the membership protocol, opaque to this crate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// At most [`MAX_MEMBERSHIP`] bytes.
     #[serde(deserialize_with = "bytes::<_, MAX_MEMBERSHIP>")]
-    pub packet: Vec<u8>,
+    pub records: Vec<u8>,
 }
 
-/// A summary.
+/// The versions that the sender has of some origins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Have {
-    /// What the sender has of these origins; at most [`MAX_STAMPS`].
+    /// The sender's stamp of each origin; at most [`MAX_STAMPS`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_STAMPS>")]
     pub stamps: Vec<(NodeId, Stamp)>,
-    /// Ranges of ids, first and last, in which the sender has nothing live but `stamps`; at most [`MAX_RANGES`]. A
-    /// receiver that has more in one of them answers with it.
+    /// Ranges of ids, first and last, in which the sender has no live origins but those in `stamps`; at most
+    /// [`MAX_RANGES`]. A receiver that has more in such a range sends it.
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_RANGES>")]
     pub complete: Vec<(NodeId, NodeId)>,
 }
@@ -208,14 +249,14 @@ pub struct Have {
 /// A request for updates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pull {
-    /// Origins, and what the sender has of them; nothing asks for a snapshot. At most [`MAX_STAMPS`].
+    /// Origins and the sender's stamp of each; without a stamp, the receiver sends a snapshot. At most [`MAX_STAMPS`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_STAMPS>")]
     pub wants: Vec<(NodeId, Option<Stamp>)>,
-    /// Whether the receiver shall push later updates of these origins at once: Plumtree's GRAFT.
+    /// Whether the sender also wants later updates of these origins to be pushed: Plumtree's GRAFT.
     pub graft: bool,
 }
 
-/// Plumtree's PRUNE: updates of these origins arrive faster on other ways.
+/// Plumtree's PRUNE: updates of these origins arrive sooner over other links.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prune {
     /// At most [`MAX_STAMPS`].
@@ -228,11 +269,11 @@ pub struct Prune {
 pub struct Range {
     /// The first id of the range.
     pub first: NodeId,
-    /// The last.
+    /// The last id of the range.
     pub last: NodeId,
     /// The fingerprint of the live origins in it.
     pub digest: Digest,
-    /// How many they are.
+    /// The number of live origins in it.
     pub count: u32,
 }
 
@@ -244,28 +285,28 @@ pub struct Ranges {
     pub ranges: Vec<Range>,
 }
 
-/// A request to see whether somebody can be reached.
+/// A request to find out whether a member can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Goes back with the result.
+    /// Identifies the request; returned with the result.
     pub token: u64,
-    /// Who.
+    /// The member to reach.
     pub target: NodeId,
-    /// In which life.
+    /// The generation of it that is meant.
     pub generation: Generation,
 }
 
 /// The result of a [`Probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probed {
-    /// That of the request.
+    /// The token of the request.
     pub token: u64,
-    /// What was seen.
-    pub sight: Sight,
+    /// What the sender observed.
+    pub observation: Observation,
 }
 
-/// Members that the sender has lost and the receiver may still see: a split has healed. They have to be told, because
-/// only they can refute their death.
+/// Members that the sender considers dead and the receiver may still see, for example after a partition has healed.
+/// They have to be told, because only they can refute it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// At most [`MAX_LOST`].
@@ -273,79 +314,79 @@ pub struct Lost {
     pub members: Vec<NodeId>,
 }
 
-/// What the sender's clock says: told at the beginning of a link, and when somebody has set that clock. Nothing depends on
-/// it; people whose hosts differ are to be told.
+/// The time by the sender's clock, sent when a link comes up and when somebody has set that clock. No decision depends
+/// on it; it lets operators know that the clocks of their hosts differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {
-    /// Milliseconds since the Unix epoch, as this is sent.
+    /// Milliseconds since the Unix epoch, as the message is sent.
     pub wall_ms: u64,
 }
 
-/// What a tunnel shall lead to: something that is registered at its exit.
+/// The destination of a tunnel: something that is registered at its exit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
-    /// What kind of thing.
+    /// The kind of entry.
     pub kind: Kind,
     /// Its name, at most [`MAX_KEY_NAME`] bytes.
     #[serde(deserialize_with = "text::<_, MAX_KEY_NAME>")]
     pub name: String,
-    /// Which life of it is meant; a later one is refused. 0 for any.
+    /// The creation that is meant; a later one is refused. 0 means any.
     pub creation: u32,
 }
 
 /// A tunnel is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
-    /// The port that it leads to.
+    /// The port it leads to.
     pub port: u16,
-    /// How long the exit has waited for it to accept the connection, in microseconds.
+    /// How long the destination took to accept the connection of the exit, in microseconds.
     pub took_us: u32,
 }
 
 /// A request to dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DialBack {
-    /// Who wants the connection.
+    /// The daemon that wants the connection.
     pub asker: NodeId,
-    /// Who shall dial. A member that is neither passes the request on if it has a link to it.
+    /// The daemon that is asked to dial. A member that is neither forwards the request if it has a link to the target.
     pub target: NodeId,
-    /// Whom to dial: the asker, or a relay that both can reach.
+    /// The daemon to dial: the asker, or a relay that both can reach.
     pub at: NodeId,
-    /// Tells the connection from others: [`Back`] carries it.
+    /// Identifies the connection; [`Back`] carries it.
     pub token: [u8; 16],
 }
 
-/// The first message on a connection that was asked for by a [`DialBack`], by who has dialled.
+/// The first message on a connection that a [`DialBack`] asked for, from the side that dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Back {
-    /// That of the request.
+    /// The token of the request.
     pub token: [u8; 16],
 }
 
-/// The first message on a connection to a relay, by who wants to be connected.
+/// The first message on a connection to a relay, from the side that wants to be connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relay {
-    /// To whom.
+    /// The member to connect to.
     pub target: NodeId,
 }
 
-/// A request to leave the cluster, and to stay away until somebody there wants to join again.
+/// A request to leave the cluster, and to stay away until somebody at that daemon joins it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Depart {
-    /// Who.
+    /// The daemon that is asked to leave.
     pub target: NodeId,
-    /// In which life: a later one is not meant.
+    /// The generation of it that is meant; later ones are not.
     pub generation: Generation,
 }
 
-/// What a daemon saw of another.
+/// What came of an attempt to reach a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Sight {
+pub enum Observation {
     /// It answered.
     Reached,
-    /// Nothing came back in time.
+    /// No answer came in time.
     Silent,
-    /// Its host answered that nobody listens there.
+    /// Its host answered that nothing listens there.
     Refused,
 }
 

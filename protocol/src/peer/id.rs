@@ -1,4 +1,4 @@
-//! Who a daemon is, which of its lives is meant, and how far that life has come.
+//! The identity of a daemon, its generation, and its version within that generation.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// A daemon: the SHA-256 of its public key, 32 bytes.
 ///
-/// A hash, so ids are spread evenly: order by id is as good as a random order, which the overlay and the range
-/// reconciliation rely on.
+/// Ids are hashes and therefore evenly spread. The overlay and range reconciliation rely on the order of ids being as
+/// good as a random order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId([u8; 32]);
 
@@ -18,12 +18,12 @@ pub struct NodeId([u8; 32]);
 pub struct NodeIdError;
 
 impl NodeId {
-    /// The lowest id: where a range over all ids begins.
+    /// The lowest id, at which a range over all ids begins.
     pub const MIN: Self = Self([0; 32]);
-    /// The highest id: where a range over all ids ends.
+    /// The highest id, at which a range over all ids ends.
     pub const MAX: Self = Self([0xff; 32]);
 
-    /// The daemon whose public key has this SHA-256.
+    /// The id of the daemon whose public key has this SHA-256.
     #[must_use]
     pub const fn new(hash: [u8; 32]) -> Self {
         Self(hash)
@@ -36,14 +36,14 @@ impl NodeId {
     }
 }
 
-/// All 64 digits; with a precision, as in `{:.8}`, that many of them.
+/// All 64 digits, or as many as the precision says, as in `{:.8}`.
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(&self.0, f)
     }
 }
 
-/// The first eight digits, which is enough to tell daemons apart in a log.
+/// The first eight digits, which distinguish daemons in a log.
 impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:.8}")
@@ -66,22 +66,22 @@ impl FromStr for NodeId {
     }
 }
 
-/// One life of a daemon, from a start to its end. A later start has a greater generation.
+/// One run of a daemon, from its start to its end. A later start has a greater generation.
 ///
-/// The nonce is random. It decides between two starts that the clock cannot tell apart, such as two copies of one
-/// machine image that boot together.
+/// The random nonce decides between two starts that the clock cannot distinguish, such as two copies of one machine
+/// image that boot together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation {
-    /// When this life began, in milliseconds since the Unix epoch by the daemon's own clock. Never compared with
-    /// anything but other generations of the same daemon.
+    /// When the daemon started, in milliseconds since the Unix epoch by its own clock. Only compared with other
+    /// generations of the same daemon.
     pub boot_ms: u64,
-    /// Chance.
+    /// A random number.
     pub nonce: u64,
 }
 
 impl Generation {
-    /// The smallest generation that wins against this one. For a daemon that has to begin a new life while it runs:
-    /// others know something about the current one that it does not know itself.
+    /// The smallest generation that is later than this one. For a daemon that has to begin a new generation while it runs,
+    /// because others know something about the current one that it does not know itself.
     #[must_use]
     pub fn renewed(self, now_ms: u64, nonce: u64) -> Self {
         Self { boot_ms: now_ms.max(self.boot_ms.saturating_add(1)), nonce }
@@ -94,15 +94,15 @@ impl fmt::Display for Generation {
     }
 }
 
-/// How many operations a daemon has carried out in one generation.
+/// The number of operations that a daemon has carried out in one generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Version(pub u64);
 
 impl Version {
-    /// Before the first operation.
+    /// The version before the first operation.
     pub const ZERO: Self = Self(0);
 
-    /// The version after one more operation. Saturates, which takes half a million years at a million operations a
+    /// The version after one more operation. It saturates, but only after half a million years at a million operations a
     /// second.
     #[must_use]
     pub fn next(self) -> Self {
@@ -116,32 +116,32 @@ impl fmt::Display for Version {
     }
 }
 
-/// A sum of SHA-256 hashes modulo 2^256: the digest of a set, whatever its order.
+/// A sum of SHA-256 hashes modulo 2^256: the digest of a set, regardless of its order.
 ///
-/// Members can be added and taken out again, so it is kept up to date at the price of the change, not of the set.
-/// It finds accidents (two daemons with one identity, lost updates), not attacks: who can choose many members of the
-/// set can construct collisions (D. Wagner, "A Generalized Birthday Problem", 2002), but who can do that is a proven
-/// member of the cluster.
+/// Elements can be added and removed, so keeping it up to date costs as much as the change and not as the set. It
+/// detects accidents (two daemons with one identity, lost updates), not attacks: whoever can choose many elements can
+/// construct collisions (D. Wagner, "A Generalized Birthday Problem", 2002), but only a proven member of the cluster can
+/// do that.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of nothing.
+    /// The digest of the empty set.
     pub const EMPTY: Self = Self([0; 32]);
 
-    /// The digest of one member, whose SHA-256 this is.
+    /// The digest of one element with this SHA-256.
     #[must_use]
     pub const fn of(hash: [u8; 32]) -> Self {
         Self(hash)
     }
 
-    /// The sum, big-endian.
+    /// The sum in big-endian order.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// With the members of `other` added.
+    /// The digest with the elements of `other` added.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let mut sum = self.0;
@@ -155,7 +155,7 @@ impl Digest {
         Self(sum)
     }
 
-    /// With the members of `other` taken out.
+    /// The digest with the elements of `other` removed.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         let mut rest = self.0;
@@ -170,7 +170,7 @@ impl Digest {
     }
 }
 
-/// All 64 digits; with a precision, that many of them.
+/// All 64 digits, or as many as the precision says.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(&self.0, f)
@@ -183,29 +183,29 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// How far one origin has come: what the registry is ordered by.
+/// The version of one origin's content, by which replicas are ordered.
 ///
-/// The order is that of the fields. Generation and version alone decide as long as every daemon has an identity of
-/// its own; the digest of the content makes the order total even where two daemons write under one identity, so that
-/// all replicas still end with the same of the two.
+/// The order is that of the fields. Generation and version decide as long as every daemon has its own identity. The
+/// digest of the content makes the order total even if two daemons write under one identity, so that all replicas still
+/// agree on one of the two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stamp {
-    /// The origin's life.
+    /// The generation of the origin.
     pub generation: Generation,
-    /// Its operations in that life.
+    /// The number of its operations in that generation.
     pub version: Version,
-    /// The digest of the entries they left.
+    /// The digest of the resulting entries.
     pub digest: Digest,
 }
 
 impl Stamp {
-    /// The beginning of a life.
+    /// The stamp at the beginning of a generation.
     #[must_use]
     pub const fn start(generation: Generation) -> Self {
         Self { generation, version: Version::ZERO, digest: Digest::EMPTY }
     }
 
-    /// Whether both claim to be the same version of the same life, and are not the same.
+    /// Whether both claim the same version of the same generation, with different content.
     #[must_use]
     pub fn contradicts(&self, other: &Self) -> bool {
         self.generation == other.generation && self.version == other.version && self.digest != other.digest

@@ -1,8 +1,8 @@
-//! Operations on the registry, as they are replicated: bytes with a bound.
+//! Operations on the registry as they are replicated: bounded byte strings.
 //!
-//! Replication does not look into what it carries. An entry that a daemon cannot read, because a newer version wrote
-//! it or because it is garbage, is stored, compared and passed on like any other; only its own directory leaves it
-//! out. So versions can be mixed in one cluster, and no entry can make two replicas differ.
+//! Replication does not interpret what it carries. An entry that a daemon cannot read, because a newer version wrote it
+//! or because it is garbage, is stored, compared and passed on like any other, and only left out of that daemon's
+//! lookups. So versions can be mixed in one cluster, and no entry can make two replicas differ.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::limits::{MAX_KEY_NAME, MAX_VALUE};
 
-/// What kind of thing an entry is about. Others than the constants are legal: newer versions have them.
+/// The kind of an entry. Newer versions may have kinds beside these constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Kind(pub u8);
 
@@ -24,7 +24,7 @@ impl Kind {
     pub const SERVICE: Self = Self(2);
 }
 
-/// What an entry is found by, unique within its origin.
+/// The key of an entry, unique within its origin.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
     kind: Kind,
@@ -33,13 +33,13 @@ pub struct Key {
     instance: u64,
 }
 
-/// Why there is no such key.
+/// Why a key does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("name of {0} bytes is longer than {MAX_KEY_NAME}")]
 pub struct KeyError(usize);
 
 impl Key {
-    /// The key of `name`; `instance` tells several entries of one name apart and is 0 where there can be only one.
+    /// The key of `name`. `instance` distinguishes several entries of one name, and is 0 where there can be only one.
     ///
     /// # Errors
     ///
@@ -51,26 +51,26 @@ impl Key {
         Ok(Self { kind, name: name.into(), instance })
     }
 
-    /// What kind of thing it is.
+    /// The kind of the entry.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Its name.
+    /// The name of the entry.
     #[must_use]
     pub fn name(&self) -> &[u8] {
         &self.name
     }
 
-    /// Which of several of that name.
+    /// Distinguishes several entries of that name.
     #[must_use]
     pub fn instance(&self) -> u64 {
         self.instance
     }
 }
 
-/// What an entry says: bytes that [`Entry`](super::Entry) knows how to read. Cheap to clone.
+/// The value of an entry: bytes that [`Entry`](super::Entry) can read. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(Arc<[u8]>);
 
@@ -80,7 +80,7 @@ pub struct Value(Arc<[u8]>);
 pub struct ValueError(usize);
 
 impl Value {
-    /// Takes the bytes of a value.
+    /// A value of these bytes.
     ///
     /// # Errors
     ///
@@ -110,12 +110,12 @@ impl fmt::Debug for Value {
 pub enum Op {
     /// The key has this value now.
     Put(Key, Value),
-    /// The key is gone.
+    /// The key is deleted.
     Delete(Key),
 }
 
 impl Op {
-    /// The key it is about.
+    /// The key that it changes.
     #[must_use]
     pub fn key(&self) -> &Key {
         match self {
@@ -123,10 +123,10 @@ impl Op {
         }
     }
 
-    /// Bytes that it takes in a frame, at most.
+    /// The most bytes that it takes in a frame.
     #[must_use]
     pub fn size(&self) -> usize {
-        // Tag, kind, instance (10), the version that goes with it (10), and two lengths (3 each).
+        // Tag, kind, instance (10), the version in front of it (10), and two lengths (3 each).
         const FIXED: usize = 28;
         FIXED
             + match self {
@@ -153,7 +153,7 @@ fn name_bytes<S: Serializer>(name: &[u8], serializer: S) -> Result<S::Ok, S::Err
     serializer.serialize_bytes(name)
 }
 
-/// The bytes are borrowed from the input, so nothing is allocated before their number is known to be good.
+/// Borrows the bytes from the input, so that nothing is allocated before their number has been checked.
 fn bounded_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[u8]>, D::Error> {
     let name = <&[u8]>::deserialize(deserializer)?;
     if name.len() > MAX_KEY_NAME {

@@ -1,7 +1,7 @@
-//! What daemons say to each other: who they are, and what they have registered.
+//! The protocol between daemons: who they are, and what they have registered.
 //!
-//! These values are shared by the wire and by the node that decides (`pmd-core`): what has been decoded is valid
-//! and bounded, so that nobody behind the decoder has to look again.
+//! The wire and the cluster node (`pmd-core`) share these values. Whatever the decoder returns is valid and bounded, so
+//! its users need no checks of their own.
 
 mod bounded;
 pub mod codec;

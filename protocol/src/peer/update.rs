@@ -1,4 +1,4 @@
-//! News about one origin, as it travels.
+//! Updates: operations of one origin on their way to a replica.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,40 +10,40 @@ use crate::limits::{MAX_OPS, MAX_UPDATES};
 /// What a replica must have for the operations of an update to make sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Base {
-    /// Nothing: the operations are all entries, and whatever the replica has is replaced.
+    /// Nothing: the operations are all entries, and replace whatever the replica has.
     Nothing,
-    /// At least this version of the same life. They are the latest operation on each key that was touched since.
+    /// At least this version of the same generation. The operations are the latest on each key touched since.
     After(Version),
 }
 
 /// One part of a transfer that takes a replica of `origin` to `stamp`. Most transfers have one part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Update {
-    /// Whose operations.
+    /// The daemon whose operations they are.
     pub origin: NodeId,
-    /// What the replica has when all parts are applied.
+    /// The version that the replica has once all parts are applied.
     pub stamp: Stamp,
-    /// What it must have before.
+    /// The version that it must have before.
     pub base: Base,
-    /// Operations up to this version were in earlier parts. In the first part it is where the base ends.
+    /// Earlier parts had the operations up to this version. In the first part, this is the end of the base.
     pub after: Version,
-    /// Whether it is the last.
+    /// Whether this is the last part.
     pub last: bool,
     /// Operations with their versions, which increase over all parts; at most [`MAX_OPS`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_OPS>")]
     pub ops: Vec<(Version, Op)>,
 }
 
-/// Updates of several origins in one frame: with each frame comes the cost of encrypting and handling it.
+/// Updates of several origins in one frame, because every frame costs a system call and an encryption.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Updates {
-    /// At most [`MAX_UPDATES`], together no longer than a frame.
+    /// At most [`MAX_UPDATES`], which together fit into a frame.
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_UPDATES>")]
     pub updates: Vec<Update>,
 }
 
 impl Base {
-    /// The version above which a transfer has something to say.
+    /// The version after which the operations of the transfer begin.
     #[must_use]
     pub fn start(self) -> Version {
         match self {
@@ -54,10 +54,10 @@ impl Base {
 }
 
 impl Update {
-    /// Bytes that an update takes in a frame besides its operations, at most.
+    /// The most bytes that an update takes in a frame besides its operations.
     pub const FIXED: usize = 128;
 
-    /// Bytes that it takes in a frame, at most.
+    /// The most bytes that it takes in a frame.
     #[must_use]
     pub fn size(&self) -> usize {
         Self::FIXED + self.ops.iter().map(|(_, op)| op.size()).sum::<usize>()

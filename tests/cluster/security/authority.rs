@@ -63,7 +63,7 @@ fn only_the_authoritys_certificates_lead_into_its_cluster() {
     // The name is part of the certificate, not a matter of taste.
     for host in ["h1", "h2", "h4", "", "*"] {
         let ending = greet(&card, host).hear_out().without_proof();
-        assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Bye(_))), "{host}: {ending:?}");
+        assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Close(_))), "{host}: {ending:?}");
     }
     for card in [Card::issued(&theirs, "intruder"), Card::fresh()] {
         let ending = greet(&card, "intruder").hear_out();

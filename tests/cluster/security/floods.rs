@@ -142,7 +142,7 @@ fn strangers_who_are_through_with_tls_cost_little_too() {
         });
         for talk in &mut talks {
             // All but the last byte of the longest greeting.
-            let length = pmd_protocol::limits::MAX_GREETING_FRAME;
+            let length = pmd_protocol::limits::MAX_HANDSHAKE_FRAME;
             let mut bytes = u32::try_from(length).expect("a length").to_be_bytes().to_vec();
             bytes.extend([1, 1]);
             bytes.resize(3 + length, 0);

@@ -1,6 +1,6 @@
 //! Frames that no honest daemon sends, before and after the proof.
 
-use pmd_protocol::limits::{MAX_FRAME, MAX_GREETING_FRAME};
+use pmd_protocol::limits::{MAX_FRAME, MAX_HANDSHAKE_FRAME};
 use pmd_protocol::peer::frame::Heartbeat;
 use pmd_protocol::peer::{Frame, Phase};
 
@@ -41,7 +41,7 @@ fn strangers_may_send_little_and_only_greetings() {
     pmd_protocol::peer::codec::encode(&Frame::Heartbeat(heartbeat), &mut early).expect("a frame that fits");
     let unknown = frame(200, 1, 20).repeat(1_000);
     for (what, bytes) in [
-        ("one byte too many", frame(1, 1, MAX_GREETING_FRAME + 1)),
+        ("one byte too many", frame(1, 1, MAX_HANDSHAKE_FRAME + 1)),
         ("four gigabytes, announced", vec![0xff; 8]),
         ("no type", vec![0, 0, 0, 1, 1]),
         ("a Hello of nothing", frame(1, 1, 2)),
@@ -55,7 +55,7 @@ fn strangers_may_send_little_and_only_greetings() {
         // It may be refused before all of it is sent.
         let _ = talk.say_bytes(&bytes);
         let ending = talk.hear_out().without_proof();
-        assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Bye(_))), "{what}: {ending:?}");
+        assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Close(_))), "{what}: {ending:?}");
     }
     world.wait_for_names(&[0], [&node]);
     assert!(node.is_open());
@@ -80,7 +80,7 @@ fn a_member_may_send_what_this_version_does_not_know() {
     while heartbeats < 2 {
         match talk.hear().expect("the link stands") {
             Frame::Heartbeat(_) => heartbeats += 1,
-            Frame::Bye(bye) => panic!("{bye:?}"),
+            Frame::Close(bye) => panic!("{bye:?}"),
             _ => {}
         }
     }

@@ -117,7 +117,7 @@ impl Ending {
     /// What the daemon gave as its reason.
     pub(super) fn farewell(&self) -> String {
         let bye = self.frames.iter().find_map(|frame| match frame {
-            Frame::Bye(bye) => Some(format!("{:?}: {}", bye.reason, bye.text)),
+            Frame::Close(bye) => Some(format!("{:?}: {}", bye.reason, bye.text)),
             _ => None,
         });
         bye.unwrap_or_default()
@@ -158,7 +158,7 @@ impl Talk {
         let peer = id_of(&connection.peer_certificates().expect("a daemon shows a certificate")[0]);
         let me = card.map_or(NodeId::MIN, |card| card.id);
         let tls = Tls::Client(Box::new(StreamOwned::new(connection, stream)));
-        Ok(Talk { tls, role: Role::Initiator, me, peer, read: Vec::new(), phase: Phase::Greeting })
+        Ok(Talk { tls, role: Role::Initiator, me, peer, read: Vec::new(), phase: Phase::Handshake })
     }
 
     /// Answers a daemon that has dialled, showing `card`.
@@ -178,7 +178,7 @@ impl Talk {
         }
         let peer = id_of(&connection.peer_certificates().expect("a daemon shows a certificate")[0]);
         let tls = Tls::Server(Box::new(StreamOwned::new(connection, stream)));
-        Ok(Talk { tls, role: Role::Acceptor, me: card.id, peer, read: Vec::new(), phase: Phase::Greeting })
+        Ok(Talk { tls, role: Role::Acceptor, me: card.id, peer, read: Vec::new(), phase: Phase::Handshake })
     }
 
     /// Sends a frame.

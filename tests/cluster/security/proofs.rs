@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use pmd::control::api::Join;
 use pmd::control::client::ClientError;
 use pmd_protocol::peer::Frame;
-use pmd_protocol::peer::frame::{Bye, Hello, Reason};
+use pmd_protocol::peer::frame::{Close, Hello, Reason};
 
 use super::intruder::{Card, Talk, connect};
 use crate::harness::daemon::register;
@@ -68,7 +68,7 @@ fn the_cookie_and_a_key_of_its_own_are_what_a_daemon_needs() {
     assert_eq!((theirs.host.as_str(), theirs.id), ("h1", talk.peer));
     let proof = talk.hear_proof();
     assert_ne!(proof.mac, talk.proof(COOKIE).mac, "both sides prove the same");
-    talk.say(&Frame::Bye(Bye { reason: Reason::Leaving, text: String::new() })).expect("a farewell");
+    talk.say(&Frame::Close(Close { reason: Reason::Leaving, text: String::new() })).expect("a farewell");
     nobody_has_got_in(&world);
 }
 
@@ -152,7 +152,7 @@ fn nobody_can_call_himself_somebody_else() {
     let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
     talk.say(&Frame::Hello(Hello { id: victim, ..card.hello() })).expect("a greeting");
     let ending = talk.hear_out().without_proof();
-    assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Bye(_))), "{ending:?}");
+    assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Close(_))), "{ending:?}");
     nobody_has_got_in(&world);
 }
 

@@ -1,0 +1,135 @@
+//! Links: how they begin and end, and the updates offered on them.
+
+use std::collections::BTreeSet;
+
+use pmd_protocol::limits::MAX_LOST;
+use pmd_protocol::peer::Frame;
+use pmd_protocol::peer::NodeId;
+use pmd_protocol::peer::frame::{Lost, Reason};
+
+use super::{LinkId, Node, Output};
+use crate::facts::Share;
+use crate::gossip::link::Link;
+use crate::membership::Identity;
+use crate::membership::evidence::Trigger;
+use crate::replica::store::Source;
+
+impl<S: Share> Node<S> {
+    /// Offers an origin's current version on every link whose peer does not have it.
+    pub(super) fn offer(&mut self, origin: NodeId) {
+        if !self.replica.is_live(&origin) {
+            return;
+        }
+        let Some(stamp) = self.replica.store().stamp(&origin) else { return };
+        // A peer does not need its own entries.
+        for link in self.links.values_mut().filter(|link| link.peer.id != origin) {
+            let summarise = self.overlay.is_near(&link.peer.id);
+            link.offer(self.now.mono_ms, origin, stamp, summarise);
+        }
+    }
+
+    /// Sends an origin that was missing to the peers that have asked for it.
+    pub(super) fn offer_wanted(&mut self, origin: NodeId) {
+        if self.replica.is_live(&origin) {
+            self.links.values_mut().for_each(|link| link.offer_wanted(self.now.mono_ms, origin));
+        }
+    }
+
+    pub(super) fn link_up(&mut self, id: LinkId, peer: Identity, initiated: bool) {
+        let who = peer.id;
+        if who == self.me() {
+            // This daemon has dialled itself.
+            self.outputs.push_back(Output::Close { link: id, reason: Reason::Duplicate });
+            return;
+        }
+        let now_ms = self.now.mono_ms;
+        if let Some(old) = self.by_peer.get(&who).copied() {
+            // If both have dialled at once, both keep the link that the lower id has dialled. A peer that has dialled twice
+            // has lost the first link, and so it has if that link has been silent for too long.
+            let by_lower = |initiated: bool| initiated == (self.me() < who);
+            let keep_old = self.links.get(&old).is_some_and(|link| {
+                by_lower(link.initiated) && !by_lower(initiated) && link.phi.is_fresh(now_ms)
+            });
+            let surplus = if keep_old { id } else { old };
+            self.outputs.push_back(Output::Close { link: surplus, reason: Reason::Duplicate });
+            if keep_old {
+                return;
+            }
+            self.forget_link(old);
+        }
+        self.overlay.linked(&who);
+        self.evidence.drop_case(&who);
+        let is_new = self.generation_of(&who) != Some(peer.generation);
+        let mut link = Link::new(peer.clone(), initiated, now_ms, self.phase_ms, &self.tuning);
+        link.send_heartbeat(now_ms, self.pace(&who));
+        let members: Vec<_> = self.lost.keys().filter(|id| **id != who).take(MAX_LOST).copied().collect();
+        if !members.is_empty() {
+            link.send(Frame::Lost(Lost { members }));
+        }
+        self.links.insert(id, link);
+        self.by_peer.insert(who, id);
+        self.source = Some(id);
+        self.table.meet(now_ms, peer);
+        self.send_own_record(id, who);
+        if is_new {
+            self.send_all_records(id);
+        }
+    }
+
+    pub(super) fn link_down(&mut self, id: LinkId, reason: Option<Reason>) {
+        let Some(link) = self.forget_link(id) else { return };
+        self.overlay.failed(self.now.mono_ms, link.peer.id, &mut self.rng);
+        if reason.is_none() {
+            self.investigate((link.peer.id, link.peer.generation), Trigger::LinkEnded);
+        }
+    }
+
+    pub(super) fn link_failed(&mut self, peer: NodeId) {
+        self.overlay.failed(self.now.mono_ms, peer, &mut self.rng);
+        if let Some(generation) = self.generation_of(&peer) {
+            self.investigate((peer, generation), Trigger::DialFailed);
+        }
+    }
+
+    /// The interval of heartbeats to a member.
+    pub(super) fn pace(&self, id: &NodeId) -> u64 {
+        let interval_ms = self.tuning.membership.phi.interval_ms;
+        let far = self.tuning.gossip.far_pace.max(1);
+        if self.overlay.is_near(id) { interval_ms } else { interval_ms.saturating_mul(far) }
+    }
+
+    fn forget_link(&mut self, id: LinkId) -> Option<Link> {
+        let link = self.links.remove(&id)?;
+        if self.by_peer.get(&link.peer.id) == Some(&id) {
+            self.by_peer.remove(&link.peer.id);
+        }
+        self.grafts.drop_link(id);
+        self.replica.drop_source(Source(id.0));
+        for origin in self.parents.drop_link(id) {
+            self.graft_backup(origin);
+        }
+        Some(link)
+    }
+
+    /// Replaces the parent link of an origin, which has ended, by a backup.
+    fn graft_backup(&mut self, origin: NodeId) {
+        let have = self.replica.store().stamp(&origin).filter(|_| self.replica.is_live(&origin));
+        let Some(have) = have else { return };
+        if let Some((id, link)) = self.links.iter_mut().find(|(_, link)| link.is_backup_for(&origin)) {
+            link.pull(origin, Some(have), true);
+            self.parents.came_first(origin, *id);
+        }
+    }
+
+    pub(super) fn close(&mut self, id: LinkId, reason: Reason) {
+        if let Some(link) = self.forget_link(id) {
+            // If the link is wanted after all, it will be dialled again.
+            self.overlay.failed(self.now.mono_ms, link.peer.id, &mut self.rng);
+            self.outputs.push_back(Output::Close { link: id, reason });
+        }
+    }
+
+    pub(super) fn linked(&self) -> BTreeSet<NodeId> {
+        self.by_peer.keys().copied().collect()
+    }
+}
