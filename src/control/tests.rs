@@ -32,13 +32,13 @@ struct Daemon {
 impl Daemon {
     fn start(folder: &TempDir) -> Daemon {
         let settings = Settings::new(4369, folder.path().join("pmd.sock"));
-        Daemon::start_with(settings)
+        Daemon::start_with(&settings)
     }
 
-    fn start_with(settings: Settings) -> Daemon {
+    fn start_with(settings: &Settings) -> Daemon {
         let client = Client::new(&settings.socket);
-        let socket = socket::bind(&settings).expect("a socket");
-        let handles = handles(&settings);
+        let socket = socket::bind(settings).expect("a socket");
+        let handles = handles(settings);
         let server = tokio::spawn(server::serve(handles.clone(), TaskTracker::new(), socket));
         Daemon { handles, client, server }
     }
@@ -368,7 +368,7 @@ fn reload_says_what_a_restart_would_change() {
         let file = folder.path().join("pmd.toml");
         let mut settings = Settings::new(4369, folder.path().join("pmd.sock"));
         settings.config_file = Some(file.clone());
-        let daemon = Daemon::start_with(settings);
+        let daemon = Daemon::start_with(&settings);
         assert_eq!(daemon.client.reload().await.expect("no file is fine").needs_restart, [""; 0]);
         std::fs::write(&file, "bind = \"::1\"\n").expect("a file");
         assert_eq!(daemon.client.reload().await.expect("it is right").needs_restart, ["bind"]);

@@ -7,8 +7,7 @@ use axum::http::HeaderMap;
 use axum::response::sse::Sse;
 use axum::response::{IntoResponse, Response};
 
-use super::Asked;
-use super::request::{ApiError, Parameters};
+use super::request::{ApiError, Asked, Parameters};
 use crate::base::shutdown::Shutdown;
 use crate::control::api::ErrorCode;
 use crate::control::events::{self, EventSource, Wanted};

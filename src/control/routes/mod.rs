@@ -1,4 +1,4 @@
-//! What each path of the control API answers.
+//! The handler of each path of the control API.
 
 mod cluster;
 mod daemon;
@@ -11,21 +11,14 @@ mod request;
 mod services;
 mod tunnel;
 
-use axum::extract::Query;
-use axum::response::Json;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Router, middleware};
 
 use super::endpoints::{Call, Method, endpoints};
 use super::handles::Handles;
-use request::ApiError;
+use request::{Answer, Asked};
 
-/// The parameters of a request.
-type Asked = Query<Vec<(String, String)>>;
-/// The result of most handlers.
-type Answer<T> = Result<Json<T>, ApiError>;
-
-/// The paths that the status page and monitoring read, without those that change anything.
+/// The paths that the web listener serves too: the status page and monitoring read them, and none changes anything.
 pub fn read_only(handles: Handles) -> Router {
     let on_page = endpoints().iter().filter_map(|endpoint| Some((endpoint.call, endpoint.web?)));
     routes(on_page).with_state(handles)

@@ -1,4 +1,4 @@
-//! Requests as they come in, and errors as they go out.
+//! What all handlers share: parameters and bodies of requests, and errors.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, Request};
@@ -8,10 +8,14 @@ use axum::response::{IntoResponse, Json, Response};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::Asked;
 use crate::control::api::{self, ErrorCode};
 use crate::control::endpoints;
 use crate::control::limits::{MAX_REQUEST, REQUEST_TIMEOUT};
+
+/// The parameters of a request.
+pub(super) type Asked = Query<Vec<(String, String)>>;
+/// The result of most handlers.
+pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
 /// An answer that is an error.
 #[derive(Debug)]
@@ -25,10 +29,8 @@ impl ApiError {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> ApiError {
         ApiError { code, message: message.into(), hint: hint.into() }
     }
-}
 
-impl ApiError {
-    /// What goes into the body of the answer.
+    /// The body of the answer.
     pub(super) fn into_info(self) -> api::ErrorInfo {
         api::ErrorInfo { code: self.code.as_str().to_owned(), message: self.message, hint: self.hint }
     }
@@ -77,7 +79,7 @@ impl RequestBody {
     }
 }
 
-/// The parameters of a request, each of which must be known: a misspelt one would be a wrong answer.
+/// The parameters of a request. Unknown ones are an error: ignoring a misspelt one would give a wrong answer.
 #[derive(Debug)]
 pub(super) struct Parameters(Vec<(String, String)>);
 
