@@ -6,7 +6,7 @@ use std::fmt::Write;
 use clap::{Arg, Command, CommandFactory};
 use pmd::base::log::setup;
 use pmd::cli::args::Cli;
-use pmd::cli::exit::Exit;
+use pmd::cli::common::Exit;
 use pmd::config::environment::{self, Variable};
 use pmd::config::keys::RawConfig;
 use pmd::control::endpoints::endpoints;

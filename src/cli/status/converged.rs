@@ -14,7 +14,7 @@ use crate::control::client::{Client, ClientError};
 const POLL: Duration = Duration::from_millis(100);
 
 /// Waits until all daemons have the same registry, and returns the status of this daemon then.
-pub async fn wait(client: &Client, patience: Duration) -> Result<Status> {
+pub(super) async fn wait(client: &Client, patience: Duration) -> Result<Status> {
     with_progress("waiting for all daemons to have the same registry", look(client, patience)).await
 }
 
