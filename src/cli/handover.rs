@@ -46,7 +46,7 @@ async fn hand_over(global: &Global, target: &Target, args: &args::Handover, outp
     }
     let switch = plan(global, target, args, &status)?;
     if args.dry_run {
-        return switch.show(nodes, output);
+        return switch.show(&nodes, output);
     }
     if status.services.registered > 0 {
         note(&format!(

@@ -58,7 +58,7 @@ async fn take_over(
     };
     let switch = Switch { global, target, from, to, enabled_units };
     if args.dry_run {
-        return switch.show(nodes, output);
+        return switch.show(&nodes, output);
     }
     if interrupt.came() {
         return Ok(Exit::Interrupted);

@@ -232,9 +232,9 @@ impl fmt::Display for Mapper {
 
 impl Switch<'_> {
     /// Shows what [`Switch::run`] would do.
-    pub fn show(&self, nodes: Vec<Node>, output: Output) -> Result<Exit> {
+    pub fn show(&self, nodes: &[Node], output: Output) -> Result<Exit> {
         let mut steps = vec![
-            format!("stop {}, with {} registered", self.from, number_of(&nodes)),
+            format!("stop {}, with {} registered", self.from, number_of(nodes)),
             format!("start {}: {}", self.to.program(), self.to.command(self.target)),
         ];
         if !nodes.is_empty() {
