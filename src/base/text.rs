@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::directory::services::Metadata;
+use std::collections::BTreeMap;
 
 /// Digits of an id or a fingerprint that are enough to tell any two apart that people see.
 const SHORT: usize = 16;
@@ -112,7 +112,7 @@ pub fn short(digits: &str) -> &str {
 }
 
 /// Pairs of key and value, in one line.
-pub fn metadata(pairs: &Metadata) -> String {
+pub fn metadata(pairs: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> =
         pairs.iter().map(|(key, value)| format!("{}={}", printable(key), printable(value))).collect();
     pairs.join(" ")

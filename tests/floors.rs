@@ -1,0 +1,102 @@
+//! The floors of `pmd` and `pmd-epmd`: no module uses another beside or above it, and no files of one module use each other in
+//! a circle. docs/architecture.md explains the floors.
+
+#[path = "../core/tests/support/floors.rs"]
+mod floors;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use floors::{violations, violations_in};
+
+/// From the ground up.
+const PMD: &[&[&str]] = &[
+    &["base"],
+    &["config"],
+    &["auth", "directory"],
+    &["link", "discovery"],
+    &["cluster"],
+    &["tunnel"],
+    &["metrics"],
+    &["control"],
+    &["web", "takeover"],
+    &["daemon", "doctor", "top"],
+    &["demo", "personality"],
+    &["cli"],
+];
+
+/// From the ground up.
+const EPMD: &[&[&str]] = &[
+    &["counters", "descriptors", "kernel", "latency", "log_limit", "reserve"],
+    &["names", "client"],
+    &["server"],
+];
+
+#[test]
+fn pmd_has_floors() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    assert_eq!(violations(&root, PMD), [] as [String; 0]);
+}
+
+#[test]
+fn pmd_epmd_has_floors() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("epmd/src");
+    assert_eq!(violations(&root, EPMD), [] as [String; 0]);
+}
+
+/// Each pair of modules that once used each other: an arrow back up is found, with both files named.
+#[test]
+fn the_old_circles_would_be_found() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (low, high) in [
+        ("config/mod.rs", "auth"),
+        ("config/mod.rs", "discovery"),
+        ("config/mod.rs", "tunnel"),
+        ("link/mod.rs", "cluster"),
+        ("link/mod.rs", "daemon"),
+        ("link/mod.rs", "tunnel"),
+        ("tunnel/mod.rs", "daemon"),
+        ("control/mod.rs", "daemon"),
+        ("metrics/mod.rs", "daemon"),
+        ("web/mod.rs", "daemon"),
+    ] {
+        let mut sources = BTreeMap::new();
+        read(&root, &root, &mut sources);
+        sources.entry(low.to_owned()).or_default().push_str(&format!("\nuse crate::{high}::Anything;\n"));
+        let found = violations_in(&sources, PMD);
+        assert!(
+            found.iter().any(|found| found.contains(low) && found.contains(&format!("{high}/mod.rs"))),
+            "{low} -> {high}: {found:?}"
+        );
+    }
+}
+
+/// No file is over 500 lines without a reason in its first comment.
+#[test]
+fn long_files_say_why() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["src", "core", "epmd", "protocol", "tests", "erlang_tests", "benches", "fuzz/src"] {
+        let mut sources = BTreeMap::new();
+        read(&root.join(folder), root, &mut sources);
+        for (file, text) in sources {
+            let comment = text.lines().take_while(|line| line.starts_with("//!")).collect::<String>();
+            let lines = text.lines().count();
+            assert!(lines <= 500 || comment.contains("500 lines"), "{file} has {lines} lines");
+        }
+    }
+}
+
+fn read(folder: &Path, root: &Path, sources: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            if !path.ends_with("target") {
+                read(&path, root, sources);
+            }
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let name = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
+            sources.insert(name, fs::read_to_string(&path).expect("a source"));
+        }
+    }
+}
