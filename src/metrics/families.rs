@@ -1,7 +1,7 @@
 //! Every family of metrics, declared once: type, name, help text and samples.
 //!
-//! No label contains the name of an Erlang node, and what is told by peer is told of links only, of which there are about ten: the
-//! number of time series does not grow with the number of registrations.
+//! No label contains the name of an Erlang node, and only links, of which there are about ten, have metrics by peer: the number of
+//! time series does not grow with the number of registrations.
 
 use super::observed::{Link, Observed};
 use super::text::{Family, Samples};

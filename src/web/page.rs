@@ -26,7 +26,7 @@ const SCRIPT: &str = include_str!("assets/app.js");
 /// Event streams at once: half of all connections, so that the rest can still be used for requests.
 const STREAMS: usize = 32;
 
-/// Who may read.
+/// What requests must satisfy.
 #[derive(Debug)]
 struct Gate {
     /// The name of this host, which requests must name; none if any host name will do.

@@ -70,7 +70,7 @@ pub struct ReachFailure {
     pub error: ErrorInfo,
 }
 
-/// A step of the way to another daemon, in order.
+/// A step of connecting to another daemon, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReachLeg {
