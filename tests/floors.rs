@@ -28,7 +28,7 @@ const PMD: &[&[&str]] = &[
 
 /// From the ground up.
 const EPMD: &[&[&str]] = &[
-    &["counters", "descriptors", "kernel", "latency", "log_limit", "reserve"],
+    &["counters", "descriptors", "kernel", "latency", "rate_limit", "reserve"],
     &["names", "client"],
     &["server"],
 ];

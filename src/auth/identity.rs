@@ -11,8 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ParsedCertificate;
 use sha2::{Digest, Sha256};
 
+use super::error::TlsError;
 use super::key::new_key;
-use super::tls::TlsError;
 use crate::base::files;
 use crate::base::files::SecretError;
 use crate::base::files::make_private_folder;

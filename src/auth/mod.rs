@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod cookie;
+pub mod error;
 mod identity;
 mod key;
 pub mod proof;

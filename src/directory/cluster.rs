@@ -10,9 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pmd_core::replica::view::{EntryChange, Patch};
-use pmd_protocol::epmd::Alive2;
 use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
 use tokio::sync::Notify;
+
+pub use super::registered::{Registered, alive2};
 
 /// What other hosts have. This host is not in it: see [`Local`](super::local::Local).
 #[derive(Debug, Default)]
@@ -20,17 +21,6 @@ pub struct ClusterDirectory {
     state: RwLock<State>,
     /// Told after each change.
     changed: Notify,
-}
-
-/// One registration of a name on another host, as opposed to earlier and later ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Registered {
-    /// Its port there.
-    pub port: u16,
-    /// The creation of a node; 0 for a service.
-    pub creation: u32,
-    /// When it registered, by that host's clock, in milliseconds since the Unix epoch.
-    pub registered_ms: u64,
 }
 
 /// The hosts of the cluster.
@@ -89,23 +79,6 @@ impl PartialEq for ByName {
 }
 
 impl Eq for ByName {}
-
-impl Registered {
-    /// The registration that an entry tells of.
-    fn of(entry: &Entry) -> Option<Registered> {
-        match entry {
-            Entry::Name(name) => {
-                let (port, creation, registered_ms) = (name.port, name.creation, name.registered_ms);
-                Some(Registered { port, creation, registered_ms })
-            }
-            Entry::Service(service) => {
-                let (port, registered_ms) = (service.port, service.registered_ms);
-                Some(Registered { port, creation: 0, registered_ms })
-            }
-            Entry::Host(_) => None,
-        }
-    }
-}
 
 impl Origin {
     /// What the daemon says about its host, once it is known.
@@ -293,21 +266,6 @@ impl ClusterDirectory {
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a node has said about itself, as its entry tells it; none for other entries.
-#[must_use]
-pub fn alive2(entry: &Entry) -> Option<Alive2<'_>> {
-    let Entry::Name(name) = entry else { return None };
-    Some(Alive2 {
-        port: name.port,
-        node_type: name.node_type,
-        protocol: name.protocol,
-        highest_version: name.highest_version,
-        lowest_version: name.lowest_version,
-        name: name.name.as_str(),
-        extra: &name.extra,
-    })
 }
 
 impl State {

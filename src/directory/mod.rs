@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod events;
 pub mod hosts;
 pub mod local;
+pub mod registered;
 pub mod services;
 
 use std::fmt::Debug;

@@ -11,8 +11,8 @@ use pmd_protocol::peer::{Frame, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::Traffic;
+use super::output::LinkOutput;
 use super::peer_clock::PeerClock;
-use super::session;
 
 /// Messages that wait for the core. When it is full senders wait, each with one message: a busy peer's link is read no
 /// faster than the core works.
@@ -75,7 +75,7 @@ pub struct LinkEnd {
     /// The offset of the peer's clock.
     pub clock: Arc<PeerClock>,
     /// Takes frames for the peer.
-    pub output: session::LinkOutput,
+    pub output: LinkOutput,
     /// Closes the link.
     pub close: oneshot::Sender<Close>,
 }

@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod inbox;
 pub mod local_identity;
 pub mod oneshot;
+pub mod output;
 pub mod peer_clock;
 pub mod protocol;
 pub mod refusals;

@@ -20,6 +20,7 @@ use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
 
 use super::handshake::ProvenPeer;
 use super::inbox::{Close, CoreInbox, LinkEnd, LinkMessage};
+use super::output::LinkOutput;
 use super::peer_clock::{ClockTeller, PeerClock};
 use super::protocol::{Protocol, Serving};
 use crate::auth::tls::ALPN_LINK;
@@ -45,31 +46,6 @@ pub struct DialRequest {
     pub peer: NodeId,
     /// The request.
     pub request: DialBack,
-}
-
-/// Takes the core's frames for a link, and tells it whether there is room.
-#[derive(Debug)]
-pub struct LinkOutput {
-    frames: mpsc::Sender<Frame>,
-    /// Set by the core when it has more than there is room for.
-    waiting: Arc<AtomicBool>,
-}
-
-impl LinkOutput {
-    /// Whether there is room for a frame. If not, the core is told once there is.
-    pub fn has_room(&self) -> bool {
-        if self.frames.capacity() > 0 {
-            return true;
-        }
-        self.waiting.store(true, Ordering::Release);
-        // The writer may have emptied the queue just before it could see the mark.
-        self.frames.capacity() > 0
-    }
-
-    /// Queues a frame; it is dropped if there is no room or the link has ended.
-    pub fn send(&self, frame: Frame) {
-        let _ = self.frames.try_send(frame);
-    }
 }
 
 /// Serves links.
@@ -114,7 +90,7 @@ impl Links {
             departures: peer.departures,
             traffic: Arc::clone(&peer.traffic),
             clock: Arc::clone(&clock),
-            output: LinkOutput { frames, waiting: Arc::clone(&waiting) },
+            output: LinkOutput::new(frames, Arc::clone(&waiting)),
             close,
         };
         if self.inbox.send(LinkMessage::Up(Box::new(end), number)).await.is_err() {

@@ -1,5 +1,4 @@
-//! The log of the `epmd` personality, as stock epmd writes it: to standard error in the foreground, to the system log in the
-//! background.
+//! Stock epmd's log: to standard error in the foreground, to the system log from the background.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -12,37 +11,41 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::base::log::panics;
 use crate::base::log::writer::{Flush, LogWriter};
 use pmd_epmd::server::trace;
 
-/// Facility "user", severity "error": stock epmd uses it for every message.
+/// Facility "user", severity "error": what stock logs with, whatever it says.
 const PRIORITY: &str = "<11>";
 
-/// Sets up the log. `debug` is the number of `-d` options. The process keeps the returned value until it ends.
+/// Sets the log up: `debug` is the number of `-d`, which say more the more there are. The process keeps the returned value
+/// until it ends.
 pub fn init(debug: u8, background: bool) -> Option<Flush> {
     let level = match debug {
         0 => Level::WARN,
         1 => Level::DEBUG,
         _ => Level::TRACE,
     };
-    // Only the third -d lists all names, as in stock epmd.
+    // The runtime's own messages are not stock's.
     let names = if debug > 2 { Level::TRACE } else { Level::WARN };
     let filter = Targets::new().with_target("pmd", level).with_target(trace::NAMES, names);
     let lines = fmt::layer().fmt_fields(DefaultFields::new());
-    // A process that cannot have one more thread will not serve for long, but it can say why.
+    // Without a thread for the log, lines are written directly: the daemon will not start, and can say why.
     let writer = if background { None } else { LogWriter::start().ok() };
     let flush = writer.as_ref().map(LogWriter::flush_at_end);
+    panics::to_log(writer.clone());
     let lines = match writer {
         _ if background => lines.event_format(StockFormat { clock: false }).with_writer(Syslog).boxed(),
         Some(writer) => lines.event_format(StockFormat { clock: true }).with_writer(writer).boxed(),
         None => lines.event_format(StockFormat { clock: true }).with_writer(io::stderr).boxed(),
     };
-    // Fails only if a log was set up before, which then stays.
+    // It fails only if a log was set up before, which then stays.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     flush
 }
 
-/// `epmd: <time in the format of ctime>: <text>` and CR LF; the bare text for the system log, which adds the time.
+/// `epmd: <time as ctime prints it>: <text>`, ended by CR LF; without the time for the system log, which has its
+/// own.
 struct StockFormat {
     clock: bool,
 }

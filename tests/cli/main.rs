@@ -20,6 +20,7 @@ mod lifecycle;
 mod lookups;
 mod metrics;
 mod output;
+mod reference;
 mod register;
 mod stub;
 mod supervision;

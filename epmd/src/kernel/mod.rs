@@ -7,4 +7,5 @@
 
 pub mod processes;
 mod sock_diag;
+pub mod socket;
 pub mod sockets;

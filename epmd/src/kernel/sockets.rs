@@ -4,26 +4,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::sock_diag;
+pub use super::socket::Socket;
 
 /// The tables of this thread's network namespace. `/proc/net` would show that of the process.
 const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
 /// TCP_LISTEN.
 const LISTEN: &str = "0A";
-
-/// A TCP socket of this network namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Socket {
-    /// Its own address.
-    pub local: SocketAddr,
-    /// The address it is connected to; unspecified if it listens.
-    pub remote: SocketAddr,
-    /// Whether it listens.
-    pub listens: bool,
-    /// The user who made it.
-    pub uid: u32,
-    /// Identifies it among a process's descriptors; 0 if no process has it open.
-    pub inode: u64,
-}
 
 /// The sockets for which `wanted` returns true.
 ///

@@ -13,7 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
-use super::CaError;
+use super::error::CaError;
 
 /// A certificate, and what people want to know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

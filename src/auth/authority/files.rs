@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rcgen::KeyPair;
 
-use super::CaError;
+use super::error::CaError;
 use crate::base::files;
 use crate::base::files::SecretError;
 use crate::base::files::make_private_folder;

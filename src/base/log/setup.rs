@@ -1,16 +1,13 @@
 //! The log of a daemon that runs as pmd: lines for people, or JSON for collectors, on standard error.
 
-use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
-use std::panic::{self, PanicHookInfo};
-use std::thread;
 
-use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
+use super::panics;
 use super::ring::LogRing;
 use super::writer::{Flush, LogWriter};
 
@@ -35,7 +32,7 @@ pub fn init() -> io::Result<Flush> {
     };
     let writer = LogWriter::start()?;
     let flush = writer.flush_at_end();
-    log_panics(writer.clone());
+    panics::to_log(Some(writer.clone()));
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let lines = fmt::layer().with_writer(writer).with_ansi(colour).with_target(false);
     let lines = if std::env::var(FORMAT).is_ok_and(|format| format == "json") {
@@ -52,31 +49,4 @@ pub fn init() -> io::Result<Flush> {
         tracing::warn!("{FILTER} is {asked:?}, which is not a filter ({error}); logging at level info");
     }
     Ok(flush)
-}
-
-/// Panics go to the log, where collectors and `pmd debug` find them, and are written before the process can end. Printed
-/// directly, as Rust does, they would block the thread when the log is blocked, and nobody would learn that it has ended.
-fn log_panics(writer: LogWriter) {
-    let print = panic::take_hook();
-    panic::set_hook(Box::new(move |panic| {
-        if tracing::enabled!(Level::ERROR) {
-            log_panic(panic);
-        } else {
-            print(panic);
-        }
-        writer.flush();
-    }));
-}
-
-fn log_panic(panic: &PanicHookInfo<'_>) {
-    let current = thread::current();
-    let name = current.name().unwrap_or("unnamed");
-    let what = panic.to_string().replacen(":\n", ": ", 1);
-    // Captured only if the environment asks for it.
-    let backtrace = Backtrace::capture();
-    if backtrace.status() == BacktraceStatus::Captured {
-        tracing::error!("thread {name} {what}\n{backtrace}");
-    } else {
-        tracing::error!("thread {name} {what}");
-    }
 }

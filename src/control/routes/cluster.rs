@@ -10,9 +10,8 @@ use pmd_core::membership::Liveness;
 use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Entry, NodeId};
 
-use super::Answer;
 use super::lookup::unknown_host;
-use super::request::{ApiError, RequestBody};
+use super::request::{Answer, ApiError, RequestBody};
 use crate::cluster::evict::Eviction;
 use crate::cluster::membership::{Cluster, JoinError};
 use crate::cluster::view::ClusterView;

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Json, Response};
 use pmd_epmd::client;
 use pmd_epmd::descriptors::Class;
 
-use super::request::{ApiError, Parameters};
-use super::{Answer, Asked, cluster, tunnel};
+use super::request::{Answer, ApiError, Asked, Parameters};
+use super::{cluster, tunnel};
 use crate::base::shutdown::{Reason, Shutdown};
 use crate::control::api::{self, ErrorCode};
 use crate::control::handles::{About, MaybeMember, Measured};

@@ -9,8 +9,7 @@ use axum::response::Json;
 use pmd_core::membership::Liveness;
 use pmd_protocol::peer::{Entry, NodeId};
 
-use super::request::{ApiError, Parameters};
-use super::{Answer, Asked};
+use super::request::{Answer, ApiError, Asked, Parameters};
 use crate::cluster::view::ClusterView;
 use crate::control::api::{self, ErrorCode};
 use crate::control::handles::{MaybeMember, Member};

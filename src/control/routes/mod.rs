@@ -16,7 +16,6 @@ use axum::{Router, middleware};
 
 use super::endpoints::{Call, Method, endpoints};
 use super::handles::Handles;
-use request::{Answer, Asked};
 
 /// The paths that the web listener serves too: the status page and monitoring read them, and none changes anything.
 pub fn read_only(handles: Handles) -> Router {

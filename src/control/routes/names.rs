@@ -16,8 +16,8 @@ use pmd_epmd::names::table::Claim;
 use pmd_protocol::NodeName;
 use pmd_protocol::limits::MAX_EXTRA;
 
-use super::request::{ApiError, Parameters, RequestBody};
-use super::{Answer, Asked, cluster};
+use super::cluster;
+use super::request::{Answer, ApiError, Asked, Parameters, RequestBody};
 use crate::base::clock::now_ms;
 use crate::control::api::{self, ErrorCode};
 use crate::control::handles::{MaybeMember, Measured};

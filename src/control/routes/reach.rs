@@ -13,9 +13,8 @@ use pmd_protocol::limits::MAX_ADDRESSES;
 use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::Reason;
 
-use super::Answer;
 use super::cluster::{join_error, of};
-use super::request::{ApiError, RequestBody};
+use super::request::{Answer, ApiError, RequestBody};
 use crate::auth::tls::ALPN_PACKET;
 use crate::base::permit::Permit;
 use crate::cluster::membership::{Cluster, JoinError};

@@ -10,9 +10,9 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use pmd_protocol::{ServiceName, ServiceNameError};
 
+use super::cluster;
 use super::names::in_cluster;
-use super::request::{ApiError, Parameters, RequestBody};
-use super::{Answer, Asked, cluster};
+use super::request::{Answer, ApiError, Asked, Parameters, RequestBody};
 use crate::base::clock::now_ms;
 use crate::base::shutdown::Shutdown;
 use crate::control::api::{self, ErrorCode};

@@ -11,9 +11,9 @@ use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Entry, Kind};
 use tokio::net::TcpStream;
 
+use super::cluster;
 use super::lookup::{find, unknown_host};
-use super::request::{ApiError, Parameters, RequestBody};
-use super::{Answer, Asked, cluster};
+use super::request::{Answer, ApiError, Asked, Parameters, RequestBody};
 use crate::base::permit::Permit;
 use crate::control::api::{self, ErrorCode};
 use crate::control::handles::{About, MaybeMember, Measured, Member};
