@@ -12,6 +12,8 @@ use crate::support::told;
 /// Drops incoming connections, as a NAT router without a mapping does.
 fn drop_new_from(host: &Host, others: &[Ipv4Addr]) {
     let rules: String = others.iter().map(|ip| format!("ip saddr {ip} ct state new drop\n")).collect();
+    // Nor over IPv6, which is tried beside IPv4.
+    let rules = rules + "meta nfproto ipv6 meta l4proto tcp ct state new drop\n";
     let table =
         format!("table inet nat {{\nchain input {{\ntype filter hook input priority -10;\n{rules}}}\n}}\n");
     firewall(host, &table);

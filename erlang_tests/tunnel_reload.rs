@@ -28,7 +28,7 @@ fn new_rules_hold_for_new_tunnels_and_standing_ones_stay() {
 
     configure(beta, "[[allow]]\nname = \"open*\"\n");
     let (said, why, code) = reload(beta);
-    assert!(code == Some(0) && said.contains("in force now: allow"), "{said}{why}");
+    assert!(code == Some(0) && said.contains("applied: allow"), "{said}{why}");
     assert_eq!(one.ask(still), "two@beta", "the tunnel that stands stays");
     assert!(!one.reaches("three@beta"));
 

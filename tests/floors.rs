@@ -1,6 +1,8 @@
 //! The floors of `pmd` and `pmd-epmd`: no module uses another beside or above it, and no files of one module use each other in
 //! a circle. docs/architecture.md explains the floors.
 
+#![allow(clippy::expect_used, reason = "a source that cannot be read fails the test")]
+
 #[path = "../core/tests/support/floors.rs"]
 mod floors;
 

@@ -138,7 +138,7 @@ impl ClusterDirectory {
         match patch {
             Patch::Change { origin, .. } | Patch::Hide { origin, .. } if *origin == own => {}
             Patch::Change { origin, changes: shifts } => {
-                shifts.iter().for_each(|shift| state.shift(*origin, shift))
+                shifts.iter().for_each(|shift| state.shift(*origin, shift));
             }
             Patch::Hide { origin, .. } => state.hide(origin),
         }

@@ -1,5 +1,6 @@
 //! Reaching another daemon: from its addresses to a proven peer.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -234,13 +235,13 @@ type Attempt = std::pin::Pin<Box<dyn Future<Output = (SocketAddr, io::Result<Tcp
 /// Connections to the addresses of one host, as they are established or fail: each address has a head start over the next,
 /// so that one that swallows packets costs a moment and not a time-out (RFC 8305, "happy eyeballs").
 struct Sockets {
-    pending: std::vec::IntoIter<SocketAddr>,
+    pending: VecDeque<SocketAddr>,
     attempts: FuturesUnordered<Attempt>,
 }
 
 impl Sockets {
     fn dial(addresses: &[SocketAddr]) -> Sockets {
-        Sockets { pending: addresses.to_vec().into_iter(), attempts: FuturesUnordered::new() }
+        Sockets { pending: addresses.iter().copied().collect(), attempts: FuturesUnordered::new() }
     }
 
     /// The next outcome; none once every address has had one.
@@ -256,13 +257,13 @@ impl Sockets {
                     }
                     return outcome;
                 }
-                () = tokio::time::sleep(ATTEMPT_DELAY), if self.pending.len() > 0 => self.start(),
+                () = tokio::time::sleep(ATTEMPT_DELAY), if !self.pending.is_empty() => self.start(),
             }
         }
     }
 
     fn start(&mut self) {
-        let Some(address) = self.pending.next() else { return };
+        let Some(address) = self.pending.pop_front() else { return };
         self.attempts.push(Box::pin(async move {
             let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
             (address, connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())))

@@ -63,7 +63,7 @@ impl Responders {
                     return;
                 }
                 Err(error) => {
-                    self.entrances.tunnels().complain(|| format!("cannot listen on {address}: {error}"))
+                    self.entrances.tunnels().complain(|| format!("cannot listen on {address}: {error}"));
                 }
             }
         }

@@ -183,7 +183,10 @@ fn a_node_that_does_not_come_back_is_told_and_answered_for_meanwhile() {
         "{names}"
     );
     let status = site.run(&["status", "--json"]).ended_with(0).json();
-    assert_eq!(status["warnings"][0], "1 node taken over from another port mapper has not come back yet");
+    assert_eq!(
+        status["warnings"][0],
+        "1 node taken over from another port mapper has not registered again yet"
+    );
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn leave_is_for_all_or_for_one() {
     let home = Home::new();
     let left = |members| api::LeftCluster { cluster: "shop".into(), members };
     let stub = Stub::start(&home, move |number, _| ok(&left(if number == 0 { 2 } else { 1 })));
-    assert_eq!(home.prints(&["leave"]), "left cluster shop; 2 other members stay in it\n");
+    assert_eq!(home.prints(&["leave"]), "left cluster shop, which has 2 other members\n");
     assert_eq!(home.prints(&["leave", "host1"]), "host1 has left cluster shop\n");
     let bodies: Vec<Value> = stub.requests().into_iter().map(|request| request.body).collect();
     assert_eq!(bodies, [json!({}), json!({ "peer": "host1" })]);
@@ -116,7 +116,7 @@ fn lists_of_the_cluster_are_asked_for_and_shown() {
          host1 (this one)  2      1         0.1.0    10.0.0.1:4369  alive\n"
     );
     for (args, message) in [
-        (&["peers"][..], "There are no links to other daemons. Make one: pmd join HOST\n"),
+        (&["peers"][..], "There are no links to other daemons. Join a cluster: pmd join HOST\n"),
         (&["discover"], "No daemons were found; pmd discover --wait 5s listens for a while.\n"),
         (&["names", "--cluster"], "No Erlang nodes are registered in the cluster.\n"),
         (&["names", "--cluster", "host2"], "No Erlang nodes are registered on host2.\n"),

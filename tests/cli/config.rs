@@ -44,7 +44,7 @@ fn a_wrong_file_does_not_keep_a_command_from_a_running_daemon() {
     assert_eq!(
         home.normal(&said.stderr),
         "warning: HOME/pmd.toml:1: unknown key \"prot\"\n\
-         warning: going on as if there were no configuration file\n"
+         warning: ignoring the configuration file\n"
     );
 }
 

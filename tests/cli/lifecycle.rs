@@ -191,7 +191,7 @@ fn a_full_daemon_is_healthy_but_not_ready() {
     let status = home.run(&["status", "--json"]).ended_with(0).json();
     assert_eq!(
         status["warnings"][1],
-        format!("all {limit} places for nodes are taken: further nodes cannot register")
+        format!("all {limit} places for nodes are taken: no more nodes can register")
     );
     drop(nodes);
     wait_until("room for nodes", || home.run(&["health", "--ready"]).code == 0);

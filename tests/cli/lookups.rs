@@ -114,8 +114,8 @@ fn what_is_not_there_is_not_found() {
         home.complains(&["lookup", "nobody", "--wait", "50ms"]),
         (
             6,
-            "error: \"nobody\" did not come within 50ms: nothing named \"nobody\" is registered in the cluster\n\
-             hint: see what is registered with pmd names and pmd services, or wait longer\n"
+            "error: \"nobody\" was not registered within 50ms: nothing named \"nobody\" is registered in the cluster\n\
+             hint: list what is registered with pmd names and pmd services, or wait longer\n"
                 .into()
         )
     );

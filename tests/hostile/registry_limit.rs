@@ -3,6 +3,7 @@
 use crate::budget::{Claim, descriptor_limit};
 use crate::client::{Client, Verdict};
 use crate::companion::{Companion, crowd_node};
+use crate::harness::wait_until;
 use crate::wire::{self, Alive2};
 use crate::world::{Node, Setting, World, play, without_new_processes};
 
@@ -38,7 +39,7 @@ fn fill(limit: usize, least: usize) {
         let count = nodes.len() + world.residents().len();
         assert!(count >= least, "only {count} nodes of {limit} descriptors");
         let said = format!("{count} nodes are registered, the limit");
-        assert!(world.log().contains(&said), "the log must say how many there are: {}", world.log());
+        wait_until("the log to say how many there are", || world.log().contains(&said));
 
         let rejected = |name: &str| world.try_register(Alive2::new(name)).err() == Some(Verdict::Closed);
         assert!((0..10).all(|n| rejected(&format!("more{n}"))));

@@ -8,6 +8,8 @@
 //! A shard never blocks on a peer, and survives every error of accept. When the process runs out of descriptors, a shard
 //! gives up the least valuable connection; when there is none, it serves new ones through a descriptor that is kept in
 //! [reserve](crate::reserve) for that.
+//!
+//! More than 500 lines: every method works on the state of the one thread, and splitting it would only spread that state.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;

@@ -59,7 +59,7 @@ impl LogWriter {
     /// If the system has no thread left.
     pub fn start() -> io::Result<LogWriter> {
         LogWriter::writing_to(StandardError, |lost| {
-            tracing::warn!("{lost} log lines were lost: standard error was blocked")
+            tracing::warn!("{lost} log lines were lost: standard error was blocked");
         })
     }
 

@@ -202,7 +202,7 @@ fn a_peer_that_is_refused_again_and_again_is_told_of_in_few_lines() {
     }
     let lines = || {
         let log = world[0].log();
-        log.lines().filter(|line| line.contains("was not let in")).map(str::to_owned).collect::<Vec<_>>()
+        log.lines().filter(|line| line.contains("rejected peer")).map(str::to_owned).collect::<Vec<_>>()
     };
     // However long they have taken, each is written or counted.
     let told = |line: &String| {
