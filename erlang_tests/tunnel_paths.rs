@@ -13,7 +13,7 @@ use crate::support::told;
 fn drop_new_from(host: &Host, others: &[Ipv4Addr]) {
     let rules: String = others.iter().map(|ip| format!("ip saddr {ip} ct state new drop\n")).collect();
     // Nor over IPv6, which is tried beside IPv4.
-    let rules = rules + "meta nfproto ipv6 meta l4proto tcp ct state new drop\n";
+    let rules = rules + "iifname != \"lo\" meta nfproto ipv6 meta l4proto tcp ct state new drop\n";
     let table =
         format!("table inet nat {{\nchain input {{\ntype filter hook input priority -10;\n{rules}}}\n}}\n");
     firewall(host, &table);

@@ -46,7 +46,7 @@ fn new_rules_hold_for_new_tunnels_and_standing_ones_stay() {
     // A host left to plain Erlang has no line in the hosts file, until the rule is gone.
     configure(alpha, "[[tunnel_rule]]\nhost = \"beta\"\nmode = \"never\"\n");
     let (said, why, code) = reload(alpha);
-    assert!(code == Some(0) && said.contains("in force now: tunnel_rule"), "{said}{why}");
+    assert!(code == Some(0) && said.contains("applied: tunnel_rule"), "{said}{why}");
     let listed = || std::fs::read_to_string(hosts_file(alpha)).unwrap_or_default().contains(" beta\n");
     wait_until("no line for beta", || !listed());
     assert_eq!(one.ask(still), "two@beta", "the tunnel that stands stays");

@@ -30,7 +30,7 @@ const PMD: &[&[&str]] = &[
 
 /// From the ground up.
 const EPMD: &[&[&str]] = &[
-    &["counters", "descriptors", "kernel", "latency", "rate_limit", "reserve"],
+    &["counters", "descriptors", "kernel", "latency", "planted", "rate_limit", "reserve"],
     &["names", "client"],
     &["server"],
 ];

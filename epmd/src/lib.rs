@@ -35,6 +35,8 @@ pub mod descriptors;
 pub mod kernel;
 pub mod latency;
 pub mod names;
+#[doc(hidden)]
+pub mod planted;
 pub mod rate_limit;
 pub mod reserve;
 pub mod server;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use pmd_core::membership::Identity;
 use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Settings};
+use pmd_epmd::planted::panic_if_planted;
 use pmd_protocol::peer::frame::{Depart, Reason};
 use pmd_protocol::peer::{Frame, NodeId};
 use rand::TryRng;
@@ -316,6 +317,7 @@ impl Driver {
     /// Tells the node what has changed on this host.
     fn take_changes(&mut self) {
         for command in self.bridge.changes() {
+            panic_if_planted("core");
             if let Err(error) = self.node.handle_command(self.now(), command) {
                 tracing::debug!("the cluster cannot be told of a change: {error}");
             }

@@ -20,6 +20,7 @@ mod lifecycle;
 mod lookups;
 mod metrics;
 mod output;
+mod panics;
 mod reference;
 mod register;
 mod stub;

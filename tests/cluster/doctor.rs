@@ -133,7 +133,7 @@ fn both_hosts_of_a_refused_cookie_say_so() {
     doctor(&world, 1, &[]).shows(
         "refused daemons",
         "warn",
-        &["to 10.77.0.1 failed", "the cookie is another one", "pmd doctor on that host"],
+        &["to 10.77.0.1 failed", "cookie mismatch", "pmd doctor on that host"],
     );
     let list = world.block_on(world[0].api().refusals()).expect("an answer");
     // Once to each of the two addresses that the name has.

@@ -10,13 +10,14 @@ use super::connections::{Checking, Incoming, State};
 use super::holder_check::Check;
 use super::locality::socket_is_local;
 use super::shard::{Shard, last_words};
-use super::shared::{Asker, planted_panic};
+use super::shared::Asker;
 use super::trace;
 use crate::descriptors::Class;
 use crate::latency::{Asked, EVERY};
 use crate::names::Registration;
 use crate::names::holder::{NodeSocket, socket_of};
 use crate::names::table::Duplicate;
+use crate::planted::panic_if_planted;
 
 /// How often a name is tried for whose holder turned out to be gone. More than once only if somebody else takes
 /// it in between and goes away as well.
@@ -51,7 +52,7 @@ impl Shard {
     }
 
     fn carry_out(&mut self, incoming: Incoming, body: &[u8]) {
-        planted_panic("epmd");
+        panic_if_planted("epmd");
         match parse::parse_request(body) {
             Ok(Request::PortPlease2 { name }) if self.may_ask(&incoming) => self.look_up(&incoming, name),
             Ok(Request::Names) if self.may_ask(&incoming) => self.names(incoming),

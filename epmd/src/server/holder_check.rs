@@ -22,10 +22,11 @@ use rustix::net::{SocketAddrAny, getpeername, getsockname};
 
 use super::connections::Token;
 use super::inbox::Inbox;
-use super::shared::{Host, Watched, planted_panic};
+use super::shared::{Host, Watched};
 use crate::kernel::{processes, sockets};
 use crate::names::Registration;
 use crate::names::holder::socket_of;
+use crate::planted::panic_if_planted;
 
 /// Checks that may wait at a time. Beyond that duplicates are refused at once, so that a flood of them costs
 /// neither memory nor more than this one thread.
@@ -71,7 +72,7 @@ impl HolderCheck {
 
 fn answer_all(checks: &Receiver<Check>) {
     while let Ok(check) = checks.recv() {
-        planted_panic("holder-check");
+        panic_if_planted("holder-check");
         let dead = is_dead(&check.suspect);
         check.inbox.deliver(check.asker, dead);
     }

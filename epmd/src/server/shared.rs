@@ -198,10 +198,3 @@ impl Drop for Watched {
         }
     }
 }
-
-/// Panics on request, in debug builds only, so that tests can see what a bug would do: `PMD_PLANT_PANIC` names the thread.
-pub(super) fn planted_panic(thread: &str) {
-    if cfg!(debug_assertions) && std::env::var("PMD_PLANT_PANIC").is_ok_and(|planted| planted == thread) {
-        std::panic::resume_unwind(Box::new("planted by PMD_PLANT_PANIC"));
-    }
-}
