@@ -10,7 +10,7 @@
 //! | [`client`] | asking any port mapper |
 //! | [`descriptors`], [`reserve`] | sharing out a process's descriptors, and accepting when there is none left |
 //! | [`kernel`] | what the kernel tells about sockets and the processes that hold them |
-//! | [`counters`], [`latency`] | what is measured |
+//! | [`mod@counters`], [`latency`] | what is measured |
 //! | [`rate_limit`] | keeping a flood of bad requests from becoming a flood of log lines |
 //!
 //! A server in 30 lines is in `examples/serve.rs`; in short:

@@ -1,7 +1,7 @@
 //! A link: frames of the peer go to the core, frames of the core to the peer.
 //!
 //! Neither side waits for the other: a frame for this link is made when the socket can take it, and a peer that sends faster
-//! than the core works is not read from. A peer that stops reading is given up after [`WRITE_TIMEOUT`].
+//! than the core works is not read from. A peer that stops reading is given up after a timeout.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

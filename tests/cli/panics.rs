@@ -42,7 +42,7 @@ fn a_panic_in_the_holder_check_ends_the_daemon() {
 
 #[test]
 fn a_panic_in_the_core_ends_the_daemon() {
-    ends_with_a_message("core", "core panicked", |home| {
+    ends_with_a_message("core", "planted by PMD_PLANT_PANIC", |home| {
         let _node = home.node("any", 5000);
     });
 }

@@ -1,8 +1,8 @@
 //! The EPMD protocol on TCP: what stock epmd does, for as many nodes as there are descriptors.
 //!
-//! One thread, the first [`shard`], accepts, and others help when it cannot keep up. A lookup whose request arrives in one
+//! One thread, the first `shard`, accepts, and others help when it cannot keep up. A lookup whose request arrives in one
 //! piece is accepted, read, answered and closed inline, without a task, an allocation or a log line; only what has to wait
-//! gets an entry in the thread's table of [`connections`] and in its epoll set.
+//! gets an entry in the thread's table of `connections` and in its epoll set.
 
 mod answer;
 mod connections;

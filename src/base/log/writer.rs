@@ -73,7 +73,7 @@ impl LogWriter {
         Ok(writer)
     }
 
-    /// Waits until all lines are written, but not longer than [`FLUSH`].
+    /// Waits until all lines are written, but at most a second.
     pub fn flush(&self) {
         let queue = self.0.queue();
         let _ = self.0.emptied.wait_timeout_while(queue, FLUSH, |queue| !queue.idle);
