@@ -68,7 +68,7 @@ unit: ## tests of the crates themselves, of their layers, and of the documentati
 system: ## tests of the binary: against stock epmd, hostile input, command line, real Erlang, clusters (needs root)
 	$(CARGO) test --locked --test conformance --test hostile --test cli --test erlang --test cluster --test package --no-fail-fast
 
-recipes: ## every other recipe for a few seconds each (needs root)
+recipes: ## the other recipes but fuzz, for a few seconds each (needs root)
 	scripts/try-recipes
 
 bench: ## pmd and stock epmd side by side, in one run
