@@ -1,4 +1,4 @@
-//! Changes in the cluster that people want to know about.
+//! Cluster changes that are reported to users.
 
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use crate::replica::view::{EntryChange, Patch};
 pub enum ClusterChange {
     /// A daemon has joined, or has come back.
     NodeUp,
-    /// A daemon could not be reached, and has not refuted that yet.
+    /// A daemon could not be reached and has not refuted the suspicion yet.
     NodeSuspect,
     /// A daemon has failed.
     NodeDown,
-    /// A daemon has left the cluster as announced.
+    /// A daemon has left the cluster deliberately.
     NodeLeft,
-    /// An Erlang node was registered, or registered with other values.
+    /// An Erlang node was registered, or its registration has changed.
     NameUp(Arc<Entry>),
-    /// An Erlang node can no longer be found.
+    /// An Erlang node is no longer registered, or its host is gone.
     NameDown(Arc<Entry>),
-    /// A service was registered, or registered with other values.
+    /// A service was registered, or its registration has changed.
     ServiceUp(Arc<Entry>),
-    /// A service can no longer be found.
+    /// A service is no longer registered, or its host is gone.
     ServiceDown(Arc<Entry>),
 }
 
 impl ClusterChange {
-    /// Its name on the command line.
+    /// The name of the change on the command line.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -50,15 +50,15 @@ impl ClusterChange {
 pub struct ClusterEvent {
     /// When this daemon learned of it, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The daemon that changed, or that has the entry.
+    /// The daemon that changed, or that owns the entry.
     pub origin: NodeId,
-    /// The name of its host, if known.
+    /// The host name of that daemon, if known.
     pub host: Option<HostName>,
     /// The change.
     pub change: ClusterChange,
 }
 
-/// The changes in a patch that people want to know about.
+/// The changes in a patch that are reported to users.
 #[must_use]
 pub fn cluster_changes(patch: &Patch) -> Vec<ClusterChange> {
     match patch {

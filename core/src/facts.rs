@@ -1,7 +1,7 @@
 //! Facts about members, shared between their holders.
 //!
-//! A daemon stores what it knows about each member, and for each of its links what the peer knows. These are mostly the
-//! same values, about ten times over. So a fact is allocated once, and a collection of facts holds pointers.
+//! A daemon stores what it knows about each member and, for each of its links, what the peer knows. Most of these
+//! values are equal, about ten copies of each, so a fact is allocated once and collections hold pointers to it.
 //!
 //! The simulator runs many daemons in one process and shares equal facts between them as well. [`Share`] is where it
 //! hooks in; in production, [`Unshared`] does nothing.
@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use pmd_protocol::peer::NodeId;
 
-/// Allocates values that other daemons of the same process may hold as well.
+/// Allocates values that other daemons in the same process may hold as well.
 pub trait Share: Clone + Debug {
-    /// The value in an allocation, which may be one that other daemons hold. `member` is the member it is about.
+    /// Returns the value in an allocation that other daemons may share. `member` is the member that the value is about.
     fn share<T: Any + PartialEq + Send + Sync>(&self, member: &NodeId, value: T) -> Arc<T>;
 }
 
-/// One daemon to a process: there is nobody to share with.
+/// Shares nothing, for processes with a single daemon.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unshared;
 

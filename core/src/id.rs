@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 /// The contribution of one live origin to the fingerprint of a registry.
 ///
 /// The fingerprint is the sum over all live origins. Two daemons with equal fingerprints see the same members and the
-/// same entries. The digest of the content is part of it, so that two daemons with one identity do not go unnoticed.
+/// same entries. It includes the digest of the content, so that two daemons sharing one identity are detected.
 #[must_use]
 pub fn fingerprint_of(origin: &NodeId, stamp: &Stamp) -> Digest {
     let mut hash = Sha256::new_with_prefix(b"pmd origin\0");

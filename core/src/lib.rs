@@ -7,19 +7,19 @@
 //!                       ┌───────────────────────── node ─────────────────────────┐
 //!   commands ─────────▶ │ replica     the registry of all hosts: a CRDT          │ ──▶ patches, events
 //!   frames, links ────▶ │ membership  failure detection: SWIM, phi accrual       │ ──▶ dials
-//!   time ─────────────▶ │ overlay     which links there should be                │ ──▶ frames, when a
-//!                       │ gossip      what is sent over them                     │     socket can take them
+//!   time ─────────────▶ │ overlay     which links to keep                        │ ──▶ frames, when a
+//!                       │ gossip      what to send over them                     │     socket can take them
 //!                       └────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`node::Node`] is the entry point, and [`tuning`] has every parameter. Modules form floors, and each uses only those
-//! below its own (`tests/floors.rs` checks it). From the ground up:
+//! [`node::Node`] is the entry point, and [`tuning`] has every parameter. Modules are layered: each uses only those
+//! below it (`tests/floors.rs` checks this). From the bottom up:
 //!
 //! ```text
 //!   id  tuning  facts    identities, parameters, facts shared between their holders
-//!   membership  overlay  who is alive; whom to link to
+//!   membership  overlay  who is alive; which members to link to
 //!   replica              what is registered, and what lookups see of it
-//!   gossip  event        what each link has to say; what people are told
+//!   gossip  event        what to send on each link; what to report to users
 //!   node                 the daemon
 //!   sim                  many daemons, with simulated time, network and faults
 //! ```

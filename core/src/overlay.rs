@@ -1,9 +1,9 @@
-//! The overlay network: which links there should be.
+//! The overlay network: which members this daemon keeps links to.
 //!
 //! Members form a ring in the order of their ids. Each daemon keeps links to its next two members and to three random
-//! ones, and accepts links from others, which makes about ten links each. Up to six members, that is a full mesh. Ids are
+//! ones, and accepts links from others, which makes about ten links each. Up to six members form a full mesh. Ids are
 //! hashes, so the ring is in random order and neighbours rarely share a rack. The successors keep the graph connected;
-//! the random links keep it short and robust.
+//! the random links keep its diameter small and make it robust.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,7 @@ struct Redial {
 }
 
 impl Overlay {
-    /// The overlay of a daemon that knows nobody else.
+    /// The overlay of a daemon that knows no other member.
     #[must_use]
     pub fn new(me: NodeId, tuning: GossipTuning) -> Self {
         Self {
@@ -69,12 +69,12 @@ impl Overlay {
         self.redials.remove(id);
     }
 
-    /// Whether members were added or removed since the last call, so that other links may be wanted.
+    /// Whether members were added or removed since the last call, which may change the targets.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// The members that this daemon wants links to. Random choices are kept while they are alive.
+    /// The members that this daemon wants links to. Random targets are kept for as long as they are alive.
     pub fn targets(&mut self, rng: &mut ChaCha8Rng) -> BTreeSet<NodeId> {
         let mut targets = self.successors();
         self.random.retain(|id| !targets.contains(id));
@@ -96,7 +96,7 @@ impl Overlay {
     /// The targets to dial now. A dial in progress is not repeated until its result is known.
     pub fn dials(&mut self, now_ms: u64, linked: &BTreeSet<NodeId>, rng: &mut ChaCha8Rng) -> Vec<NodeId> {
         let targets = self.targets(rng);
-        // A member that is linked by now need not be dialled, even if another dial to it has failed.
+        // A member that has a link by now need not be dialled, even if another dial to it failed.
         self.redials.retain(|id, redial| !linked.contains(id) && (redial.pending || targets.contains(id)));
         let mut dials = Vec::new();
         for id in targets.into_iter().filter(|id| !linked.contains(id)) {
@@ -115,7 +115,8 @@ impl Overlay {
         self.redials.remove(id);
     }
 
-    /// A dial has failed, or a link has ended: waits before the next dial, twice as long each time, give or take a quarter.
+    /// A dial has failed or a link has ended. The pause before the next dial doubles each time, plus or minus a
+    /// quarter.
     pub fn failed(&mut self, now_ms: u64, id: NodeId, rng: &mut ChaCha8Rng) {
         let redial = self.redials.entry(id).or_insert(Redial { at_ms: now_ms, pause_ms: 0, pending: false });
         let doubled = redial.pause_ms.saturating_mul(2);
@@ -127,13 +128,13 @@ impl Overlay {
         redial.pending = false;
     }
 
-    /// When a dial will be due; monotonic milliseconds.
+    /// When the next dial is due; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         self.redials.values().filter(|redial| !redial.pending).map(|redial| redial.at_ms).min()
     }
 
-    /// Whether a member is the next or the previous one in the ring.
+    /// Whether a member is this daemon's successor or predecessor in the ring.
     #[must_use]
     pub fn is_near(&self, id: &NodeId) -> bool {
         self.near.contains(id)
@@ -150,7 +151,7 @@ impl Overlay {
         self.following().take(self.tuning.successors).copied().collect()
     }
 
-    /// The other members in the order of the ring, beginning after this daemon.
+    /// The other members in ring order, starting after this daemon.
     fn following(&self) -> impl Iterator<Item = &NodeId> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.members.range((Excluded(self.me), Unbounded)).chain(self.members.range(..self.me))
@@ -174,7 +175,7 @@ mod tests {
         (0..count).map(|_| NodeId::new(rng.random())).collect()
     }
 
-    /// The neighbours of each of `count` members: links count for both ends.
+    /// The neighbours of each of `count` members. A link counts for both ends.
     fn graph(count: usize) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
         let ids = ids(count);
         let mut graph: BTreeMap<_, BTreeSet<_>> = ids.iter().map(|id| (*id, BTreeSet::new())).collect();
@@ -270,7 +271,7 @@ mod tests {
         overlay.linked(&NodeId::MAX);
         overlay.failed(0, NodeId::MAX, &mut rng(1));
         assert_eq!(overlay.dials(5_000, &BTreeSet::from([NodeId::MAX]), &mut rng(1)), []);
-        assert_eq!(overlay.poll_timeout(), None, "or its timer would stay due forever");
+        assert_eq!(overlay.poll_timeout(), None, "otherwise its timer would stay due forever");
     }
 
     #[test]

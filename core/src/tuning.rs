@@ -20,7 +20,7 @@ pub struct ReplicaTuning {
     /// Unit: keys. Default: 1,024, twice the names of a busy host, about 100 KB if all are used. Range: 0 (always
     /// snapshots) to 100,000. Source: our own; the alternative costs one snapshot.
     pub tombstones: usize,
-    /// The size at which a transfer in many parts is given up.
+    /// The size above which a transfer in several parts is abandoned.
     ///
     /// Unit: bytes for each origin and sender. Default: 16 MiB, five times the registrations that a host with the
     /// usual descriptor limit can hold. Range: from 64 KiB. Source: our own.
@@ -28,12 +28,12 @@ pub struct ReplicaTuning {
     /// How long entries of an origin that is not a live member are kept, so that after a partition a delta suffices
     /// instead of a snapshot.
     ///
-    /// Unit: milliseconds. Default: 600,000 (ten minutes), as long as lost members are sought eagerly. Range: 0 to a
-    /// day. Source: our own.
+    /// Unit: milliseconds. Default: 600,000 (ten minutes), equal to `seek_lost_for_ms`. Range: 0 to a day. Source: our
+    /// own.
     pub keep_dead_ms: u64,
-    /// The number of such origins that are kept. The oldest are dropped first.
+    /// The number of origins without a live member that are kept. The oldest are dropped first.
     ///
-    /// Unit: origins. Default: 4,096. It bounds the memory that a crash loop, or a peer that invents origins, can take.
+    /// Unit: origins. Default: 4,096. It bounds the memory used by a crash loop or by a peer that invents origins.
     /// Range: at least the largest part of the cluster that may fail and come back at once. Source: our own.
     pub max_dead: usize,
 }
@@ -53,8 +53,8 @@ impl Default for ReplicaTuning {
 /// How members detect that one of them has failed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MembershipTuning {
-    /// How long this daemon and its helpers have to find out whether a member can be reached. Suspicion timeouts are
-    /// multiples of it.
+    /// How long this daemon and its helpers may take to find out whether a member can be reached. Suspicion timeouts
+    /// are multiples of it.
     ///
     /// Unit: milliseconds. Default: 1,000. Range: 200 to 10,000. Source: the period of memberlist's LAN profile.
     pub probe_period_ms: u64,
@@ -67,27 +67,28 @@ pub struct MembershipTuning {
     ///
     /// Unit: daemons. Default: 3. Range: 1 to 10. Source: SWIM section 4.1, memberlist.
     pub helpers: usize,
-    /// How long a suspect has to refute: this many probe periods, times the decimal logarithm of the number of members,
-    /// but at least once.
+    /// How long a suspect has to refute the suspicion: this many probe periods times the decimal logarithm of the
+    /// number of members, which counts as at least 1.
     ///
     /// Unit: probe periods. Default: 4.0. Range: 1.0 to 10.0. Source: memberlist (`SuspicionMult`).
     pub suspicion_periods: f64,
-    /// How long a suspect has to refute after two observers were told that nothing listens there.
+    /// How long a suspect has to refute after two observers had their connections refused.
     ///
-    /// Unit: milliseconds. Default: 300, enough for a refutation over the slowest of usual links. Range: above twice
-    /// the round-trip time. Source: our own; goal G5 asks for one second in total.
+    /// Unit: milliseconds. Default: 300, enough for a refutation over the slowest common links. Range: above twice the
+    /// round-trip time. Source: our own; goal G5 asks for one second in total.
     pub refused_wait_ms: u64,
     /// How long a suspect has to refute after at least three observers, this daemon among them, got no answer from it.
     ///
-    /// Unit: milliseconds. Default: 1,000. Range: from `refused_wait_ms`. Source: Lifeguard, section IV-B: a suspicion
-    /// that others confirm independently needs less time.
+    /// Unit: milliseconds. Default: 1,000. Range: from `refused_wait_ms`. Source: Lifeguard, section IV-B: an
+    /// independently confirmed suspicion needs less time.
     pub confirmed_wait_ms: u64,
     /// How long a dead identity is remembered, so that outdated records cannot revive it.
     ///
-    /// Unit: milliseconds. Default: 86,400,000 (a day). Range: at least as long as a daemon may be partitioned with
-    /// outdated records. Source: our own; records that are older still revive it until somebody dials it, seconds later.
+    /// Unit: milliseconds. Default: 86,400,000 (a day). Range: at least the longest partition that a daemon with
+    /// outdated records may go through. Source: our own; even older records revive it until it is dialled seconds
+    /// later.
     pub remember_down_ms: u64,
-    /// How late a timer may fire before the daemon blames itself and not its peers.
+    /// How late a timer may fire before the daemon blames itself instead of its peers.
     ///
     /// Unit: milliseconds. Default: 200. Range: above the scheduling latency of the host, below `probe_rtt_ms`. Source:
     /// our own, after Lifeguard.
@@ -120,7 +121,7 @@ impl Default for MembershipTuning {
 /// The phi accrual failure detector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhiTuning {
-    /// The interval of heartbeats to neighbours in the ring. Others get them less often, see
+    /// The heartbeat interval on links to neighbours in the ring. Other links use a longer one, see
     /// [`GossipTuning::far_pace`].
     ///
     /// Unit: milliseconds, sent in tenths of a second. Default: 1,000. Range: 100 to 60,000. Source: portmapd, Akka.
@@ -129,12 +130,12 @@ pub struct PhiTuning {
     ///
     /// Unit: heartbeats. Default: 1,000. Range: 10 to 10,000. Source: Hayashibara et al., section 5.2.
     pub window: usize,
-    /// The phi above which silence means failure. The member is probed from half of it on.
+    /// The phi above which silence means failure. The member is probed once phi reaches half of it.
     ///
-    /// Unit: phi, minus the decimal logarithm of the probability of a mistake. Default: 8.0, one mistake in 10^8 under
-    /// the model. Range: 1.0 to 16.0. Source: Akka, Cassandra, portmapd.
+    /// Unit: phi, the negative decimal logarithm of the probability of a mistake. Default: 8.0, one mistake in 10^8
+    /// under the model. Range: 1.0 to 16.0. Source: Akka, Cassandra, portmapd.
     pub threshold: f64,
-    /// The least standard deviation to assume, however regular the heartbeats were.
+    /// The smallest standard deviation to assume, however regular the heartbeats were.
     ///
     /// Unit: milliseconds. Default: 500. Range: from 10; at least the pauses of a healthy peer. Source: portmapd
     /// (Akka: 100).
@@ -150,62 +151,63 @@ impl PhiTuning {
 /// Links, and the messages on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GossipTuning {
-    /// The number of members following by id that a daemon keeps links to.
+    /// The number of successors, in the order of ids, that a daemon keeps links to.
     ///
     /// Unit: links. Default: 2. Range: 1 to 8. Source: our own graph checks; a ring with two successors stays connected
     /// whichever single member fails.
     pub successors: usize,
-    /// The number of random members that it keeps links to besides.
+    /// The number of random members that it keeps links to in addition.
     ///
     /// Unit: links. Default: 3. Range: 1 to 8. Source: our own graph checks: five hops reach 1,000 members, and if half
     /// of them are killed at once, fewer than 0.4 % of the rest are cut off.
     pub random: usize,
-    /// How much slower heartbeats are on links other than those to the next and previous member by id. The two
-    /// neighbours detect a failure soon enough for everybody; if they fail as well, others detect it a little later.
+    /// How much slower heartbeats are on links other than those to the next and previous member by id. These two
+    /// neighbours detect a failure soon enough for the cluster; if they fail too, others detect it a little later.
     ///
     /// Unit: factor. Default: 3. Range: 1 to 10. Source: our own; goal G4.
     pub far_pace: u64,
-    /// How long changes are gathered after some were sent.
+    /// How long changes are collected after the last batch was sent.
     ///
     /// Unit: milliseconds. Default: 5. Range: 0 to 100. Source: our own; five hops take 25 ms in the worst case, and a
     /// burst of registrations costs 200 frames a second instead of thousands.
     pub coalesce_ms: u64,
-    /// How long a summary waits for the update itself to arrive, after which most peers have it and need no summary.
+    /// How long a summary is held back. Most peers receive the update itself in that time and need no summary.
     ///
-    /// Unit: milliseconds. Default: 30. Range: above the duration of a broadcast, which takes a few hops. Source:
-    /// Plumtree, section 3.4, which leaves the policy for lazy messages open; our own measurements with a hundred hosts.
+    /// Unit: milliseconds. Default: 30. Range: above the duration of a broadcast, which is a few hops. Source:
+    /// Plumtree, section 3.4, which leaves the policy for lazy messages open; our own measurements with a hundred
+    /// hosts.
     pub lazy_ms: u64,
-    /// How long the receiver of a summary waits for the update before it asks for it.
+    /// How long the receiver of a summary waits for the update before requesting it.
     ///
-    /// Unit: milliseconds. Default: 20; the summary has already waited. Range: above the round-trip time. Source:
+    /// Unit: milliseconds. Default: 20; the summary was already delayed. Range: above the round-trip time. Source:
     /// Plumtree, section 3.5.
     pub graft_ms: u64,
-    /// The pause before a failed dial is first repeated. It doubles from there.
+    /// The pause before a failed dial is retried for the first time. It doubles with each failure.
     ///
     /// Unit: milliseconds. Default: 1,000. Range: 100 to 10,000. Source: Portal.
     pub redial_ms: u64,
-    /// The longest such pause.
+    /// The longest pause before a retry.
     ///
     /// Unit: milliseconds. Default: 60,000. Range: from `redial_ms`. Source: Portal.
     pub redial_max_ms: u64,
     /// How often the cluster as a whole dials a lost member.
     ///
     /// Unit: milliseconds. Default: 500. Range: 100 to 60,000. Source: goal G6: fingerprints are equal two seconds
-    /// after a partition has healed.
+    /// after a partition heals.
     pub seek_lost_ms: u64,
-    /// How long lost members are dialled that often. After that, each daemon tries one in every `exchange_ms`.
+    /// How long lost members are dialled this often. After that, each daemon dials one of them per `exchange_ms`.
     ///
     /// Unit: milliseconds. Default: 600,000. Range: 0 to a day. Source: our own.
     pub seek_lost_for_ms: u64,
-    /// How often each daemon compares its registry with that of a random member it has no link to.
+    /// How often each daemon compares its registry with that of a random member that it has no link to.
     ///
     /// Unit: milliseconds. Default: 60,000. Range: from 1,000. Source: our own.
     pub exchange_ms: u64,
-    /// The age at which a link is closed that this daemon has dialled and does not need.
+    /// The age at which a link that this daemon dialled and no longer needs is closed.
     ///
     /// Unit: milliseconds. Default: 10,000. Range: from 1,000. Source: our own; long enough for a reconciliation.
     pub surplus_ms: u64,
-    /// The silence after which a link is closed although its peer is alive according to others.
+    /// How long a link may be silent before it is closed, even though others report its peer alive.
     ///
     /// Unit: milliseconds. Default: 30,000, ten heartbeats between daemons that are not neighbours. Range: several
     /// heartbeats, and longer than a daemon may be frozen without losing its links. Source: our own tests with one

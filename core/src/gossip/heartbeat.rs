@@ -1,12 +1,12 @@
-//! The numbering of heartbeats on one link, and the round-trip times that their echoes give.
+//! The numbering of heartbeats on one link, and the round-trip times measured by their echoes.
 
 use std::collections::VecDeque;
 
 use pmd_protocol::peer::frame::Echo;
 
-/// Sent heartbeats that an echo may still answer.
+/// The number of sent heartbeats that an echo may still answer.
 const MAX_SENT: usize = 16;
-/// One heartbeat in so many carries an echo, and the first few of a link do.
+/// Every how many heartbeats one carries an echo; the first few on a link all do.
 const ECHO_EVERY: u32 = 8;
 const ECHO_FIRST: u32 = 3;
 
@@ -21,7 +21,7 @@ pub(super) struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// A heartbeat has arrived. Returns the round-trip time in milliseconds if its echo tells.
+    /// Records a received heartbeat. Returns the round-trip time in milliseconds if its echo allows one to be measured.
     pub(super) fn received(&mut self, now_ms: u64, sequence: u8, echo: Option<Echo>) -> Option<u64> {
         self.last_received = Some((sequence, now_ms));
         let echo = echo?;
@@ -59,7 +59,7 @@ mod tests {
         let (second, echo) = other.next(1_320);
         assert_eq!(echo, Some(Echo { sequence: 1, held_ms: 300 }));
         assert_eq!(one.received(1_350, second, echo), Some(50));
-        assert_eq!(one.received(1_360, second, echo), None, "each heartbeat is measured once");
+        assert_eq!(one.received(1_360, second, echo), None, "each heartbeat is measured only once");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! One link, and what its peer lacks.
+//! One link, and the state that its peer does not have yet.
 //!
-//! A link keeps no queue of updates but a memory of what its peer lacks. An update is made when the socket can take it,
-//! from the state at that moment. So a slow peer gets fewer and fresher updates, takes a bounded amount of memory, and
-//! delays nobody else. Only small messages that cannot be made again are queued. If there are too many, the oldest are
-//! dropped; whatever matters is sent again.
+//! A link does not queue updates; it remembers what its peer lacks. An update is built when the socket is writable,
+//! from the state at that moment. A slow peer therefore gets fewer and fresher updates, uses a bounded amount of
+//! memory, and delays no other peer. Only small messages that cannot be rebuilt are queued. If there are too many, the
+//! oldest are dropped; everything important is sent again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use crate::replica::Replica;
 use crate::replica::transfer::Transfer;
 use crate::tuning::Tuning;
 
-/// Messages that may wait for the socket. They are questions and answers, a few at a time; they only pile up if the peer
-/// does not read, and then the newest are the most useful.
+/// The number of messages that may wait for the socket. They are requests and answers, a few at a time. They only pile
+/// up if the peer does not read, and then the newest are the most useful.
 pub const MAX_QUEUE: usize = 64;
 
-/// How much later than announced a heartbeat may be sent to answer the peer's. Phi does not notice, and it is enough for
-/// most paths.
+/// How much later than announced a heartbeat may be sent so that it can answer the peer's. It is negligible for phi and
+/// long enough for most paths.
 const ANSWER_MS: u64 = 40;
 /// The longest heartbeat interval that a peer may announce: ten times the longest that can be configured.
 const MAX_ANNOUNCED_MS: u64 = 600_000;
-/// Bytes of a list of updates besides the updates.
+/// The overhead of a list of updates, in bytes.
 const LIST_FIXED: usize = 8;
 
 /// The number of a link, assigned by the owner of the sockets and never used twice.
@@ -55,50 +55,50 @@ pub struct Link {
     pub unequal: u32,
     /// When the next heartbeat is due; monotonic milliseconds.
     pub next_heartbeat_ms: u64,
-    /// Heartbeats are due at multiples of their interval, less this phase. It is the same for all links of a daemon, so
-    /// that an idle daemon wakes once for all of them, and different for each daemon.
+    /// Heartbeats are due at multiples of their interval minus this phase. It is the same for all links of a daemon, so
+    /// that an idle daemon wakes up once for all of them, and differs between daemons.
     phase_ms: u64,
     coalesce_ms: u64,
     lazy_ms: u64,
-    /// What the peer knows about members.
+    /// The member records that the peer has.
     known_members: Facts<Record>,
-    /// Members that the peer has to be told about.
+    /// Members whose records must be sent to the peer.
     members: BTreeSet<NodeId>,
     /// The versions that the peer has.
     known: Facts<Fact<Stamp>>,
-    /// Origins that the peer has asked for and that this daemon does not have yet.
+    /// Origins that the peer has requested and this daemon does not have yet.
     wanted: BTreeSet<NodeId>,
-    /// Origins of which the peer wants summaries only.
+    /// Origins for which the peer wants only summaries.
     lazy: BTreeSet<NodeId>,
-    /// Origins whose updates have to be sent.
+    /// Origins whose updates must be sent.
     dirty: BTreeSet<NodeId>,
-    /// Origins whose summaries have to be sent, and when.
+    /// Origins whose summaries must be sent.
     summaries: BTreeSet<NodeId>,
     summaries_at_ms: u64,
     pulls: BTreeMap<NodeId, Option<Stamp>>,
     grafts: BTreeMap<NodeId, Option<Stamp>>,
-    /// Origins whose updates arrive first on other links, which the peer has not been told yet. It is told with the next
-    /// heartbeat: there is no hurry, and a broadcast is no time for messages about broadcasts.
+    /// Origins whose updates arrive first on other links, of which the peer has not been told yet. It is told with the
+    /// next heartbeat, because this is not urgent and would only add load during a broadcast.
     to_prune: BTreeSet<NodeId>,
-    /// The origins of which it has been told.
+    /// The origins that the peer was asked to prune.
     pruned: BTreeSet<NodeId>,
     prune_now: bool,
     queue: VecDeque<Frame>,
     transfer: Option<Transfer>,
-    /// A heartbeat that has to be sent, by the interval until the next one.
+    /// The interval to announce in a heartbeat that must be sent.
     heartbeat: Option<u64>,
     heartbeats: Heartbeats,
     /// The last summary sent to the peer, and the last one received.
     sent_summary: Option<Summary>,
     peer_summary: Option<Summary>,
-    /// A tally that has to be sent, and whether it asks for the peer's.
+    /// Whether a tally that must be sent asks for the peer's; `None` if none must be sent.
     tally: Option<bool>,
     flush: bool,
     hold_until_ms: u64,
 }
 
 impl Link {
-    /// A link that has just come up. `phase_ms` is any number, and the same for all links of this daemon.
+    /// A link that has just come up. `phase_ms` is an arbitrary number that is the same for all links of this daemon.
     #[must_use]
     pub fn new(peer: Identity, initiated: bool, now_ms: u64, phase_ms: u64, tuning: &Tuning) -> Self {
         Self {
@@ -137,14 +137,14 @@ impl Link {
         }
     }
 
-    /// The peer knows this record of a member.
+    /// Notes that the peer has this record of a member.
     pub fn peer_knows(&mut self, record: Arc<Record>) {
         if !self.is_known(record.about(), record.standing()) {
             self.known_members.insert(record);
         }
     }
 
-    /// Tells the peer about a member, unless it knows as much already.
+    /// Tells the peer about a member, unless it already knows.
     pub fn tell(&mut self, now_ms: u64, id: NodeId, standing: Standing) {
         if !self.is_known(&id, standing) {
             self.members.insert(id);
@@ -156,7 +156,7 @@ impl Link {
         self.known_members.get(id).is_some_and(|known| known.standing() >= standing)
     }
 
-    /// A member is down, so nothing is sent about its entries. What the peer has of them is remembered, in case the member
+    /// Stops sending entries of a member that is down. What the peer has of them is remembered, in case the member
     /// comes back.
     pub fn drop_origin(&mut self, origin: &NodeId) {
         self.dirty.remove(origin);
@@ -173,14 +173,15 @@ impl Link {
         self.known.retain(|known| replica.store().stamp(known.about()).is_some());
     }
 
-    /// The peer has this version of an origin.
+    /// Notes that the peer has this version of an origin.
     pub fn peer_has(&mut self, stamp: Arc<Fact<Stamp>>) {
         if self.known.get(stamp.about()).is_none_or(|known| known.value() < stamp.value()) {
             self.known.insert(stamp);
         }
     }
 
-    /// An origin has this version now: sends an update or, if the peer has pruned the origin and `summarise`, a summary.
+    /// Offers the current version of an origin: sends an update or, if the peer has pruned the origin and `summarise`
+    /// is set, a summary.
     pub fn offer(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp, summarise: bool) {
         self.wanted.remove(&origin);
         if self.known.get(&origin).is_some_and(|known| *known.value() >= stamp) {
@@ -199,7 +200,8 @@ impl Link {
         }
     }
 
-    /// An origin that was missing has arrived: sends it if the peer has asked for it. Others ask where they hear of it.
+    /// Sends an origin that was missing until now if the peer requested it. Other peers request it from whoever
+    /// announces it.
     pub fn offer_wanted(&mut self, now_ms: u64, origin: NodeId) {
         if self.wanted.remove(&origin) {
             self.dirty.insert(origin);
@@ -207,7 +209,7 @@ impl Link {
         }
     }
 
-    /// Sends an origin to the peer whether or not it has pruned the origin; `have` is the version it has.
+    /// Sends an origin to the peer even if the peer has pruned it; `have` is the version that the peer has.
     pub fn push(&mut self, origin: NodeId, have: Option<Arc<Fact<Stamp>>>) {
         match have {
             Some(have) => self.known.insert(have),
@@ -217,7 +219,7 @@ impl Link {
         self.flush = true;
     }
 
-    /// Asks the peer for an origin and, with `graft`, for its later updates.
+    /// Requests an origin from the peer and, with `graft`, its later updates.
     pub fn pull(&mut self, origin: NodeId, have: Option<Stamp>, graft: bool) {
         if graft {
             self.to_prune.remove(&origin);
@@ -228,12 +230,12 @@ impl Link {
         }
     }
 
-    /// Asks the peer not to push an origin whose update has arrived on another link before.
+    /// Asks the peer not to push an origin whose update arrived first on another link.
     pub fn prune(&mut self, origin: NodeId) {
         self.to_prune.insert(origin);
     }
 
-    /// Takes that back, because this link was the first after all. Returns `false` if the peer was already told.
+    /// Cancels a prune, because this link was the first after all. Returns `false` if the peer was already told.
     pub fn cancel_prune(&mut self, origin: &NodeId) -> bool {
         self.to_prune.remove(origin);
         !self.pruned.contains(origin)
@@ -245,17 +247,17 @@ impl Link {
         self.to_prune.contains(origin) || self.pruned.contains(origin)
     }
 
-    /// The peer wants summaries of this origin only.
+    /// Notes that the peer wants only summaries of this origin.
     pub fn make_lazy(&mut self, origin: NodeId) {
         self.lazy.insert(origin);
     }
 
-    /// The peer wants updates of this origin.
+    /// Notes that the peer wants updates of this origin.
     pub fn make_eager(&mut self, origin: NodeId) {
         self.lazy.remove(&origin);
     }
 
-    /// Sends a message once the socket can take it.
+    /// Sends a message once the socket is writable.
     pub fn send(&mut self, frame: Frame) {
         if self.queue.len() >= MAX_QUEUE {
             self.queue.pop_front();
@@ -270,9 +272,9 @@ impl Link {
         self.next_heartbeat_ms = now_ms.saturating_add(interval_ms.max(1) - since);
     }
 
-    /// Answers a heartbeat with this daemon's next one, if that is due soon in any case. The answer carries the
-    /// acknowledgement of the transport as well. The answering side waits a little longer the next time, so that one side
-    /// keeps answering the other and their heartbeats do not cross.
+    /// Answers a heartbeat with this daemon's next one, if that is due soon anyway. The transport's acknowledgement
+    /// then travels with the answer. The answering side waits a little longer the next time, so that one side keeps
+    /// answering the other and their heartbeats do not cross.
     pub fn answer_heartbeat(&mut self, now_ms: u64, interval_ms: u64) {
         if self.next_heartbeat_ms.saturating_sub(now_ms) <= interval_ms / 2 {
             self.heartbeat = Some(interval_ms);
@@ -296,8 +298,8 @@ impl Link {
         before.is_none_or(|before| before.abs_diff(after) > before / 4)
     }
 
-    /// Sends a summary of the registry without waiting for the next heartbeat and, with `asks`, asks for the peer's. However
-    /// often this is called, only one message waits for the socket.
+    /// Sends a summary of the registry without waiting for the next heartbeat and, with `asks`, asks for the peer's. At
+    /// most one such message waits for the socket, however often this is called.
     pub fn send_tally(&mut self, asks: bool) {
         self.tally = Some(asks || self.tally == Some(true));
     }
@@ -320,14 +322,14 @@ impl Link {
         self.peer_summary.is_none_or(|summary| summary.fingerprint == own.fingerprint)
     }
 
-    /// Sends gathered changes if they have waited long enough.
+    /// Sends collected changes if they have waited long enough.
     pub fn flush_gathered(&mut self, now_ms: u64) {
         if self.has_gathered() && now_ms >= self.hold_until_ms {
             self.flush = true;
         }
     }
 
-    /// When gathered changes or summaries are due; monotonic milliseconds.
+    /// When collected changes or summaries are due; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         let gathered = (!self.flush && self.has_gathered()).then_some(self.hold_until_ms);
@@ -339,7 +341,7 @@ impl Link {
         !self.dirty.is_empty() || !self.members.is_empty()
     }
 
-    /// The next message, the most urgent first. It takes at most `budget` bytes unless a single operation is longer.
+    /// The next message, most urgent first. It has at most `budget` bytes unless a single operation is longer.
     pub fn poll<S: Share>(
         &mut self,
         now_ms: u64,
@@ -377,7 +379,7 @@ impl Link {
         }
         self.transfer = None;
         if self.flush {
-            // Members come first, because the peer asks for the entries of those it did not know.
+            // Members come first, because the peer requests the entries of members that are new to it.
             let news = self.next_records(table, budget).or_else(|| self.next_updates(replica, budget));
             if news.is_some() {
                 return news;
@@ -419,7 +421,7 @@ impl Link {
         let (records, count) = record::encode(unknown.iter().map(|record| &***record), budget);
         for record in unknown.into_iter().take(count) {
             self.members.remove(record.about());
-            // The link delivers in order or ends, so the peer knows whatever was sent.
+            // The link delivers in order or ends, so the peer has everything that was sent.
             self.known_members.insert(Arc::clone(record));
         }
         Some(Frame::Membership(Membership { records }))

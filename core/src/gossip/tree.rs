@@ -1,13 +1,13 @@
-//! Broadcast trees: which links carry updates, and whom to ask for an update that did not arrive.
+//! Broadcast trees: which links carry updates, and which peer to ask for an update that did not arrive.
 //!
 //! A variant of Plumtree (J. Leitão, J. Pereira, L. Rodrigues, "Epidemic Broadcast Trees", 2007). Updates travel over
-//! eager links. If the same update arrives twice, the second link is pruned for its origin. Neighbours in the ring still
-//! send each other summaries. If the update for a summary does not arrive soon, the tree has a hole, and the link is
-//! grafted again. (Other pruned links are silent; heartbeats carry fingerprints.) The store replaces Plumtree's message
-//! cache and its history of message ids: what matters is not whether a message was seen but whether its content is here.
+//! eager links. If the same update arrives twice, the second link is pruned for its origin. Neighbours in the ring
+//! still send each other summaries. If the update for a summary does not arrive soon, the tree is broken, and the link
+//! is grafted again. (Other pruned links are silent; heartbeats carry fingerprints.) The store replaces Plumtree's
+//! message cache and its history of message ids, because only the content matters, not whether a message was seen.
 //!
-//! There is a tree for each origin. Plumtree shares one tree among all senders, so that everybody's messages take the
-//! paths of the first sender. With a set of pruned origins for each link, at a few bytes each, no update takes a detour.
+//! Each origin has its own tree. Plumtree shares one tree among all senders, so all messages take the paths of the
+//! first sender. A set of pruned origins for each link costs a few bytes per origin and spares updates the detour.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +18,13 @@ use crate::tuning::GossipTuning;
 
 /// The link on which each origin's updates arrive first: the parent in its tree.
 ///
-/// Other links on which they arrived were pruned, and are backups. When a link ends, the origins whose parent it was are
+/// The other links on which they arrived were pruned and serve as backups. When a parent link ends, its origins are
 /// grafted to a backup at once, before their next update is missed.
 #[derive(Debug, Default)]
 pub struct Parents(BTreeMap<NodeId, LinkId>);
 
 impl Parents {
-    /// An update of an origin has arrived on `link` before any other.
+    /// Notes that an update of an origin arrived on `link` first.
     pub fn came_first(&mut self, origin: NodeId, link: LinkId) {
         self.0.insert(origin, link);
     }
@@ -51,18 +51,18 @@ impl Parents {
         orphans
     }
 
-    /// An origin is no longer of interest.
+    /// Forgets an origin that is no longer of interest.
     pub fn drop_origin(&mut self, origin: &NodeId) {
         self.0.remove(origin);
     }
 }
 
-/// Origins of which others have more, according to summaries.
+/// Origins of which other members have newer versions, according to summaries.
 #[derive(Debug)]
 pub struct Grafts {
     tuning: GossipTuning,
     missing: BTreeMap<NodeId, Missing>,
-    /// The same, by the time at which a peer has to be asked.
+    /// The missing origins, by the time at which a peer must be asked.
     due: BTreeSet<(u64, NodeId)>,
 }
 
@@ -74,13 +74,13 @@ struct Missing {
 }
 
 impl Grafts {
-    /// Nothing is missing.
+    /// No grafts: nothing is missing.
     #[must_use]
     pub fn new(tuning: GossipTuning) -> Self {
         Self { tuning, missing: BTreeMap::new(), due: BTreeSet::new() }
     }
 
-    /// A summary on `link` says that its peer has this version. The update itself gets some time to arrive.
+    /// Notes a summary on `link`: its peer has this version. The update itself gets some time to arrive.
     pub fn summary(&mut self, now_ms: u64, link: LinkId, origin: NodeId, stamp: Stamp) {
         self.asked(now_ms, origin, stamp);
         if let Some(missing) = self.missing.get_mut(&origin) {
@@ -94,7 +94,7 @@ impl Grafts {
         }
     }
 
-    /// This version was asked for. If it does not arrive, others that have it by then are asked.
+    /// Notes that this version was requested. If it does not arrive, peers that have it by then are asked.
     pub fn asked(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp) {
         let due_ms = now_ms.saturating_add(self.tuning.graft_ms);
         let due = &mut self.due;
@@ -110,29 +110,29 @@ impl Grafts {
         self.missing.contains_key(origin)
     }
 
-    /// This version of an origin has arrived.
+    /// Notes that this version of an origin has arrived.
     pub fn arrived(&mut self, origin: &NodeId, stamp: Stamp) {
         if self.missing.get(origin).is_some_and(|missing| missing.stamp <= stamp) {
             self.drop_origin(origin);
         }
     }
 
-    /// An origin is no longer of interest.
+    /// Forgets an origin that is no longer of interest.
     pub fn drop_origin(&mut self, origin: &NodeId) {
         if let Some(missing) = self.missing.remove(origin) {
             self.due.remove(&(missing.due_ms, *origin));
         }
     }
 
-    /// A link has ended, so its peer cannot be asked.
+    /// Forgets a link that has ended, so that its peer is not asked.
     pub fn drop_link(&mut self, link: LinkId) {
         for missing in self.missing.values_mut() {
             missing.links.remove(&link);
         }
     }
 
-    /// The links to ask now, and the origins to ask for. Each link is asked once; if no answer arrives, the next link is
-    /// asked after the same time. `None` means any link; it comes last, once.
+    /// The links to ask now, and the origin to request on each. Each link is asked once; if no answer arrives, the next
+    /// link is asked after the same time. `None` means any link; it comes last, once.
     pub fn due(&mut self, now_ms: u64) -> Vec<(Option<LinkId>, NodeId)> {
         let mut asks = Vec::new();
         let later_ms = now_ms.saturating_add(self.tuning.graft_ms.max(1));
@@ -151,7 +151,7 @@ impl Grafts {
         asks
     }
 
-    /// When a peer will have to be asked; monotonic milliseconds.
+    /// When the next peer must be asked; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         self.due.first().map(|(due_ms, _)| *due_ms)
@@ -204,7 +204,7 @@ mod tests {
         grafts.summary(10, LinkId(2), ORIGIN, stamp(4));
         grafts.summary(20, LinkId(3), ORIGIN, stamp(3));
         assert_eq!(grafts.due(100), [(Some(LinkId(2)), ORIGIN)]);
-        assert_eq!(grafts.due(200), [(None, ORIGIN)], "still not those with less");
+        assert_eq!(grafts.due(200), [(None, ORIGIN)], "peers with older versions are still not asked");
         assert!(!grafts.is_missing(&ORIGIN));
     }
 

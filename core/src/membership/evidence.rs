@@ -18,8 +18,8 @@ use pmd_protocol::peer::{Generation, NodeId};
 
 use crate::tuning::MembershipTuning;
 
-/// The number of cases that can be open at once; further triggers are ignored. With more, this daemon's own network or
-/// half the cluster has failed, and the membership protocol will find out.
+/// The number of cases that can be open at once; further triggers are ignored. With more, either this daemon's own
+/// network or half the cluster has failed, which the membership protocol will detect.
 pub const MAX_CASES: usize = 64;
 
 /// Why a member is probed.
@@ -27,13 +27,13 @@ pub const MAX_CASES: usize = 64;
 pub enum Trigger {
     /// Its link ended without a `Close`: end of stream, or reset.
     LinkEnded,
-    /// Its link has been silent for surprisingly long, or others consider it dead.
+    /// Its link has been silent for unusually long, or others consider it dead.
     Silent,
     /// A dial has failed.
     DialFailed,
 }
 
-/// What the caller has to do to probe a member.
+/// An action that the caller must take to probe a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeAction {
     /// Dial the member, and report the observation with this token.
@@ -51,7 +51,7 @@ pub enum ProbeAction {
         helper: NodeId,
         /// The member to dial.
         target: NodeId,
-        /// The generation of the target that is meant.
+        /// The generation of the target to probe.
         generation: Generation,
     },
 }
@@ -59,20 +59,20 @@ pub enum ProbeAction {
 /// How a case ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// Somebody reached the member.
+    /// At least one observer reached the member.
     Cleared {
         /// The member.
         target: NodeId,
-        /// Whether this daemon could not, which suggests that the fault is here.
+        /// Whether this daemon failed to reach it, which suggests a local fault.
         only_by_others: bool,
     },
-    /// Nobody reached the member.
+    /// No observer reached the member.
     Suspect {
         /// The member.
         target: NodeId,
-        /// The generation of it that was probed.
+        /// The generation that was probed.
         generation: Generation,
-        /// Whether two observers were told that nothing listens there.
+        /// Whether the connections of two observers were refused.
         refused: bool,
         /// How many observers, this daemon included, reported in time.
         observers: usize,
@@ -100,15 +100,15 @@ struct Case {
 }
 
 impl Evidence {
-    /// No cases yet.
+    /// An empty set of cases.
     #[must_use]
     pub fn new(me: NodeId, tuning: &MembershipTuning) -> Self {
         Self { me, wait_ms: tuning.probe_period_ms, next_token: 1, cases: BTreeMap::new() }
     }
 
-    /// Opens a case about a member, with `helpers` to probe it as well. Does nothing if there is a case already.
+    /// Opens a case about a member, with `helpers` to probe it as well. Does nothing if a case is already open.
     ///
-    /// `stretch` lengthens the deadline by this daemon's distrust of itself, see
+    /// `stretch` lengthens the deadline according to this daemon's own health, see
     /// [`Health::stretch`](super::health::Health).
     pub fn open(
         &mut self,
@@ -138,8 +138,8 @@ impl Evidence {
         actions
     }
 
-    /// Records what `observer` observed. Returns the outcome if that decides the case. Observations that nobody asked for
-    /// are ignored.
+    /// Records what `observer` observed. Returns the outcome if that decides the case. Unsolicited observations are
+    /// ignored.
     pub fn observed(
         &mut self,
         token: u64,
@@ -156,7 +156,7 @@ impl Evidence {
         Some(outcome)
     }
 
-    /// Closes the case about a member that has shown up, or is down for good.
+    /// Closes the case about a member that has reconnected or is down.
     pub fn drop_case(&mut self, target: &NodeId) {
         self.cases.remove(target);
     }
@@ -178,7 +178,7 @@ impl Evidence {
         self.cases.values().map(|case| case.deadline_ms).min()
     }
 
-    /// Extends all cases, because this daemon was not running for `lag_ms` and answers may be waiting for it.
+    /// Extends all cases, because this daemon was not running for `lag_ms` and answers may be queued.
     pub fn postpone(&mut self, lag_ms: u64) {
         for case in self.cases.values_mut() {
             case.deadline_ms = case.deadline_ms.saturating_add(lag_ms);
@@ -200,8 +200,8 @@ impl Case {
             return Some(ProbeOutcome::Cleared { target, only_by_others });
         }
         let mut refusals = seen(Observation::Refused).count();
-        // Without helpers, the end of the link stands in for the second observer: the target's host has said twice that
-        // the process is gone.
+        // Without helpers, the end of the link stands in for the second observer: the target's host has reported twice
+        // that the process is gone.
         if self.observers.len() == 1 && self.trigger == Trigger::LinkEnded && refusals == 1 {
             refusals = 2;
         }

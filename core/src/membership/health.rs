@@ -1,16 +1,16 @@
 //! How far this daemon can trust its own observations.
 //!
 //! A slow daemon mistakes its own delay for a peer's failure. Lifeguard (A. Dadgar, J. Phillips, J. Currey, "Lifeguard:
-//! SWIM-ing with Situational Awareness", 2017, section IV-A) keeps a score of that: it rises whenever this daemon turns
-//! out to be at fault, falls with every success, and multiplies all timeouts. The clearest sign needs no network: a timer
-//! that fires late was late because the daemon did not run.
+//! SWIM-ing with Situational Awareness", 2017, section IV-A) keeps a score for this: it rises whenever this daemon
+//! turns out to be at fault, falls with every success, and multiplies all timeouts. The clearest sign needs no network:
+//! a timer fires late because the daemon was not running.
 
 use crate::tuning::MembershipTuning;
 
 /// The highest score; timeouts grow up to nine times (Lifeguard: S = 8).
 pub const WORST: u32 = 8;
 
-/// This daemon's judgement of itself.
+/// This daemon's assessment of its own health.
 #[derive(Clone, Debug)]
 pub struct Health {
     late_ms: u64,
@@ -26,8 +26,8 @@ impl Health {
         Self { late_ms: tuning.late_ms, score: 0, lag_ms: 0 }
     }
 
-    /// A timer that was due at `due_ms` fires at `now_ms`; both are monotonic. Returns how long this daemon has not been
-    /// running, or 0 if the timer is on time.
+    /// A timer that was due at `due_ms` fires at `now_ms`; both are monotonic. Returns how long this daemon has not
+    /// been running, or 0 if the timer is on time.
     pub fn timer(&mut self, due_ms: u64, now_ms: u64) -> u64 {
         let lag = now_ms.saturating_sub(due_ms);
         self.lag_ms = if lag > self.late_ms { lag } else { 0 };
@@ -37,13 +37,12 @@ impl Health {
         self.lag_ms
     }
 
-    /// This daemon turned out to be at fault: it was suspected and could refute that, or others reached a member that it
-    /// could not reach.
+    /// Lowers the health: this daemon was wrongly suspected, or others reached a member that it could not reach.
     pub fn worse(&mut self) {
         self.score = (self.score + 1).min(WORST);
     }
 
-    /// A probe was answered in time.
+    /// Improves the health: a probe was answered in time.
     pub fn better(&mut self) {
         self.score = self.score.saturating_sub(1);
     }
@@ -54,13 +53,13 @@ impl Health {
         self.lag_ms == 0
     }
 
-    /// From 0, healthy, to [`WORST`].
+    /// The score, from 0 (healthy) to [`WORST`].
     #[must_use]
     pub fn score(&self) -> u32 {
         self.score
     }
 
-    /// A timeout, longer the less this daemon trusts itself.
+    /// Stretches a timeout according to the score.
     #[must_use]
     pub fn stretch(&self, wait_ms: u64) -> u64 {
         wait_ms.saturating_mul(u64::from(self.score) + 1)
@@ -81,7 +80,7 @@ mod tests {
         assert!(!health.may_suspect());
         assert_eq!(health.stretch(500), 1_000);
         assert_eq!(health.timer(9_100, 9_100), 0);
-        assert!(health.may_suspect(), "a tick later");
+        assert!(health.may_suspect(), "one tick later");
         assert_eq!(health.stretch(500), 1_000, "but with longer timeouts than before");
         health.better();
         assert_eq!(health.stretch(500), 500);

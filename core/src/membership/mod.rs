@@ -1,8 +1,8 @@
-//! Who belongs to the cluster, and who of them is alive.
+//! Which daemons belong to the cluster, and which of them are alive.
 //!
-//! [`table`] keeps the members and [`record`] is what daemons tell each other about them. [`phi`] judges heartbeats,
-//! [`evidence`] probes members that may have failed, and [`health`] is this daemon's judgement of itself. None of them
-//! sends anything; the node does.
+//! [`table`] keeps the members and [`record`] is what daemons tell each other about them. [`phi`] evaluates heartbeats,
+//! [`evidence`] probes members that may have failed, and [`health`] assesses this daemon itself. They send nothing; the
+//! node does.
 
 pub mod evidence;
 pub mod health;

@@ -1,18 +1,18 @@
 //! The phi accrual failure detector: how surprising a peer's silence is.
 //!
-//! From the intervals between past heartbeats it estimates the probability that a heartbeat still arrives after so long a
-//! silence (N. Hayashibara, X. Défago, R. Yared, T. Katayama, "The φ Accrual Failure Detector", 2004). Phi is minus the
-//! decimal logarithm of it, so phi 8 is a probability of 10^-8. Intervals are assumed to be normally distributed, and the
-//! tail is computed with the logistic approximation that Akka uses (S. R. Bowling et al., "A Logistic Approximation to
-//! the Cumulative Normal Distribution", 2009).
+//! It estimates, from the intervals between past heartbeats, the probability that a heartbeat still arrives after a
+//! silence of this length (N. Hayashibara, X. Défago, R. Yared, T. Katayama, "The φ Accrual Failure Detector", 2004).
+//! Phi is the negative decimal logarithm of this probability, so phi 8 means 10^-8. Intervals are assumed to be
+//! normally distributed, and the tail is computed with the logistic approximation that Akka uses (S. R. Bowling et al.,
+//! "A Logistic Approximation to the Cumulative Normal Distribution", 2009).
 //!
-//! The estimate is poor for a peer that is paused on purpose, and for the first few heartbeats. pmd therefore declares
-//! nobody dead by phi; it only decides when to probe a peer. Probes are cheap and harmless, so they start at half the
-//! threshold, and their results are known by the time phi reaches it.
+//! The estimate is poor for a peer that is deliberately paused, and for the first few heartbeats. pmd therefore never
+//! declares a peer dead by phi alone; phi only decides when to probe a peer. Probes are cheap and harmless, so they
+//! start at half the threshold, and their results are in by the time phi reaches it.
 //!
-//! Links have different heartbeat intervals, which change when the ends become neighbours in the overlay or cease to be.
-//! A heartbeat therefore announces the next one, and the estimate is about how late heartbeats are: a silence counts as if
-//! the next heartbeat had been announced for the usual interval.
+//! Heartbeat intervals differ between links, and change when the two ends become neighbours in the overlay or cease to
+//! be. Each heartbeat therefore announces when to expect the next, and the estimate is about lateness: a silence counts
+//! as if the next heartbeat had been announced for the usual interval.
 
 use std::collections::VecDeque;
 
@@ -31,9 +31,9 @@ pub struct Phi {
     since_ms: u64,
     /// The announced interval between the last heartbeat and the next.
     announced_ms: u64,
-    /// The deviations above the mean at which phi is half its threshold.
+    /// How many deviations above the mean phi reaches half its threshold.
     deviations: f64,
-    /// The silence after which the peer has to be probed.
+    /// The silence after which the peer must be probed.
     tolerance_ms: u64,
 }
 
@@ -62,7 +62,7 @@ impl Phi {
         phi
     }
 
-    /// A heartbeat has arrived, which announces the next in `announced_ms`.
+    /// Records a heartbeat that announces the next one in `announced_ms`.
     pub fn heartbeat(&mut self, now_ms: u64, announced_ms: u64) {
         self.add(self.usual(now_ms));
         self.last_ms = now_ms;
@@ -71,7 +71,7 @@ impl Phi {
         self.tolerance_ms = self.tolerance();
     }
 
-    /// Restarts the current silence, because this daemon was not running until now or has begun to probe the peer.
+    /// Restarts the current silence, because this daemon was not running until now or has started to probe the peer.
     pub fn restart_silence(&mut self, now_ms: u64) {
         self.since_ms = self.since_ms.max(now_ms);
     }
@@ -82,7 +82,7 @@ impl Phi {
         self.last_ms
     }
 
-    /// Whether the next heartbeat is not overdue, or only just.
+    /// Whether the next heartbeat is not overdue, or only slightly.
     #[must_use]
     pub fn is_fresh(&self, now_ms: u64) -> bool {
         let most = self.announced_ms.saturating_add(self.tuning.min_deviation_ms);
@@ -96,7 +96,7 @@ impl Phi {
         tail((float(u128::from(self.usual(now_ms))) - mean) / deviation)
     }
 
-    /// When the peer has to be probed unless a heartbeat arrives, because phi reaches half its threshold; monotonic
+    /// When phi reaches half its threshold, so that the peer must be probed unless a heartbeat arrives; monotonic
     /// milliseconds.
     #[must_use]
     pub fn deadline(&self) -> u64 {
@@ -164,11 +164,7 @@ fn float(value: u128) -> f64 {
     value as f64
 }
 
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "saturates, which is what is wanted"
-)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturation is intended")]
 fn whole(value: f64) -> u64 {
     value as u64
 }

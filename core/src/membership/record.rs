@@ -1,6 +1,7 @@
 //! Records of members, and their encoding.
 //!
-//! Records are encoded one after the other, without sender or receiver: a record means the same whoever sends it.
+//! Records are encoded one after the other, without sender or receiver: the meaning of a record does not depend on its
+//! sender.
 
 use pmd_protocol::limits::{MAX_ADDRESSES, MAX_MEMBERSHIP};
 use pmd_protocol::peer::{Generation, NodeId};
@@ -14,7 +15,7 @@ use crate::facts::About;
 pub enum State {
     /// It is alive.
     Alive,
-    /// It could not be reached, and may refute that.
+    /// It could not be reached, and may refute the suspicion.
     Suspect,
     /// It has failed, or has left.
     Down,
@@ -23,10 +24,10 @@ pub enum State {
 /// The state of a live member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Liveness {
-    /// Nobody has reported otherwise.
+    /// No member suspects it.
     #[default]
     Alive,
-    /// It could not be reached, and has not refuted that yet.
+    /// It could not be reached and has not refuted the suspicion yet.
     Suspect,
 }
 
@@ -35,13 +36,13 @@ pub enum Liveness {
 pub struct Record {
     /// The member, in one generation and renewal.
     pub identity: Identity,
-    /// How often the member has refuted suspicions under this identity.
+    /// The number of suspicions that the member has refuted under this identity.
     pub incarnation: u32,
     /// Its state.
     pub state: State,
 }
 
-/// The precedence of a record: of two records of one member, the one with the greater standing counts.
+/// The precedence of a record: the record of a member with the greater standing counts.
 ///
 /// A later generation overrides everything of an earlier one, and so does a renewal within a generation. Under one
 /// identity, `Down` is final; below it, a higher incarnation overrides a lower one, and `Suspect` overrides `Alive`
@@ -60,7 +61,7 @@ impl Record {
         Self { identity, incarnation: 0, state: State::Alive }
     }
 
-    /// See [`Standing`].
+    /// The precedence of the record, see [`Standing`].
     #[must_use]
     pub fn standing(&self) -> Standing {
         let while_live = u64::from(self.incarnation) * 2;
@@ -96,13 +97,13 @@ impl About for Record {
 }
 
 impl Standing {
-    /// Whether it is that of a member that is down.
+    /// Whether the member is down.
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.rank == u64::MAX
     }
 
-    /// Whether both are of one identity, and only one of them is down.
+    /// Whether both belong to the same identity but only one of them is down.
     #[must_use]
     pub fn differs_in_liveness(&self, other: &Self) -> bool {
         (self.generation, self.renewal) == (other.generation, other.renewal)
@@ -110,12 +111,12 @@ impl Standing {
     }
 }
 
-/// Bytes that are not a list of records. Receivers ignore them.
+/// The bytes are not a list of records. Receivers ignore them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed membership records")]
 pub struct RecordError;
 
-/// Encodes the first of these records: at least one, and as many as fit into `budget` bytes. Returns the bytes and the
+/// Encodes as many of these records as fit into `budget` bytes, but at least the first. Returns the bytes and the
 /// number of records.
 #[must_use]
 pub fn encode<'a>(records: impl IntoIterator<Item = &'a Record>, budget: usize) -> (Vec<u8>, usize) {
@@ -137,7 +138,7 @@ pub fn encode<'a>(records: impl IntoIterator<Item = &'a Record>, budget: usize) 
 ///
 /// # Errors
 ///
-/// If the bytes are not one that [`encode`] returns.
+/// If the bytes are not a list as returned by [`encode`].
 pub fn decode(mut bytes: &[u8]) -> Result<Vec<Record>, RecordError> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
@@ -192,7 +193,7 @@ mod tests {
         let (bytes, count) = encode(&records, 500);
         assert!(bytes.len() <= 500 && count >= 5);
         assert_eq!(decode(&bytes), Ok(records[..count].to_vec()));
-        assert_eq!(encode(&records, 0).1, 1, "at least one");
+        assert_eq!(encode(&records, 0).1, 1, "at least one record");
         assert!(bytes.len() / count <= 70, "{}", bytes.len() / count);
     }
 

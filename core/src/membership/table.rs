@@ -1,8 +1,8 @@
 //! The members of the cluster.
 //!
-//! The rules are those of SWIM (A. Das, I. Gupta, A. Motivala, "SWIM: Scalable Weakly-consistent Infection-style Process
-//! Group Membership Protocol", 2002, section 4): a member that cannot be reached is suspected, and is down unless it
-//! refutes that in time. Only the member itself may raise its incarnation.
+//! The rules are those of SWIM (A. Das, I. Gupta, A. Motivala, "SWIM: Scalable Weakly-consistent Infection-style
+//! Process Group Membership Protocol", 2002, section 4): a member that cannot be reached is suspected, and is down
+//! unless it refutes the suspicion in time. Only the member itself may raise its incarnation.
 //!
 //! ```text
 //!             not reached                           not refuted in time
@@ -12,14 +12,14 @@
 //!     └──────── came back: later generation, or the same one renewed ──────────┘
 //! ```
 //!
-//! Where SWIM relies on chance, pmd uses its links. SWIM probes a random member in each period; here every member gets
-//! the heartbeats of ten others, probes a silent one at once ([`evidence`](super::evidence)), and dials a member it has no
-//! link to now and then. SWIM piggybacks news on its probes; here news travel over the links of the overlay, and a link
-//! remembers what its peer knows, as it does for the registry. So an idle cluster of any size sends nothing about its
-//! members, and news take a few hops instead of several periods.
+//! Where SWIM relies on random probes, pmd uses its links. SWIM probes a random member in each period; here every
+//! member receives heartbeats from ten others, probes a silent one at once ([`evidence`](super::evidence)), and
+//! occasionally dials a member that it has no link to. SWIM piggybacks news on its probes; here news travels over the
+//! links of the overlay, and each link remembers what its peer knows, as it does for the registry. An idle cluster of
+//! any size therefore sends nothing about its members, and news takes a few hops instead of several periods.
 //!
-//! Tables merge like replicas: of two records of one member the one with the greater [`Standing`] counts, in whatever
-//! order and however often they arrive.
+//! Tables merge like replicas: the record of a member with the greater [`Standing`] counts, regardless of the order in
+//! which records arrive and how often.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -32,17 +32,17 @@ use super::record::{Liveness, Record, RecordError, Standing, State, decode};
 use crate::facts::{Facts, Share, Unshared};
 use crate::tuning::MembershipTuning;
 
-/// The number of members that are remembered, dead ones included. Only proven members can make the table grow; this
-/// bounds what a faulty one can do (20 MB).
+/// The number of members to remember, dead ones included. Only proven members can make the table grow; this bounds the
+/// memory that a faulty one can use (20 MB).
 pub const MAX_KNOWN: usize = 65_536;
 
-/// Capacity that is kept for events when there are none. More was only needed for a burst.
+/// The capacity that an empty event queue keeps. More was only needed for a burst.
 const MAX_IDLE_EVENTS: usize = 64;
 
 /// A change of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembershipEvent {
-    /// The record of a member, or of this daemon, is new and has to be sent to everybody.
+    /// The record of a member, or of this daemon, is new and must be sent to all members.
     News {
         /// The member.
         id: NodeId,
@@ -61,7 +61,7 @@ pub enum MembershipEvent {
         /// The member.
         identity: Identity,
     },
-    /// This daemon was declared dead, and has renewed its identity.
+    /// This daemon was declared dead and has renewed its identity.
     Renewed {
         /// Its new identity.
         identity: Identity,
@@ -73,7 +73,7 @@ pub enum MembershipEvent {
     },
 }
 
-/// The members as one daemon knows them. See the module.
+/// The members known to one daemon, see the module documentation.
 #[derive(Debug)]
 pub struct MemberTable<S = Unshared> {
     own: Arc<Record>,
@@ -87,7 +87,7 @@ pub struct MemberTable<S = Unshared> {
     events: VecDeque<MembershipEvent>,
 }
 
-/// A member is down at this time unless its record changes before.
+/// A member that will be down at this time unless its record changes first.
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
     due_ms: u64,
@@ -95,7 +95,7 @@ struct Suspicion {
 }
 
 impl<S: Share> MemberTable<S> {
-    /// The table of a daemon that knows nobody else.
+    /// The table of a daemon that knows no other member.
     #[must_use]
     pub fn new(identity: Identity, tuning: MembershipTuning, share: S) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl<S: Share> MemberTable<S> {
         self.shared_record(id).map(AsRef::as_ref)
     }
 
-    /// The same, for links to share.
+    /// Like [`record`](Self::record), as a pointer that links can share.
     #[must_use]
     pub fn shared_record(&self, id: &NodeId) -> Option<&Arc<Record>> {
         if *id == self.own.identity.id { Some(&self.own) } else { self.records.get(id) }
@@ -152,7 +152,7 @@ impl<S: Share> MemberTable<S> {
         self.live == 0
     }
 
-    /// Merges encoded records, and returns them: they are what their sender knows.
+    /// Merges encoded records, and returns them, because the sender is known to have them.
     ///
     /// # Errors
     ///
@@ -163,14 +163,14 @@ impl<S: Share> MemberTable<S> {
         Ok(records.into_iter().map(|record| self.merge_record(now_ms, record, wait_ms)).collect())
     }
 
-    /// Merges the record of a daemon that has proven its identity, and so is alive. If the table has a greater record,
-    /// the daemon has to be told.
+    /// Merges the record of a daemon that has proven its identity and is therefore alive. If the table has a greater
+    /// record, the daemon must be told.
     pub fn meet(&mut self, now_ms: u64, identity: Identity) {
         self.merge_record(now_ms, Record::alive(identity), 0);
     }
 
-    /// Suspects a member that could not be reached: it is down in `wait_ms` unless it refutes that. Returns whether it
-    /// is a live member in this generation that was not suspected before.
+    /// Suspects a member that could not be reached. It will be down in `wait_ms` unless it refutes the suspicion.
+    /// Returns whether it is a live member in this generation that was not suspected before.
     pub fn suspect(&mut self, now_ms: u64, id: &NodeId, generation: Generation, wait_ms: u64) -> bool {
         let known = self.records.get(id).filter(|record| record.identity.generation == generation);
         let Some(record) = known else { return false };
@@ -181,7 +181,7 @@ impl<S: Share> MemberTable<S> {
                 true
             }
             State::Suspect => {
-                // Already suspected, but a shorter wait may apply now.
+                // It is already suspected, but a shorter wait may apply now.
                 if let Some(suspicion) = self.suspicions.get_mut(id) {
                     suspicion.due_ms = suspicion.due_ms.min(now_ms.saturating_add(wait_ms));
                 }
@@ -204,8 +204,8 @@ impl<S: Share> MemberTable<S> {
         millis(self.tuning.probe_period_ms, periods)
     }
 
-    /// Begins a new generation without a restart, because others know something about the current one that this daemon
-    /// does not know itself, see [`MembershipEvent::LaterGeneration`].
+    /// Begins a new generation without a restart, because others know operations of the current one that this daemon
+    /// does not, see [`MembershipEvent::LaterGeneration`].
     pub fn begin_generation(&mut self, generation: Generation) {
         self.set_own(Record::alive(Identity { generation, renewal: 0, ..self.own.identity.clone() }));
     }
@@ -222,14 +222,14 @@ impl<S: Share> MemberTable<S> {
         true
     }
 
-    /// Tells the others that this daemon leaves. The table is of no use after that.
+    /// Tells the other members that this daemon leaves. The table must not be used after that.
     pub fn leave(&mut self) {
         self.set_own(Record { state: State::Down, ..Record::clone(&self.own) });
     }
 
     /// Ends suspicions that have timed out and forgets old records. `now_ms` is monotonic.
     ///
-    /// For `lag_ms` this daemon was not running. That time does not count: a refutation may have been waiting to be
+    /// The `lag_ms` during which this daemon was not running do not count, because a refutation may be waiting to be
     /// read.
     pub fn handle_timeout(&mut self, now_ms: u64, lag_ms: u64) {
         for suspicion in self.suspicions.values_mut() {
@@ -257,14 +257,14 @@ impl<S: Share> MemberTable<S> {
         }
     }
 
-    /// When something will be due; monotonic milliseconds.
+    /// When the next deadline is due; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         let forget = self.dead.first().map(|(since, _)| since.saturating_add(self.tuning.remember_down_ms));
         self.suspicions.values().map(|suspicion| suspicion.due_ms).chain(forget).min()
     }
 
-    /// The next event. To be called until there is none, after each call that changes the table.
+    /// The next event. Call this until it returns `None` after each call that changes the table.
     pub fn poll_event(&mut self) -> Option<MembershipEvent> {
         let event = self.events.pop_front();
         if self.events.is_empty() && self.events.capacity() > MAX_IDLE_EVENTS {
@@ -277,7 +277,7 @@ impl<S: Share> MemberTable<S> {
         now_ms.saturating_sub(since_ms) >= self.tuning.remember_down_ms
     }
 
-    /// Merges a record, and returns it in the allocation that the table has of it, if any.
+    /// Merges a record, and returns it, in the table's allocation if it has one.
     fn merge_record(&mut self, now_ms: u64, record: Record, wait_ms: u64) -> Arc<Record> {
         let (id, standing) = (record.identity.id, record.standing());
         if let Some(known) = self.shared_record(&id).filter(|known| known.standing() == standing) {
@@ -372,7 +372,7 @@ impl<S: Share> MemberTable<S> {
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
-    reason = "saturates, which is what is wanted"
+    reason = "saturation is intended"
 )]
 fn millis(period_ms: u64, periods: f64) -> u64 {
     (period_ms as f64 * periods) as u64

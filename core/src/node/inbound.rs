@@ -12,7 +12,7 @@ use crate::gossip::reconcile;
 use crate::replica::store::{Effect, Need, OwnClaim, Source};
 use crate::replica::view::Rank;
 
-/// Probes in progress, for helpers and for own cases together. Only a peer that asks without end reaches it.
+/// The limit on concurrent probes, for peers and for this daemon's own cases. Only a peer that floods requests hits it.
 const MAX_PROBES: usize = 128;
 
 impl<S: Share> Node<S> {
@@ -21,13 +21,13 @@ impl<S: Share> Node<S> {
             return;
         }
         match frame {
-            // The handshake is over, and the end of the link follows a `Close`.
+            // The handshake is over, and a `Close` is followed by the end of the link.
             Frame::Hello(_) | Frame::Proof(_) | Frame::Close(_) => {}
-            // No decision depends on anybody's clock.
+            // The node makes no decision based on clocks.
             Frame::Clock(_) => {}
-            // The owner of the node decides about this command.
+            // The caller handles this command.
             Frame::Depart(_) => {}
-            // Tunnels are not the node's concern.
+            // The caller handles tunnels.
             Frame::Open(_) | Frame::Opened(_) | Frame::DialBack(_) | Frame::Back(_) | Frame::Relay(_) => {}
             Frame::Heartbeat(heartbeat) => self.handle_heartbeat(link, &heartbeat),
             Frame::Tally(tally) => {
@@ -65,7 +65,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Begins to compare the registry with that of a peer.
+    /// Starts comparing the registry with that of a peer.
     fn compare(&mut self, link: LinkId) {
         let opening = reconcile::open(&self.replica.live_origins());
         if let Some(link) = self.links.get_mut(&link) {
@@ -91,7 +91,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Dials a member to find out whether it can be reached. Returns whether it is dialled.
+    /// Dials a member to find out whether it can be reached. Returns whether a dial was started.
     pub(super) fn probe(&mut self, target: &NodeId, wanted_by: ProbeFor) -> bool {
         let Some((peer, _)) = self.table.member(target) else { return false };
         if self.probes.len() >= MAX_PROBES {
@@ -113,7 +113,7 @@ impl<S: Share> Node<S> {
         let rtt_us = link.rtt_us;
         link.answer_heartbeat(self.now.mono_ms, pace_ms);
         link.unequal = if link.agrees(&own) { 0 } else { link.unequal + 1 };
-        // A single difference is usual while updates are in flight.
+        // A single difference is normal while updates are in flight.
         let differs = link.unequal >= 2;
         if differs {
             link.unequal = 0;
@@ -151,7 +151,7 @@ impl<S: Share> Node<S> {
         link.peer_has(self.replica.store().shared_stamp(&origin, stamp));
         match applied.effect {
             Effect::Known => match have.filter(|have| *have > stamp) {
-                // The peer is behind, and may not know it.
+                // The peer is behind and may not know it.
                 Some(newer) => link.offer(self.now.mono_ms, origin, newer, true),
                 // The update arrived on another link first.
                 None if whole && !self.parents.is(&origin, id) => link.prune(origin),
@@ -160,7 +160,8 @@ impl<S: Share> Node<S> {
             Effect::Staged => {}
             Effect::Applied { before, now, .. } => {
                 self.grafts.arrived(&origin, now);
-                // If the peer was told to prune this origin, the update was in flight, and the present parent stays.
+                // If the peer was told to prune this origin, the update was already in flight, so the current parent
+                // stays.
                 if link.cancel_prune(&origin) || !self.parents.has(&origin) {
                     self.parents.came_first(origin, id);
                 }
@@ -176,7 +177,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Answers what others have of this daemon's own entries.
+    /// Reacts to what others hold of this daemon's own entries.
     fn answer_claim(&mut self, claim: OwnClaim, stamp: Stamp) {
         if claim != OwnClaim::Old {
             self.begin_generation(stamp.generation);
@@ -233,7 +234,7 @@ impl<S: Share> Node<S> {
     fn handle_probe(&mut self, id: LinkId, probe: Probe) {
         let reached =
             self.by_peer.get(&probe.target).and_then(|link| self.links.get(link)).is_some_and(|link| {
-                // A recent heartbeat is as good as a dial.
+                // A recent heartbeat proves as much as a dial.
                 let interval_ms = self.tuning.membership.phi.interval_ms;
                 link.peer.generation == probe.generation
                     && self.now.mono_ms.saturating_sub(link.phi.last_ms()) <= interval_ms

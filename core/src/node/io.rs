@@ -1,4 +1,4 @@
-//! What goes into a node and what comes out of it.
+//! The inputs and outputs of a node.
 
 use std::net::SocketAddr;
 
@@ -15,9 +15,9 @@ use crate::tuning::Tuning;
 /// The time, according to the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds of a monotonic clock with any origin. All decisions depend on it.
+    /// Milliseconds of a monotonic clock with an arbitrary origin. All decisions are based on it.
     pub mono_ms: u64,
-    /// Milliseconds since the Unix epoch. Only used for events and for the beginning of generations.
+    /// Milliseconds since the Unix epoch. Only used for events and for the start time of a generation.
     pub wall_ms: u64,
 }
 
@@ -28,7 +28,7 @@ pub struct Settings {
     pub id: NodeId,
     /// Random bytes: the nonce of its generation and the seed of all its random choices.
     pub seed: [u8; 32],
-    /// The addresses it can be reached at, best first.
+    /// The addresses it can be reached at, in order of preference.
     pub addresses: Vec<SocketAddr>,
     /// Its description of itself.
     pub host: Host,
@@ -43,7 +43,7 @@ pub enum Command {
     Put(Entry),
     /// Unregister the entry with the same kind, name and instance.
     Remove(Entry),
-    /// Advertise these addresses of this daemon from now on, best first.
+    /// Advertise these addresses of this daemon from now on, in order of preference.
     Advertise(Vec<SocketAddr>),
     /// Leave the cluster; ends with [`Output::Left`].
     Leave,
@@ -91,7 +91,7 @@ pub enum LinkEvent {
     Probed {
         /// The token of the probe.
         token: u64,
-        /// What came of it. A member that completes the handshake was reached.
+        /// The result. A member that completes the handshake was reached.
         observation: Observation,
     },
 }
@@ -99,14 +99,14 @@ pub enum LinkEvent {
 /// Why a member is dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To get a link. Ends with [`LinkEvent::Up`] or [`LinkEvent::Failed`].
+    /// To establish a link. Ends with [`LinkEvent::Up`] or [`LinkEvent::Failed`].
     Link,
-    /// To find out whether the member can be reached; the connection is closed again. Ends with [`LinkEvent::Probed`]
+    /// To find out whether the member can be reached; the connection is then closed. Ends with [`LinkEvent::Probed`]
     /// within `probe_rtt_ms`, because others wait for the result.
     Probe(u64),
 }
 
-/// What a node wants done, or reports.
+/// A request to the caller, or a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Dial a member.
@@ -116,7 +116,7 @@ pub enum Output {
         /// Why it is dialled.
         purpose: Purpose,
     },
-    /// Send a `Close` on a link and end it. The node does not hear of this link again.
+    /// Send a `Close` on a link and end it. No further events about this link are expected.
     Close {
         /// The link.
         link: LinkId,
@@ -132,21 +132,21 @@ pub enum Output {
     },
     /// The view of the registry has changed.
     Patch(Patch),
-    /// Something has happened that people may want to know.
+    /// A change in the cluster that is reported to users.
     Event(ClusterEvent),
-    /// Something is wrong that an operator has to know.
+    /// A problem that needs an operator's attention.
     Alarm(Alarm),
-    /// All peers have been told that this daemon leaves. Once nothing is left to transmit, the links can end.
+    /// The departure has been announced to all peers. Once nothing is left to transmit, the links can be closed.
     Left,
 }
 
-/// Something is wrong.
+/// A problem that needs an operator's attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alarm {
-    /// Two daemons write under this identity: its key, or a running machine, was copied.
+    /// Two daemons write under this identity, because its key or a running machine was copied.
     Forked(NodeId),
-    /// Another daemon uses this one's identity and does not give way. One of the two needs a key of its own.
+    /// Another daemon uses this one's identity and keeps claiming it. One of the two needs its own key.
     IdentityTaken,
-    /// A peer has sent what no correct daemon sends, and its link is closed.
+    /// A peer has violated the protocol, and its link was closed.
     Violation(NodeId),
 }

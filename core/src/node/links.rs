@@ -1,4 +1,4 @@
-//! Links: how they begin and end, and the updates offered on them.
+//! How links start and end, and the updates offered on them.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Sends an origin that was missing to the peers that have asked for it.
+    /// Sends an origin that was missing until now to the peers that asked for it.
     pub(super) fn offer_wanted(&mut self, origin: NodeId) {
         if self.replica.is_live(&origin) {
             self.links.values_mut().for_each(|link| link.offer_wanted(self.now.mono_ms, origin));
@@ -44,8 +44,8 @@ impl<S: Share> Node<S> {
         }
         let now_ms = self.now.mono_ms;
         if let Some(old) = self.by_peer.get(&who).copied() {
-            // If both have dialled at once, both keep the link that the lower id has dialled. A peer that has dialled twice
-            // has lost the first link, and so it has if that link has been silent for too long.
+            // If both sides dialled at once, both keep the link dialled by the lower id. A peer that dials again has
+            // lost the first link; so has a peer whose link has been silent for too long.
             let by_lower = |initiated: bool| initiated == (self.me() < who);
             let keep_old = self.links.get(&old).is_some_and(|link| {
                 by_lower(link.initiated) && !by_lower(initiated) && link.phi.is_fresh(now_ms)
@@ -91,7 +91,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// The interval of heartbeats to a member.
+    /// The heartbeat interval on links to a member.
     pub(super) fn pace(&self, id: &NodeId) -> u64 {
         let interval_ms = self.tuning.membership.phi.interval_ms;
         let far = self.tuning.gossip.far_pace.max(1);
@@ -111,7 +111,7 @@ impl<S: Share> Node<S> {
         Some(link)
     }
 
-    /// Replaces the parent link of an origin, which has ended, by a backup.
+    /// Replaces the ended parent link of an origin with a backup.
     fn graft_backup(&mut self, origin: NodeId) {
         let have = self.replica.store().stamp(&origin).filter(|_| self.replica.is_live(&origin));
         let Some(have) = have else { return };
@@ -123,7 +123,7 @@ impl<S: Share> Node<S> {
 
     pub(super) fn close(&mut self, id: LinkId, reason: Reason) {
         if let Some(link) = self.forget_link(id) {
-            // If the link is wanted after all, it will be dialled again.
+            // If the link is still wanted, it will be dialled again.
             self.overlay.failed(self.now.mono_ms, link.peer.id, &mut self.rng);
             self.outputs.push_back(Output::Close { link: id, reason });
         }

@@ -17,23 +17,23 @@ use crate::membership::table::MembershipEvent;
 use crate::membership::{Identity, Liveness};
 use crate::replica::view::Rank;
 
-/// New generations within [`NEW_GENERATIONS_MS`] before this daemon concludes that another daemon uses its identity. A clock
-/// that was set back takes one.
+/// The number of new generations within [`NEW_GENERATIONS_MS`] after which this daemon concludes that another daemon
+/// uses its identity. A clock that was set back causes one.
 const MAX_NEW_GENERATIONS: usize = 3;
 const NEW_GENERATIONS_MS: u64 = 60_000;
-/// The number of observers that confirm a suspicion: see [`MembershipTuning`](crate::tuning::MembershipTuning).
+/// The number of observers needed to confirm a suspicion, see [`MembershipTuning`](crate::tuning::MembershipTuning).
 const CONFIRMED: usize = 3;
-/// The pause between two renewals of this daemon because others consider it dead. After a partition every link between
-/// the two sides says so, and one renewal is enough.
+/// The minimum interval between renewals of this daemon because others consider it dead. After a partition, every link
+/// between the two sides reports it dead, and one renewal is enough.
 const RENEWAL_MS: u64 = 1_000;
-/// If a member does not renew itself within this time after it was challenged, it may be dead and is probed. It is not
-/// challenged again before.
+/// If a member does not renew itself within this time after a challenge, it may be dead and is probed. It is not
+/// challenged again before then.
 const CHALLENGE_MS: u64 = 3_000;
-/// Lost members that are remembered for dialling. Beyond it, the ones lost first are forgotten.
+/// The number of lost members that are remembered for dialling. Beyond that, those lost first are forgotten.
 const MAX_LOST_MEMBERS: usize = 4_096;
 
 impl<S: Share> Node<S> {
-    /// Processes all changes of the member table, including those that this causes.
+    /// Processes all changes of the member table, including changes caused by the processing itself.
     pub(super) fn process_membership(&mut self) {
         while let Some(event) = self.table.poll_event() {
             match event {
@@ -53,7 +53,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Sends a record on every link whose peer does not know it.
+    /// Sends a record on every link whose peer does not have it.
     fn send_record(&mut self, id: NodeId) {
         let Some(standing) = self.table.record(&id).map(|record| record.standing()) else { return };
         for link in self.links.values_mut() {
@@ -61,7 +61,8 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Sends a new peer the record of this daemon, and the peer's own record if it is greater than what the handshake said.
+    /// Sends a new peer the record of this daemon, and the peer's own record if it is greater than the one in the
+    /// handshake.
     pub(super) fn send_own_record(&mut self, link: LinkId, peer: NodeId) {
         let now_ms = self.now.mono_ms;
         for id in [self.me(), peer] {
@@ -72,7 +73,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Sends a peer the records of all live members, except those it is known to know.
+    /// Sends a peer the records of all live members, except those it is known to have.
     pub(super) fn send_all_records(&mut self, link: LinkId) {
         let Some(link) = self.links.get_mut(&link) else { return };
         for (identity, _) in self.table.members() {
@@ -92,8 +93,8 @@ impl<S: Share> Node<S> {
             link.peer_knows(record);
             let Some(own) = self.table.record(&member).map(|record| record.standing()) else { continue };
             if own > theirs && own.is_down() && own.differs_in_liveness(&theirs) {
-                // The peer considers a member alive that is dead here. The peer may have missed its death, or have been on
-                // the other side of a partition. If the member is alive, it can say so.
+                // The peer considers a member alive that is dead here. The peer may have missed the failure, or it was
+                // on the other side of a partition. If the member is alive, it will refute the record.
                 dead.push(member);
             } else if own > theirs {
                 link.tell(self.now.mono_ms, member, own);
@@ -110,8 +111,9 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Begins a new generation, because others know a later one than the current, or more operations in it than there were:
-    /// the clock went back between two starts, this process was restored while it ran, or another daemon uses its key.
+    /// Begins a new generation, because others know a later one, or know operations in it that this daemon does not:
+    /// the clock went back between two starts, this process was restored from a snapshot, or another daemon uses its
+    /// key.
     pub(super) fn begin_generation(&mut self, later: Generation) {
         let own = self.identity().generation;
         if later < own || self.leaving != Leaving::No {
@@ -132,14 +134,14 @@ impl<S: Share> Node<S> {
         self.offer(self.me());
     }
 
-    /// When this daemon claims a contested identity again, because the other daemon may be gone by then.
+    /// When this daemon next claims a contested identity, because the other daemon may be gone by then.
     pub(super) fn next_claim_ms(&self) -> Option<u64> {
         let oldest = self.new_generations.front().filter(|_| self.contested.is_some())?;
         Some(oldest.saturating_add(NEW_GENERATIONS_MS))
     }
 
-    /// Tells members that a peer considers them dead. Only they can refute that, so the message is forwarded, once. Members
-    /// that do not refute it are probed.
+    /// Tells members that a peer considers them dead. Only they can refute that, so the message is forwarded once.
+    /// Members that do not refute it are probed.
     pub(super) fn challenge(&mut self, from: LinkId, lost: &[NodeId]) {
         let now_ms = self.now.mono_ms;
         let mut challenged = Vec::new();
@@ -220,7 +222,7 @@ impl<S: Share> Node<S> {
             ProbeOutcome::Cleared { .. } => {}
             ProbeOutcome::Suspect { target, generation, refused, observers } => {
                 let usual = self.table.suspicion_ms();
-                // In a cluster of three there are only two observers.
+                // A cluster of three has only two observers.
                 let confirmed = observers >= self.table.len().clamp(2, CONFIRMED);
                 let wait = if refused {
                     self.tuning.membership.refused_wait_ms
@@ -236,7 +238,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Tells a suspect at once and directly, whether or not it has a link.
+    /// Tells a suspect about the suspicion at once and directly, whether or not it has a link.
     fn tell_suspect(&mut self, suspect: &NodeId) {
         let Some(record) = self.table.record(suspect) else { return };
         let (records, _) = record::encode([record], usize::MAX);
@@ -247,7 +249,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Asks the peer that has just sent news of a member for the entries of that member. If they do not arrive, others that
+    /// Requests a member's entries from the peer that has just sent news of it. If they do not arrive, other peers that
     /// know the member are asked.
     fn fetch(&mut self, id: NodeId, generation: Generation) {
         let Some(source) = self.source.and_then(|link| self.links.get_mut(&link)) else { return };
@@ -310,8 +312,8 @@ impl<S: Share> Node<S> {
         self.challenge_or_close(id);
     }
 
-    /// A peer was declared dead. If its heartbeats are recent, it is alive and has to know. Otherwise its link is useless,
-    /// even if the transport has not noticed, and would prevent a new one.
+    /// A peer was declared dead. If its heartbeats are recent, it is alive and must be told. Otherwise its link is
+    /// useless, even if the transport has not noticed, and would prevent a new one.
     fn challenge_or_close(&mut self, peer: NodeId) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
         let now_ms = self.now.mono_ms;

@@ -1,16 +1,16 @@
-//! One daemon of the cluster, as a state machine.
+//! One daemon of the cluster as a state machine.
 //!
 //! ```text
 //!   commands, frames, links, time ──▶ Node ──▶ outputs: patches, events, dials
 //!                                       └────▶ frames, per link, when its socket can take them
 //! ```
 //!
-//! The rule for callers is *one change, then drain*: after each call of a `handle_` function, call [`Node::poll_output`]
-//! until it returns nothing, call [`Node::poll_transmit`] for every link whose socket can take something, and set the
-//! timer to [`Node::poll_timeout`]. The daemon and the simulator do so in the same order.
+//! The rule for callers is *one change, then drain*: after each call of a `handle_` function, call
+//! [`Node::poll_output`] until it returns nothing, call [`Node::poll_transmit`] for every link whose socket is
+//! writable, and set the timer to [`Node::poll_timeout`]. The daemon and the simulator do this in the same order.
 //!
-//! The node owns no sockets. The caller dials, proves and encrypts, and reports links that have come up, with the proven
-//! identity of the peer, and links that have ended.
+//! The node owns no sockets. The caller dials, authenticates and encrypts. It reports links that have come up, with the
+//! proven identity of the peer, and links that have ended.
 
 mod inbound;
 mod io;
@@ -42,14 +42,14 @@ use crate::replica::view::Patch;
 use crate::tuning::Tuning;
 pub use io::{Alarm, Command, CommandError, LinkEvent, Now, Output, Purpose, Settings};
 
-/// The time between announcing in the registry that this daemon leaves and telling the membership. Long enough for the
-/// announcement to reach everybody, short enough not to be noticed.
+/// The delay between announcing the departure in the registry and leaving the membership. Long enough for the
+/// announcement to reach all members, short enough not to be noticed.
 const LEAVE_MS: u64 = 200;
 
-/// Capacity that is kept for outputs when there are none.
+/// The capacity that an empty output queue keeps.
 const MAX_IDLE_OUTPUTS: usize = 64;
 
-/// A daemon. See the module.
+/// A cluster node, see the module documentation.
 #[derive(Debug)]
 pub struct Node<S = Unshared> {
     now: Now,
@@ -73,26 +73,26 @@ pub struct Node<S = Unshared> {
     next_seek_ms: u64,
     next_exchange_ms: u64,
     next_surplus_ms: u64,
-    /// How much earlier its heartbeats are than those of a daemon that sends them at full seconds.
+    /// How much earlier its heartbeats are than those of a daemon that sends them on full seconds.
     phase_ms: u64,
-    /// When this daemon was last late, so that it may have missed what peers sent before.
+    /// When this daemon last fired a timer late. It may not have read yet what peers sent before that.
     woken_ms: u64,
     /// When this daemon may next renew itself because others consider it dead.
     next_renewal_ms: u64,
-    /// Live members that others consider dead, and that were told so.
+    /// Live members that were told that others consider them dead.
     challenges: BTreeMap<NodeId, Challenge>,
     /// The link that the message being handled arrived on.
     source: Option<LinkId>,
     /// When this daemon began new generations because others knew a later one.
     new_generations: VecDeque<u64>,
-    /// A generation that others consider this daemon's latest, and that it has not answered because that would be one new
-    /// generation too many.
+    /// A generation that others consider this daemon's latest. It was not superseded, because this daemon has already
+    /// begun too many new generations.
     contested: Option<Generation>,
     leaving: Leaving,
     outputs: VecDeque<Output>,
 }
 
-/// A member was told that others consider it dead.
+/// A member that was told that others consider it dead.
 #[derive(Clone, Copy, Debug)]
 struct Challenge {
     /// If its standing is still the same by then, the others may be right.
@@ -102,14 +102,14 @@ struct Challenge {
 
 /// The progress of leaving.
 ///
-/// A daemon announces it in the registry first, so that others can tell leaving from failing when the membership reports
-/// it as down.
+/// A daemon announces its departure in the registry first, so that others can tell it from a failure when the
+/// membership reports the daemon down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaving {
     No,
-    /// It was announced, and the membership is told at this time.
+    /// The departure was announced; the daemon leaves the membership at this time.
     Announced(u64),
-    /// It no longer belongs to the cluster.
+    /// The daemon no longer belongs to the cluster.
     Left,
 }
 
@@ -123,7 +123,7 @@ enum ProbeFor {
 }
 
 impl Node {
-    /// A daemon that knows nobody else.
+    /// A daemon that knows no other member.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl Node {
 }
 
 impl<S: Share> Node<S> {
-    /// The same, with facts shared with other daemons of this process.
+    /// Like [`new`](Node::new), with facts shared with other daemons in this process.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl<S: Share> Node<S> {
         let generation = Generation { boot_ms: now.wall_ms, nonce: rng.random() };
         let mut replica = Replica::sharing(id, generation, tuning.replica, share.clone());
         let (key, value) = Entry::Host(host.clone()).write()?;
-        // There are no copies of the view yet that would need the patch.
+        // No copy of the view exists yet, so the patch is not needed.
         let _ = replica.put(key, value);
         let exchange = tuning.gossip.exchange_ms;
         Ok(Self {
@@ -218,7 +218,7 @@ impl<S: Share> Node<S> {
     ///
     /// # Errors
     ///
-    /// If that is not possible. Nothing has changed then.
+    /// If the command cannot be carried out. Nothing has changed then.
     pub fn handle_command(&mut self, now: Now, command: Command) -> Result<(), CommandError> {
         self.now = now;
         if self.leaving != Leaving::No {
@@ -243,7 +243,7 @@ impl<S: Share> Node<S> {
         Ok(())
     }
 
-    /// Handles a message from a link. Messages on unknown links are ignored: the link was closed in the meantime.
+    /// Handles a message from a link. Messages on unknown links are ignored, because these links were just closed.
     pub fn handle_frame(&mut self, now: Now, link: LinkId, frame: Frame) {
         self.now = now;
         self.source = Some(link);
@@ -280,9 +280,9 @@ impl<S: Share> Node<S> {
         self.process_membership();
     }
 
-    /// Asks all peers for summaries of their registries, for a caller that wants to know now whether all agree. The answers
-    /// arrive a round trip later and appear in [`Link::summary`]. Nothing else depends on them: heartbeats detect registries
-    /// that differ.
+    /// Requests summaries of all peers' registries, for a caller that wants to know now whether they agree. The answers
+    /// arrive a round trip later and appear in [`Link::summary`]. Nothing else depends on them, because heartbeats
+    /// detect registries that differ.
     pub fn request_summaries(&mut self, now: Now) {
         self.now = now;
         self.links.values_mut().for_each(|link| link.send_tally(true));
@@ -292,7 +292,7 @@ impl<S: Share> Node<S> {
     pub fn poll_output(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();
         if self.outputs.is_empty() && self.outputs.capacity() > MAX_IDLE_OUTPUTS {
-            // The capacity was only needed for a burst, such as joining a large cluster.
+            // A burst, such as joining a large cluster, needed the capacity, but normal operation does not.
             self.outputs = VecDeque::new();
         }
         output
@@ -300,13 +300,13 @@ impl<S: Share> Node<S> {
 
     /// The next message for a link whose socket can take `budget` bytes; `None` if there is none.
     ///
-    /// Updates are made from the state of the registry at this moment, so callers should take a message only when they can
+    /// Updates are built from the current state of the registry, so callers should take a message only when they can
     /// write it.
     pub fn poll_transmit(&mut self, link: LinkId, budget: usize) -> Option<Frame> {
         self.links.get_mut(&link)?.poll(self.now.mono_ms, &self.replica, &self.table, budget)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has to be called; monotonic milliseconds.
+    /// When [`handle_timeout`](Self::handle_timeout) must be called next; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> u64 {
         self.next_due()

@@ -1,4 +1,4 @@
-//! Timers: deadlines, and the work that is due.
+//! Deadlines, and the work that is due.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +98,7 @@ impl<S: Share> Node<S> {
             link.flush_gathered(now_ms);
             if link.phi.deadline() <= now_ms {
                 silent.push((link.peer.id, link.peer.generation));
-                // The peer is being probed; the next silence counts from here.
+                // The peer is being probed, so the next silence counts from here.
                 link.phi.restart_silence(now_ms);
             }
         }
@@ -108,8 +108,8 @@ impl<S: Share> Node<S> {
         self.close_mute();
     }
 
-    /// Closes links that have been silent for long although their peers are alive according to others: one direction is
-    /// blocked, which makes the link useless. They are dialled again like any failed link.
+    /// Closes links that have been silent for long although others report their peers alive. One direction is blocked,
+    /// which makes the link useless. The peers are dialled again as after any failure.
     fn close_mute(&mut self) {
         let now_ms = self.now.mono_ms;
         let mute_ms = self.tuning.gossip.mute_ms;
@@ -166,7 +166,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Closes surplus links, as often as links become old enough for it.
+    /// Closes surplus links once per `surplus_ms`.
     fn run_surplus(&mut self) {
         let now_ms = self.now.mono_ms;
         if self.next_surplus_ms <= now_ms {
@@ -175,7 +175,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Dials a lost member from time to time, so that all daemons together dial one in every `seek_lost_ms`.
+    /// Dials a lost member from time to time, so that all daemons together dial one per `seek_lost_ms`.
     fn dial_lost(&mut self) {
         let now_ms = self.now.mono_ms;
         if self.lost.is_empty() || self.next_seek_ms > now_ms {
@@ -184,7 +184,7 @@ impl<S: Share> Node<S> {
         let keep_ms = self.tuning.membership.remember_down_ms;
         self.lost.retain(|_, (_, since)| now_ms.saturating_sub(*since) < keep_ms);
         let eager_ms = self.tuning.gossip.seek_lost_for_ms;
-        // A linked peer will be a member in a moment.
+        // A linked peer is about to become a member again.
         let recent = self.lost.values().filter(|(peer, since)| {
             now_ms.saturating_sub(*since) < eager_ms && !self.by_peer.contains_key(&peer.id)
         });
@@ -195,12 +195,12 @@ impl<S: Share> Node<S> {
         self.next_seek_ms = now_ms.saturating_add(period / 2 + self.rng.random_range(0..=period));
         match chosen {
             Some(peer) => self.outputs.push_back(Output::Dial { peer, purpose: Purpose::Link }),
-            // The others are dialled with the exchanges, which are rare.
+            // Members lost longer ago are dialled along with the exchanges, which are rare.
             None => self.next_seek_ms = now_ms.saturating_add(most),
         }
     }
 
-    /// Closes links that this daemon has dialled and no longer needs.
+    /// Closes links that this daemon dialled and no longer needs.
     fn close_surplus(&mut self) {
         let now_ms = self.now.mono_ms;
         let targets = self.overlay.targets(&mut self.rng);

@@ -1,8 +1,8 @@
 //! The entries of one origin, at one version of one of its generations.
 //!
 //! Only the origin itself puts and deletes entries. Each operation gets the next version, which no other operation ever
-//! has, so the content *is a function of generation and version*. A replica only needs the latest operation on each key,
-//! because nobody needs its earlier values. This is a delta-state CRDT (P. S. Almeida, A. Shoker, C. Baquero, "Delta
+//! has, so the content *is a function of generation and version*. A replica only needs the latest operation on each
+//! key, because earlier values are never read. This is a delta-state CRDT (P. S. Almeida, A. Shoker, C. Baquero, "Delta
 //! State Replicated Data Types", 2018) of the simplest kind: with one writer, the join is a maximum.
 //!
 //! ```text
@@ -11,9 +11,9 @@
 //!   floor        tombstones at or below it were dropped: older versions need a snapshot instead of a delta
 //! ```
 //!
-//! Two daemons that write under one identity (a cloned image, a virtual machine restored from memory) produce different
-//! content under one version. The digest of the content reveals that: a replica computes the digest that its content
-//! would have *before* it applies a delta, and refuses the delta if that is not the sender's digest.
+//! Two daemons that write under one identity (a cloned image, a virtual machine restored from a snapshot) produce
+//! different content under one version. The digest of the content reveals that: *before* applying a delta, a replica
+//! computes the digest that its content would have, and rejects the delta if the sender's digest differs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use pmd_protocol::peer::{Digest, Generation, Key, Op, Stamp, Value, Version};
 use sha2::{Digest as _, Sha256};
 
-/// The entries of one origin. See the module.
+/// The entries of one origin, see the module documentation.
 #[derive(Clone, Debug)]
 pub struct Content {
     stamp: Stamp,
@@ -33,7 +33,7 @@ pub struct Content {
     floor: Version,
 }
 
-/// Contents are equal if everything in them is, tombstones included. The other two maps follow from these.
+/// Contents are equal if all their fields are equal, including tombstones. The other two maps are derived from these.
 impl PartialEq for Content {
     fn eq(&self, other: &Self) -> bool {
         self.stamp == other.stamp
@@ -63,11 +63,11 @@ pub struct KeyChange {
 /// Why operations were not applied. The content is unchanged then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
-    /// No correct daemon sends these: close the link.
+    /// The operations violate the protocol; close the link.
     #[error("{0}")]
     Malformed(&'static str),
-    /// They do not lead to the sender's content, because the two have different histories. Ask for a snapshot.
-    #[error("operations lead to other content than the sender's")]
+    /// The operations do not lead to the sender's content, because the histories differ. Request a snapshot.
+    #[error("the operations do not lead to the sender's content")]
     Contradiction,
 }
 
@@ -126,7 +126,7 @@ impl Content {
         self.floor
     }
 
-    /// Sets `key` to `value`, as the origin. `None` if it has that value already.
+    /// Sets `key` to `value`, as the origin. `None` if it already has that value.
     pub fn put(&mut self, key: Key, value: Value) -> Option<KeyChange> {
         if self.get(&key) == Some(&value) {
             return None;
@@ -154,7 +154,7 @@ impl Content {
         }
     }
 
-    /// Whether a delta from `from` is possible. If not, a snapshot is needed.
+    /// Whether a delta from `from` is possible; if not, a snapshot is needed.
     #[must_use]
     pub fn reaches_back_to(&self, from: Version) -> bool {
         (self.floor..=self.stamp.version).contains(&from)
@@ -180,7 +180,7 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// If it does not lead there. The content is unchanged then.
+    /// If it does not lead to `to`. The content is unchanged then.
     pub fn extend(
         &mut self,
         from: Version,
@@ -189,11 +189,11 @@ impl Content {
     ) -> Result<Vec<KeyChange>, ApplyError> {
         let have = self.stamp;
         if to.generation != have.generation || from > have.version || to.version <= have.version {
-            return Err(ApplyError::Malformed("a delta for another base"));
+            return Err(ApplyError::Malformed("delta for a different base"));
         }
         check_order(from, to.version, &ops)?;
         if ops.last().is_none_or(|(version, _)| *version != to.version) {
-            return Err(ApplyError::Malformed("a delta without its last operation"));
+            return Err(ApplyError::Malformed("delta without its last operation"));
         }
         let new_ops = || ops.iter().filter(|(version, _)| *version > have.version);
         let mut digest = have.digest;
@@ -226,14 +226,14 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// If its digest is not that of `stamp`.
+    /// If the digest of the content differs from that of `stamp`.
     pub fn from_snapshot(stamp: Stamp, ops: Vec<(Version, Op)>) -> Result<Self, ApplyError> {
         check_order(Version::ZERO, stamp.version, &ops)?;
         let mut content = Self::new(stamp.generation);
         for (version, op) in ops {
             match op {
                 Op::Put(key, value) => content.set(version, Arc::new(key), value),
-                Op::Delete(_) => return Err(ApplyError::Malformed("a snapshot that deletes")),
+                Op::Delete(_) => return Err(ApplyError::Malformed("snapshot with a deletion")),
             };
         }
         if content.stamp.digest != stamp.digest {
@@ -253,7 +253,7 @@ impl Content {
         if other.stamp > self.stamp { other } else { self }
     }
 
-    /// What changes for a reader when `newer` replaces `self`.
+    /// The changes that a reader sees when `newer` replaces `self`.
     #[must_use]
     pub fn changes_to(&self, newer: &Self) -> Vec<KeyChange> {
         let gone =
@@ -271,7 +271,7 @@ impl Content {
         gone.chain(new).collect()
     }
 
-    /// Whether the two cannot be from one writer, because one version of one generation differs.
+    /// Whether the two cannot come from one writer, because they differ in the same version of the same generation.
     #[must_use]
     pub fn contradicts(&self, other: &Self) -> bool {
         if self.stamp.generation != other.stamp.generation {
@@ -325,7 +325,7 @@ impl Content {
     }
 }
 
-/// Merges two maps with different keys in order.
+/// Merges two maps with disjoint keys in order.
 struct Merged<I: Iterator> {
     puts: Peekable<I>,
     tombstones: Peekable<I>,
@@ -354,7 +354,7 @@ fn check_order(from: Version, to: Version, ops: &[(Version, Op)]) -> Result<(), 
         }
         last = *version;
         if !keys.insert(op.key()) {
-            return Err(ApplyError::Malformed("one key twice"));
+            return Err(ApplyError::Malformed("duplicate key"));
         }
     }
     Ok(())
@@ -366,7 +366,7 @@ fn digest_of(version: Version, key: &Key, value: &Value) -> Digest {
     hash.update(version.0.to_be_bytes());
     hash.update([key.kind().0]);
     hash.update(key.instance().to_be_bytes());
-    // The length in front makes the end of the name unambiguous.
+    // The length prefix makes the end of the name unambiguous.
     hash.update(u64::try_from(key.name().len()).unwrap_or(u64::MAX).to_be_bytes());
     hash.update(key.name());
     hash.update(value.as_bytes());

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Replication and membership do not wait for each other. An entry is visible while its origin is a live member *in the
-//! generation that wrote the entry*. So outdated content is harmless wherever it comes from, and entries of dead daemons
-//! do not reappear. [`Replica`] joins the two; its parts are [`content`], [`transfer`], [`store`] and [`view`].
+//! generation that wrote the entry*. Outdated content is therefore harmless whatever its source, and entries of dead
+//! daemons do not reappear. [`Replica`] combines the two; its parts are [`content`], [`transfer`], [`store`] and
+//! [`view`].
 
 pub mod content;
 pub mod store;
@@ -29,14 +30,14 @@ use store::{Applied, Effect, Source, Store};
 use transfer::Transfer;
 use view::{Patch, Rank, View};
 
-/// A replica of the registry. See the module.
+/// A replica of the registry, see the module documentation.
 #[derive(Debug)]
 pub struct Replica<S = Unshared> {
     store: Store<S>,
     view: View<S>,
     members: Facts<Fact<Member>>,
     fingerprint: Digest,
-    /// Origins whose content is kept but not visible, and since when.
+    /// Origins whose content is kept but not visible, with the time at which it was hidden.
     dead: BTreeMap<NodeId, u64>,
     tuning: ReplicaTuning,
     share: S,
@@ -45,7 +46,7 @@ pub struct Replica<S = Unshared> {
 /// A live origin, the version that the replica has of it, and its contribution to the fingerprint.
 pub type LiveOrigin = (NodeId, Stamp, Digest);
 
-/// What the replica knows about a live member.
+/// The state of a live member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     generation: Generation,
@@ -63,7 +64,7 @@ impl Replica {
 }
 
 impl<S: Share> Replica<S> {
-    /// The same, with facts shared with other daemons of this process.
+    /// Like [`new`](Replica::new), with facts shared with other daemons in this process.
     #[must_use]
     pub fn sharing(me: NodeId, generation: Generation, tuning: ReplicaTuning, share: S) -> Self {
         let own = Arc::new(Content::new(generation));
@@ -87,14 +88,14 @@ impl<S: Share> Replica<S> {
         &self.store
     }
 
-    /// What lookups see.
+    /// The entries that lookups see.
     #[must_use]
     pub fn view(&self) -> &View<S> {
         &self.view
     }
 
-    /// The sum of [`fingerprint_of`] over all live members. A member without content counts with the stamp at the beginning
-    /// of its generation.
+    /// The sum of [`fingerprint_of`] over all live members. A member without content counts with the stamp at the
+    /// beginning of its generation.
     #[must_use]
     pub fn fingerprint(&self) -> Digest {
         self.fingerprint
@@ -147,7 +148,7 @@ impl<S: Share> Replica<S> {
         }
     }
 
-    /// Puts an entry of this daemon. `None` if it exists with this value.
+    /// Puts an entry of this daemon. `None` if the entry already has this value.
     pub fn put(&mut self, key: Key, value: Value) -> Option<Patch> {
         let change = self.store.put(key, value)?;
         self.update_fingerprint(self.store.me());
@@ -175,7 +176,7 @@ impl<S: Share> Replica<S> {
     ///
     /// # Errors
     ///
-    /// If no correct daemon sends such an update. Nothing has changed then.
+    /// If the update violates the protocol. Nothing has changed then.
     pub fn apply(
         &mut self,
         source: Source,
@@ -201,12 +202,12 @@ impl<S: Share> Replica<S> {
         self.store.transfer(origin, have)
     }
 
-    /// Drops unfinished transfers of a source that is gone.
+    /// Drops unfinished transfers from a source that is gone.
     pub fn drop_source(&mut self, source: Source) {
         self.store.drop_source(source);
     }
 
-    /// A member is live in this generation and has this rank. `now_ms` is monotonic.
+    /// Notes that a member is live in this generation and has this rank. `now_ms` is monotonic.
     pub fn member_up(
         &mut self,
         id: NodeId,
@@ -220,7 +221,7 @@ impl<S: Share> Replica<S> {
         self.refresh(id, now_ms)
     }
 
-    /// A member is down. `now_ms` is monotonic.
+    /// Notes that a member is down. `now_ms` is monotonic.
     pub fn member_down(&mut self, id: NodeId, now_ms: u64) -> Option<Patch> {
         if id == self.store.me() {
             return None;
@@ -251,7 +252,7 @@ impl<S: Share> Replica<S> {
         by_age.len()
     }
 
-    /// When [`expire`](Self::expire) will have something to drop; monotonic milliseconds.
+    /// When [`expire`](Self::expire) has something to drop; monotonic milliseconds.
     #[must_use]
     pub fn next_expiry(&self) -> Option<u64> {
         let oldest = self.dead.values().min()?;

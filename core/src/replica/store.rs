@@ -1,7 +1,8 @@
-//! The contents of all origins, this daemon's own included.
+//! The contents of all origins, including this daemon.
 //!
 //! The store is a map from origin to [`Content`], and its join is the join of the contents. [`Store::apply`] accepts
-//! updates in any order and any number of times. If it cannot use an update, it says what to ask for ([`Need`]).
+//! updates in any order and any number of times. If it cannot use an update, it returns what to request instead
+//! ([`Need`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ pub struct Store<S = Unshared> {
     me: NodeId,
     own: Arc<Content>,
     others: BTreeMap<NodeId, Arc<Content>>,
-    /// The stamp of each content, for links to share.
+    /// The stamp of each content, as pointers that links can share.
     stamps: Facts<Fact<Stamp>>,
     stages: BTreeMap<(NodeId, Source), Stage>,
     tuning: ReplicaTuning,
@@ -33,26 +34,26 @@ pub struct Store<S = Unshared> {
 /// The effect of an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// None: the replica has all of it.
+    /// The update has no effect, because the replica has all of it.
     Known,
-    /// It is a part of a transfer, and more must follow.
+    /// The update is part of a transfer, and more parts must follow.
     Staged,
     /// The content has changed.
     Applied {
-        /// Its version before.
+        /// The previous version.
         before: Option<Stamp>,
-        /// Its version now.
+        /// The current version.
         now: Stamp,
         /// The keys that have changed. In a new generation, only those whose values differ.
         changes: Vec<KeyChange>,
     },
-    /// None: it does not fit the content. Ask for this instead.
+    /// The update has no effect, because it does not fit the content. Request this instead.
     Missing(Need),
-    /// None: it is about this daemon, the only one that may change its content.
+    /// The update has no effect, because only this daemon may change its own content.
     Own(OwnClaim),
 }
 
-/// What to ask the sender for.
+/// What to request from the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Everything that is newer than this version.
@@ -61,24 +62,24 @@ pub enum Need {
     Snapshot,
 }
 
-/// What others believe about this daemon.
+/// The version of this daemon's content that others have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OwnClaim {
     /// An earlier version.
     Old,
-    /// More operations in this generation than there were, or different ones: this process was copied or restored while
-    /// it ran. It must begin a new generation, see [`Store::renew`].
+    /// More operations in this generation than this daemon made, or different ones: the process was copied or restored
+    /// while it ran. It must begin a new generation, see [`Store::renew`].
     Ahead,
-    /// A later generation: another daemon has this identity.
+    /// A later generation: another daemon uses this identity.
     LaterGeneration,
 }
 
-/// The effect of an update, and whether it proves that two daemons write under one identity.
+/// The effect of an update, and whether it proves that two daemons write under the same identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// The effect.
     pub effect: Effect,
-    /// Whether the content and the update cannot be from one writer.
+    /// Whether the content and the update cannot come from one writer.
     pub fork: bool,
 }
 
@@ -103,7 +104,7 @@ impl Store {
 }
 
 impl<S: Share> Store<S> {
-    /// The same, with facts shared with other daemons of this process.
+    /// The store of a daemon that has this content, with facts shared with other daemons in this process.
     #[must_use]
     pub fn sharing(me: NodeId, own: Arc<Content>, tuning: ReplicaTuning, share: S) -> Self {
         let mut store = Self {
@@ -137,7 +138,7 @@ impl<S: Share> Store<S> {
         self.content(origin).map(|content| content.stamp())
     }
 
-    /// A stamp of an origin, in the allocation of the store if it is the current one.
+    /// A stamp of an origin, in the store's allocation if it is the current one.
     #[must_use]
     pub fn shared_stamp(&self, origin: &NodeId, stamp: Stamp) -> Arc<Fact<Stamp>> {
         match self.stamps.get(origin).filter(|current| *current.value() == stamp) {
@@ -146,12 +147,12 @@ impl<S: Share> Store<S> {
         }
     }
 
-    /// All origins, this daemon first, the others by id.
+    /// All origins: this daemon first, then the others by id.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Arc<Content>)> {
         std::iter::once((self.me, &self.own)).chain(self.others.iter().map(|(id, content)| (*id, content)))
     }
 
-    /// Puts an entry of this daemon. `None` if it exists with this value.
+    /// Puts an entry of this daemon. `None` if the entry already has this value.
     pub fn put(&mut self, key: Key, value: Value) -> Option<KeyChange> {
         if self.own.get(&key) == Some(&value) {
             return None;
@@ -187,7 +188,7 @@ impl<S: Share> Store<S> {
     ///
     /// # Errors
     ///
-    /// If no correct daemon sends such an update. Nothing has changed then.
+    /// If the update violates the protocol. Nothing has changed then.
     pub fn apply(&mut self, source: Source, update: Update) -> Result<Applied, ApplyError> {
         let origin = update.origin;
         if origin == self.me {
@@ -214,7 +215,7 @@ impl<S: Share> Store<S> {
             Base::After(from) => self.extend(origin, from, stamp, ops),
         }
         .or_else(|error| match error {
-            // A wrong snapshot is the sender's fault. A delta may not fit although its sender is correct.
+            // A wrong snapshot is the sender's fault. A delta may fail to fit although its sender is correct.
             ApplyError::Contradiction if base != Base::Nothing => {
                 Ok(Applied { effect: Effect::Missing(Need::Snapshot), fork: true })
             }
@@ -229,7 +230,7 @@ impl<S: Share> Store<S> {
         let stamp = content.stamp();
         let base = match have {
             Some(have) if have >= stamp => return None,
-            // The same version with a lesser digest has a different history.
+            // The same version with a smaller digest has a different history.
             Some(have) if have.generation == stamp.generation && have.version == stamp.version => {
                 Base::Nothing
             }
@@ -242,7 +243,7 @@ impl<S: Share> Store<S> {
         Some(Transfer::new(*origin, Arc::clone(content), base))
     }
 
-    /// Drops unfinished transfers of a source that is gone.
+    /// Drops unfinished transfers from a source that is gone.
     pub fn drop_source(&mut self, source: Source) {
         self.stages.retain(|(_, from), _| *from != source);
     }
@@ -283,7 +284,7 @@ impl<S: Share> Store<S> {
                 Ok(Staged::Waiting)
             }
             Err(StageError::Gap) => Ok(Staged::Gap),
-            Err(StageError::TooLong) => Err(ApplyError::Malformed("a transfer that is too long")),
+            Err(StageError::TooLong) => Err(ApplyError::Malformed("transfer too long")),
         }
     }
 
@@ -337,9 +338,9 @@ impl<S: Share> Store<S> {
     }
 }
 
-/// What a part of a transfer leads to.
+/// The result of staging a part of a transfer.
 enum Staged {
-    /// It was the last part; these are the operations of all.
+    /// It was the last part; these are the operations of all parts.
     Complete(Vec<(Version, Op)>),
     /// More parts must follow.
     Waiting,

@@ -1,7 +1,7 @@
-//! Transfers: content that is sent in parts, because it does not fit into a frame, and applied as a whole.
+//! Transfers: content that does not fit into a frame is sent in parts and applied as a whole.
 //!
 //! The sender cuts the parts from an immutable copy of the content (shared until the content changes), so a transfer
-//! always leads to one version. The receiver stages the parts and applies all of them or none.
+//! always leads to a single version. The receiver stages the parts and applies all of them or none.
 
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ impl Transfer {
         Self { origin, content, base, sent: base.start(), done: false }
     }
 
-    /// The origin whose content it is.
+    /// The origin of the content.
     #[must_use]
     pub fn origin(&self) -> NodeId {
         self.origin
     }
 
-    /// The version that the receiver has at the end.
+    /// The version that the receiver has after the last part.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         self.content.stamp()
@@ -73,8 +73,8 @@ impl Transfer {
 
 /// A transfer that is being received, from one sender.
 ///
-/// Stamp and base determine the operations of a transfer, however it is cut. So a part fits if it leaves nothing out, and
-/// operations that it repeats are skipped.
+/// Stamp and base determine the operations of a transfer, however it is cut. A part therefore fits if it leaves no gap,
+/// and operations that it repeats are skipped.
 #[derive(Debug)]
 pub(super) struct Stage {
     stamp: Stamp,
@@ -94,7 +94,7 @@ pub(super) enum StageError {
 }
 
 impl Stage {
-    /// The stage of a transfer that begins.
+    /// The stage for a transfer that starts with this part.
     pub(super) fn new(update: &Update) -> Self {
         let reached = update.base.start();
         Self { stamp: update.stamp, base: update.base, reached, bytes: 0, ops: Vec::new() }

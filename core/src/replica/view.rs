@@ -1,7 +1,7 @@
 //! What lookups see: the entries of live origins, by name.
 //!
-//! One name on several hosts is normal (every RabbitMQ host has a `rabbit`), so a lookup has several results. Their order
-//! matters: this host comes first, then members that are not suspected, then the nearest.
+//! One name on several hosts is normal (every RabbitMQ host has a `rabbit`), so a lookup has several results. Results
+//! are ordered: this host first, then members that are not suspected, then by round-trip time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,32 +14,32 @@ use super::content::{Content, KeyChange};
 use crate::facts::{Share, Unshared};
 use crate::membership::Liveness;
 
-/// What the results of a lookup are ordered by.
+/// The sort key of lookup results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rank {
     /// Members that are alive come before suspects.
     pub liveness: Liveness,
-    /// The round-trip time in microseconds, if known. The nearest come first, unknown times last.
+    /// The round-trip time in microseconds, if known. The nearest members come first, unknown times last.
     pub rtt_us: Option<u32>,
 }
 
 /// A visible change of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryChange {
-    /// The entry that could be found before.
+    /// The entry before the change.
     pub before: Option<Arc<Entry>>,
-    /// The entry that can be found now.
+    /// The entry after the change.
     pub after: Option<Arc<Entry>>,
 }
 
-/// A change of the view, for copies of it.
+/// A change of the view, to be applied to copies of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Patch {
     /// Entries of an origin have changed, or the origin has become visible.
     Change {
         /// The origin.
         origin: NodeId,
-        /// Each entry that differs, once.
+        /// The changed entries, each once.
         changes: Vec<EntryChange>,
     },
     /// An origin is no longer visible.
@@ -54,7 +54,7 @@ pub enum Patch {
 /// One result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The origin that has the entry.
+    /// The origin that owns the entry.
     pub origin: NodeId,
     /// The name of its host, if known.
     pub host: Option<HostName>,
@@ -62,14 +62,14 @@ pub struct Found {
     pub entry: Arc<Entry>,
 }
 
-/// The entries of visible origins. See the module.
+/// The entries of visible origins, see the module documentation.
 #[derive(Debug)]
 pub struct View<S = Unshared> {
     me: NodeId,
     origins: BTreeMap<NodeId, Visible>,
     /// The keys with a name, in no particular order.
     index: Index,
-    /// Entries that cannot be read, which most origins do not have.
+    /// Entries that this version cannot read. Most origins have none.
     unreadable: BTreeMap<NodeId, BTreeSet<Arc<Key>>>,
     share: S,
 }
@@ -79,7 +79,8 @@ type Index = BTreeMap<(Kind, Box<[u8]>), BTreeSet<(NodeId, Arc<Key>)>>;
 #[derive(Debug, Default)]
 struct Visible {
     rank: Rank,
-    /// The daemon's description of its host. It is separate because many hosts have no other entry, and no lookup finds it.
+    /// The daemon's description of its host. It is kept apart because many hosts have no other entry and lookups never
+    /// return it.
     host: Option<Arc<Entry>>,
     entries: BTreeMap<Arc<Key>, Arc<Entry>>,
 }
@@ -100,7 +101,7 @@ impl<S: Share> View<S> {
         Self { me, origins: BTreeMap::new(), index: BTreeMap::new(), unreadable: BTreeMap::new(), share }
     }
 
-    /// All entries with this name, the best first. Hosts have no names and are found by their origin only.
+    /// All entries with this name, best first. Hosts have no names and are only found by their origin.
     #[must_use]
     pub fn look_up(&self, kind: Kind, name: &[u8]) -> Vec<Found> {
         let Some(holders) = self.index.get(&(kind, name.into())) else { return Vec::new() };
@@ -109,7 +110,7 @@ impl<S: Share> View<S> {
             .filter_map(|(origin, key)| {
                 let visible = self.origins.get(origin)?;
                 let entry = Arc::clone(visible.entries.get(key)?);
-                // `None` is less than any time, but has to come last.
+                // `None` is less than any time but must come last.
                 let rtt = visible.rank.rtt_us.map(Reverse);
                 let order =
                     (*origin != self.me, visible.rank.liveness, Reverse(rtt), *origin, Arc::clone(key));
@@ -138,13 +139,13 @@ impl<S: Share> View<S> {
         self.origins.get(origin)?.host_name()
     }
 
-    /// The number of entries of visible origins that this version cannot read. They are replicated all the same.
+    /// The number of entries of visible origins that this version cannot read. They are replicated nonetheless.
     #[must_use]
     pub fn unreadable(&self) -> usize {
         self.unreadable.values().map(BTreeSet::len).sum()
     }
 
-    /// Makes an origin visible. Does nothing if it is visible already.
+    /// Makes an origin visible. Does nothing if it is already visible.
     pub fn show(&mut self, origin: NodeId, rank: Rank, content: &Content) -> Option<Patch> {
         if self.is_visible(&origin) {
             return None;
@@ -161,7 +162,7 @@ impl<S: Share> View<S> {
         (!changes.is_empty()).then_some(Patch::Change { origin, changes })
     }
 
-    /// Hides an origin. `None` if it is hidden already.
+    /// Hides an origin. `None` if it is already hidden.
     pub fn hide(&mut self, origin: NodeId) -> Option<Patch> {
         let visible = self.origins.remove(&origin)?;
         self.unreadable.remove(&origin);
@@ -223,7 +224,7 @@ impl<S: Share> View<S> {
     }
 }
 
-/// Whether it is the key of a daemon's description of its host.
+/// Whether this is the key of a daemon's description of its host.
 fn is_host(key: &Key) -> bool {
     key.kind() == Kind::HOST && key.name().is_empty() && key.instance() == 0
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-/// The current faults. Daemons are numbered in the order of their start.
+/// The current faults. Daemons are numbered in the order in which they were started.
 #[derive(Clone, Debug)]
 pub struct Faults {
     /// The shortest and longest latency, in milliseconds.
     pub latency_ms: (u64, u64),
     /// The number of frames in 1,000 that need a retransmission.
     pub loss_permille: u32,
-    /// Pairs of sender and receiver between which nothing arrives.
+    /// Pairs of sender and receiver between which nothing is delivered.
     pub cut: BTreeSet<(usize, usize)>,
     /// Whether every handshake fails, as when all certificates have expired. Existing links are not affected.
     pub no_handshakes: bool,
@@ -44,7 +44,7 @@ impl Faults {
         self.cut.clear();
     }
 
-    /// Whether nothing gets from `from` to `to`.
+    /// Whether nothing is delivered from `from` to `to`.
     #[must_use]
     pub fn blocks(&self, from: usize, to: usize) -> bool {
         self.cut.contains(&(from, to))

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Only small keys are sorted; the events themselves do not move.
+/// A heap that sorts small keys, so that the events themselves do not move.
 #[derive(Debug)]
 pub(super) struct Heap<T> {
     keys: BinaryHeap<Reverse<(u64, u64, usize)>>,

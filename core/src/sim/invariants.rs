@@ -6,7 +6,7 @@ use super::network::Scope;
 use super::world::World;
 
 /// Up to this many hosts, all origins are checked after each event that may have changed all of them. In larger worlds,
-/// a few origins in turn are checked every so many events, and all of them by [`World::audit`].
+/// every 16th event checks a few origins in turn, and [`World::audit`] checks all of them.
 const ALL: usize = 40;
 const EVERY: u64 = 16;
 const FEW: usize = 4;
@@ -42,8 +42,8 @@ impl World {
         }
     }
 
-    /// Checks everything that all daemons know, which takes a while in a large world. Returns all violations, earlier ones
-    /// included.
+    /// Checks the complete state of all daemons, which takes a while in a large world. Returns all violations,
+    /// including earlier ones.
     #[must_use]
     pub fn audit(&self) -> Vec<String> {
         let pairs = self.nodes().flat_map(|(number, node)| {
@@ -59,7 +59,7 @@ impl World {
         // No replica is ahead of its origin.
         if self.truth.get(id).is_none_or(|truth| stamp > *truth) {
             return Some(format!(
-                "{} ms: {number} has {stamp:?} of {id:?}, which never existed",
+                "{} ms: {number} has {stamp:?} of {id:?}, a version that never existed",
                 self.now_ms()
             ));
         }

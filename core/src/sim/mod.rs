@@ -1,8 +1,8 @@
 //! A world of simulated daemons: production nodes, with simulated time, network and randomness.
 //!
-//! One queue of events drives everything. Latency, loss and the order of simultaneous events depend on one seed, so equal
-//! seeds give equal histories, which [`World::log_hash`] shows. After each event the invariants of the daemon that handled
-//! it are checked, see [`World::violations`].
+//! One queue of events drives everything. Latency, loss and the order of simultaneous events depend on one seed, so
+//! equal seeds give equal histories, which [`World::log_hash`] verifies. After each event, the invariants of the daemon
+//! that handled it are checked, see [`World::violations`].
 //!
 //! ```
 //! use pmd_core::sim::World;

@@ -18,19 +18,19 @@ pub type SimNode = Node<Pool>;
 pub(super) struct Daemon {
     pub(super) node: SimNode,
     pub(super) events: Vec<ClusterEvent>,
-    /// The number of this start of the host.
+    /// How often the host was started, which tells this daemon from its predecessors.
     pub(super) boot: u64,
-    /// Its links, by the state of the other end.
+    /// Its links.
     pub(super) links: BTreeMap<LinkId, End>,
     /// Whether the process is stopped while its host is up.
     pub(super) frozen: bool,
-    /// Events that wait while it is.
+    /// Events that wait while the process is frozen.
     pub(super) waiting: VecDeque<What>,
-    /// The time its timer is set to; other wake-ups are ignored.
+    /// When its timer fires; other wake-ups are ignored.
     pub(super) wake_ms: u64,
     /// The last recorded version of its own entries.
     pub(super) noted: Stamp,
-    /// The error of its wall clock, in milliseconds.
+    /// The offset of its wall clock in milliseconds.
     pub(super) skew_ms: i64,
 }
 
@@ -40,11 +40,11 @@ pub(super) struct End {
     pub(super) peer: usize,
     pub(super) peer_boot: u64,
     pub(super) peer_link: LinkId,
-    /// Bytes that were sent and not read yet, for the window of the transport.
+    /// Bytes that were sent but not read yet, for the window of the transport.
     pub(super) unread: usize,
     /// When the last frame arrives; later ones must not overtake it.
     pub(super) last_ms: u64,
-    /// When received bytes have to be acknowledged, unless something is sent before.
+    /// When received bytes must be acknowledged, unless a frame is sent before.
     pub(super) acknowledge_ms: Option<u64>,
 }
 
@@ -67,7 +67,7 @@ pub(super) enum What {
     OneShot { frame: Frame },
 }
 
-/// The origins that a daemon may know differently after an event.
+/// The origins whose state at a daemon an event may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     Nothing,
@@ -80,7 +80,7 @@ pub(super) enum Scope {
 pub(super) enum HostState {
     /// The daemon is running.
     Up,
-    /// The host is up, the daemon is not running.
+    /// The host is up, but the daemon is not running.
     Refuses,
     /// Nothing answers.
     Vanished,

@@ -1,7 +1,7 @@
-//! Facts that many simulated daemons hold, allocated once for all of them.
+//! Facts that are allocated once and shared by many simulated daemons.
 //!
-//! A thousand daemons know about a thousand members each, and nearly all of them the same. What a daemon does never
-//! depends on whether a fact is shared.
+//! A thousand daemons know nearly the same facts about a thousand members each. The behaviour of a daemon never depends
+//! on whether a fact is shared.
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ pub struct Pool(Arc<Mutex<Latest>>);
 type Latest = BTreeMap<TypeId, BTreeMap<NodeId, Weak<dyn Any + Send + Sync>>>;
 
 impl Pool {
-    /// Drops the memory of facts that nobody holds.
+    /// Frees the memory of facts that no daemon holds.
     pub(super) fn trim(&self) {
         for latest in self.latest().values_mut() {
             latest.retain(|_, fact| fact.strong_count() > 0);
@@ -28,7 +28,7 @@ impl Pool {
     }
 
     fn latest(&self) -> MutexGuard<'_, Latest> {
-        // No fact is ever half written, so a panic elsewhere does no harm here.
+        // Facts are written in one step, so a poisoned lock does not mean that one is incomplete.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,10 +12,10 @@ use super::world::{World, host_at};
 use crate::membership::Identity;
 use crate::node::{LinkEvent, LinkId, Now, Output, Purpose};
 
-/// Bytes that may be in flight on a link: the size of a socket's buffers.
+/// The number of bytes that may be in flight on a link, as limited by socket buffers.
 const WINDOW: usize = 128 * 1024;
 /// The number of retransmissions after which the transport gives up, and the first and longest pause between them (RFC
-/// 6298, and the defaults of Linux).
+/// 6298 and Linux defaults).
 const RETRIES: u32 = 15;
 const RETRY_MS: u64 = 200;
 const RETRY_MAX_MS: u64 = 120_000;
@@ -23,13 +23,13 @@ const RETRY_MAX_MS: u64 = 120_000;
 const DELAYED_MS: u64 = 40;
 /// The timeout of a dial.
 const DIAL_TIMEOUT_MS: u64 = 1_000;
-/// Events after which the pool drops facts that nobody holds.
+/// The number of events after which the pool drops unused facts.
 const TRIM_EVERY: u64 = 1 << 20;
-/// Events in one millisecond beyond which there must be an endless loop.
+/// More events than this in one millisecond indicate an endless loop.
 const MOST_AT_ONCE: u64 = 4_000_000;
 
 impl World {
-    /// Handles the next event, if there is one until `end`.
+    /// Handles the next event that is due by `end`, if any.
     pub(super) fn step(&mut self, end: u64) -> bool {
         let Some(next_ms) = self.heap.next_ms().filter(|next_ms| *next_ms <= end) else { return false };
         self.still = if next_ms == self.now_ms { self.still + 1 } else { 0 };
@@ -47,7 +47,7 @@ impl World {
         };
         let wakes = matches!(what, What::Wake);
         if daemon.frozen {
-            // Its host accepts connections that it does not answer, until the caller times out.
+            // Its host accepts connections, but the caller gets no answer and times out.
             if dialled {
                 self.nobody(number, &what);
             } else if !wakes {
@@ -126,7 +126,7 @@ impl World {
         };
         let (peer, peer_boot, peer_link) = (end.peer, end.peer_boot, end.peer_link);
         if self.faults.blocks(peer, number) {
-            // The transport retransmits, and gives up in the end. The other side does so independently.
+            // The transport retransmits and finally gives up. The other side does so independently.
             let pause = RETRY_MS.checked_shl(tries).unwrap_or(RETRY_MAX_MS).min(RETRY_MAX_MS);
             if tries >= RETRIES {
                 let gone = What::Gone { link: peer_link, reason: None };
@@ -147,12 +147,12 @@ impl World {
                 self.with(number, |node, now| node.handle_frame(now, link, frame));
                 return scope;
             }
-            other => self.violations.push(format!("a frame that cannot be read: {other:?}")),
+            other => self.violations.push(format!("cannot decode frame: {other:?}")),
         }
         Scope::Everything
     }
 
-    /// The receiver has read something, so a sender that had to stop may continue.
+    /// Lets a sender with a full window continue, because the receiver has read something.
     fn read(&mut self, sender: usize, boot: u64, link: LinkId, bytes: usize) {
         let Some(daemon) = self.daemon(sender).filter(|daemon| daemon.boot == boot) else { return };
         let Some(end) = daemon.links.get_mut(&link) else { return };
@@ -239,7 +239,7 @@ impl World {
         self.with(number, |node, now| node.handle_link(now, event));
     }
 
-    /// The identity that a daemon presents in a handshake, which does not include its renewals.
+    /// The identity that a daemon presents in a handshake, which omits its renewals.
     fn introduction(&self, number: usize) -> Option<Identity> {
         self.node(number).map(|node| Identity { renewal: 0, ..node.identity().clone() })
     }
@@ -318,7 +318,7 @@ impl World {
                 let Some(frame) = daemon.node.poll_transmit(link, MAX_FRAME - FRAME_FIXED) else { break };
                 let mut bytes = Vec::new();
                 if encode(&frame, &mut bytes).is_err() {
-                    self.violations.push(format!("a frame that is too long: {frame:?}"));
+                    self.violations.push(format!("frame too long: {frame:?}"));
                     continue;
                 }
                 self.deliver(number, link, &end, bytes);
@@ -354,7 +354,7 @@ impl World {
         if lost || self.faults.blocks(from, number) || self.faults.blocks(number, from) {
             return;
         }
-        // In the worst case, it takes a connection of its own.
+        // In the worst case, the message needs its own connection.
         let mut bytes = Vec::new();
         if encode(&frame, &mut bytes).is_ok() {
             self.traffic.frames += 1;
@@ -366,7 +366,7 @@ impl World {
     }
 }
 
-/// The origins that the receiver of a message may know differently afterwards.
+/// The origins whose state at the receiver a message may change.
 fn scope_of(frame: &Frame) -> Scope {
     match frame {
         Frame::Update(update) => Scope::Origins(vec![update.origin]),

@@ -25,7 +25,7 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 /// The address of the first host.
 const FIRST_ADDRESS: u32 = 0x0a00_0001;
 
-/// Simulated daemons, one on each host. See the module.
+/// Simulated daemons, one on each host; see the module documentation.
 #[derive(Debug)]
 pub struct World {
     pub(super) now_ms: u64,
@@ -37,7 +37,7 @@ pub struct World {
     pub(super) pool: Pool,
     pub(super) keep_events: bool,
     pub(super) hosts: Vec<HostOf>,
-    /// Events, with the daemon they are for and the number of its start.
+    /// Pending events, each with its daemon and the boot number of that daemon.
     pub(super) heap: Heap<(usize, u64, What)>,
     pub(super) next_link: u64,
     pub(super) log: Sha256,
@@ -47,7 +47,7 @@ pub struct World {
     pub(super) alarms: Vec<(u64, usize, Alarm)>,
     pub(super) traffic: Traffic,
     pub(super) events: u64,
-    /// Events since the time last changed.
+    /// The number of events since the time last advanced.
     pub(super) still: u64,
     /// The next origin to check.
     pub(super) turn: usize,
@@ -69,7 +69,7 @@ impl World {
         Self::with_tuning(seed, Tuning::default())
     }
 
-    /// A world whose daemons have these parameters.
+    /// A world whose daemons use these parameters.
     #[must_use]
     pub fn with_tuning(seed: u64, tuning: Tuning) -> Self {
         Self {
@@ -107,8 +107,8 @@ impl World {
         self.hosts.len() - 1
     }
 
-    /// Starts a daemon on a new host whose disk is a copy of another's, key included, and returns the number of the new
-    /// host.
+    /// Starts a daemon on a new host whose disk, including the key, is a copy of another's. Returns the number of the
+    /// new host.
     pub fn start_copy_of(&mut self, number: usize) -> Option<usize> {
         let id = self.hosts.get(number)?.id;
         let seed = self.rng.random();
@@ -117,7 +117,7 @@ impl World {
         Some(self.hosts.len() - 1)
     }
 
-    /// Resets all links of a host, like a firewall that has lost its state.
+    /// Resets all links of a host, as a firewall does after losing its state.
     pub fn reset(&mut self, number: usize) {
         let Some(daemon) = self.daemon(number) else { return };
         let (boot, links) = (daemon.boot, daemon.links.clone());
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// Sends a message on all links of a host without its daemon knowing.
+    /// Sends a message on all links of a host behind its daemon's back.
     pub fn inject(&mut self, number: usize, frame: &Frame) {
         let mut bytes = Vec::new();
         let Some(daemon) = self.daemon(number).filter(|_| encode(frame, &mut bytes).is_ok()) else { return };
@@ -180,7 +180,7 @@ impl World {
         self.stop(number, HostState::Refuses);
     }
 
-    /// Takes a host off the network, with its daemon.
+    /// Disconnects a host and its daemon from the network.
     pub fn vanish(&mut self, number: usize) {
         self.stop(number, HostState::Vanished);
     }
@@ -205,10 +205,10 @@ impl World {
         }
     }
 
-    /// Gives a daemon a command.
+    /// Sends a command to a daemon.
     pub fn command(&mut self, number: usize, command: Command) {
         self.with(number, |node, now| {
-            // A daemon that is leaving refuses commands.
+            // A daemon that is leaving rejects commands.
             let _ = node.handle_command(now, command);
         });
         self.check(number, Scope::Everything);
@@ -233,14 +233,14 @@ impl World {
         }
     }
 
-    /// Runs the world for this long.
+    /// Runs the world for this duration.
     pub fn run_for(&mut self, duration_ms: u64) {
         let end = self.now_ms.saturating_add(duration_ms);
         while self.step(end) {}
         self.now_ms = end;
     }
 
-    /// Runs the world until a condition holds, but at most for this long, and returns whether it holds. The condition is
+    /// Runs the world until a condition holds, for at most `most_ms`, and returns whether it holds. The condition is
     /// checked every ten milliseconds.
     pub fn run_until(&mut self, most_ms: u64, mut holds: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now_ms.saturating_add(most_ms);
@@ -265,7 +265,7 @@ impl World {
         Some(&self.hosts.get(number)?.daemon.as_ref()?.node)
     }
 
-    /// The number of the host with this id; the first, if its key was copied.
+    /// The number of the host with this id, or the first of them if the key was copied.
     #[must_use]
     pub fn number_of(&self, id: &NodeId) -> Option<usize> {
         self.hosts.iter().position(|host| host.id == *id)
@@ -293,7 +293,7 @@ impl World {
         daemon.map_or(&[], |daemon| &daemon.events)
     }
 
-    /// Does not keep events, which would take gigabytes for thousands of daemons.
+    /// Discards events, which would take gigabytes for thousands of daemons.
     pub fn discard_events(&mut self) {
         self.keep_events = false;
     }
