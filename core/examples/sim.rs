@@ -1,6 +1,6 @@
-//! Simulated clusters from the command line: `sim join 1000`, `sim idle 1000 24`, `sim faults 100 1`.
+//! Runs simulated clusters from the command line: `sim join 1000`, `sim idle 1000 24`, `sim heal 100`.
 //!
-//! The same seed gives the same history. The real times are only informative.
+//! The same seed gives the same history; only the real times vary.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
@@ -23,7 +23,9 @@ fn main() {
         Some("thaw") => distribution(number(2, 20), |seed| heal(count, seed, true)),
         Some("register") => register(count, number(2, 20)),
         Some("restart") => distribution(number(2, 3), |seed| restart(count, seed)),
-        _ => println!("sim join|idle|vanish|kill|heal|thaw|register|restart DAEMONS [HOURS or SEEDS] [SEED]"),
+        _ => println!(
+            "usage: sim join|idle|vanish|kill|heal|thaw|register|restart DAEMONS [HOURS or SEEDS] [SEED]"
+        ),
     }
 }
 
@@ -174,10 +176,5 @@ fn distribution(seeds: u64, run: impl Fn(u64) -> u64) {
 
 fn report(mut all: Vec<u64>) {
     all.sort_unstable();
-    println!(
-        "{} runs: p50 {} ms, most {} ms, all {all:?}",
-        all.len(),
-        all[all.len() / 2],
-        all[all.len() - 1]
-    );
+    println!("{} runs: p50 {} ms, max {} ms, all {all:?}", all.len(), all[all.len() / 2], all[all.len() - 1]);
 }

@@ -1,6 +1,6 @@
-//! Whole clusters in the simulator: everyday operation.
+//! Simulated clusters in normal operation.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law fails the test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a violated property fails the test")]
 
 #[path = "support/cluster.rs"]
 mod support;
@@ -38,15 +38,15 @@ fn a_registration_is_seen_by_a_hundred_within_100_ms() {
 
 #[test]
 fn updates_arrive_although_links_come_and_go() {
-    // Each daemon links to a random one once a minute for ten seconds. Updates that took such a link need another path
-    // after that.
+    // Once a minute, each daemon links to a random member for ten seconds. Updates that used such a link need a
+    // different path afterwards.
     let mut world = cluster(8, 30);
     world.run_for(20_000);
     for round in 0..90 {
         let name = format!("service-{round}");
         world.register(round * 7 % 30, &name, 1);
         let took = time_until(&mut world, &name, 1, 1_000);
-        assert!(took < 30, "round {round}: {took} ms, so a daemon had to ask for it");
+        assert!(took < 30, "round {round}: {took} ms, so a daemon had to request it");
         world.run_for(500);
     }
     is_fine(&world);
@@ -77,7 +77,7 @@ fn two_daemons_that_dial_each_other_at_once_keep_one_link() {
         world.join(0, 1);
         world.join(1, 0);
         assert!(world.run_until(5_000, World::is_converged), "{seed}: {}", state(&world));
-        // Too early for a redial, so they did not close both links and start over.
+        // It is too early for a redial, so they did not close both links and start over.
         world.run_for(300);
         assert!(world.nodes().all(|(_, node)| node.links().count() == 1), "{seed}: {}", state(&world));
         world.run_for(5_000);
@@ -153,7 +153,8 @@ fn equal_seeds_have_equal_histories() {
     assert_ne!(run(24).0, run(25).0);
 }
 
-/// Bytes per second that each of `count` idle daemons with `services` services sends: with TLS, and with TCP and IP.
+/// The bytes per second that each of `count` idle daemons with `services` services sends, including TLS, and including
+/// TCP and IP as well.
 fn idle(seed: u64, count: usize, services: usize) -> (u64, u64) {
     let mut world = cluster(seed, count);
     for number in 0..count {
@@ -167,7 +168,7 @@ fn idle(seed: u64, count: usize, services: usize) -> (u64, u64) {
     assert_eq!(downs(&world), []);
     let each = |bytes: u64| bytes / u64::try_from(count).unwrap() / 120;
     println!(
-        "{count} daemons, {services} services each: {} bytes a second each, {} with TCP/IP: {sent:?}",
+        "{count} daemons, {services} services each: {} bytes per second each, {} with TCP/IP: {sent:?}",
         each(sent.encrypted()),
         each(sent.on_the_wire())
     );
@@ -197,12 +198,12 @@ fn a_daemon_that_asks_knows_that_all_agree_before_the_next_heartbeat() {
         world.register(round, &format!("service-{round}"), 1);
         let name = format!("service-{round}");
         time_until(&mut world, &name, 1, 1_000);
-        // All have it, but the peers have not said so: they send heartbeats every second or every three.
+        // All have it, but the peers have not reported it yet, because heartbeats are sent every one or three seconds.
         assert!(!agrees(&world, 50), "round {round}");
         let (before, heartbeats) = (world.now_ms(), next_heartbeats(&world, 50));
         world.request_summaries(50);
         assert!(world.run_until(2_000, |world| agrees(world, 50)), "round {round}");
-        // It took a round trip, in which the daemon has sent only those heartbeats that were due.
+        // It took a round trip, during which the daemon sent only the heartbeats that were due.
         let due = heartbeats.iter().filter(|due| **due <= world.now_ms()).count();
         let sent = next_heartbeats(&world, 50).iter().filter(|next| !heartbeats.contains(next)).count();
         assert!(sent <= due, "round {round}: {sent} heartbeats, {due} were due");

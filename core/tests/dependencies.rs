@@ -1,10 +1,10 @@
 //! The crate must not depend on anything with sockets, a clock or entropy.
 
-#![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
+#![allow(clippy::unwrap_used, reason = "a violated property fails the test")]
 
 use std::process::Command;
 
-/// Crates for input and output, time or randomness.
+/// Crates that provide I/O, time or randomness.
 const BANNED: [&str; 11] = [
     "async-std",
     "chrono",

@@ -1,6 +1,6 @@
-//! Faults of every kind, alone and combined, by seed.
+//! Faults of every kind, alone and combined, for several seeds.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law fails the test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a violated property fails the test")]
 
 #[path = "support/cluster.rs"]
 mod support;
@@ -101,7 +101,8 @@ fn a_vanished_host_is_down_everywhere_within_four_seconds_as_a_rule() {
     }
 }
 
-/// Pauses like those of a garbage collector, a busy host or a migration: too short to be declared dead.
+/// Short pauses, as caused by a garbage collector, a busy host or a migration, must not lead to a daemon being declared
+/// dead.
 #[test]
 fn short_pauses_kill_nobody() {
     let mut world = cluster(380, 12);
@@ -118,7 +119,7 @@ fn short_pauses_kill_nobody() {
     assert_eq!(downs(&world), []);
 }
 
-/// A daemon learns of a suspicion and is frozen before the refutation arrives, which then waits to be read while the
+/// A daemon learns of a suspicion and is frozen before the refutation arrives. The refutation is unread when the
 /// suspicion times out.
 #[test]
 fn a_refutation_that_waited_to_be_read_counts() {
@@ -135,12 +136,15 @@ fn a_refutation_that_waited_to_be_read_counts() {
         world.thaw(0);
         world.run_for(10_000);
         is_fine(&world);
-        assert!(happened(&world, "node_suspect").contains(&(0, 3)), "{seed}: it knows of the suspicion");
+        assert!(
+            happened(&world, "node_suspect").contains(&(0, 3)),
+            "{seed}: it does not know of the suspicion"
+        );
         assert!(downs(&world).iter().all(|(_, about)| *about == 0), "{seed}: {:?}", downs(&world));
     }
 }
 
-/// Nothing gets from one daemon to another, while the opposite direction and all other links work.
+/// Nothing is delivered from one daemon to another, but the opposite direction and all other links work.
 #[test]
 fn one_way_loss_between_two_kills_nobody() {
     for seed in 390..396 {
@@ -160,12 +164,11 @@ fn one_way_loss_between_two_kills_nobody() {
     }
 }
 
-/// A link that works in one direction only is useless. Its ends close it, although each knows from others that its peer is
-/// alive.
+/// A link that works in only one direction is useless. Both ends close it, although others report the peer alive.
 #[test]
 fn a_link_that_works_one_way_only_is_closed() {
     for seed in 396..400 {
-        // Few enough for a full mesh.
+        // Five daemons form a full mesh.
         let mut world = cluster(seed, 5);
         world.run_for(5_000);
         let linked = |world: &World, from: usize, to: usize| {
@@ -182,7 +185,7 @@ fn a_link_that_works_one_way_only_is_closed() {
     }
 }
 
-/// Nothing that one daemon sends arrives anywhere, but everything sent to it does.
+/// Nothing that one daemon sends is delivered, but everything sent to it is.
 #[test]
 fn a_mute_daemon_is_down_and_comes_back() {
     for seed in 400..404 {
@@ -209,8 +212,8 @@ fn a_mute_daemon_is_down_and_comes_back() {
     }
 }
 
-/// Two minutes of all faults: partitions, one-way cuts, freezes, kills, restarts with wrong clocks, resets, loss, latency,
-/// slow readers, expired certificates. They all end after that.
+/// Two minutes of all faults: partitions, one-way cuts, freezes, kills, restarts with wrong clocks, resets, loss,
+/// latency, slow readers, expired certificates. Then all faults end.
 fn storm(seed: u64, count: usize) -> World {
     let mut world = cluster(seed, count);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -259,7 +262,7 @@ fn storm(seed: u64, count: usize) -> World {
         }
     }
     for number in 0..count {
-        // A daemon that knows nobody keeps dialling its seeds.
+        // A daemon without members keeps dialling its seeds.
         if world.node(number).unwrap().member_count() == 0 {
             world.join(number, (number + 1) % count);
         }
@@ -284,12 +287,12 @@ fn after_any_storm_all_agree_and_nothing_is_lost() {
             let own = node.replica().store().iter().next().unwrap().1.len();
             for (observer, other) in world.nodes() {
                 let seen = other.replica().store().content(&node.identity().id).map(|content| content.len());
-                assert_eq!(seen, Some(own), "seed {seed}: {observer} about {number}");
+                assert_eq!(seen, Some(own), "seed {seed}: {observer}'s view of {number}");
             }
             assert_eq!(found(&world, &format!("own-{number}")), vec![1; count], "seed {seed}");
         }
     }
-    println!("agreed after {longest} ms at most");
+    println!("all agreed within {longest} ms");
     assert!(longest <= 10_000, "{longest} ms");
 }
 

@@ -1,5 +1,5 @@
-//! The floors of this crate and of `pmd-protocol`: no module uses another beside or above it, and no files of one
-//! module use each other in a circle.
+//! The floors of this crate and of `pmd-protocol`: no module uses a module on the same or a higher floor, and the files
+//! of a module have no cyclic dependencies.
 
 #[path = "support/floors.rs"]
 mod floors;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use floors::{violations, violations_in};
 
-/// From the ground up.
+/// Listed from the bottom up.
 const CORE: &[&[&str]] = &[
     &["id", "tuning", "facts"],
     &["membership", "overlay"],
@@ -19,7 +19,7 @@ const CORE: &[&[&str]] = &[
     &["sim"],
 ];
 
-/// From the ground up.
+/// Listed from the bottom up.
 const PROTOCOL: &[&[&str]] = &[&["limits"], &["name"], &["epmd", "peer"]];
 
 #[test]
@@ -34,14 +34,14 @@ fn protocol_has_floors() {
     assert_eq!(violations(&root, PROTOCOL), [] as [String; 0]);
 }
 
-/// What the check says of sources: file names and their text.
+/// Returns the violations in these sources, given as file names and texts.
 fn check(sources: &[(&str, &str)]) -> Vec<String> {
     let sources: BTreeMap<_, _> =
         sources.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect();
     violations_in(&sources, &[&["low"], &["left", "right"], &["high"]])
 }
 
-/// A crate in which everything is in order, but for what `file` has in `text`.
+/// Checks a crate without violations in which `file` is replaced with `text`.
 fn check_with(file: &str, text: &str) -> Vec<String> {
     let mut sources = BTreeMap::from([
         ("lib.rs", "pub mod high; pub mod left; pub mod low; pub mod right;"),
@@ -110,8 +110,8 @@ fn comments_strings_and_tests_do_not_count() {
 }
 
 #[test]
-fn circles_inside_a_module_are_found() {
-    let circle = check(&[
+fn cycles_inside_a_module_are_found() {
+    let cycle = check(&[
         ("low/mod.rs", "mod a; mod b; mod c;"),
         ("low/a.rs", "use super::b::B;"),
         ("low/b.rs", "fn f() { super::c::run() }"),
@@ -120,7 +120,7 @@ fn circles_inside_a_module_are_found() {
         ("right.rs", ""),
         ("high.rs", ""),
     ]);
-    assert_eq!(circle, ["circle: low/a.rs -> low/b.rs -> low/c.rs -> low/a.rs"]);
+    assert_eq!(cycle, ["cycle: low/a.rs -> low/b.rs -> low/c.rs -> low/a.rs"]);
     let parent = check(&[
         ("low/mod.rs", "mod a; use a::A; pub struct Low;"),
         ("low/a.rs", "use super::Low;"),
@@ -128,7 +128,7 @@ fn circles_inside_a_module_are_found() {
         ("right.rs", ""),
         ("high.rs", ""),
     ]);
-    assert_eq!(parent, ["circle: low/mod.rs -> low/a.rs -> low/mod.rs"]);
+    assert_eq!(parent, ["cycle: low/mod.rs -> low/a.rs -> low/mod.rs"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Replays the committed fuzz corpora with the checks of the fuzz targets, on a stable compiler.
 
-#![allow(clippy::panic, clippy::expect_used, reason = "a broken law fails the test")]
+#![allow(clippy::panic, clippy::expect_used, reason = "a violated property fails the test")]
 
 #[path = "../../fuzz/src/node.rs"]
 pub mod node;

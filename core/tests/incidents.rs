@@ -1,6 +1,6 @@
-//! Incidents that have brought other clusters down, each with its own bound.
+//! Incidents that have brought down other clusters, each with a bound on recovery.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a broken law fails the test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a violated property fails the test")]
 
 #[path = "support/cluster.rs"]
 mod support;
@@ -11,7 +11,7 @@ use pmd_core::tuning::Tuning;
 use pmd_protocol::peer::{Base, Digest, Frame, Key, Kind, Op, Stamp, Update, Value, Version};
 use support::{cluster, cluster_of, downs, found, happened, is_fine, state, time_until};
 
-/// A daemon that missed a death still considers the dead one alive, and tells everybody.
+/// A daemon that missed a failure still considers the dead member alive and tells all others.
 #[test]
 fn dead_node_bounced_alive_by_full_syncs() {
     for seed in 100..110 {
@@ -20,7 +20,7 @@ fn dead_node_bounced_alive_by_full_syncs() {
         world.run_for(10_000);
         world.faults.partition(|number| number == 7, 20);
         world.kill(1);
-        // Long enough for the others to declare it dead, and too short for the isolated one to notice anything.
+        // Long enough for the others to declare it dead, but too short for the isolated daemon to notice anything.
         world.run_for(1_500);
         world.faults.heal();
         assert!(world.run_until(10_000, World::is_converged), "{seed}: {}", state(&world));
@@ -32,11 +32,11 @@ fn dead_node_bounced_alive_by_full_syncs() {
         assert_eq!(bounced, []);
         let downs = downs(&world);
         assert!(downs.iter().all(|(_, about)| *about == 1), "{seed}: {downs:?}");
-        assert_eq!(downs.len(), 19, "{seed}: everybody reports it once: {downs:?}");
+        assert_eq!(downs.len(), 19, "{seed}: every daemon should report it once: {downs:?}");
     }
 }
 
-/// All processes are restarted at once, as by a configuration tool.
+/// All processes are restarted at once, as a configuration management tool does.
 #[test]
 fn mass_restart_leaves_nobody_stuck_dead() {
     let mut world = cluster(120, 300);
@@ -49,7 +49,7 @@ fn mass_restart_leaves_nobody_stuck_dead() {
     is_fine(&world);
 }
 
-/// All processes are restarted one after the other, while the cluster works.
+/// All processes are restarted one after the other while the cluster is in use.
 #[test]
 fn rolling_restart_leaves_nobody_stuck_dead() {
     let mut world = cluster(121, 20);
@@ -71,7 +71,7 @@ fn rolling_restart_leaves_nobody_stuck_dead() {
     }
 }
 
-/// A daemon misses that another has restarted.
+/// A daemon misses the restart of another.
 #[test]
 fn old_generation_does_not_stay_visible() {
     for seed in 130..140 {
@@ -92,7 +92,7 @@ fn old_generation_does_not_stay_visible() {
     }
 }
 
-/// A supervisor restarts a crashed daemon before others have noticed the crash, or while they do.
+/// A supervisor restarts a crashed daemon before or while others detect the crash.
 #[test]
 fn restart_races_the_detection_of_the_crash() {
     for (seed, pause) in (140..).zip([0, 1, 5, 20, 100, 250, 300, 310, 320, 330, 400, 1_000]) {
@@ -114,7 +114,7 @@ fn restart_races_the_detection_of_the_crash() {
     }
 }
 
-/// An entry is deleted on one side of a partition, and the other side still has it; with and without tombstones.
+/// An entry is deleted on one side of a partition while the other side still has it, with and without tombstones.
 #[test]
 fn key_deleted_during_a_partition_does_not_reappear() {
     for (seed, tombstones) in [(150, 1_024), (151, 0)] {
@@ -139,7 +139,7 @@ fn key_deleted_during_a_partition_does_not_reappear() {
     }
 }
 
-/// Everybody has forgotten a dead member except a daemon that was frozen, whose records are news to the others.
+/// All members have forgotten a dead member except a daemon that was frozen, whose records are news to the others.
 #[test]
 fn reaped_node_is_not_learned_again_for_long() {
     for seed in 160..165 {
@@ -163,8 +163,8 @@ fn reaped_node_is_not_learned_again_for_long() {
     }
 }
 
-/// A member dies while another daemon is frozen. That daemon still considers it alive, hears nothing of a death that is no
-/// news to anybody, and is no neighbour that would notice the silence.
+/// A member dies while another daemon is frozen. That daemon still considers it alive, is not told of a failure that is
+/// no longer news, and is not a neighbour that would notice the silence.
 #[test]
 fn a_death_during_a_freeze_is_learned_afterwards() {
     for seed in 210..218 {
@@ -172,7 +172,7 @@ fn a_death_during_a_freeze_is_learned_afterwards() {
         world.register(4, "db", 1);
         world.run_for(5_000);
         world.freeze(9);
-        // Long enough for its links to be gone when the other dies.
+        // Long enough for its links to be closed before the other daemon dies.
         world.run_for(20_000);
         world.vanish(4);
         world.run_for(60_000);
@@ -184,7 +184,7 @@ fn a_death_during_a_freeze_is_learned_afterwards() {
     }
 }
 
-/// The new generation counts, whatever its clock says, and nothing of the old one remains.
+/// The new generation counts, whatever its clock reads, and nothing of the old one remains.
 #[test]
 fn clock_a_year_off() {
     for (seed, skew) in [(14, 0), (15, -31_536_000_000), (16, 31_536_000_000)] {
@@ -198,7 +198,7 @@ fn clock_a_year_off() {
         let took = time_until(&mut world, "new", 1, 10_000);
         assert!(took <= 1_000, "{skew}: {took} ms");
         time_until(&mut world, "old", 0, 1_000);
-        // Back again: the next generation has a correct clock.
+        // The next generation has a correct clock again.
         world.kill(3);
         world.restart(3, 0);
         world.join(3, 0);
@@ -246,7 +246,7 @@ fn one_slow_reader_delays_nobody() {
     is_fine(&world);
 }
 
-/// Entries that nobody can read, and updates that no correct daemon sends. At worst the sender's link ends.
+/// Unreadable entries and updates that violate the protocol at worst end the sender's link.
 #[test]
 fn poison_update_harms_nobody() {
     let mut world = cluster(170, 8);
@@ -255,7 +255,7 @@ fn poison_update_harms_nobody() {
     let origin = world.node(2).unwrap().identity().id;
     let generation = world.node(2).unwrap().identity().generation;
     let stamp = Stamp { generation, version: Version(1_000), digest: Digest::of([7; 32]) };
-    let key = Key::new(Kind(200), b"what is this", 0).unwrap();
+    let key = Key::new(Kind(200), b"unknown", 0).unwrap();
     let put = |version| (Version(version), Op::Put(key.clone(), Value::new(&[0xff; 100]).unwrap()));
     let update =
         |base, ops| Frame::Update(Update { origin, stamp, base, after: Version::ZERO, last: true, ops });
@@ -281,7 +281,7 @@ fn poison_update_harms_nobody() {
     assert!(world.alarms().iter().any(|(_, _, alarm)| blamed(alarm)), "{:?}", world.alarms());
 }
 
-/// After hours of suspension a daemon suspects nobody and has lost nothing.
+/// After hours of suspension, a daemon suspects no other and has lost nothing.
 #[test]
 fn machine_suspended_for_hours() {
     let mut world = cluster(180, 10);
@@ -330,7 +330,7 @@ fn image_cloned_with_its_key_is_noticed() {
         assert!(found(&world, "other").iter().filter(|found| **found == 1).count() >= 9);
         let honest = |number: &usize| ![3, copy].contains(number);
         assert!(downs(&world).iter().all(|(_, about)| !honest(about)), "{:?}", downs(&world));
-        // Once one of the two is gone, the other works like any daemon.
+        // Once one of the two is gone, the other works normally.
         world.kill(copy);
         assert!(world.run_until(90_000, World::is_converged), "{seed}: {}", state(&world));
         assert_eq!(world.audit(), [] as [String; 0]);
@@ -356,7 +356,7 @@ fn certificates_expire_everywhere_and_all_reconnect_at_once() {
         assert!(world.run_until(60_000, World::is_converged), "{count}: {}", state(&world));
         let took = world.now_ms() - renewed;
         let dials = world.traffic().since(&before).handshakes / 2 / u64::try_from(count).unwrap();
-        println!("{count}: together {took} ms after the renewal, {dials} dials each");
+        println!("{count}: converged {took} ms after the renewal, {dials} dials each");
         assert!(took <= 5_000, "{count}: {took} ms");
         assert!(dials <= 30, "{count}: {dials} dials each");
         assert!((0..count).all(|number| found(&world, &format!("own-{number}")) == vec![1; count]));

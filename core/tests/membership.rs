@@ -1,7 +1,7 @@
-//! The member table: records merge to the same table in any order, suspects can refute, the dead stay dead, and only the
-//! member itself can revive them.
+//! The member table: records merge to the same table in any order, suspects can refute, and dead members stay dead
+//! unless they revive themselves.
 
-#![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
+#![allow(clippy::unwrap_used, reason = "a violated property fails the test")]
 
 use pmd_core::facts::Unshared;
 use pmd_core::id::{Generation, NodeId};
@@ -53,7 +53,7 @@ fn a_member_that_has_moved_is_known_at_its_new_address() {
     hear(&mut other, 1, &[Record::alive(mover.identity().clone())]);
     let (identity, liveness) = other.member(&id(1)).unwrap();
     assert_eq!((identity.addresses.as_slice(), liveness), ([place].as_slice(), Liveness::Alive));
-    // Records of the old address no longer count.
+    // Records with the old address no longer count.
     hear(&mut other, 2, &[record(1, 0, 0, State::Down)]);
     assert!(other.member(&id(1)).is_some());
 }
@@ -75,7 +75,7 @@ fn standings(table: &MemberTable) -> Vec<Standing> {
 }
 
 proptest! {
-    /// The table is a join: order and repetition do not matter, and it has the greatest record of each member.
+    /// The table is a join: order and repetition do not matter, and the greatest record of each member wins.
     #[test]
     fn any_order_leads_to_one_table(records in vec(any_record(), 0..30), order in vec(any::<prop::sample::Index>(), 0..60)) {
         let (mut one, mut other) = (table(9), table(9));
@@ -94,7 +94,7 @@ proptest! {
         }
     }
 
-    /// A reader that follows the events knows the members.
+    /// A reader that follows the events knows all members.
     #[test]
     fn events_report_every_change(records in vec(any_record(), 0..30)) {
         let mut table = table(9);
@@ -113,8 +113,8 @@ proptest! {
         }
     }
 
-    /// Whatever others say about a daemon, it considers itself alive and has the greatest record of itself, unless there is
-    /// a later generation.
+    /// Whatever others say about a daemon, it considers itself alive and has the greatest record of itself, unless
+    /// there is a later generation.
     #[test]
     fn a_suspect_has_the_last_word(records in vec(any_record(), 0..20)) {
         let mut suspect = table(1);
@@ -182,10 +182,10 @@ fn a_confirmed_suspicion_takes_less_time() {
     table.suspect(500, &id(1), generation, 300);
     assert_eq!(table.poll_timeout(), Some(800));
     table.suspect(600, &id(1), generation, 300);
-    assert_eq!(table.poll_timeout(), Some(800), "and never longer");
+    assert_eq!(table.poll_timeout(), Some(800), "and it never takes longer");
 }
 
-/// Evidence about an earlier generation, or about an unknown member, makes nobody a suspect.
+/// Evidence about an earlier generation or an unknown member does not lead to a suspicion.
 #[test]
 fn old_evidence_is_ignored() {
     let mut table = table(9);
@@ -195,7 +195,7 @@ fn old_evidence_is_ignored() {
     assert_eq!(table.poll_timeout(), None);
 }
 
-/// The refutation may have been waiting to be read.
+/// The refutation may be waiting to be read.
 #[test]
 fn time_in_which_this_daemon_was_not_running_does_not_count() {
     let mut table = table(9);
@@ -221,10 +221,10 @@ fn a_member_that_was_declared_dead_comes_back_renewed_in_the_same_generation() {
     hear(&mut other, 0, &[record(1, 0, 7, State::Down)]);
     assert_eq!(other.len(), 0);
     hear(&mut other, 0, &[record(1, 0, 9, State::Alive)]);
-    assert_eq!(other.len(), 0, "a higher incarnation does not revive the dead");
+    assert_eq!(other.len(), 0, "a higher incarnation does not revive a dead member");
     hear(&mut other, 0, &[suspect.record(&id(1)).unwrap().clone()]);
     assert_eq!(other.member(&id(1)), Some((&renewed, Liveness::Alive)));
-    // It does not remember its earlier renewals, perhaps because it was restored from a memory image.
+    // It does not remember its earlier renewals, as after being restored from a memory image.
     let mut restored = table(1);
     hear(&mut restored, 0, &[record(1, 5, 0, State::Alive)]);
     assert_eq!(restored.identity().renewal, 6);
@@ -240,7 +240,7 @@ fn a_later_generation_replaces_the_earlier_one_at_once() {
     assert_eq!(
         table.member(&id(1)).unwrap().0.generation.boot_ms,
         2_000,
-        "the end of the old generation is no news"
+        "the end of the old generation is not reported"
     );
     assert_eq!(table.len(), 1);
 }

@@ -1,6 +1,6 @@
-//! The replicated registry by example: refused updates, the order of lookups, and what happens to dead origins.
+//! The replicated registry by example: rejected updates, the order of lookups, and the handling of dead origins.
 
-#![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
+#![allow(clippy::unwrap_used, reason = "a violated property fails the test")]
 
 mod support;
 
@@ -137,7 +137,7 @@ fn dead_content_is_hidden_at_once_and_dropped_later() {
     put(&mut there, &service("db", 1));
     bring(&mut here, &there, node(1));
     let found = |here: &Replica| here.view().look_up(Kind::SERVICE, b"db").len();
-    assert_eq!(found(&here), 0, "visible before the membership knows it");
+    assert_eq!(found(&here), 0, "visible before its origin is a member");
     assert!(here.member_up(node(1), generation(7), Rank::default(), 10).is_some());
     assert_eq!(found(&here), 1);
     assert_eq!(here.fingerprint(), {

@@ -1,6 +1,6 @@
-//! The laws of the replicated registry, each under its name.
+//! The laws of the replicated registry, one test for each.
 
-#![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
+#![allow(clippy::unwrap_used, reason = "a violated property fails the test")]
 
 mod support;
 
@@ -21,7 +21,7 @@ use support::{
     Act, Origin, act, acts_of_one_generation, generation, node, parts, pull, replica, same, tuning,
 };
 
-/// An update in flight: the content it comes from, the stamp it was made for, and how it is cut.
+/// An update in flight: the content it was made from, the stamp it was made for, and how it is split.
 #[derive(Clone, Debug)]
 struct Sent {
     from: usize,
@@ -31,7 +31,7 @@ struct Sent {
     source: u64,
 }
 
-/// An update that was sent at any time and is delivered at any time: anything a network can do to transfers.
+/// An update that was sent and is delivered at arbitrary times, which covers everything a network can do to transfers.
 fn sent() -> impl Strategy<Value = Sent> {
     (
         0..64_usize,
@@ -50,7 +50,7 @@ fn update(origin: &Origin, sent: &Sent) -> Option<(Source, Update)> {
     Some((Source(sent.source), part))
 }
 
-/// Any number of such updates.
+/// Any number of updates in flight.
 fn traffic() -> impl Strategy<Value = Vec<Sent>> {
     vec(sent(), 0..24)
 }
@@ -69,10 +69,10 @@ fn joined(a: &Arc<Content>, b: &Arc<Content>) -> Content {
 fn truth_holds(replica: &Store, origin: &Origin) -> Result<(), TestCaseError> {
     if let Some(content) = replica.content(&origin.id()) {
         let truth = origin.history.get(&content.stamp());
-        prop_assert!(truth.is_some(), "a stamp that never existed: {:?}", content.stamp());
+        prop_assert!(truth.is_some(), "stamp that never existed: {:?}", content.stamp());
         prop_assert!(
             truth.is_some_and(|truth| same(truth, content)),
-            "other content at {:?}",
+            "different content at {:?}",
             content.stamp()
         );
     }
@@ -105,7 +105,8 @@ proptest! {
         prop_assert!(same(&joined(&once, a), &once));
     }
 
-    /// Whatever was lost, duplicated, reordered, cut differently or forgotten before, the result of a transfer is the join.
+    /// The result of a transfer is the join, whatever was lost, duplicated, reordered, split differently or forgotten
+    /// before.
     #[test]
     fn delta_equals_join(
         acts in vec(act(), 0..40),
@@ -130,7 +131,7 @@ proptest! {
         prop_assert!(log.iter().all(|applied| !applied.fork));
     }
 
-    /// The same between replicas of other origins, whose tombstones have gaps of their own.
+    /// The result of a transfer between replicas is the join as well, although their tombstones have different gaps.
     #[test]
     fn delta_equals_join_between_replicas(
         acts in vec(act(), 0..40),
@@ -180,7 +181,7 @@ proptest! {
         }
     }
 
-    /// No update changes a daemon's own entries, and no operation of it changes the entries of others.
+    /// No update changes a daemon's own entries, and no operation of a daemon changes the entries of others.
     #[test]
     fn only_origin_writes(acts in vec(act(), 0..30), others in vec(act(), 0..30), traffic in traffic()) {
         let mut me = Origin::play(&acts, 4);
@@ -222,10 +223,10 @@ proptest! {
                 replica.apply(source, update, now).unwrap();
             }
             let stamp = replica.store().stamp(&origin.id());
-            prop_assert!(stamp >= latest, "the version went back");
+            prop_assert!(stamp >= latest, "the version went backwards");
             latest = stamp;
             only_live_generations_are_visible(&replica, &origin, live)?;
-            // The membership knows some generation, which may be behind, ahead, or dead.
+            // The membership may know an earlier or a later generation, or consider the member dead.
             live = is_live.then(|| origin.at(*moment).stamp().generation);
             match live {
                 Some(generation) => replica.member_up(origin.id(), generation, Rank::default(), now),
@@ -255,7 +256,7 @@ proptest! {
         }
     }
 
-    /// Whatever was exchanged before, all have the same registry once everybody has heard everybody.
+    /// Whatever was exchanged before, all daemons have the same registry once each has exchanged with all others.
     #[test]
     fn converges(
         steps in vec((0..4_usize, prop::option::of(0..4_usize), act()), 0..40),
@@ -267,7 +268,7 @@ proptest! {
         for (at, partner, act) in steps {
             match partner {
                 None if matches!(act, Act::Restart) => {
-                    // The store starts empty, and has to learn about others again.
+                    // The store starts empty and must learn about the others again.
                     daemons[at].act(&act);
                 }
                 None => daemons[at].act(&act),
@@ -327,8 +328,8 @@ proptest! {
                 clones.iter().any(|clone| clone.history.get(&now.stamp()).is_some_and(|truth| same(truth, now))),
                 "a mixture of both"
             );
-            // The writer had this version once. If its entries were different then, the fork shows unless all of them were
-            // overwritten since.
+            // The writer once had this version. If its entries were different then, the fork is detectable unless all
+            // of them have been overwritten since.
             if let Some(have) = have
                 && let Some(then) = clones[usize::from(which)].at_version(have.stamp().version)
                 && then.stamp().version < content.stamp().version
@@ -341,7 +342,7 @@ proptest! {
                 }
             }
         }
-        // At least one of the two notices when it gets an update of the other.
+        // At least one of the two notices when it receives an update from the other.
         if !same(clones[0].content(), clones[1].content()) {
             let ahead = clones.iter().zip(clones.iter().rev()).filter(|(one, other)| {
                 let mut hears = Store::with_own(id, Arc::clone(one.content()), tuning(window));
@@ -362,8 +363,8 @@ proptest! {
     }
 }
 
-/// Checks that an origin's entries are visible if and only if the replica has them of the live generation. The entries of
-/// these tests are not all readable, so they are counted.
+/// Checks that an origin's entries are visible if and only if the replica has those of the live generation. Some
+/// entries in these tests are unreadable, so entries are counted.
 fn only_live_generations_are_visible(
     replica: &Replica,
     origin: &Origin,

@@ -1,6 +1,6 @@
-//! From three daemons to a thousand: all join at once, and all see a registration.
+//! Clusters of three to a thousand daemons: all join at once, and all see a registration.
 
-#![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
+#![allow(clippy::unwrap_used, reason = "a violated property fails the test")]
 
 #[path = "support/cluster.rs"]
 mod support;
@@ -25,7 +25,7 @@ fn broadcast(world: &mut World, number: usize, name: &str) -> Vec<u64> {
         });
         world.run_for(1);
     }
-    assert_eq!(waiting, [] as [usize; 0], "{name} is not seen");
+    assert_eq!(waiting, [] as [usize; 0], "{name} was not found");
     took
 }
 
@@ -33,7 +33,7 @@ fn joins_and_broadcasts(seed: u64, count: usize, rounds: usize) {
     let mut world = cluster(seed, count);
     let joined = world.now_ms();
     assert!(joined <= 1_000, "{count} joined within {joined} ms");
-    // After the first exchange, the links from joining are closed and the trees have holes.
+    // After the first exchange, the links used for joining are closed and the broadcast trees are incomplete.
     world.run_for(100_000);
     let mut all = Vec::new();
     for round in 0..rounds {
@@ -42,7 +42,7 @@ fn joins_and_broadcasts(seed: u64, count: usize, rounds: usize) {
     }
     all.sort_unstable();
     let late = all[all.len() * 99 / 100];
-    println!("{count} daemons: joined within {joined} ms, registrations seen by 99 % within {late} ms");
+    println!("{count} daemons: joined within {joined} ms, registrations found by 99 % within {late} ms");
     assert!(late <= 100, "{count}: {late} ms");
     assert!(world.run_until(2_000, World::is_converged), "{}", state(&world));
     is_fine(&world);

@@ -1,8 +1,8 @@
 //! The wire protocols as values: EPMD, and the protocol between pmd daemons.
 //!
 //! This crate has no sockets, no clock, no randomness, and no state beyond the progress of one connection, so the same
-//! bytes always give the same values. It alone decides whether bytes are a request. What a request *does* (who may
-//! send it, what is registered, when a connection is closed) is up to the daemon.
+//! bytes always give the same values. It only decides whether bytes are a request. What a request *does* (who may send
+//! it, what is registered, when a connection is closed) is up to the daemon.
 //!
 //! The Erlang distribution protocol documentation describes EPMD in the section "EPMD Protocol". Where that text is
 //! silent, this crate does what stock epmd does, including its off-by-one errors: a client must not be able to tell
@@ -17,7 +17,7 @@
 //!
 //! `epmd::codec` (feature `codec`) wraps both sides for `tokio_util::codec::Framed`.
 //!
-//! [`peer`] has the messages between daemons.
+//! [`peer`] contains the messages between daemons.
 //!
 //! ```
 //! use pmd_protocol::epmd::{Request, encode, parse};

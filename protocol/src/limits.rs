@@ -1,4 +1,4 @@
-//! Every limit of the wire formats, with the reason for it.
+//! All limits of the wire formats, with the reason for each.
 //!
 //! The limits of the EPMD server are those of stock epmd, measured on both sides of each boundary. They are part of the
 //! interface and must not be rounded. The limits of the EPMD client are our own: they bound how much memory a hostile
@@ -7,14 +7,15 @@
 /// The default port of EPMD (EPMD Protocol: "the default port is 4369").
 pub const DEFAULT_PORT: u16 = 4369;
 
-/// Bytes of the length in front of each request. Replies have no length.
+/// Bytes of the length prefix of each request. Replies have none.
 pub const LENGTH_PREFIX: usize = 2;
 
-/// Longest request that a server accepts, without its length. It closes on a longer one as soon as it knows the length.
+/// Longest request that a server accepts, without its length. It closes the connection on a longer one as soon as it
+/// knows the length.
 pub const MAX_REQUEST: usize = 3057;
 
-/// Most bytes that a server reads while it does not know the length: one request of maximal size and its length.
-/// Anything beyond that would be rejected in any case.
+/// Most bytes that a server reads before it knows the length: one request of maximal size and its length. Anything
+/// beyond that would be rejected anyway.
 pub const MAX_FIRST_READ: usize = LENGTH_PREFIX + MAX_REQUEST;
 
 /// Bytes of an ALIVE2_REQ besides name and extra: opcode to lowest version (9), and the two lengths (4).
@@ -27,8 +28,8 @@ pub const MAX_NAME_BYTES: usize = 4 * MAX_NAME_CHARS;
 /// Longest registered name in characters: the length of an Erlang atom.
 pub const MAX_NAME_CHARS: usize = 255;
 
-/// Longest name that can be looked up, in characters. Stock epmd counts the terminator that it appends, so a name of 255
-/// characters can be registered but never found.
+/// Longest name that can be looked up, in characters. Stock epmd counts the terminator that it appends, so a name of
+/// 255 characters can be registered but never found.
 pub const MAX_LOOKUP_CHARS: usize = MAX_NAME_CHARS - 1;
 
 /// Longest "extra" field of a registration, in bytes. Stock epmd gives it a buffer of the same size as the name.
@@ -55,8 +56,8 @@ pub const MAX_PORT2_REPLY: usize = PORT2_FIXED + MAX_NAME_BYTES + MAX_EXTRA;
 pub const LISTING_HEADER: usize = 4;
 
 /// Most text that a client accepts in a NAMES_RESP or DUMP_RESP. The format sets no limit: the text ends with the
-/// connection. 16 MiB hold about 16,000 lines with the longest possible name, or 400,000 of usual length, which is more
-/// than a host has ports. A server that sends more is not an epmd.
+/// connection. 16 MiB hold about 16,000 lines with the longest possible name, or 400,000 of typical length, more than a
+/// host has ports. A server that sends more is not an epmd.
 pub const MAX_LISTING: usize = 16 * 1024 * 1024;
 
 /// Longest name of a host, in bytes (RFC 1035, section 2.3.4, as text without the final dot).
@@ -85,20 +86,20 @@ pub const MAX_OPS: usize = 64 * 1024 / 6;
 pub const MAX_UPDATES: usize = 64 * 1024 / 80;
 
 /// Longest frame (kind, layout and body) that a peer may send before it has proven that it belongs to the cluster. A
-/// `Hello` takes at most 700 bytes, and unknown peers must not make the daemon buffer more than that needs.
+/// `Hello` takes at most 700 bytes, and unknown peers must not be able to make the daemon buffer more.
 pub const MAX_HANDSHAKE_FRAME: usize = 1024;
 
-/// Longest frame after that. One frame holds all registrations of a typical host, and does not delay a heartbeat behind
-/// it: 64 KiB take 5 ms at 100 Mbit/s.
+/// Longest frame after the proof. One frame holds all registrations of a typical host without delaying heartbeats
+/// behind it: 64 KiB take 5 ms at 100 Mbit/s.
 pub const MAX_FRAME: usize = 64 * 1024;
 
-/// Bytes of the length in front of a frame.
+/// Bytes of the length prefix of a frame.
 pub const FRAME_LENGTH: usize = 4;
 
 /// Bytes of a frame besides its body: kind and layout.
 pub const FRAME_FIXED: usize = 2;
 
-/// Addresses that a daemon advertises. More than a host has networks, and few enough for a `Hello`.
+/// Addresses that a daemon advertises: enough for the networks of a typical host, and few enough for a `Hello`.
 pub const MAX_ADDRESSES: usize = 8;
 
 /// Longest name of a cluster, in bytes.
@@ -113,7 +114,7 @@ pub const MAX_STAMPS: usize = 600;
 /// Ranges in one `Ranges` or `Have`. With ids and digests of 32 bytes they fit into [`MAX_FRAME`].
 pub const MAX_RANGES: usize = 600;
 
-/// Members in one `Lost`. Their ids fit into [`MAX_FRAME`]; the rest follow with the next link.
+/// Members in one `Lost`. Their ids fit into [`MAX_FRAME`]; the rest are sent on the next link.
 pub const MAX_LOST: usize = 2000;
 
 /// Longest list of membership records in one `Membership`, in bytes.

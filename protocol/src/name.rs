@@ -1,4 +1,4 @@
-//! Names. Every value of these types has been checked.
+//! Names of nodes, services and hosts. Every value of these types has been validated.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,11 +9,12 @@ use crate::limits::{MAX_HOST_NAME, MAX_NAME_BYTES, MAX_NAME_CHARS, MAX_SERVICE_N
 /// The name of an Erlang node as epmd knows it: the part before the `@`.
 ///
 /// EPMD Protocol, "Register a Node in EPMD". Names are compared byte by byte, without case folding or normalisation.
-/// Almost anything is a name (control characters, spaces, `@`, even the empty string), because stock epmd accepts it.
+/// Almost anything is a valid name (control characters, spaces, `@`, even the empty string), because stock epmd accepts
+/// it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(Box<str>);
 
-/// Why bytes are not a name that can be registered, in the order in which stock epmd checks.
+/// The reason why bytes cannot be registered as a name, in the order of stock epmd's checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeNameError {
     /// It contains a NUL byte, which ends names in stock epmd's memory.
@@ -40,7 +41,7 @@ impl NodeName {
         check_registered(bytes).map(Self::from_checked)
     }
 
-    /// Accepts a name that has passed [`check_registered`], or the stricter check of a lookup.
+    /// Wraps a name that has passed [`check_registered`] or the stricter check of a lookup.
     pub(crate) fn from_checked(name: &str) -> Self {
         Self(name.into())
     }
@@ -67,8 +68,8 @@ pub(crate) fn check_registered(bytes: &[u8]) -> Result<&str, NodeNameError> {
     Ok(name)
 }
 
-/// Whether `name` has more than `limit` characters. They are counted only if the length in bytes does not settle it, which
-/// it does for every usual name.
+/// Whether `name` has more than `limit` characters. They are only counted if the length in bytes does not settle it, as
+/// it does for all common names.
 pub(crate) fn longer_than(name: &str, limit: usize) -> bool {
     name.len() > limit && name.chars().count() > limit
 }
@@ -79,7 +80,7 @@ impl AsRef<str> for NodeName {
     }
 }
 
-/// Lets a map keyed by names be searched with a name borrowed from a request.
+/// Allows a map keyed by names to be searched with a name borrowed from a request.
 impl Borrow<str> for NodeName {
     fn borrow(&self) -> &str {
         &self.0
@@ -108,12 +109,12 @@ impl FromStr for NodeName {
 
 /// The name of a service that pmd announces (not part of EPMD).
 ///
-/// It is stricter than [`NodeName`], because it need not be compatible with anything: such a name is unambiguous in a
-/// line of text, in a URL path and in front of `@host`.
+/// It is stricter than [`NodeName`], because compatibility is not a concern: the name is unambiguous in a line of text,
+/// in a URL path and before `@host`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(Box<str>);
 
-/// Why text is not a service name.
+/// The reason why text is not a service name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceNameError {
     /// It is empty.
@@ -178,12 +179,12 @@ impl fmt::Display for ServiceName {
 
 /// The name of a host: the part of its Erlang nodes' names after the `@`.
 ///
-/// It need not follow the rules of DNS, because hosts files contain names that break them. It only has to be unambiguous
-/// after an `@`, in a line of text and in a URL. Names are compared as written, since Erlang does not fold case either.
+/// It need not follow DNS rules, because hosts files contain names that break them. It must only be unambiguous after
+/// an `@`, in a line of text and in a URL. Names are compared as written, since Erlang does not fold case either.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostName(Box<str>);
 
-/// Why text is not the name of a host.
+/// The reason why text is not a host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostNameError {
     /// It is empty.

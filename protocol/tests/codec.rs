@@ -1,4 +1,4 @@
-//! The codecs: the results of a connection, their order, and its end.
+//! The codecs: the results that a connection yields, in order, including its end.
 
 use bytes::{Bytes, BytesMut};
 use pmd_protocol::epmd::encode::alive2_reply;
@@ -18,7 +18,7 @@ const ALIVE2: Alive2<'static> = Alive2 {
     extra: b"x",
 };
 
-/// A server's connection that receives one part with each read.
+/// A server-side connection that receives one part per read.
 #[derive(Default)]
 struct Served {
     codec: ServerCodec,
@@ -36,7 +36,7 @@ impl Served {
     }
 }
 
-/// A client's connection that has sent `item`.
+/// A client-side connection that has sent a request.
 struct Asked {
     codec: ClientCodec,
     buffer: BytesMut,
@@ -121,7 +121,7 @@ fn a_refused_registration_uses_up_the_connection_too() {
             refusal: Refusal::NameNotUtf8
         }))
     ));
-    assert!(matches!(served.receives(b""), Ok(None)), "the connection waits for its end");
+    assert!(matches!(served.receives(b""), Ok(None)), "the connection stays open until the peer closes it");
     assert!(matches!(served.receives(b"\0\x01n"), Err(ServerError::AfterRequest)));
 }
 
@@ -143,9 +143,9 @@ fn an_end_in_the_middle_of_a_request_is_an_error() {
         let mut served = Served::default();
         assert!(matches!(served.receives(part), Ok(None)));
         assert!(matches!(served.ends(), Err(ServerError::Truncated)));
-        assert!(matches!(served.ends(), Ok(None)), "said once");
+        assert!(matches!(served.ends(), Ok(None)), "reported once");
     }
-    assert!(matches!(Served::default().ends(), Ok(None)), "nothing was begun");
+    assert!(matches!(Served::default().ends(), Ok(None)), "nothing had arrived");
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_client_sends_one_request() {
     ));
     assert!(codec.encode(OwnedRequest::Stop { name: Bytes::from_static(b"a") }, &mut sent).is_ok());
     assert!(matches!(codec.encode(Request::Names, &mut sent), Err(ClientError::SecondRequest)));
-    assert_eq!(sent, &b"\0\x02sa"[..], "only what was accepted");
+    assert_eq!(sent, &b"\0\x02sa"[..], "only the accepted request");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_listing_is_read_to_the_end_of_the_connection() {
 fn a_close_without_a_reply_is_not_a_truncated_reply() {
     let mut asked = Asked::for_a(Request::Dump);
     assert!(matches!(asked.ends(), Err(ClientError::Reply(ReplyError::NoReply))));
-    assert!(matches!(asked.ends(), Ok(None)), "said once");
+    assert!(matches!(asked.ends(), Ok(None)), "reported once");
     let mut asked = Asked::for_a(Request::PortPlease2 { name: "a" });
     assert!(matches!(asked.receives(b"w\0\x12"), Ok(None)));
     assert!(matches!(asked.ends(), Err(ClientError::Reply(ReplyError::Truncated))));

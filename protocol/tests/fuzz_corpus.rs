@@ -1,6 +1,6 @@
 //! Replays the committed fuzz corpora with the checks of the fuzz targets, on a stable compiler.
 
-#![allow(clippy::panic, clippy::expect_used, reason = "a broken law fails the test")]
+#![allow(clippy::panic, clippy::expect_used, reason = "a violated property fails the test")]
 
 #[path = "../../fuzz/src/epmd.rs"]
 pub mod epmd;
@@ -57,7 +57,7 @@ fn peer_body() -> io::Result<()> {
     Ok(())
 }
 
-/// Without a seed, a fuzzer takes long to discover the format of a message.
+/// Without a seed, a fuzzer takes a long time to discover the format of a message.
 #[test]
 fn every_kind_of_message_has_seeds() -> io::Result<()> {
     let known: Vec<u8> = (0..=u8::MAX)
@@ -74,13 +74,13 @@ fn every_kind_of_message_has_seeds() -> io::Result<()> {
         }
     }
     let without: Vec<u8> = known.into_iter().filter(|kind| !seeded.contains(kind)).collect();
-    assert!(without.is_empty(), "no seeds for the kinds {without:?}");
+    assert!(without.is_empty(), "kinds without seeds: {without:?}");
     let bodies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/peer_body");
     let mut kinds = Vec::new();
     for seed in fs::read_dir(bodies)? {
         kinds.extend(fs::read(seed?.path())?.first().copied());
     }
     seeded.retain(|kind| !kinds.contains(kind));
-    assert!(seeded.is_empty(), "no bodies for the kinds {seeded:?}");
+    assert!(seeded.is_empty(), "kinds without seeds in peer_body: {seeded:?}");
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Frames between daemons: laws for all messages and all bytes, and the limits byte by byte.
+//! Frames between daemons: properties of all messages and all bytes, and the exact limits.
 
-#![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
+#![allow(clippy::unwrap_used, reason = "a violated property fails the test")]
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -193,7 +193,7 @@ proptest! {
         prop_assert_eq!(decode(&bytes_of(&frame), Phase::Handshake).is_ok(), is_handshake);
     }
 
-    /// A newer version may append fields; an older one reads those that it knows.
+    /// A newer version may append fields; an older one reads the fields it knows.
     #[test]
     fn additional_fields_are_ignored(frame in frame(), more in vec(any::<u8>(), 1..20)) {
         let mut bytes = bytes_of(&frame);
@@ -284,7 +284,7 @@ fn the_largest_lists_fit_into_a_frame() {
     }
 }
 
-/// One element, or one byte, more than allowed.
+/// Each has one element, or one byte, more than allowed.
 #[test]
 fn lists_and_texts_beyond_their_limits_are_malformed() {
     let hello = Hello {

@@ -1,4 +1,4 @@
-//! Laws that hold for all values and all bytes.
+//! Properties that hold for all values and all bytes.
 
 use bytes::{Bytes, BytesMut};
 use pmd_protocol::NodeName;
@@ -26,7 +26,7 @@ const ALIVE2: Request<'static> = Request::Alive2(Alive2 {
     extra: b"",
 });
 
-/// Beginnings of replies, so that some inputs pass the first check.
+/// Prefixes of replies, so that some inputs pass the first check.
 const REPLY_STARTS: [&[u8]; 9] = [b"", b"w\0", b"w\x01", b"v\0", b"y", b"OK", b"N", b"NOEXIST", b"STOP"];
 
 /// The bytes on both sides of every boundary in the definition of UTF-8.
@@ -40,7 +40,7 @@ fn node_name() -> impl Strategy<Value = NodeName> {
         "[\\u{10000}-\\u{10ffff}]{250,255}",
         "[a-zé€😀 @\n]{0,255}",
     ];
-    text.prop_filter_map("longer than a name may be", |text| text.parse().ok())
+    text.prop_filter_map("the name is too long", |text| text.parse().ok())
 }
 
 prop_compose! {
@@ -67,7 +67,7 @@ fn owned_request() -> impl Strategy<Value = OwnedRequest> {
     ]
 }
 
-/// Arbitrary bytes, most of which pass the checks of length and opcode.
+/// Arbitrary bytes that mostly pass the checks of length and opcode.
 fn input() -> impl Strategy<Value = Vec<u8>> {
     let body =
         (prop::sample::select(b"xzndks?".to_vec()), vec(prop_oneof![Just(0), Just(1), any::<u8>()], 0..60))
@@ -79,7 +79,7 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => framed, 1 => vec(any::<u8>(), 0..80)]
 }
 
-/// `bytes` in parts of the given sizes, which repeat.
+/// Splits `bytes` into parts of the given sizes, which repeat.
 fn parts<'a>(mut bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     let mut sizes = sizes.iter().cycle();
     let mut parts = Vec::new();
@@ -160,7 +160,7 @@ proptest! {
         prop_assert_eq!(reply, Ok(Some((expected, 4))));
     }
 
-    /// Except for surplus bytes, for which the time of arrival matters: see the next law.
+    /// Surplus bytes are an exception, because the time of their arrival matters: see the next test.
     #[test]
     fn any_split_gives_the_same_result(bytes in input(), sizes in vec(1..30_usize, 1..6)) {
         prop_assume!(!matches!(frame(&bytes), Err(FramingError::Excess { .. })));
@@ -215,7 +215,7 @@ proptest! {
         let mut read = LENGTH_PREFIX.min(bytes.len());
         while frame(&bytes[..read]) == Ok(None) && read < bytes.len() {
             let more = read_limit(&bytes[..read]);
-            prop_assert!(more > 0, "nothing may be read, and nothing can be said");
+            prop_assert!(more > 0, "no result although nothing more may be read");
             read = bytes.len().min(read + more);
         }
         let excess = matches!(frame(&bytes[..read]), Err(FramingError::Excess { .. }));
@@ -228,11 +228,11 @@ proptest! {
         let _ = parse_request(&bytes);
         for item in [ALIVE2, LOOK_UP, Request::Names, Request::Dump, Request::Kill, STOP] {
             let parsed = parse_reply(Expected::from(&item), &bytes, ended);
-            prop_assert!(!(ended && parsed == Ok(None)), "waits for more after the end");
+            prop_assert!(!(ended && parsed == Ok(None)), "waits for more bytes after the end");
         }
     }
 
-    /// Encoders accept whatever parsers return.
+    /// Encoders accept everything that parsers return.
     #[test]
     fn what_was_read_can_be_written(bytes in input()) {
         if let Some(Ok(read)) = bytes.get(LENGTH_PREFIX..).map(parse_request) {

@@ -49,7 +49,7 @@ fn a_found_node_is_answered_with_what_it_registered() {
     assert_eq!(longest.len(), MAX_PORT2_REPLY);
     let mut cut = Vec::new();
     port2_found(&alive2(&"😀".repeat(256), &[1; 70_000]), &mut cut);
-    assert_eq!(cut, longest, "fields that nothing can have registered");
+    assert_eq!(cut, longest, "fields that no node can have registered");
 }
 
 #[test]

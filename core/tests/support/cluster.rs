@@ -1,18 +1,18 @@
-//! Clusters to start from, and observations from outside.
+//! Helpers that start clusters and observe them from outside.
 
-#![allow(dead_code, reason = "test crates share this file, and each uses a part of it")]
-#![allow(unreachable_pub, reason = "part of the tests, not of an interface")]
+#![allow(dead_code, reason = "shared by several test crates, each of which uses only a part")]
+#![allow(unreachable_pub, reason = "test helper, not a public interface")]
 
 use pmd_core::sim::{SimNode, World};
 use pmd_core::tuning::Tuning;
 use pmd_protocol::peer::Kind;
 
-/// A converged cluster of `count` daemons that have joined the first.
+/// A converged cluster of `count` daemons, all joined through the first.
 pub fn cluster(seed: u64, count: usize) -> World {
     cluster_of(seed, count, Tuning::default())
 }
 
-/// The same with these parameters.
+/// Like [`cluster`], with these parameters.
 pub fn cluster_of(seed: u64, count: usize, tuning: Tuning) -> World {
     let mut world = World::with_tuning(seed, tuning);
     for _ in 0..count {
@@ -58,12 +58,12 @@ pub fn time_until(world: &mut World, name: &str, holders: usize, most: u64) -> u
     world.now_ms() - start
 }
 
-/// Pairs of daemons of which the first has reported the second as down.
+/// Pairs of daemons in which the first has reported the second as down.
 pub fn downs(world: &World) -> Vec<(usize, usize)> {
     happened(world, "node_down")
 }
 
-/// Pairs of daemons of which the first has reported such a change of the second, in the order of its events.
+/// Pairs of daemons in which the first has reported a `what` event about the second, in the order of its events.
 pub fn happened(world: &World, what: &str) -> Vec<(usize, usize)> {
     let mut all = Vec::new();
     for (observer, _) in world.nodes() {

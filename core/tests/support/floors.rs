@@ -1,32 +1,32 @@
-//! Which modules of a crate may use which, checked in its sources.
+//! Checks the dependencies between the modules of a crate in its sources.
 //!
-//! Modules stand on floors. A module may use those on floors below its own, and nothing beside or above it. Inside one
-//! module, files may not use each other in a circle.
+//! Modules are arranged in floors. A module may only use modules on lower floors. The files of one module must not have
+//! cyclic dependencies.
 //!
-//! Arrows are found in `use` declarations and in paths that begin with `crate`, `self`, `super` or the name of a child
-//! module. Test code is skipped: whatever `#[cfg(test)]` stands in front of.
+//! Dependencies are found in `use` declarations and in paths that start with `crate`, `self`, `super` or the name of a
+//! child module. Items under `#[cfg(test)]` are skipped.
 
-#![allow(dead_code, unreachable_pub, reason = "test crates share this file, and each uses a part of it")]
 #![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a source that cannot be read fails the test"
+    dead_code,
+    unreachable_pub,
+    reason = "shared by several test crates, each of which uses only a part"
 )]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "an unreadable source fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Everything that breaks the floors in the crate whose sources are in `root`, with the two files at fault.
+/// All violations in the crate whose sources are in `root`, each with the two files involved.
 ///
-/// `floors` begins at the ground; each floor lists its modules by name. Modules on one floor may not use each other.
+/// `floors` lists the module names of each floor from the bottom up. Modules on the same floor must not use each other.
 pub fn violations(root: &Path, floors: &[&[&str]]) -> Vec<String> {
     let mut sources = BTreeMap::new();
     read_folder(root, "", &mut sources);
     violations_in(&sources, floors)
 }
 
-/// The same for sources in memory: file names relative to the root, with `/`, and their text.
+/// Like [`violations`], for sources in memory: file names relative to the root, with `/`, and their text.
 pub fn violations_in(sources: &BTreeMap<String, String>, floors: &[&[&str]]) -> Vec<String> {
     let mut krate = Crate::new(sources);
     let arrows = krate.arrows(sources);
@@ -37,7 +37,7 @@ pub fn violations_in(sources: &BTreeMap<String, String>, floors: &[&[&str]]) -> 
         if from == to {
             continue;
         }
-        // The root of the crate knows everything, so nothing may know the root.
+        // The root of the crate uses all modules, so no module may use the root.
         let above = usize::MAX;
         let (below, top) = (floor_of(from).unwrap_or(above), floor_of(to).unwrap_or(above));
         if below <= top {
@@ -48,14 +48,14 @@ pub fn violations_in(sources: &BTreeMap<String, String>, floors: &[&[&str]]) -> 
             ));
         }
     }
-    found.extend(circles(&krate, &arrows));
+    found.extend(cycles(&krate, &arrows));
     found
 }
 
-/// A module's path, `["a", "b"]` for `crate::a::b`.
+/// The path of a module: `["a", "b"]` for `crate::a::b`.
 type Module = Vec<String>;
 
-/// The module on a floor that a module belongs to; empty for the root of the crate.
+/// The top-level module that a module belongs to; empty for the root of the crate.
 fn room(module: &[String]) -> &str {
     module.first().map_or("", String::as_str)
 }
@@ -69,7 +69,7 @@ struct Arrow {
 
 struct Crate {
     files: BTreeMap<Module, String>,
-    /// Modules that are compiled for tests only.
+    /// Modules that are only compiled for tests.
     tests: BTreeSet<Module>,
 }
 
@@ -94,7 +94,7 @@ impl Crate {
         arrows
     }
 
-    /// The file that a path leads to: that of the longest beginning which is a module.
+    /// The module that a path leads to: its longest prefix that is a module.
     fn resolve(&self, path: &[String]) -> Module {
         let lengths = (0..=path.len()).rev();
         lengths
@@ -124,8 +124,8 @@ fn unplaced(krate: &Crate, floors: &[&[&str]]) -> Vec<String> {
     found
 }
 
-/// Circles among the files of one module, each reported once.
-fn circles(krate: &Crate, arrows: &[Arrow]) -> Vec<String> {
+/// Cyclic dependencies among the files of one module, each reported once.
+fn cycles(krate: &Crate, arrows: &[Arrow]) -> Vec<String> {
     let mut uses: BTreeMap<&Module, BTreeSet<&Module>> = BTreeMap::new();
     for arrow in arrows.iter().filter(|arrow| room(&arrow.from) == room(&arrow.to)) {
         uses.entry(&arrow.from).or_default().insert(&arrow.to);
@@ -133,19 +133,18 @@ fn circles(krate: &Crate, arrows: &[Arrow]) -> Vec<String> {
     let mut found = Vec::new();
     let mut reported = BTreeSet::new();
     for start in uses.keys() {
-        let Some(circle) = circle_through(start, &uses) else { continue };
-        if circle.iter().any(|module| !reported.insert(*module)) {
+        let Some(cycle) = cycle_through(start, &uses) else { continue };
+        if cycle.iter().any(|module| !reported.insert(*module)) {
             continue;
         }
-        let files: Vec<_> =
-            circle.iter().chain([start]).map(|module| krate.files[*module].as_str()).collect();
-        found.push(format!("circle: {}", files.join(" -> ")));
+        let files: Vec<_> = cycle.iter().chain([start]).map(|module| krate.files[*module].as_str()).collect();
+        found.push(format!("cycle: {}", files.join(" -> ")));
     }
     found
 }
 
-/// The shortest circle through `start`.
-fn circle_through<'a>(
+/// The shortest cycle through `start`.
+fn cycle_through<'a>(
     start: &'a Module,
     uses: &BTreeMap<&'a Module, BTreeSet<&'a Module>>,
 ) -> Option<Vec<&'a Module>> {
@@ -194,7 +193,7 @@ fn module_of(file: &str) -> Module {
 struct Walk<'a> {
     krate: &'a Crate,
     module: &'a Module,
-    /// The inline modules around the present token, and the depth of braces at which each ends.
+    /// The inline modules around the current token, each with the brace depth at which it ends.
     inline: Vec<(String, usize)>,
     arrows: &'a mut Vec<Arrow>,
     tests: &'a mut BTreeSet<Module>,
@@ -232,7 +231,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The module that the first word of a path stands for, if it is one of this crate's.
+    /// The module of this crate that the first word of a path refers to, if any.
     fn base(&self, first: &str) -> Option<Module> {
         let here: Module =
             self.module.iter().chain(self.inline.iter().map(|(name, _)| name)).cloned().collect();
@@ -247,7 +246,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Follows a path or a tree of paths from `at`, behind `base::`; where it ends.
+    /// Follows a path or a tree of paths from `at`, after `base::`, and returns where it ends.
     fn path(&mut self, tokens: &[Token<'_>], mut at: usize, mut base: Module, exported: bool) -> usize {
         let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
         loop {
@@ -268,7 +267,7 @@ impl Walk<'_> {
                 }
                 "self" | "*" => {}
                 word if is_word(word) => base.push(word.to_owned()),
-                // Type arguments, or something that is no path at all.
+                // Type arguments, or no path at all.
                 _ => {
                     self.arrow(tokens[at - 1].line, &base, exported);
                     return at;
@@ -285,7 +284,7 @@ impl Walk<'_> {
 
     fn arrow(&mut self, line: usize, path: &[String], exported: bool) {
         let to = self.krate.resolve(path);
-        // A module that passes on what its children define does not use them.
+        // A module that re-exports items of its children does not use them.
         if exported && to.starts_with(self.module) {
             return;
         }
@@ -293,7 +292,7 @@ impl Walk<'_> {
         self.arrows.push(Arrow { from: self.module.clone(), to, line, path });
     }
 
-    /// Skips the item that a `#[cfg(test)]` at `at` belongs to; where it ends.
+    /// Skips the item that a `#[cfg(test)]` at `at` belongs to, and returns where it ends.
     fn skip_test_item(&mut self, tokens: &[Token<'_>], mut at: usize) -> usize {
         let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
         let close = |mut at: usize, (open, close): (&str, &str)| {
@@ -331,7 +330,7 @@ impl Walk<'_> {
 fn is_cfg_test(tokens: &[Token<'_>]) -> bool {
     let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
     let is_cfg = text(1) == "[" && text(2) == "cfg" && text(3) == "(";
-    // `not(test)` is what everybody but the tests compiles.
+    // Items under `not(test)` are compiled in all other builds.
     is_cfg && (text(4) == "test" || (text(4) == "all" && text(6) == "test"))
 }
 
@@ -388,7 +387,7 @@ fn block_comment(source: &str) -> usize {
     source.len()
 }
 
-/// How long the string or character literal is that the source begins with.
+/// The length of the string or character literal at the start of the source, if any.
 fn literal(source: &str) -> Option<usize> {
     let prefix = source.find(|c| !matches!(c, 'b' | 'c' | 'r')).filter(|length| *length <= 2)?;
     let is_raw = source[..prefix].contains('r');

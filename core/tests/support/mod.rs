@@ -1,7 +1,7 @@
-//! Origins that remember every version they ever had, so that replicas can be compared with the truth.
+//! Origins that remember every version they had, so that replicas can be checked against them.
 
-#![allow(dead_code, reason = "test crates share this file, and each uses a part of it")]
-#![allow(unreachable_pub, clippy::unwrap_used, reason = "part of the tests, not of an interface")]
+#![allow(dead_code, reason = "shared by several test crates, each of which uses only a part")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "test helper, not a public interface")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Acts of one generation.
+/// Acts within one generation.
 pub fn acts_of_one_generation(length: usize) -> impl Strategy<Value = Vec<Act>> {
     vec(act().prop_filter("one generation", |act| !matches!(act, Act::Restart)), 0..length)
 }
@@ -55,7 +55,7 @@ pub fn tuning(tombstones: usize) -> ReplicaTuning {
     ReplicaTuning { tombstones, ..ReplicaTuning::DEFAULT }
 }
 
-/// An origin, and every content it ever had.
+/// An origin, with every content it ever had.
 pub struct Origin {
     pub store: Store,
     pub history: BTreeMap<Stamp, Arc<Content>>,
@@ -100,7 +100,7 @@ impl Origin {
         self.store.content(&self.id()).unwrap()
     }
 
-    /// The content after one of the acts so far; any number selects one.
+    /// The content after one of the acts so far, selected by an arbitrary number.
     pub fn at(&self, moment: usize) -> &Arc<Content> {
         self.history.values().nth(moment % self.history.len()).unwrap()
     }
@@ -116,7 +116,7 @@ impl Origin {
     }
 }
 
-/// Whether two contents are the same for all readers.
+/// Whether two contents look the same to readers.
 pub fn same(a: &Content, b: &Content) -> bool {
     a.stamp() == b.stamp() && a.iter().eq(b.iter())
 }
@@ -133,8 +133,8 @@ pub fn parts(origin: NodeId, content: &Arc<Content>, have: Option<Stamp>, budget
     std::iter::from_fn(|| transfer.next_part(budget)).collect()
 }
 
-/// Transfers one origin's content from one store to another, in parts of at most `budget` bytes, and returns the effects
-/// of all parts.
+/// Transfers one origin's content from one store to another, in parts of at most `budget` bytes, and returns the
+/// effects of all parts.
 pub fn pull(to: &mut Store, from: &Store, origin: NodeId, budget: usize) -> Vec<Applied> {
     let mut log = Vec::new();
     let mut have = to.stamp(&origin);

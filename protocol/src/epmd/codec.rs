@@ -1,7 +1,7 @@
-//! Codecs for `tokio_util::codec::Framed`, one for each side.
+//! Codecs for `tokio_util::codec::Framed`, one for the server and one for the client.
 //!
-//! A connection carries one request and one reply, so each codec serves one exchange and reports anything that arrives
-//! later as an error. Lengths are checked before a buffer grows: a server buffers at most
+//! A connection carries one request and one reply, so each codec handles one exchange and reports any later bytes as an
+//! error. Lengths are checked before a buffer grows: a server buffers at most
 //! [`MAX_FIRST_READ`](crate::limits::MAX_FIRST_READ) bytes, a client [`MAX_LISTING`](crate::limits::MAX_LISTING) and a
 //! header.
 
@@ -19,13 +19,13 @@ use super::reply::{Expected, Reply, ReplyError, parse_reply};
 use super::request::{Alive2, OwnedRequest, Request};
 use crate::limits::LENGTH_PREFIX;
 
-/// The server's side: one request in, one reply out.
+/// The server side: reads one request, writes one reply.
 ///
-/// [`RequestError::Refused`] is reported as an error although the connection stays open. `Framed` ends its stream at an
+/// [`RequestError::Refused`] is reported as an error although the connection stays open. `Framed` ends its stream on an
 /// error, so the session answers and then watches the socket itself, as it does after a registration.
 ///
-/// Whether surplus bytes are an error depends on when they arrived, see [`frame`]. Here that is what one call of `decode`
-/// sees, which is what one read returned.
+/// Whether surplus bytes are an error depends on when they arrived, see [`frame`]. Each call of `decode` sees the
+/// result of one read.
 #[derive(Debug, Default)]
 pub struct ServerCodec {
     progress: ServerProgress,
@@ -39,12 +39,12 @@ pub struct ServerCodec {
 enum ServerProgress {
     #[default]
     Length,
-    /// The length is known: the request has this many bytes including its length, and no others are looked at.
+    /// The length is known: the request has this many bytes including its length, and any others are ignored.
     Body(usize),
     Done,
 }
 
-/// Why no more requests can be read.
+/// The reason why no more requests can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// See [`FramingError`]: close.
@@ -53,7 +53,7 @@ pub enum ServerError {
     /// See [`RequestError`]: close, or refuse and keep the connection open.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Bytes followed the request. On the connection of a registered node they end the registration.
+    /// The request was followed by more bytes. On the connection of a registered node, they end the registration.
     #[error("more bytes after the request")]
     AfterRequest,
     /// The peer stopped sending before its request was complete.
@@ -83,7 +83,7 @@ impl Decoder for ServerCodec {
         };
         let used = LENGTH_PREFIX + body.len();
         let request = parse_request(body).map(|request| OwnedRequest::from_parsed(&request));
-        // A refused request is complete as well, although its connection stays open.
+        // A refused request is complete too, although its connection stays open.
         self.progress = ServerProgress::Done;
         src.advance(used);
         Ok(Some(request?))
@@ -100,7 +100,7 @@ impl Decoder for ServerCodec {
     }
 }
 
-/// A reply for [`ServerCodec`] to write; see [`encode`](super::encode) for the bytes.
+/// A reply written by [`ServerCodec`]; see [`encode`](super::encode) for the bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum ServerReply<'a> {
     /// The answer to a registration.
@@ -113,7 +113,7 @@ pub enum ServerReply<'a> {
     Listing {
         /// The configured port.
         port: i32,
-        /// All lines as they are sent.
+        /// The text of all lines, as sent.
         text: &'a [u8],
     },
     /// The answer to KILL_REQ.
@@ -151,10 +151,10 @@ impl Encoder<ServerReply<'_>> for ServerCodec {
     }
 }
 
-/// The client's side: one request out, its reply in.
+/// The client side: writes one request, reads its reply.
 ///
-/// The encoded request determines which reply is expected. Replies to NAMES and DUMP are complete when the server closes
-/// the connection, all others as soon as their bytes have arrived.
+/// The encoded request determines which reply is expected. Replies to NAMES and DUMP are complete when the server
+/// closes the connection, all others as soon as their bytes have arrived.
 #[derive(Debug, Default)]
 pub struct ClientCodec {
     progress: ClientProgress,
@@ -178,11 +178,11 @@ pub enum ClientError {
     /// See [`ReplyError`].
     #[error(transparent)]
     Reply(#[from] ReplyError),
-    /// The connection has carried a request already; nothing was sent.
+    /// The connection has already carried a request; nothing was sent.
     #[error("a connection carries one request only")]
     SecondRequest,
     /// The server sent bytes before the request or after its reply.
-    #[error("the server sent bytes nobody asked for")]
+    #[error("the server sent unexpected bytes")]
     Unasked,
     /// The socket failed.
     #[error(transparent)]

@@ -1,7 +1,8 @@
-//! Values to bytes: the server's replies and the client's requests.
+//! Encoders for the server's replies and the client's requests.
 //!
-//! Replies carry no length. Clients recognise the end of every reply but that to ALIVE2 by the end of the connection, so
-//! a server must close it. Many clients read a reply with a single `read`, so a server must write each reply at once.
+//! Replies carry no length. For every reply except the one to ALIVE2, clients rely on the end of the connection to find
+//! the end of the reply, so a server must close it. Many clients read a reply with a single `read`, so a server must
+//! write each reply in one piece.
 
 use std::io::Write;
 
@@ -45,7 +46,7 @@ enum Alive2Bytes {
 }
 
 impl Alive2Reply {
-    /// The bytes for the wire.
+    /// The encoded reply.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
@@ -55,10 +56,11 @@ impl Alive2Reply {
     }
 }
 
-/// The reply to a registration, with its creation, or `None` if it is refused. EPMD Protocol, "Register a Node in EPMD".
+/// The reply to a registration, with its creation, or `None` if it is refused. EPMD Protocol, "Register a Node in
+/// EPMD".
 ///
-/// The highest version in the request alone decides between the two forms. The short form only has room for creations
-/// from 1 to 3, so the full number is folded into that range.
+/// The highest version in the request determines the form of the reply. The short form only allows creations from 1 to
+/// 3, so the full number is folded into that range.
 #[must_use]
 pub fn alive2_reply(highest_version: u16, creation: Option<u32>) -> Alive2Reply {
     let result = u8::from(creation.is_none());
@@ -74,7 +76,7 @@ pub fn alive2_reply(highest_version: u16, creation: Option<u32>) -> Alive2Reply 
 /// Appends the reply to a lookup that found `alive2`: PORT2_RESP, EPMD Protocol "Get the Distribution Port of Another
 /// Node".
 ///
-/// A name or extra field beyond its limit, which no registration has, is cut so that the reply stays well-formed.
+/// A name or extra field beyond its limit is truncated so that the reply stays well-formed; no registration has one.
 pub fn port2_found(alive2: &Alive2<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&[PORT2_RESP, 0]);
     address(alive2, out);
@@ -98,8 +100,8 @@ fn counted(bytes: &[u8], limit: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// The start of NAMES_RESP and DUMP_RESP: the port that the daemon was *configured* with. `erl` compares it with its own
-/// setting, so a number beyond 65535 must not be truncated.
+/// The header of NAMES_RESP and DUMP_RESP: the port that the daemon was *configured* with. `erl` compares it with its
+/// own setting, so a number beyond 65535 must not be truncated.
 #[must_use]
 pub fn names_header(configured_port: i32) -> [u8; LISTING_HEADER] {
     configured_port.to_be_bytes()
@@ -111,19 +113,19 @@ pub fn names_line(name: &str, port: u16, out: &mut Vec<u8>) {
     let _ = writeln!(out, "name {name} at port {port}");
 }
 
-/// Appends the line of DUMP_RESP for a registered node, EPMD Protocol "Dump All Data from EPMD". The NUL is part of it,
+/// Appends the line of DUMP_RESP for a registered node, EPMD Protocol "Dump All Data from EPMD". It includes a NUL,
 /// because stock epmd sends the terminator of its C string.
 pub fn dump_active_line(name: &str, port: u16, fd: i32, out: &mut Vec<u8>) {
     let _ = write!(out, "active name     <{name}> at port {port}, fd = {fd}\n\0");
 }
 
-/// Appends the line of DUMP_RESP for a node that is no longer registered but remembered, EPMD Protocol "Dump All Data
+/// Appends the line of DUMP_RESP for a node that is remembered but no longer registered, EPMD Protocol "Dump All Data
 /// from EPMD".
 pub fn dump_old_line(name: &str, port: u16, fd: i32, out: &mut Vec<u8>) {
     let _ = write!(out, "old/unused name <{name}>, port = {port}, fd = {fd} \n\0");
 }
 
-/// Why a request cannot be encoded: every server would refuse or misread it.
+/// The reason why a request cannot be encoded: every server would refuse or misread it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// The name cannot be registered.
@@ -135,7 +137,7 @@ pub enum EncodeError {
     /// The name cannot be looked up.
     #[error(transparent)]
     Lookup(#[from] Malformed),
-    /// The name of a STOP_REQ contains NUL, at which a server would cut it.
+    /// The name of a STOP_REQ contains NUL, where a server would truncate it.
     #[error("name to stop contains a NUL byte")]
     StopNul,
     /// The name of a STOP_REQ makes the request longer than [`MAX_REQUEST`].
@@ -147,7 +149,7 @@ pub enum EncodeError {
 ///
 /// # Errors
 ///
-/// If no server would read it back unchanged; `out` is unchanged then.
+/// If no server would read it back unchanged. `out` is unchanged then.
 pub fn request(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match request {
         Request::Alive2(alive2) => {
@@ -179,14 +181,14 @@ pub fn request(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), EncodeErr
             if name.len() >= MAX_REQUEST {
                 return Err(EncodeError::StopTooLong);
             }
-            // A missing name is malformed, so the empty name has to be sent with its terminator.
+            // A missing name is malformed, so the empty name is sent with its terminator.
             framed(STOP_REQ, out, |out| out.extend_from_slice(if name.is_empty() { &[0] } else { name }));
         }
     }
     Ok(())
 }
 
-/// Appends length, opcode and body, which the caller has checked to fit.
+/// Appends length, opcode and body. The caller has checked that they fit.
 fn framed(opcode: u8, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0, 0, opcode]);

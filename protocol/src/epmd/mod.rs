@@ -1,4 +1,4 @@
-//! EPMD: requests and replies, with their parsers, encoders and codecs.
+//! The EPMD protocol: requests and replies, with their parsers, encoders and codecs.
 
 #[cfg(feature = "codec")]
 pub mod codec;

@@ -1,7 +1,7 @@
-//! The server's side of the wire: bytes to requests.
+//! Parsing of requests, for servers.
 //!
-//! [`frame`] finds the request of a connection in what has been read so far, and [`parse_request`] takes it apart.
-//! Neither allocates: a lookup is answered from the bytes it arrived in.
+//! [`frame`] finds the request in the bytes read so far, and [`parse_request`] parses it. Neither allocates: a lookup
+//! is answered from the bytes it arrived in.
 //!
 //! The order of the checks is part of the interface. It decides whether a connection is closed without a reply
 //! ([`Malformed`]) or gets a refusal and stays open ([`Refusal`]), and clients can tell the difference.
@@ -19,14 +19,14 @@ use crate::limits::{
 };
 use crate::name::{NodeNameError, check_registered, longer_than};
 
-/// Why input can never become a request: close the connection without a reply.
+/// The reason why input can never become a request; close the connection without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
-    /// The length is 0 or above [`MAX_REQUEST`]. Known from the first two bytes, without waiting for the rest.
+    /// The length is 0 or above [`MAX_REQUEST`]. This is known from the first two bytes, without waiting for the rest.
     #[error("request length {0} is not between 1 and {MAX_REQUEST}")]
     BadLength(u16),
-    /// There are more bytes than the length says. A connection carries one request, so these are not the next one, and
-    /// stock epmd executes none of it.
+    /// More bytes arrived than the length announced. A connection carries one request, so they do not belong to
+    /// another, and stock epmd ignores the whole input.
     #[error("request of {announced} bytes is followed by more: {got} bytes were sent")]
     Excess {
         /// The announced length.
@@ -36,7 +36,7 @@ pub enum FramingError {
     },
 }
 
-/// Why a complete request is not carried out.
+/// The reason why a complete request is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// Close the connection without a reply.
@@ -46,20 +46,20 @@ pub enum RequestError {
     /// [`alive2_reply`](super::encode::alive2_reply)`(highest_version, None)` and keep the connection open.
     #[error("registration refused: {refusal}")]
     Refused {
-        /// The version that the client announced, which selects the form of the refusal.
+        /// The highest version that the client announced, which determines the form of the refusal.
         highest_version: u16,
-        /// Why it is refused.
+        /// The reason for the refusal.
         refusal: Refusal,
     },
 }
 
-/// Why bytes are not a request.
+/// The reason why bytes are not a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// There is no opcode. [`frame`] never returns such a body.
+    /// The request has no opcode. [`frame`] never returns such a body.
     #[error("empty request")]
     Empty,
-    /// The opcode is none of the six that epmd knows.
+    /// The opcode is not one of the six that epmd knows.
     #[error("unknown request {0}")]
     UnknownOpcode(u8),
     /// An ALIVE2_REQ without a single byte of name, extra or padding.
@@ -88,7 +88,7 @@ pub enum Malformed {
     StopWithoutName,
 }
 
-/// Why a well-formed registration is refused regardless of what is registered.
+/// The reason why a well-formed registration is refused, regardless of what is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The name is longer than [`MAX_NAME_BYTES`].
@@ -107,9 +107,9 @@ pub enum Refusal {
 
 /// Finds the request of a connection in the bytes read so far.
 ///
-/// `Ok(None)` means that more has to be read, but no more than [`read_limit`] allows. Surplus bytes that arrive after the
-/// length was known are thus left unread and the request is answered, as by stock epmd. Surplus bytes that arrived
-/// together with the length make the whole input [`FramingError::Excess`].
+/// `Ok(None)` means that more bytes must be read, but no more than [`read_limit`] allows. Surplus bytes that arrive
+/// after the length is known are thus left unread and the request is answered, as in stock epmd. Surplus bytes that
+/// arrived together with the length make the whole input [`FramingError::Excess`].
 ///
 /// # Errors
 ///
@@ -123,7 +123,7 @@ pub fn frame(input: &[u8]) -> Result<Option<&[u8]>, FramingError> {
     Ok((body.len() == announced).then_some(body))
 }
 
-/// How many more bytes may be read, given those read so far.
+/// The number of bytes that may still be read, given those read so far.
 ///
 /// While the length is unknown, enough for a request of maximal size; after that, never beyond the request. 0 once
 /// [`frame`] returns a request or an error.
@@ -136,7 +136,7 @@ pub fn read_limit(input: &[u8]) -> usize {
     }
 }
 
-/// The length and what follows it, once both bytes of the length have arrived.
+/// The length and the bytes after it, once both bytes of the length have arrived.
 fn split_length(input: &[u8]) -> Result<Option<(u16, &[u8])>, FramingError> {
     let Some((prefix, body)) = input.split_first_chunk::<LENGTH_PREFIX>() else { return Ok(None) };
     let length = u16::from_be_bytes(*prefix);
@@ -146,17 +146,17 @@ fn split_length(input: &[u8]) -> Result<Option<(u16, &[u8])>, FramingError> {
     Ok(Some((length, body)))
 }
 
-/// Takes the body of a request apart: the opcode and its fields, without the length.
+/// Parses the body of a request: the opcode and its fields, without the length.
 ///
 /// # Errors
 ///
-/// If it cannot be carried out; the variant says what to do with the connection.
+/// If it cannot be carried out. The variant determines what to do with the connection.
 pub fn parse_request(body: &[u8]) -> Result<Request<'_>, RequestError> {
     let (&opcode, fields) = body.split_first().ok_or(Malformed::Empty)?;
     match opcode {
         PORT_PLEASE2_REQ => Ok(Request::PortPlease2 { name: port_please2(fields)? }),
         ALIVE2_REQ => alive2(fields),
-        // Anything that follows these three opcodes is ignored.
+        // Anything after these three opcodes is ignored.
         NAMES_REQ => Ok(Request::Names),
         DUMP_REQ => Ok(Request::Dump),
         KILL_REQ => Ok(Request::Kill),
@@ -187,7 +187,7 @@ pub(super) fn check_lookup(bytes: &[u8]) -> Result<&str, Malformed> {
     Ok(name)
 }
 
-/// EPMD Protocol, "Register a Node in EPMD". `fields` begins after the opcode.
+/// EPMD Protocol, "Register a Node in EPMD". `fields` starts after the opcode.
 fn alive2(fields: &[u8]) -> Result<Request<'_>, RequestError> {
     // Stock epmd requires one byte more than the fixed part, so an empty name passes only if something follows it.
     if fields.len() < ALIVE2_FIXED {

@@ -1,4 +1,4 @@
-//! The client's side of the wire: bytes to replies.
+//! Parsing of replies, for clients.
 //!
 //! How to read a reply depends on the request, because the replies to NAMES, DUMP, KILL and STOP do not identify
 //! themselves. Servers refuse most requests by closing the connection without a reply ([`ReplyError::NoReply`]).
@@ -48,7 +48,7 @@ pub enum Reply {
     },
 }
 
-/// NAMES_RESP or DUMP_RESP: a port and text for people.
+/// NAMES_RESP or DUMP_RESP: a port and human-readable text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
     /// The port that the server was configured with, not truncated to 16 bits.
@@ -67,8 +67,8 @@ pub struct ListedNode<'a> {
 }
 
 impl Listing {
-    /// The nodes of a NAMES_RESP, read as `erl` does: a name ends at the first space, and lines that do not have the form
-    /// `name NAME at port PORT` with a line feed at the end are skipped.
+    /// The nodes of a NAMES_RESP, read as `erl` does: a name ends at the first space, and lines that do not have the
+    /// form `name NAME at port PORT` with a line feed at the end are skipped.
     pub fn entries(&self) -> impl Iterator<Item = ListedNode<'_>> {
         self.text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| entry(line.strip_suffix(b"\n")?))
     }
@@ -117,16 +117,16 @@ impl From<&Request<'_>> for Expected {
     }
 }
 
-/// Why bytes are not the expected reply.
+/// The reason why bytes are not the expected reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// The server closed without a reply, which is how it refuses a request.
+    /// The server closed the connection without a reply, which means that it refused the request.
     #[error("connection closed without a reply")]
     NoReply,
     /// The connection ended in the middle of the reply.
     #[error("connection closed in the middle of a reply")]
     Truncated,
-    /// The bytes are no reply to this request.
+    /// The bytes are not a reply to this request.
     #[error("not a reply to this request")]
     Unexpected,
     /// The name in a PORT2_RESP cannot be registered.
@@ -140,11 +140,11 @@ pub enum ReplyError {
     ListingTooLong,
 }
 
-/// Reads a reply from the bytes received so far, and returns it with the number of bytes it took.
+/// Parses a reply from the bytes received so far, and returns it with its length in bytes.
 ///
-/// `ended` says that no more bytes will arrive, which is the only end of a NAMES_RESP or DUMP_RESP. `Ok(None)` means that
-/// more has to be read, and is never returned once `ended`. Lengths are checked as soon as they arrive, without waiting
-/// for what they announce.
+/// `ended` means that no more bytes will arrive; nothing else marks the end of a NAMES_RESP or DUMP_RESP. `Ok(None)`
+/// means that more bytes must be read, and is never returned if `ended` is set. Lengths are checked as soon as they
+/// arrive, without waiting for the bytes that they announce.
 ///
 /// # Errors
 ///
@@ -171,7 +171,7 @@ pub fn parse_reply(
     }
 }
 
-/// A [`ReplyError`] for nom, whose own errors all mean that the reply is unexpected.
+/// A [`ReplyError`] for nom. Errors of nom itself all mean that the reply is unexpected.
 struct Problem(ReplyError);
 
 impl<I> nom::error::ParseError<I> for Problem {
@@ -214,7 +214,7 @@ fn port2(input: &[u8]) -> Parsed<'_> {
     Ok((rest, Reply::Port2Found(found)))
 }
 
-/// A 16-bit length, which is refused at once if it is above `limit`, and that many bytes.
+/// A 16-bit length, which is rejected at once if it is above `limit`, and that many bytes.
 fn counted(input: &[u8], limit: usize, too_long: ReplyError) -> Parsed<'_, &[u8]> {
     let (rest, length) = be_u16(input)?;
     if usize::from(length) > limit {

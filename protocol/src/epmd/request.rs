@@ -1,4 +1,4 @@
-//! Requests, borrowed from the bytes they were read from or owned.
+//! Requests, either owned or borrowed from the bytes they were read from.
 
 use bytes::Bytes;
 
@@ -29,7 +29,7 @@ pub enum Request<'a> {
     },
     /// List the registered nodes.
     Names,
-    /// List everything the daemon knows, for people.
+    /// List everything the daemon knows, in human-readable form.
     Dump,
     /// Make the daemon exit.
     Kill,
@@ -49,7 +49,7 @@ pub struct Alive2<'a> {
     pub node_type: u8,
     /// 0 for TCP/IPv4. Opaque to a server.
     pub protocol: u8,
-    /// Highest distribution version, which decides the form of the reply.
+    /// Highest distribution version, which determines the form of the reply.
     pub highest_version: u16,
     /// Lowest distribution version. Opaque to a server.
     pub lowest_version: u16,
@@ -64,7 +64,7 @@ impl Alive2<'_> {
     ///
     /// # Errors
     ///
-    /// If the name is invalid, which it never is if [`parse_request`](super::parse::parse_request) made this value.
+    /// If the name is invalid. It never is if [`parse_request`](super::parse::parse_request) returned this value.
     pub fn to_registration(&self) -> Result<Registration, NodeNameError> {
         Ok(self.named(self.name.parse()?))
     }
@@ -82,7 +82,7 @@ impl Alive2<'_> {
     }
 }
 
-/// What a node registers and a lookup returns: [`Alive2`] with owned fields.
+/// The data that a node registers and a lookup returns: [`Alive2`] with owned fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// See [`Alive2::port`].
@@ -102,7 +102,7 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// A copy of borrowed fields; none if the name is not valid.
+    /// A copy of borrowed fields; `None` if the name is invalid.
     #[must_use]
     pub fn copy_of(alive2: &Alive2<'_>) -> Option<Registration> {
         Some(Registration {
@@ -116,7 +116,7 @@ impl Registration {
         })
     }
 
-    /// The same fields, borrowed.
+    /// Borrows the fields.
     #[must_use]
     pub fn as_alive2(&self) -> Alive2<'_> {
         Alive2 {
@@ -155,7 +155,7 @@ pub enum OwnedRequest {
 }
 
 impl OwnedRequest {
-    /// The same request, borrowed.
+    /// Borrows the request.
     #[must_use]
     pub fn as_request(&self) -> Request<'_> {
         match self {

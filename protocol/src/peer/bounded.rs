@@ -1,4 +1,4 @@
-//! Sequences whose length is checked before memory is allocated for them.
+//! Sequences whose length is checked before memory is allocated.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 /// Reads a sequence of at most `MAX` elements, for `deserialize_with`.
 ///
-/// Plain serde would reserve up to 1 MiB for a length that takes a few bytes to claim.
+/// Plain serde would reserve up to 1 MiB for a length claimed in a few bytes.
 pub(crate) fn vec<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,

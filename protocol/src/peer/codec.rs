@@ -1,4 +1,4 @@
-//! Frames to bytes and back.
+//! Encoding and decoding of frames.
 //!
 //! ```text
 //!   0       4      5        6
@@ -7,8 +7,8 @@
 //!   └───────┴──────┴────────┴───────────────┘
 //! ```
 //!
-//! [`decode`] works on whatever has been read so far. It checks a length before it waits for the bytes, so a reader
-//! never needs more buffer than one frame of maximal size.
+//! [`decode`] works on the bytes read so far. It checks a length before waiting for the bytes, so a reader never
+//! buffers more than one frame of maximal size.
 
 use super::frame::Frame;
 use crate::limits::{FRAME_FIXED, FRAME_LENGTH, MAX_FRAME, MAX_HANDSHAKE_FRAME};
@@ -22,7 +22,7 @@ pub enum Phase {
     /// Until both proofs are checked: only [`Frame::Hello`], [`Frame::Proof`] and [`Frame::Close`], in short frames.
     #[default]
     Handshake,
-    /// After that: everything.
+    /// Once both proofs are checked: all frames.
     Proven,
 }
 
@@ -31,16 +31,16 @@ pub enum Phase {
 pub enum Decoded {
     /// A message that this version understands.
     Frame(Frame),
-    /// A message that it does not. The receiver counts it and carries on.
+    /// A message that this version does not understand. The receiver counts it and continues.
     Skipped {
         /// Its kind.
         kind: u8,
-        /// Why it was skipped.
+        /// The reason why it was skipped.
         why: Skip,
     },
 }
 
-/// Why a message was skipped.
+/// The reason why a message was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skip {
     /// A kind or layout of a newer version.
@@ -49,10 +49,11 @@ pub enum Skip {
     Malformed,
 }
 
-/// Bytes that end the connection.
+/// Invalid bytes, after which the connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The frame is longer than this phase allows. Known from its first four bytes, without waiting for the rest.
+    /// The frame is longer than this phase allows. This is known from its first four bytes, without waiting for the
+    /// rest.
     #[error("frame of {length} bytes is longer than {limit}")]
     TooLong {
         /// The announced length.
@@ -61,7 +62,7 @@ pub enum FrameError {
         limit: usize,
     },
     /// The frame is too short for a kind and a layout.
-    #[error("frame of {0} bytes has no type")]
+    #[error("frame of {0} bytes is too short for a type")]
     TooShort(u32),
     /// The frame is malformed, or of a kind that may not be sent before both proofs are checked.
     #[error("frame of type {0} before the proof")]
@@ -84,11 +85,11 @@ impl Phase {
     }
 }
 
-/// Decodes the first frame of `bytes` and returns it with the number of bytes it took; `None` if it is incomplete.
+/// Decodes the first frame of `bytes` and returns it with its length in bytes; `None` if it is incomplete.
 ///
 /// # Errors
 ///
-/// If the connection has to end.
+/// If the connection must be closed.
 pub fn decode(bytes: &[u8], phase: Phase) -> Result<Option<(Decoded, usize)>, FrameError> {
     let Some((length, rest)) = bytes.split_first_chunk::<FRAME_LENGTH>() else { return Ok(None) };
     let announced = u32::from_be_bytes(*length);
@@ -121,10 +122,10 @@ pub fn decode(bytes: &[u8], phase: Phase) -> Result<Option<(Decoded, usize)>, Fr
 ///
 /// # Errors
 ///
-/// If it is too long, which a frame within the limits of its fields never is. `out` is unchanged then.
+/// If the frame is too long, which cannot happen while its fields are within their limits. `out` is unchanged then.
 pub fn encode(frame: &Frame, out: &mut Vec<u8>) -> Result<(), FrameTooLong> {
-    // Writing to memory fails only for types that postcard cannot express, and no frame has one: the tests write all
-    // of them. The receiver would skip an empty body as malformed.
+    // Writing to memory only fails for types that postcard does not support. No frame has one: the tests write all of
+    // them. The receiver would skip an empty body as malformed.
     let body = frame.write().unwrap_or_default();
     let length = FRAME_FIXED + body.len();
     let announced = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME).ok_or(FrameTooLong(length))?;
@@ -146,13 +147,13 @@ mod framed {
 
     use super::{Decoded, Frame, FrameError, FrameTooLong, Phase, decode, encode};
 
-    /// Both sides of a connection between daemons, for `tokio_util::codec::Framed`.
+    /// The codec for both sides of a connection between daemons, for `tokio_util::codec::Framed`.
     #[derive(Debug, Default)]
     pub struct PeerCodec {
         phase: Phase,
     }
 
-    /// Why frames can no longer be read or written.
+    /// The reason why frames can no longer be read or written.
     #[derive(Debug, thiserror::Error)]
     pub enum PeerError {
         /// See [`FrameError`].
@@ -167,7 +168,7 @@ mod framed {
     }
 
     impl PeerCodec {
-        /// Both proofs are checked: accept everything from now on.
+        /// Accepts all frames from now on, because both proofs are checked.
         pub fn proven(&mut self) {
             self.phase = Phase::Proven;
         }

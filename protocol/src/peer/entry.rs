@@ -1,7 +1,7 @@
-//! The meaning of registry entries.
+//! The contents of registry entries.
 //!
-//! A value is one byte for its layout, followed by the fields in postcard. A newer version may append fields, which older
-//! ones ignore. It raises the layout only if existing fields change their meaning.
+//! A value is one byte for its layout, followed by the fields in postcard. A newer version may append fields, which
+//! older versions ignore. The layout is only raised if existing fields change their meaning.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ const LAYOUT: u8 = 1;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(BTreeMap<String, String>);
 
-/// Why text is not metadata.
+/// The metadata exceeds its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the metadata is over {MAX_METADATA} entries or {MAX_METADATA_BYTES} bytes")]
+#[error("metadata exceeds {MAX_METADATA} entries or {MAX_METADATA_BYTES} bytes")]
 pub struct MetadataError;
 
 impl Metadata {
@@ -29,7 +29,7 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// If there are too many, or they are too long.
+    /// If there are too many of them, or if they are too long.
     pub fn new(pairs: BTreeMap<String, String>) -> Result<Self, MetadataError> {
         let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
         if pairs.len() > MAX_METADATA || bytes > MAX_METADATA_BYTES {
@@ -50,7 +50,7 @@ impl Metadata {
 pub struct Host {
     /// The part of its Erlang nodes' names after the `@`.
     pub host: HostName,
-    /// The version of its program, at most [`MAX_VERSION_TEXT`] bytes.
+    /// The version of its software, at most [`MAX_VERSION_TEXT`] bytes.
     pub version: String,
     /// The metadata from its configuration file.
     pub metadata: Metadata,
@@ -60,7 +60,7 @@ pub struct Host {
     pub relay: bool,
 }
 
-/// A registered Erlang node: the fields of its ALIVE2_REQ, and those that its daemon added.
+/// A registered Erlang node: the fields of its ALIVE2_REQ, and those added by its daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     /// The part of the node name before the `@`.
@@ -88,7 +88,7 @@ pub struct Name {
 pub struct Service {
     /// The name of the service.
     pub name: ServiceName,
-    /// Distinguishes several services of this name on one host.
+    /// Distinguishes services with the same name on one host.
     pub instance: u64,
     /// The TCP port it listens on.
     pub port: u16,
@@ -109,24 +109,24 @@ pub enum Entry {
     Service(Service),
 }
 
-/// Why an entry cannot be read. It is replicated nevertheless.
+/// The reason why an entry cannot be read. It is replicated nevertheless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     /// This version does not know its kind.
-    #[error("unknown kind of entry {}", .0.0)]
+    #[error("unknown entry kind {}", .0.0)]
     Kind(Kind),
     /// This version does not know its layout.
-    #[error("unknown layout of an entry")]
+    #[error("unknown entry layout")]
     Layout,
     /// Its kind does not allow its name or instance.
-    #[error("entry with a key that its kind does not allow")]
+    #[error("the entry's kind does not allow its key")]
     Key,
     /// The value does not match its kind.
-    #[error("malformed value of an entry")]
+    #[error("malformed entry value")]
     Value,
 }
 
-/// Why an entry cannot be replicated.
+/// The reason why an entry cannot be replicated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryTooLong {
     /// See [`KeyError`].
@@ -194,7 +194,7 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// Never, because every checked name is a valid key; the type of the key does not express that.
+    /// Never, because every checked name is a valid key, although the types do not express it.
     pub fn key(&self) -> Result<Key, KeyError> {
         let instance = match self {
             Self::Service(service) => service.instance,
@@ -236,7 +236,7 @@ impl Entry {
                 metadata: pairs(&service.metadata),
             }),
         };
-        // Writing to memory cannot fail otherwise: every length is known, and nothing here is a float or a map.
+        // Writing to memory has no other errors: all lengths are known, and the fields contain no floats or maps.
         bytes.extend(fields.map_err(|_| EntryTooLong::Field)?);
         Ok((self.key()?, Value::new(&bytes)?))
     }
@@ -273,12 +273,12 @@ struct ServiceFields<'a> {
     metadata: Vec<(&'a str, &'a str)>,
 }
 
-/// The fields at the start of `bytes`. Whatever follows them is from a newer version.
+/// The fields at the start of `bytes`. Any bytes after them are from a newer version.
 fn fields<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, EntryError> {
     postcard::take_from_bytes(bytes).map(|(fields, _)| fields).map_err(|_| EntryError::Value)
 }
 
-/// A field that the first version of its layout did not have: the default, if it is missing.
+/// Reads a field that older versions do not send, and returns the default if it is missing.
 fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -348,7 +348,7 @@ fn metadata(pairs: &[(&str, &str)]) -> Result<Metadata, EntryError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a broken law fails the test")]
+    #![allow(clippy::unwrap_used, reason = "a violated property fails the test")]
 
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;

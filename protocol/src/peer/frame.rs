@@ -10,11 +10,11 @@
 //!   Close ───────────────────────────────▶           at any time, by the side that ends the link
 //! ```
 //!
-//! On a tunnel, `Open` and `Opened` follow the proofs, and the bytes of the two programs follow them.
+//! On a tunnel, the proofs are followed by `Open` and `Opened`, then by the bytes of the two programs.
 //!
-//! A receiver skips messages it does not know by their length. A newer version may append fields to a message; the
-//! receiver ignores whatever follows the fields it knows. If existing fields change their meaning, the layout number
-//! is raised and older versions skip the message.
+//! A receiver uses the length to skip unknown messages. A newer version may append fields to a message; the receiver
+//! ignores any bytes after the fields it knows. If existing fields change their meaning, the layout number is raised
+//! and older versions skip the message.
 
 use std::net::SocketAddr;
 
@@ -32,7 +32,7 @@ use crate::limits::{
 /// The protocol version that this crate speaks. It is raised when daemons can no longer talk to older ones.
 pub const PROTOCOL: u16 = 1;
 
-/// Declares every kind of frame once: its number on the wire, and its name, which is also that of its body.
+/// Declares every kind of frame once: its number on the wire, and its name, which is also the name of its body type.
 macro_rules! frames {
     ($($(#[$doc:meta])* $kind:literal $name:ident,)+) => {
         /// One message.
@@ -50,7 +50,7 @@ macro_rules! frames {
                 }
             }
 
-            /// Reads the body of a message of this kind; `None` if there is no such kind. Bytes after the known fields
+            /// Reads the body of a message of this kind; `None` if the kind is unknown. Bytes after the known fields
             /// are from a newer version and are ignored.
             pub(super) fn read(kind: u8, body: &[u8]) -> Option<postcard::Result<Self>> {
                 Some(match kind {
@@ -75,7 +75,7 @@ frames! {
     1 Hello,
     /// Proves that the sender knows the cluster secret. The second message of both sides.
     2 Proof,
-    /// Ends the connection and says why.
+    /// Ends the connection and states the reason.
     3 Close,
 
     // Links.
@@ -85,13 +85,13 @@ frames! {
     17 Membership,
     /// New operations of one origin.
     18 Update,
-    /// What the sender has, without the content.
+    /// The versions that the sender has, without the content.
     19 Have,
     /// A request for updates.
     20 Pull,
-    /// Origins whose updates the sender already gets from others.
+    /// Origins whose updates the sender already receives from others.
     21 Prune,
-    /// What the sender has, range by range.
+    /// Fingerprints of what the sender has, range by range.
     22 Ranges,
     /// A request to find out whether a member can be reached.
     23 Probe,
@@ -106,14 +106,14 @@ frames! {
     /// A summary of the sender's registry outside the heartbeat schedule.
     28 Tally,
 
-    // Tunnels, and links for the last of them.
-    /// The destination of a tunnel. The first message on a tunnel, from its entry.
+    // Tunnels; the last one is also sent on links.
+    /// The destination of a tunnel. The first message on a tunnel, sent by its entry.
     48 Open,
-    /// The tunnel is open; the bytes of the two programs follow. The answer of the exit, unless it closes.
+    /// The tunnel is open; the bytes of the two programs follow. The exit's answer, unless it closes the tunnel.
     49 Opened,
-    /// A request to dial, from a daemon that cannot dial itself.
+    /// A request to dial, from a daemon that cannot dial the other one.
     50 DialBack,
-    /// The request that a connection answers.
+    /// The dial request that a connection answers.
     51 Back,
     /// The member to which a relay connects this connection.
     52 Relay,
@@ -121,7 +121,7 @@ frames! {
     53 Depart,
 }
 
-/// Who a daemon is.
+/// The identity of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// See [`PROTOCOL`].
@@ -135,38 +135,38 @@ pub struct Hello {
     /// The name of its host, at most [`MAX_HOST_NAME`] bytes. A certificate of the cluster's authority must name it.
     #[serde(deserialize_with = "text::<_, MAX_HOST_NAME>")]
     pub host: String,
-    /// The name of its cluster, at most [`MAX_CLUSTER_NAME`] bytes. Daemons with different names refuse each other.
+    /// The name of its cluster, at most [`MAX_CLUSTER_NAME`] bytes. Daemons with different names reject each other.
     #[serde(deserialize_with = "text::<_, MAX_CLUSTER_NAME>")]
     pub cluster: String,
-    /// The addresses it can be reached at, best first; at most [`MAX_ADDRESSES`].
+    /// The addresses it can be reached at, in order of preference; at most [`MAX_ADDRESSES`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_ADDRESSES>")]
     pub addresses: Vec<SocketAddr>,
-    /// The version of its program, at most [`MAX_VERSION_TEXT`] bytes.
+    /// The version of its software, at most [`MAX_VERSION_TEXT`] bytes.
     #[serde(deserialize_with = "text::<_, MAX_VERSION_TEXT>")]
     pub software: String,
 }
 
-/// The HMAC that only a holder of the cluster secret can compute for this session.
+/// The HMAC that proves knowledge of the cluster secret in this session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     /// HMAC-SHA256 over the role, exported keying material, both ids and the protocol version.
     pub mac: [u8; 32],
-    /// The same with the other secret, from an initiator that holds two while the secret is being changed. The
-    /// acceptor answers with the one it knows.
+    /// The HMAC with the second secret, from an initiator that holds two during a secret rotation. The acceptor answers
+    /// with the one it knows.
     pub other: Option<[u8; 32]>,
 }
 
 /// Ends a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
-    /// What the receiver can do about it.
+    /// The reason, which tells the receiver how to react.
     pub reason: Reason,
-    /// An explanation for people, at most [`MAX_REASON`] bytes.
+    /// A human-readable explanation, at most [`MAX_REASON`] bytes.
     #[serde(deserialize_with = "text::<_, MAX_REASON>")]
     pub text: String,
 }
 
-/// Why a connection ends.
+/// The reason why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// The daemon leaves the cluster.
@@ -175,36 +175,38 @@ pub enum Reason {
     Duplicate,
     /// The overlay no longer needs this link.
     NotNeeded,
-    /// Another cluster, another protocol, or no proof. Retrying does not help.
+    /// The cluster, the protocol or the identity does not match. Retrying does not help.
     Refused,
     /// Too many links or handshakes at the moment. Retry later.
     Busy,
-    /// The receiver sent something that no correct daemon sends.
+    /// The receiver violated the protocol.
     Violation,
-    /// The destination of the tunnel is registered but does not listen.
+    /// The destination of the tunnel is registered but not listening.
     Silent,
+    /// The proof was made with a different cluster secret.
+    Cookie,
 }
 
-/// A heartbeat. Most take ten bytes, because they omit what has not changed since the last one on this link.
+/// A heartbeat. Most take ten bytes, because unchanged fields are omitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Increases by one with each heartbeat on this link, and wraps after 255.
     pub sequence: u8,
     /// The time until the next heartbeat, in tenths of a second.
     pub next_ds: u16,
-    /// A summary of the sender's registry; in the first heartbeat, and whenever it has changed.
+    /// A summary of the sender's registry, in the first heartbeat and whenever it has changed.
     pub summary: Option<Summary>,
-    /// From time to time, the latest heartbeat that the sender has received, so that the receiver can measure the round
-    /// trip.
+    /// The latest heartbeat that the sender has received, sent from time to time so that the receiver can measure the
+    /// round-trip time.
     pub echo: Option<Echo>,
 }
 
-/// A registry in brief.
+/// A summary of a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// The first 8 bytes of its fingerprint.
     pub fingerprint: [u8; 8],
-    /// How many live members its owner sees, itself included.
+    /// The number of live members that its owner sees, including itself.
     pub members: u32,
 }
 
@@ -213,7 +215,7 @@ pub struct Summary {
 pub struct Echo {
     /// The sequence number of that heartbeat.
     pub sequence: u8,
-    /// How long the sender has held the answer back, in milliseconds.
+    /// How long the sender has delayed the answer, in milliseconds.
     pub held_ms: u16,
 }
 
@@ -240,8 +242,8 @@ pub struct Have {
     /// The sender's stamp of each origin; at most [`MAX_STAMPS`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_STAMPS>")]
     pub stamps: Vec<(NodeId, Stamp)>,
-    /// Ranges of ids, first and last, in which the sender has no live origins but those in `stamps`; at most
-    /// [`MAX_RANGES`]. A receiver that has more in such a range sends it.
+    /// Ranges of ids, first and last, in which the sender has no live origins other than those in `stamps`; at most
+    /// [`MAX_RANGES`]. A receiver with additional origins in such a range sends them.
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_RANGES>")]
     pub complete: Vec<(NodeId, NodeId)>,
 }
@@ -256,7 +258,7 @@ pub struct Pull {
     pub graft: bool,
 }
 
-/// Plumtree's PRUNE: updates of these origins arrive sooner over other links.
+/// Plumtree's PRUNE: updates of these origins arrive earlier on other links.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prune {
     /// At most [`MAX_STAMPS`].
@@ -264,7 +266,7 @@ pub struct Prune {
     pub origins: Vec<NodeId>,
 }
 
-/// One range of ids, and what the sender has in it.
+/// One range of ids, with the sender's fingerprint of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
     /// The first id of the range.
@@ -292,7 +294,7 @@ pub struct Probe {
     pub token: u64,
     /// The member to reach.
     pub target: NodeId,
-    /// The generation of it that is meant.
+    /// The generation of it to reach.
     pub generation: Generation,
 }
 
@@ -305,8 +307,8 @@ pub struct Probed {
     pub observation: Observation,
 }
 
-/// Members that the sender considers dead and the receiver may still see, for example after a partition has healed.
-/// They have to be told, because only they can refute it.
+/// Members that the sender considers dead but the receiver may still see, for example after a partition heals. They
+/// must be told, because only they can refute it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// At most [`MAX_LOST`].
@@ -314,15 +316,15 @@ pub struct Lost {
     pub members: Vec<NodeId>,
 }
 
-/// The time by the sender's clock, sent when a link comes up and when somebody has set that clock. No decision depends
-/// on it; it lets operators know that the clocks of their hosts differ.
+/// The time by the sender's clock, sent when a link comes up and when that clock is set. No decision depends on it; it
+/// allows operators to notice that the clocks of their hosts differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {
-    /// Milliseconds since the Unix epoch, as the message is sent.
+    /// Milliseconds since the Unix epoch when the message is sent.
     pub wall_ms: u64,
 }
 
-/// The destination of a tunnel: something that is registered at its exit.
+/// The destination of a tunnel: an entry registered at its exit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
     /// The kind of entry.
@@ -330,7 +332,7 @@ pub struct Open {
     /// Its name, at most [`MAX_KEY_NAME`] bytes.
     #[serde(deserialize_with = "text::<_, MAX_KEY_NAME>")]
     pub name: String,
-    /// The creation that is meant; a later one is refused. 0 means any.
+    /// The creation that is expected; others are rejected. 0 means any.
     pub creation: u32,
 }
 
@@ -356,7 +358,7 @@ pub struct DialBack {
     pub token: [u8; 16],
 }
 
-/// The first message on a connection that a [`DialBack`] asked for, from the side that dialled.
+/// The first message on a connection requested by a [`DialBack`], from the side that dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Back {
     /// The token of the request.
@@ -370,23 +372,23 @@ pub struct Relay {
     pub target: NodeId,
 }
 
-/// A request to leave the cluster, and to stay away until somebody at that daemon joins it again.
+/// A request to leave the cluster and stay out until the daemon is explicitly told to join again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Depart {
     /// The daemon that is asked to leave.
     pub target: NodeId,
-    /// The generation of it that is meant; later ones are not.
+    /// The generation of it that should leave; later ones are not affected.
     pub generation: Generation,
 }
 
-/// What came of an attempt to reach a daemon.
+/// The result of an attempt to reach a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Observation {
-    /// It answered.
+    /// The daemon answered.
     Reached,
     /// No answer came in time.
     Silent,
-    /// Its host answered that nothing listens there.
+    /// The host refused the connection: nothing is listening there.
     Refused,
 }
 

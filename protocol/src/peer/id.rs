@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 /// A daemon: the SHA-256 of its public key, 32 bytes.
 ///
-/// Ids are hashes and therefore evenly spread. The overlay and range reconciliation rely on the order of ids being as
-/// good as a random order.
+/// Ids are hashes and therefore uniformly distributed. The overlay and range reconciliation rely on their order being
+/// effectively random.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId([u8; 32]);
 
-/// Why text is not a [`NodeId`].
+/// The text is not a [`NodeId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a daemon's id is 64 hexadecimal digits")]
+#[error("a daemon id has 64 hexadecimal digits")]
 pub struct NodeIdError;
 
 impl NodeId {
-    /// The lowest id, at which a range over all ids begins.
+    /// The lowest id, where a range over all ids starts.
     pub const MIN: Self = Self([0; 32]);
-    /// The highest id, at which a range over all ids ends.
+    /// The highest id, where a range over all ids ends.
     pub const MAX: Self = Self([0xff; 32]);
 
     /// The id of the daemon whose public key has this SHA-256.
@@ -36,7 +36,7 @@ impl NodeId {
     }
 }
 
-/// All 64 digits, or as many as the precision says, as in `{:.8}`.
+/// All 64 digits, or as many as the precision specifies, as in `{:.8}`.
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(&self.0, f)
@@ -68,8 +68,8 @@ impl FromStr for NodeId {
 
 /// One run of a daemon, from its start to its end. A later start has a greater generation.
 ///
-/// The random nonce decides between two starts that the clock cannot distinguish, such as two copies of one machine
-/// image that boot together.
+/// The random nonce distinguishes starts with the same clock time, such as two copies of one machine image that boot
+/// together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation {
     /// When the daemon started, in milliseconds since the Unix epoch by its own clock. Only compared with other
@@ -80,8 +80,8 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// The smallest generation that is later than this one. For a daemon that has to begin a new generation while it runs,
-    /// because others know something about the current one that it does not know itself.
+    /// The smallest generation that is later than this one. For a daemon that must begin a new generation while
+    /// running, because others know operations of the current one that it does not.
     #[must_use]
     pub fn renewed(self, now_ms: u64, nonce: u64) -> Self {
         Self { boot_ms: now_ms.max(self.boot_ms.saturating_add(1)), nonce }
@@ -102,8 +102,8 @@ impl Version {
     /// The version before the first operation.
     pub const ZERO: Self = Self(0);
 
-    /// The version after one more operation. It saturates, but only after half a million years at a million operations a
-    /// second.
+    /// The version after one more operation. It saturates, but only after half a million years at a million operations
+    /// a second.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -118,10 +118,10 @@ impl fmt::Display for Version {
 
 /// A sum of SHA-256 hashes modulo 2^256: the digest of a set, regardless of its order.
 ///
-/// Elements can be added and removed, so keeping it up to date costs as much as the change and not as the set. It
-/// detects accidents (two daemons with one identity, lost updates), not attacks: whoever can choose many elements can
-/// construct collisions (D. Wagner, "A Generalized Birthday Problem", 2002), but only a proven member of the cluster can
-/// do that.
+/// Elements can be added and removed, so the cost of an update depends on the change, not on the set. It detects
+/// accidents (two daemons with one identity, lost updates), not attacks: an attacker who can choose many elements can
+/// construct collisions (D. Wagner, "A Generalized Birthday Problem", 2002), but only a proven member of the cluster
+/// can do that.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest([u8; 32]);
 
@@ -170,7 +170,7 @@ impl Digest {
     }
 }
 
-/// All 64 digits, or as many as the precision says.
+/// All 64 digits, or as many as the precision specifies.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(&self.0, f)

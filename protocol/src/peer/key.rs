@@ -1,8 +1,8 @@
-//! Operations on the registry as they are replicated: bounded byte strings.
+//! Replicated operations on the registry, as bounded byte strings.
 //!
-//! Replication does not interpret what it carries. An entry that a daemon cannot read, because a newer version wrote it
-//! or because it is garbage, is stored, compared and passed on like any other, and only left out of that daemon's
-//! lookups. So versions can be mixed in one cluster, and no entry can make two replicas differ.
+//! Replication does not interpret entries. An entry that a daemon cannot read, because a newer version wrote it or
+//! because it is garbage, is stored, compared and forwarded like any other, and only omitted from that daemon's
+//! lookups. Versions can therefore be mixed in one cluster, and no entry can make replicas diverge.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::limits::{MAX_KEY_NAME, MAX_VALUE};
 
-/// The kind of an entry. Newer versions may have kinds beside these constants.
+/// The kind of an entry. Newer versions may have kinds other than these constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Kind(pub u8);
 
@@ -33,13 +33,13 @@ pub struct Key {
     instance: u64,
 }
 
-/// Why a key does not exist.
+/// The name is too long for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("name of {0} bytes is longer than {MAX_KEY_NAME}")]
 pub struct KeyError(usize);
 
 impl Key {
-    /// The key of `name`. `instance` distinguishes several entries of one name, and is 0 where there can be only one.
+    /// The key of `name`. `instance` distinguishes entries with the same name, and is 0 where only one is possible.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Key {
         &self.name
     }
 
-    /// Distinguishes several entries of that name.
+    /// Distinguishes entries with the same name.
     #[must_use]
     pub fn instance(&self) -> u64 {
         self.instance
@@ -74,7 +74,7 @@ impl Key {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(Arc<[u8]>);
 
-/// Why bytes are not a value.
+/// The bytes are too many for a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("value of {0} bytes is longer than {MAX_VALUE}")]
 pub struct ValueError(usize);
@@ -108,9 +108,9 @@ impl fmt::Debug for Value {
 /// One operation of an origin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    /// The key has this value now.
+    /// Sets the key to this value.
     Put(Key, Value),
-    /// The key is deleted.
+    /// Deletes the key.
     Delete(Key),
 }
 
@@ -123,10 +123,10 @@ impl Op {
         }
     }
 
-    /// The most bytes that it takes in a frame.
+    /// The maximum number of bytes that it takes in a frame.
     #[must_use]
     pub fn size(&self) -> usize {
-        // Tag, kind, instance (10), the version in front of it (10), and two lengths (3 each).
+        // Tag, kind, instance (10), the preceding version (10), and two lengths (3 each).
         const FIXED: usize = 28;
         FIXED
             + match self {

@@ -1,7 +1,7 @@
-//! The protocol between daemons: who they are, and what they have registered.
+//! The protocol between daemons: their identities and their registrations.
 //!
-//! The wire and the cluster node (`pmd-core`) share these values. Whatever the decoder returns is valid and bounded, so
-//! its users need no checks of their own.
+//! The wire format and the cluster node (`pmd-core`) share these types. Decoded values are valid and bounded, so
+//! callers need no further checks.
 
 mod bounded;
 pub mod codec;

@@ -1,4 +1,4 @@
-//! Updates: operations of one origin on their way to a replica.
+//! Updates: operations of one origin, sent to a replica.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,10 +7,10 @@ use super::id::{NodeId, Stamp, Version};
 use super::key::Op;
 use crate::limits::{MAX_OPS, MAX_UPDATES};
 
-/// What a replica must have for the operations of an update to make sense.
+/// The version that a replica must have so that the operations of an update can be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Base {
-    /// Nothing: the operations are all entries, and replace whatever the replica has.
+    /// None: the operations are all entries, and replace the replica's content.
     Nothing,
     /// At least this version of the same generation. The operations are the latest on each key touched since.
     After(Version),
@@ -25,7 +25,7 @@ pub struct Update {
     pub stamp: Stamp,
     /// The version that it must have before.
     pub base: Base,
-    /// Earlier parts had the operations up to this version. In the first part, this is the end of the base.
+    /// The operations up to this version were in earlier parts. In the first part, this is the version of the base.
     pub after: Version,
     /// Whether this is the last part.
     pub last: bool,
@@ -34,7 +34,7 @@ pub struct Update {
     pub ops: Vec<(Version, Op)>,
 }
 
-/// Updates of several origins in one frame, because every frame costs a system call and an encryption.
+/// Updates of several origins in one frame, because every frame costs a system call and an encryption operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Updates {
     /// At most [`MAX_UPDATES`], which together fit into a frame.
@@ -43,7 +43,7 @@ pub struct Updates {
 }
 
 impl Base {
-    /// The version after which the operations of the transfer begin.
+    /// The version after which the operations of the transfer start.
     #[must_use]
     pub fn start(self) -> Version {
         match self {
@@ -54,10 +54,10 @@ impl Base {
 }
 
 impl Update {
-    /// The most bytes that an update takes in a frame besides its operations.
+    /// The maximum number of bytes that an update takes in a frame, not counting its operations.
     pub const FIXED: usize = 128;
 
-    /// The most bytes that it takes in a frame.
+    /// The maximum number of bytes that it takes in a frame.
     #[must_use]
     pub fn size(&self) -> usize {
         Self::FIXED + self.ops.iter().map(|(_, op)| op.size()).sum::<usize>()
