@@ -1,4 +1,4 @@
-# The recipes of this repository, all of them. `make` lists them.
+# All recipes of this repository. `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help run check test tools deps lint scripts features deny doc unit system recipes build \
 	bench bench-cluster bench-tunnel first-run fuzz sim install deb static
@@ -8,12 +8,12 @@ PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= epmd_request epmd_reply epmd_roundtrip peer_frames peer_body node_frames node_delta
 SIM ?= idle 1000 24
-# PROFILE=dev builds in seconds what need not be fast.
+# PROFILE=dev builds faster, for runs whose speed does not matter.
 PROFILE ?= release
 BENCH_PROFILE ?= $(if $(filter release,$(PROFILE)),bench,$(PROFILE))
 # Arguments of the benchmarks: --quick for a smoke run, --help for the others.
 BENCH_ARGS ?=
-# A pmd that is built already, for first-run, deb and install.
+# An existing pmd binary, for first-run, deb and install.
 BINARY ?=
 MUSL := $(shell uname -m)-unknown-linux-musl
 
@@ -27,18 +27,18 @@ help: ## list the recipes
 run: ## build pmd and run it in the foreground on port 4369
 	$(CARGO) run --profile $(PROFILE) --locked -- start --foreground
 
-check: tools lint scripts deny doc unit ## what needs neither root nor packages: formatting, lints, licences, documentation, unit tests
+check: tools lint scripts deny doc unit ## the checks that need neither root nor packages: formatting, lints, licences, documentation, unit tests
 
 test: deps lint scripts features deny doc unit system recipes ## all checks and tests, as CI runs them (needs root; installs packages)
 
 tools: ## install cargo-deny, cargo-hack, cargo-fuzz and actionlint in target/tools, if missing
 	scripts/install-tools
 
-deps: ## install Erlang, Elixir, RabbitMQ and all else that the tests use, if missing (Debian, Ubuntu; needs root)
+deps: ## install Erlang, Elixir, RabbitMQ and the other packages that the tests use, if missing (Debian, Ubuntu; needs root)
 	scripts/install-test-deps
 	scripts/install-tools
 
-lint: ## formatting and clippy, which also keeps to the oldest supported Rust; warnings are errors
+lint: ## formatting and clippy, which also checks the oldest supported Rust; warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
@@ -47,7 +47,7 @@ lint: ## formatting and clippy, which also keeps to the oldest supported Rust; w
 scripts: ## shellcheck for the shell scripts, actionlint for the workflow
 	scripts/check-scripts
 
-features: ## each feature of each crate alone, and none
+features: ## check each crate without features and with each feature alone
 	$(CARGO) hack check --workspace --each-feature --exclude-all-features --locked
 
 deny: ## licences, bans and sources of the dependencies (deny.toml)
@@ -59,7 +59,7 @@ deny: ## licences, bans and sources of the dependencies (deny.toml)
 doc: ## API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --document-private-items --locked
 
-unit: ## tests of the crates themselves, of their layers, and of the documentation's examples
+unit: ## unit tests, tests of the floors, and the examples in the documentation
 	$(CARGO) test --workspace --lib --locked
 	$(CARGO) test -p pmd-protocol -p pmd-core --all-features --tests --locked
 	$(if $(wildcard tests/floors.rs),$(CARGO) test --test floors --locked)
@@ -68,7 +68,7 @@ unit: ## tests of the crates themselves, of their layers, and of the documentati
 system: ## tests of the binary: against stock epmd, hostile input, command line, real Erlang, clusters (needs root)
 	$(CARGO) test --locked --test conformance --test hostile --test cli --test erlang --test cluster --test package --no-fail-fast
 
-recipes: ## the other recipes but fuzz, for a few seconds each (needs root)
+recipes: ## all other recipes except fuzz, for a few seconds each (needs root)
 	scripts/try-recipes
 
 bench: ## pmd and stock epmd side by side, in one run
@@ -77,7 +77,7 @@ bench: ## pmd and stock epmd side by side, in one run
 bench-cluster: ## pmd and serf side by side as clusters of 3 to 100 hosts (needs root, and serf)
 	$(CARGO) bench --profile $(BENCH_PROFILE) --locked --bench cluster -- $(BENCH_ARGS)
 
-bench-tunnel: ## Erlang distribution through tunnels, in the clear and over its own TLS (needs root)
+bench-tunnel: ## Erlang distribution through tunnels, over plain TCP and over its own TLS (needs root)
 	$(CARGO) bench --profile $(BENCH_PROFILE) --locked --bench tunnel -- $(BENCH_ARGS)
 
 build:

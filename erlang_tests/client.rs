@@ -6,7 +6,7 @@ use crate::support::mapper::{Daemon, names, wait_for_names};
 use crate::support::node::Node;
 
 #[test]
-fn lookups_of_erl_epmd_are_answered() {
+fn erl_epmd_lookups_are_answered() {
     let lan = Lan::new();
     let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
     let _daemons = [Daemon::start(&alpha), Daemon::start(&beta)];

@@ -1,4 +1,4 @@
-//! What pmd's own commands show about real nodes. Stock epmd has no such commands, so none of this runs against it.
+//! pmd's own commands with real nodes. Stock epmd has no such commands, so these tests run only against pmd.
 
 use std::process::Command;
 
@@ -45,7 +45,7 @@ fn names_and_lookup_agree_with_the_nodes() {
     }
     assert_eq!(told(&run(command(&alpha, &["lookup", "nobody"]))).2, Some(4));
 
-    // The other host's port mapper is asked, whichever it is.
+    // The request goes to the other host's port mapper, whether pmd or stock epmd.
     let remote = parsed(&succeeded(&run(command(&alpha, &["names", "beta", "--json"]))));
     assert_eq!(remote["names"][0]["name"], "two");
     assert_eq!(remote["names"][0]["port"], names(&beta)["two"]);
@@ -66,7 +66,7 @@ fn lookup_waits_for_a_node_that_starts_later() {
 }
 
 #[test]
-fn subscribers_hear_of_nodes_that_come_and_go() {
+fn subscribers_are_notified_when_nodes_come_and_go() {
     if Mapper::under_test() == Mapper::Stock {
         return;
     }
@@ -92,7 +92,7 @@ fn subscribers_hear_of_nodes_that_come_and_go() {
 }
 
 #[test]
-fn a_service_does_not_stand_among_the_nodes() {
+fn services_are_not_listed_among_the_nodes() {
     if Mapper::under_test() == Mapper::Stock {
         return;
     }

@@ -1,4 +1,4 @@
-//! The binary in the place where `erl` looks for its epmd.
+//! The binary installed in place of Erlang's own epmd.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -53,7 +53,7 @@ fn link_all(original: &Path, copy: &Path, except: &[&str]) {
 }
 
 #[test]
-fn erl_starts_the_binary_in_the_place_of_its_epmd() {
+fn erl_starts_the_binary_in_place_of_its_epmd() {
     let lan = Lan::new();
     let [host] = hosts(&lan, ["alpha"]);
     let (root, own_epmd) = erlang_root(&host);
@@ -62,7 +62,7 @@ fn erl_starts_the_binary_in_the_place_of_its_epmd() {
         command.args(["-noshell", "+S", "1:1", "-sname", name]).env("ERL_CRASH_DUMP_SECONDS", "0");
         Node::spawn(command)
     };
-    assert!(host.netns.processes().is_empty(), "nothing runs before");
+    assert!(host.netns.processes().is_empty(), "processes are already running");
     let mut first = start("first");
     let mut second = start("second");
     assert!(first.reaches("second@alpha"));

@@ -1,6 +1,6 @@
 //! Unmodified Erlang, Elixir, C nodes and RabbitMQ, with pmd in place of epmd.
 //!
-//! Every host of a test is a network namespace with a host name of its own (see the harness), and every node is a real
+//! Every host of a test is a network namespace with its own host name (see the harness), and every node is a real
 //! `erl` or `elixir`, started and stopped by the test. The tests need root and the packages that
 //! `scripts/install-test-deps` installs; a missing package fails the test and is named.
 //!

@@ -5,7 +5,7 @@ use crate::support::hosts;
 use crate::support::mapper::{Daemon, assert_no_stock_epmd, names, wait_for_names};
 use crate::support::node::Node;
 
-/// Two hosts with a node each: every way of listing and finding nodes must agree, from both sides.
+/// Two hosts with a node each: all methods of listing and finding nodes must agree, from both sides.
 fn assert_two_hosts_connect(hosts: &[Host; 2], flag: &str, names_of_nodes: [&str; 2], host_parts: [&str; 2]) {
     let _daemons = [Daemon::start(&hosts[0]), Daemon::start(&hosts[1])];
     let mut nodes = [0, 1].map(|at| Node::erl(&hosts[at], &[flag, names_of_nodes[at]]));
@@ -35,7 +35,7 @@ fn assert_two_hosts_connect(hosts: &[Host; 2], flag: &str, names_of_nodes: [&str
     }
 
     let absent = format!("three@{}", host_parts[1]);
-    assert!(!nodes[0].reaches(&absent), "{absent} cannot be there");
+    assert!(!nodes[0].reaches(&absent), "{absent} must not be reachable");
     for host in hosts {
         assert_no_stock_epmd(host);
     }

@@ -139,7 +139,7 @@ fn hosts_without_a_resolver_are_found_where_their_daemons_are() {
 
 /// Without pmd, nothing changes and nothing is logged.
 #[test]
-fn the_epmd_module_does_without_pmd() {
+fn the_epmd_module_works_without_pmd() {
     let lan = Lan::new();
     let [alpha, beta] = hosts(&lan, ["alpha", "beta"]);
     let ebin = compiled(&alpha, &["src"]);
@@ -178,7 +178,7 @@ fn an_entry_leads_to_a_node_whose_host_has_no_address() {
 
     // Tells the thread that there are no more requests.
     let mut last = UnixStream::connect(&control).expect("the thread still listens");
-    write!(last, "end\r\n\r\n").expect("the last question");
+    write!(last, "end\r\n\r\n").expect("sending the last request");
     let questions = questions.join().expect("the thread ends");
     assert!(
         questions.iter().any(|line| line.contains("lookup?kind=name&name=%74%77%6F%40")),
@@ -194,7 +194,7 @@ fn answer_lookups(listener: &UnixListener, port: u16) -> Vec<String> {
         let mut question = Vec::new();
         while !question.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a whole question");
+            stream.read_exact(&mut byte).expect("a complete request");
             question.push(byte[0]);
         }
         let line = String::from_utf8_lossy(&question).lines().next().unwrap_or_default().to_owned();

@@ -17,7 +17,7 @@ fn a_name_in_use_is_refused_with_the_stock_message() {
     second.args(["-sname", "one", "-eval", "halt(0)."]);
     let (stdout, stderr, code) = told(&run(second));
     let message = "Protocol 'inet_tcp': the name one@alpha seems to be in use by another Erlang node";
-    assert!((stdout + &stderr).contains(message), "another message: {stderr}");
+    assert!((stdout + &stderr).contains(message), "unexpected message: {stderr}");
     assert_eq!(code, Some(1));
 
     assert_eq!(holder.ask("node()"), "one@alpha", "the first node has lost its name");
@@ -38,7 +38,7 @@ fn a_name_is_free_as_soon_as_its_connection_is_closed() {
         if round % 10 == 0 {
             assert!(
                 wire::register(&host, "worker", 1).is_none(),
-                "round {round}: the name was given out twice"
+                "round {round}: the name was registered twice"
             );
         }
         let creation = last.creation;
@@ -53,7 +53,7 @@ fn a_name_is_free_as_soon_as_its_connection_is_closed() {
             next = wire::register(&host, "worker", 4000 + round);
         }
         let Some(next) = next else { panic!("round {round}: the restarted node was refused") };
-        assert_ne!(next.creation, creation, "round {round}: a restart has to be told apart");
+        assert_ne!(next.creation, creation, "round {round}: a restarted node needs a new creation");
         last = next;
     }
 }

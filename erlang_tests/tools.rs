@@ -55,7 +55,7 @@ fn both_epmd_clients_print_the_same() {
         stock
     };
     for refused in [&["-names"], &["-dump"], &["-started"], &["-kill"]] {
-        assert_eq!(same(refused).2, Some(1), "nothing runs yet");
+        assert_eq!(same(refused).2, Some(1), "no daemon is running yet");
     }
 
     let daemon = Daemon::start(&host);

@@ -25,7 +25,7 @@ fn connected(hosts: &[Host; 2]) -> (Node, Node) {
 }
 
 #[test]
-fn nodes_reach_each_other_by_pmd_alone() {
+fn nodes_reach_each_other_through_pmd_alone() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let _daemons = cluster(&hosts);
@@ -69,7 +69,7 @@ fn a_killed_node_is_seen_at_once_and_its_tunnel_ends() {
 }
 
 #[test]
-fn a_host_that_is_cut_off_is_found_by_the_ticks_of_the_nodes() {
+fn a_host_that_is_cut_off_is_detected_by_the_nodes_ticks() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let _daemons = cluster(&hosts);
@@ -86,7 +86,7 @@ fn a_host_that_is_cut_off_is_found_by_the_ticks_of_the_nodes() {
 
 /// The VM re-reads the resolver file while it runs, so a host that joins later is found.
 #[test]
-fn a_running_node_learns_of_hosts_that_join_and_names_that_move() {
+fn a_running_node_finds_hosts_that_join_and_names_that_move() {
     let lan = Lan::new();
     let [alpha, beta, gamma, rival] =
         islands(&lan, ["alpha", "beta", "gamma.example.org", "gamma.example.net"]);
@@ -112,7 +112,7 @@ fn a_running_node_learns_of_hosts_that_join_and_names_that_move() {
         text.contains(" gamma.example.net gamma\n") && text.contains(" gamma.example.org\n")
     });
     wait_until("a warning", || {
-        api(&hosts[0], "GET", "/v1/status", "")["warnings"].to_string().contains("have one short name")
+        api(&hosts[0], "GET", "/v1/status", "")["warnings"].to_string().contains("share the short name")
     });
 }
 

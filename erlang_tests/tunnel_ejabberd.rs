@@ -57,7 +57,7 @@ fn prepare(host: &Host) {
     let home = host.dir().join("ejabberd");
     fs::create_dir_all(&home).expect("a directory for ejabberd");
     fs::set_permissions(host.dir(), Permissions::from_mode(0o711)).expect("the mode of the host's directory");
-    symlink(inetrc(host), home.join("inetrc")).expect("pmd's file in the place of ejabberd's");
+    symlink(inetrc(host), home.join("inetrc")).expect("linking the resolver file");
     fs::write(home.join("ejabberd.yml"), CONFIGURATION).expect("the configuration");
     let settings = format!(
         "ERLANG_NODE=ejabberd@{}\nINET_DIST_INTERFACE=127.0.0.1\nEJABBERD_PID_PATH={}\n\

@@ -12,7 +12,7 @@ use crate::support::told;
 /// Drops incoming connections, as a NAT router without a mapping does.
 fn drop_new_from(host: &Host, others: &[Ipv4Addr]) {
     let rules: String = others.iter().map(|ip| format!("ip saddr {ip} ct state new drop\n")).collect();
-    // Nor over IPv6, which is tried beside IPv4.
+    // IPv6 is also blocked, because it is tried in parallel.
     let rules = rules + "iifname != \"lo\" meta nfproto ipv6 meta l4proto tcp ct state new drop\n";
     let table =
         format!("table inet nat {{\nchain input {{\ntype filter hook input priority -10;\n{rules}}}\n}}\n");
@@ -57,7 +57,7 @@ fn a_host_that_cannot_be_dialled_dials_back() {
 }
 
 #[test]
-fn hosts_that_both_reach_only_the_hub_meet_there() {
+fn hosts_that_reach_only_the_hub_are_relayed_there() {
     let lan = Lan::new();
     let [hub, spare, alpha, beta] = islands(&lan, ["hub", "spare", "alpha", "beta"]);
     for host in [&hub, &spare] {

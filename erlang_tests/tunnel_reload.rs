@@ -15,7 +15,7 @@ fn reload(host: &Host) -> (String, String, Option<i32>) {
 }
 
 #[test]
-fn new_rules_hold_for_new_tunnels_and_standing_ones_stay() {
+fn new_rules_apply_to_new_tunnels_and_existing_ones_stay() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let daemons = cluster(&hosts);
@@ -29,7 +29,7 @@ fn new_rules_hold_for_new_tunnels_and_standing_ones_stay() {
     configure(beta, "[[allow]]\nname = \"open*\"\n");
     let (said, why, code) = reload(beta);
     assert!(code == Some(0) && said.contains("applied: allow"), "{said}{why}");
-    assert_eq!(one.ask(still), "two@beta", "the tunnel that stands stays");
+    assert_eq!(one.ask(still), "two@beta", "an existing tunnel must not be closed");
     assert!(!one.reaches("three@beta"));
 
     // An invalid file changes nothing.
@@ -49,7 +49,7 @@ fn new_rules_hold_for_new_tunnels_and_standing_ones_stay() {
     assert!(code == Some(0) && said.contains("applied: tunnel_rule"), "{said}{why}");
     let listed = || std::fs::read_to_string(hosts_file(alpha)).unwrap_or_default().contains(" beta\n");
     wait_until("no line for beta", || !listed());
-    assert_eq!(one.ask(still), "two@beta", "the tunnel that stands stays");
+    assert_eq!(one.ask(still), "two@beta", "an existing tunnel must not be closed");
     configure(alpha, "tunnel = \"always\"\n");
     reload(alpha);
     wait_until("a line for beta", listed);

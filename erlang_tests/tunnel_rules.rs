@@ -49,7 +49,7 @@ fn connect(host: &Host, address: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn many_tunnels_at_once_and_each_half_closes_by_itself() {
+fn many_concurrent_tunnels_half_close_independently() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let _daemons = cluster(&hosts);
@@ -65,7 +65,7 @@ fn many_tunnels_at_once_and_each_half_closes_by_itself() {
         // The server closes only after it has seen this side close.
         stream.shutdown(Shutdown::Write).expect("shutting down");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        stream.read_to_string(&mut answer).expect("a response");
         assert_eq!(answer, format!("this is {number}"));
     }
     wait_until("the end of all tunnels", || hosts.iter().all(|host| count(host) == Some(0)));
@@ -81,7 +81,7 @@ fn many_tunnels_at_once_and_each_half_closes_by_itself() {
 
 /// With more dials than descriptors, those that fit work, the others are closed at once, and lookups keep working.
 #[test]
-fn dials_beyond_the_descriptors_are_refused_and_nothing_else_suffers() {
+fn dials_beyond_the_descriptors_are_refused_without_affecting_others() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let mut few = hosts[0].command("prlimit");
@@ -110,7 +110,7 @@ fn dials_beyond_the_descriptors_are_refused_and_nothing_else_suffers() {
 }
 
 #[test]
-fn who_may_not_come_in_is_told_so() {
+fn a_forbidden_tunnel_is_reported_with_the_rule() {
     let lan = Lan::new();
     let [alpha, beta] = islands(&lan, ["alpha", "beta"]);
     configure(
@@ -134,7 +134,7 @@ fn who_may_not_come_in_is_told_so() {
 }
 
 #[test]
-fn what_is_not_registered_cannot_be_reached() {
+fn unregistered_ports_cannot_be_reached() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let _daemons = cluster(&hosts);
@@ -146,7 +146,7 @@ fn what_is_not_registered_cannot_be_reached() {
     let refused = hosts[0].netns.enter(|| TcpStream::connect((address.ip(), port)));
     assert!(refused.is_err());
     let absent = api(&hosts[0], "POST", "/v1/ping", "{\"node\":\"echo@beta\"}");
-    assert_eq!(absent["error"]["code"], "not_found", "a service is no node: {absent:#}");
+    assert_eq!(absent["error"]["code"], "not_found", "a service is not a node: {absent:#}");
 }
 
 #[test]

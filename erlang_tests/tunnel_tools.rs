@@ -35,7 +35,7 @@ fn env_and_run_give_a_node_what_it_needs() {
 }
 
 #[test]
-fn ping_goes_the_whole_way_and_leaves_no_trace_in_the_node() {
+fn ping_tests_every_hop_and_leaves_no_trace_in_the_node() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let _daemons = cluster(&hosts);
@@ -90,9 +90,9 @@ fn elixir_nodes_and_remote_shells_go_through_tunnels() {
     });
 }
 
-/// What the API tells any program: where to connect on its own host.
+/// The API tells any program where to connect on its own host.
 #[test]
-fn lookups_tell_where_to_connect() {
+fn lookups_return_the_local_entry() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let _daemons = cluster(&hosts);
@@ -131,7 +131,7 @@ fn distribution_over_tls_passes_through() {
 
 /// A daemon that does not listen on all addresses still answers at the aliases.
 #[test]
-fn a_daemon_with_addresses_of_its_own_answers_at_aliases() {
+fn a_daemon_with_explicit_addresses_answers_at_aliases() {
     let lan = Lan::new();
     let [alpha, beta] = islands(&lan, ["alpha", "beta"]);
     configure(&alpha, &format!("bind = \"{}\"\n", alpha.ip));

@@ -121,7 +121,7 @@ fn distribution_over_tls_connects_two_hosts() {
 
     let mut plain = Node::erl(&alpha, &["-sname", "plain"]);
     wait_for_names(&alpha, &["one", "plain"]);
-    assert!(!plain.reaches("two@beta"), "a node without TLS got in");
+    assert!(!plain.reaches("two@beta"), "a node without TLS connected");
 }
 
 /// What nodes before OTP 23 request: version 5, which implies a creation between 1 and 3.
@@ -190,7 +190,7 @@ fn a_daemon_on_another_port_serves_nodes_that_are_told() {
     assert!(one.reaches("two@alpha"));
     let (text, _, _) = names_there();
     assert!(text.starts_with("epmd: up and running on port 5001 with data:\nname two at port "), "{text}");
-    assert!(wire::names_at(&host, [127, 0, 0, 1].into()).is_none(), "4369 was not asked for");
+    assert!(wire::names_at(&host, [127, 0, 0, 1].into()).is_none(), "a daemon listens on 4369");
 }
 
 /// Two kinds of nodes that reach others but cannot be reached: one that only dials out, and one that gets its name from

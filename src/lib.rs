@@ -1,26 +1,26 @@
-//! pmd: a port mapper for Erlang and Elixir that stands in for `epmd`, byte for byte.
+//! pmd: a port mapper for Erlang and Elixir, a byte-for-byte replacement for `epmd`.
 //!
-//! | module | job |
+//! | module | purpose |
 //! |---|---|
-//! | [`base`] | the ground floor: clocks, files, descriptors, log |
+//! | [`base`] | the lowest layer: clocks, files, descriptors, log |
 //! | [`auth`] | keys, certificates and the cluster secret |
-//! | [`cluster`] | the core thread and what follows the cluster |
-//! | [`pmd_epmd`] | (a crate of its own) the EPMD protocol on TCP |
-//! | [`daemon`] | the running process: start, shared state, end |
-//! | [`control`] | the local API on a Unix socket, both sides of it |
-//! | [`link`] | connections to other daemons: TLS, the proof of the cookie, frames |
-//! | [`tunnel`] | other hosts as loopback addresses, and the way to their nodes |
-//! | [`directory`] | what other hosts have, for the EPMD port |
+//! | [`cluster`] | the core thread and the code that acts on cluster changes |
+//! | [`pmd_epmd`] | (a separate crate) the EPMD protocol on TCP |
+//! | [`daemon`] | the running process: startup, shared state, shutdown |
+//! | [`control`] | the local API on a Unix socket, server and client |
+//! | [`link`] | connections to other daemons: TLS, proof of the cluster secret, frames |
+//! | [`tunnel`] | other hosts as loopback addresses, and the paths to their nodes |
+//! | [`directory`] | names and services of other hosts, for the EPMD port |
 //! | [`discovery`] | finding other daemons |
-//! | [`metrics`] | the numbers that monitoring asks for |
+//! | [`metrics`] | Prometheus metrics |
 //! | [`web`] | the status page, on the EPMD port |
-//! | [`config`] | flags, environment and files become settings |
+//! | [`config`] | settings from flags, environment and files |
 //! | [`cli`] | the `pmd` command line |
 //! | [`top`] | the live view on a terminal |
-//! | [`demo`] | a small cluster on one host, to try things with |
-//! | [`personality`] | what the binary is when it is called `epmd` |
-//! | [`doctor`] | what commonly goes wrong, looked at in order |
-//! | [`takeover`] | changing places with a running stock epmd |
+//! | [`demo`] | a small cluster on one host for trying pmd |
+//! | [`personality`] | the behaviour of the binary when called as `epmd` |
+//! | [`doctor`] | checks for common problems, in order |
+//! | [`takeover`] | replacing a running stock epmd, and back |
 
 pub mod auth;
 pub mod base;

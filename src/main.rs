@@ -1,4 +1,4 @@
-//! The one binary: `pmd`, or `epmd` when it is called by that name.
+//! The binary: runs as `pmd`, or as `epmd` when called by that name.
 
 use std::ffi::OsString;
 use std::path::Path;

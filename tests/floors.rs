@@ -1,5 +1,5 @@
-//! The floors of `pmd` and `pmd-epmd`: no module uses another beside or above it, and no files of one module use each other in
-//! a circle. docs/architecture.md explains the floors.
+//! The floors of `pmd` and `pmd-epmd`: no module uses another on its own floor or above, and the files of a module form
+//! no import cycles. docs/architecture.md explains the floors.
 
 #![allow(clippy::expect_used, reason = "a source that cannot be read fails the test")]
 
@@ -12,7 +12,7 @@ use std::path::Path;
 
 use floors::{violations, violations_in};
 
-/// From the ground up.
+/// From the lowest floor to the highest.
 const PMD: &[&[&str]] = &[
     &["base"],
     &["config"],
@@ -28,7 +28,7 @@ const PMD: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// From the ground up.
+/// From the lowest floor to the highest.
 const EPMD: &[&[&str]] = &[
     &["counters", "descriptors", "kernel", "latency", "planted", "rate_limit", "reserve"],
     &["names", "client"],
@@ -47,9 +47,9 @@ fn pmd_epmd_has_floors() {
     assert_eq!(violations(&root, EPMD), [] as [String; 0]);
 }
 
-/// Each pair of modules that once used each other: an arrow back up is found, with both files named.
+/// For each pair of modules that once used each other, an import in the wrong direction is reported with both files.
 #[test]
-fn the_old_circles_would_be_found() {
+fn the_former_cycles_would_be_reported() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for (low, high) in [
         ("config/mod.rs", "auth"),
@@ -74,9 +74,9 @@ fn the_old_circles_would_be_found() {
     }
 }
 
-/// No file is over 500 lines without a reason in its first comment.
+/// Files over 500 lines give a reason in their first comment.
 #[test]
-fn long_files_say_why() {
+fn long_files_give_a_reason() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for folder in ["src", "core", "epmd", "protocol", "tests", "erlang_tests", "benches", "fuzz/src"] {
         let mut sources = BTreeMap::new();

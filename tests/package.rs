@@ -1,5 +1,5 @@
-//! What people install and read: the Debian package, the pages, the image and the Kubernetes examples, with the real
-//! dpkg, Erlang and RabbitMQ in copies of this machine. Needs root.
+//! The Debian package, the guides, the image and the Kubernetes examples, with the real dpkg, Erlang and RabbitMQ in
+//! copies of this machine. Needs root.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Runs a script of the repository; what it says is the test's output.
+/// Runs a script of the repository and prints its output.
 fn script(name: &str, arguments: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
     let output = Command::new(&path)
@@ -22,36 +22,36 @@ fn script(name: &str, arguments: &[&str]) {
     assert!(output.status.success(), "scripts/{name}: {}", output.status);
 }
 
-/// Otherwise the other tests here would be about the machine that they run on.
+/// The other tests here rely on this.
 #[test]
-fn a_copy_of_a_machine_knows_nothing_of_its_pmd() {
+fn a_copy_of_a_machine_has_no_trace_of_its_pmd() {
     script("test-copy", &[env!("CARGO_BIN_EXE_pmd")]);
 }
 
 /// Installed beside a running epmd, taken over, upgraded with Erlang and with pmd, removed and purged.
 #[test]
-fn the_debian_package_stands_in_for_epmd_and_gives_it_back() {
+fn the_debian_package_replaces_epmd_and_restores_it() {
     script("test-deb", &[env!("CARGO_BIN_EXE_pmd")]);
 }
 
-/// In a copy of the machine that systemd has booted.
+/// In a copy of the machine booted by systemd.
 #[test]
-fn the_units_stand_in_for_those_of_epmd_under_systemd() {
+fn the_systemd_units_replace_those_of_epmd() {
     script("test-systemd", &[env!("CARGO_BIN_EXE_pmd")]);
 }
 
 #[test]
-fn the_pages_say_what_happens() {
+fn the_commands_of_the_guides_work() {
     script("test-docs", &[env!("CARGO_BIN_EXE_pmd")]);
 }
 
-/// In root directories that hold nothing else.
+/// In root directories that contain nothing else.
 #[test]
 fn the_image_needs_nothing_but_the_binary() {
     script("test-image", &[env!("CARGO_BIN_EXE_pmd")]);
 }
 
 #[test]
-fn the_examples_use_what_there_is() {
+fn the_kubernetes_examples_match_the_binary() {
     script("test-contrib", &[env!("CARGO_BIN_EXE_pmd")]);
 }

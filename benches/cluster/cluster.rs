@@ -1,4 +1,4 @@
-//! One side of the comparison: hosts, a process on each, and what these report.
+//! One side of the comparison: hosts, a process on each, and the reports of these processes.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::observation::{Event, Observation};
 use crate::options::Side;
 use crate::{pmd, serf};
 
-/// How long anything may take before the side has failed.
+/// The timeout for any operation, after which the side has failed.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The process of a host.
@@ -36,19 +36,19 @@ pub(crate) struct Cluster<'a> {
     side: Side,
     program: &'a Path,
     runtime: &'a Runtime,
-    /// By host.
+    /// The processes, by host.
     members: Vec<Option<Member>>,
     fleet: Fleet,
     folder: TempDir,
     counting: watch::Sender<bool>,
     out: UnboundedSender<Observation>,
     observations: UnboundedReceiver<Observation>,
-    /// The number of members that each host reported last, and when.
+    /// The number of members that each host last reported, and the time of the report.
     seen: Vec<(usize, Instant)>,
 }
 
 impl<'a> Cluster<'a> {
-    /// Starts `count` processes that do not know of each other.
+    /// Starts `count` processes that do not know each other.
     pub(crate) fn start(
         side: Side,
         program: &'a Path,
@@ -92,7 +92,7 @@ impl<'a> Cluster<'a> {
         (0..self.members.len()).collect()
     }
 
-    /// The process ids.
+    /// The ids of all processes.
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.members.iter().flatten().map(|member| member.process.pid()).collect()
     }
@@ -121,7 +121,7 @@ impl<'a> Cluster<'a> {
     fn wait_until_up(&mut self, host: usize) -> Result<()> {
         let home = self.home(host);
         let site = &self.fleet.sites()[host];
-        let member = self.members[host].as_mut().context("a process that was launched")?;
+        let member = self.members[host].as_mut().context("the process is not running")?;
         let answers = || match self.side {
             Side::Pmd => daemon::answers(&home),
             Side::Serf => serf::answers(site),
@@ -130,7 +130,7 @@ impl<'a> Cluster<'a> {
         up.with_context(|| format!("{} on {}", name_of(&self.side), site.name))
     }
 
-    /// Observes every process that is not yet observed.
+    /// Starts observing all processes that are not observed yet.
     pub(crate) fn observe(&mut self) -> Result<()> {
         for (host, member) in self.members.iter_mut().enumerate() {
             let site = &self.fleet.sites()[host];
@@ -159,12 +159,12 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Switches the counting of members on or off; changes are observed in any case.
+    /// Turns counting of members on or off; changes are always observed.
     pub(crate) fn count_members(&self, on: bool) {
         self.counting.send_replace(on);
     }
 
-    /// Makes these hosts join the first one, all at once; returns how long each host took to see `count` members.
+    /// Makes these hosts join the first one, all at once, and returns how long each host took to see `count` members.
     pub(crate) fn join(&mut self, hosts: &[usize], count: usize) -> Result<Vec<Duration>> {
         let begin = Instant::now();
         let cluster = &*self;
@@ -181,7 +181,7 @@ impl<'a> Cluster<'a> {
         self.wait_for_members(&self.all(), count, begin)
     }
 
-    /// Makes a change on a host; returns how long each of the others took to report it.
+    /// Makes a change on a host, and returns how long each of the others took to report it.
     pub(crate) fn change(&mut self, host: usize, name: &str) -> Result<Vec<Duration>> {
         while let Ok(observation) = self.observations.try_recv() {
             self.note(&observation);
@@ -204,14 +204,14 @@ impl<'a> Cluster<'a> {
         Ok(took.into_iter().flatten().collect())
     }
 
-    /// Sends SIGKILL; returns how long each of the others took to notice.
+    /// Kills the process of a host with SIGKILL, and returns how long each of the others took to notice.
     pub(crate) fn kill(&mut self, host: usize) -> Result<Vec<Duration>> {
         let begin = Instant::now();
         self.end(host)?;
         self.wait_for_loss(host, begin)
     }
 
-    /// Unplugs the cable; returns how long each of the others took to notice.
+    /// Disconnects a host, and returns how long each of the others took to notice.
     pub(crate) fn unplug(&mut self, host: usize) -> Result<Vec<Duration>> {
         let begin = Instant::now();
         self.fleet.plug(host, false);
@@ -224,16 +224,16 @@ impl<'a> Cluster<'a> {
     }
 
     fn end(&mut self, host: usize) -> Result<()> {
-        let mut member = self.members[host].take().context("a process that was launched")?;
+        let mut member = self.members[host].take().context("the process is not running")?;
         if let Some(observer) = member.observer.take() {
             observer.abort();
         }
         Ok(member.process.kill()?)
     }
 
-    /// Plugs a host in, restarts its process and waits until all see all.
+    /// Reconnects a host, restarts its process and waits until all members see each other.
     pub(crate) fn bring_back(&mut self, host: usize) -> Result<()> {
-        ensure!(host != 0, "the first host is the seed, and stays up");
+        ensure!(host != 0, "the first host is the seed and must stay up");
         self.fleet.plug(host, true);
         if self.members[host].is_some() {
             self.end(host)?;
@@ -245,7 +245,7 @@ impl<'a> Cluster<'a> {
         self.join(&[host], self.members.len()).map(drop)
     }
 
-    /// How long each of `observers` took from `begin` to see `count` members, once all see that many.
+    /// Waits until all `observers` see `count` members, and returns how long each took since `begin`.
     pub(crate) fn wait_for_members(
         &mut self,
         observers: &[usize],
@@ -259,7 +259,7 @@ impl<'a> Cluster<'a> {
         Ok(seen.map(|at| at.saturating_duration_since(begin)).collect())
     }
 
-    /// Waits until all have the same fingerprint; returns how long after `begin` that was. serf has none.
+    /// Waits until all have the same fingerprint, and returns the time since `begin`. serf has no fingerprints.
     pub(crate) fn wait_for_agreement(&self, begin: Instant) -> Result<Option<Duration>> {
         if self.side == Side::Serf {
             return Ok(None);
@@ -282,8 +282,8 @@ impl<'a> Cluster<'a> {
         let next = self.runtime.block_on(async { tokio::time::timeout(left, observations.recv()).await });
         let seen = || self.seen.iter().map(|(count, _)| *count).collect::<Vec<_>>();
         let next =
-            next.with_context(|| format!("{}: members that each sees: {:?}", name_of(&self.side), seen()))?;
-        let observation = next.context("the channel is open as long as the cluster exists")?;
+            next.with_context(|| format!("{}: members seen by each: {:?}", name_of(&self.side), seen()))?;
+        let observation = next.context("all observers have ended")?;
         self.note(&observation);
         Ok(observation)
     }

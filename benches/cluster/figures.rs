@@ -1,19 +1,19 @@
-//! Figures of one side at one size.
+//! The figures of one side at one size.
 
 use pmd_bench::stats::Latencies;
 
 /// The costs of an idle cluster, per process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Idle {
-    /// Percent of a core, on average.
+    /// CPU time in percent of a core, on average.
     pub(crate) cpu: f64,
-    /// Bytes sent per second, on average and at most.
+    /// Bytes sent per second: the average and the maximum.
     pub(crate) sent: [f64; 2],
     /// Packets sent per second, on average.
     pub(crate) packets: f64,
-    /// Resident memory in megabytes, on average and at most.
+    /// Resident memory in megabytes: the average and the maximum.
     pub(crate) resident: [f64; 2],
-    /// Memory in megabytes, on average, where shared pages count proportionally.
+    /// Average memory in megabytes, with shared pages counted proportionally.
     pub(crate) proportional: f64,
 }
 
@@ -24,10 +24,10 @@ impl Default for Idle {
     }
 }
 
-/// All figures of one side at one size; those that were not measured are empty, or not a number.
+/// All figures of one side at one size. Those that were not measured are empty or NaN.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Figures {
-    /// From the first join request until all see all.
+    /// From the first join request until all members see each other.
     pub(crate) join: Latencies,
     /// From a change until one other member reports it.
     pub(crate) change_one: Latencies,
@@ -39,11 +39,11 @@ pub(crate) struct Figures {
     pub(crate) kill: Latencies,
     /// From an unplugged cable until all other members know.
     pub(crate) cable: Latencies,
-    /// From the end of a partition until all see all.
+    /// From the end of a partition until all members see each other.
     pub(crate) heal_members: Latencies,
     /// From the end of a partition until all fingerprints are equal.
     pub(crate) heal_prints: Latencies,
     pub(crate) idle: Idle,
-    /// What failed.
+    /// The failed measurements.
     pub(crate) failures: Vec<String>,
 }

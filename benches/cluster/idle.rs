@@ -1,4 +1,4 @@
-//! The costs of processes that have nothing to do.
+//! The costs of idle processes.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ struct Reading {
     traffic: Vec<Traffic>,
 }
 
-/// Leaves a cluster alone, first for `settle` and then for `span`; returns what its processes used in the latter.
+/// Leaves a cluster idle for `settle`, then measures the resource usage of its processes for `span`.
 pub(crate) fn measure(cluster: &mut Cluster<'_>, settle: Duration, span: Duration) -> Result<Idle> {
     cluster.stop_observing();
     thread::sleep(settle);
@@ -26,7 +26,7 @@ pub(crate) fn measure(cluster: &mut Cluster<'_>, settle: Duration, span: Duratio
     thread::sleep(span);
     let after = read(cluster)?;
     let idle = used(&before, &after, &cluster.pids());
-    // A new event stream begins with the history of the membership.
+    // A new event stream starts with the history of the membership.
     cluster.observe()?;
     let all = cluster.all();
     cluster.wait_for_members(&all, all.len(), Instant::now())?;

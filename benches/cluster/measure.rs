@@ -1,4 +1,4 @@
-//! All parts at one size, of one side and then of the other.
+//! All parts at one size, first for one side, then for the other.
 
 use std::thread;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::figures::Figures;
 use crate::idle;
 use crate::options::{Part, Plan, Side};
 
-/// A side that is being measured; its cluster is gone once something has failed.
+/// A side that is being measured. Its cluster is dropped after a failure.
 struct Measurement<'a> {
     side: Side,
     cluster: Option<Cluster<'a>>,
@@ -20,7 +20,7 @@ struct Measurement<'a> {
 }
 
 impl<'a> Measurement<'a> {
-    /// Does something with the cluster. A side that fails has no further figures at this size.
+    /// Runs one step on the cluster. A side that fails has no further figures at this size.
     fn step(&mut self, what: &str, work: impl FnOnce(&mut Cluster<'a>, &mut Figures) -> Result<()>) {
         let Some(cluster) = &mut self.cluster else { return };
         let begin = Instant::now();
@@ -37,7 +37,7 @@ impl<'a> Measurement<'a> {
     }
 }
 
-/// Measures both sides, or the one that was chosen, with `size` hosts; returns the figures of pmd and of serf.
+/// Measures the chosen sides with `size` hosts, and returns the figures of pmd and of serf.
 pub(crate) fn size(plan: &Plan, size: usize) -> Result<[Figures; 2]> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut figures = [Figures::default(), Figures::default()];
@@ -50,7 +50,7 @@ pub(crate) fn size(plan: &Plan, size: usize) -> Result<[Figures; 2]> {
     Ok(figures)
 }
 
-/// All parts with one side, whose processes are gone when this returns.
+/// Runs all parts with one side, and stops its processes.
 fn measure(plan: &Plan, runtime: &Runtime, size: usize, side: Side) -> Result<Figures> {
     let mut measurement = Measurement { side, cluster: None, figures: Figures::default() };
     join(plan, runtime, size, &mut measurement)?;
@@ -75,7 +75,7 @@ fn measure(plan: &Plan, runtime: &Runtime, size: usize, side: Side) -> Result<Fi
     Ok(measurement.figures)
 }
 
-/// Starts a cluster and has it join, as often as planned; the last one stays.
+/// Starts a cluster and lets it join, as often as planned, and returns the last cluster.
 fn join<'a>(
     plan: &'a Plan,
     runtime: &'a Runtime,
@@ -94,7 +94,7 @@ fn join<'a>(
     Ok(())
 }
 
-/// Does something to a host and brings it back, as often as planned; never to the same host twice in a row.
+/// Applies `work` to a host and brings it back, as often as planned, but never to the same host twice in a row.
 fn rounds(
     measurement: &mut Measurement<'_>,
     rounds: usize,
@@ -110,13 +110,13 @@ fn rounds(
     }
 }
 
-/// A host other than the first, and other than in the round before.
+/// A host that is neither the first nor the one of the previous round.
 fn victim(cluster: &Cluster<'_>, round: usize) -> usize {
     let others = cluster.all().len() - 1;
     1 + (round * 7 + others / 2) % others
 }
 
-/// Makes changes one after the other, each on another host. serf takes longer for each, and has fewer.
+/// Makes changes one after the other, each on a different host. serf takes longer for each and therefore gets fewer.
 fn changes(plan: &Plan, measurement: &mut Measurement<'_>) {
     let [for_pmd, for_serf] = plan.changes;
     let mut number = 0;
@@ -140,14 +140,14 @@ fn changes(plan: &Plan, measurement: &mut Measurement<'_>) {
     }
 }
 
-/// Cuts off a third of the hosts for a while and reconnects them.
+/// Disconnects a third of the hosts for a while, then reconnects them.
 fn split(plan: &Plan, measurement: &mut Measurement<'_>) {
     measurement.step("split and heal", |cluster, figures| {
         let all = cluster.all();
         let (large, small) = all.split_at(all.len() - (all.len() / 3).max(1));
         cluster.fleet().cut(small, large);
         thread::sleep(plan.split);
-        // Until both sides have noticed the split, they still see all members, as after the heal.
+        // Waits until both sides have noticed the split; before that, they see all members, as they do after the heal.
         let begin = Instant::now();
         cluster.wait_for_members(small, small.len(), begin)?;
         cluster.wait_for_members(large, large.len(), begin)?;

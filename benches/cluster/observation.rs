@@ -1,21 +1,21 @@
-//! What the processes of a cluster report.
+//! The reports of the processes of a cluster.
 
 use std::time::Instant;
 
-/// A report of one process, and when it was read.
+/// A report of one process, and the time at which it was read.
 #[derive(Debug)]
 pub(crate) struct Observation {
-    /// Index of the host that the process runs on.
+    /// The index of the host that the process runs on.
     pub(crate) host: usize,
     pub(crate) at: Instant,
     pub(crate) event: Event,
 }
 
-/// What a process reports.
+/// The content of a report.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The number of members that it sees, including itself.
     Members(usize),
-    /// The change of this name.
+    /// The change with this name.
     Change(String),
 }

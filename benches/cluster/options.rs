@@ -1,4 +1,4 @@
-//! Command line options, and the plan that they resolve to.
+//! Command line options and the resulting plan.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -25,22 +25,22 @@ pub(crate) struct Options {
     /// Measure only these sides [default: pmd, and serf if it is installed; quick: pmd]
     #[arg(long, value_enum, value_delimiter = ',')]
     side: Vec<Side>,
-    /// Seconds that each side is idle
+    /// Seconds for which each side stays idle
     #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
-    /// Time until all members know of a change
+    /// Time until all members know about a change
     Changes,
-    /// Costs when nothing happens
+    /// Costs of an idle cluster
     Idle,
-    /// Time until all members know of a killed process
+    /// Time until all members know about a killed process
     Kills,
-    /// Time until all members know of a vanished host
+    /// Time until all members know about a vanished host
     Cables,
-    /// Recovery after a third of the hosts was cut off
+    /// Recovery after a third of the hosts was disconnected
     Split,
 }
 
@@ -50,7 +50,7 @@ pub(crate) enum Side {
     Serf,
 }
 
-/// What is to be run, and how often.
+/// The parts to run, and how often.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) sizes: Vec<usize>,
@@ -58,9 +58,9 @@ pub(crate) struct Plan {
     pub(crate) sides: Vec<Side>,
     pub(crate) pmd: PathBuf,
     pub(crate) joins: usize,
-    /// Changes on pmd, and on serf, which takes longer for each.
+    /// The number of changes on pmd, and on serf, which takes longer for each.
     pub(crate) changes: [usize; 2],
-    /// Time without load before a cluster counts as idle, and for which it is then observed.
+    /// The time without load before a cluster counts as idle, and the time for which it is then observed.
     pub(crate) settle: Duration,
     pub(crate) idle: Duration,
     pub(crate) kills: usize,
@@ -114,7 +114,7 @@ impl Options {
 }
 
 impl Plan {
-    /// What the report says about the run.
+    /// The description of the run in the report.
     pub(crate) fn facts(&self) -> Vec<String> {
         let serf = if self.sides.contains(&Side::Serf) {
             format!("{}, not encrypted, profile `lan`", version(Command::new("serf").arg("version")))

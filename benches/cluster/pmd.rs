@@ -26,12 +26,12 @@ pub(crate) async fn join(home: &Path, seed: &Site) -> Result<()> {
     client(home).join(&join).await.map(drop).with_context(|| format!("joining {}", seed.ip))
 }
 
-/// The registry's fingerprint.
+/// The fingerprint of a daemon's registry.
 pub(crate) async fn fingerprint(home: &Path) -> Option<String> {
     client(home).status().await.ok()?.cluster.map(|cluster| cluster.fingerprint)
 }
 
-/// Registers an Erlang node, for as long as the connection is open.
+/// Registers an Erlang node for as long as the returned connection is open.
 pub(crate) fn change(site: &Site, name: &str) -> Result<(Instant, TcpStream)> {
     let mut body = vec![120];
     body.extend(40_000u16.to_be_bytes());
@@ -47,12 +47,12 @@ pub(crate) fn change(site: &Site, name: &str) -> Result<(Instant, TcpStream)> {
         stream.write_all(&request)?;
         let mut reply = [0; 6];
         stream.read_exact(&mut reply)?;
-        ensure!(reply[..2] == [118, 0], "pmd refused a registration");
+        ensure!(reply[..2] == [118, 0], "pmd rejected a registration");
         Ok((begin, stream))
     })
 }
 
-/// Connects to a daemon's event stream; the future that is returned reports changes and the number of members.
+/// Connects to a daemon's event stream. The returned future reports changes and the number of members.
 pub(crate) async fn observe(
     home: &Path,
     host: usize,
@@ -60,7 +60,7 @@ pub(crate) async fn observe(
 ) -> Result<impl Future<Output = ()> + Send + use<>> {
     let mut stream = client(home).events(Some(0), None, &[]).await?;
     let report = move |event| {
-        // At the end of the run the receiver is gone.
+        // The receiver is gone at the end of the run.
         let _ = out.send(Observation { host, at: Instant::now(), event });
     };
     Ok(async move {

@@ -17,7 +17,7 @@ pub(crate) struct ClusterReport<'a> {
 }
 
 impl<'a> ClusterReport<'a> {
-    /// Prints the circumstances of the run.
+    /// Prints the description of the run.
     pub(crate) fn begin(options: &RunOptions, plan: &'a Plan) -> Result<ClusterReport<'a>> {
         let report = Report::begin("pmd and serf as clusters", options, &plan.pmd, &plan.facts())?;
         Ok(ClusterReport { report, plan, sizes: Vec::new() })
@@ -32,8 +32,8 @@ impl<'a> ClusterReport<'a> {
                 rows.push(vec![what.to_owned(), number(of_pmd), number(of_serf), number(of_pmd / of_serf)]);
             }
         };
-        row(None, "join at once, until all see all, median [ms]", &|f| f.join.millis(50.0));
-        row(None, "join at once, until all see all, worst [ms]", &|f| f.join.millis(100.0));
+        row(None, "simultaneous join, until all see each other, median [ms]", &|f| f.join.millis(50.0));
+        row(None, "simultaneous join, until all see each other, worst [ms]", &|f| f.join.millis(100.0));
         let part = Some(Part::Changes);
         row(part, "change, on one member, p50 [ms]", &|f| f.change_one.millis(50.0));
         row(part, "change, on one member, p99 [ms]", &|f| f.change_one.millis(99.0));
@@ -47,15 +47,19 @@ impl<'a> ClusterReport<'a> {
         row(part, "vanished host, known to all, median [ms]", &|f| f.cable.millis(50.0));
         row(part, "vanished host, known to all, worst [ms]", &|f| f.cable.millis(100.0));
         let part = Some(Part::Split);
-        row(part, "third cut off, from heal until all see all [ms]", &|f| f.heal_members.millis(100.0));
-        row(part, "third cut off, from heal until equal fingerprints [ms]", &|f| f.heal_prints.millis(100.0));
+        row(part, "third disconnected, from heal until all see each other [ms]", &|f| {
+            f.heal_members.millis(100.0)
+        });
+        row(part, "third disconnected, from heal until equal fingerprints [ms]", &|f| {
+            f.heal_prints.millis(100.0)
+        });
         let part = Some(Part::Idle);
         row(part, "idle, CPU per process [% of a core]", &|f| f.idle.cpu);
         row(part, "idle, sent per process [B/s]", &|f| f.idle.sent[0]);
-        row(part, "idle, sent by the busiest [B/s]", &|f| f.idle.sent[1]);
+        row(part, "idle, sent by the busiest process [B/s]", &|f| f.idle.sent[1]);
         row(part, "idle, packets sent per process [1/s]", &|f| f.idle.packets);
         row(part, "resident memory per process [MB]", &|f| f.idle.resident[0]);
-        row(part, "resident memory of the largest [MB]", &|f| f.idle.resident[1]);
+        row(part, "resident memory of the largest process [MB]", &|f| f.idle.resident[1]);
         row(part, "proportional memory per process [MB]", &|f| f.idle.proportional);
         table(&format!("{size} hosts"), " | pmd | serf | ratio", &rows, "")?;
 
@@ -80,7 +84,7 @@ impl<'a> ClusterReport<'a> {
         let changes = Some(Part::Changes);
         let idle = Some(Part::Idle);
         let kills = Some(Part::Kills);
-        bar(None, "all joined at once", pmd.join.millis(50.0), 1e3, "ms");
+        bar(None, "simultaneous join of all", pmd.join.millis(50.0), 1e3, "ms");
         bar(changes, "change on all members, p50", pmd.change_all.millis(50.0), 50.0, "ms");
         bar(changes, "change on all members, p99", pmd.change_all.millis(99.0), 100.0, "ms");
         bar(idle, "idle, sent per process", pmd.idle.sent[0], 1024.0, "B/s");
@@ -93,14 +97,14 @@ impl<'a> ClusterReport<'a> {
         bar(Some(Part::Split), "equal fingerprints after the heal", heal, 2e3, "ms");
     }
 
-    /// Prints the bars; returns whether the run has succeeded.
+    /// Prints the bars, and returns whether the run has succeeded.
     pub(crate) fn finish(mut self) -> Result<bool> {
         self.flatness();
         self.report.finish()
     }
 
-    /// What must not grow with the cluster: from ten hosts, where every daemon has its full number of links, to the
-    /// largest size at most by half.
+    /// Checks costs that must not grow with the cluster: at most by half from ten hosts, where every daemon has its
+    /// full number of links, to the largest size.
     fn flatness(&mut self) {
         let of = |wanted: usize| self.sizes.iter().find(|(size, _)| *size == wanted);
         let Some(((_, base), (largest, at_most))) = of(10).zip(self.sizes.last()) else { return };

@@ -1,6 +1,6 @@
-//! Register, close, and register the same name again at once, as a node that is killed and restarted does.
+//! Churn: register, close, and immediately register the same name again, as a node that is killed and restarted does.
 //!
-//! The daemon learns of the close by an event that may still be queued when the next request arrives. Stock then
+//! The daemon learns about the close from an event that may still be queued when the next request arrives. Stock then
 //! sometimes refuses the name; pmd must not.
 
 use anyhow::Result;
@@ -13,7 +13,7 @@ use crate::registry::Registry;
 use crate::rounds::{Contestant, Slice, interleave};
 use crate::server::{Peer, Server};
 
-/// Most CPU per cycle, as a share of stock's.
+/// The maximum CPU time per cycle, relative to stock.
 const CPU_BAR: f64 = 0.7;
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -27,7 +27,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         for clients in [1, 16] {
             eprintln!("  {names} other names, {}", with_clients(clients));
             let series = interleave(plan, &contestants, clients)?;
-            let [stock, pmd, null] = &series[..] else { unreachable!("as many series as contestants") };
+            let [stock, pmd, null] = &series[..] else { unreachable!("one series per contestant") };
             let ratio = pmd.ratio(stock, Slice::cpu_us);
             let refused = pmd.total(|slice| slice.refused);
             if *names == 10 {

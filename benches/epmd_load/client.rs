@@ -1,8 +1,8 @@
-//! The client: blocking sockets, one thread per concurrent client, the same for every server.
+//! The load client: blocking sockets, one thread per concurrent client, the same for every server.
 //!
-//! Each thread connects, sends one request, reads to the end of the stream and starts over. The clients of one slice
-//! share a source address that other slices do not use for a long time: the server closes first, so each connection
-//! leaves a TIME_WAIT entry at the server, and reusing the client port of such an entry can cost a second.
+//! Each thread connects, sends one request, reads to the end of the stream and starts over. The server closes first, so
+//! each connection leaves a TIME_WAIT entry at the server, and reusing the client port of such an entry can take a
+//! second. The clients of one slice therefore share a source address that other slices do not use for a long time.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -16,7 +16,7 @@ use crate::wire;
 
 sockopt_impl!(BindAddressNoPort, Both, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, bool);
 
-/// A server that has not answered by then is considered dead.
+/// The timeout after which a server is considered dead.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The outcome of one request.
@@ -26,20 +26,20 @@ pub(crate) enum Outcome {
     Answered,
     /// A refused registration.
     Refused,
-    /// Closed or reset without an answer, as a server without free descriptors does.
+    /// The connection was closed or reset without an answer, as by a server without free descriptors.
     Dropped,
 }
 
-/// What a client requests.
+/// The request of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// PORT_PLEASE2 for a random one of this many names.
+    /// PORT_PLEASE2 for a random name out of this many.
     Lookup { names: u32 },
-    /// The same request, whose answer is not checked.
+    /// PORT_PLEASE2 without a check of the answer.
     LookupUnchecked,
-    /// NAMES on a server with this many.
+    /// NAMES on a server with this many names.
     Names { names: u32 },
-    /// ALIVE2 with the client's own name, read the answer, close.
+    /// ALIVE2 with the client's own name, followed by a close.
     Churn,
 }
 
@@ -67,14 +67,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Client number `index` of a slice.
+    /// The client number `index` of a slice.
     pub(crate) fn new(port: u16, source: Ipv4Addr, request: Request, index: u32) -> Client {
         let random = 0x9E37_79B9_7F4A_7C15 ^ (u64::from(index) + 1).wrapping_mul(0xD1B5_4A32_D192_ED03);
         let own_name = format!("churn{index:04}");
         Client { port, source, request, own_name, random, packet: Vec::new(), answer: vec![0; 65_536] }
     }
 
-    /// Performs one request. Errors are what must not happen with any server.
+    /// Performs one request. Errors are failures that must not occur with any server.
     pub(crate) fn ask(&mut self) -> io::Result<Outcome> {
         let wanted = match self.request {
             Request::Lookup { names } => self.pick(names),
@@ -125,7 +125,7 @@ impl Client {
         )))
     }
 
-    /// xorshift64*: every server is asked for the same names.
+    /// A xorshift64* generator, so that all servers get the same names.
     fn pick(&mut self, below: u32) -> u32 {
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
@@ -135,8 +135,8 @@ impl Client {
     }
 }
 
-/// Connects to `port` on 127.0.0.1 from `source`. The kernel chooses the client port when it knows the peer, so that one
-/// port can serve many peers.
+/// Connects to `port` on 127.0.0.1 from `source`. The kernel chooses the client port once the peer is known, so that
+/// one port can be used for many peers.
 pub(crate) fn open(port: u16, source: Ipv4Addr) -> io::Result<TcpStream> {
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     nix::sys::socket::setsockopt(&socket, BindAddressNoPort, &true)?;
@@ -147,7 +147,7 @@ pub(crate) fn open(port: u16, source: Ipv4Addr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Checks that the server answers; any byte will do.
+/// Checks that the server answers with at least one byte.
 pub(crate) fn probe(port: u16) -> io::Result<()> {
     let mut stream = open(port, Ipv4Addr::LOCALHOST)?;
     stream.write_all(&wire::NAMES)?;

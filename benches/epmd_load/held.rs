@@ -1,4 +1,4 @@
-//! Held registrations: how long it takes to make them, and what they cost in memory.
+//! Held registrations: the time to make them, and their memory.
 
 use anyhow::Result;
 use pmd_bench::process::memory;
@@ -10,9 +10,9 @@ use crate::hold::{Holder, Kind};
 use crate::options::Plan;
 use crate::server::{Peer, Server};
 
-/// Most resident bytes per registration: 50,000 then fit in 64 MB.
+/// The maximum resident bytes per registration, so that 50,000 fit into 64 MB.
 const MEMORY_BAR: f64 = 1200.0;
-/// Most seconds for 10,000 registrations, made by 16 clients at a time.
+/// The maximum seconds for 10,000 registrations by 16 concurrent clients.
 const TIME_BAR: f64 = 1.0;
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -57,7 +57,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     table("Held registrations", head, &rows, note)
 }
 
-/// One round of one case.
+/// One round of a case.
 #[derive(Debug)]
 struct Sample {
     seconds: f64,

@@ -1,5 +1,5 @@
-//! Connections that stay open, held by a helper process: the benchmark itself keeps the descriptor limit it was started
-//! with, so that the servers inherit that limit and not a raised one.
+//! Connections that stay open, held by a helper process. The benchmark itself keeps its original descriptor limit, so
+//! that the servers inherit that limit and not a raised one.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,7 +18,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use crate::client;
 use crate::wire;
 
-/// What a held connection has sent.
+/// The data that a held connection has sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// A registration of one of the names 0..count
@@ -43,7 +43,7 @@ pub(crate) struct HoldArgs {
     kind: Kind,
 }
 
-/// The helper: opens the connections, prints how many nanoseconds that took, and holds them until its input ends.
+/// Runs the helper: opens the connections, prints how many nanoseconds this took, and holds them until its input ends.
 pub(crate) fn run(args: &HoldArgs) -> Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -64,8 +64,8 @@ pub(crate) fn run(args: &HoldArgs) -> Result<()> {
     Ok(())
 }
 
-/// A few thousand connections per source address: the more client ports towards one server are taken, the longer the
-/// kernel searches for a free one, and the client would be measured instead of the server.
+/// Uses a source address for a few thousand connections. The more client ports towards one server are in use, the
+/// longer the kernel searches for a free one, and the client would be measured instead of the server.
 fn source(i: u32) -> Ipv4Addr {
     const EACH: u32 = 2000;
     Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 2, 0, 1)) + i / EACH)
@@ -100,16 +100,16 @@ fn open_share(args: &HoldArgs, first: u32) -> Result<Vec<TcpStream>> {
     Ok(held)
 }
 
-/// A running helper; its connections close when it is dropped.
+/// A running helper. Its connections are closed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Holder {
     _process: Process,
-    /// Time from the first connection to the last answer.
+    /// The time from the first connection to the last answer.
     pub(crate) took: Duration,
 }
 
 impl Holder {
-    /// Opens `count` connections to `port` of 127.0.0.1, `threads` at a time; returns once all are open.
+    /// Opens `count` connections to `port` of 127.0.0.1, `threads` at a time, and returns once all are open.
     pub(crate) fn start(port: u16, kind: Kind, count: u32, threads: u32) -> Result<Holder> {
         let mut child = mortal(env::current_exe()?)
             .args(["hold", "--port", &port.to_string(), "--count", &count.to_string()])
@@ -117,7 +117,7 @@ impl Holder {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let stdout = child.stdout.take().context("output of the helper")?;
+        let stdout = child.stdout.take().context("the helper has no output")?;
         let process = Process::from(child);
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;

@@ -1,4 +1,4 @@
-//! Lookups beside connections that send nothing, or half a request.
+//! Lookups while other connections send nothing or half a request.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use crate::rounds::{Slice, interleave};
 use crate::server::Peer;
 
 const NAMES: u32 = 10;
-/// Most p99 with idle connections, as a multiple of that without.
+/// The maximum p99 with idle connections, relative to the p99 without them.
 const LATENCY_BAR: f64 = 2.0;
-/// Both servers close a connection that completes no request; this puts it off until after the run.
+/// Both servers close connections without a complete request; this delays it beyond the end of the run.
 const FLAGS: [&str; 2] = ["-packet_timeout", "600"];
 
 /// A server and its idle connections.
@@ -73,9 +73,9 @@ fn compare(plan: &Plan, report: &mut Report, peer: Peer, idle: u32) -> Result<()
     let name = if peer == Peer::Stock { "stock" } else { "pmd" };
     let head = "idle | kind | clients | p50 µs | p99 µs | p99 vs none | CPU µs | CPU vs none | \
                 dropped | open descriptors | s to connect | bytes each";
-    let note = "Silent: connected, nothing sent. Half: half a lookup sent. Open descriptors: those that the server has \
-                accepted (TCP_DEFER_ACCEPT leaves silent connections in the kernel).";
-    table(&format!("Lookups on {name} beside idle connections"), head, &rows, note)
+    let note = "Silent: connected, nothing sent. Half: half a lookup sent. Open descriptors: connections that the server \
+                has accepted (TCP_DEFER_ACCEPT keeps silent connections in the kernel).";
+    table(&format!("Lookups on {name} with idle connections"), head, &rows, note)
 }
 
 fn prepare(plan: &Plan, peer: Peer, kind: Option<Kind>, idle: u32) -> Result<Case> {
@@ -95,7 +95,7 @@ fn prepare(plan: &Plan, peer: Peer, kind: Option<Kind>, idle: u32) -> Result<Cas
     Ok(Case { registry, kind, idle, seconds, bytes, descriptors, _holder: Some(holder) })
 }
 
-/// The number of descriptors once it has not changed for `interval`: deferred connections arrive when the kernel gives up
+/// The number of descriptors once it has not changed for `interval`. Deferred connections arrive when the kernel stops
 /// waiting for their data.
 fn settled_descriptors(pid: u32, interval: Duration) -> Result<usize> {
     let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! PORT_PLEASE2: what a lookup costs the server, by registry size and by number of clients.
+//! PORT_PLEASE2: the server's cost of a lookup, by registry size and by number of clients.
 
 use anyhow::Result;
 use pmd_bench::report::{Bar, Report, count, number, table};
@@ -11,16 +11,16 @@ use crate::registry::Registry;
 use crate::rounds::{Contestant, Series, Slice, interleave};
 use crate::server::{Peer, Server};
 
-/// Stock is full at 1,019 connections; 900 names leave some for the clients.
+/// Stock accepts at most 1,019 connections; 900 names leave some for the clients.
 const SIZES: [u32; 4] = [10, 200, 700, 900];
 const CLIENTS: [u32; 5] = [1, 4, 16, 64, 256];
 /// The numbers of clients that the bars apply to.
 const JUDGED: [u32; 2] = [1, 16];
-/// Most CPU per lookup, as a share of stock's, by registry size.
+/// The maximum CPU time per lookup relative to stock, by registry size.
 const BARS: [(u32, f64); 3] = [(10, 0.95), (200, 0.5), (700, 0.2)];
-/// Most CPU per lookup, as a multiple of the null server's.
+/// The maximum CPU time per lookup, relative to the null server.
 const NULL_BAR: f64 = 1.2;
-/// Most CPU per lookup with the largest registry, as a multiple of that with ten names.
+/// The maximum CPU time per lookup with the largest registry, relative to ten names.
 const FLAT_BAR: f64 = 1.1;
 
 /// Stock, pmd and null with registries that stock can hold.
@@ -35,10 +35,11 @@ pub(crate) fn by_registry_size(plan: &Plan, report: &mut Report) -> Result<()> {
         let pmd = Registry::start(plan, Peer::Pmd, *names, &[])?;
         for clients in plan.run.pick(&JUDGED[..], &CLIENTS) {
             eprintln!("  {names} names, {}", with_clients(*clients));
-            // With one client every request finds the server asleep, with several few do: judged separately.
+            // With one client, every request finds the server asleep; with several, few do. The cases are therefore
+            // judged separately.
             let null = nulls.contestant(if *clients == 1 { cheapest[0] } else { cheapest[1] });
             let series = interleave(plan, &[stock.lookups(), pmd.lookups(), null], *clients)?;
-            let [stock, pmd, null] = &series[..] else { unreachable!("as many series as contestants") };
+            let [stock, pmd, null] = &series[..] else { unreachable!("one series per contestant") };
             if let Some((_, pool)) = against_null.iter_mut().find(|(judged, _)| judged == clients) {
                 pool.extend(pmd.ratios(null, Slice::cpu_us));
                 if let Some((_, bar)) = BARS.iter().find(|(size, _)| size == names) {
@@ -78,7 +79,7 @@ fn row(names: u32, clients: u32, stock: &Series, pmd: &Series, null: &Series) ->
     ]
 }
 
-/// pmd alone, from ten names to the largest registry, all sizes running at the same time.
+/// Measures pmd alone, from ten names to the largest registry, with all sizes running at the same time.
 pub(crate) fn flatness(plan: &Plan, report: &mut Report) -> Result<()> {
     let sizes = plan.run.pick(vec![10, plan.largest], vec![10, 1000, 10_000.min(plan.largest), plan.largest]);
     let registries = sizes
@@ -112,14 +113,14 @@ pub(crate) fn flatness(plan: &Plan, report: &mut Report) -> Result<()> {
         }
     }
     let what = format!("lookups with {} names against 10: ratio", count(plan.largest));
-    // `f64::max` would hide a figure that does not exist.
+    // `f64::max` would hide NaN.
     let worst =
         growth.into_iter().reduce(|a, b| if a >= b || a.is_nan() { a } else { b }).unwrap_or(f64::NAN);
     report.bar(Bar::at_most(what, worst, FLAT_BAR));
     let head = "names | clients | pmd µs | vs 10 names | pmd /s | p50 µs | p99 µs | dropped";
     let mut note = "The bar takes the larger of the ratios with 1 and 16 clients.".to_owned();
     if !plan.run.quick && plan.largest < 19_000 {
-        note += " The hard descriptor limit allows no larger registry here.";
+        note += " The hard descriptor limit does not allow a larger registry here.";
     }
     table("Lookups on pmd by registry size", head, &rows, &note)
 }
@@ -138,7 +139,7 @@ impl NullServers {
         Contestant { server: &self.0[which], request: Request::LookupUnchecked }
     }
 
-    /// Compares the variants and returns the cheapest for each number of [`JUDGED`] clients.
+    /// Compares the variants, and returns the cheapest for each number of [`JUDGED`] clients.
     fn table(&self, plan: &Plan) -> Result<[usize; 2]> {
         let contestants: Vec<_> = (0..self.0.len()).map(|which| self.contestant(which)).collect();
         let mut rows: Vec<_> = Variant::ALL.iter().map(|variant| vec![variant.label()]).collect();

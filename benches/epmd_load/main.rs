@@ -4,17 +4,18 @@
 //!     cargo bench --bench epmd_load -- --quick                       # smoke test, a few seconds
 //!     cargo bench --bench epmd_load -- --only lookups,churn --check  # exits with 1 if a bar is missed
 //!
-//! How it measures. All servers of a comparison run at the same time, each on its own loopback port, and take turns
-//! under load in short slices: stock, pmd, null, then again in a rotated order. Whatever else the machine does therefore
-//! affects all of them alike. The main figure is the CPU time of the server process, which other load disturbs far less
+//! Method: all servers of a comparison run at the same time, each on its own loopback port, and are loaded in turn in
+//! short slices: stock, pmd, null, then again in a rotated order. Other activity on the machine therefore affects all
+//! of them equally. The main figure is the CPU time of the server process, which is much less sensitive to other load
 //! than wall time. A figure is the median over the rounds; a ratio is the median of the ratios within each round, so it
 //! need not equal the quotient of the two printed medians.
 //!
-//! The kernel charges loopback work to whichever process runs when it happens: the server's `send` delivers the segment
-//! into the client's socket, the client's `connect` does the server's half of the handshake. The null server, which only
-//! accepts, receives, sends fixed bytes and closes, shows how much of a figure that is.
+//! The kernel charges loopback work to the process that happens to run: the server's `send` delivers the segment into
+//! the client's socket, and the client's `connect` does the server's half of the handshake. The null server, which only
+//! accepts, receives, sends fixed bytes and closes, shows the size of this share.
 //!
-//! Floors, from the ground: options, wire · client, null · hold, server · rounds · registry · one module for each part.
+//! Floors, from the bottom up: options, wire · client, null · hold, server · rounds · registry · one module for each
+//! part.
 
 #![forbid(unsafe_code)]
 
@@ -52,7 +53,7 @@ struct Cli {
     options: Options,
 }
 
-/// The benchmark runs itself under these names for work that needs a process of its own.
+/// The benchmark runs itself with these subcommands for work that needs a separate process.
 #[derive(Debug, Subcommand)]
 enum Helper {
     #[command(hide = true)]

@@ -1,4 +1,4 @@
-//! NAMES with a full registry. Stock writes every line with a call of its own.
+//! NAMES with a full registry. Stock writes every line with a separate call.
 
 use anyhow::Result;
 use pmd_bench::report::{Bar, Report, count, number, table};
@@ -9,7 +9,7 @@ use crate::registry::Registry;
 use crate::rounds::{Contestant, Slice, interleave};
 use crate::server::Peer;
 
-/// Most CPU per request with the larger registry, as a share of stock's.
+/// The maximum CPU time per request with the larger registry, relative to stock.
 const CPU_BAR: f64 = 0.05;
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -21,7 +21,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         let request = Request::Names { names: *names };
         let contestants = [&stock, &pmd].map(|one| Contestant { server: &one.server, request });
         let series = interleave(plan, &contestants, 1)?;
-        let [stock, pmd] = &series[..] else { unreachable!("as many series as contestants") };
+        let [stock, pmd] = &series[..] else { unreachable!("one series per contestant") };
         let ratio = pmd.ratio(stock, Slice::cpu_us);
         if Some(names) == sizes.last() {
             report.bar(Bar::at_most(

@@ -1,15 +1,15 @@
 //! The null server: accept, receive, send fixed bytes, close. Its cost is the kernel's share of a lookup.
 //!
-//! There are several variants, because the kernel and the load decide which is the cheapest:
+//! Several variants exist, because it depends on the kernel and the load which is the cheapest:
 //!
 //! - a loop of blocking calls, or epoll on the listener;
 //! - with and without TCP_DEFER_ACCEPT, which keeps a connection in the kernel until its request has arrived, so that
 //!   the server is woken once and not twice;
-//! - with and without MSG_MORE, which keeps the answer in the kernel until the close, so that answer and end of stream
+//! - with and without MSG_MORE, which holds the answer in the kernel until the close, so that answer and end of stream
 //!   travel in one segment.
 //!
-//! One more variant is for registrations. All are single-threaded and ignore slow clients: a silent one blocks the
-//! server. It is a reference weight, not a server.
+//! Another variant is for registrations. All are single-threaded and do not handle slow clients: a silent one blocks
+//! the server. It is a reference for measurements, not a real server.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -45,7 +45,7 @@ pub(crate) struct Variant {
     /// Set TCP_DEFER_ACCEPT on the listener
     #[arg(long)]
     pub(crate) defer: bool,
-    /// Keep the answer in the kernel until the close, which saves a segment
+    /// Hold the answer in the kernel until the close, which saves a segment
     #[arg(long)]
     pub(crate) more: bool,
 }
@@ -56,12 +56,12 @@ pub(crate) enum Style {
     Blocking,
     /// epoll_wait on the listener, then accept until nothing is queued
     Epoll,
-    /// Blocking, and waits for the client to close, as for a registration
+    /// Blocking, waiting for the client to close, as for a registration
     Held,
 }
 
 impl Variant {
-    /// For lookups.
+    /// The variants for lookups.
     pub(crate) const ALL: [Variant; 6] = [
         Variant { style: Style::Blocking, defer: false, more: false },
         Variant { style: Style::Blocking, defer: true, more: false },
@@ -71,7 +71,7 @@ impl Variant {
         Variant { style: Style::Epoll, defer: true, more: true },
     ];
 
-    /// For registrations.
+    /// The variant for registrations.
     pub(crate) const HELD: Variant = Variant { style: Style::Held, defer: true, more: false };
 
     pub(crate) fn label(self) -> String {
@@ -80,7 +80,7 @@ impl Variant {
         format!("null {}{defer}{more}", name_of(&self.style))
     }
 
-    /// The command line arguments that select it.
+    /// The command line arguments that select this variant.
     pub(crate) fn arguments(self) -> Vec<String> {
         let mut arguments = vec!["--style".to_owned(), name_of(&self.style)];
         arguments.extend(self.defer.then(|| "--defer".to_owned()));
@@ -96,7 +96,7 @@ pub(crate) fn serve(args: &NullArgs) -> Result<()> {
     let listener = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&listener, true)?;
     if args.variant.defer {
-        // Seconds that a silent connection may stay in the kernel; any value will do.
+        // The seconds that a silent connection may stay in the kernel; any value will do.
         nix::sys::socket::setsockopt(&listener, DeferAccept, &1)?;
     }
     bind(&listener, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, args.port))?;
@@ -128,7 +128,7 @@ fn serve_epoll(listener: &OwnedFd, answer: &dyn Fn(&OwnedFd)) -> io::Result<()> 
         events.clear();
         epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None::<&Timespec>)?;
         loop {
-            // The accepted socket is blocking: without TCP_DEFER_ACCEPT its request may not have arrived yet.
+            // The accepted socket is blocking, because without TCP_DEFER_ACCEPT its request may not have arrived yet.
             match accept_with(listener, SocketFlags::CLOEXEC) {
                 Ok(connection) => answer(&connection),
                 Err(Errno::WOULDBLOCK) => break,
@@ -139,7 +139,7 @@ fn serve_epoll(listener: &OwnedFd, answer: &dyn Fn(&OwnedFd)) -> io::Result<()> 
     }
 }
 
-/// Answers one request without parsing it. A client that has closed already is no error.
+/// Answers one request without parsing it. A client that has already closed is not an error.
 fn answer(connection: &OwnedFd, flags: SendFlags) {
     let mut request = [0; 512];
     if recv(connection, &mut request, RecvFlags::empty()).is_ok() {
@@ -147,7 +147,7 @@ fn answer(connection: &OwnedFd, flags: SendFlags) {
     }
 }
 
-/// Grants a registration and waits until the client closes.
+/// Grants a registration, and waits until the client closes.
 fn grant_and_hold(connection: &OwnedFd) {
     let mut request = [0; 512];
     if recv(connection, &mut request, RecvFlags::empty()).is_ok()

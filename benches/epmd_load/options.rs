@@ -1,4 +1,4 @@
-//! Command line options, and the plan that they resolve to.
+//! Command line options and the resulting plan.
 
 use std::env;
 use std::fs;
@@ -23,7 +23,7 @@ pub(crate) struct Options {
     /// Milliseconds of load per server and round
     #[arg(long, value_name = "MS")]
     slice: Option<u64>,
-    /// The stock epmd [default: that of the installed Erlang]
+    /// The stock epmd [default: the one of the installed Erlang]
     #[arg(long, value_name = "PATH")]
     epmd: Option<PathBuf>,
 }
@@ -36,17 +36,17 @@ pub(crate) enum Part {
     Flat,
     /// Register, close, register again
     Churn,
-    /// Time and memory that held registrations take
+    /// Time and memory of held registrations
     Held,
     /// NAMES with a full registry
     Names,
-    /// Lookup latency beside idle connections
+    /// Lookup latency with idle connections
     Idle,
     /// From process start to first answer
     Startup,
 }
 
-/// What is to be run, and how long.
+/// The parts to run, and for how long.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) run: RunOptions,
@@ -87,7 +87,7 @@ impl Options {
 }
 
 impl Plan {
-    /// What the report says about the run.
+    /// The description of the run in the report.
     pub(crate) fn facts(&self) -> Vec<String> {
         vec![
             format!("stock: {}", self.stock.display()),
@@ -101,8 +101,8 @@ impl Plan {
     }
 }
 
-/// Candidates from distributions' folders and `PATH`; the versioned file of the Erlang tree first, because the others
-/// may have been replaced by links to pmd.
+/// Candidates from the directories of Linux distributions and from `PATH`. The versioned file in the Erlang tree comes
+/// first, because the others may have been replaced by links to pmd.
 fn installed_epmds() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for root in ["/usr/lib/erlang", "/usr/lib64/erlang", "/usr/local/lib/erlang"] {
@@ -117,7 +117,7 @@ fn installed_epmds() -> Vec<PathBuf> {
     found
 }
 
-/// Whether the path resolves to a file that is itself called epmd, and not to pmd.
+/// Whether the path resolves to a file named epmd, not to pmd.
 fn is_stock(path: &Path) -> bool {
     fs::canonicalize(path).is_ok_and(|real| real.file_name().is_some_and(|name| name == "epmd"))
 }

@@ -28,22 +28,22 @@ pub(crate) struct Slice {
     pub(crate) dropped: usize,
     wall: Duration,
     cpu: Duration,
-    /// Of every request that was not dropped.
+    /// The latencies of all requests that were not dropped.
     latencies: Latencies,
 }
 
 impl Slice {
-    /// Requests that got an answer, including refusals.
+    /// The number of requests that got an answer, including refusals.
     fn served(&self) -> f64 {
         (self.answered + self.refused) as f64
     }
 
-    /// Microseconds of the server's CPU per served request.
+    /// The server's CPU time per served request, in microseconds.
     pub(crate) fn cpu_us(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.served()
     }
 
-    /// Microseconds of the server's CPU per granted request: refusals count as overhead.
+    /// The server's CPU time per granted request, in microseconds; refusals count as overhead.
     pub(crate) fn cpu_us_granted(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.answered as f64
     }
@@ -69,29 +69,29 @@ impl Slice {
 pub(crate) struct Series(Vec<Slice>);
 
 impl Series {
-    /// Median of a figure over the rounds.
+    /// The median of a figure over the rounds.
     pub(crate) fn median(&self, figure: impl Fn(&Slice) -> f64) -> f64 {
         median(self.0.iter().map(figure))
     }
 
-    /// Median of the ratios of this figure to that of `base` in the same round.
+    /// The median ratio of this figure to that of `base` in the same round.
     pub(crate) fn ratio(&self, base: &Series, figure: impl Fn(&Slice) -> f64) -> f64 {
         median(self.ratios(base, figure))
     }
 
-    /// The ratios of all rounds, to be pooled with others.
+    /// The ratios of all rounds, for pooling with others.
     pub(crate) fn ratios(&self, base: &Series, figure: impl Fn(&Slice) -> f64) -> Vec<f64> {
         self.0.iter().zip(&base.0).map(|(slice, base)| figure(slice) / figure(base)).collect()
     }
 
-    /// Sum of a count over the rounds.
+    /// The sum of a count over the rounds.
     pub(crate) fn total(&self, count: impl Fn(&Slice) -> usize) -> usize {
         self.0.iter().map(count).sum()
     }
 }
 
-/// Loads the contestants in turn in every round, each with `clients` concurrent clients, after one short slice each that
-/// does not count.
+/// Loads the contestants in turn in every round, each with `clients` concurrent clients, after one short warm-up slice
+/// each.
 pub(crate) fn interleave(plan: &Plan, contestants: &[Contestant<'_>], clients: u32) -> Result<Vec<Series>> {
     for contestant in contestants {
         load(*contestant, clients, plan.slice / 4)?;
@@ -99,7 +99,7 @@ pub(crate) fn interleave(plan: &Plan, contestants: &[Contestant<'_>], clients: u
     let mut all: Vec<Series> = contestants.iter().map(|_| Series::default()).collect();
     for round in 0..usize::from(plan.rounds) {
         for turn in 0..contestants.len() {
-            // The first one changes, so that no server always follows the same other.
+            // The order rotates, so that no server always follows the same one.
             let next = (turn + round) % contestants.len();
             all[next].0.push(load(contestants[next], clients, plan.slice)?);
         }
@@ -107,7 +107,7 @@ pub(crate) fn interleave(plan: &Plan, contestants: &[Contestant<'_>], clients: u
     Ok(all)
 }
 
-/// One slice.
+/// Runs one slice of load.
 fn load(contestant: Contestant<'_>, clients: u32, span: Duration) -> Result<Slice> {
     let Contestant { server, request } = contestant;
     let source = next_source();
@@ -132,7 +132,7 @@ fn load(contestant: Contestant<'_>, clients: u32, span: Duration) -> Result<Slic
             .collect();
         Ok((shares, before?, begin.elapsed()))
     })?;
-    // The last client sees the end of its stream a moment before the server has finished with it.
+    // The last client sees the end of its stream shortly before the server has finished with the connection.
     thread::sleep(Duration::from_millis(3));
     let cpu = cpu_time(&[server.pid()])?.saturating_sub(before);
     let mut slice = Slice { wall, cpu, ..Slice::default() };
@@ -153,7 +153,7 @@ struct Share {
     answered: usize,
     refused: usize,
     dropped: usize,
-    /// A histogram of each client would not stay in the processor's cache beside the server.
+    /// A plain list, because a histogram for each client would displace the server's data from the processor cache.
     latencies: Vec<Duration>,
 }
 

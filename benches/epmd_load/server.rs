@@ -18,7 +18,7 @@ use crate::client;
 use crate::null::Variant;
 use crate::options::Plan;
 
-/// Which server.
+/// The kind of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     Stock,
@@ -53,7 +53,7 @@ impl Server {
         Server::spawn(command, port, home)
     }
 
-    /// Starts stock or pmd without a wrapper and returns how long its first answer took.
+    /// Starts stock or pmd without a wrapper, and returns the time until its first answer.
     pub(crate) fn time_to_answer(plan: &Plan, peer: Peer) -> Result<Duration> {
         let home = TempDir::new()?;
         let port = free_port()?;
@@ -85,7 +85,7 @@ impl Server {
     }
 }
 
-/// Program and arguments of a foreground epmd. pmd acts as epmd when it is run under that name.
+/// The program and arguments of a foreground epmd. pmd acts as epmd when it is run under that name.
 fn epmd_command(plan: &Plan, peer: Peer, home: &Path, port: u16) -> Result<(PathBuf, [OsString; 2])> {
     let program = if peer == Peer::Pmd {
         let link = home.join("epmd");
@@ -97,8 +97,9 @@ fn epmd_command(plan: &Plan, peer: Peer, home: &Path, port: u16) -> Result<(Path
     Ok((program, ["-port".into(), port.to_string().into()]))
 }
 
-/// A port that is free on both families and outside the ephemeral range. Each call continues after the port of the last,
-/// so that no port is used twice in a run; the first depends on the process, so that two runs differ.
+/// A port that is free on both families and outside the ephemeral range. Each call continues after the last port, so
+/// that no port is used twice in a run. The first port depends on the process id, so that concurrent runs use different
+/// ports.
 fn free_port() -> Result<u16> {
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 15_000;

@@ -1,4 +1,4 @@
-//! From process start to first answer.
+//! The time from process start to first answer.
 
 use anyhow::Result;
 use pmd_bench::report::{number, table};
@@ -10,7 +10,7 @@ use crate::server::{Peer, Server};
 pub(crate) fn run(plan: &Plan) -> Result<()> {
     let peers = [Peer::Stock, Peer::Pmd];
     let mut times = [Vec::new(), Vec::new()];
-    // A start takes only milliseconds: three per round give the median a broader base.
+    // A start only takes milliseconds, so three per round make the median more robust.
     for _ in 0..plan.rounds * 3 {
         for (peer, times) in peers.iter().zip(&mut times) {
             times.push(Server::time_to_answer(plan, *peer)?.as_secs_f64() * 1e3);

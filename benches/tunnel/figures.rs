@@ -24,7 +24,7 @@ impl Side {
         }
     }
 
-    /// pmd's name for the path, if it leads through pmd.
+    /// pmd's name for the path, if the path leads through pmd.
     pub(crate) fn path(self) -> Option<&'static str> {
         match self {
             Side::Direct => Some("direct"),

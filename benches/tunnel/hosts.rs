@@ -1,4 +1,4 @@
-//! Hosts that are joined by their pmd daemons.
+//! Hosts whose pmd daemons form a cluster.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use crate::options::Plan;
 
-/// How long anything may take before the run is given up.
+/// The timeout for any operation, after which the run fails.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Hosts and their daemons.
@@ -60,7 +60,7 @@ impl Hosts {
             joined.with_context(|| format!("joining {}", seed.ip))?;
         }
         for (home, other) in [(0, "h2"), (1, "h1")] {
-            wait("the other host in the hosts file", || {
+            wait("the other host to appear in the hosts file", || {
                 let text = fs::read_to_string(hosts.homes[home].join("hosts-4369")).unwrap_or_default();
                 Ok(text.split_whitespace().any(|word| word == other))
             })?;

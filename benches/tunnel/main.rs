@@ -1,15 +1,15 @@
-//! Tunnel benchmark: Erlang distribution in the clear, through pmd, through pmd and a relay, and over Erlang's own TLS.
+//! Tunnel benchmark: Erlang distribution unencrypted, through pmd, through pmd and a relay, and over Erlang's own TLS.
 //!
 //!     cargo bench --bench tunnel                # about two minutes
 //!     cargo bench --bench tunnel -- --quick     # smoke test, several seconds
 //!     cargo bench --bench tunnel -- --check     # exits with 1 if a bar is missed
 //!
-//! How it measures. Every side is a pair of `erl` nodes on two hosts (namespaces on one bridge) with pmd as their port
-//! mapper. All pairs run at the same time and are measured in turn, in several rounds; figures are medians of the
-//! rounds. Throughput is counted by the receiver, from the first message to the last; the distribution's flow control
-//! slows the sender down as in any system. CPU is user and system time of both nodes and of the daemons of their hosts.
+//! Method: every side is a pair of `erl` nodes on two hosts (namespaces on one bridge) with pmd as their port mapper.
+//! All pairs run at the same time and are measured in turn, in several rounds; figures are medians over the rounds.
+//! Throughput is measured by the receiver, from the first message to the last; the flow control of Erlang distribution
+//! limits the sender as in production. CPU is the user and system time of both nodes and of the daemons on their hosts.
 //!
-//! Floors, from the ground: figures, node, options · hosts, report · measure.
+//! Floors, from the bottom up: figures, node, options · hosts, report · measure.
 
 #![forbid(unsafe_code)]
 

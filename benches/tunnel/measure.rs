@@ -1,4 +1,4 @@
-//! A pair of nodes for each side, and the measurements in turn.
+//! A pair of nodes for each side, measured in turn.
 
 use std::path::Path;
 use std::process::Command;
@@ -43,7 +43,7 @@ impl<'a> Pair<'a> {
         Ok(Pair { side, hosts, nodes: [start(0)?, start(1)?], figures: Figures::default() })
     }
 
-    /// Connects the nodes and checks that they use the right path.
+    /// Connects the nodes, and checks that they use the expected path.
     fn connect(&mut self, runtime: &Runtime) -> Result<()> {
         self.nodes.iter_mut().try_for_each(Node::wait_until_ready)?;
         let [one, two] = &mut self.nodes;
@@ -107,6 +107,9 @@ fn issue_certificates(hosts: &Hosts) -> Result<()> {
     erl.arg("h1").arg(hosts.home(0)).arg("h2").arg(hosts.home(1));
     let output = erl.output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "no certificates (install erlang-ssl, erlang-public-key): {printed}");
+    ensure!(
+        output.status.success(),
+        "cannot create certificates (install erlang-ssl and erlang-public-key): {printed}"
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Erlang nodes that take orders over their standard input.
+//! Erlang nodes that read commands from their standard input.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
@@ -9,10 +9,10 @@ use pmd_bench::fleet::Site;
 use pmd_bench::fleet::cell::mortal;
 use pmd_bench::process::Process;
 
-/// The module that takes the orders.
+/// The module that carries out the commands.
 const MODULE: &str = "tunnel_bench";
 
-/// Compiles the module once for all nodes, into this folder.
+/// Compiles the module into this folder, once for all nodes.
 pub(crate) fn compile(folder: &Path) -> Result<()> {
     let source =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/tunnel").join(MODULE).with_extension("erl");
@@ -31,8 +31,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts a node on a host, with more arguments and optionally a resolver file, without waiting for it. The folder
-    /// `code` must contain the [compiled](compile) module.
+    /// Starts a node on a host, with additional arguments and optionally a resolver file, without waiting for it. The
+    /// folder `code` must contain the [compiled](compile) module.
     pub(crate) fn start(
         site: &Site,
         home: &Path,
@@ -51,25 +51,25 @@ impl Node {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = site.cell.run(move || command.spawn()).context("erl")?;
-        let input = child.stdin.take().context("a pipe")?;
-        let output = BufReader::new(child.stdout.take().context("a pipe")?).lines();
+        let input = child.stdin.take().context("the node has no pipe")?;
+        let output = BufReader::new(child.stdout.take().context("the node has no pipe")?).lines();
         Ok(Node { name: format!("{name}@{}", site.name), process: child.into(), input, output })
     }
 
-    /// Waits until the node takes orders.
+    /// Waits until the node accepts commands.
     pub(crate) fn wait_until_ready(&mut self) -> Result<()> {
         let ready = self.line()?;
-        ensure!(ready == "ready", "{} says {ready:?}", self.name);
+        ensure!(ready == "ready", "{} printed {ready:?} instead of \"ready\"", self.name);
         Ok(())
     }
 
-    /// Gives an order and returns the numbers of the answer.
+    /// Sends a command, and returns the numbers of the answer.
     pub(crate) fn order<const N: usize>(&mut self, order: &str) -> Result<[f64; N]> {
         writeln!(self.input, "{order}")?;
         let line = self.line()?;
         let numbers = line.split(' ').map(str::parse).collect::<Result<Vec<f64>, _>>().ok();
         let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
-        numbers.with_context(|| format!("{} answers {order:?} with {line:?}", self.name))
+        numbers.with_context(|| format!("{} answered {order:?} with {line:?}", self.name))
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -1,4 +1,4 @@
-//! Command line options, and the plan that they resolve to.
+//! Command line options and the resulting plan.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use pmd_bench::options::{RunOptions, require_fleet};
 
-/// Compares tunnels with plain and with encrypted Erlang distribution.
+/// Compares tunnels with plain and encrypted Erlang distribution.
 #[derive(Debug, Parser)]
 #[command(name = "tunnel")]
 pub(crate) struct Options {
@@ -14,14 +14,14 @@ pub(crate) struct Options {
     pub(crate) run: RunOptions,
 }
 
-/// What is to be run, and how long.
+/// The measurements to run, and their durations.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) pmd: PathBuf,
     pub(crate) rounds: usize,
-    /// How long messages are sent, in milliseconds.
+    /// The duration for which messages are sent, in milliseconds.
     pub(crate) send_ms: u64,
-    /// Consecutive round trips.
+    /// The number of consecutive round trips.
     pub(crate) trips: u64,
 }
 

@@ -8,17 +8,17 @@ use pmd_bench::stats::median;
 use crate::figures::{Figures, SIZES, Side};
 use crate::options::Plan;
 
-/// What a tunnel may add to the median round trip, in microseconds.
+/// The maximum time that a tunnel may add to the median round trip, in microseconds.
 const ADDED_BAR: f64 = 150.0;
 
-/// Prints the circumstances of the run.
+/// Prints the description of the run.
 pub(crate) fn begin(options: &RunOptions, plan: &Plan) -> Result<Report> {
     let facts =
         format!("rounds: {}, {} ms of messages, {} round trips", plan.rounds, plan.send_ms, plan.trips);
     Report::begin("Erlang distribution through pmd", options, &plan.pmd, &[facts])
 }
 
-/// Prints the medians of the rounds, with ratios, and the bars; returns whether the run has succeeded.
+/// Prints the medians of the rounds, with ratios, and the bars. Returns whether the run has succeeded.
 pub(crate) fn print(mut report: Report, figures: &[Figures; 4]) -> Result<bool> {
     for (index, (_, size)) in SIZES.iter().enumerate() {
         let rates = figures.each_ref().map(|side| middle(&side.rate[index]));

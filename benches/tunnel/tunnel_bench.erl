@@ -1,12 +1,12 @@
-%% One end of a measurement. Reads orders from standard input, "ping NODE", "send NODE SIZE MILLISECONDS" and
+%% One end of a measurement. Reads commands from standard input, "ping NODE", "send NODE SIZE MILLISECONDS" and
 %% "trips NODE COUNT", and answers each with one line of numbers. Exits at the end of the input.
 -module(tunnel_bench).
 -export([start/0, sink/1, echo/0]).
 
-%% Messages that are sent however short the time is.
+%% The minimum number of messages, however short the time is.
 -define(AT_LEAST, 4).
 
-%% Takes orders until the input ends; a crash ends the node.
+%% Carries out commands until the input ends; a crash ends the node.
 start() ->
     spawn(fun() ->
         {_, Listener} = spawn_monitor(fun listen/0),

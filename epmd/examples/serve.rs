@@ -17,7 +17,7 @@ impl Host for Program {
     }
 
     fn thread_ended(&self, thread: &str, reason: &str) {
-        eprintln!("the thread {thread} has ended: {reason}");
+        eprintln!("thread {thread} ended: {reason}");
         exit(1);
     }
 }
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let names = Arc::new(NameRegistry::new(port.into(), 1000, Box::new(NoObserver)));
     let shared = Shared::new(names, Arc::new(Program), 1024);
     let _server = Server::start(shared, bind_all(&[], port)?.into(), Options::default())?;
-    println!("serving on port {port}; epmd -kill ends it");
+    println!("serving on port {port}; stop it with epmd -kill");
     loop {
         std::thread::park();
     }

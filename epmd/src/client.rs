@@ -1,4 +1,4 @@
-//! Asking a port mapper, whichever it is, over the EPMD protocol.
+//! A client for any port mapper that speaks the EPMD protocol.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,13 +11,13 @@ use pmd_protocol::epmd::{Listing, Registration, Request};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::codec::Framed;
 
-/// Where questions to this host's own loopback address come from.
+/// The source address of queries to this host's own loopback address.
 ///
-/// Each node holds a connection from 127.0.0.1 to the port mapper. With ten thousand of them, the kernel searches long for a
-/// port from which there is none yet; any other loopback address has all of its ports free.
+/// Each node holds a connection from 127.0.0.1 to the port mapper. With ten thousand of them, the kernel takes a long
+/// time to find a free source port; on any other loopback address, all ports are free.
 const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Why there is no answer.
+/// The reason why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// The connection failed.
@@ -26,7 +26,7 @@ pub enum AskError {
     /// The answer took too long.
     #[error("no answer within {} s", .0.as_secs_f32())]
     Timeout(Duration),
-    /// The answer is not one to the question, or the question cannot be asked.
+    /// The reply does not match the request, or the request cannot be encoded.
     #[error(transparent)]
     Protocol(ClientError),
 }
@@ -46,11 +46,11 @@ impl From<ReplyError> for AskError {
     }
 }
 
-/// The nodes that are registered at `address`.
+/// Returns the nodes registered with the port mapper at `address`.
 ///
 /// # Errors
 ///
-/// If there is no answer within `timeout`, or not one to this question.
+/// If no valid answer arrives within `timeout`.
 pub async fn names(address: SocketAddr, timeout: Duration) -> Result<Listing, AskError> {
     match ask(address, Request::Names, timeout).await? {
         Reply::Names(listing) => Ok(listing),
@@ -58,11 +58,11 @@ pub async fn names(address: SocketAddr, timeout: Duration) -> Result<Listing, As
     }
 }
 
-/// What is registered at `address` under a name.
+/// Looks up a name with the port mapper at `address`.
 ///
 /// # Errors
 ///
-/// If there is no answer within `timeout`, or not one to this question.
+/// If no valid answer arrives within `timeout`.
 pub async fn port_please(
     address: SocketAddr,
     name: &str,
@@ -78,7 +78,7 @@ pub async fn port_please(
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     if address.ip() == Ipv4Addr::LOCALHOST {
         let socket = TcpSocket::new_v4()?;
-        // Where loopback is narrower than usual, its one address has to do.
+        // If loopback has only one address, the kernel chooses the source.
         if socket.bind((SOURCE, 0).into()).is_ok() {
             return socket.connect(address).await;
         }

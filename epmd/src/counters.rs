@@ -1,8 +1,8 @@
-//! What a server counts.
+//! Counters of a server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One number that only grows.
+/// A number that only increases.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -24,7 +24,7 @@ impl Counter {
     }
 }
 
-/// Declares a struct of [`Counter`]s, one of their values at one moment, and how to read one into the other.
+/// Declares a struct of [`Counter`]s, a struct with their values at one moment, and the conversion between them.
 #[macro_export]
 macro_rules! counters {
     (
@@ -42,7 +42,7 @@ macro_rules! counters {
         pub struct $counts { $($(#[$doc])* pub $name: u64,)* }
 
         impl $counters {
-            /// The numbers now.
+            /// The current values.
             #[must_use]
             pub fn read(&self) -> $counts {
                 $counts { $($name: self.$name.get(),)* }
@@ -52,9 +52,9 @@ macro_rules! counters {
 }
 
 crate::counters! {
-    /// What a server has counted since it started.
+    /// The counters of a server since its start.
     Counters,
-    /// The numbers of [`Counters`] at one moment. A number that an older server does not have reads as 0.
+    /// The values of [`Counters`] at one moment. A value that an older server does not report reads as 0.
     Counts:
     /// Connections accepted.
     connections_accepted,
@@ -76,17 +76,17 @@ crate::counters! {
     registrations_duplicate,
     /// ALIVE2 requests refused for their name or extra field.
     registrations_invalid,
-    /// ALIVE2 requests closed because the daemon holds as many registrations as its descriptors allow.
+    /// ALIVE2 requests closed because the descriptors allow no more registrations.
     registrations_full,
     /// Registrations ended because their holder was found dead when another node asked for the name.
     evictions,
     /// Registrations that ended.
     unregistrations,
-    /// Requests closed without an answer because they were not well formed.
+    /// Requests closed without an answer because they were malformed.
     malformed,
     /// Requests closed without an answer because they came from another host or are not enabled.
     forbidden,
-    /// Connections closed because their request did not come in time.
+    /// Connections closed because their request did not arrive in time.
     timeouts,
     /// Waiting connections closed early to make room for others.
     shed,

@@ -1,20 +1,21 @@
-//! Who may use how many of the process's descriptors.
+//! Limits on how many of the process's descriptors each class of connections may use.
 //!
-//! Four classes of connections compete: registrations, connections whose request is not complete (or whose answer is
-//! not read), refused registrations, which stock epmd keeps open, and those to other daemons. Each class leaves room
-//! for the ones that matter more, so that neither a full registry nor a flood of idle connections keeps a
-//! look-up from being answered.
+//! Four classes of connections compete: registrations, connections whose request is incomplete (or whose answer has not
+//! been read), refused registrations, which stock epmd keeps open, and links to other daemons. Each class leaves room
+//! for more important ones, so that neither a full registry nor a flood of idle connections prevents lookups from being
+//! answered.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Descriptors that registrations leave to everything else: a twentieth, within these bounds.
+/// The number of descriptors that registrations must leave free: a twentieth, within these bounds.
 const RESERVE: (usize, usize) = (24, 1000);
-/// What the daemon uses for itself until it has been counted.
+/// The number of descriptors assumed for the daemon itself until they have been counted.
 const OWN: usize = 32;
-/// What it may come to use later: for control connections (a 64th, within these bounds), and for a moment.
+/// The number of descriptors that the daemon may need later, for control connections and short-lived files: a 64th,
+/// within these bounds.
 const LATER: (usize, usize) = (1, 16);
 const FOR_A_MOMENT: usize = 4;
-/// Places that even a full registry leaves to connections that have to wait.
+/// Waiting connections that are possible even with a full registry.
 const LEAST_WAITING: usize = 4;
 
 /// A class of connections.
@@ -22,24 +23,24 @@ const LEAST_WAITING: usize = 4;
 pub enum Class {
     /// Holds a registered name.
     Registered,
-    /// Its request is not complete, or its answer not read.
+    /// Its request is incomplete, or its answer has not been read.
     Waiting,
     /// Its registration was refused; stock epmd leaves it open.
     Refused,
-    /// Leads to another daemon, or comes from one that has still to prove it.
+    /// A connection to another daemon, or from one that has not proven its identity yet.
     Link,
 }
 
-/// What there is no room in.
+/// The limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// The class: giving up a connection of another class does not help.
+    /// The limit of the class: closing a connection of another class does not help.
     Class,
-    /// The process: giving up any connection helps.
+    /// The limit of the process: closing any connection helps.
     Process,
 }
 
-/// How many descriptors there are and who uses them.
+/// The number of descriptors, and their use.
 #[derive(Debug)]
 pub struct Descriptors {
     limit: usize,
@@ -51,7 +52,7 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Of a process that may open `limit` descriptors.
+    /// For a process that may open `limit` descriptors.
     pub fn new(limit: usize) -> Descriptors {
         Descriptors {
             limit,
@@ -63,30 +64,30 @@ impl Descriptors {
         }
     }
 
-    /// How many descriptors the process may open.
+    /// The number of descriptors that the process may open.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Sets how many descriptors the daemon uses for itself: those that are no connection, and one for each thread
-    /// that may just have accepted one.
+    /// Sets how many descriptors the daemon uses for itself: those that are not connections, and one for each thread
+    /// that may have just accepted a connection.
     pub fn set_own(&self, own: usize) {
         self.own.store(own, Ordering::Relaxed);
     }
 
-    /// How many registrations there can be.
+    /// The maximum number of registrations.
     pub fn max_registered(&self) -> usize {
         let for_others = (self.limit / 20).clamp(RESERVE.0, RESERVE.1);
         self.limit.saturating_sub(for_others).min(self.ceiling().saturating_sub(LEAST_WAITING))
     }
 
-    /// How many connections of `class` there are.
+    /// The number of connections of `class`.
     pub fn count(&self, class: Class) -> usize {
         self.counter(class).load(Ordering::Relaxed)
     }
 
-    /// Counts one more connection of `class`, if there is room; whoever got `Ok` calls
-    /// [`release`](Self::release) in the end.
+    /// Counts one more connection of `class`, if there is room. After `Ok`, the caller must call
+    /// [`release`](Self::release) when the connection ends.
     pub fn reserve(&self, class: Class) -> Result<(), Full> {
         let before = self.counter(class).fetch_add(1, Ordering::Relaxed);
         let full = if class == Class::Registered && before >= self.max_registered() {
@@ -110,7 +111,7 @@ impl Descriptors {
         all.map(|class| self.count(class)).iter().sum()
     }
 
-    /// Connections of all classes together.
+    /// The maximum number of connections of all classes together.
     fn ceiling(&self) -> usize {
         let later = (self.limit / 64).clamp(LATER.0, LATER.1) + FOR_A_MOMENT;
         self.limit.saturating_sub(self.own.load(Ordering::Relaxed) + later)

@@ -1,15 +1,15 @@
-//! How long requests of the EPMD port take: from the complete request to the answer in the kernel's hands.
+//! Latencies of EPMD requests, from the complete request until the answer is handed to the kernel.
 //!
-//! Two readings of the clock cost a noticeable part of a look-up, so one request in [`EVERY`] is measured on each thread.
+//! Reading the clock twice costs a noticeable part of a lookup, so each thread measures one request in [`EVERY`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// One request in so many is measured, the first of each thread included.
+/// One in this many requests is measured, including the first of each thread.
 pub const EVERY: u32 = 64;
 
-/// Upper bounds of the buckets: in seconds as they are told, and in nanoseconds. A look-up takes some microseconds; a
-/// registration may have to wait for the look at the holder of its name.
+/// Upper bounds of the buckets, in seconds as reported and in nanoseconds. A lookup takes a few microseconds; a
+/// registration may have to wait for the check of the holder of its name.
 const BOUNDS: [(&str, u64); 8] = [
     ("0.000005", 5_000),
     ("0.00001", 10_000),
@@ -21,7 +21,7 @@ const BOUNDS: [(&str, u64); 8] = [
     ("0.1", 100_000_000),
 ];
 
-/// What is asked.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// PORT_PLEASE2.
@@ -30,15 +30,15 @@ pub enum Asked {
     Names,
     /// ALIVE2.
     Registration,
-    /// Anything else.
+    /// Any other request.
     Other,
 }
 
 impl Asked {
-    /// All of them, in the order of their histograms.
+    /// All kinds, in the order of their histograms.
     const ALL: [Asked; 4] = [Asked::Lookup, Asked::Names, Asked::Registration, Asked::Other];
 
-    /// What it is called as a label.
+    /// Its value as a metric label.
     pub fn label(self) -> &'static str {
         match self {
             Asked::Lookup => "port_please2",
@@ -55,26 +55,26 @@ pub struct Latency([Histogram; Asked::ALL.len()]);
 
 #[derive(Debug, Default)]
 struct Histogram {
-    /// One more than there are bounds: the last is for what is beyond all of them.
+    /// One bucket more than bounds: the last is for latencies beyond all of them.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanoseconds: AtomicU64,
 }
 
-/// A histogram as it is told.
+/// A histogram as reported.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Told {
-    /// Which requests.
+    /// The kind of requests.
     pub asked: Asked,
-    /// For each bound, how many took no longer.
+    /// For each bound, the number of requests that took no longer.
     pub up_to: Vec<(&'static str, u64)>,
-    /// How many there were.
+    /// The number of requests.
     pub count: u64,
-    /// How long they took together, in seconds.
+    /// The sum of their latencies in seconds.
     pub seconds: f64,
 }
 
 impl Latency {
-    /// Counts a request that took so long.
+    /// Records the latency of a request.
     pub fn observe(&self, asked: Asked, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.iter().take_while(|(_, bound)| *bound < nanoseconds).count();
@@ -85,7 +85,7 @@ impl Latency {
         histogram.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
-    /// All histograms now.
+    /// The current histograms.
     pub fn read(&self) -> impl Iterator<Item = Told> {
         Asked::ALL.into_iter().zip(&self.0).map(|(asked, histogram)| {
             let mut count = 0;

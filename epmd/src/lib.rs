@@ -1,17 +1,18 @@
-//! An EPMD server and client as a library: what stock epmd does, for as many nodes as there are descriptors.
+//! An EPMD server and client as a library: compatible with stock epmd, with no limit on nodes but the number of
+//! descriptors.
 //!
-//! The server knows nothing of clusters, TLS or HTTP. It is given what it answers from (a [`server::Directory`]) and where
-//! connections go that are not EPMD (a [`server::Handoff`]); by default it serves the [`names::NameRegistry`] of this host.
+//! The server knows nothing of clusters, TLS or HTTP. It answers from a [`server::Directory`] and passes connections
+//! that are not EPMD to a [`server::Handoff`]; by default it serves the [`names::NameRegistry`] of this host.
 //!
 //! | module | job |
 //! |---|---|
-//! | [`server`] | the EPMD port: threads that accept, read, answer and watch connections |
-//! | [`names`] | the nodes of this host: who has which name, by stock's rules |
-//! | [`client`] | asking any port mapper |
-//! | [`descriptors`], [`reserve`] | sharing out a process's descriptors, and accepting when there is none left |
-//! | [`kernel`] | what the kernel tells about sockets and the processes that hold them |
-//! | [`mod@counters`], [`latency`] | what is measured |
-//! | [`rate_limit`] | keeping a flood of bad requests from becoming a flood of log lines |
+//! | [`server`] | the EPMD port: threads that accept connections, read requests, answer them and watch connections |
+//! | [`names`] | the nodes registered on this host, by stock's rules |
+//! | [`client`] | a client for any port mapper |
+//! | [`descriptors`], [`reserve`] | sharing a process's descriptors, and accepting connections when none is left |
+//! | [`kernel`] | kernel information on sockets and the processes that hold them |
+//! | [`mod@counters`], [`latency`] | metrics |
+//! | [`rate_limit`] | limiting the log lines that bad requests cause |
 //!
 //! A server in 30 lines is in `examples/serve.rs`; in short:
 //!

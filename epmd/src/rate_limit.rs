@@ -1,15 +1,15 @@
-//! How many log lines are written: a burst in each period, and a count of the others.
+//! A rate limit for log lines: it allows a burst in each period and counts the suppressed lines.
 //!
-//! This is the decision alone. It reads no clock, writes nothing and depends on nothing, so that a hot path can make it.
+//! It only decides. It reads no clock and writes nothing, so it is cheap enough for a hot path.
 
 use std::time::{Duration, Instant};
 
-/// Lines that bad input may cause in one [`PERIOD`].
+/// The number of log lines that bad input may cause per [`PERIOD`].
 pub const BURST: u32 = 20;
 /// The period of [`BURST`].
 pub const PERIOD: Duration = Duration::from_secs(1);
 
-/// Lets a burst of lines pass in each period and counts those it holds back.
+/// Allows a burst of lines in each period and counts the suppressed ones.
 #[derive(Debug, Clone)]
 pub struct RateLimit {
     burst: u32,
@@ -19,28 +19,28 @@ pub struct RateLimit {
     held_back: u64,
 }
 
-/// What to do with a line.
+/// The decision on a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Write it.
     Write {
-        /// How many lines were held back since the last one that was written.
+        /// The number of lines suppressed since the last written one.
         held_back: u64,
     },
     /// Do not write it.
     HoldBack {
-        /// How many lines were held back since the last one that was written, this one included.
+        /// The number of lines suppressed since the last written one, including this one.
         held_back: u64,
     },
 }
 
 impl RateLimit {
-    /// Lets `burst` lines pass in each `period`; the first period starts at `now`.
+    /// Allows `burst` lines in each `period`; the first period starts at `now`.
     pub fn new(now: Instant, burst: u32, period: Duration) -> RateLimit {
         RateLimit { burst, period, since: now, passed: 0, held_back: 0 }
     }
 
-    /// Decides about one line at `now`.
+    /// Decides on a line at `now`.
     pub fn check(&mut self, now: Instant) -> Decision {
         if self.remaining(now).is_zero() {
             self.since = now;
@@ -54,8 +54,8 @@ impl RateLimit {
         Decision::Write { held_back: std::mem::take(&mut self.held_back) }
     }
 
-    /// If the period is over and lines were held back in it: how many. A summary of them is to be written, which counts
-    /// as the first line of a new period.
+    /// Returns the number of lines suppressed in a period that is over, if any. The caller must write a summary, which
+    /// counts as the first line of a new period.
     pub fn sum_up(&mut self, now: Instant) -> Option<u64> {
         if self.held_back == 0 || !self.remaining(now).is_zero() {
             return None;
@@ -65,12 +65,13 @@ impl RateLimit {
         Some(std::mem::take(&mut self.held_back))
     }
 
-    /// How much of the current period remains at `now`.
+    /// The time that remains of the current period at `now`.
     pub fn remaining(&self, now: Instant) -> Duration {
         self.period.saturating_sub(now.saturating_duration_since(self.since))
     }
 
-    /// Whether nothing would be lost by forgetting this limit at `now`: its period is over and held nothing back.
+    /// Whether this limit can be dropped at `now` without losing information: its period is over and suppressed
+    /// nothing.
     pub fn is_idle(&self, now: Instant) -> bool {
         self.held_back == 0 && self.remaining(now).is_zero()
     }
@@ -102,7 +103,7 @@ mod tests {
         let start = Instant::now();
         let mut limit = RateLimit::new(start, 1, PERIOD);
         assert_eq!(limit.check(start), Decision::Write { held_back: 0 });
-        assert_eq!(limit.sum_up(start + PERIOD), None, "nothing was held back");
+        assert_eq!(limit.sum_up(start + PERIOD), None, "nothing was suppressed");
         assert_eq!(limit.check(start + PERIOD / 2), Decision::HoldBack { held_back: 1 });
         assert_eq!(limit.remaining(start + PERIOD / 2), PERIOD / 2);
         assert_eq!(limit.sum_up(start + PERIOD / 2), None, "the period is not over");

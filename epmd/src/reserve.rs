@@ -1,8 +1,8 @@
-//! One descriptor that is kept for the moment when there is no other.
+//! A descriptor held in reserve for when the process has no other left.
 //!
-//! accept(2) cannot even refuse a connection without a descriptor to give it. So when the process has none left,
-//! the reserve is given up for one connection, which is served and closed, and taken back. Who accepts meanwhile
-//! may have got that very descriptor: as long as the reserve is missing, no connection may stay.
+//! Without a free descriptor, accept(2) fails, so a connection cannot even be closed. When the process runs out, the
+//! reserve is released for one connection, which is served and closed, and then taken back. Another thread that accepts
+//! in the meantime may have obtained this very descriptor, so no connection may stay open while the reserve is missing.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,18 +18,18 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Puts a descriptor aside.
+    /// Reserves a descriptor.
     pub fn new() -> Reserve {
         let descriptor = open();
         Reserve { missing: AtomicBool::new(descriptor.is_none()), descriptor: Mutex::new(descriptor) }
     }
 
-    /// Whether it is given up at the moment: whoever has just got a descriptor must not keep it.
+    /// Whether the reserve is currently released, so that a newly obtained descriptor must not be kept.
     pub fn is_missing(&self) -> bool {
         self.missing.load(Ordering::SeqCst)
     }
 
-    /// Takes it back if it is missing, nobody uses it, and there is a descriptor again.
+    /// Takes the reserve back if it is missing and not in use, and a descriptor is free again.
     pub fn restore(&self) {
         let mut descriptor = match self.descriptor.try_lock() {
             Ok(descriptor) => descriptor,
@@ -42,10 +42,10 @@ impl Reserve {
         }
     }
 
-    /// Gives it up while `work` runs. One thread at a time: the others wait.
+    /// Releases the reserve while `work` runs. Only one thread can do so at a time; the others wait.
     pub fn lend<T>(&self, work: impl FnOnce() -> T) -> T {
         let mut descriptor = self.descriptor.lock().unwrap_or_else(PoisonError::into_inner);
-        // Said before it is free, so that nobody who gets it can miss it.
+        // Set before the descriptor is free, so that the thread that obtains it cannot miss this.
         self.missing.store(true, Ordering::SeqCst);
         drop(descriptor.take());
         let value = work();
@@ -61,7 +61,7 @@ impl Default for Reserve {
     }
 }
 
-/// Any descriptor will do. One without a file: in the root directory of a container there may be none.
+/// Any descriptor will do. It needs no file, because a container's root directory may be empty.
 fn open() -> Option<OwnedFd> {
     eventfd(0, EventfdFlags::CLOEXEC).ok()
 }
@@ -75,7 +75,7 @@ mod tests {
         let reserve = Reserve::new();
         assert!(!reserve.is_missing());
         assert!(reserve.lend(|| {
-            // Who asks for it meanwhile neither gets it nor waits.
+            // A concurrent call neither gets the descriptor nor waits.
             reserve.restore();
             reserve.is_missing()
         }));

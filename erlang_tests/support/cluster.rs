@@ -130,7 +130,7 @@ pub fn api(host: &Host, method: &str, path: &str, body: &str) -> Value {
     )
     .expect("sending a request");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
+    stream.read_to_string(&mut answer).expect("a response");
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: not JSON ({error}): {answer}"))
 }

@@ -102,7 +102,7 @@ pub fn names(host: &Host) -> BTreeMap<String, u16> {
         let (name, port) = line.strip_prefix("name ")?.split_once(" at port ")?;
         Some((name.to_owned(), port.parse().ok()?))
     };
-    text.lines().map(|line| entry(line).unwrap_or_else(|| panic!("an odd line in NAMES: {line:?}"))).collect()
+    text.lines().map(|line| entry(line).unwrap_or_else(|| panic!("bad NAMES line: {line:?}"))).collect()
 }
 
 /// Waits until exactly these names are registered.

@@ -1,4 +1,4 @@
-//! `docs/reference.md`: the prose of `template.md` with tables made from the definitions that the program itself uses.
+//! Generates `docs/reference.md`: the prose of `template.md`, with tables generated from the program's own definitions.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,15 +14,15 @@ use pmd::metrics::FAMILIES;
 
 const TEMPLATE: &str = include_str!("template.md");
 
-/// Variables that set no key of the configuration file.
+/// Variables that do not set a configuration key.
 const VARIABLES: [(&str, &str); 8] = [
     (environment::CONFIG, "The configuration file, like `--config`."),
     (environment::HOME, "One directory for configuration, secrets and sockets."),
     (
         setup::FILTER,
-        "What is logged: a level such as `debug`, or `target=level` pairs separated by commas. Default: `info`.",
+        "The log filter: a level such as `debug`, or `target=level` pairs separated by commas. Default: `info`.",
     ),
-    (setup::FORMAT, "`json` makes every log line a JSON object."),
+    (setup::FORMAT, "With `json`, every log line is a JSON object."),
     ("NO_COLOR", "If it is set, output is not coloured, like `--no-color`."),
     ("CONFIGURATION_DIRECTORY", "Set by systemd: the directory of the configuration file."),
     (
@@ -32,7 +32,7 @@ const VARIABLES: [(&str, &str); 8] = [
     ("RUNTIME_DIRECTORY", "Set by systemd: the directory for sockets."),
 ];
 
-/// Every exit that has a fixed code.
+/// All exits with a fixed code.
 const EXITS: [Exit; 10] = [
     Exit::Done,
     Exit::General,
@@ -46,7 +46,7 @@ const EXITS: [Exit; 10] = [
     Exit::Interrupted,
 ];
 
-/// The whole page.
+/// Returns the whole page.
 pub(crate) fn page() -> String {
     let mut command = Cli::command();
     command.build();
@@ -63,7 +63,7 @@ pub(crate) fn page() -> String {
     parts.into_iter().fold(TEMPLATE.to_owned(), |page, (mark, part)| page.replace(mark, part.trim_end()))
 }
 
-/// Every command in one line.
+/// All commands, in one line each.
 fn overview(command: &Command) -> String {
     let mut table = table(&["command", "what it does"]);
     for command in command.get_subcommands() {
@@ -72,7 +72,7 @@ fn overview(command: &Command) -> String {
     table
 }
 
-/// The options that every command takes.
+/// The options common to all commands.
 fn common_options(command: &Command) -> String {
     let mut table = table(&["option", "meaning"]);
     for option in command.get_arguments().filter(|option| option.is_global_set()) {
@@ -81,7 +81,7 @@ fn common_options(command: &Command) -> String {
     table
 }
 
-/// What a command does, its usage, options and examples; then its own commands.
+/// The section of a command: description, usage, options and examples, followed by its subcommands.
 fn section(command: &Command) -> String {
     let usage = command.clone().render_usage().to_string();
     let usage: String =
@@ -107,7 +107,7 @@ fn section(command: &Command) -> String {
     section + &command.get_subcommands().map(section_of_part).collect::<String>()
 }
 
-/// The section of a command's own command, one level deeper.
+/// The section of a subcommand, one level deeper.
 fn section_of_part(command: &Command) -> String {
     format!("#{}", section(command))
 }
@@ -116,7 +116,7 @@ fn title(command: &Command) -> String {
     command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned()
 }
 
-/// The anchor that a heading gets.
+/// The anchor of a heading.
 fn anchor(title: &str) -> String {
     title.replace(' ', "-")
 }
@@ -129,7 +129,7 @@ fn indented(line: &str) -> String {
     if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") }
 }
 
-/// An argument as it is typed.
+/// An argument as typed on the command line.
 fn term(argument: &Arg) -> String {
     let names = argument.get_value_names().unwrap_or_default();
     let value = if argument.get_action().takes_values() {
@@ -143,7 +143,7 @@ fn term(argument: &Arg) -> String {
     format!("`{}{value}`", flags.join(", ")).replace("` ", "`")
 }
 
-/// What an argument means, with its default and the values that it can have.
+/// The meaning of an argument, with its default and possible values.
 fn meaning(argument: &Arg) -> String {
     let mut meaning = argument.get_help().map(ToString::to_string).unwrap_or_default();
     let values: Vec<String> =
@@ -164,14 +164,14 @@ fn exit_codes() -> String {
     for exit in EXITS {
         let meaning = match exit {
             Exit::Done => "done",
-            Exit::General => "failed for a reason that has no code of its own",
+            Exit::General => "failed for a reason without a code of its own",
             Exit::Usage => "wrong flags, environment or configuration",
-            Exit::NotReachable => "no daemon answers",
+            Exit::NotReachable => "no daemon is answering",
             Exit::NotFound => "not found",
             Exit::Refused => "refused",
             Exit::TimedOut => "timed out",
             Exit::Conflict => "conflict: the name or the port is taken",
-            Exit::Unhealthy => "unhealthy: the daemon, or something that it depends on",
+            Exit::Unhealthy => "unhealthy: the daemon or one of its dependencies",
             Exit::Interrupted => "interrupted",
             Exit::Command(_) => "the exit code of the command that was run",
         };
@@ -248,12 +248,12 @@ fn metrics() -> String {
     table
 }
 
-/// The head of a table.
+/// The header of a table.
 fn table(columns: &[&str]) -> String {
     format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()))
 }
 
-/// Adds a row; a bar within a cell would end it.
+/// Adds a row. Bars inside cells are escaped, because they would end the cell.
 fn row(table: &mut String, cells: &[&str]) {
     let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
     let _ = writeln!(table, "| {} |", cells.join(" | "));

@@ -1,4 +1,4 @@
-//! Laws of the EPMD parsers, encoders and codecs for arbitrary bytes. Each function panics if one does not hold.
+//! Properties of the EPMD parsers, encoders and codecs for arbitrary bytes. Each function panics if one is violated.
 
 use std::fmt::Debug;
 
@@ -13,7 +13,7 @@ use pmd_protocol::epmd::{
 use pmd_protocol::limits::{LENGTH_PREFIX, MAX_EXTRA, MAX_LOOKUP_CHARS, MAX_REQUEST};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// Bytes as a server receives them.
+/// Checks bytes as received by a server.
 pub fn request(data: &[u8]) {
     // More is read if and only if there is no result yet.
     assert_eq!(read_limit(data) > 0, matches!(frame(data), Ok(None)));
@@ -23,22 +23,22 @@ pub fn request(data: &[u8]) {
         let chunks: Vec<&[u8]> = data.chunks(width).collect();
         let split = decoded(ServerCodec::default(), &chunks);
         if let Err(FramingError::Excess { announced, .. }) = frame(data) {
-            // Surplus bytes that arrive after the length do not spoil the request, see `frame`.
+            // Surplus bytes that arrive after the length do not invalidate the request, see `frame`.
             let request = &data[..LENGTH_PREFIX + usize::from(announced)];
             assert_eq!(split.first(), decoded(ServerCodec::default(), &[request]).first());
         } else {
-            assert_eq!(split, whole, "in parts of {width}");
+            assert_eq!(split, whole, "in chunks of {width}");
         }
     }
 
-    // The same bytes without a length.
+    // The same bytes, taken as a body without a length.
     match parse_request(data) {
         Ok(request) if data.len() <= MAX_REQUEST => {
             let mut bytes = Vec::new();
             assert_eq!(
                 encode::request(&request, &mut bytes),
                 Ok(()),
-                "read, but cannot be written: {request:?}"
+                "parsed but cannot be encoded: {request:?}"
             );
             assert_eq!(frame(&bytes).map(|body| body.map(parse_request)), Ok(Some(Ok(request))));
         }
@@ -49,7 +49,7 @@ pub fn request(data: &[u8]) {
     }
 }
 
-/// One byte for the kind of request, then bytes as a client receives them.
+/// Checks one byte for the kind of request, followed by bytes as received by a client.
 pub fn reply(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let asked = one_of_each(*kind);
@@ -61,10 +61,10 @@ pub fn reply(data: &[u8]) {
     let whole = decoded(client(), &[data]);
     for width in [1, 3] {
         let chunks: Vec<&[u8]> = data.chunks(width).collect();
-        assert_eq!(decoded(client(), &chunks), whole, "in parts of {width}");
+        assert_eq!(decoded(client(), &chunks), whole, "in chunks of {width}");
     }
 
-    // There is one encoding of everything that can be parsed.
+    // Everything that can be parsed has exactly one encoding.
     let Ok(Some((reply, used))) = parse_reply(Expected::from(&asked), data, true) else { return };
     let used = &data[..used];
     let mut bytes = Vec::new();
@@ -76,7 +76,7 @@ pub fn reply(data: &[u8]) {
         Reply::Names(listing) | Reply::Dump(listing) => {
             for entry in listing.entries() {
                 names_line(entry.name, entry.port, &mut bytes);
-                assert!(bytes.len() <= listing.text.len(), "entries that are not in the text");
+                assert!(bytes.len() <= listing.text.len(), "entries do not come from the text");
             }
             bytes.clear();
             bytes.extend_from_slice(&names_header(listing.port));
@@ -87,7 +87,7 @@ pub fn reply(data: &[u8]) {
     assert_eq!(bytes, used);
 }
 
-/// Bytes to make values of, which are written and read back.
+/// Checks that values generated from the bytes can be encoded and parsed back.
 pub fn roundtrip(data: &[u8]) {
     let mut source = Source(data);
     let kind = source.u8();
@@ -107,11 +107,11 @@ pub fn roundtrip(data: &[u8]) {
 
     let mut bytes = b"kept".to_vec();
     if encode::request(&request, &mut bytes).is_err() {
-        assert!(!can_be_asked(&request), "not written: {request:?}");
+        assert!(!can_be_asked(&request), "not encoded: {request:?}");
         assert_eq!(bytes, b"kept");
         return;
     }
-    assert!(can_be_asked(&request), "written: {request:?}");
+    assert!(can_be_asked(&request), "encoded despite a limit: {request:?}");
     let bytes = bytes.strip_prefix(b"kept").unwrap_or_default();
     assert_eq!(frame(bytes).map(|body| body.map(parse_request)), Ok(Some(Ok(request))));
 
@@ -143,7 +143,7 @@ fn replies_are_understood(alive2: &Alive2<'_>) {
         assert_eq!(read, Ok(Some((reply, sent.as_bytes().len()))));
     }
 
-    // Names are not escaped, so only those without space and line feed survive a listing.
+    // Names are not escaped, so only names without spaces and line feeds survive a listing.
     if !alive2.name.contains([' ', '\n']) {
         let mut bytes = names_header(-1).to_vec();
         names_line("before", 1, &mut bytes);
@@ -158,7 +158,7 @@ fn replies_are_understood(alive2: &Alive2<'_>) {
     }
 }
 
-/// The limits, stated independently of the encoder.
+/// The limits, written independently of the encoder.
 fn can_be_asked(request: &Request<'_>) -> bool {
     match request {
         Request::Alive2(alive2) => alive2.name.parse::<NodeName>().is_ok() && alive2.extra.len() <= MAX_EXTRA,
@@ -226,7 +226,7 @@ fn drain<T: Debug, E: Debug>(
     }
 }
 
-/// Values made of bytes, and of zeros once these are used up.
+/// Generates values from bytes, then from zeros once the bytes are used up.
 struct Source<'a>(&'a [u8]);
 
 impl<'a> Source<'a> {

@@ -1,4 +1,4 @@
-//! Laws of the cluster node for arbitrary bytes. Each function panics if one does not hold.
+//! Properties of the cluster node for arbitrary bytes. Each function panics if one is violated.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use pmd_protocol::peer::codec::{Decoded, Phase, decode, encode};
 use pmd_protocol::peer::frame::{Observation, Reason};
 use pmd_protocol::peer::{Entry, Generation, Host, Key, Kind, NodeId, Service, Value};
 
-/// Whatever proven peers send, in any order, while time passes and links come and go, the node does not panic, shows only
-/// entries of live members, and sends only messages that can be encoded.
+/// Whatever proven peers send, in any order, while time passes and links come and go, the node must not panic, only
+/// show entries of live members, and only send messages that can be encoded.
 ///
-/// A step is one byte, followed by kind, length and body if it is a message.
+/// A step is one byte, followed by kind, length and body for a message.
 pub fn frames(mut data: &[u8]) {
     let Some(mut node) = node() else { return };
     let mut now = Now { mono_ms: 10, wall_ms: 1_000 };
@@ -88,8 +88,8 @@ pub fn frames(mut data: &[u8]) {
     }
 }
 
-/// The result of a transfer is the join of the contents of receiver and sender, however it is cut, whatever was deleted or
-/// forgotten before, and whoever forwards it.
+/// The result of a transfer must be the join of the receiver's and the sender's contents, however it is split, whatever
+/// was deleted or forgotten before, and regardless of who forwards it.
 pub fn delta(data: &[u8]) {
     let tuning = |tombstones| ReplicaTuning { tombstones, ..ReplicaTuning::DEFAULT };
     let (Some((first, steps)), me) = (data.split_first(), identity(1)) else { return };
@@ -140,7 +140,7 @@ pub fn delta(data: &[u8]) {
     }
 }
 
-/// Transfers an origin from one store to another. The join of two contents of one origin is the greater.
+/// Transfers an origin from one store to another. The join of two contents of one origin is the greater of them.
 fn bring(to: &mut Store, from: &Store, origin: NodeId, budget: usize) {
     let (before, sent) = (to.content(&origin).cloned(), from.content(&origin).cloned());
     let mut have = to.stamp(&origin);
@@ -148,8 +148,8 @@ fn bring(to: &mut Store, from: &Store, origin: NodeId, budget: usize) {
         let Some(mut transfer) = from.transfer(&origin, have) else { break };
         let mut again = false;
         while let Some(part) = transfer.next_part(budget) {
-            let applied = to.apply(Source(1), part).expect("a correct update was refused");
-            assert!(!applied.fork, "a fork with one writer");
+            let applied = to.apply(Source(1), part).expect("a correct update was rejected");
+            assert!(!applied.fork, "a fork was reported with a single writer");
             if let Effect::Missing(need) = applied.effect {
                 (again, have) = (true, if let Need::Newer(have) = need { have } else { None });
             }
@@ -165,9 +165,9 @@ fn bring(to: &mut Store, from: &Store, origin: NodeId, budget: usize) {
     match (to.content(&origin), joined) {
         (Some(now), Some(joined)) => {
             assert_eq!(now.stamp(), joined.stamp());
-            assert!(now.iter().eq(joined.iter()), "a transfer is not the join");
+            assert!(now.iter().eq(joined.iter()), "the result of a transfer is not the join");
         }
-        (None, Some(joined)) => assert!(joined.is_empty(), "nothing has arrived"),
+        (None, Some(joined)) => assert!(joined.is_empty(), "nothing was transferred"),
         (now, None) => assert!(now.is_none()),
     }
 }
@@ -176,7 +176,7 @@ fn same(content: &Arc<Content>, writer: &Store, origin: &NodeId) -> bool {
     writer.content(origin).is_some_and(|own| own.stamp() == content.stamp() && own.iter().eq(content.iter()))
 }
 
-/// Whether nothing was ever written, so that there is nothing to transfer.
+/// Whether nothing was ever written, so that nothing can be transferred.
 fn writer_is_new(writer: &Store, origin: &NodeId) -> bool {
     writer.content(origin).is_some_and(|content| content.is_empty())
 }

@@ -1,4 +1,4 @@
-//! Laws of the frames between daemons for arbitrary bytes. Each function panics if one does not hold.
+//! Properties of the frames between daemons for arbitrary bytes. Each function panics if one is violated.
 
 use bytes::BytesMut;
 use pmd_protocol::limits::{FRAME_LENGTH, MAX_FRAME};
@@ -6,7 +6,7 @@ use pmd_protocol::peer::codec::{Decoded, PeerCodec, Phase, decode, encode};
 use pmd_protocol::peer::{Entry, Frame, Op};
 use tokio_util::codec::Decoder;
 
-/// Bytes as a daemon receives them.
+/// Checks bytes as received by a daemon.
 pub fn frames(data: &[u8]) {
     for phase in [Phase::Handshake, Phase::Proven] {
         let mut rest = data;
@@ -28,9 +28,9 @@ pub fn frames(data: &[u8]) {
             }
         };
         if end.is_none() {
-            assert!(rest.len() < FRAME_LENGTH + phase.limit(), "a whole frame was not decoded");
+            assert!(rest.len() < FRAME_LENGTH + phase.limit(), "a complete frame was not decoded");
         }
-        // It does not matter how the bytes are split.
+        // The result must not depend on how the bytes are split.
         let mut codec = PeerCodec::default();
         if phase == Phase::Proven {
             codec.proven();
@@ -50,7 +50,7 @@ pub fn frames(data: &[u8]) {
     }
 }
 
-/// The body of a frame, with its kind in front.
+/// Checks the body of a frame, preceded by its kind.
 pub fn body(data: &[u8]) {
     let Some((kind, body)) = data.split_first() else { return };
     let Ok(length) = u32::try_from(body.len() + 2) else { return };
@@ -60,7 +60,8 @@ pub fn body(data: &[u8]) {
     }
 }
 
-/// A decoded frame can be encoded and decoded again. Its entries can be read and written, or are refused.
+/// Checks that a decoded frame can be encoded and decoded again, and that its entries are rejected or can be read and
+/// written.
 fn again(frame: &Frame) {
     let mut bytes = Vec::new();
     assert_eq!(encode(frame, &mut bytes), Ok(()), "was read but cannot be written");

@@ -1,8 +1,8 @@
-//! A certificate authority of a cluster's own, and the certificates that it issues.
+//! A private certificate authority for a cluster, and the certificates that it issues.
 //!
-//! An authority is two files in one directory, `ca.pem` and `ca.key`. Every host needs the first, which is no secret;
-//! the second stays where it is. A certificate names the host and serves both ends of a link. Its daemon's id is the
-//! SHA-256 of its public key, so a certificate is renewed with the key that is there: the daemon stays the same one.
+//! An authority consists of two files in one directory, `ca.pem` and `ca.key`. Every host needs the first, which is not
+//! secret; the second never leaves the directory. A certificate names the host and serves both ends of a link. The
+//! daemon's id is the SHA-256 of its public key, so a certificate is renewed with the existing key to keep the id.
 
 mod certificate;
 mod error;
@@ -31,45 +31,45 @@ pub use certificate::Certificate;
 
 use super::key::new_key;
 
-/// The certificate of an authority, in its directory.
+/// The file name of an authority's certificate.
 pub const CERTIFICATE: &str = "ca.pem";
-/// The private key of an authority, in its directory.
+/// The file name of an authority's private key.
 pub const KEY: &str = "ca.key";
 
-/// Bytes of a serial number: enough that no two are the same.
+/// Length of a random serial number in bytes: enough to be unique.
 const SERIAL: usize = 16;
-/// How much earlier than now a certificate begins to be valid: the clocks of a cluster need not agree by more.
+/// Certificates are backdated by this much, to tolerate clock differences within a cluster.
 pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(3600);
 
-/// A day.
+/// One day.
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The name of a host, as it can stand in a certificate: small letters, no dot at the end.
+/// A host name in the form used in certificates: lower case, without a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostName(String);
 
-/// Text that is no [`HostName`].
+/// Why a text is not a valid [`HostName`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAHostName {
-    /// An address.
-    #[error("that is an address; give the name of the host, and its address with --ip")]
+    /// It is an IP address.
+    #[error("that is an IP address; give the host name, and the address with --ip")]
     Address,
-    /// The name of an Erlang node.
+    /// It is the name of an Erlang node.
     #[error("that is the name of an Erlang node; give the name of its host")]
     Node,
-    /// Something else.
-    #[error("the name of a host has letters, digits, hyphens and dots, as host1 or host1.example.org")]
+    /// It is not a valid DNS name.
+    #[error("a host name consists of letters, digits, hyphens and dots, such as host1 or host1.example.org")]
     Other,
 }
 
 impl HostName {
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The names that a certificate of this host has: the one that was given, and if it is long, the short one too.
-    /// A daemon calls itself what `hostname` prints, which may be either.
+    /// The names in a certificate for this host: the given one, and its short form if it is fully qualified. A daemon
+    /// uses the output of `hostname`, which may be either.
     pub fn names(&self) -> Vec<&str> {
         match self.0.split_once('.') {
             Some((short, _)) if DnsName::try_from(short).is_ok() => vec![&self.0, short],
@@ -102,43 +102,43 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// What an authority has issued.
+/// A certificate that was issued, with its key.
 #[derive(Debug)]
 pub struct Issued {
-    /// The certificate of the host, then that of the authority.
+    /// The host's certificate followed by the authority's, in PEM.
     pub chain: String,
-    /// The private key.
+    /// The host's private key.
     pub key: KeyPair,
-    /// What the certificate of the host says.
+    /// The parsed certificate of the host.
     pub certificate: Certificate,
-    /// Whether it is valid for a shorter time than was asked for, because the authority is.
+    /// Whether the validity is shorter than requested, because the authority expires earlier.
     pub shortened: bool,
 }
 
 impl Authority {
-    /// A new authority, which is valid for a while from `now` on.
+    /// Creates an authority that is valid from `now` for the duration `validity`.
     ///
     /// # Errors
     ///
-    /// If the name cannot stand in a certificate, or if there is no randomness.
-    pub fn new(name: &str, now: Timestamp, life: Duration) -> Result<Authority, CaError> {
+    /// If the name is not allowed in a certificate, or the system's random number generator fails.
+    pub fn new(name: &str, now: Timestamp, validity: Duration) -> Result<Authority, CaError> {
         if name.is_empty() || name.chars().any(char::is_control) {
             return Err(CaError::Name(name.to_owned()));
         }
         let key = new_key()?;
-        let mut params = params(name, now, life);
-        // It issues for hosts, and makes no further authorities.
+        let mut params = params(name, now, validity);
+        // The authority certifies hosts only, no intermediate authorities.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key)?.pem();
         Authority::of_pem(pem, key, Path::new(CERTIFICATE))
     }
 
-    /// The authority in the directory `dir`.
+    /// Reads the authority in the directory `dir`.
     ///
     /// # Errors
     ///
-    /// If there is none, or if its key can be read by others or is not that of its certificate.
+    /// If there is none, or if its key is readable by other users or does not match its certificate.
     pub fn read(dir: &Path) -> Result<Authority, CaError> {
         let path = dir.join(CERTIFICATE);
         let pem = match files::read(&path) {
@@ -154,23 +154,23 @@ impl Authority {
         let wrong = |problem| CaError::Content { path: path.into(), problem };
         let certificate = Certificate::all_of_pem(&pem, path)?.swap_remove(0);
         if !certificate.authority {
-            return Err(wrong("is not the certificate of an authority"));
+            return Err(wrong("is not a CA certificate"));
         }
         if certificate.public_key != key.subject_public_key_info() {
-            return Err(wrong("does not belong to the private key beside it"));
+            return Err(wrong("does not match the private key next to it"));
         }
         let issuer = Issuer::from_ca_cert_der(&certificate.der, key)?;
         Ok(Authority { pem, certificate, issuer })
     }
 
-    /// Puts the authority into the directory `dir`, which is made if it is not there.
+    /// Writes the authority to the directory `dir`, which is created if it does not exist.
     ///
     /// # Errors
     ///
-    /// If there is one already, or if the system refuses it.
+    /// If the directory already contains an authority, or cannot be written to.
     pub fn write(&self, dir: &Path) -> Result<(), CaError> {
         let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
-        // Looked for before anything is written: half an authority is none.
+        // Checked before anything is written, so that no incomplete authority is left behind.
         if let Some(path) = [&certificate, &key].into_iter().find(|path| path.exists()) {
             return Err(CaError::Exists { path: path.clone() });
         }
@@ -181,23 +181,23 @@ impl Authority {
         })
     }
 
-    /// What its own certificate says.
+    /// The authority's own certificate.
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
     }
 
-    /// Issues a certificate for a host and its key; with a new key if none is given.
+    /// Issues a certificate for a host and its key, or a new key if none is given.
     ///
     /// # Errors
     ///
-    /// If the authority itself is not valid any more.
+    /// If the authority itself has expired.
     pub fn issue(
         &self,
         host: &HostName,
         addresses: &[IpAddr],
         key: Option<KeyPair>,
         now: Timestamp,
-        life: Duration,
+        validity: Duration,
     ) -> Result<Issued, CaError> {
         let end = self.certificate.not_after;
         if end <= now {
@@ -208,7 +208,7 @@ impl Authority {
             Some(key) => key,
             None => new_key()?,
         };
-        let mut params = params(host.as_str(), now, life.min(left));
+        let mut params = params(host.as_str(), now, validity.min(left));
         for name in host.names() {
             params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(name)?));
         }
@@ -221,36 +221,36 @@ impl Authority {
         let issued = params.signed_by(&key, &self.issuer)?;
         let certificate = Certificate::of_der(issued.der().clone(), Path::new(host.as_str()))?;
         let chain = format!("{}{}", issued.pem(), self.pem);
-        Ok(Issued { chain, key, certificate, shortened: life > left })
+        Ok(Issued { chain, key, certificate, shortened: validity > left })
     }
 }
 
-/// What [`issue_files`] has done.
+/// The result of [`issue_files`].
 #[derive(Debug)]
 pub struct IssuedFiles {
-    /// The certificate and what it says.
+    /// The issued certificate.
     pub issued: Issued,
-    /// The file with the certificate.
+    /// The certificate file.
     pub certificate: PathBuf,
-    /// The file with the private key.
+    /// The private key file.
     pub key: PathBuf,
-    /// Whether there was a key, which is used again.
+    /// Whether an existing key was reused.
     pub renewed: bool,
 }
 
-/// Issues a certificate from the authority in `dir` into the directory `out`, with the key that is there or a new one;
-/// without `addresses`, for those of the certificate that is there.
+/// Issues a certificate from the authority in `dir` and writes it to the directory `out`, reusing the existing key if
+/// there is one. If `addresses` is empty, those of the existing certificate are kept.
 ///
 /// # Errors
 ///
-/// If there is no authority that can issue anything, or if the system refuses to write.
+/// If there is no valid authority, or a file cannot be read or written.
 pub fn issue_files(
     dir: &Path,
     out: &Path,
     host: &HostName,
     addresses: &[IpAddr],
     now: Timestamp,
-    life: Duration,
+    validity: Duration,
 ) -> Result<IssuedFiles, CaError> {
     let certificate = out.join(format!("{}.pem", host.as_str()));
     let key = out.join(format!("{}.key", host.as_str()));
@@ -262,11 +262,11 @@ pub fn issue_files(
     let renewed = old_key.is_some();
     let mut addresses = addresses.to_vec();
     if renewed && addresses.is_empty() {
-        // Whoever renews a certificate does not mean to take something from it.
+        // A renewal without --ip must not drop addresses.
         let old = read_certificates(&certificate).ok().and_then(|chain| chain.into_iter().next());
         addresses = old.map(|old| old.addresses).unwrap_or_default();
     }
-    let issued = authority.issue(host, &addresses, old_key, now, life)?;
+    let issued = authority.issue(host, &addresses, old_key, now, validity)?;
     files::make_folder(out)?;
     if !renewed {
         files::write_new(&key, &issued.key.serialize_pem(), files::SECRET)?;
@@ -275,11 +275,11 @@ pub fn issue_files(
     Ok(IssuedFiles { issued, certificate, key, renewed })
 }
 
-/// The certificates in the file at `path`, in their order; at least one.
+/// Reads the certificates in the file at `path`, in order; at least one.
 ///
 /// # Errors
 ///
-/// If it cannot be read, or if what is in it is no certificate.
+/// If the file cannot be read, or does not contain valid certificates.
 pub fn read_certificates(path: &Path) -> Result<Vec<Certificate>, CaError> {
     Certificate::all_of_pem(&files::read(path)?, path)
 }
@@ -291,13 +291,13 @@ fn same_folder(one: &Path, other: &Path) -> bool {
     }
 }
 
-fn params(name: &str, now: Timestamp, life: Duration) -> CertificateParams {
+fn params(name: &str, now: Timestamp, validity: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
-    // RFC 5280, 4.1.2.2: one for each certificate of an authority. Made from the key, one that is renewed would have the same.
+    // RFC 5280, 4.1.2.2: unique per certificate of an authority. A serial derived from the key would repeat on renewal.
     params.serial_number = Some(SerialNumber::from(rand::random::<[u8; SERIAL]>().to_vec()));
     let now = SystemTime::from(now);
     params.not_before = (now - CLOCKS_APART).into();
-    params.not_after = (now + life).into();
+    params.not_after = (now + validity).into();
     params
 }

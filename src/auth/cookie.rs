@@ -1,8 +1,8 @@
-//! The cluster's shared secret: its file, and the keys made from it.
+//! The cluster secret: its file, and the keys derived from it.
 //!
-//! The file has one cookie to a line, at most two: both are accepted, which is how a cookie is changed without a moment
-//! in which daemons do not understand each other. Lines that are empty or begin with `#` do not count. Erlang's own
-//! cookie file is a valid one.
+//! The file has one secret per line, at most two. Both are accepted, so a secret can be changed without an interval in
+//! which daemons reject each other. Empty lines and lines that begin with `#` are ignored. An Erlang cookie file is
+//! also valid.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -17,19 +17,19 @@ use crate::base::files;
 use crate::base::files::SecretError;
 use crate::base::files::make_private_folder;
 
-/// Shortest cookie, in bytes. Erlang makes ones of 20 letters; what is shorter was made by hand, and can be guessed from
-/// one recorded proof.
+/// Minimum length of a secret in bytes. Erlang generates cookies of 20 letters; a shorter one was typed by hand and
+/// could be guessed offline from a recorded proof.
 pub const MIN_COOKIE: usize = 16;
-/// Longest cookie, in bytes: that of an Erlang atom.
+/// Maximum length of a secret in bytes: that of an Erlang atom.
 pub const MAX_COOKIE: usize = 255;
-/// Cookies in one file: the present one and the next, or the last.
+/// Maximum number of secrets in one file: the current one, and the next or the previous one.
 pub const MAX_COOKIES: usize = 2;
-/// Most that is read of a file: two cookies and comments that somebody needs.
+/// Maximum number of bytes read from a file: two secrets and comments.
 const MAX_FILE: u64 = 16 * 1024;
-/// Random bytes of a cookie that pmd makes: 256 bits.
+/// Random bytes in a generated secret: 256 bits.
 const RANDOM: usize = 32;
 
-/// A key made from a cookie. It is never shown and never compared but as part of a MAC.
+/// A key derived from a cluster secret. It is never printed, and used only to compute MACs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CookieKey([u8; 32]);
 
@@ -40,14 +40,14 @@ impl CookieKey {
         CookieKey(mac.finalize().into_bytes().into())
     }
 
-    /// The MAC of `parts`, in this order and with their lengths, for one `purpose`: what is made for one says nothing to
-    /// another.
+    /// Computes the MAC of `parts`, in order and with their lengths. A MAC made for one `purpose` is invalid for any
+    /// other.
     #[must_use]
     pub fn sign(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
         self.mac(purpose, parts).finalize().into_bytes().into()
     }
 
-    /// Whether `tag` is what [`sign`](Self::sign) gives; takes the same time wherever it differs.
+    /// Whether `tag` is the result of [`sign`](Self::sign), compared in constant time.
     #[must_use]
     pub fn verify(&self, purpose: &str, parts: &[&[u8]], tag: &[u8; 32]) -> bool {
         self.mac(purpose, parts).verify_slice(tag).is_ok()
@@ -69,70 +69,70 @@ impl fmt::Debug for CookieKey {
     }
 }
 
-/// HMAC with a key of at most 64 bytes, which is the same as with that key and zeros behind it (RFC 2104, section 2).
+/// HMAC with a key of at most 64 bytes, which is padded with zeros (RFC 2104, section 2).
 fn keyed<const LENGTH: usize>(key: &[u8; LENGTH]) -> Hmac<Sha256> {
     const { assert!(LENGTH <= 64, "a longer key would have to be hashed") };
     let mut block = [0; 64];
-    block.iter_mut().zip(key).for_each(|(place, byte)| *place = *byte);
+    block.iter_mut().zip(key).for_each(|(to, byte)| *to = *byte);
     Hmac::<Sha256>::new(&block.into())
 }
 
-/// The cookies of one file.
+/// The cluster secrets of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cookies {
     keys: Vec<CookieKey>,
 }
 
-/// Why there is no cookie.
+/// Why a cookie file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CookieError {
-    /// The system refused something.
+    /// The file cannot be read.
     #[error("cannot read the cookie file {}: {source}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// It could not be made.
-    #[error("cannot make the cookie file {}: {source}", .path.display())]
+    /// The file cannot be created.
+    #[error("cannot create the cookie file {}: {source}", .path.display())]
     Make {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// Others may read it.
-    #[error("the cookie file {} can be read by others (mode {mode:04o})", .path.display())]
+    /// The file is readable by other users.
+    #[error("the cookie file {} is readable by other users (mode {mode:04o})", .path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
     },
-    /// There is none in it, or one that is too short or too long, or there are too many.
+    /// The file contains no secret, too many, or one that is too short or too long.
     #[error("the cookie file {} {problem}", .path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem, which completes the sentence.
         problem: String,
     },
 }
 
 impl CookieError {
-    /// What to do about it.
+    /// How to fix the error.
     pub fn hint(&self) -> String {
         match self {
             CookieError::Read { .. } => {
-                "run pmd as the user who owns the file, or name another one with cookie_file".to_owned()
+                "run pmd as the user who owns the file, or set cookie_file to another file".to_owned()
             }
             CookieError::Make { path, .. } => {
-                format!("make its directory writable, or put a cookie into {} yourself", path.display())
+                format!("make its directory writable, or write a cluster secret to {} yourself", path.display())
             }
             CookieError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
             CookieError::Content { .. } => {
-                "put one cookie of 16 to 255 characters on its only line; pmd cookie rotate makes a good one"
+                "the file must hold one secret of 16 to 255 characters; pmd cookie rotate generates a good one"
                     .to_owned()
             }
         }
@@ -144,13 +144,14 @@ impl Cookies {
     ///
     /// # Errors
     ///
-    /// If it is not there, if others than its owner may read it, or if what is in it is no cookie.
+    /// If the file does not exist, is readable by users other than its owner, or contains no valid secret.
     pub fn read(path: &Path) -> Result<Cookies, CookieError> {
         let secrets = read_secrets(path)?;
         Ok(Cookies { keys: secrets.iter().map(|secret| CookieKey::new(secret.as_bytes())).collect() })
     }
 
-    /// Reads the file at `path`; makes it, with a random cookie, if it is not there. Whether it was made.
+    /// Reads the file at `path`, creating it with a random secret if it does not exist. Also returns whether it was
+    /// created.
     ///
     /// # Errors
     ///
@@ -165,25 +166,25 @@ impl Cookies {
         }
     }
 
-    /// Cookies as text, each on a line; for tests and for programs that keep them elsewhere.
+    /// Parses secrets from text, one per line; for tests and for programs that store them elsewhere.
     #[must_use]
     pub fn of_text(cookies: &str) -> Cookies {
         Cookies { keys: cookies.lines().map(|cookie| CookieKey::new(cookie.as_bytes())).collect() }
     }
 
-    /// The key to prove with: that of the first cookie.
+    /// The key for this daemon's own proofs: that of the first secret.
     #[must_use]
     pub fn current(&self) -> Option<&CookieKey> {
         self.keys.first()
     }
 
-    /// All keys that are accepted, the current one first.
+    /// All accepted keys, the current one first.
     pub fn keys(&self) -> impl Iterator<Item = &CookieKey> {
         self.keys.iter()
     }
 }
 
-/// The cookies in the file at `path`, the current one first.
+/// Reads the secrets in the file at `path`, the current one first.
 ///
 /// # Errors
 ///
@@ -200,13 +201,13 @@ pub fn read_secrets(path: &Path) -> Result<Vec<String>, CookieError> {
         .map(str::to_owned)
         .collect();
     let problem = match secrets.as_slice() {
-        [] => Some("has no cookie in it".to_owned()),
-        all if all.len() > MAX_COOKIES => Some(format!("has more than {MAX_COOKIES} cookies in it")),
+        [] => Some("contains no cluster secret".to_owned()),
+        all if all.len() > MAX_COOKIES => Some(format!("contains more than {MAX_COOKIES} cluster secrets")),
         all if all.iter().any(|secret| secret.len() < MIN_COOKIE) => {
-            Some(format!("has a cookie of fewer than {MIN_COOKIE} characters, which can be guessed"))
+            Some(format!("contains a secret of fewer than {MIN_COOKIE} characters, which can be guessed"))
         }
         all if all.iter().any(|secret| secret.len() > MAX_COOKIE) => {
-            Some(format!("has a cookie of more than {MAX_COOKIE} characters"))
+            Some(format!("contains a secret of more than {MAX_COOKIE} characters"))
         }
         _ => None,
     };
@@ -216,28 +217,28 @@ pub fn read_secrets(path: &Path) -> Result<Vec<String>, CookieError> {
     }
 }
 
-/// Puts `cookies` into the file at `path`, in the place of what was there; readers see the old or the new file, whole.
+/// Atomically replaces the content of the file at `path` with `cookies`.
 ///
 /// # Errors
 ///
-/// If the system refuses it; the old file is there then.
+/// If the file cannot be written; it is unchanged then.
 pub fn replace(path: &Path, cookies: &[String]) -> Result<(), CookieError> {
     let text: String = cookies.iter().map(|cookie| format!("{cookie}\n")).collect();
     files::replace(path, &text, files::SECRET).map_err(|source| make_error(path, source))
 }
 
-/// A cookie that nobody can guess: 64 hexadecimal digits.
+/// Generates a random secret of 64 hexadecimal digits.
 ///
 /// # Errors
 ///
-/// If the system has no randomness.
+/// If the system's random number generator fails.
 pub fn random_cookie() -> io::Result<String> {
     let mut bytes = [0; RANDOM];
     SysRng.try_fill_bytes(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Makes the file, unless somebody else has just done so. Whether it was made.
+/// Creates the file, unless another process has just done so. Returns whether this call created it.
 fn make(path: &Path, cookie: &str) -> Result<bool, CookieError> {
     let made = path.parent().map_or(Ok(()), make_private_folder);
     let made = made.and_then(|()| files::make_once(path, &format!("{cookie}\n"), files::SECRET));
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_made_once_and_for_its_owner_alone() {
+    fn a_cookie_is_created_once_and_readable_only_by_its_owner() {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().join("home/cookie");
         let (first, made) = Cookies::read_or_make(&path).expect("a cookie");
@@ -276,18 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_read_is_no_secret() {
+    fn a_file_readable_by_others_is_rejected() {
         for mode in [0o640, 0o604, 0o660] {
             let (_folder, path) = file("ABCDEFGHIJKLMNOPQRST", mode);
             assert!(matches!(Cookies::read(&path), Err(CookieError::Exposed { .. })), "{mode:o}");
         }
-        // Erlang makes its file with this mode.
+        // The mode of Erlang's own cookie file.
         let (_folder, path) = file("ABCDEFGHIJKLMNOPQRST", 0o400);
         assert!(Cookies::read(&path).is_ok());
     }
 
     #[test]
-    fn short_long_missing_and_too_many_cookies_are_refused() {
+    fn short_long_missing_and_too_many_cookies_are_rejected() {
         let long = "x".repeat(MAX_COOKIE + 1);
         let three = "0123456789abcdef\n".repeat(3);
         for text in ["", "# nothing\n\n", "secret", long.as_str(), three.as_str()] {
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mac_is_of_its_key_its_purpose_and_its_parts() {
+    fn a_mac_depends_on_key_purpose_and_parts() {
         let (one, two) = (CookieKey::new(b"one"), CookieKey::new(b"two"));
         let tag = one.sign("link", &[b"ab", b"c"]);
         assert!(one.verify("link", &[b"ab", b"c"], &tag));

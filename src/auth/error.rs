@@ -1,9 +1,9 @@
-//! What can be wrong with the keys and certificates of a daemon.
+//! Errors with a daemon's keys and certificates.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why there is no identity.
+/// Why a daemon's key or certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -11,31 +11,31 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// A key cannot be made.
-    #[error("cannot make the key {}: {source}", .path.display())]
+    /// A key file cannot be created.
+    #[error("cannot create the key {}: {source}", .path.display())]
     Make {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// Others may read a private key.
-    #[error("the key {} can be read by others (mode {mode:04o})", .path.display())]
+    /// A private key is readable by other users.
+    #[error("the key {} is readable by other users (mode {mode:04o})", .path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
     },
-    /// A file is not what it should be.
-    #[error("{} cannot be used: {reason}", .path.display())]
+    /// A file has invalid content.
+    #[error("cannot use {}: {reason}", .path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The certificate is for another host.
@@ -43,29 +43,29 @@ pub enum TlsError {
     Name {
         /// The file.
         path: PathBuf,
-        /// What this host is called.
+        /// The name of this host.
         host: String,
     },
-    /// The key is another one than before.
-    #[error("the key is another one, and with it this daemon would be another member")]
+    /// The key differs from the one in use.
+    #[error("the key has changed, which would make this daemon a different member")]
     OtherKey,
-    /// The library refused something.
-    #[error("TLS cannot be set up: {0}")]
+    /// The TLS library reported an error.
+    #[error("cannot set up TLS: {0}")]
     Library(#[from] rustls::Error),
 }
 
 impl TlsError {
-    /// What to do about it.
+    /// How to fix the error.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            TlsError::Read { .. } => "see that the file is there and that pmd's user may read it".into(),
+            TlsError::Read { .. } => "check that the file exists and that pmd's user can read it".into(),
             TlsError::Make { .. } => "make its directory writable for pmd's user".into(),
             TlsError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
-            TlsError::Unusable { .. } => "pmd ca show FILE says what is in a certificate".into(),
-            TlsError::Name { host, .. } => format!("issue one for it: pmd ca issue {host}"),
+            TlsError::Unusable { .. } => "pmd ca show FILE prints the content of a certificate".into(),
+            TlsError::Name { host, .. } => format!("issue a certificate for this host: pmd ca issue {host}"),
             TlsError::OtherKey => "restart the daemon to use the new key".into(),
-            TlsError::Library(_) => "see that certificate and key belong together: pmd ca show FILE".into(),
+            TlsError::Library(_) => "check that the certificate matches the key: pmd ca show FILE".into(),
         }
     }
 }

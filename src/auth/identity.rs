@@ -1,4 +1,4 @@
-//! This daemon's key and certificate: made on the first start, or given by the cluster's authority.
+//! This daemon's key and certificate: generated on the first start, or issued by the cluster's authority.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -17,20 +17,20 @@ use crate::base::files;
 use crate::base::files::SecretError;
 use crate::base::files::make_private_folder;
 
-/// Most that is read of a key or certificate file: a chain of several certificates.
+/// Maximum number of bytes read from a key or certificate file: enough for a chain of several certificates.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// What a daemon shows to its peers.
+/// The certificate that a daemon presents to its peers, and its key.
 #[derive(Debug)]
 pub(super) struct Identity {
-    /// The certificate and what leads from it to the authority.
+    /// The certificate, followed by the intermediates up to the authority.
     pub(super) chain: Vec<CertificateDer<'static>>,
-    /// Its private key.
+    /// The private key of the certificate.
     pub(super) key: PrivateKeyDer<'static>,
 }
 
 impl Identity {
-    /// A self-signed certificate of the key in this file, which is made if it is not there.
+    /// Creates a self-signed certificate for the key in this file, which is generated if it does not exist.
     pub(super) fn of_own_key(path: &Path) -> Result<Identity, TlsError> {
         let unusable =
             |error: rcgen::Error| TlsError::Unusable { path: path.into(), reason: error.to_string() };
@@ -42,7 +42,7 @@ impl Identity {
             read => read?,
         };
         let key = KeyPair::from_pem(&text).map_err(unusable)?;
-        // The certificate carries the key and nothing else: no name and no dates that anybody would look at.
+        // The certificate only carries the key; nobody checks its name or dates.
         let certificate = CertificateParams::new(Vec::new()).and_then(|params| params.self_signed(&key));
         let certificate = certificate.map_err(unusable)?;
         let der = PrivateKeyDer::from_pem_slice(text.as_bytes());
@@ -50,7 +50,7 @@ impl Identity {
         Ok(Identity { chain: vec![certificate.der().clone()], key: der })
     }
 
-    /// The certificate and key in these files.
+    /// Reads the certificate and key from these files.
     pub(super) fn of_files(certificate: &Path, key: &Path) -> Result<Identity, TlsError> {
         let chain = certificates(certificate)?;
         let text = read_private(key)?;
@@ -60,7 +60,7 @@ impl Identity {
     }
 }
 
-/// The certificates in a file; at least one.
+/// Reads the certificates in a file; at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = |source| TlsError::Read { path: path.into(), source };
     let mut text = String::new();
@@ -69,18 +69,18 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     let all = all.map_err(|error| unusable(error.to_string()))?;
     if all.is_empty() {
-        return Err(unusable("there is no certificate in it".into()));
+        return Err(unusable("it contains no certificate".into()));
     }
     Ok(all)
 }
 
-/// The daemon that has this certificate: the SHA-256 of its public key, as SubjectPublicKeyInfo in DER.
+/// The id of the daemon with this certificate: the SHA-256 of its public key, as SubjectPublicKeyInfo in DER.
 pub(super) fn id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, rustls::Error> {
     let parsed = ParsedCertificate::try_from(certificate)?;
     Ok(NodeId::new(Sha256::digest(parsed.subject_public_key_info().as_ref()).into()))
 }
 
-/// Reads a file that nobody else may read.
+/// Reads a file that must be readable only by its owner.
 fn read_private(path: &Path) -> Result<String, TlsError> {
     files::read_secret(path, MAX_FILE).map_err(|error| match error {
         SecretError::Read(source) => TlsError::Read { path: path.into(), source },
@@ -88,7 +88,7 @@ fn read_private(path: &Path) -> Result<String, TlsError> {
     })
 }
 
-/// Makes a key: of two daemons that start at once, both end with the same.
+/// Generates the key file. If two daemons start at once, both end up with the same key.
 fn make_key(path: &Path) -> Result<(), TlsError> {
     let failed = |source| TlsError::Make { path: path.into(), source };
     let key = new_key().map_err(|error| failed(io::Error::other(error)))?;

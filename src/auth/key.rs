@@ -1,15 +1,15 @@
-//! The kind of key that pmd makes: Ed25519.
+//! Generation of Ed25519 keys.
 //!
-//! Signing and verifying take a fraction of what P-256 takes without large tables, and each handshake has two of each. Keys of
-//! other kinds, that come from elsewhere, are as good.
+//! Signing and verifying cost a fraction of P-256 without large tables, and each handshake does two of each. Keys of
+//! other types can be used if they are supplied.
 
 use rcgen::{KeyPair, PKCS_ED25519};
 
-/// A new key.
+/// Generates a key.
 ///
 /// # Errors
 ///
-/// If the system has no randomness.
+/// If the system's random number generator fails.
 pub(super) fn new_key() -> Result<KeyPair, rcgen::Error> {
     KeyPair::generate_for(&PKCS_ED25519)
 }

@@ -1,4 +1,4 @@
-//! Who a daemon is and how it proves it: keys and certificates, TLS, and the cluster secret.
+//! Identity and authentication of daemons: keys and certificates, TLS, and the cluster secret.
 
 pub mod authority;
 pub mod cookie;

@@ -1,14 +1,14 @@
-//! The proof that a peer knows the cookie, bound to the TLS session that it is given in.
+//! The proof that a peer knows the cluster secret, bound to the TLS session.
 //!
-//! Both sides export 32 bytes that only the two ends of this session share (RFC 9266, `tls-exporter`) and send
+//! Both sides export 32 bytes that only the two ends of the session share (RFC 9266, `tls-exporter`) and send
 //!
 //! ```text
 //!   HMAC-SHA256(K, "pmd link proof" | role | exporter | id of the initiator | id of the acceptor | protocol version)
 //! ```
 //!
-//! with K made from the cookie; the initiator first. A proof from another session is of another exporter (replay), and
-//! so is one that somebody in the middle passes on between two sessions of its own (relay). A proof that is sent back
-//! is of the wrong role (reflection).
+//! with K derived from the cluster secret; the initiator sends first. A proof replayed from another session has a
+//! different exporter value, and so has one relayed by a man in the middle between two sessions. A reflected proof has
+//! the wrong role.
 
 use pmd_protocol::peer::NodeId;
 
@@ -22,9 +22,9 @@ const PURPOSE: &str = "pmd link proof";
 /// A side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It has dialled, and proves first.
+    /// The side that dialled; it sends its proof first.
     Initiator,
-    /// It was dialled.
+    /// The side that was dialled.
     Acceptor,
 }
 
@@ -46,27 +46,27 @@ impl Role {
     }
 }
 
-/// What a proof is bound to.
+/// The session that a proof is bound to.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
-    /// What both ends of the TLS session export.
+    /// The keying material that both ends of the TLS session export.
     pub exporter: [u8; 32],
-    /// Who has dialled.
+    /// The daemon that dialled.
     pub initiator: NodeId,
-    /// Who was dialled.
+    /// The daemon that was dialled.
     pub acceptor: NodeId,
     /// The version of the protocol.
     pub protocol: u16,
 }
 
 impl Session {
-    /// The proof of the side `role`.
+    /// Computes the proof of the side `role`.
     #[must_use]
     pub fn prove(&self, key: &CookieKey, role: Role) -> [u8; 32] {
         key.sign(PURPOSE, &self.parts(role, &self.protocol.to_be_bytes()))
     }
 
-    /// Whether `mac` proves that the side `role` knows the cookie.
+    /// Whether `mac` proves that the side `role` knows the cluster secret.
     #[must_use]
     pub fn verify(&self, key: &CookieKey, role: Role, mac: &[u8; 32]) -> bool {
         key.verify(PURPOSE, &self.parts(role, &self.protocol.to_be_bytes()), mac)
@@ -84,7 +84,7 @@ mod tests {
     use crate::auth::cookie::Cookies;
 
     #[test]
-    fn a_proof_is_of_its_cookie_its_session_and_its_role() {
+    fn a_proof_is_bound_to_secret_session_and_role() {
         let cookies = Cookies::of_text("a cookie that nobody knows");
         let key = cookies.current().expect("it has one");
         let session = Session {

@@ -1,7 +1,7 @@
-//! TLS between daemons: version 1.3 only, and both sides always show a certificate.
+//! TLS between daemons: version 1.3 only, and both sides always present a certificate.
 //!
-//! A daemon's id is the hash of its public key, so a certificate that is renewed with its key leaves the daemon who it
-//! is. Sessions are never resumed: a resumed one would not look at the certificate again.
+//! A daemon's id is the hash of its public key, so renewing a certificate with the same key keeps the id. Sessions are
+//! never resumed, because a resumed session would not check the certificate again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use super::identity::{self, Identity};
 use super::verify::PeerVerifier;
 use crate::config::types::IdentitySource;
 
-/// ALPN of a standing link.
+/// ALPN of a link.
 pub const ALPN_LINK: &[u8] = b"pmd-link/1";
-/// ALPN of a short connection: for membership packets to daemons without a link, and for looking whether one answers.
+/// ALPN of a one-shot connection: for membership frames to daemons without a link, and for probes.
 pub const ALPN_PACKET: &[u8] = b"pmd-packet/1";
 /// ALPN of a tunnel between two programs.
 pub const ALPN_TUNNEL: &[u8] = b"pmd-tunnel/1";
 /// ALPN of a connection to a member that relays tunnels.
 pub const ALPN_RELAY: &[u8] = b"pmd-relay/1";
-/// All of them.
+/// All supported ALPNs.
 const ALPNS: [&[u8]; 4] = [ALPN_LINK, ALPN_PACKET, ALPN_TUNNEL, ALPN_RELAY];
 
-/// What a daemon needs for TLS with its peers.
+/// A daemon's TLS configuration for connections with its peers.
 #[derive(Debug)]
 pub struct Tls {
     id: NodeId,
     checks_names: bool,
     server: Arc<ServerConfig>,
-    /// In the order of [`ALPNS`].
+    /// One configuration per protocol, in the order of [`ALPNS`].
     clients: [Arc<ClientConfig>; ALPNS.len()],
     certificate: CertificateDer<'static>,
 }
 
 impl Tls {
-    /// Reads, or makes, what `source` names, for the host called `host`.
+    /// Loads or generates the key and certificate named by `source`, for the host `host`.
     ///
     /// # Errors
     ///
@@ -96,19 +96,19 @@ impl Tls {
         Ok(Tls { id, checks_names, server: Arc::new(server), clients, certificate })
     }
 
-    /// This daemon: the hash of its public key.
+    /// This daemon's id: the hash of its public key.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// The side that accepts.
+    /// The configuration of the accepting side.
     #[must_use]
     pub fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }
 
-    /// The side that dials, for one of the protocols.
+    /// The configuration of the dialling side for one of the protocols.
     #[must_use]
     pub fn client(&self, alpn: &[u8]) -> Arc<ClientConfig> {
         let [link, ..] = &self.clients;
@@ -122,26 +122,26 @@ impl Tls {
         &self.certificate
     }
 
-    /// When that ends, in seconds since the Unix epoch.
+    /// When this daemon's certificate expires, in seconds since the Unix epoch.
     #[must_use]
     pub fn expires(&self) -> Option<i64> {
         let (_, parsed) = x509_parser::parse_x509_certificate(&self.certificate).ok()?;
         Some(parsed.validity().not_after.timestamp())
     }
 
-    /// Whether certificates come from an authority, so that the names in them mean something.
+    /// Whether host names in certificates are checked, because an authority issues them.
     #[must_use]
     pub fn checks_names(&self) -> bool {
         self.checks_names
     }
 
-    /// The daemon that has shown these certificates; the handshake has checked them.
+    /// The id of the daemon that presented these certificates, which the TLS handshake has verified.
     #[must_use]
     pub fn peer(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<NodeId> {
         identity::id_of(chain?.first()?).ok()
     }
 
-    /// Whether the daemon that has shown these certificates may call its host `host`.
+    /// Whether the daemon that presented these certificates may use the host name `host`.
     #[must_use]
     pub fn allows_name(&self, chain: Option<&[CertificateDer<'_>]>, host: &str) -> bool {
         !self.checks_names
@@ -149,7 +149,7 @@ impl Tls {
     }
 }
 
-/// Whether a certificate names this host, by its whole name or by the short form of it.
+/// Whether a certificate is for this host name.
 fn is_for(certificate: &CertificateDer<'_>, host: &str) -> bool {
     let Ok(parsed) = ParsedCertificate::try_from(certificate) else { return false };
     ServerName::try_from(host).is_ok_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok())

@@ -1,8 +1,8 @@
-//! Who is let through the TLS handshake.
+//! Verification of peer certificates in the TLS handshake.
 //!
-//! With keys of their own (`auto`), everybody: a certificate says no more than which key it is, the handshake proves
-//! that the peer has it, and the cookie decides. With a certificate authority, only those whose certificate it has
-//! issued. Signatures are verified in both cases.
+//! With self-signed keys (`auto`), every certificate is accepted: it only carries the key, TLS proves that the peer
+//! owns it, and the cluster secret decides on admission. With a certificate authority, only certificates that it issued
+//! are accepted. Signatures are verified in both cases.
 
 use std::sync::Arc;
 
@@ -25,17 +25,17 @@ pub(super) struct PeerVerifier {
 #[derive(Debug)]
 struct Authority {
     roots: Arc<RootCertStore>,
-    /// The path of a certificate that is used by the side that dials.
+    /// Verifies the certificate of the dialling side.
     clients: Arc<dyn ClientCertVerifier>,
 }
 
 impl PeerVerifier {
-    /// Lets every key through.
+    /// Accepts every key.
     pub(super) fn of_keys(provider: &CryptoProvider) -> PeerVerifier {
         PeerVerifier { algorithms: provider.signature_verification_algorithms, authority: None }
     }
 
-    /// Lets certificates of one authority through.
+    /// Accepts certificates issued by one authority.
     pub(super) fn of_authority(
         provider: &Arc<CryptoProvider>,
         roots: RootCertStore,
@@ -59,7 +59,7 @@ impl PeerVerifier {
 }
 
 impl ServerCertVerifier for PeerVerifier {
-    /// The name is checked later, against what the peer says it is called: daemons are dialled by address.
+    /// Ignores the name: daemons are dialled by address, and the host name in the peer's `Hello` is checked later.
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -106,7 +106,7 @@ impl ServerCertVerifier for PeerVerifier {
 
 impl ClientCertVerifier for PeerVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // Daemons have one certificate and need no hint which to choose.
+        // A daemon has only one certificate, so it needs no hint which one to choose.
         &[]
     }
 

@@ -1,10 +1,10 @@
-//! The pause before another attempt: it doubles with each failure in a row. Chance is an argument.
+//! Exponential back-off: the pause before a retry doubles with each consecutive failure.
 
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-/// Pauses from `first` to `longest`.
+/// A back-off with pauses from `first` to `longest`.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
     first: Duration,
@@ -12,18 +12,18 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses of `first`, twice `first` and so on, up to `longest`.
+    /// Creates a back-off with pauses of `first`, twice `first` and so on, up to `longest`.
     pub const fn new(first: Duration, longest: Duration) -> Backoff {
         Backoff { first, longest }
     }
 
-    /// The pause after this many failures in a row; after none, the same as after one.
+    /// The pause after this many consecutive failures; after none, the same as after one.
     pub fn pause(self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(u32::BITS - 1);
         self.first.saturating_mul(1 << doublings).min(self.longest)
     }
 
-    /// The same pause less a random part of up to a half, so that many who have failed together do not try again
+    /// The pause with jitter: up to a half of it is subtracted, so that many clients that failed together do not retry
     /// together.
     pub fn random_pause(self, failures: u32, rng: &mut impl Rng) -> Duration {
         let pause = self.pause(failures);
@@ -57,14 +57,14 @@ mod tests {
     }
 
     #[test]
-    fn chance_takes_different_parts() {
+    fn random_pauses_differ() {
         let pause = |seed| BACKOFF.random_pause(7, &mut StdRng::seed_from_u64(seed));
         assert!((0..20).map(pause).collect::<BTreeSet<Duration>>().len() > 10);
     }
 
     proptest! {
         #[test]
-        fn chance_takes_at_most_a_half(failures: u32, seed: u64) {
+        fn random_pauses_are_at_least_half_of_the_pause(failures: u32, seed: u64) {
             let pause = BACKOFF.random_pause(failures, &mut StdRng::seed_from_u64(seed));
             prop_assert!(pause >= BACKOFF.pause(failures) / 2 && pause <= BACKOFF.pause(failures));
         }

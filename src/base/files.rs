@@ -1,4 +1,4 @@
-//! Files that a daemon keeps: secrets that only their owner may read, and files that are never seen half-written.
+//! Secret files, which only their owner may read, and atomic replacement of files.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 /// The mode of a secret.
 pub const SECRET: u32 = 0o600;
-/// The mode of a file that everybody may read.
+/// The mode of a world-readable file.
 pub const PUBLIC: u32 = 0o644;
-/// Lets others open files below a folder whose names they know, without listing it.
+/// Mode bits of a folder that let others open files in it by name, without listing it.
 const PASSABLE: u32 = 0o011;
 
 /// Why a secret was not read.
@@ -17,7 +17,7 @@ const PASSABLE: u32 = 0o011;
 pub enum SecretError {
     /// The file could not be read.
     Read(io::Error),
-    /// Others may read the file, which has these permissions.
+    /// The file, with these permissions, is accessible to others.
     Exposed(u32),
 }
 
@@ -31,10 +31,10 @@ impl From<io::Error> for SecretError {
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or others may read it.
+/// If the file cannot be read, or is accessible to others.
 pub fn read_secret(path: &Path, most: u64) -> Result<String, SecretError> {
     let file = File::open(path)?;
-    // Taken from the open file, because the path may lead to another file by now.
+    // From the open file, because the path may refer to another file by now.
     let mode = file.metadata()?.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(SecretError::Exposed(mode));
@@ -44,7 +44,7 @@ pub fn read_secret(path: &Path, most: u64) -> Result<String, SecretError> {
     Ok(text)
 }
 
-/// Creates a file with this mode, whatever the umask is. The file must not exist.
+/// Creates a file with this mode, regardless of the umask. The file must not exist.
 ///
 /// # Errors
 ///
@@ -56,8 +56,8 @@ pub fn make(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Creates a file unless it exists, and returns whether it did. Of several processes that try at the same time, one
-/// succeeds, and none sees the file without its text.
+/// Creates a file unless it exists, and returns whether it was created. Of several concurrent processes, one succeeds,
+/// and none sees an incomplete file.
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ pub fn make_once(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
     })
 }
 
-/// Creates or replaces a file. Readers see either the old or the new file, and never a part of it.
+/// Creates or replaces a file atomically: readers see either the old or the new file.
 ///
 /// # Errors
 ///
@@ -80,12 +80,12 @@ pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     put(path, text, mode, |beside| std::fs::rename(beside, path))
 }
 
-/// Puts `text` into the file at `path` like [`replace`], and returns whether that changed it. A file that has this text
-/// already keeps its modification time, by which its readers decide whether to read it again.
+/// Replaces a file like [`replace`], unless it already has this text, and returns whether it changed. An unchanged file
+/// keeps its modification time, by which its readers decide whether to read it again.
 ///
 /// # Errors
 ///
-/// If the system refuses it; the old file is there then.
+/// If the file cannot be read or written. The old file then remains.
 pub fn replace_if_changed(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
     match std::fs::read(path) {
         Ok(before) if before == text.as_bytes() => return Ok(false),
@@ -95,11 +95,11 @@ pub fn replace_if_changed(path: &Path, text: &str, mode: u32) -> io::Result<bool
     replace(path, text, mode).map(|()| true)
 }
 
-/// Makes a folder and those above it for the owner alone; leaves an existing one as it is.
+/// Creates a folder and its parents with access only for the owner. Existing folders are not changed.
 ///
 /// # Errors
 ///
-/// If the system refuses it.
+/// If a folder cannot be created.
 pub fn make_private_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
@@ -107,11 +107,11 @@ pub fn make_private_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Lets the nodes of all users open files in root's own folder: the secrets in it have modes of their own.
+/// Allows nodes of all users to open files in root's folder. The secrets in it are protected by their own modes.
 ///
 /// # Errors
 ///
-/// If the system refuses it.
+/// If the permissions cannot be read or changed.
 pub fn let_others_through(folder: &Path) -> io::Result<()> {
     let metadata = std::fs::metadata(folder)?;
     let mode = metadata.mode() & 0o7777;
@@ -131,7 +131,7 @@ fn put<T>(
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".new-{}", std::process::id()));
     let beside = PathBuf::from(beside);
-    // An earlier process with the same id may have left one.
+    // An earlier process with the same id may have left this file.
     let _ = std::fs::remove_file(&beside);
     let done = make(&beside, text, mode).and_then(|()| in_place(&beside));
     let _ = std::fs::remove_file(&beside);
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_made_once_and_replaced_whole() {
+    fn a_file_is_created_once_and_replaced_atomically() {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().join("key");
         assert!(make_once(&path, "one", SECRET).expect("made"));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_only_by_another_text() {
+    fn a_file_is_replaced_only_if_its_text_changes() {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().join("hosts");
         assert!(replace_if_changed(&path, "one", PUBLIC).expect("written"));

@@ -1,4 +1,4 @@
-//! The ground floor: what every other part of the daemon stands on, and which uses none of them.
+//! Basic utilities that all other modules use, and that use none of them.
 
 pub mod backoff;
 pub mod clock;

@@ -1,15 +1,15 @@
-//! Permits: each connection that is no EPMD client's takes one, so that nodes always find a descriptor.
+//! Permits for connections other than those of EPMD clients, so that descriptors are always left for nodes.
 
 use std::sync::Arc;
 
 use pmd_epmd::descriptors::{Class, Descriptors};
 
-/// The right to one descriptor of the class [`Link`](Class::Link), given back when it is dropped.
+/// A permit for one descriptor of the class [`Link`](Class::Link), returned on drop.
 #[derive(Debug)]
 pub struct Permit(Arc<Descriptors>);
 
 impl Permit {
-    /// Takes one, if there is room.
+    /// Takes a permit, if one is available.
     #[must_use]
     pub fn take(descriptors: &Arc<Descriptors>) -> Option<Permit> {
         descriptors.reserve(Class::Link).ok()?;

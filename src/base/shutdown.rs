@@ -1,8 +1,8 @@
-//! How the daemon is told to end, from any thread.
+//! Requests the shutdown of the daemon, from any thread.
 
 use tokio::sync::watch;
 
-/// Why the daemon ends.
+/// Why the daemon shuts down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// A KILL request of the EPMD protocol.
@@ -11,21 +11,21 @@ pub enum Reason {
     Stop,
     /// SIGTERM or SIGINT.
     Signal,
-    /// A part that it cannot do without has ended.
+    /// An essential thread or task has ended.
     Failed,
 }
 
-/// The switch; the first reason given is the one that counts. Clones are the same switch.
+/// The shutdown state, shared by all clones. The first request sets the reason.
 #[derive(Debug, Clone)]
 pub struct Shutdown(watch::Sender<Option<Reason>>);
 
 impl Shutdown {
-    /// A switch that nobody has thrown.
+    /// Creates the state without a request.
     pub fn new() -> Shutdown {
         Shutdown(watch::Sender::new(None))
     }
 
-    /// Throws the switch.
+    /// Requests the shutdown.
     pub fn request(&self, reason: Reason) {
         self.0.send_if_modified(|current| {
             let first = current.is_none();
@@ -34,12 +34,12 @@ impl Shutdown {
         });
     }
 
-    /// The reason, once somebody has thrown the switch.
+    /// The reason, once the shutdown has been requested.
     pub fn requested(&self) -> Option<Reason> {
         *self.0.borrow()
     }
 
-    /// Waits until somebody throws the switch.
+    /// Waits until the shutdown is requested.
     pub async fn wait(&self) -> Reason {
         let mut receiver = self.0.subscribe();
         loop {

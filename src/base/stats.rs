@@ -1,19 +1,19 @@
-//! What the daemon counts besides the EPMD port, since its start.
+//! The counters of the daemon, except for those of the EPMD port.
 
 pmd_epmd::counters! {
-    /// What has been counted since the daemon started.
+    /// Counters since the daemon started.
     Counters,
-    /// The numbers of [`Counters`] at one moment. A number that an older daemon does not have reads as 0.
+    /// A snapshot of [`Counters`]. A counter that an older daemon does not have reads as 0.
     Counts:
     /// Peers that completed the handshake.
     handshakes,
-    /// Connections closed before the handshake because there were too many, or no descriptors.
+    /// Connections closed before the handshake because there were too many, or no descriptors were left.
     handshakes_full,
     /// Handshakes that timed out.
     handshakes_timeout,
-    /// Handshakes that the other side broke off.
+    /// Handshakes that the other side aborted.
     handshakes_broken,
-    /// Handshakes that failed in TLS: no certificate, not one of the authority's, an old version.
+    /// Handshakes that failed in TLS: no certificate, not issued by the cluster's CA, or an old TLS version.
     handshakes_tls,
     /// Peers that did not know the cluster secret.
     handshakes_cookie,
@@ -33,29 +33,29 @@ pmd_epmd::counters! {
     frames_skipped,
     /// Links closed for a protocol violation.
     violations,
-    /// Frames with registry changes, to other daemons.
+    /// Frames with registry changes sent to other daemons.
     deltas_sent,
-    /// Bytes of these.
+    /// Bytes of frames with registry changes sent to other daemons.
     delta_sent_bytes,
     /// Tunnels opened from this host.
     tunnels_opened,
-    /// Tunnels of other hosts to this one.
+    /// Tunnels accepted from other hosts.
     tunnels_accepted,
     /// Tunnels that could not be opened from this host.
     tunnels_failed,
-    /// Tunnels of other hosts that were refused.
+    /// Tunnels from other hosts that were rejected.
     tunnels_refused,
-    /// Tunnels and their listeners that there was no room for.
+    /// Tunnels and listeners that there was no room for.
     tunnels_full,
-    /// Requests to dial back that were forwarded for others, once per link.
+    /// Dial-back requests forwarded for others, once per link.
     dial_requests_passed,
-    /// Requests to dial back that were dropped because their sender had sent too many, or too many were in progress.
+    /// Dial-back requests dropped because their sender sent too many, or too many were in progress.
     dial_requests_refused,
-    /// Requests to dial back, this daemon's own and others', that a link had no room for, once per link.
+    /// Dial-back requests, this daemon's own and others', dropped because a link's send queue was full, once per link.
     dial_requests_dropped,
-    /// Connections between other hosts that this one has relayed.
+    /// Connections between other hosts that this one relayed.
     relayed,
-    /// Bytes of such connections, both ways.
+    /// Bytes of relayed connections, in both directions.
     relayed_bytes,
 }
 
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_of_an_older_daemon_can_be_read() {
+    fn the_counters_of_an_older_daemon_can_be_parsed() {
         let counts: Counts = serde_json::from_str(r#"{"tunnels_opened": 7}"#).expect("read");
         assert_eq!(counts, Counts { tunnels_opened: 7, ..Counts::default() });
     }

@@ -1,7 +1,7 @@
-//! The threads and tasks that a daemon cannot do without: each is joined, and its end is decided about.
+//! Supervises the essential threads and tasks of the daemon.
 //!
-//! A part that ends without having been told to leaves a daemon that holds its port and serves nobody. So the end of any of
-//! them, by a panic or otherwise, ends the daemon, for the service manager to start it again.
+//! If one of them ended unnoticed, the daemon might hold its port without serving anybody. So if any of them panics or
+//! ends unexpectedly, the daemon exits, and the service manager restarts it.
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::shutdown::{Reason, Shutdown};
 
-/// Starts essential threads and tasks. Clones supervise together.
+/// Starts essential threads and tasks. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     shutdown: Shutdown,
@@ -25,7 +25,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor that throws `shutdown` when one of its charges ends.
+    /// Creates a supervisor that requests `shutdown` when a thread or task ends unexpectedly.
     #[must_use]
     pub fn new(shutdown: Shutdown) -> Supervisor {
         Supervisor {
@@ -36,17 +36,17 @@ impl Supervisor {
         }
     }
 
-    /// The switch that ends the daemon.
+    /// The shutdown of the daemon.
     #[must_use]
     pub fn shutdown(&self) -> &Shutdown {
         &self.shutdown
     }
 
-    /// Runs `work` on a thread of its own. It ends in order when it was told to, by whatever it listens to.
+    /// Runs `work` on its own thread. Before [`join`](Self::join), the caller must make it end.
     ///
     /// # Errors
     ///
-    /// If the system refuses the thread.
+    /// If the thread cannot be created.
     pub fn thread(&self, name: &'static str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let supervisor = self.clone();
         let running = std::thread::Builder::new().name(name.into()).spawn(move || {
@@ -57,7 +57,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Runs a task on this runtime, until the daemon ends.
+    /// Runs a task on the current runtime until the daemon ends.
     pub fn task(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let supervisor = self.clone();
         let work = AssertUnwindSafe(work).catch_unwind();
@@ -69,24 +69,23 @@ impl Supervisor {
         });
     }
 
-    /// Decides about the end of a part: ends the daemon, unless it ends anyway.
+    /// Handles the end of a thread or task: shuts the daemon down, unless it is shutting down already.
     pub fn ended(&self, name: &'static str, panicked: bool) {
         if self.stop.is_cancelled() || (self.shutdown.requested().is_some() && !panicked) {
             return;
         }
         let how = if panicked { "panicked" } else { "ended unexpectedly" };
-        tracing::error!("{name} {how}: the daemon cannot go on without it and exits, to be started again");
+        tracing::error!("{name} {how}: the daemon cannot continue without it and exits");
         self.shutdown.request(Reason::Failed);
     }
 
-    /// Ends all tasks and waits for the end of tasks and threads, which must have been told to end; at most `timeout`.
-    /// Returns whether all have ended.
+    /// Cancels all tasks, and waits up to `timeout` for the end of tasks and threads. Returns whether all have ended.
     pub async fn join(&self, timeout: Duration) -> bool {
         self.stop.cancel();
         self.tasks.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || {
-            // How it ended was decided about where it happened.
+            // The thread has handled its own panic, if any.
             threads.into_iter().for_each(|thread| drop(thread.join()));
         });
         let all = async {
@@ -102,7 +101,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_essential_part_that_ends_or_panics_ends_the_daemon() {
+    async fn a_task_that_ends_or_a_thread_that_panics_ends_the_daemon() {
         let shutdown = Shutdown::new();
         let supervisor = Supervisor::new(shutdown.clone());
         supervisor.task("a task", async {});
@@ -115,14 +114,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_in_order_is_no_failure_and_is_waited_for() {
+    async fn an_orderly_end_is_awaited_and_is_not_a_failure() {
         let shutdown = Shutdown::new();
         let supervisor = Supervisor::new(shutdown.clone());
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         supervisor.task("a task", std::future::pending());
         supervisor
             .thread("a thread", move || {
-                // It ends with the sender.
+                // Returns when the sender is dropped.
                 let _ = receiver.recv();
             })
             .expect("a thread");

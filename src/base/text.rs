@@ -1,14 +1,14 @@
-//! Words for people.
+//! Formats values for display.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use std::collections::BTreeMap;
 
-/// Digits of an id or a fingerprint that are enough to tell any two apart that people see.
+/// Number of digits of an id or a fingerprint that are shown, which is enough to distinguish them.
 const SHORT: usize = 16;
 
-/// Text without what would do something to a terminal or break a line: names of nodes may hold anything.
+/// Escapes characters that would control a terminal or break a line, because names of nodes may contain anything.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_dangerous) {
         return Cow::Borrowed(text);
@@ -21,13 +21,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped.collect())
 }
 
-/// Control characters, and those that change the order of what stands beside them.
+/// Whether `c` is a control character, a line separator or a bidirectional control.
 fn is_dangerous(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A sentence without the numbers that the system has for its errors, which say nothing to people that the words before
-/// them have not said.
+/// Removes the numbers of system errors, ` (os error N)`, which add nothing to the message before them.
 pub fn without_numbers(text: &str) -> Cow<'_, str> {
     const BEGIN: &str = " (os error ";
     let mut rest = text;
@@ -46,7 +45,7 @@ pub fn without_numbers(text: &str) -> Cow<'_, str> {
     if kept.is_empty() && rest.len() == text.len() { Cow::Borrowed(text) } else { Cow::Owned(kept + rest) }
 }
 
-/// A span of time with its two largest units.
+/// Formats a time span with its two largest units.
 pub fn span(seconds: u64) -> String {
     let units = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
     let mut rest = seconds;
@@ -66,14 +65,14 @@ pub fn span(seconds: u64) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
-/// A time as it can be typed.
+/// Formats a duration in the form that users type.
 pub fn time(time: Duration) -> String {
     jiff::SignedDuration::try_from(time).map(|time| format!("{time:#}")).unwrap_or_default()
 }
 
-/// A time on the network: two or three digits that count.
+/// Formats a network latency with three significant digits.
 pub fn milliseconds(microseconds: u64) -> String {
-    // Precise enough for what is shown.
+    // The loss of precision does not show in the few digits.
     #[allow(clippy::cast_precision_loss)]
     let milliseconds = microseconds as f64 / 1000.0;
     match microseconds {
@@ -83,7 +82,7 @@ pub fn milliseconds(microseconds: u64) -> String {
     }
 }
 
-/// How long ago something was: tenths of a second at first.
+/// Formats an age, with tenths of a second below ten seconds.
 pub fn ago(milliseconds: u64) -> String {
     match milliseconds {
         0..10_000 => format!("{}.{}s", milliseconds / 1000, milliseconds % 1000 / 100),
@@ -91,10 +90,10 @@ pub fn ago(milliseconds: u64) -> String {
     }
 }
 
-/// A number of bytes with the unit that fits.
+/// Formats a number of bytes with a suitable unit.
 pub fn bytes(number: u64) -> String {
     let units = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    // Tenths of a unit, which are enough.
+    // In tenths of the unit.
     let (mut tenths, mut unit) = (number / 100, 0);
     if number < 1000 {
         return format!("{number} B");
@@ -106,19 +105,19 @@ pub fn bytes(number: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, units.get(unit).unwrap_or(&""))
 }
 
-/// The beginning of an id or a fingerprint.
+/// Shortens an id or a fingerprint.
 pub fn short(digits: &str) -> &str {
     digits.get(..SHORT).unwrap_or(digits)
 }
 
-/// Pairs of key and value, in one line.
+/// Formats key-value pairs on one line.
 pub fn metadata(pairs: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> =
         pairs.iter().map(|(key, value)| format!("{}={}", printable(key), printable(value))).collect();
     pairs.join(" ")
 }
 
-/// Things in a row: "a", "a and b", "a, b and c".
+/// Joins items: "a", "a and b", "a, b and c".
 pub fn listed(things: &[String]) -> String {
     match things {
         [] => String::new(),
@@ -127,7 +126,7 @@ pub fn listed(things: &[String]) -> String {
     }
 }
 
-/// A number with its noun.
+/// Formats a number with a noun in singular or plural.
 pub fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
@@ -137,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_reaches_the_terminal_that_is_more_than_text() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("rabbit-1@höst"), "rabbit-1@höst");
         assert_eq!(
             printable("a\u{1b}[31m\nb\u{202e}c\u{9b}d\u{7f}"),
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_errors_are_words() {
+    fn numbers_of_system_errors_are_removed() {
         let error = std::io::Error::from_raw_os_error(2);
         assert_eq!(
             without_numbers(&format!("cannot read x: {error}; nor y: {error}")),
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_the_unit_that_fits() {
+    fn numbers_have_a_suitable_unit() {
         assert_eq!(
             [0, 140, 9_999, 45_600, 250_000].map(milliseconds),
             ["0.00 ms", "0.14 ms", "10.00 ms", "45.6 ms", "250 ms"]
@@ -191,14 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn things_in_a_row_are_joined() {
+    fn items_are_joined() {
         let things = ["a", "b", "c"].map(str::to_owned);
         assert_eq!([0, 1, 2, 3].map(|number| listed(&things[..number])), ["", "a", "a and b", "a, b and c"]);
         assert_eq!((short("0123456789abcdef0123"), short("01")), ("0123456789abcdef", "01"));
     }
 
     #[test]
-    fn one_is_not_many() {
+    fn one_is_singular() {
         assert_eq!(count(1, "node", "nodes"), "1 node");
         assert_eq!(count(0, "node", "nodes"), "0 nodes");
     }

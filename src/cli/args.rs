@@ -1,4 +1,4 @@
-//! The arguments of the command line. This module only parses: [`target`](super::common::target) and the commands look things up.
+//! Command-line arguments. This module only parses; [`target`](super::common::target) and the commands interpret them.
 
 mod cluster;
 mod common;
@@ -40,14 +40,14 @@ Examples:
   pmd status                Show the status of the daemon
   pmd epmd -names           Run an epmd command",
     after_help = "\
-Exit codes: 0 done, 1 general, 2 usage, 3 daemon not reachable, 4 not found, 5 refused,
+Exit codes: 0 success, 1 general error, 2 usage error, 3 daemon not reachable, 4 not found, 5 refused,
             6 timed out, 7 conflict, 8 unhealthy, 130 interrupted",
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
 )]
 pub struct Cli {
-    /// The options of every command.
+    /// The global options.
     #[command(flatten)]
     pub global: Global,
     /// The command.
@@ -55,9 +55,9 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The options of every command.
+/// The options that every command accepts.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Options of every command")]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Port of the local daemon [default: ERL_EPMD_PORT, the configuration file, or 4369]
     #[arg(short, long, global = true, value_name = "PORT")]
@@ -71,10 +71,10 @@ pub struct Global {
     /// Output format: table, wide, json, jsonl or plain
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     pub output: Option<Format>,
-    /// Short for --output json
+    /// Same as --output json
     #[arg(long, global = true, conflicts_with = "output")]
     pub json: bool,
-    /// No colours (as with NO_COLOR)
+    /// Disable colours (like NO_COLOR)
     #[arg(long, global = true)]
     pub no_color: bool,
 }
@@ -92,13 +92,13 @@ pub enum Command {
     /// Start the daemon (no-op if it is already running)
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd start                          Run in the background; returns when the daemon answers
+  pmd start                          Run in the background; return once the daemon answers
   pmd start --foreground             Run in the foreground until Ctrl-C
   pmd start --bind 10.0.0.5          Listen on that address and on loopback only
   pmd start --join host1             Join host1's cluster, retrying until it succeeds
   pmd start --discovery broadcast    Join daemons of the same cluster found on the local network")]
     Start(Start),
-    /// Stop the daemon and wait until it is gone
+    /// Stop the daemon and wait until it has exited
     #[command(help_template = HELP, before_help = "Examples:\n  pmd stop\n  pmd stop --port 5000")]
     Stop,
     /// Make the daemon reload its configuration file
@@ -126,18 +126,18 @@ Examples:
   pmd demo                  Three daemons, with an Erlang node each if Erlang is installed
   pmd demo 10
   pmd demo --no-erlang", after_help = "\
-Everything is on loopback and in one temporary directory, which is removed at the end: after q, Ctrl-C or SIGTERM.
-Without a terminal it prints commands to try, and runs until SIGTERM or the end of a pipe on its standard input.
+Everything runs on loopback and in one temporary directory, which is removed on exit (q, Ctrl-C or SIGTERM). Without a
+terminal, it prints commands to try and runs until SIGTERM or, if standard input is a pipe, until the pipe is closed.
 
 The daemons share a cluster secret; the Erlang nodes share an Erlang cookie, which is in erlang/.erlang.cookie in that
-directory. A node of your own needs that cookie to connect to them.")]
+directory. Your own nodes need that cookie to connect to them.")]
     Demo(Demo),
-    /// Join a cluster, and wait until it admits this host
+    /// Join a cluster and wait until it admits this host
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd join host1                    Join through the pmd on host1
-  pmd join host1 10.0.0.2:4369      Join through every one that answers; one is enough
-  pmd join host1 --timeout 30s      Wait longer than 10 s", after_help = "\
+  pmd join host1 10.0.0.2:4369      Join through each one that answers; one is enough
+  pmd join host1 --timeout 30s      Wait longer than the default of 10 s", after_help = "\
 The daemons of a cluster share a cluster secret (pmd cookie). It is not the Erlang cookie: nodes on different hosts
 still need the same ~/.erlang.cookie to connect.")]
     Join(Join),
@@ -151,7 +151,7 @@ Examples:
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd nodes
-  pmd nodes -o wide         Show ids, start times and metadata too
+  pmd nodes -o wide         Also show ids, start times and metadata
   pmd nodes --watch")]
     Nodes(Watch),
     /// List the links to other daemons
@@ -160,22 +160,22 @@ Examples:
   pmd peers                 Show round-trip times, and which peers have the same registry
   pmd peers --watch")]
     Peers(Watch),
-    /// List the daemons found on the networks, without joining them
+    /// List the daemons found on the network, without joining them
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd discover
   pmd discover --wait 5s    Listen for a while first")]
     Discover(Discover),
-    /// List the Erlang nodes of this host, of another host, or of the cluster
+    /// List the Erlang nodes of this host, another host, or the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd names                 List the nodes of this host
   pmd names -o wide         Show all their details
   pmd names --cluster       List the nodes of all hosts of the cluster
-  pmd names --cluster db1   List the nodes of the host db1 as the cluster knows them
-  pmd names db1             Ask the port mapper of the host db1, be it pmd or epmd")]
+  pmd names --cluster db1   List the nodes of host db1 as known to the cluster
+  pmd names db1             Ask the port mapper of host db1, pmd or epmd")]
     Names(Names),
-    /// List the services of this host, or of the cluster
+    /// List the services of this host or of the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd services
@@ -205,22 +205,22 @@ Examples:
 Examples:
   pmd subscribe                            Print events from now on, until Ctrl-C
   pmd subscribe --kind name_up --json      Print one JSON object per line
-  pmd subscribe -k node_up -k node_down    Print the hosts that come and go
-  pmd subscribe --since 0                  Start with every event that the daemon still has", after_help = "\
+  pmd subscribe -k node_up -k node_down    Print hosts as they come and go
+  pmd subscribe --since 0                  Start with the oldest event that the daemon still has", after_help = "\
 The kinds are name_up, name_down, service_up and service_down, for Erlang nodes and services, and
 node_up, node_suspect, node_down and node_left, for the daemons of the cluster.
 
 With --output plain, a line has eight fields separated by tabs: number, time, kind, name, port,
 reason, host, id of that host's daemon. Fields that an event does not have are empty.")]
     Subscribe(Subscribe),
-    /// Print the environment variables that a node needs to see the cluster
+    /// Print the environment variables that a node needs to reach other hosts of the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
   eval \"$(pmd env)\"          Set them in a shell
   pmd env --systemd           Print them for a unit file
   pmd env --elixir            Print them for rel/env.sh.eex of a release")]
     Env(Env),
-    /// Run a program with the environment that a node needs to see the cluster
+    /// Run a program with the environment that a node needs to reach other hosts of the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd run -- erl -sname foo
@@ -231,10 +231,10 @@ Examples:
 Examples:
   pmd ping rabbit@db1       Test the daemon of db1, its rules, and whether the node answers
   pmd ping rabbit           Test a node of this host; exit with 8 if it does not answer", after_help = "\
-pmd checks the cluster secret of the daemons, not the Erlang cookie: a node that answers still refuses nodes whose
-Erlang cookie differs from its own.")]
+pmd checks the cluster secret of the daemons, not the Erlang cookie: a node that answers still rejects nodes with
+a different Erlang cookie.")]
     Ping(Ping),
-    /// Check this host for common problems, and say how to fix them
+    /// Check this host for common problems and suggest how to fix them
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd doctor                Check this host; exit with 8 if a check fails
@@ -263,13 +263,13 @@ Examples:
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd takeover --dry-run    Show what would be done
-  pmd takeover              Do it, and wait until every node is back")]
+  pmd takeover              Do it and wait until every node is back")]
     Takeover(Takeover),
     /// Give the port back to epmd without restarting a node
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd handover --dry-run    Show what would be done
-  pmd handover              Do it, and wait until every node is back")]
+  pmd handover              Do it and wait until every node is back")]
     Handover(Handover),
     /// Show or change the cluster secret, which admits daemons; it is not the Erlang cookie of the nodes
     #[command(help_template = HELP, before_help = "\
@@ -279,11 +279,11 @@ Examples:
   pmd cookie rotate         Replace the secret without interrupting the cluster",
         subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
     Cookie {
-        /// What to do with the secret.
+        /// The subcommand.
         #[command(subcommand)]
         action: Cookie,
     },
-    /// Issue certificates for a cluster with a certificate authority of its own
+    /// Run a certificate authority for the cluster and issue certificates
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd ca init               Create the authority, once
@@ -291,17 +291,17 @@ Examples:
   pmd ca show host1.pem     Show the content of the certificate",
         subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
     Ca {
-        /// What to do with certificates.
+        /// The subcommand.
         #[command(subcommand)]
         action: Ca,
     },
-    /// Run as epmd; takes every option of epmd
+    /// Run as epmd, with all of its options
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd epmd -daemon
   pmd epmd -names", disable_help_flag = true)]
     Epmd(Epmd),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd completion bash > /etc/bash_completion.d/pmd
@@ -341,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
@@ -371,7 +371,7 @@ mod tests {
     fn examples_are_valid(command: &clap::Command) {
         let help = command.get_before_help().map(ToString::to_string).unwrap_or_default();
         for line in help.lines().filter_map(|line| line.strip_prefix("  pmd ")) {
-            // The command ends at two blanks, a pipe, a redirection or a comment.
+            // An example command ends at two spaces, a pipe, a redirection or a comment.
             let words = line.split(['|', '>', '#']).next().unwrap_or_default();
             let words = words.split("  ").next().unwrap_or_default().replace('"', "");
             let typed = std::iter::once("pmd").chain(words.split_whitespace());
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn global_options_may_stand_anywhere() {
+    fn global_options_are_accepted_anywhere() {
         for words in [["pmd", "--port", "5000", "names"], ["pmd", "names", "--port", "5000"]] {
             let cli = Cli::try_parse_from(words).expect("it is valid");
             assert_eq!(cli.global.port.map(Port::get), Some(5000));
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_portmapd_are_understood() {
+    fn the_options_of_portmapd_are_accepted() {
         let start = ["pmd", "start", "-f", "-p", "5000", "-b", "10.0.0.1", "-c", "pmd.toml"];
         assert!(Cli::try_parse_from(start).is_ok());
         let register = ["pmd", "register", "web", "-P", "8080", "-p", "5000"];

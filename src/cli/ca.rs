@@ -1,4 +1,4 @@
-//! `pmd ca`: a certificate authority of the cluster's own, and the certificates it issues.
+//! `pmd ca`: the cluster's own certificate authority and the certificates it issues.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -56,14 +56,14 @@ fn issue(args: &CaIssue, output: Output) -> Result<Exit> {
     let out = args.out.as_deref().map_or_else(|| dir.clone(), absolute);
     let now = Timestamp::now();
     let done = authority::issue_files(&dir, &out, &args.host, &args.ip, now, DAY * args.days)?;
-    let said = &done.issued.certificate;
+    let certificate = &done.issued.certificate;
     let report = Issued {
         certificate: &done.certificate,
         key: &done.key,
         renewed: done.renewed,
-        details: Details::of(said),
+        details: Details::of(certificate),
     };
-    let (how, end) = (if done.renewed { "renewed" } else { "issued" }, json::rfc3339(said.not_after));
+    let (how, end) = (if done.renewed { "renewed" } else { "issued" }, json::rfc3339(certificate.not_after));
     output.one(&report, |out| {
         writeln!(out, "{how} the certificate of {}, valid until {end}", args.host.as_str())?;
         write_files(out, &done.certificate, &done.key)
@@ -96,14 +96,14 @@ fn show(args: &CaShow, output: Output) -> Result<Exit> {
         certificates.iter().try_for_each(|certificate| write_certificate(out, certificate, now, output))
     })?;
     for certificate in &certificates {
-        let (subject, left) = (printable(&certificate.subject), Left::of(certificate, now));
-        match left {
-            Left::Enough(_) => {}
-            Left::Early => note(&format!("warning: {subject} is not valid yet")),
-            Left::Little(left) => {
+        let (subject, validity) = (printable(&certificate.subject), Validity::of(certificate, now));
+        match validity {
+            Validity::Valid(_) => {}
+            Validity::NotYet => note(&format!("warning: {subject} is not valid yet")),
+            Validity::ExpiresSoon(left) => {
                 note(&format!("warning: {subject} expires in {}; renew it: pmd ca issue HOST", span(left)));
             }
-            Left::Ended(ago) => {
+            Validity::Expired(ago) => {
                 note(&format!("warning: {subject} expired {} ago; renew it: pmd ca issue HOST", span(ago)));
             }
         }
@@ -131,7 +131,7 @@ struct Shown<'a> {
     certificates: Vec<Details>,
 }
 
-/// The content of a certificate, for programs.
+/// The content of a certificate, for JSON output.
 #[derive(Debug, Serialize)]
 struct Details {
     subject: String,
@@ -161,32 +161,32 @@ impl Details {
     }
 }
 
-/// How long a certificate is still valid, in seconds.
+/// The validity of a certificate, with the seconds until or since its expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
-    Early,
-    Enough(u64),
-    Little(u64),
-    Ended(u64),
+enum Validity {
+    NotYet,
+    Valid(u64),
+    ExpiresSoon(u64),
+    Expired(u64),
 }
 
-impl Left {
-    fn of(certificate: &Certificate, now: Timestamp) -> Left {
+impl Validity {
+    fn of(certificate: &Certificate, now: Timestamp) -> Validity {
         let left = certificate.not_after.duration_since(now);
         match u64::try_from(left.as_secs()) {
-            Ok(_) if certificate.not_before > now => Left::Early,
-            Ok(left) if left == 0 || left < SOON.as_secs() => Left::Little(left),
-            Ok(left) => Left::Enough(left),
-            Err(_) => Left::Ended(left.as_secs().unsigned_abs()),
+            Ok(_) if certificate.not_before > now => Validity::NotYet,
+            Ok(left) if left == 0 || left < SOON.as_secs() => Validity::ExpiresSoon(left),
+            Ok(left) => Validity::Valid(left),
+            Err(_) => Validity::Expired(left.as_secs().unsigned_abs()),
         }
     }
 
-    fn in_words(self, output: Output) -> String {
+    fn describe(self, output: Output) -> String {
         match self {
-            Left::Early => output.paint(Colour::Yellow, "not yet"),
-            Left::Enough(left) => output.paint(Colour::Green, &format!("for {}", span(left))),
-            Left::Little(left) => output.paint(Colour::Yellow, &format!("for {}", span(left))),
-            Left::Ended(ago) => output.paint(Colour::Red, &format!("expired {} ago", span(ago))),
+            Validity::NotYet => output.paint(Colour::Yellow, "not yet"),
+            Validity::Valid(left) => output.paint(Colour::Green, &format!("for {}", span(left))),
+            Validity::ExpiresSoon(left) => output.paint(Colour::Yellow, &format!("for {}", span(left))),
+            Validity::Expired(ago) => output.paint(Colour::Red, &format!("expired {} ago", span(ago))),
         }
     }
 }
@@ -216,7 +216,7 @@ fn write_certificate(
             "{} to {}, {}",
             json::rfc3339(certificate.not_before),
             json::rfc3339(certificate.not_after),
-            Left::of(certificate, now).in_words(output)
+            Validity::of(certificate, now).describe(output)
         ),
     )?;
     row("SHA-256", &certificate.sha256())?;
@@ -262,7 +262,7 @@ mod tests {
         let shown = |certificate: &Certificate| {
             let mut out = Vec::new();
             write_certificate(&mut out, certificate, now(), Output::new(Format::Table, false))
-                .expect("memory takes it");
+                .expect("in-memory write");
             let text = String::from_utf8(out).expect("text");
             text.replace(&certificate.sha256(), "SHA256").replace(&certificate.node_id().to_string(), "ID")
         };
@@ -285,13 +285,13 @@ mod tests {
     #[test]
     fn a_certificate_is_due_before_it_expires() {
         let authority = Authority::new("shop", now(), DAY * 3650).expect("an authority");
-        let at = |time: &str| Left::of(authority.certificate(), time.parse().expect("a time"));
-        assert_eq!(at("2025-12-31T22:00:00Z"), Left::Early);
-        assert_eq!(at("2026-01-01T00:00:00Z"), Left::Enough(3650 * 86_400));
-        assert_eq!(at("2035-12-30T00:00:00Z"), Left::Little(0));
-        assert_eq!(at("2035-11-30T00:00:00Z"), Left::Enough(SOON.as_secs()));
-        assert_eq!(at("2035-12-01T00:00:00Z"), Left::Little(29 * 86_400));
-        assert_eq!(at("2035-12-31T00:00:00Z"), Left::Ended(86_400));
+        let at = |time: &str| Validity::of(authority.certificate(), time.parse().expect("a time"));
+        assert_eq!(at("2025-12-31T22:00:00Z"), Validity::NotYet);
+        assert_eq!(at("2026-01-01T00:00:00Z"), Validity::Valid(3650 * 86_400));
+        assert_eq!(at("2035-12-30T00:00:00Z"), Validity::ExpiresSoon(0));
+        assert_eq!(at("2035-11-30T00:00:00Z"), Validity::Valid(SOON.as_secs()));
+        assert_eq!(at("2035-12-01T00:00:00Z"), Validity::ExpiresSoon(29 * 86_400));
+        assert_eq!(at("2035-12-31T00:00:00Z"), Validity::Expired(86_400));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `pmd cookie`: the cluster secret, which admits daemons to a cluster. It is not the Erlang cookie, which connects nodes.
+//! `pmd cookie`: the cluster secret, which admits daemons to a cluster. It is not the Erlang cookie of the nodes.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -47,17 +47,17 @@ struct Shown<'a> {
     cookies: &'a [String],
 }
 
-/// What was done to the file.
+/// The change to the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
-    /// It was created with a new secret.
+    /// The file was created with a new secret.
     Made,
-    /// It holds a new secret and the old one.
+    /// The file holds a new secret and the old one.
     Rotated,
-    /// It holds the new secret only.
+    /// The file holds only the new secret.
     Finished,
-    /// It holds one secret, as before.
+    /// The file holds one secret, as before.
     Unchanged,
 }
 
@@ -65,14 +65,14 @@ enum Outcome {
 struct Report<'a> {
     path: &'a Path,
     outcome: Outcome,
-    /// Whether the daemon of this host has reloaded it.
+    /// Whether the daemon of this host has reloaded the file.
     reloaded: bool,
 }
 
-/// The file that the configuration names, or the default file of this user's daemon.
+/// The configured file, or the default file of this user's daemon.
 fn file(global: &Global) -> Result<PathBuf> {
     let paths = Paths::of_process();
-    // An unreadable configuration is an error: it might name another file.
+    // An unreadable configuration is an error because it may name another file.
     let config = ConfigFile::of(global, &paths).read()?;
     Ok(absolute(&config.cookie_file.unwrap_or_else(|| paths.cookie())))
 }
@@ -97,13 +97,13 @@ fn rotate(path: &Path) -> Result<Outcome> {
         return Err(Failure::new(
             Exit::Refused,
             format!("{} is the Erlang cookie, and Erlang reads only one cookie from it", path.display()),
-            "give pmd a cluster secret of its own by removing cookie_file from its configuration, or change this file by hand",
+            "remove cookie_file from the configuration to give pmd its own cluster secret, or edit this file manually",
         ));
     }
     let new = random_cookie().map_err(|error| {
         Failure::new(
             Exit::General,
-            format!("the system provides no random bytes: {error}"),
+            format!("cannot get random bytes from the system: {error}"),
             "try again later",
         )
     })?;
@@ -123,9 +123,9 @@ fn finish_rotation(path: &Path) -> Result<Outcome> {
     }
 }
 
-/// Replaces the file and keeps its owner: root may do this for the user of the daemon.
+/// Replaces the file and keeps its owner, since root may run this for the user of the daemon.
 fn put(path: &Path, cookies: &[String]) -> Result<()> {
-    // If the path is a link, the file behind it.
+    // If the path is a symbolic link, replace its target.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let owner = fs::metadata(&path).map(|found| (found.uid(), found.gid()));
     replace(&path, cookies)?;
@@ -143,7 +143,7 @@ fn put(path: &Path, cookies: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Makes the daemon of this host read the file, if one answers. Returns whether it has.
+/// Makes the daemon of this host reload the file, if it is running. Returns whether it did.
 fn reload(global: &Global) -> bool {
     let mut reloaded = false;
     let asked = Target::of(global).and_then(|target| {
@@ -157,7 +157,10 @@ fn reload(global: &Global) -> bool {
         })
     });
     if let Err(failure) = asked {
-        note(&format!("warning: the daemon has not reloaded it: {}; {}", failure.message, failure.hint));
+        note(&format!(
+            "warning: the daemon did not reload the secret: {}; {}",
+            failure.message, failure.hint
+        ));
     }
     reloaded
 }
@@ -174,7 +177,7 @@ fn sentence(report: &Report<'_>) -> String {
     }
 }
 
-/// Tells on standard error what to do next.
+/// Prints the next steps to standard error.
 fn advise(report: &Report<'_>) {
     let path = report.path.display();
     let here = if report.reloaded { "every other host" } else { "every host" };
@@ -242,7 +245,7 @@ mod tests {
         assert_eq!(rotate(&path).expect("room"), Outcome::Rotated);
         let both = secrets(&path);
         assert_eq!((both.len(), &both[1]), (2, &old[0]));
-        let again = rotate(&path).expect_err("one step after the other");
+        let again = rotate(&path).expect_err("a rotation is in progress");
         assert_eq!(again.exit, Exit::Conflict);
         assert_eq!(secrets(&path), both);
         assert_eq!(finish_rotation(&path).expect("it exists"), Outcome::Finished);
@@ -289,9 +292,9 @@ mod tests {
 
     #[test]
     fn the_outcome_is_a_sentence() {
-        let said = |outcome| sentence(&Report { path: Path::new("/x"), outcome, reloaded: true });
-        assert_eq!(said(Outcome::Rotated), "/x has a new cluster secret; the old one is still accepted");
-        assert_eq!(said(Outcome::Unchanged), "/x has one cluster secret; there is nothing to finish");
+        let text = |outcome| sentence(&Report { path: Path::new("/x"), outcome, reloaded: true });
+        assert_eq!(text(Outcome::Rotated), "/x has a new cluster secret; the old one is still accepted");
+        assert_eq!(text(Outcome::Unchanged), "/x has one cluster secret; there is nothing to finish");
         let report = Report { path: Path::new("/x"), outcome: Outcome::Finished, reloaded: false };
         assert_eq!(
             serde_json::to_value(&report).expect("plain data"),

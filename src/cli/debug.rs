@@ -1,4 +1,4 @@
-//! `pmd debug`: a support bundle, which is everything that helps to find a fault, without secrets, in one file.
+//! `pmd debug`: a support bundle, one file with everything needed to diagnose a problem, without secrets.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,12 +18,12 @@ use crate::config::paths::Paths;
 use crate::control::client::{Client, ClientError};
 use crate::doctor::examine;
 
-/// How long the daemon may take for each part: a bundle must also come about when the daemon hangs.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The folder in the archive.
+/// Time limit for each answer of the daemon, so that a bundle can be collected from a daemon that hangs.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The directory in the archive.
 const FOLDER: &str = "pmd-debug";
 
-/// What the command did.
+/// The result of the command.
 #[derive(Debug, Serialize)]
 struct Report {
     file: PathBuf,
@@ -31,7 +31,7 @@ struct Report {
     missing: Vec<Missing>,
 }
 
-/// A part that is not in the bundle.
+/// A part that could not be collected.
 #[derive(Debug, Serialize)]
 struct Missing {
     part: String,
@@ -47,26 +47,26 @@ struct Parts {
 
 /// Collects everything and writes the file.
 pub fn run(global: &Global, target: &Target, args: &args::Debug, output: Output) -> Result<Exit> {
-    let place = args.file.clone().unwrap_or_else(|| format!("pmd-debug-{}.tar.gz", target.port).into());
-    if !args.force && place.symlink_metadata().is_ok() {
-        return Err(exists(&place));
+    let path = args.file.clone().unwrap_or_else(|| format!("pmd-debug-{}.tar.gz", target.port).into());
+    if !args.force && path.symlink_metadata().is_ok() {
+        return Err(exists(&path));
     }
     let mut parts = Parts::default();
     parts.add("version.txt", Ok::<_, String>(version().into_bytes()));
     parts.add("config.toml", configuration(&ConfigFile::of(global, &Paths::of_process())));
-    let client = target.client().with_patience(PATIENCE);
+    let client = target.client().with_patience(TIMEOUT);
     block_on(async {
         with_progress("asking the daemon", ask(&client, &mut parts)).await;
         match settings(global, &args::Start::default()) {
             Ok(settings) => parts.json("doctor.json", Ok(examine(&settings, &client, None).await)),
             Err(failure) => parts.add("doctor.json", Err(failure.message)),
         }
-        write(&place, args.force, &parts)?;
-        tell(place, parts, output)
+        write(&path, args.force, &parts)?;
+        report(path, parts, output)
     })
 }
 
-fn tell(file: PathBuf, Parts { found, missing }: Parts, output: Output) -> Result<Exit> {
+fn report(file: PathBuf, Parts { found, missing }: Parts, output: Output) -> Result<Exit> {
     for Missing { part, reason } in &missing {
         note(&format!("note: {part} is missing: {reason}"));
     }
@@ -88,7 +88,7 @@ impl Parts {
     fn json<T: Serialize>(&mut self, part: &'static str, answer: std::result::Result<T, ClientError>) {
         let content = answer.map_err(|error| error.to_string()).and_then(|answer| {
             let mut values = serde_json::to_value(answer).map_err(|error| error.to_string())?;
-            hide("", &mut values);
+            redact("", &mut values);
             serde_json::to_vec_pretty(&values).map_err(|error| error.to_string())
         });
         self.add(part, content);
@@ -101,7 +101,7 @@ async fn ask(client: &Client, parts: &mut Parts) {
         let limits = std::fs::read(format!("/proc/{}/limits", status.pid));
         parts.add("limits.txt", limits);
     } else {
-        parts.add("limits.txt", Err("the process of the daemon is unknown"));
+        parts.add("limits.txt", Err("the process id of the daemon is unknown"));
     }
     let boot = status.as_ref().ok().map(|status| status.boot_id.clone());
     parts.json("status.json", status);
@@ -139,8 +139,8 @@ async fn events(client: &Client, boot: Option<&str>) -> std::result::Result<Vec<
         }
         Ok::<(), ClientError>(())
     };
-    // The events received by then are better than none.
-    tokio::time::timeout(PATIENCE, read).await.unwrap_or(Ok(()))?;
+    // On a timeout, keep the events received so far.
+    tokio::time::timeout(TIMEOUT, read).await.unwrap_or(Ok(()))?;
     Ok(lines.into_bytes())
 }
 
@@ -156,53 +156,53 @@ fn version() -> String {
     )
 }
 
-/// The configuration file without secrets. A file that cannot be parsed is left out: secrets cannot be found in it.
+/// The configuration file without secrets. A file that cannot be parsed is omitted, as its secrets cannot be found.
 fn configuration(config: &ConfigFile) -> std::result::Result<Vec<u8>, String> {
     let text = std::fs::read_to_string(&config.path)
         .map_err(|error| format!("{}: {error}", config.path.display()))?;
     let mut values: Value =
         toml::from_str(&text).map_err(|_| format!("{} is not valid TOML", config.path.display()))?;
-    hide("", &mut values);
+    redact("", &mut values);
     let text = toml::to_string(&values).map_err(|error| error.to_string())?;
     Ok(format!("# {}, without comments and secrets\n{text}", config.path.display()).into_bytes())
 }
 
-/// Removes secrets from a value: values whose keys look like secrets, as in metadata, and the arguments of programs.
-fn hide(key: &str, value: &mut Value) {
+/// Redacts values whose keys look like secrets (for example in metadata), and the arguments of discovery programs.
+fn redact(key: &str, value: &mut Value) {
     let key = key.to_lowercase();
-    // The path of a secret is not secret.
+    // The path of a secret is not itself secret.
     let path = key.ends_with("_file") || key.ends_with("_path");
     let secret = ["cookie", "secret", "password", "token", "key"].iter().any(|word| key.contains(word));
     match value {
-        Value::Object(values) => values.iter_mut().for_each(|(key, value)| hide(key, value)),
-        Value::Array(values) => values.iter_mut().for_each(|value| hide(&key, value)),
+        Value::Object(values) => values.iter_mut().for_each(|(key, value)| redact(key, value)),
+        Value::Array(values) => values.iter_mut().for_each(|value| redact(&key, value)),
         Value::String(text) if text.starts_with("exec:") => {
             let program = text.split_whitespace().next().unwrap_or_default();
             if program.len() < text.trim_end().len() {
-                *text = format!("{program} (arguments left out)");
+                *text = format!("{program} (arguments redacted)");
             }
         }
-        Value::String(_) | Value::Number(_) if secret && !path => *value = "(left out)".into(),
+        Value::String(_) | Value::Number(_) if secret && !path => *value = "(redacted)".into(),
         _ => {}
     }
 }
 
-fn write(place: &Path, force: bool, parts: &Parts) -> Result<()> {
+fn write(path: &Path, force: bool, parts: &Parts) -> Result<()> {
     if force {
-        match std::fs::remove_file(place) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot(place, &error)),
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(write_failure(path, &error)),
             _ => {}
         }
     }
-    // Fails if another process has created the file meanwhile.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(place);
+    // Fails if another process has created the file in the meantime.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let file = file.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => exists(place),
-        _ => cannot(place, &error),
+        io::ErrorKind::AlreadyExists => exists(path),
+        _ => write_failure(path, &error),
     })?;
     archive(file, parts).map_err(|error| {
-        let _ = std::fs::remove_file(place);
-        cannot(place, &error)
+        let _ = std::fs::remove_file(path);
+        write_failure(path, &error)
     })
 }
 
@@ -222,19 +222,19 @@ fn archive(file: File, parts: &Parts) -> io::Result<()> {
     archive.into_inner()?.finish()?.flush()
 }
 
-fn exists(place: &Path) -> Failure {
+fn exists(path: &Path) -> Failure {
     Failure::new(
         Exit::Conflict,
-        format!("{} already exists", place.display()),
+        format!("{} already exists", path.display()),
         "choose another file, or replace it with --force",
     )
 }
 
-fn cannot(place: &Path, error: &io::Error) -> Failure {
+fn write_failure(path: &Path, error: &io::Error) -> Failure {
     Failure::new(
         Exit::General,
-        format!("cannot write {}: {error}", place.display()),
-        "choose a file in a directory that this user may write to",
+        format!("cannot write {}: {error}", path.display()),
+        "choose a file in a directory that this user can write to",
     )
 }
 
@@ -249,7 +249,7 @@ mod tests {
              [metadata]\napi_token = \"hush\"\nzone = \"north\"\npasswords = [\"hush\", 7]",
         )
         .expect("valid TOML");
-        hide("", &mut values);
+        redact("", &mut values);
         let text = toml::to_string(&values).expect("it was TOML before");
         assert!(!text.contains("hush") && !text.contains('7'), "{text}");
         for kept in ["4369", "/etc/cookie", "broadcast", "exec:find", "north"] {

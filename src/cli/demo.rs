@@ -1,4 +1,4 @@
-//! `pmd demo`.
+//! `pmd demo`: a small cluster on one host.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -17,9 +17,9 @@ use crate::top::run::show;
 use crate::top::terminal::is_interactive;
 use crate::top::world::Update;
 
-/// How often the children are checked.
+/// Interval between checks of the children.
 const POLL: Duration = Duration::from_millis(500);
-/// Notices that wait to be shown; when the queue is full, the watch waits.
+/// The capacity of the queue of notices for the view.
 const NOTICES: usize = 8;
 
 /// One daemon of the demo.
@@ -44,11 +44,11 @@ impl From<DemoError> for Failure {
     }
 }
 
-/// Runs a small cluster until a key, a signal, or the end of a pipe.
+/// Runs a small cluster until a key, a signal, or the end of input on a pipe.
 pub fn run(args: Demo, output: Output) -> Result<Exit> {
     block_on_uninterrupted(async {
         let mut signals = Signals::new()?;
-        // Whichever ends first, dropping the rest ends the view and then the cluster.
+        // When either branch completes, dropping the other one closes the view and then stops the cluster.
         tokio::select! {
             done = demonstrate(args, output) => done,
             _ = signals.next() => Ok(Exit::Done),
@@ -62,11 +62,11 @@ async fn demonstrate(args: Demo, output: Output) -> Result<Exit> {
     let erlang = !args.no_erlang && fleet.start_nodes().await?;
     if erlang {
         note(&format!(
-            "note: nodes of your own need the Erlang cookie in {} to connect; the cluster secret only admits daemons",
+            "note: your own nodes need the Erlang cookie in {} to connect; the cluster secret only admits daemons",
             fleet.erlang_cookie().display()
         ));
     } else if !args.no_erlang {
-        note("note: erl is not in the PATH, so the demo has no Erlang nodes");
+        note("note: erl is not in PATH, so the demo has no Erlang nodes");
     }
     if is_interactive() && !output.format.is_json() {
         let Some(first) = fleet.members.first() else { return Ok(Exit::Done) };
@@ -101,7 +101,7 @@ fn print(fleet: &Fleet, erlang: bool, output: Output) -> Result<()> {
         })
         .collect();
     if matches!(output.format, Format::Table | Format::Wide) {
-        // Commands to try say more than a table.
+        // Commands to try are more useful than a table.
         let mut out = stdout();
         for (row, words) in rows.iter().zip(TRY.iter().cycle()) {
             writeln!(out, "{:<6}  PMD_HOME={} pmd {words}", row.host, row.home)?;
@@ -124,13 +124,13 @@ fn print(fleet: &Fleet, erlang: bool, output: Output) -> Result<()> {
 /// Commands to try, a different one on each daemon.
 const TRY: [&str; 4] = ["nodes", "names --cluster", "peers", "top"];
 
-/// Reports children that have ended; returns when no daemon is left.
+/// Reports children that have exited; returns when no daemon is left.
 async fn watch(fleet: &mut Fleet, to: Option<&Sender<Update>>) {
     while fleet.is_alive() {
         tokio::time::sleep(POLL).await;
         for text in fleet.ended() {
             match to {
-                // Without a view, the demo is about to end.
+                // Fails only if the view has closed and the demo is about to end.
                 Some(to) => drop(to.send(Update::Notice(text)).await),
                 None => note(&format!("note: {text}")),
             }
@@ -138,7 +138,7 @@ async fn watch(fleet: &mut Fleet, to: Option<&Sender<Update>>) {
     }
 }
 
-/// Waits for the end of standard input if it is a pipe: its other end may have gone.
+/// Waits for the end of standard input if it is a pipe, which means that the other end was closed.
 async fn end_of_pipe() {
     let (ended, end) = oneshot::channel();
     let reader = std::thread::Builder::new().name("stdin".into());

@@ -1,4 +1,4 @@
-//! `pmd discover`: the daemons found on the networks.
+//! `pmd discover`: the daemons found on the network.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ const COLUMNS: [Column<Found>; 5] = [
     Column::new("MEMBER", |found| if found.member { "yes" } else { "no" }.to_owned()),
 ];
 
-/// Lists the daemons that were found, after listening for `wait`.
+/// Lists the daemons found, after listening for `wait`.
 pub fn run(target: &Target, wait: Option<Duration>, output: Output) -> Result<Exit> {
     block_on(async {
         let client = target.client();
         let mut found = explain(target, client.discover().await).await?;
         if let Some(wait) = wait {
-            // For the whole time: more daemons may be heard after the first one.
+            // Waits the whole time, because more daemons may be heard after the first one.
             with_progress(&format!("listening for {}", time(wait)), tokio::time::sleep(wait)).await;
             found = explain(target, client.discover().await).await?;
         }
@@ -31,13 +31,13 @@ pub fn run(target: &Target, wait: Option<Duration>, output: Output) -> Result<Ex
 
 fn table(wait: Option<Duration>) -> Table<'static, Found> {
     let advice = match wait {
-        Some(_) => "check that discovery is on in their configuration and on this host",
-        None => "pmd discover --wait 5s listens for a while",
+        Some(_) => "check that discovery is enabled on this host and on the others",
+        None => "try pmd discover --wait 5s to listen for a while",
     };
     Table {
         columns: &COLUMNS,
         colour: |found| found.member.then_some(Colour::Green),
-        empty: format!("No daemons were found; {advice}."),
+        empty: format!("No daemons found; {advice}."),
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
     use crate::control::api::Discovered;
 
     #[test]
-    fn what_was_found_is_listed() {
+    fn found_daemons_are_listed() {
         let seed = Found {
             source: "seeds".into(),
             address: "host1:4369".into(),
@@ -75,7 +75,7 @@ mod tests {
         let document = Discovered { found: vec![seed, beacon] };
         let mut out = Vec::new();
         let output = Output::new(Format::Table, false);
-        output.write_list(&mut out, &document, &document.found, &table(None)).expect("memory takes it");
+        output.write_list(&mut out, &document, &document.found, &table(None)).expect("in-memory write");
         assert_snapshot!(String::from_utf8(out).expect("text"), @r"
         ADDRESS        CLUSTER                          SOURCE     HEARD  MEMBER
         host1:4369                                      seeds      1m 1s  yes

@@ -1,4 +1,4 @@
-//! `pmd doctor`.
+//! `pmd doctor`: checks for common problems.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use super::common::{Colour, Exit, Output, Result, Target, block_on, target, with
 use crate::base::text::printable;
 use crate::doctor::{Report, Verdict, examine};
 
-/// Examines this host, and the path to a node if one is named.
+/// Checks this host, and the path to a node if one is given.
 pub fn run(global: &args::Global, args: &args::Doctor, output: Output) -> Result<Exit> {
     let settings = target::settings(global, &args::Start::default())?;
     let client = Target::of(global)?.client();

@@ -1,4 +1,4 @@
-//! `pmd env`: the environment variables that a node needs to see the cluster.
+//! `pmd env`: the environment variables that a node needs to reach other hosts of the cluster.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -10,7 +10,7 @@ use super::common::node_env::variables;
 use super::common::output::{json, stdout};
 use super::common::{Exit, Output, Result, Target, block_on, explain, note};
 
-/// Prints the variables in the requested form.
+/// Prints the variables in the requested syntax.
 pub fn run(target: &Target, args: &args::Env, output: Output) -> Result<Exit> {
     block_on(async {
         let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
@@ -38,7 +38,7 @@ fn print(variables: &[(&'static str, String)], args: &args::Env, output: Output)
     }
     out.flush()?;
     if shape == Shape::Elixir {
-        note("note: put this into rel/env.sh.eex of a release, or run it before `iex` and `mix`");
+        note("note: add this to rel/env.sh.eex of a release, or run it before `iex` and `mix`");
     }
     Ok(())
 }
@@ -46,7 +46,7 @@ fn print(variables: &[(&'static str, String)], args: &args::Env, output: Output)
 fn line(shape: Shape, name: &str, value: &str) -> String {
     match shape {
         Shape::Sh | Shape::Elixir => format!("export {name}={}", quoted(value)),
-        // In a unit file a percent sign begins a specifier (systemd.unit(5)).
+        // In unit files, a percent sign starts a specifier (systemd.unit(5)).
         Shape::Systemd => {
             let value = value.replace('%', "%%").replace('\\', "\\\\").replace('"', "\\\"");
             format!("Environment=\"{name}={value}\"")
@@ -54,7 +54,7 @@ fn line(shape: Shape, name: &str, value: &str) -> String {
     }
 }
 
-/// A word as a shell reads it. `shell_words` would leave the braces of `{a,b}` as they are, which bash expands.
+/// A word quoted for a shell. `shell_words` does not quote the braces in `{a,b}`, which bash expands.
 fn quoted(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@,".contains(&byte);
     if !value.is_empty() && value.bytes().all(plain) {

@@ -1,4 +1,4 @@
-//! `pmd handover`: the port goes back to a stock epmd, and the nodes with it.
+//! `pmd handover`: gives the port and the nodes back to a stock epmd.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::stock::{self, Stock};
 use crate::takeover::{ask, systemd};
 
-/// The program that the units of stock epmd start. The Debian package of pmd diverts it while it is installed.
+/// The program that the units of stock epmd start. The Debian package of pmd diverts it while installed.
 const UNIT_PROGRAM: &str = "/usr/bin/epmd";
 
-/// Gives the port back.
+/// Gives the port back to epmd.
 pub fn run(global: &Global, target: &Target, args: &args::Handover, output: Output) -> Result<Exit> {
     block_on_uninterrupted(Box::pin(hand_over(global, target, args, output)))
 }
@@ -32,7 +32,7 @@ async fn hand_over(global: &Global, target: &Target, args: &args::Handover, outp
     let client = target.client();
     let status = match client.status().await {
         Ok(status) => status,
-        Err(error) => return unless_done(error, target, output).await,
+        Err(error) => return report_unchanged(error, target, output).await,
     };
     let listed = explain(target, client.names(None).await).await?;
     let nodes: Vec<Node> =
@@ -40,7 +40,7 @@ async fn hand_over(global: &Global, target: &Target, args: &args::Handover, outp
     if nodes.len() > stock::MAX_NODES && !args.force {
         return Err(Failure::new(
             Exit::Refused,
-            format!("{} nodes are registered, and epmd can hold at most {}", nodes.len(), stock::MAX_NODES),
+            format!("{} nodes are registered, but epmd can hold at most {}", nodes.len(), stock::MAX_NODES),
             "stop some of them first, or lose the rest with --force; nothing has been changed",
         ));
     }
@@ -50,11 +50,11 @@ async fn hand_over(global: &Global, target: &Target, args: &args::Handover, outp
     }
     if status.services.registered > 0 {
         note(&format!(
-            "warning: {} with pmd: epmd has no services",
-            count(status.services.registered, "service ends", "services end")
+            "warning: {} lost: epmd has no services",
+            count(status.services.registered, "service is", "services are")
         ));
     }
-    if interrupt.came() {
+    if interrupt.received() {
         return Ok(Exit::Interrupted);
     }
     let pid = switch.run(&nodes).await?;
@@ -62,8 +62,8 @@ async fn hand_over(global: &Global, target: &Target, args: &args::Handover, outp
     switch.conclude(pid, nodes, args.wait, &mut interrupt, look, output).await
 }
 
-/// If epmd holds the port already, the command is done.
-async fn unless_done(error: ClientError, target: &Target, output: Output) -> Result<Exit> {
+/// If epmd already holds the port, there is nothing to do; otherwise explains the error.
+async fn report_unchanged(error: ClientError, target: &Target, output: Output) -> Result<Exit> {
     let port = Port::look(target.port).await;
     if matches!(error, ClientError::NotReachable { .. })
         && port.mapper.is_some()
@@ -95,7 +95,7 @@ fn plan<'a>(
     } else {
         Mapper::Epmd(None, Some(Stock::instead(program(args)?, target.port, &bind, relaxed)))
     };
-    // Enabled units of pmd go by the names of epmd's, which those have to get back.
+    // Enabled units of pmd own the names of epmd's units as aliases, so they must be disabled to give the names back.
     let enabled_units = if enabled && !back_to_units { units.clone() } else { Vec::new() };
     let from = if units.is_empty() {
         Mapper::Pmd { pid: Some(status.pid), bind, relaxed }
@@ -111,20 +111,20 @@ fn program(args: &args::Handover) -> Result<PathBuf> {
         Some(program) if program.is_file() => Ok(absolute(program)),
         Some(program) => Err(Failure::new(
             Exit::NotFound,
-            format!("there is no program {}", program.display()),
-            "name the epmd of an Erlang installation; nothing has been changed",
+            format!("no such program: {}", program.display()),
+            "specify the epmd of an Erlang installation; nothing has been changed",
         )),
         None => stock::installed().into_iter().next().ok_or_else(|| {
             Failure::new(
                 Exit::NotFound,
                 "no epmd is installed on this host",
-                "install Erlang/OTP, or name the program with --epmd; nothing has been changed",
+                "install Erlang/OTP, or specify the program with --epmd; nothing has been changed",
             )
         }),
     }
 }
 
-/// Whether a program is this one, by whatever name.
+/// Whether a program is this executable, under any name.
 fn is_pmd(program: &Path) -> bool {
     program.canonicalize().ok().zip(std::env::current_exe().ok()).is_some_and(|(there, own)| there == own)
 }

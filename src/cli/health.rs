@@ -1,19 +1,19 @@
-//! `pmd health`.
+//! `pmd health`: a health check for probes.
 
 use std::time::Duration;
 
 use super::common::{Colour, Exit, Failure, Output, Result, Target, block_on, explain};
 
-/// How long a healthy daemon takes at most: longer than it waits for itself, shorter than most probes wait.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Time limit for the answer: longer than the daemon's own checks take, shorter than the timeout of most probes.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Checks whether the daemon is healthy.
 pub fn run(target: &Target, ready: bool, output: Output) -> Result<Exit> {
     block_on(async {
-        let answer = target.client().with_patience(PATIENCE).health(ready).await;
+        let answer = target.client().with_patience(TIMEOUT).health(ready).await;
         let health = match explain(target, answer).await {
             Ok(health) => health,
-            // A daemon that runs but does not answer is what this command is meant to find.
+            // Running but not answering is exactly the state this command has to detect.
             Err(failure) if failure.exit == Exit::TimedOut => {
                 return Err(Failure { exit: Exit::Unhealthy, code: "unhealthy".into(), ..failure });
             }

@@ -1,4 +1,4 @@
-//! `pmd join`.
+//! `pmd join`: joins a cluster.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use super::common::{Exit, Output, Result, Target, block_on, explain, note, with_
 use crate::base::text::{count, listed, printable};
 use crate::control::api::{Join, JoinFailure, Joined, JoinedPeer};
 
-/// How much longer than the daemon this waits: the daemon's reason says more than a missing answer.
+/// Added to the daemon's timeout, so that its error arrives before this client gives up.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Joins the cluster of the first daemon that admits this host.
+/// Joins the cluster through the given daemons.
 pub fn run(target: &Target, args: &args::Join, output: Output) -> Result<Exit> {
     let join = Join {
         addresses: args.addresses.clone(),
@@ -28,7 +28,7 @@ pub fn run(target: &Target, args: &args::Join, output: Output) -> Result<Exit> {
 
 fn sentence(joined: &Joined) -> String {
     let peer = |peer: &JoinedPeer| {
-        // It may not have told its host name yet.
+        // The peer may not have sent its host name yet.
         let host = if peer.host.is_empty() { &peer.asked } else { &peer.host };
         format!("{} ({})", printable(host), peer.address)
     };

@@ -1,4 +1,4 @@
-//! `pmd leave`.
+//! `pmd leave`: leaves the cluster.
 
 use super::common::{Exit, Output, Result, Target, block_on, explain, with_progress};
 use crate::base::text::{count, printable};
@@ -19,8 +19,8 @@ fn sentence(left: &LeftCluster, peer: Option<&str>) -> String {
     let cluster = printable(&left.cluster);
     match (peer, left.members) {
         (Some(peer), 0 | 1) => format!("{} has left cluster {cluster}", printable(peer)),
-        (Some(peer), told) => {
-            format!("{} has left cluster {cluster}: {told} daemons have that name", printable(peer))
+        (Some(peer), matching) => {
+            format!("{} has left cluster {cluster}: {matching} daemons had that name", printable(peer))
         }
         (None, 0) => format!("left cluster {cluster}, which had no other members"),
         (None, members) => {
@@ -39,6 +39,6 @@ mod tests {
         assert_eq!(sentence(&left(0), None), "left cluster pmd, which had no other members");
         assert_eq!(sentence(&left(4), None), "left cluster pmd, which has 4 other members");
         assert_eq!(sentence(&left(1), Some("host1")), "host1 has left cluster pmd");
-        assert_eq!(sentence(&left(2), Some("host1")), "host1 has left cluster pmd: 2 daemons have that name");
+        assert_eq!(sentence(&left(2), Some("host1")), "host1 has left cluster pmd: 2 daemons had that name");
     }
 }

@@ -1,4 +1,4 @@
-//! `pmd lookup`.
+//! `pmd lookup`: the address of a node or service.
 
 use std::io::Write;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use crate::base::text::time;
 use crate::control::api::{Lookup, Match};
 use crate::control::client::{Client, ClientError};
 
-/// Pause between attempts: short enough for people and for start scripts.
+/// Pause between attempts, short enough not to delay users and start scripts.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Prints where a node or service listens.
+/// Prints the address of a node or service.
 pub fn run(target: &Target, args: &args::Lookup, output: Output) -> Result<Exit> {
     block_on(async {
         let client = target.client();
         let mut found = match args.wait {
             None => explain(target, client.lookup(&args.name).await).await?,
-            Some(patience) => {
+            Some(timeout) => {
                 let doing = format!("waiting for {}", args.name);
-                with_progress(&doing, wait(&client, &args.name, patience)).await?
+                with_progress(&doing, wait(&client, &args.name, timeout)).await?
             }
         };
         if !args.all {
@@ -36,9 +36,9 @@ pub fn run(target: &Target, args: &args::Lookup, output: Output) -> Result<Exit>
     })
 }
 
-/// Asks until the name is registered. The daemon may still start: start scripts need that.
-async fn wait(client: &Client, name: &str, patience: Duration) -> Result<Lookup> {
-    let deadline = deadline(patience);
+/// Polls until the name is registered. The daemon may start later, as start scripts require.
+async fn wait(client: &Client, name: &str, timeout: Duration) -> Result<Lookup> {
+    let deadline = deadline(timeout);
     loop {
         let error = match client.lookup(name).await {
             Ok(found) => return Ok(found),
@@ -49,7 +49,7 @@ async fn wait(client: &Client, name: &str, patience: Duration) -> Result<Lookup>
             tokio::time::sleep_until(deadline).await;
             return Err(Failure::new(
                 Exit::TimedOut,
-                format!("{name:?} was not registered within {}: {error}", time(patience)),
+                format!("{name:?} was not registered within {}: {error}", time(timeout)),
                 "list what is registered with pmd names and pmd services, or wait longer",
             ));
         }
@@ -88,7 +88,7 @@ fn print(found: &Lookup, output: Output) -> Result<()> {
                 json(&mut out, &line, false)?;
             }
         }
-        // The same for people and for scripts: it goes into an address field.
+        // The same format for people and scripts, so that it can be used as an address.
         Format::Table | Format::Wide | Format::Plain => {
             for line in lines {
                 writeln!(out, "{}", line.address)?;

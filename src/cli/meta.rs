@@ -30,13 +30,13 @@ pub fn man(dir: Option<&Path>) -> Result<Exit> {
         Failure::new(
             Exit::General,
             format!("cannot write manual pages into {}: {error}", dir.display()),
-            "choose a directory that this user may write to",
+            "choose a directory that this user can write to",
         )
     })?;
     Ok(Exit::Done)
 }
 
-/// Moves the examples to the end: manual pages have no section before the usage.
+/// Moves the examples to the end, because manual pages have no section before the usage.
 fn with_examples_last(command: Command) -> Command {
     let examples = command.get_before_help().map(ToString::to_string);
     let rest = command.get_after_help().map(ToString::to_string);

@@ -1,4 +1,4 @@
-//! `pmd metrics`.
+//! `pmd metrics`: the daemon's metrics.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use super::args::Format;
 use super::common::output::{json, stdout};
 use super::common::{Exit, Output, Result, Target, block_on, explain};
 
-/// The samples for programs that do not read the text format.
+/// The samples as JSON, for programs that do not parse the text format.
 #[derive(Debug, Serialize)]
 struct Metrics<'a> {
     samples: Vec<Sample<'a>>,
@@ -17,7 +17,7 @@ struct Metrics<'a> {
 /// One sample.
 #[derive(Debug, PartialEq, Serialize)]
 struct Sample<'a> {
-    /// Its name and labels.
+    /// The metric name and labels.
     series: &'a str,
     value: f64,
 }
@@ -33,7 +33,7 @@ pub fn run(target: &Target, output: Output) -> Result<Exit> {
                 samples(&text).try_for_each(|sample| json(&mut out, &sample, false))?;
                 out.flush()?;
             }
-            // The text format of Prometheus serves people and scripts alike.
+            // The Prometheus text format suits both people and scripts.
             Format::Table | Format::Wide | Format::Plain => {
                 let mut out = stdout();
                 out.write_all(text.as_bytes())?;
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_but_comments_is_a_sample() {
+    fn each_line_except_comments_is_a_sample() {
         let text = "# HELP a b\n# TYPE a gauge\na 1\nb{c=\"d e\",f=\"g\"} 2.5\n";
         let found: Vec<_> = samples(text).collect();
         assert_eq!(found[0], Sample { series: "a", value: 1.0 });

@@ -1,8 +1,8 @@
 //! The `pmd` command line.
 //!
-//! [`args`] defines the arguments. Each command has a module; commands do not use each other, only [`common`] and the floors
-//! below. Data goes to standard output in the requested form, messages to standard error. A failure ends with what to do
-//! next, and with an exit code.
+//! [`args`] defines the arguments. Each command has a module; commands do not use each other, only [`common`] and lower
+//! layers. Data goes to standard output in the requested format, messages to standard error. Every failure has an exit
+//! code and a hint.
 
 pub mod args;
 pub mod ca;
@@ -47,10 +47,10 @@ use common::{Exit, Failure, Output, Result, Target, note};
 
 use crate::control::api::ErrorBody;
 
-/// Runs the command that `args` ask for, the program's name first.
+/// Runs the command given by `args`, which include the program name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    // Stock epmd's options have one dash and many letters, which clap would read as many options.
+    // Stock epmd's long options have a single dash, so clap would parse them as several short options.
     if args.get(1).is_some_and(|word| word == "epmd") {
         return crate::personality::run(args.get(1..).unwrap_or_default());
     }
@@ -107,7 +107,7 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Completion(args) => meta::completion(args.shell),
         Command::Man(args) => meta::man(args.dir.as_deref()),
         Command::Version => meta::version(output),
-        // The epmd personality has run it already.
+        // Already handled by the epmd personality.
         Command::Epmd(_) => Ok(Exit::Usage),
     }
 }
@@ -116,7 +116,7 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
 fn explain(error: &clap::Error, args: &[OsString]) -> Exit {
     if !error.use_stderr() {
         let mut out = stdout();
-        // The reader may have gone.
+        // The reader may have closed standard output.
         let _ = write!(out, "{}", error.render()).and_then(|()| out.flush());
         return Exit::Done;
     }
@@ -132,7 +132,7 @@ fn explain(error: &clap::Error, args: &[OsString]) -> Exit {
     Exit::Usage
 }
 
-/// Whether an invalid command line seems to ask for JSON.
+/// Whether an invalid command line seems to request JSON.
 fn asks_for_json(args: &[OsString]) -> bool {
     let words: Vec<String> = args.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let form = |word: &str| matches!(word, "json" | "jsonl");

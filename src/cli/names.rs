@@ -1,4 +1,4 @@
-//! `pmd names`: the Erlang nodes of this host, of the cluster, or of any host with a port mapper.
+//! `pmd names`: the Erlang nodes of this host, of the cluster, or of another host with a port mapper.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::control::api::{ClusterName, Name};
 use crate::control::json;
 use crate::takeover::ask;
 
-/// How long another host's port mapper may take to answer.
+/// Time limit for an answer of another host's port mapper.
 const REMOTE: Duration = Duration::from_secs(5);
 
 /// Lists Erlang nodes.
@@ -28,7 +28,7 @@ pub fn run(target: &Target, args: &Names, output: Output) -> Result<Exit> {
     })
 }
 
-/// A node of this host. The daemon does not repeat the host for each name.
+/// A node of this host, with its full name, which the API does not repeat for each name.
 #[derive(Debug, Serialize)]
 struct Local {
     node: String,
@@ -66,7 +66,7 @@ async fn of_this_host(target: &Target, output: Output) -> Result<()> {
     output.list(&Document { host: &host, names: &names }, &names, &table)
 }
 
-/// A node of the cluster, with its full name, and its age by the clock of this host.
+/// A node of the cluster, with its full name and its age according to the clock of this host.
 #[derive(Debug, Serialize)]
 struct Remote {
     node: String,
@@ -113,7 +113,7 @@ fn cluster_table(host: Option<&str>) -> Table<'static, Remote> {
     Table { columns: &REMOTE_COLUMNS, colour: |_| None, empty }
 }
 
-/// The name of a type of node in the EPMD protocol.
+/// The name of a node type of the EPMD protocol.
 fn node_type(number: u8) -> String {
     match number {
         77 => "normal".into(),
@@ -145,7 +145,7 @@ async fn of_another_host(target: &Target, host: &str, output: Output) -> Result<
             Exit::NotReachable,
             format!("no port mapper answers on port {} of {host}: {reason}", target.port),
             format!(
-                "check that epmd or pmd runs there and that no firewall blocks it; --port selects a port other than {}",
+                "check that epmd or pmd runs there and that no firewall blocks it; if it uses another port than {}, specify it with --port",
                 target.port
             ),
         )
@@ -166,13 +166,13 @@ async fn of_another_host(target: &Target, host: &str, output: Output) -> Result<
     output.list(&Document { host, address, names: &names }, &names, &table)
 }
 
-/// Asks the addresses of a host one by one until a port mapper answers; or the last reason why none did.
+/// Tries the addresses of a host in turn until a port mapper answers; fails with the error of the last one.
 async fn ask_host(host: &str, port: u16) -> std::result::Result<(SocketAddr, Listing), String> {
     let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
         Ok(ip) => vec![(ip, port).into()],
         Err(_) => tokio::net::lookup_host((host, port)).await.map_err(|error| error.to_string())?.collect(),
     };
-    let mut reason = "the name has no address".to_owned();
+    let mut reason = "the host name has no address".to_owned();
     for address in addresses {
         match ask::names(address, REMOTE).await {
             Ok(listing) => return Ok((address, listing)),
@@ -213,7 +213,7 @@ mod tests {
         let output = Output::new(format, false);
         output
             .write_list(&mut out, &Document { names: &rows }, &rows, &cluster_table(None))
-            .expect("memory takes it");
+            .expect("in-memory write");
         String::from_utf8(out).expect("text")
     }
 

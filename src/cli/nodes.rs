@@ -8,7 +8,7 @@ use crate::base::text::metadata;
 use crate::control::api::{Node, NodeState};
 use crate::control::json;
 
-/// Metadata of up to this many letters leaves room for the rest of the line.
+/// Metadata of up to this many characters is also shown on narrow screens.
 const SHORT_METADATA: usize = 32;
 
 /// Lists the hosts of the cluster.
@@ -21,7 +21,7 @@ pub fn run(target: &Target, watch: bool, output: Output) -> Result<Exit> {
     })
 }
 
-/// A daemon, and the name under which its host is shown.
+/// A daemon and the displayed name of its host.
 #[derive(Debug, Serialize)]
 struct Row<'a> {
     #[serde(flatten)]
@@ -42,7 +42,7 @@ fn rows(nodes: &[Node], format: Format) -> Vec<Row<'_>> {
     nodes.iter().map(|node| Row { node, host: show(node) }).collect()
 }
 
-/// The columns; metadata is among those of narrow screens if all of it is short.
+/// The columns. Metadata is shown on narrow screens only if all of it is short.
 fn columns<'a>(rows: &[Row<'a>]) -> [Column<Row<'a>>; 9] {
     let lengths = || rows.iter().map(|row| metadata(&row.node.metadata).chars().count());
     let short = lengths().any(|length| length > 0) && lengths().all(|length| length <= SHORT_METADATA);
@@ -103,7 +103,7 @@ mod tests {
         let mut out = Vec::new();
         Output::new(format, false)
             .write_list(&mut out, &document, &rows, &table(&columns))
-            .expect("memory takes it");
+            .expect("in-memory write");
         String::from_utf8(out).expect("text")
     }
 

@@ -5,7 +5,7 @@ use crate::base::text::{ago, bytes, milliseconds, short, span};
 use crate::control::api::{Path, Peer};
 
 const COLUMNS: [Column<Peer>; 12] = [
-    // A peer that has not told its host name is shown by its id.
+    // A peer whose host name is not known yet is shown by its id.
     Column::new("HOST", |peer| if peer.host.is_empty() { short(&peer.id) } else { &peer.host }.to_owned()),
     Column::new("PATH", |peer| match peer.path {
         Path::Direct => "direct".to_owned(),
@@ -17,7 +17,7 @@ const COLUMNS: [Column<Peer>; 12] = [
     Column::new("UP", |peer| span(peer.up_seconds)),
     Column::wide("SENT", |peer| bytes(peer.sent_bytes)),
     Column::wide("RECEIVED", |peer| bytes(peer.received_bytes)),
-    Column::wide("DIALLED", |peer| if peer.dialled { "by this one" } else { "by the peer" }.to_owned()),
+    Column::wide("DIALLED", |peer| if peer.dialled { "by this host" } else { "by the peer" }.to_owned()),
     Column::wide("CLOCK", |peer| peer.clock_ahead_ms.map(ahead).unwrap_or_default()),
     Column::new("AGREES", |peer| if peer.agrees { "yes" } else { "not yet" }.to_owned()),
 ];
@@ -35,14 +35,11 @@ fn table(target: &Target) -> Table<'static, Peer> {
     Table {
         columns: &COLUMNS,
         colour: |peer| Some(if peer.agrees { Colour::Green } else { Colour::Yellow }),
-        empty: format!(
-            "There are no links to other daemons. Join a cluster: {}",
-            target.command("join HOST")
-        ),
+        empty: format!("No links to other daemons. Join a cluster: {}", target.command("join HOST")),
     }
 }
 
-/// How far the peer's clock is ahead, in seconds with a sign.
+/// The offset of the peer's clock in seconds, with a sign.
 fn ahead(milliseconds: i64) -> String {
     format!("{:+.1} s", milliseconds as f64 / 1e3)
 }
@@ -84,10 +81,10 @@ mod tests {
         let document = PeerList { peers: vec![first, second] };
         let target =
             Target::of(&Global { port: "5000".parse().ok(), socket: Some("/x".into()), ..Global::default() });
-        let table = table(&target.expect("it is all given"));
+        let table = table(&target.expect("port and socket are given"));
         let mut out = Vec::new();
         let output = Output::new(format, false);
-        output.write_list(&mut out, &document, &document.peers, &table).expect("memory takes it");
+        output.write_list(&mut out, &document, &document.peers, &table).expect("in-memory write");
         String::from_utf8(out).expect("text")
     }
 
@@ -99,9 +96,9 @@ mod tests {
         0123456789abcdef  direct  [fd00::3]:51234           0.3  0.7s   2h 2m  not yet
         ");
         assert_snapshot!(shown(Format::Wide), @r"
-        HOST              PATH    ADDRESS          RTT      PHI  HEARD  UP     SENT   RECEIVED  DIALLED      CLOCK    AGREES
-        host2             direct  10.0.0.2:4369    0.42 ms  0.3  0.7s   2h 2m  999 B  123.4 kB  by this one  -12.3 s  yes
-        0123456789abcdef  direct  [fd00::3]:51234           0.3  0.7s   2h 2m  999 B  123.4 kB  by the peer           not yet
+        HOST              PATH    ADDRESS          RTT      PHI  HEARD  UP     SENT   RECEIVED  DIALLED       CLOCK    AGREES
+        host2             direct  10.0.0.2:4369    0.42 ms  0.3  0.7s   2h 2m  999 B  123.4 kB  by this host  -12.3 s  yes
+        0123456789abcdef  direct  [fd00::3]:51234           0.3  0.7s   2h 2m  999 B  123.4 kB  by the peer            not yet
         ");
         let json: PeerList = serde_json::from_str(&shown(Format::Json)).expect("JSON");
         assert_eq!(json.peers.len(), 2);

@@ -7,12 +7,12 @@ use super::common::{Exit, Output, Result, Target, block_on, explain, with_progre
 use crate::base::text::printable;
 use crate::control::api::{Ping, Pinged};
 
-/// Lets the daemon test each hop to the node.
+/// Asks the daemon to test each hop to the node.
 pub fn run(target: &Target, args: &args::Ping, output: Output) -> Result<Exit> {
     let ping = Ping { node: args.node.clone() };
     block_on(async {
         let client = target.client();
-        let doing = format!("reaching {}", args.node);
+        let doing = format!("testing the path to {}", args.node);
         let pinged = with_progress(&doing, async { explain(target, client.ping(&ping).await).await }).await?;
         output.one(&pinged, |out| write_hops(out, &pinged))?;
         Ok(Exit::Done)
@@ -37,7 +37,7 @@ mod tests {
     use crate::control::api::Leg;
 
     #[test]
-    fn every_hop_has_its_line() {
+    fn every_hop_has_a_line() {
         let leg = |leg: &str, took_us| Leg { leg: leg.into(), what: "it\nworks".into(), took_us };
         let pinged = Pinged {
             node: "bar@far".into(),
@@ -49,7 +49,7 @@ mod tests {
             took_us: 13_000,
         };
         let mut out = Vec::new();
-        write_hops(&mut out, &pinged).expect("memory takes it");
+        write_hops(&mut out, &pinged).expect("in-memory write");
         assert_eq!(
             String::from_utf8(out).expect("text"),
             "lookup      0.025 ms  it\\nworks\n\

@@ -16,10 +16,10 @@ use crate::config::types::Port;
 use crate::control::api::NewService;
 use crate::control::client::{Client, ClientError, Held};
 
-/// Pause between attempts to register with a restarted daemon, as Erlang nodes make.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Pause between attempts to register with a restarted daemon, the same as in Erlang nodes.
+const RETRY: Duration = Duration::from_secs(2);
 
-/// Registers a service, with a command for as long as the command runs.
+/// Registers a service; if a command is given, only while the command runs.
 pub fn run(target: &Target, args: Register, output: Output) -> Result<Exit> {
     let service = NewService {
         name: args.name,
@@ -32,7 +32,7 @@ pub fn run(target: &Target, args: Register, output: Output) -> Result<Exit> {
         None => block_on(async {
             let info = explain(target, target.client().register(&service).await).await?;
             output.one(&info, |out| {
-                writeln!(out, "{} is registered with port {}", printable(&info.name), info.port)
+                writeln!(out, "{} is registered on port {}", printable(&info.name), info.port)
             })?;
             Ok(Exit::Done)
         }),
@@ -44,7 +44,7 @@ pub fn unregister(target: &Target, name: &str, output: Output) -> Result<Exit> {
     block_on(async {
         let info = explain(target, target.client().unregister(name).await).await?;
         output.one(&info, |out| {
-            writeln!(out, "{} is no longer registered (it had port {})", printable(&info.name), info.port)
+            writeln!(out, "{} is no longer registered (was on port {})", printable(&info.name), info.port)
         })?;
         Ok(Exit::Done)
     })
@@ -56,10 +56,10 @@ async fn run_command(
     program: &OsString,
     words: &[OsString],
 ) -> Result<Exit> {
-    // To be passed on to the command.
+    // These signals are forwarded to the command.
     let mut signals = Signals::new()?;
     let client = target.client();
-    // Before the command starts: it must not run if the name is taken.
+    // Registers before the command starts, because it must not run if the name is taken.
     let held = explain(target, client.hold(&service).await).await?;
     let mut child = Command::new(program)
         .args(words)
@@ -84,14 +84,14 @@ async fn keep(client: Client, service: NewService, mut held: Held) {
             return pending().await;
         }
         note(&format!("note: the daemon has stopped; {name} will be registered again when it is back"));
-        let mut told = false;
+        let mut reported = false;
         held = loop {
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY).await;
             match client.hold(&service).await {
                 Ok(held) => break held,
-                Err(error @ ClientError::Api { .. }) if !told => {
+                Err(error @ ClientError::Api { .. }) if !reported => {
                     note(&format!("note: cannot register {name} again, still trying: {error}"));
-                    told = true;
+                    reported = true;
                 }
                 Err(_) => {}
             }
@@ -101,14 +101,14 @@ async fn keep(client: Client, service: NewService, mut held: Held) {
 }
 
 fn forward(signal: Signal, child: &Child) {
-    // A terminal signals its whole foreground process group, the command included. Many programs abort at a second
-    // Ctrl-C, so it must not be repeated.
+    // A terminal signals its whole foreground process group, including the command. Many programs abort on a second
+    // Ctrl-C, so the signal must not be sent twice.
     if signal != Signal::TERM && is_in_foreground() {
         return;
     }
     let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     if let Some(pid) = pid {
-        // The command may have ended meanwhile.
+        // Fails if the command has just exited.
         let _ = kill_process(pid, signal);
     }
 }

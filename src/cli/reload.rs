@@ -1,11 +1,11 @@
-//! `pmd reload`.
+//! `pmd reload`: reloads the configuration.
 
 use std::io::{self, Write};
 
 use super::common::{Exit, Output, Result, Target, block_on, explain, with_progress};
 use crate::control::api::Reloaded;
 
-/// Makes the daemon read its configuration file again.
+/// Makes the daemon reload its configuration file.
 pub fn run(target: &Target, output: Output) -> Result<Exit> {
     block_on(async {
         let reloading = with_progress("reloading the configuration", target.client().reload()).await;

@@ -1,4 +1,4 @@
-//! `pmd run`: a program with the environment that `pmd env` prints.
+//! `pmd run`: runs a program with the environment printed by `pmd env`.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -7,7 +7,7 @@ use super::args;
 use super::common::node_env::variables;
 use super::common::{Exit, Failure, Result, Target, block_on, explain};
 
-/// Becomes the program; returns only if that fails.
+/// Replaces this process with the program; returns only on failure.
 pub fn run(target: &Target, args: &args::Run) -> Result<Exit> {
     block_on(async {
         let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;

@@ -1,4 +1,4 @@
-//! `pmd services`: the services of this host, or of the cluster.
+//! `pmd services`: the services of this host or of the cluster.
 
 use super::common::{Column, Exit, Output, Result, Table, Target, block_on, explain};
 use crate::base::text::metadata;
@@ -86,11 +86,11 @@ mod tests {
         };
         let document = ClusterServiceList { services: vec![service] };
         let global = Global { port: "5000".parse().ok(), socket: Some("/x".into()), ..Global::default() };
-        let table = cluster_table(&Target::of(&global).expect("it is all given"));
+        let table = cluster_table(&Target::of(&global).expect("port and socket are given"));
         let shown = |format| {
             let mut out = Vec::new();
             let output = Output::new(format, false);
-            output.write_list(&mut out, &document, &document.services, &table).expect("memory takes it");
+            output.write_list(&mut out, &document, &document.services, &table).expect("in-memory write");
             String::from_utf8(out).expect("text")
         };
         assert_snapshot!(shown(Format::Wide), @r"

@@ -1,4 +1,4 @@
-//! `pmd start`.
+//! `pmd start`: starts the daemon.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -24,10 +24,10 @@ use crate::daemon::systemd::inherited_listeners;
 use crate::takeover::port::Port;
 use pmd_epmd::server::listener::{ListenError, Listener};
 
-/// The size in bytes at which a new daemon starts a new log file.
+/// Size in bytes above which a new daemon rotates the log file.
 const MAX_LOG: u64 = 1024 * 1024;
 
-/// What the command did.
+/// The result of the command.
 #[derive(Debug, Serialize)]
 struct Report {
     started: bool,
@@ -37,11 +37,11 @@ struct Report {
     socket: PathBuf,
 }
 
-/// Starts the daemon, unless it is running.
+/// Starts the daemon unless it is already running.
 pub fn run(global: &Global, args: &Start, output: Output) -> Result<Exit> {
     let settings = target::settings(global, args)?;
     let target = Target::of_settings(global, &settings);
-    // The starter of a background daemon has checked already.
+    // The process that started a background daemon has already checked this.
     if !process::starter_waits() && block_on(report_running(&target, output))? == Exit::Done {
         return Ok(Exit::Done);
     }
@@ -52,7 +52,7 @@ pub fn run(global: &Global, args: &Start, output: Output) -> Result<Exit> {
     block_on(async { report(&launch::start(&target, &words).await?, true, output) })
 }
 
-/// Reports a daemon that is running already; ends with `NotReachable` if there is none.
+/// Reports a daemon that is already running; returns `NotReachable` if none is.
 async fn report_running(target: &Target, output: Output) -> Result<Exit> {
     match target.client().status().await {
         Ok(status) if status.port == i32::from(target.port) => report(&status, false, output),
@@ -75,7 +75,7 @@ fn report(status: &Status, started: bool, output: Output) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The arguments that start a daemon with these options in the foreground, from any directory.
+/// The arguments that start a daemon with these options in the foreground, valid in any directory.
 fn words(global: &Global, args: &Start, target: &Target) -> Vec<OsString> {
     let bind = args.addresses().unwrap_or_default();
     let mut words = launch::words(global, target, &bind, args.relaxed_command_check);
@@ -88,7 +88,7 @@ fn words(global: &Global, args: &Start, target: &Target) -> Vec<OsString> {
         ("--cluster", args.cluster.as_slice()),
         ("--advertise", args.advertise.as_slice()),
     ] {
-        // As one word, because a value may begin with a dash.
+        // One argument, because a value may begin with a dash.
         words.extend(values.iter().map(|value| format!("{flag}={value}").into()));
     }
     words
@@ -99,7 +99,7 @@ fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Outp
         Failure::new(
             Exit::General,
             format!("cannot start the log: {error}"),
-            "see whether the host has memory and processes left",
+            "check whether the host has run out of memory or processes",
         )
     })?;
     if !process::end_with_starter() {
@@ -113,11 +113,11 @@ fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Outp
         Failure::new(Exit::General, error.to_string(), "fix the socket unit, or start pmd without it")
     })?;
     if let Some(sockets) = &inherited {
-        let there: Vec<_> = sockets.iter().filter_map(Listener::address).collect();
+        let addresses: Vec<_> = sockets.iter().filter_map(Listener::address).collect();
         let names = std::env::var(systemd::NAMES).unwrap_or_default();
         let option = target::bind_option(args);
-        if let Some(said) = systemd::without_effect(option, &settings.bind, &there, &names) {
-            tracing::warn!("{said}");
+        if let Some(warning) = systemd::without_effect(option, &settings.bind, &addresses, &names) {
+            tracing::warn!("{warning}");
         }
     }
     let banner = if output.format.is_json() { json_banner } else { human_banner };
@@ -129,11 +129,11 @@ fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Outp
         ..RunOptions::default()
     };
     match run::foreground(settings, options) {
-        // The log tells which part failed.
+        // The log names the part that failed.
         Ok(Reason::Failed) => Ok(Exit::General),
         Ok(_) => Ok(Exit::Done),
         Err(StartError::Listen(ListenError::InUse(address))) if starter_waits => {
-            // The starter finds out which process holds the port.
+            // The parent process determines which process holds the port.
             Err(Failure::new(Exit::Conflict, format!("{address} is in use"), "choose another port"))
         }
         Err(StartError::Listen(ListenError::InUse(_))) => {
@@ -158,14 +158,14 @@ fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Outp
     }
 }
 
-/// The log file of a background daemon, beside its socket.
+/// The log file of a background daemon, next to its socket.
 fn log_file(socket: &Path) -> PathBuf {
     socket.with_extension("log")
 }
 
-/// Opens the log file; none if it cannot be written, as the daemon can serve without it.
+/// Creates the log file; none if it cannot be written, since the daemon can run without it.
 fn open_log(settings: &Settings) -> Option<PathBuf> {
-    // With the permissions that the socket will need.
+    // Creates the directory with the permissions that the socket needs.
     prepare_folder(settings).ok()?;
     let log = log_file(&settings.socket);
     if std::fs::metadata(&log).is_ok_and(|found| found.len() > MAX_LOG) {
@@ -184,7 +184,7 @@ fn json_banner(ready: &Ready) {
         socket: ready.about.socket.clone(),
     };
     let mut out = stdout();
-    // The daemon runs even if nobody reads this.
+    // The daemon runs even if standard output is closed.
     let _ = json(&mut out, &report, false).and_then(|()| out.flush());
 }
 

@@ -1,4 +1,4 @@
-//! `pmd status`.
+//! `pmd status`: the status of the daemon.
 
 mod converged;
 
@@ -15,7 +15,7 @@ pub fn run(target: &Target, args: args::Status, output: Output) -> Result<Exit> 
     let client = target.client();
     watch::run(args.watch.watch, output, async |output| {
         let status = match args.wait_converged {
-            Some(patience) => converged::wait(&client, patience).await?,
+            Some(timeout) => converged::wait(&client, timeout).await?,
             None => explain(target, client.status().await).await?,
         };
         output.one(&status, |out| write_status(out, &status, output))
@@ -97,7 +97,7 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
     row(
         "connections",
         format!(
-            "{} accepted, {} malformed, {} forbidden, {} too slow, {} shed",
+            "{} accepted, {} malformed, {} forbidden, {} timed out, {} shed",
             counters.epmd.connections_accepted,
             counters.epmd.malformed,
             counters.epmd.forbidden,
@@ -145,7 +145,7 @@ fn write_cluster(
     row("id", short(&cluster.id).to_owned())?;
     let addresses: Vec<String> = cluster.addresses.iter().map(ToString::to_string).collect();
     let reachable = if addresses.is_empty() {
-        output.paint(Colour::Yellow, "at no address that other hosts could use")
+        output.paint(Colour::Yellow, "at no address that other hosts can use")
     } else {
         format!("at {}", addresses.join(", "))
     };
@@ -163,7 +163,7 @@ fn write_cluster(
 
 fn agreement(cluster: &ClusterStatus, output: Output) -> String {
     match cluster.links {
-        0 if cluster.members > 1 => output.paint(Colour::Red, "no link to compare it over"),
+        0 if cluster.members > 1 => output.paint(Colour::Red, "no links to compare it over"),
         0 => "no other members".to_owned(),
         links => {
             let colour = if cluster.converged { Colour::Green } else { Colour::Yellow };
@@ -208,7 +208,7 @@ mod tests {
             text.push_str(&format!("  {label:<15} {value}\n"));
             Ok(())
         };
-        write_cluster(&mut row, cluster, Output::new(Format::Table, false)).expect("memory takes it");
+        write_cluster(&mut row, cluster, Output::new(Format::Table, false)).expect("in-memory write");
         text
     }
 
@@ -241,11 +241,11 @@ mod tests {
         cluster         shop: 1 member, 0 links, 12 names, 1 service
         registry        fedcba9876543210, no other members
         id              0123456789abcdef
-        reachable       at no address that other hosts could use
+        reachable       at no address that other hosts can use
         identity        self-signed key and cluster secret
         ");
         let cut_off = ClusterStatus { members: 2, ..alone.clone() };
-        assert!(shown(&cut_off).contains("no link to compare it over"));
+        assert!(shown(&cut_off).contains("no links to compare it over"));
         assert!(
             shown(&ClusterStatus { left: true, ..alone }).starts_with("  cluster         has left shop\n")
         );

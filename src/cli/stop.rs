@@ -1,8 +1,8 @@
-//! `pmd stop`.
+//! `pmd stop`: stops the daemon.
 
 use super::common::{Exit, Output, Result, Target, block_on, launch};
 
-/// Stops the daemon and waits until it is gone.
+/// Stops the daemon and waits for it to exit.
 pub fn run(target: &Target, output: Output) -> Result<Exit> {
     block_on(async {
         let pid = launch::stop(target).await?;

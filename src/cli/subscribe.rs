@@ -1,4 +1,4 @@
-//! `pmd subscribe`.
+//! `pmd subscribe`: the event stream.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::control::api::{Event, Gap, GapReason, Hello};
 use crate::control::client::{Client, ClientError, Events, Message};
 use crate::control::json::rfc3339;
 
-/// The width of a kind: the longest has 12 letters.
+/// The width of the kind column; the longest kind has 12 letters.
 const KIND: usize = 12;
-/// The width of the subject of an event. A longer subject shifts the rest of its line: later lines are not known yet.
+/// The width of the subject column. Longer subjects shift the rest of their line, as later lines are not known.
 const SUBJECT: usize = 24;
-/// The width of a port.
+/// The width of the port column.
 const PORT: usize = 5;
 /// Pause between attempts to reconnect to the daemon.
-const AGAIN: Duration = Duration::from_millis(250);
+const RETRY: Duration = Duration::from_millis(250);
 
-/// Prints events until it is interrupted or its reader has gone.
+/// Prints events until interrupted or until the reader closes standard output.
 pub fn run(target: &Target, args: &args::Subscribe, output: Output) -> Result<Exit> {
     block_on(async {
         let client = target.client();
@@ -30,7 +30,7 @@ pub fn run(target: &Target, args: &args::Subscribe, output: Output) -> Result<Ex
         let mut events = explain(target, position.resume(&client, &args.kind).await).await?;
         loop {
             match events.next().await {
-                Ok(Some(message)) => take(&message, &mut position, output)?,
+                Ok(Some(message)) => handle(&message, &mut position, output)?,
                 Ok(None) | Err(ClientError::Lost(_)) => {
                     note("note: the daemon has stopped; waiting for it to come back");
                     events = reconnect(&client, &position, &args.kind).await?;
@@ -42,7 +42,7 @@ pub fn run(target: &Target, args: &args::Subscribe, output: Output) -> Result<Ex
     })
 }
 
-/// How far the events have been read, and of which run of the daemon.
+/// The last event read, and the run of the daemon it belongs to.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Position {
     since: Option<u64>,
@@ -57,22 +57,22 @@ impl Position {
 
 async fn reconnect(client: &Client, position: &Position, kinds: &[String]) -> Result<Events> {
     loop {
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY).await;
         match position.resume(client, kinds).await {
             Ok(events) => return Ok(events),
             Err(error) if error.is_absence() => {}
-            // It is shutting down.
+            // The daemon is shutting down.
             Err(ClientError::Api { status: 503, .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-fn take(message: &Message, position: &mut Position, output: Output) -> Result<()> {
+fn handle(message: &Message, position: &mut Position, output: Output) -> Result<()> {
     match message.event.as_str() {
         "hello" => {
             if let Ok(hello) = serde_json::from_str::<Hello>(&message.data) {
-                // From here on, missed events can be fetched later.
+                // From here on, missed events can be fetched after a reconnect.
                 position.since = position.since.or(Some(hello.last));
                 position.boot = Some(hello.boot_id);
             }
@@ -84,7 +84,7 @@ fn take(message: &Message, position: &mut Position, output: Output) -> Result<()
             }
             print_gap(message, gap.as_ref(), output)?;
         }
-        // A keep-alive.
+        // Keep-alive messages have no event name.
         "" => {}
         _ => print_event(message, output)?,
     }
@@ -113,7 +113,7 @@ fn print_event(message: &Message, output: Output) -> Result<()> {
         return print_json(message);
     }
     let Ok(event) = serde_json::from_str::<Event>(&message.data) else {
-        note(&format!("note: an event from a later version of pmd: {}", printable(&message.data)));
+        note(&format!("note: unknown event, from a later version of pmd: {}", printable(&message.data)));
         return Ok(());
     };
     let mut out = stdout();
@@ -130,7 +130,7 @@ fn write_event(out: &mut impl Write, event: &Event, format: Format) -> io::Resul
         let (seq, kind) = (event.seq, printable(&event.kind));
         return writeln!(out, "{seq}\t{at}\t{kind}\t{name}\t{port}\t{reason}\t{host}\t{id}");
     }
-    // An event about a daemon names its host only.
+    // Events about daemons have only a host.
     let subject = match event.kind.starts_with("node_") {
         true if host.is_empty() => short(event.node_id.as_deref().unwrap_or("?")).to_owned(),
         true => host.into_owned(),
@@ -144,7 +144,7 @@ fn write_event(out: &mut impl Write, event: &Event, format: Format) -> io::Resul
     writeln!(out, "{}", line.trim_end())
 }
 
-/// The event as received, including fields of later versions, with its kind.
+/// Prints the event as received, including fields of later versions, and its kind.
 fn print_json(message: &Message) -> Result<()> {
     let mut data: Value = serde_json::from_str(&message.data).unwrap_or_default();
     if let Some(fields) = data.as_object_mut() {
@@ -159,18 +159,18 @@ fn print_json(message: &Message) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn taken(position: &mut Position, id: Option<u64>, event: &str, data: &str) {
+    fn handled(position: &mut Position, id: Option<u64>, event: &str, data: &str) {
         let message = Message { id, event: event.to_owned(), data: data.to_owned() };
         let output = Output::new(Format::Table, false);
-        take(&message, position, output).expect("standard output is open");
+        handle(&message, position, output).expect("standard output is open");
     }
 
     #[test]
     fn the_position_is_known_from_the_first_message() {
         let mut position = Position::default();
-        taken(&mut position, None, "hello", r#"{"boot_id":"a","last":7}"#);
+        handled(&mut position, None, "hello", r#"{"boot_id":"a","last":7}"#);
         assert_eq!(position, Position { since: Some(7), boot: Some("a".into()) });
-        taken(&mut position, Some(9), "", "");
+        handled(&mut position, Some(9), "", "");
         assert_eq!(position.since, Some(9));
     }
 
@@ -187,7 +187,7 @@ mod tests {
             reason: kind.ends_with("_down").then(|| "closed".into()),
         };
         let mut out = Vec::new();
-        write_event(&mut out, &event, format).expect("memory takes it");
+        write_event(&mut out, &event, format).expect("in-memory write");
         String::from_utf8(out).expect("text")
     }
 
@@ -229,8 +229,8 @@ mod tests {
     #[test]
     fn after_a_restart_the_numbers_start_over() {
         let mut position = Position { since: Some(100), boot: Some("a".into()) };
-        taken(&mut position, None, "hello", r#"{"boot_id":"b","last":3}"#);
-        taken(&mut position, None, "gap", r#"{"reason":"restarted"}"#);
+        handled(&mut position, None, "hello", r#"{"boot_id":"b","last":3}"#);
+        handled(&mut position, None, "gap", r#"{"reason":"restarted"}"#);
         assert_eq!(position, Position { since: Some(0), boot: Some("b".into()) });
     }
 }

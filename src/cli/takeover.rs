@@ -1,6 +1,6 @@
 //! `pmd takeover`: pmd replaces a running epmd, and the nodes register with it.
 //!
-//! pmd answers lookups of the nodes that were registered until they are back.
+//! Until they have, pmd answers lookups for the nodes that were registered with epmd.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::args::{self, Global, Start};
 use super::common::diagnosis::port_conflict;
 use super::common::runtime::block_on_uninterrupted;
 use super::common::switch::{
-    EPMD_UNITS, Interrupt, Mapper, Node, PATIENCE, PMD_UNITS, Report, Switch, addresses_to_bind,
+    EPMD_UNITS, Interrupt, Mapper, Node, PMD_UNITS, Report, Switch, TIMEOUT, addresses_to_bind,
 };
 use super::common::{Exit, Failure, Output, Result, Target, note, target, with_progress};
 use crate::config::paths::Paths;
@@ -23,7 +23,7 @@ use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::stock::Stock;
 use crate::takeover::{ask, systemd};
 
-/// Lookups at once. Stock epmd answers one after the other anyway.
+/// Concurrent lookups. Stock epmd processes them sequentially anyway.
 const LOOKUPS: usize = 32;
 
 /// Replaces a running epmd.
@@ -60,7 +60,7 @@ async fn take_over(
     if args.dry_run {
         return switch.show(&nodes, output);
     }
-    if interrupt.came() {
+    if interrupt.received() {
         return Ok(Exit::Interrupted);
     }
     let pid = switch.run(&nodes).await?;
@@ -71,13 +71,13 @@ async fn take_over(
     switch.conclude(pid, nodes, args.wait, &mut interrupt, look, output).await
 }
 
-/// The port mapper on the port, if it is an epmd that may be stopped.
+/// The port mapper on the port, if it is an epmd that this user can stop.
 fn find_running(port: &Port, target: &Target) -> Result<Mapper> {
     if port.is_free() {
         return Err(Failure::new(
             Exit::NotFound,
-            format!("there is nothing to take over: nothing is listening on port {}", target.port),
-            format!("just start pmd: {}", target.command("start")),
+            format!("nothing to take over: nothing is listening on port {}", target.port),
+            format!("start pmd instead: {}", target.command("start")),
         ));
     }
     if port.mapper.is_none() {
@@ -99,16 +99,16 @@ fn find_running(port: &Port, target: &Target) -> Result<Mapper> {
         owners if owners.iter().any(Owner::is_pmd) => Err(port_conflict(port, target)),
         _ => Err(Failure::new(
             Exit::Conflict,
-            format!("port {} is held by {}, which is not just an epmd", target.port, port.holder()),
-            "stop it yourself, and then run `pmd start`",
+            format!("port {} is held by {}, which is not a stock epmd", target.port, port.holder()),
+            "stop it manually, then run `pmd start`",
         )),
     }
 }
 
-/// The pmd that replaces `from`: no more open than that, unless its own settings say so.
+/// The pmd that replaces `from`: no more exposed than `from`, unless its own settings say so.
 ///
-/// It runs in its own units if they are installed and can do what is needed: they ignore flags and variables, and their
-/// socket listens on all addresses.
+/// It uses pmd's systemd units if they are installed and sufficient: they ignore flags and environment variables, and
+/// their socket listens on all addresses.
 fn successor(settings: &Settings, target: &Target, port: &Port, from: &Mapper) -> Mapper {
     let sockets = port.sockets.iter().map(|socket| socket.local.ip());
     let bind = if settings.bind.is_empty() { addresses_to_bind(sockets) } else { Vec::new() };
@@ -128,19 +128,19 @@ fn successor(settings: &Settings, target: &Target, port: &Port, from: &Mapper) -
     Mapper::Pmd { pid: None, bind, relaxed }
 }
 
-/// All registered names with their details.
+/// All names registered with epmd, with their details.
 async fn registered(mapper: SocketAddr) -> Result<Vec<AdoptedName>> {
-    let listing = ask::names(mapper, PATIENCE).await.map_err(|error| {
+    let listing = ask::names(mapper, TIMEOUT).await.map_err(|error| {
         Failure::new(
             Exit::NotReachable,
-            format!("the epmd on {mapper} does not list its names: {error}"),
+            format!("the epmd on {mapper} did not list its names: {error}"),
             "try again; nothing has been changed",
         )
     })?;
     let entries: Vec<(String, u16)> =
         listing.entries().map(|entry| (entry.name.to_owned(), entry.port)).collect();
     let names = stream::iter(entries).map(async |(name, port)| {
-        // If a listed name cannot be looked up, at least its port is known.
+        // If the lookup of a listed name fails, the listing still provides its port.
         let found = ask::port_please(mapper, &name, LOCAL).await.ok().flatten();
         let found = found.as_ref();
         AdoptedName {
@@ -153,7 +153,7 @@ async fn registered(mapper: SocketAddr) -> Result<Vec<AdoptedName>> {
             extra: found.map(|found| found.extra.to_vec()).unwrap_or_default(),
         }
     });
-    // epmd lists the newest name first; adopted in the reverse order, it is the newest again.
+    // epmd lists the newest name first. Adopting the names in reverse keeps that order.
     let mut names: Vec<AdoptedName> = names.buffered(LOOKUPS).collect().await;
     names.reverse();
     Ok(names)
@@ -163,7 +163,7 @@ async fn registered(mapper: SocketAddr) -> Result<Vec<AdoptedName>> {
 async fn look(client: &Client, nodes: &mut [Node]) -> bool {
     let Ok(adopted) = client.names(Some(true)).await else { return false };
     let adopted: HashSet<String> = adopted.names.into_iter().map(|name| name.name).collect();
-    // Asks for the long list only if it can have changed.
+    // Requests the long list only if it can have changed.
     if nodes.iter().all(|node| node.back || adopted.contains(&node.name)) {
         return true;
     }

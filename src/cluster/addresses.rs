@@ -1,11 +1,12 @@
-//! Where others can reach this daemon, as far as it can tell.
+//! The addresses that this daemon advertises to other members.
 
 use std::net::{IpAddr, SocketAddr};
 
 use pmd_protocol::limits::MAX_ADDRESSES;
 
-/// The addresses to tell others: those that are listened on, and where that is all, those of the network interfaces.
-/// IPv4 first, loopback only if there is nothing else, link-local ones never: they mean nothing on another link.
+/// The addresses to advertise: the listening addresses, with wildcards replaced by the addresses of the interfaces.
+/// IPv4 comes first, loopback is used only if there is nothing else, and link-local addresses never, because they are
+/// valid on one link only.
 #[must_use]
 pub fn advertised(listening: &[SocketAddr]) -> Vec<SocketAddr> {
     choose(listening, &interfaces())
@@ -64,13 +65,13 @@ mod tests {
     const INTERFACES: [&str; 5] = ["127.0.0.1", "fe80::1", "::1", "fd00::5", "10.0.0.5"];
 
     #[test]
-    fn a_wildcard_stands_for_the_interfaces() {
+    fn a_wildcard_is_replaced_by_the_interfaces() {
         assert_eq!(chosen(&["0.0.0.0:4369", "[::]:4369"], &INTERFACES), ["10.0.0.5:4369", "[fd00::5]:4369"]);
         assert_eq!(chosen(&["0.0.0.0:4369"], &INTERFACES), ["10.0.0.5:4369"]);
     }
 
     #[test]
-    fn what_is_listened_on_is_told_and_loopback_only_if_there_is_nothing_else() {
+    fn listening_addresses_are_advertised_and_loopback_only_as_a_last_resort() {
         assert_eq!(
             chosen(&["127.0.0.1:4369", "[::1]:4369", "10.0.0.5:4369"], &INTERFACES),
             ["10.0.0.5:4369"]

@@ -1,5 +1,5 @@
-//! Between the core and the rest of the daemon: changes of this host become commands; patches and events of the core become
-//! the read model, the event log and lines of the log.
+//! Connects the core with the rest of the daemon: turns changes of this host into commands, and the core's patches and
+//! events into updates of the read model, the event log and log lines.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use crate::link::inbox::LinkEnd;
 pub(super) struct Bridge {
     local: Arc<Local>,
     directory: Arc<ClusterDirectory>,
-    /// Changes whenever a member comes or goes.
+    /// Changes with every membership change.
     members: watch::Sender<u64>,
-    /// Members that have come and whose host name is not known yet, with the time. What they say about themselves follows
-    /// within moments, and is what people know them by.
+    /// New members whose host name is not known yet, with the time they were first seen. They are published once the
+    /// name arrives, usually within moments.
     unnamed: BTreeMap<NodeId, u64>,
 }
 
-/// What is known at the moment of an output of the core.
+/// The core's state at the time of an output.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts<'a> {
     /// The node.
@@ -39,19 +39,19 @@ pub(super) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// The name of a member's host: what it says, or what it has proven on its link; empty if neither is known.
+    /// A member's host name: as published, or as given in the handshake of its link; empty if neither is known.
     fn host_of(&self, id: &NodeId) -> String {
-        let said = self.node.replica().view().host(id).map(ToString::to_string);
+        let published = self.node.replica().view().host(id).map(ToString::to_string);
         let end = || self.ends.values().find(|end| end.peer.id == *id).map(|end| end.host.to_string());
-        said.or_else(end).unwrap_or_default()
+        published.or_else(end).unwrap_or_default()
     }
 
-    /// What this daemon itself knows of a member's silence.
+    /// This daemon's own evidence about a silent member, for log lines.
     fn silence_of(&self, id: &NodeId) -> String {
         match self.node.links().find(|(_, link)| link.peer.id == *id) {
             Some((_, link)) => {
                 let silence = self.now_ms.saturating_sub(link.phi.last_ms());
-                format!("silent on its link for {silence} ms, phi {:.1}", link.phi.phi(self.now_ms))
+                format!("no frame on its link for {silence} ms, phi {:.1}", link.phi.phi(self.now_ms))
             }
             None => "no link to it".into(),
         }
@@ -59,7 +59,7 @@ impl Facts<'_> {
 }
 
 impl Bridge {
-    /// A bridge to an empty read model.
+    /// Creates a bridge with an empty read model.
     pub(super) fn new(
         local: Arc<Local>,
         directory: Arc<ClusterDirectory>,
@@ -68,7 +68,7 @@ impl Bridge {
         Bridge { local, directory, members, unnamed: BTreeMap::new() }
     }
 
-    /// What has changed on this host since the last call, as commands.
+    /// The changes on this host since the last call, as commands.
     pub(super) fn changes(&self) -> impl Iterator<Item = Command> {
         let changes = self.local.changes().take();
         changes.into_iter().filter_map(|changed| {
@@ -83,12 +83,12 @@ impl Bridge {
         async move { changes.wait().await }
     }
 
-    /// Marks everything on this host as changed, for a node that knows nothing of it.
+    /// Marks all registrations of this host as changed, for a new node.
     pub(super) fn begin(&self) {
         self.local.mark_all();
     }
 
-    /// This daemon has left: everybody else is gone.
+    /// Removes all members and their registrations after this daemon has left.
     pub(super) fn reset(&mut self) {
         self.directory.clear();
         self.unnamed.clear();
@@ -96,13 +96,13 @@ impl Bridge {
         self.local.mark_all();
     }
 
-    /// Applies a change of the registry.
+    /// Applies a change of the registry to the read model.
     pub(super) fn patch(&mut self, facts: Facts<'_>, patch: &Patch) {
         self.directory.apply(facts.node.identity().id, patch);
         let (Patch::Change { origin, .. } | Patch::Hide { origin, .. }) = patch;
         let host = facts.host_of(origin);
         if !host.is_empty() {
-            self.introduce(facts, *origin, &host);
+            self.publish_node_up(facts, *origin, &host);
         }
     }
 
@@ -128,7 +128,7 @@ impl Bridge {
             self.directory.set_addresses(origin, addresses.unwrap_or_default());
         }
         if origin == facts.node.identity().id {
-            // Events of this host are published where they happen.
+            // This host's own events are published where they occur.
             return;
         }
         let host = host.map_or_else(|| facts.host_of(&origin), |host| host.to_string());
@@ -137,13 +137,13 @@ impl Bridge {
             return;
         }
         if kind != EventKind::NodeUp {
-            self.introduce(facts, origin, &host);
+            self.publish_node_up(facts, origin, &host);
         }
         self.publish(facts, at_ms, kind, origin, &host, &what);
     }
 
-    /// Publishes that a member has come, now that its host name is known.
-    fn introduce(&mut self, facts: Facts<'_>, origin: NodeId, host: &str) {
+    /// Publishes the delayed `NodeUp` of a member whose host name is now known.
+    fn publish_node_up(&mut self, facts: Facts<'_>, origin: NodeId, host: &str) {
         if let Some(at_ms) = self.unnamed.remove(&origin) {
             self.publish(facts, at_ms, EventKind::NodeUp, origin, host, &ClusterChange::NodeUp);
         }

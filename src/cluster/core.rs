@@ -1,4 +1,4 @@
-//! The core thread, as the rest of the daemon talks to it: by commands, each of a type of its own, and snapshots.
+//! The interface of the core thread to the rest of the daemon: commands and snapshots.
 
 use std::sync::Arc;
 
@@ -9,57 +9,57 @@ use tokio::sync::{mpsc, oneshot};
 use super::view::ClusterView;
 pub use crate::link::inbox::Ended;
 
-/// Commands that wait for the core. Callers beyond that wait in turn.
+/// Capacity of the command queue. When it is full, callers wait in turn.
 const CAPACITY: usize = 64;
 
-/// What the core is told to do.
+/// A command to the core thread.
 #[derive(Debug)]
 pub(super) enum CoreCommand {
     /// Take a snapshot.
     View(oneshot::Sender<Arc<ClusterView>>),
     /// Ask all linked peers for the digests of their registries.
     AskDigests,
-    /// Count the bytes and the tombstones that are kept.
+    /// Measure the size of the registry.
     Weigh(oneshot::Sender<Weight>),
-    /// Leave the cluster; `left` is told once everybody has been.
+    /// Leave the cluster.
     Leave {
-        /// How many other members there were.
+        /// Receives the number of other members.
         members: oneshot::Sender<usize>,
-        /// Every member was told.
+        /// Notified once every member has been told.
         left: oneshot::Sender<()>,
     },
-    /// Tell a member to leave: over the link to it, or a one-shot connection. The message may get lost.
+    /// Tell a member to leave, over its link or a one-shot connection. Delivery is not guaranteed.
     Dismiss(Identity),
-    /// Send a frame that is none of the core's to these peers.
+    /// Send a frame that does not come from the core to these peers.
     Send {
         /// The peers.
         peers: Vec<NodeId>,
         /// The frame.
         frame: Frame,
-        /// What became of it, peer by peer.
+        /// Receives the outcome for each peer.
         sent: oneshot::Sender<Vec<Sent>>,
     },
-    /// End the thread.
+    /// Stop the thread.
     Stop,
 }
 
-/// What became of a frame.
+/// The outcome of sending a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It is on its way.
+    /// The frame was queued.
     Yes,
-    /// The link has no room for it; it was dropped.
+    /// The link had no room, so the frame was dropped.
     NoRoom,
     /// There is no link to that peer.
     NoLink,
 }
 
-/// What the registry takes.
+/// The size of the registry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// Bytes of the names and values of all entries that this daemon keeps.
+    /// Total bytes of the names and values of all entries.
     pub bytes: usize,
-    /// Ended entries that are remembered so that others learn of their end.
+    /// Removed entries that are kept so that other members learn of the removal.
     pub tombstones: usize,
 }
 
@@ -68,13 +68,13 @@ pub struct Weight {
 pub struct Core(mpsc::Sender<CoreCommand>);
 
 impl Core {
-    /// The sending and the receiving end.
+    /// Creates the command queue; returns both ends.
     pub(super) fn new() -> (Core, mpsc::Receiver<CoreCommand>) {
         let (sender, receiver) = mpsc::channel(CAPACITY);
         (Core(sender), receiver)
     }
 
-    /// A snapshot of members, links and alarms, as of now.
+    /// Takes a snapshot of members, links and alarms.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Core {
         self.ask(CoreCommand::View).await
     }
 
-    /// Asks all linked peers for the digests of their registries, which a later snapshot has.
+    /// Asks all linked peers for the digests of their registries, which later snapshots contain.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Core {
         self.tell(CoreCommand::AskDigests).await
     }
 
-    /// Counts what the registry takes.
+    /// Measures the size of the registry.
     ///
     /// # Errors
     ///
@@ -101,7 +101,8 @@ impl Core {
         self.ask(CoreCommand::Weigh).await
     }
 
-    /// Leaves the cluster. Returns how many other members there were, and a receiver that is told once they know.
+    /// Leaves the cluster. Returns the number of other members, and a receiver that is notified once they have been
+    /// told.
     ///
     /// # Errors
     ///
@@ -121,7 +122,7 @@ impl Core {
         self.tell(CoreCommand::Dismiss(member)).await
     }
 
-    /// Sends a frame to these peers, as far as there are links with room; what became of it, peer by peer.
+    /// Sends a frame to these peers over their links. Returns the outcome for each peer.
     ///
     /// # Errors
     ///
@@ -130,9 +131,9 @@ impl Core {
         self.ask(|sent| CoreCommand::Send { peers, frame, sent }).await
     }
 
-    /// Ends the core thread.
+    /// Stops the core thread.
     pub async fn stop(&self) {
-        // It has ended already.
+        // An error means that the thread has already ended.
         let _ = self.tell(CoreCommand::Stop).await;
     }
 

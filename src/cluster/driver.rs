@@ -1,7 +1,7 @@
-//! The core thread: it owns the [`Node`] and drives it.
+//! The core thread, which owns the [`Node`] and drives it.
 //!
-//! One change, then drain: after each input the node's outputs are carried out, and each link whose socket has room gets the
-//! frames that there are for it. The thread waits for nothing but the next input.
+//! After each input, the node's outputs are executed and its pending frames are sent on every link that has room. The
+//! thread only ever waits for the next input.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,61 +28,64 @@ use crate::link::local_identity::LocalIdentity;
 use crate::link::oneshot::Pool;
 use crate::link::session::Links;
 
-/// Inputs that are carried out before the links get their turn.
+/// Messages that are processed before frames are sent.
 const BATCH: usize = 64;
-/// Bytes of an update, so that a heartbeat behind it is not late on a slow line.
+/// Maximum size of an update in bytes, so that a heartbeat queued behind it is not late on a slow line.
 const FRAME_BUDGET: usize = 16 * 1024;
-/// Alarms that are remembered for people to see.
+/// Alarms that are kept for display.
 const ALARMS: usize = 16;
-/// Frames that a link still gets when this daemon leaves: its own last changes, a few of them at most.
+/// Frames that are still sent on a link when this daemon leaves: its own last changes.
 const LAST_FRAMES: usize = 64;
-/// How often the network interfaces are looked at: a host may get its addresses after its daemons, and other ones later.
+/// How often the network interfaces are checked: a host may get its addresses after the daemon has started, or change
+/// them.
 const ADDRESS_CHECK: Duration = Duration::from_secs(30);
 
-/// What the core thread is started with.
+/// The arguments of the core thread.
 #[derive(Debug)]
 pub(super) struct Start {
     /// The node.
     pub node: Node,
-    /// What it was made from; its seed is drawn anew each time the daemon has left.
+    /// The settings that the node was created from. Its seed is replaced each time the daemon leaves.
     pub settings: Settings,
-    /// The clock that the node's monotonic time is counted from.
+    /// The origin of the node's monotonic time.
     pub clock: Instant,
-    /// This daemon, as its connections know it.
+    /// This daemon's identity, as used by its connections.
     pub local: Arc<LocalIdentity>,
-    /// The present identity, for others to watch.
+    /// Publishes the current identity.
     pub identity: watch::Sender<Identity>,
-    /// The addresses that are listened on, if others are told those of the network interfaces.
+    /// Changes whenever a peer has sent a summary of its registry.
+    pub summaries: watch::Sender<u64>,
+    /// The listening addresses, if the advertised addresses are derived from the network interfaces.
     pub follow_interfaces: Option<Vec<SocketAddr>>,
-    /// Between the core and the rest of the daemon.
+    /// Connects the core with the rest of the daemon.
     pub bridge: Bridge,
-    /// Serves the links that are dialled.
+    /// Serves the links that this daemon dials.
     pub links: Links,
-    /// Dials.
+    /// Dials peers.
     pub dialer: Dialer,
-    /// Told when a member has told this daemon to leave.
+    /// Notified when a member has told this daemon to leave.
     pub told_to_leave: mpsc::Sender<()>,
-    /// Commands.
+    /// Commands to the core.
     pub commands: mpsc::Receiver<CoreCommand>,
-    /// Messages of connections.
+    /// Messages from connections.
     pub messages: mpsc::Receiver<LinkMessage>,
 }
 
-/// A seed that nobody can guess.
+/// Generates an unpredictable seed.
 ///
 /// # Errors
 ///
-/// If the system has no randomness.
+/// If the system's random number generator fails.
 pub(super) fn seed() -> std::io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     SysRng.try_fill_bytes(&mut seed).map_err(std::io::Error::other)?;
     Ok(seed)
 }
 
-/// Runs the core on this thread, until it is told to stop.
+/// Runs the core on this thread until it receives the stop command.
 pub(super) async fn run(start: Start) {
-    let Start { node, settings, clock, local, identity, follow_interfaces, bridge, links, dialer, .. } =
-        start;
+    let Start { node, settings, clock, local, identity, summaries, .. } = start;
+    let Start { follow_interfaces, bridge, links, dialer, .. } = start;
     let (mut commands, mut messages) = (start.commands, start.messages);
     bridge.begin();
     let mut driver = Driver {
@@ -91,6 +94,7 @@ pub(super) async fn run(start: Start) {
         clock,
         local,
         identity,
+        summaries,
         bridge,
         serving: links,
         dialer,
@@ -100,7 +104,7 @@ pub(super) async fn run(start: Start) {
         leaving: Vec::new(),
         alarms: Vec::new(),
     };
-    driver.settle();
+    driver.flush();
     let mut address_check = tokio::time::interval(ADDRESS_CHECK);
     loop {
         let due = driver.clock + Duration::from_millis(driver.node.poll_timeout());
@@ -109,7 +113,7 @@ pub(super) async fn run(start: Start) {
             command = commands.recv() => match command {
                 None | Some(CoreCommand::Stop) => return,
                 Some(command) => {
-                    // First what was registered before somebody asked.
+                    // A command must see everything that was registered before it.
                     driver.take_changes();
                     driver.command(command);
                 }
@@ -133,11 +137,11 @@ pub(super) async fn run(start: Start) {
         if driver.node.poll_timeout() <= now.mono_ms {
             driver.node.handle_timeout(now);
         }
-        driver.settle();
+        driver.flush();
     }
 }
 
-/// A node at work.
+/// The node and the state around it.
 #[derive(Debug)]
 struct Driver {
     node: Node,
@@ -145,13 +149,14 @@ struct Driver {
     clock: Instant,
     local: Arc<LocalIdentity>,
     identity: watch::Sender<Identity>,
+    summaries: watch::Sender<u64>,
     bridge: Bridge,
     serving: Links,
     dialer: Dialer,
     told_to_leave: mpsc::Sender<()>,
     links: LinkTable,
     pool: Pool,
-    /// Told when everybody knows that this daemon leaves.
+    /// Notified when every member knows that this daemon leaves.
     leaving: Vec<oneshot::Sender<()>>,
     alarms: Vec<(u64, Alarm)>,
 }
@@ -184,7 +189,7 @@ impl Driver {
     }
 
     fn command(&mut self, command: CoreCommand) {
-        // Whoever has asked may have given up meanwhile.
+        // Answers are best effort: the caller may have given up meanwhile.
         match command {
             CoreCommand::View(answer) => {
                 let end = |link: LinkId| self.links.ends.get(&link);
@@ -203,14 +208,14 @@ impl Driver {
             }
             CoreCommand::Stop => {}
         }
-        self.carry_out();
+        self.execute_outputs();
     }
 
     fn message(&mut self, message: LinkMessage) {
         let now = self.now();
         match message {
             LinkMessage::Up(end, number) => {
-                // A dial that was in flight when this daemon left must not bring it back.
+                // A dial that was in flight when this daemon left must not make it rejoin.
                 if self.local.has_left() || end.departures != self.local.departures() {
                     return;
                 }
@@ -235,21 +240,28 @@ impl Driver {
                 if self.links.ends.contains_key(&link) {
                     match frame {
                         Frame::Depart(told) => self.depart(&told),
-                        frame => self.node.handle_frame(now, link, frame),
+                        frame => {
+                            let is_summary = matches!(&frame, Frame::Tally(_))
+                                || matches!(&frame, Frame::Heartbeat(beat) if beat.summary.is_some());
+                            self.node.handle_frame(now, link, frame);
+                            if is_summary {
+                                self.summaries.send_modify(|heard| *heard = heard.wrapping_add(1));
+                            }
+                        }
                     }
                 }
             }
-            // The links get their turn after each input.
+            // Frames are sent after every input, so nothing else is needed.
             LinkMessage::Writable(_) => {}
             LinkMessage::Dialled(event) => self.node.handle_link(now, event),
             LinkMessage::Oneshot(Frame::Depart(told)) => self.depart(&told),
             LinkMessage::Oneshot(frame) => self.node.handle_one_shot(now, frame),
             LinkMessage::OneshotUp { peer, sender } => self.pool.add(peer, sender),
         }
-        self.carry_out();
+        self.execute_outputs();
     }
 
-    /// Sends a frame that is none of the node's to a peer.
+    /// Sends a frame that does not come from the node to a peer.
     fn send_to(&self, peer: &NodeId, frame: Frame) -> Sent {
         let Some(end) = self.links.to(peer) else { return Sent::NoLink };
         if !end.output.has_room() {
@@ -271,15 +283,15 @@ impl Driver {
         weight
     }
 
-    /// Leaves the cluster; `left` is told when everybody else has been.
+    /// Leaves the cluster; `left` is notified when all members have been told.
     fn leave(&mut self, left: oneshot::Sender<()>) {
         if self.links.ends.is_empty() && self.node.member_count() == 0 {
-            // There is nobody to tell.
+            // There are no members to notify.
             let _ = left.send(());
             return;
         }
         self.leaving.push(left);
-        // It fails if the daemon is leaving already, and then the end is the same.
+        // This fails if the daemon is already leaving, with the same result.
         let _ = self.node.handle_command(self.now(), Command::Leave);
     }
 
@@ -291,42 +303,42 @@ impl Driver {
         }
     }
 
-    /// A member has told this daemon to leave, unless an earlier generation was meant.
+    /// Handles a request from a member to leave, unless it is meant for another generation of this daemon.
     fn depart(&self, told: &Depart) {
         let own = self.node.identity();
         if (told.target, told.generation) != (own.id, own.generation) || self.local.has_left() {
             return;
         }
-        tracing::warn!("told to leave the cluster by another member; pmd join brings this daemon back");
-        // If it is full, it is about to leave.
+        tracing::warn!("another member told this daemon to leave the cluster; use pmd join to rejoin");
+        // A full channel means that the daemon is already about to leave.
         let _ = self.told_to_leave.try_send(());
     }
 
-    /// Tells others where this daemon can be reached, if that has changed.
+    /// Advertises this daemon's addresses to the other members if they have changed.
     fn check_addresses(&mut self, listening: &[SocketAddr]) {
         let addresses = advertised(listening);
         if addresses == self.settings.addresses {
             return;
         }
-        tracing::info!(?addresses, "the addresses of this host have changed");
+        tracing::info!(?addresses, "this host's addresses have changed");
         self.settings.addresses.clone_from(&addresses);
-        // Refused only while the daemon is leaving.
+        // This fails only while the daemon is leaving.
         let _ = self.node.handle_command(self.now(), Command::Advertise(addresses));
     }
 
-    /// Tells the node what has changed on this host.
+    /// Passes changes of this host's registrations to the node.
     fn take_changes(&mut self) {
         for command in self.bridge.changes() {
             panic_if_planted("core");
             if let Err(error) = self.node.handle_command(self.now(), command) {
-                tracing::debug!("the cluster cannot be told of a change: {error}");
+                tracing::debug!("cannot publish a change to the cluster: {error}");
             }
         }
     }
 
-    /// Carries out the node's outputs, and gives the links the frames that there are for them.
-    fn settle(&mut self) {
-        self.carry_out();
+    /// Executes the node's outputs and sends its pending frames on all links that have room.
+    fn flush(&mut self) {
+        self.execute_outputs();
         for (link, end) in &self.links.ends {
             while end.output.has_room() {
                 let Some(frame) = self.node.poll_transmit(*link, FRAME_BUDGET) else { break };
@@ -344,7 +356,7 @@ impl Driver {
         });
     }
 
-    fn carry_out(&mut self) {
+    fn execute_outputs(&mut self) {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Dial { peer, purpose } => {
@@ -379,10 +391,10 @@ impl Driver {
         match alarm {
             Alarm::Forked(id) => tracing::error!(
                 ?id,
-                "two daemons write under one identity: a key was copied. Remove the key file of one of them and restart it"
+                "two daemons use one identity because a key was copied: remove the key file of one of them and restart it"
             ),
             Alarm::IdentityTaken => tracing::error!(
-                "another daemon has this one's identity: remove the key file of one of the two and restart it"
+                "another daemon has the same identity as this one: remove the key file of one of them and restart it"
             ),
             Alarm::Violation(id) => {
                 self.serving.counters().violations.add();
@@ -395,8 +407,8 @@ impl Driver {
         self.alarms.push((now_ms(), alarm));
     }
 
-    /// The daemon has left: every link gets the frames that are left for it, and is closed. The node begins anew and knows
-    /// nobody.
+    /// Finishes leaving: sends the remaining frames on every link, closes it, and replaces the node with a new one
+    /// without members.
     fn left(&mut self) {
         for (link, end) in std::mem::take(&mut self.links.ends) {
             let mut frames = Vec::new();
@@ -410,13 +422,13 @@ impl Driver {
         self.pool = Pool::default();
         let seed = seed().unwrap_or(self.settings.seed);
         let settings = Settings { seed, ..self.settings.clone() };
-        // A node was made from the same settings before.
+        // This cannot fail: a node was created from the same settings before.
         if let Ok(node) = Node::new(settings, self.now()) {
             self.node = node;
         }
         self.bridge.reset();
-        for told in self.leaving.drain(..) {
-            let _ = told.send(());
+        for left in self.leaving.drain(..) {
+            let _ = left.send(());
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Telling another member to leave: it announces that to everybody itself, and stays away until somebody there joins again.
+//! Eviction: telling another member to leave. It announces its departure itself and stays away until it is told to
+//! join.
 //!
-//! Closing the link to it would achieve nothing: a member is dialled again by whoever needs a link to it. And no daemon can
-//! leave on behalf of another, which would only object. So it is asked.
+//! Closing the link would not help, because other members would dial it again. No daemon can declare that another has
+//! left either, because that member would refute it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,31 +14,31 @@ use super::membership::{Cluster, LEAVE_TIMEOUT};
 use crate::directory::hosts::same_host;
 use crate::link::inbox::Ended;
 
-/// Time for the evicted to be gone: a dial where there is no link, and their own announcement.
+/// Time for evicted members to leave: a dial if there is no link, and their own announcement.
 const GONE: Duration = LEAVE_TIMEOUT.saturating_mul(3);
 
-/// What came of it.
+/// The result of an eviction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Eviction {
-    /// No member goes by that name or address.
+    /// No member has that name or address.
     Unknown,
-    /// This daemon itself is meant.
+    /// The name or address is that of this daemon itself.
     Oneself,
-    /// So many were told, and are no longer members.
+    /// This number of members has left.
     Left(usize),
-    /// They were told, and did not leave.
+    /// At least one member was told to leave and did not.
     Stayed,
 }
 
 impl Cluster {
-    /// Tells the members that `asked` means, an address or a host name, to leave the cluster, and waits until they have.
+    /// Tells the members with the address or host name `asked` to leave the cluster, and waits until they have left.
     ///
     /// # Errors
     ///
     /// If the daemon is shutting down.
     pub async fn evict(&self, asked: &str) -> Result<Eviction, Ended> {
         let asked = asked.trim();
-        // The name of a host need not have an address here.
+        // A host name may be unknown to this host's resolver.
         let addresses = self.resolve(asked).await.unwrap_or_default();
         let mut members = self.watch_members();
         let view = self.core().view().await?;
@@ -55,7 +56,7 @@ impl Cluster {
             if is_meant(identity, host.as_deref()) {
                 meant.insert(identity.id, identity.generation);
                 self.core().dismiss(identity.clone()).await?;
-                // This daemon does not look for it by its addresses any more.
+                // Otherwise the joiner would dial the member again.
                 for address in &identity.addresses {
                     self.joiner().forget(&address.to_string()).await;
                 }

@@ -1,6 +1,6 @@
-//! Looking for other daemons: what discovery finds is joined, and members that were lost are looked for again.
+//! The joiner: joins the daemons that discovery finds, and tries to rejoin lost members.
 //!
-//! [`Candidates`] decides which address is dialled when; these tasks carry it out.
+//! [`Candidates`] decides which addresses are dialled and when; the joiner dials them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::membership::{Cluster, JoinError, Partner};
 use crate::discovery::candidates::Candidates;
 use crate::discovery::{Discovery, FINDS, Find, run};
 
-/// Time until the next look while nothing is due: a new find or a lost member ends it early.
+/// Longest sleep while no dial is due; a new find or a lost member ends it early.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Looks for daemons by these plugins until the daemon ends; `members` changes whenever a member comes or goes.
+/// Runs the joiner with these plugins until the daemon shuts down; `members` changes with every membership change.
 pub(super) async fn run(
     cluster: Arc<Cluster>,
     candidates: Candidates,
@@ -56,7 +56,7 @@ impl Joining {
                 }
             }
             let due = self.candidates.poll_timeout().map_or(IDLE, |due_ms| {
-                // While a daemon that has left waits to be told to join, what is due stays due.
+                // After leaving, nothing is dialled and due addresses stay due. The minimum prevents a busy loop.
                 Duration::from_millis(due_ms.saturating_sub(self.now_ms()).max(100))
             });
             tokio::select! {
@@ -113,7 +113,7 @@ impl Joining {
         }
     }
 
-    /// Tells the candidates which members have come and which are gone.
+    /// Reports new and lost members to the candidates.
     async fn compare_members(&mut self) {
         let Ok(view) = self.cluster.core().view().await else { return };
         let ids: BTreeSet<NodeId> = view.members.iter().map(|(identity, _)| identity.id).collect();

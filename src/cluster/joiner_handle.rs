@@ -1,17 +1,18 @@
-//! The joiner, as others talk to it.
+//! The interface of the joiner to other modules.
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::discovery::candidates::Listed;
 
-/// Questions that wait for an answer.
+/// Capacity of the question queue.
 const QUESTIONS: usize = 16;
-/// What the joiner can be asked.
+
+/// A request to the joiner.
 #[derive(Debug)]
 pub(super) enum Question {
-    /// The daemons that were found.
+    /// List the daemons that were found.
     List(oneshot::Sender<Vec<Listed>>),
-    /// Do not dial this address any more.
+    /// Stop dialling this address.
     Forget(String),
 }
 
@@ -19,21 +20,21 @@ pub(super) enum Question {
 #[derive(Debug, Clone)]
 pub struct Joiner(mpsc::Sender<Question>);
 
-/// The questions that it has not answered yet.
+/// The receiving end of the question queue.
 #[derive(Debug)]
 pub(super) struct Questions(pub(super) mpsc::Receiver<Question>);
 
 impl Joiner {
-    /// The sending and the receiving end.
+    /// Creates the queue; returns both ends.
     pub(super) fn new() -> (Joiner, Questions) {
         let (sender, receiver) = mpsc::channel(QUESTIONS);
         (Joiner(sender), Questions(receiver))
     }
 
-    /// The daemons that were found.
+    /// Lists the daemons that were found.
     pub async fn list(&self) -> Vec<Listed> {
         let (sender, receiver) = oneshot::channel();
-        // Without an answer the daemon is shutting down.
+        // If there is no answer, the daemon is shutting down.
         let _ = self.0.send(Question::List(sender)).await;
         receiver.await.unwrap_or_default()
     }

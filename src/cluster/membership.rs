@@ -1,4 +1,4 @@
-//! This daemon's membership of a cluster: joining, leaving, and what it is known by.
+//! This daemon's membership in the cluster: joining, leaving, and reloading its keys and secrets.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -26,12 +26,12 @@ use crate::link::inbox::Ended;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::session::Links;
 
-/// Time for a daemon that leaves to tell everybody.
+/// Time for a leaving daemon to notify all members.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time for the system's resolver to find the addresses of a name.
+/// Timeout for resolving a host name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A daemon's membership of a cluster.
+/// A daemon's membership in a cluster.
 #[derive(Debug)]
 pub struct Cluster {
     pub(super) local: Arc<LocalIdentity>,
@@ -41,9 +41,11 @@ pub struct Cluster {
     pub(super) links: Links,
     pub(super) joiner: Joiner,
     pub(super) descriptors: Arc<Descriptors>,
-    /// Changes whenever a member comes or goes.
+    /// Changes with every membership change.
     pub(super) members: watch::Receiver<u64>,
-    /// The port that daemons listen on unless an address says otherwise.
+    /// Changes whenever a peer has sent a summary of its registry.
+    pub(super) summaries: watch::Receiver<u64>,
+    /// The default port for addresses without one.
     pub(super) port: u16,
 }
 
@@ -57,27 +59,27 @@ pub enum ClusterError {
     #[error(transparent)]
     Cookie(#[from] CookieError),
     /// Its metadata is too long.
-    #[error("this host's metadata is too long to be shared")]
+    #[error("this host's metadata is too long")]
     Metadata,
-    /// The system refused something.
-    #[error("the cluster cannot be started: {0}")]
+    /// A system call failed.
+    #[error("cannot start the cluster: {0}")]
     System(#[from] std::io::Error),
 }
 
 impl ClusterError {
-    /// What to do about it.
+    /// How to fix the error.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
             ClusterError::Tls(error) => error.hint(),
             ClusterError::Cookie(error) => error.hint(),
-            ClusterError::Metadata => "shorten the table [metadata] of the configuration file".into(),
-            ClusterError::System(_) => "check the system's reason".into(),
+            ClusterError::Metadata => "shorten the [metadata] table in the configuration file".into(),
+            ClusterError::System(_) => "check the host's limits on threads and memory".into(),
         }
     }
 }
 
-/// Why a daemon was not joined.
+/// Why joining failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// The name has no address.
@@ -85,23 +87,23 @@ pub enum JoinError {
     Unresolvable {
         /// The name.
         host: String,
-        /// The resolver's reason.
+        /// The resolver's error.
         reason: String,
     },
-    /// It is no address.
+    /// The text is not a valid address.
     #[error("{0:?} is not an address such as db1, db1:4369, 10.0.0.5 or [fd00::5]:4369")]
     Malformed(String),
-    /// See [`DialError`].
+    /// The daemon could not be reached, or one side rejected the other.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// It took too long.
-    #[error("no answer in time")]
+    /// Joining took too long.
+    #[error("timed out")]
     Timeout,
-    /// This daemon has left the cluster meanwhile.
-    #[error("this daemon has left the cluster meanwhile")]
+    /// This daemon left the cluster while it was joining.
+    #[error("this daemon left the cluster in the meantime")]
     Left,
     /// All descriptors are in use.
-    #[error("no free descriptor for another connection")]
+    #[error("no file descriptor available for another connection")]
     Full,
     /// The daemon is shutting down.
     #[error(transparent)]
@@ -111,56 +113,61 @@ pub enum JoinError {
 /// A daemon that was joined.
 #[derive(Debug, Clone)]
 pub struct Partner {
-    /// Its id.
+    /// The daemon's id.
     pub id: NodeId,
-    /// Its host name.
+    /// The daemon's host name.
     pub host: HostName,
     /// The address that answered.
     pub address: SocketAddr,
 }
 
 impl Cluster {
-    /// This daemon, as its peers know it.
+    /// This daemon's identity.
     pub fn local(&self) -> &Arc<LocalIdentity> {
         &self.local
     }
 
-    /// The core thread.
+    /// The handle to the core thread.
     pub fn core(&self) -> &Core {
         &self.core
     }
 
-    /// The joiner, which looks for other daemons.
+    /// The handle to the joiner, which looks for other daemons.
     pub fn joiner(&self) -> &Joiner {
         &self.joiner
     }
 
-    /// Dials other daemons.
+    /// The dialer for connections to other daemons.
     pub fn dialer(&self) -> &Dialer {
         &self.dialer
     }
 
-    /// What is registered on other hosts.
+    /// The registrations of other hosts.
     pub fn directory(&self) -> &Arc<ClusterDirectory> {
         &self.directory
     }
 
-    /// Changes whenever a member comes or goes.
+    /// Watches for membership changes.
     pub fn watch_members(&self) -> watch::Receiver<u64> {
         self.members.clone()
     }
 
-    /// Joins the daemon at `asked`; returns when both have proven that they belong together.
+    /// Watches for summaries of peers' registries.
+    pub fn watch_summaries(&self) -> watch::Receiver<u64> {
+        self.summaries.clone()
+    }
+
+    /// Joins the cluster of the daemon at `asked`; returns after the handshake.
     ///
     /// # Errors
     ///
-    /// If none answers, or one side rejects the other.
+    /// If no daemon answers, or one side rejects the other.
     pub async fn join(&self, asked: &str) -> Result<Partner, JoinError> {
         let departures = self.local.departures();
         let addresses = self.resolve(asked).await?;
         let permit = Permit::take(&self.descriptors).ok_or(JoinError::Full)?;
         let mut peer = self.dialer.reach(&addresses, None, ALPN_LINK).await?;
-        if !self.local.come_back(departures) {
+        if !self.local.rejoin(departures) {
             return Err(JoinError::Left);
         }
         peer.departures = departures;
@@ -173,25 +180,25 @@ impl Cluster {
         Ok(partner)
     }
 
-    /// The addresses that `asked` means: `HOST`, `HOST:PORT`, `ADDRESS` or `[IPV6]:PORT`.
+    /// Resolves `asked`: `HOST`, `HOST:PORT`, `ADDRESS` or `[IPV6]:PORT`.
     ///
     /// # Errors
     ///
-    /// If it is no address, or a name that has none.
+    /// If it is not a valid address, or a name without addresses.
     pub async fn resolve(&self, asked: &str) -> Result<Vec<SocketAddr>, JoinError> {
         let (host, port) = split(asked, self.port).ok_or_else(|| JoinError::Malformed(asked.to_owned()))?;
         let unresolvable = |reason: String| JoinError::Unresolvable { host: host.to_owned(), reason };
         let found = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((host, port))).await;
-        let found = found.map_err(|_| unresolvable("the system's resolver does not answer".into()))?;
+        let found = found.map_err(|_| unresolvable("the system's resolver did not answer".into()))?;
         let found: BTreeSet<SocketAddr> = found.map_err(|error| unresolvable(error.to_string()))?.collect();
         if found.is_empty() {
-            return Err(unresolvable("the name is known, but has no address".into()));
+            return Err(unresolvable("the name exists but has no address".into()));
         }
-        // IPv4 sorts first, as in what daemons tell of themselves.
+        // IPv4 sorts first, as in the addresses that daemons advertise.
         Ok(found.into_iter().take(MAX_ADDRESSES).collect())
     }
 
-    /// Tells everybody that this daemon leaves, and closes its links. Returns how many other members there were.
+    /// Tells all members that this daemon leaves, and closes its links. Returns the number of other members.
     ///
     /// # Errors
     ///
@@ -200,16 +207,16 @@ impl Cluster {
         self.local.leave();
         let (members, told) = self.core.leave().await?;
         tracing::info!(members, "leaving the cluster");
-        // A member that has not been told by then finds out as after a crash.
+        // A member that was not notified in time detects the departure like a crash.
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, told).await;
         Ok(members)
     }
 
-    /// Reads cluster secret and certificates again. Returns what has changed.
+    /// Reloads the cluster secret and the certificate. Returns the names of what changed.
     ///
     /// # Errors
     ///
-    /// If one of them cannot be used; nothing has changed then.
+    /// If one of them cannot be used; nothing is changed then.
     pub fn reload(&self, settings: &ClusterSettings) -> Result<Vec<&'static str>, ClusterError> {
         let tls = Tls::load(&settings.identity, settings.host.as_str())?;
         if tls.id() != self.local.tls().id() {
@@ -229,11 +236,11 @@ impl Cluster {
 }
 
 impl JoinError {
-    /// Whether this daemon itself answers there.
+    /// Whether the address leads to this daemon itself.
     #[must_use]
     pub fn is_oneself(&self) -> bool {
         let oneself = |source: &HandshakeError| {
-            // The side that was dialled notices first, and says so.
+            // The side that was dialled notices first and sends the reason.
             matches!(
                 source,
                 HandshakeError::Oneself | HandshakeError::Refused { reason: Reason::Duplicate, .. }
@@ -243,7 +250,7 @@ impl JoinError {
     }
 }
 
-/// Host and port of an address as people write it.
+/// Splits an address as typed by a user into host and port.
 fn split(asked: &str, default: u16) -> Option<(&str, u16)> {
     let asked = asked.trim();
     if let Some(rest) = asked.strip_prefix('[') {

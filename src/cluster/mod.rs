@@ -1,8 +1,8 @@
-//! The cluster: the core thread, what follows it, and this daemon's membership.
+//! The cluster: the core thread, the state derived from it, and this daemon's membership.
 //!
 //! ```text
-//!   links ── messages ──▶ driver (core thread) ── patches, events ──▶ bridge ──▶ read model, event log
-//!   everybody else ── commands, snapshots ──▶ core ──┘
+//!   links ── messages ───────────────────────▶ driver ── patches, events ──▶ bridge ──▶ read model, event log
+//!   others ── commands, snapshots ──▶ core ──┘
 //! ```
 
 pub mod addresses;
@@ -50,20 +50,20 @@ use driver::Start;
 use joiner_handle::Joiner;
 use membership::{Cluster, ClusterError};
 
-/// Requests to dial back that wait to be decided about: a burst from each of a few peers.
+/// Queued requests to dial back: room for a burst from each of a few peers.
 const DIAL_REQUESTS: usize = 256;
 
-/// What is made before the daemon serves anybody, so that whatever is wrong with its files stops the start.
+/// The files that are loaded before the daemon serves anything, so that a problem with them prevents the start.
 #[derive(Debug)]
 pub struct Prepared {
     tls: Arc<Tls>,
     cookies: Arc<Cookies>,
-    /// Whether the cluster secret is a new one, which no other daemon has.
+    /// Whether the cluster secret was just generated, so no other daemon has it yet.
     pub new_cookie: bool,
 }
 
 impl Prepared {
-    /// Reads, or makes, the files that a daemon needs to take part in a cluster.
+    /// Loads or creates the files that a daemon needs to take part in a cluster.
     ///
     /// # Errors
     ///
@@ -75,30 +75,30 @@ impl Prepared {
     }
 }
 
-/// What a cluster needs of the rest of the daemon.
+/// The parts of the daemon that a cluster depends on.
 #[derive(Debug)]
 pub struct Parts<'a> {
-    /// How it is set up.
+    /// The cluster's settings.
     pub settings: &'a ClusterSettings,
-    /// What this host says about itself.
+    /// The metadata that this host publishes.
     pub metadata: Metadata,
     /// The port that the daemon listens on.
     pub port: u16,
-    /// The addresses that it listens on.
+    /// The addresses that the daemon listens on.
     pub listening: &'a [SocketAddr],
-    /// What is registered on this host.
+    /// The registrations of this host.
     pub local: &'a Arc<Local>,
-    /// Counts what links do.
+    /// The counters for links.
     pub counters: &'a Arc<Counters>,
-    /// Remembers who was refused.
+    /// Remembers rejected peers.
     pub refusals: &'a Arc<Refusals>,
-    /// Shares out the process's descriptors.
+    /// Manages the process's descriptor budget.
     pub descriptors: &'a Arc<Descriptors>,
     /// Starts threads and tasks.
     pub supervisor: &'a Supervisor,
 }
 
-/// A cluster that has been started.
+/// A running cluster.
 #[derive(Debug)]
 pub struct Started {
     /// The membership.
@@ -109,11 +109,11 @@ pub struct Started {
     pub dial_requests: mpsc::Receiver<DialRequest>,
 }
 
-/// Starts the core on a thread of its own, and what belongs to it on this runtime.
+/// Starts the core on its own thread, and the tasks that support it on the current runtime.
 ///
 /// # Errors
 ///
-/// If the system does not let it.
+/// If a thread cannot be started, or the host's metadata is too long.
 pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterError> {
     let Parts { settings, metadata, port, listening, local, counters, refusals, descriptors, supervisor } =
         parts;
@@ -151,6 +151,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let (core, commands) = Core::new();
     let directory = Arc::new(ClusterDirectory::default());
     let (members, members_watched) = watch::channel(0);
+    let (summaries, summaries_watched) = watch::channel(0);
     let (told_to_leave, mut leaving) = mpsc::channel(1);
     let start = Start {
         node,
@@ -158,6 +159,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         clock,
         local: Arc::clone(&own),
         identity,
+        summaries,
         follow_interfaces: settings.advertise.is_empty().then(|| listening.to_vec()),
         bridge: Bridge::new(Arc::clone(local), Arc::clone(&directory), members),
         links: links.clone(),
@@ -191,6 +193,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         joiner,
         descriptors: Arc::clone(descriptors),
         members: members_watched.clone(),
+        summaries: summaries_watched,
         port,
     });
     let joining = joiner::run(Arc::clone(&cluster), candidates, plugins, members_watched, questions);
@@ -198,10 +201,10 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let evicted = Arc::clone(&cluster);
     supervisor.task("eviction", async move {
         while leaving.recv().await.is_some() {
-            // It fails if the daemon ends, and then it leaves anyway.
+            // This fails only if the daemon is shutting down, and then it leaves anyway.
             let _ = evicted.leave().await;
         }
-        // The core has ended, and is supervised.
+        // The core has ended. It is supervised itself, so this task must not report it as well.
         std::future::pending::<()>().await;
     });
     Ok(Started { cluster, links, dial_requests: asked_to_dial })

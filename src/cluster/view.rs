@@ -1,4 +1,4 @@
-//! What the core thread knows of the cluster at one moment: an immutable snapshot that others read without it.
+//! Immutable snapshots of the cluster, which other modules read without involving the core thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use crate::link::connection::Traffic;
 use crate::link::inbox::LinkEnd;
 use crate::link::peer_clock::PeerClock;
 
-/// A snapshot.
+/// The cluster at one moment, as this daemon sees it.
 #[derive(Debug)]
 pub struct ClusterView {
-    /// This daemon, as the membership names it.
+    /// This daemon's identity in the membership.
     pub identity: Identity,
     /// The other live members.
     pub members: Vec<(Identity, Liveness)>,
     /// The links.
     pub links: Vec<LinkView>,
-    /// The digest of the whole registry, by which two daemons find out that they have the same.
+    /// The digest of the whole registry. Two daemons with equal digests have the same registry.
     pub fingerprint: Digest,
-    /// What was wrong lately: when, in milliseconds since the Unix epoch, and what.
+    /// Recent alarms with their times in milliseconds since the Unix epoch.
     pub alarms: Vec<(u64, Alarm)>,
 }
 
-/// One link.
+/// A link in a snapshot.
 #[derive(Debug)]
 pub struct LinkView {
     /// The peer's id.
@@ -39,24 +39,26 @@ pub struct LinkView {
     pub address: SocketAddr,
     /// Whether this daemon dialled.
     pub initiated: bool,
-    /// Milliseconds since it was established.
+    /// Milliseconds since the link was established.
     pub age_ms: u64,
-    /// The round-trip time of heartbeats, in microseconds. The kernel's own, which is finer, is in `traffic`.
+    /// The round-trip time of heartbeats in microseconds. `traffic` has the kernel's more precise value.
     pub heartbeat_rtt_us: Option<u32>,
-    /// Suspicion by phi accrual (Hayashibara et al. 2004).
+    /// Suspicion level by phi accrual (Hayashibara et al. 2004).
     pub phi: f64,
-    /// Milliseconds since the peer was last heard.
+    /// Milliseconds since the last frame from the peer.
     pub silent_ms: u64,
-    /// Whether the peer's registry was the same as this daemon's when it was last heard.
+    /// Whether the peer's last summary matches this daemon's registry.
     pub agrees: bool,
-    /// Bytes and round-trip time, which go on changing.
+    /// The member count in the peer's last summary, including itself; `None` until the first summary.
+    pub peer_members: Option<usize>,
+    /// Live byte counters and round-trip time.
     pub traffic: Arc<Traffic>,
-    /// The offset of the peer's clock, which goes on changing.
+    /// The live offset of the peer's clock.
     pub clock: Arc<PeerClock>,
 }
 
 impl LinkView {
-    /// The round-trip time in microseconds: the kernel's, or that of heartbeats.
+    /// The round-trip time in microseconds: the kernel's if known, otherwise that of heartbeats.
     #[must_use]
     pub fn rtt_us(&self) -> Option<u32> {
         self.traffic.rtt_us().or(self.heartbeat_rtt_us)
@@ -64,7 +66,7 @@ impl LinkView {
 }
 
 impl ClusterView {
-    /// What `node` knows at `now`; `end` finds this daemon's end of a link.
+    /// Takes a snapshot of `node` at `now`; `end` returns this daemon's end of a link.
     pub(super) fn new<'a>(
         node: &Node,
         now: Now,
@@ -85,6 +87,7 @@ impl ClusterView {
                 phi: link.phi.phi(now_ms),
                 silent_ms: now_ms.saturating_sub(link.phi.last_ms()),
                 agrees: link.summary().is_some_and(|theirs| theirs.fingerprint == summary.fingerprint),
+                peer_members: link.summary().and_then(|theirs| usize::try_from(theirs.members).ok()),
                 traffic: Arc::clone(&end.traffic),
                 clock: Arc::clone(&end.clock),
             })
@@ -98,19 +101,19 @@ impl ClusterView {
         }
     }
 
-    /// How many of the members are suspected.
+    /// The number of suspected members.
     #[must_use]
     pub fn suspects(&self) -> usize {
         self.members.iter().filter(|(_, liveness)| *liveness == Liveness::Suspect).count()
     }
 
-    /// How many peers had the same registry as this daemon when they were last heard.
+    /// The number of linked peers whose last summary matches this daemon's registry.
     #[must_use]
     pub fn agreeing(&self) -> usize {
         self.links.iter().filter(|link| link.agrees).count()
     }
 
-    /// Whether every peer agrees, and there is one unless this daemon is alone.
+    /// Whether all linked peers agree. A daemon without links is converged only if it has no other members.
     #[must_use]
     pub fn is_converged(&self) -> bool {
         self.agreeing() == self.links.len() && (!self.links.is_empty() || self.members.is_empty())
@@ -122,7 +125,7 @@ impl ClusterView {
         self.members.iter().map(|(identity, _)| identity).find(|identity| identity.id == *id)
     }
 
-    /// The links to this peer; for a moment there can be two.
+    /// The links to this peer; there can briefly be two.
     pub fn links_to(&self, id: NodeId) -> impl Iterator<Item = &LinkView> {
         self.links.iter().filter(move |link| link.id == id)
     }

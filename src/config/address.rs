@@ -1,5 +1,5 @@
-//! The address of a daemon in its canonical form: two spellings of one address become equal, and whatever cannot be
-//! dialled is refused.
+//! The address of a daemon in canonical form: different spellings of one address compare equal, and addresses that
+//! cannot be dialled are rejected.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use super::types::Port;
 
-/// Longest name of a host (RFC 1035, section 2.3.4).
+/// Maximum length of a host name (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 253;
-/// Longest part of the name of a host (RFC 1035, section 2.3.4).
+/// Maximum length of a label in a host name (RFC 1035, section 2.3.4).
 const MAX_LABEL: usize = 63;
 
 /// A host and a port, displayed as `HOST:PORT`, `ADDRESS:PORT` or `[IPV6]:PORT`.
@@ -21,35 +21,35 @@ pub struct Address {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Host {
-    /// With the interface index of a link-local address, and 0 for any other.
+    /// An address, with the interface index if it is link-local and 0 otherwise.
     Ip(IpAddr, u32),
-    /// In lower case and without the final dot.
+    /// A name in lower case, without the final dot.
     Name(String),
 }
 
-/// Why text is no [`Address`].
+/// Why text is not an [`Address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Neither a name nor an IP address.
-    #[error("it is neither the name of a host nor an IP address; write HOST, HOST:PORT or [IPV6]:PORT")]
+    #[error("it is neither a host name nor an IP address; write HOST, HOST:PORT or [IPV6]:PORT")]
     Host,
-    /// An IPv4 address with a number out of range, or with too few of them.
-    #[error("it looks like an IPv4 address but is none: those have four numbers from 0 to 255")]
+    /// An IPv4 address with a number out of range, or with too few numbers.
+    #[error("it looks like an IPv4 address, but does not consist of four numbers from 0 to 255")]
     Ipv4,
-    /// Not a port after the colon.
-    #[error("what follows the host is no port; a port is a number from 1 to 65535")]
+    /// The port after the host is invalid.
+    #[error("the port after the host is invalid; a port is a number from 1 to 65535")]
     Port,
     /// An unspecified, broadcast or multicast address.
-    #[error("it is not the address of one host; write one that is")]
+    #[error("it is not the address of a single host; write a unicast address")]
     NotOne,
 }
 
 impl Address {
-    /// Parses `text`; without a port in it, `port` is used.
+    /// Parses `text`, with `port` as the default port.
     ///
     /// # Errors
     ///
-    /// If it is no address, or none that can be dialled.
+    /// If it is not an address, or the address cannot be dialled.
     pub fn parse(text: &str, port: u16) -> Result<Address, AddressError> {
         let text = text.trim();
         if let Some(rest) = text.strip_prefix('[') {
@@ -61,7 +61,7 @@ impl Address {
             };
             return Ok(Address { host: parse_ipv6(host)?, port });
         }
-        // Only an IPv6 address has two colons.
+        // Only IPv6 addresses have more than one colon.
         if text.bytes().filter(|byte| *byte == b':').count() > 1 {
             return Ok(Address { host: parse_ipv6(text)?, port });
         }
@@ -78,7 +78,7 @@ impl Address {
         self.port
     }
 
-    /// The IP address; none if the host is given by name.
+    /// The IP address, or `None` if the host is given by name.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         match self.host {
@@ -88,7 +88,7 @@ impl Address {
     }
 }
 
-/// IPv4-mapped IPv6 addresses become IPv4 addresses.
+/// Converts IPv4-mapped IPv6 addresses to IPv4.
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Address {
         let scope = match address {
@@ -127,7 +127,7 @@ fn parse_host(text: &str) -> Result<Host, AddressError> {
     if name.len() > MAX_HOST || !name.split('.').all(good) {
         return Err(AddressError::Host);
     }
-    // Resolvers accept "10.1" as an address (inet_aton), which nobody means.
+    // Resolvers accept "10.1" as an address (inet_aton), but it is almost certainly a typing error.
     let number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
     if name.rsplit('.').next().is_some_and(number) {
         return Err(AddressError::Ipv4);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_is_one_text() {
+    fn all_spellings_have_one_canonical_form() {
         for (text, canonical) in [
             ("10.0.0.1", "10.0.0.1:4369"),
             (" 10.0.0.1:4369\t", "10.0.0.1:4369"),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_dialled_is_refused() {
+    fn addresses_that_cannot_be_dialled_are_rejected() {
         for (text, error) in [
             ("", AddressError::Host),
             (":4369", AddressError::Host),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_address_is_the_same_place() {
+    fn a_socket_address_converts_to_the_address_it_parses_to() {
         for text in ["10.0.0.1:5", "[fe80::1%3]:5", "[2001:db8::1]:5"] {
             let socket: SocketAddr = text.parse().expect("an address");
             assert_eq!(Ok(Address::from(socket)), Address::parse(text, 1));
@@ -224,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_refused_or_comes_back(text in "[a-z0-9.:%_\\[\\]-]{0,24}|\\PC{0,24}", port in 1_u16..) {
+        fn any_text_is_rejected_or_round_trips(text in "[a-z0-9.:%_\\[\\]-]{0,24}|\\PC{0,24}", port in 1_u16..) {
             if let Ok(address) = Address::parse(&text, port) {
                 prop_assert_eq!(Address::parse(&address.to_string(), 1), Ok(address));
             }

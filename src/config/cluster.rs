@@ -1,4 +1,4 @@
-//! Settings of a daemon's part in a cluster.
+//! A daemon's cluster settings.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -14,24 +14,24 @@ use super::paths::Paths;
 use super::tunnel::TunnelSettings;
 use super::types::{EpmdAccess, IdentitySource, WebAccess};
 
-/// Settings of a daemon's part in a cluster.
+/// A daemon's cluster settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterSettings {
     /// The name of the cluster.
     pub name: String,
-    /// The name of this host in it.
+    /// The name of this host in the cluster.
     pub host: HostName,
     /// The file of the cluster secret.
     pub cookie_file: PathBuf,
     /// How this daemon proves its identity.
     pub identity: IdentitySource,
-    /// The addresses at which others reach it; empty means those of the network interfaces.
+    /// The addresses at which others can reach this daemon; empty means those of the network interfaces.
     pub advertise: Vec<SocketAddr>,
-    /// Daemons to join, as they were named in the configuration.
+    /// The daemons to join, as written in the configuration.
     pub seeds: Vec<String>,
-    /// Ways to find others.
+    /// The discovery plugins.
     pub discovery: Vec<Spec>,
-    /// Which hosts may look names up over EPMD.
+    /// Which hosts may look up names over EPMD.
     pub epmd_access: EpmdAccess,
     /// Who may see the status page.
     pub web: WebAccess,
@@ -42,7 +42,7 @@ pub struct ClusterSettings {
 }
 
 impl ClusterSettings {
-    /// What `raw` says about the cluster, of the daemon on `port` of the host called `host`.
+    /// The cluster settings in `raw`, for the daemon on `port` of the host named `host`.
     pub(super) fn from_raw(
         raw: &RawConfig,
         host: &str,
@@ -61,7 +61,7 @@ impl ClusterSettings {
             return Err(wrong("cluster", &name, reason));
         }
         let host_name: HostName = host.parse().map_err(|_| {
-            wrong("host_name", host, "it is not a host name; set host_name to one".to_owned())
+            wrong("host_name", host, "it is not a valid host name; set host_name to one".to_owned())
         })?;
         let mut advertise = Vec::new();
         for text in raw.advertise.iter().flatten() {
@@ -131,7 +131,7 @@ fn parse_advertised(text: &str, port: u16) -> Option<SocketAddr> {
             SocketAddr::new(bare.parse::<IpAddr>().ok()?, port)
         }
     };
-    // Nobody can dial an unspecified address or port 0.
+    // An unspecified address or port 0 cannot be dialled.
     (!address.ip().is_unspecified() && address.port() != 0).then_some(address)
 }
 
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_advertised_address_may_have_a_port_and_leads_somewhere() {
+    fn an_advertised_address_may_have_a_port_and_can_be_dialled() {
         for (text, address) in [
             ("10.0.0.1", Some("10.0.0.1:4369")),
             ("10.0.0.1:5000", Some("10.0.0.1:5000")),

@@ -1,15 +1,15 @@
-//! A line of `discovery` in the configuration: which plugin, and what it is told.
+//! An entry of `discovery` in the configuration: a plugin and its options.
 //!
-//! | line | plugin |
+//! | entry | plugin |
 //! |---|---|
-//! | `broadcast` | beacons on the UDP port that has the daemon's own number |
-//! | `broadcast:PORT` | the same, on another UDP port |
-//! | `dns:NAME` | the addresses of a name, each with the daemon's own port |
-//! | `dns:NAME:PORT` | the same, with this port |
-//! | `dns:_SERVICE._tcp.NAME` | the hosts and ports of its SRV records |
-//! | `exec:COMMAND ARGUMENT…` | the addresses that a program prints |
+//! | `broadcast` | sends beacons, on the UDP port with the same number as the daemon's TCP port |
+//! | `broadcast:PORT` | sends beacons on this UDP port |
+//! | `dns:NAME` | looks up the addresses of a name, and adds the daemon's own port |
+//! | `dns:NAME:PORT` | looks up the addresses of a name, and adds this port |
+//! | `dns:_SERVICE._tcp.NAME` | looks up hosts and ports in SRV records |
+//! | `exec:COMMAND ARGUMENT…` | runs a program that prints addresses |
 //!
-//! Addresses that are known beforehand need no plugin; they are written into `join`.
+//! Fixed addresses need no plugin; they belong in `join`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,79 +19,81 @@ use serde::{Deserialize, Serialize};
 use super::address::{Address, AddressError};
 use super::types::Port;
 
-/// A plugin and its options. Displayed as it is parsed.
+/// A plugin and its options. Displayed in the form from which it is parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Spec {
-    /// Beacons.
+    /// Sends beacons over UDP.
     Broadcast {
-        /// The UDP port, if it is not the daemon's own number.
+        /// The UDP port; `None` means the number of the daemon's TCP port.
         port: Option<Port>,
     },
-    /// A name in the DNS.
+    /// Looks up a DNS name.
     Dns {
-        /// The name; it begins with `_` if SRV records are meant.
+        /// The name; a leading `_` selects SRV records.
         name: String,
-        /// The daemons' port, if it is not this daemon's own. SRV records carry theirs.
+        /// The daemons' port; `None` means this daemon's own port, or the ports in SRV records.
         port: Option<Port>,
     },
-    /// A program.
+    /// Runs a program.
     Exec {
         /// The program and its arguments.
         command: CommandLine,
     },
 }
 
-/// Why a line is no [`Spec`].
+/// Why text is not a [`Spec`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// No plugin has this name.
     #[error(
-        "there is no discovery plugin {0:?}; write broadcast, broadcast:PORT, dns:NAME, dns:NAME:PORT or exec:COMMAND"
+        "unknown discovery plugin {0:?}; write broadcast, broadcast:PORT, dns:NAME, dns:NAME:PORT or exec:COMMAND"
     )]
     Unknown(String),
-    /// Not a port.
-    #[error("{0:?} is no port; write a number from 1 to 65535 after the last colon, or leave it out")]
+    /// The port is invalid.
+    #[error("{0:?} is not a port; write a number from 1 to 65535 after the last colon, or omit it")]
     Port(String),
-    /// No name in the DNS.
-    #[error("{name:?} cannot be looked up in the DNS: {reason}; write dns:NAME or dns:NAME:PORT")]
+    /// The DNS name is invalid.
+    #[error("{name:?} is not a DNS name: {reason}; write dns:NAME or dns:NAME:PORT")]
     Name {
-        /// What was written.
+        /// The invalid name.
         name: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         reason: AddressError,
     },
-    /// An address in place of a name.
-    #[error("{0} is an address, which needs no DNS; put it into join (or --join) instead of dns:")]
+    /// An IP address instead of a name.
+    #[error("{0} is an address and needs no DNS lookup; put it into join (or --join) instead of dns:")]
     IsAddress(String),
-    /// SRV records carry their own ports.
-    #[error("the SRV records of {0} have their own ports; leave the port out")]
+    /// A port together with an SRV name.
+    #[error("the SRV records of {0} contain the ports; omit the port")]
     PortOfSrv(String),
-    /// No command.
-    #[error("{0}; write exec: and the program with its arguments, as in exec:/usr/bin/list-hosts --up")]
+    /// The command is invalid.
+    #[error(
+        "{0}; write exec: followed by the program and its arguments, as in exec:/usr/bin/list-hosts --up"
+    )]
     Command(#[from] CommandError),
 }
 
-/// A program and its arguments, split and quoted as a POSIX shell does it; nothing is expanded.
+/// A program and its arguments, split and unquoted like in a POSIX shell, but without expansions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine(Vec<String>);
 
-/// Why text is no [`CommandLine`].
+/// Why text is not a [`CommandLine`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// Nothing, or an empty name of the program.
-    #[error("there is no command")]
+    /// The command is empty, or the program's name is.
+    #[error("the command is empty")]
     Empty,
-    /// A quote without its other half.
+    /// A quote is not closed.
     #[error("a quote is not closed")]
     Quote,
-    /// No program can be given such a word.
+    /// Arguments of programs end at a NUL byte, so they cannot contain one.
     #[error("a command cannot contain a NUL byte")]
     Nul,
 }
 
 impl CommandLine {
-    /// The program and its arguments as separate words.
+    /// Creates a command line from a program and its arguments.
     ///
     /// # Errors
     ///
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read_and_displayed_as_it_was() {
+    fn every_form_round_trips() {
         for (text, spec) in [
             ("broadcast", Spec::Broadcast { port: None }),
             ("broadcast:4370", Spec::Broadcast { port: port(4370) }),
@@ -235,21 +237,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_to_do() {
+    fn errors_say_how_to_fix_the_entry() {
         for (text, sentence) in [
-            ("", "there is no discovery plugin \"\"; write broadcast,"),
-            ("multicast", "there is no discovery plugin \"multicast\"; write broadcast,"),
-            ("Broadcast", "there is no discovery plugin \"Broadcast\"; write"),
-            ("broadcast:", "\"\" is no port; write a number"),
-            ("broadcast:65536", "\"65536\" is no port; write"),
-            ("dns", "\"\" cannot be looked up in the DNS: it is neither"),
-            ("dns:a b", "\"a b\" cannot be looked up in the DNS: it is neither"),
-            ("dns:10.0.0.300", "\"10.0.0.300\" cannot be looked up in the DNS: it looks like an IPv4"),
-            ("dns:10.0.0.1", "10.0.0.1 is an address, which needs no DNS; put it into join"),
-            ("dns:::1", "::1 is an address, which needs no DNS; put it into join"),
-            ("dns:name:http", "\"http\" is no port; write a number"),
-            ("dns:_pmd._tcp.x:99", "the SRV records of _pmd._tcp.x have their own ports; leave"),
-            ("exec:", "there is no command; write exec: and the program"),
+            ("", "unknown discovery plugin \"\"; write broadcast,"),
+            ("multicast", "unknown discovery plugin \"multicast\"; write broadcast,"),
+            ("Broadcast", "unknown discovery plugin \"Broadcast\"; write"),
+            ("broadcast:", "\"\" is not a port; write a number"),
+            ("broadcast:65536", "\"65536\" is not a port; write"),
+            ("dns", "\"\" is not a DNS name: it is neither"),
+            ("dns:a b", "\"a b\" is not a DNS name: it is neither"),
+            ("dns:10.0.0.300", "\"10.0.0.300\" is not a DNS name: it looks like an IPv4"),
+            ("dns:10.0.0.1", "10.0.0.1 is an address and needs no DNS lookup; put it into join"),
+            ("dns:::1", "::1 is an address and needs no DNS lookup; put it into join"),
+            ("dns:name:http", "\"http\" is not a port; write a number"),
+            ("dns:_pmd._tcp.x:99", "the SRV records of _pmd._tcp.x contain the ports; omit"),
+            ("exec:", "the command is empty; write exec: followed by"),
             ("exec:list 'a", "a quote is not closed; write exec:"),
         ] {
             let error = text.parse::<Spec>().expect_err(text).to_string();
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_is_split_as_a_shell_splits_it() {
+    fn a_command_line_is_split_like_in_a_shell() {
         for (text, words) in [
             ("list", &["list"][..]),
             ("  list\t--all ", &["list", "--all"]),
@@ -285,7 +287,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_comes_back(text in "(broadcast|dns|exec)?:?[a-z0-9_.:'\" -]{0,20}") {
+        fn parsed_specs_round_trip(text in "(broadcast|dns|exec)?:?[a-z0-9_.:'\" -]{0,20}") {
             if let Ok(spec) = text.parse::<Spec>() {
                 prop_assert_eq!(spec.to_string().parse(), Ok(spec));
             }

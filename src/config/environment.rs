@@ -1,7 +1,7 @@
 //! The environment variables that set configuration keys.
 //!
-//! `PMD_*` are pmd's own. `ERL_EPMD_PORT`, `ERL_EPMD_ADDRESS` and `ERL_EPMD_RELAXED_COMMAND_CHECK` are stock epmd's, so
-//! that an environment made for one serves the other; pmd's own take precedence.
+//! `PMD_*` are pmd's own variables. `ERL_EPMD_PORT`, `ERL_EPMD_ADDRESS` and `ERL_EPMD_RELAXED_COMMAND_CHECK` are stock
+//! epmd's, so that pmd works in an environment set up for epmd; pmd's own take precedence.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,31 +14,31 @@ use super::value::FromVariable;
 pub const PORT: &str = "ERL_EPMD_PORT";
 /// Stock epmd's variable for the addresses.
 pub const ADDRESS: &str = "ERL_EPMD_ADDRESS";
-/// pmd's own variable for them.
+/// pmd's own variable for the addresses.
 pub const BIND: &str = "PMD_BIND";
-/// Stock epmd's variable that allows KILL and STOP when it is set, to whatever value.
+/// Stock epmd's variable that allows KILL and STOP if it is set to any value.
 pub const RELAXED: &str = "ERL_EPMD_RELAXED_COMMAND_CHECK";
 /// The variable for the control socket.
 pub const SOCKET: &str = "PMD_SOCKET";
-/// The variable that names the configuration file.
+/// The variable for the path of the configuration file.
 pub const CONFIG: &str = "PMD_CONFIG";
-/// The variable for the one directory of a user's pmd.
+/// The variable for the directory that replaces the default directories for sockets, configuration and secrets.
 pub const HOME: &str = "PMD_HOME";
 
-/// Where variables come from: the process's environment, or a test's.
+/// Looks up a variable in the process's environment, or in that of a test.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// A variable that sets a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variable {
-    /// Its value is the key's. If it is empty, it counts as not set.
+    /// The key gets the value of the variable. An empty value counts as unset.
     Value(&'static str),
-    /// The key is `true` if it is set, even to nothing.
+    /// The key is `true` if the variable is set, even if it is empty.
     Presence(&'static str),
 }
 
 impl Variable {
-    /// Its name.
+    /// The name of the variable.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl Variable {
     }
 }
 
-/// Reads a variable of this process.
+/// Looks up a variable in the environment of this process.
 pub fn of_process(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
@@ -56,7 +56,7 @@ pub fn of_process(name: &str) -> Option<OsString> {
 ///
 /// # Errors
 ///
-/// If it is no such value.
+/// If the value is invalid.
 pub fn first<T: FromVariable>(variables: Lookup<'_>, names: &[Variable]) -> Result<Option<T>, ConfigError> {
     let set = names.iter().find_map(|variable| match variable {
         Variable::Value(name) => {
@@ -73,16 +73,16 @@ pub fn first<T: FromVariable>(variables: Lookup<'_>, names: &[Variable]) -> Resu
     })
 }
 
-/// The port alone, for commands that need nothing else.
+/// Only the port, for commands that need nothing else from the environment.
 ///
 /// # Errors
 ///
-/// If the variable holds no port.
+/// If the variable is not a valid port.
 pub fn port(variables: Lookup<'_>) -> Result<Option<Port>, ConfigError> {
     first(variables, &[Variable::Value(PORT)])
 }
 
-/// A path; a variable that is empty counts as not set.
+/// The path in a variable. An empty value counts as unset.
 pub fn path(variables: Lookup<'_>, name: &str) -> Option<PathBuf> {
     variables(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

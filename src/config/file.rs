@@ -1,4 +1,4 @@
-//! The configuration file: TOML. Every error names the file and the line.
+//! Reads the configuration file, which is TOML. Every error names the file and the line.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,11 +8,11 @@ use toml::de::DeTable;
 use super::ConfigError;
 use super::keys::RawConfig;
 
-/// Reads the file; none if it does not exist and need not.
+/// Reads the file. Returns `None` if it does not exist, unless it was `asked_for` explicitly.
 ///
 /// # Errors
 ///
-/// If it cannot be read, or says something that it cannot say.
+/// If it cannot be read or is invalid.
 pub fn read(path: &Path, asked_for: bool) -> Result<Option<RawConfig>, ConfigError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -22,7 +22,7 @@ pub fn read(path: &Path, asked_for: bool) -> Result<Option<RawConfig>, ConfigErr
         }
         Err(source) => return Err(ConfigError::Unreadable { path: path.into(), source }),
     };
-    // A relative path means the same file wherever pmd is started.
+    // So that a relative path means the same file wherever pmd is started.
     Ok(Some(parse(&text, path)?.in_folder(path.parent().unwrap_or(Path::new("")))))
 }
 
@@ -30,7 +30,7 @@ pub fn read(path: &Path, asked_for: bool) -> Result<Option<RawConfig>, ConfigErr
 ///
 /// # Errors
 ///
-/// If it is no TOML, or has an unknown key or a wrong value.
+/// If it is not valid TOML, or has an unknown key or an invalid value.
 pub fn parse(text: &str, path: &Path) -> Result<RawConfig, ConfigError> {
     let invalid = |start: usize, message: String, hint: Option<String>| ConfigError::Invalid {
         path: path.into(),
@@ -41,7 +41,7 @@ pub fn parse(text: &str, path: &Path) -> Result<RawConfig, ConfigError> {
     let start = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
 
     let table = DeTable::parse(text).map_err(|error| invalid(start(&error), first_line(&error), None))?;
-    // Checked before the types are, so that the key that was probably meant can be named.
+    // Checked before the types, because serde's error could not suggest the key that was probably meant.
     let known: Vec<&str> = RawConfig::KEYS.iter().map(|key| key.name).collect();
     let mut unknown: Vec<_> =
         table.get_ref().keys().filter(|key| !known.contains(&key.get_ref().as_ref())).collect();
@@ -50,7 +50,7 @@ pub fn parse(text: &str, path: &Path) -> Result<RawConfig, ConfigError> {
         let name = key.get_ref().as_ref();
         let hint = match nearest(name, &known) {
             Some(known) => format!("did you mean {known:?}?"),
-            None => format!("the keys are: {}", known.join(", ")),
+            None => format!("valid keys: {}", known.join(", ")),
         };
         return Err(invalid(key.span().start, format!("unknown key {name:?}"), Some(hint)));
     }
@@ -60,7 +60,7 @@ pub fn parse(text: &str, path: &Path) -> Result<RawConfig, ConfigError> {
             .get_ref()
             .iter()
             .map(|(key, _)| (key.span().start, key.get_ref()))
-            // An error within a value belongs to the last key before it.
+            // The error belongs to the last top-level key before it.
             .filter(|(position, _)| *position <= start)
             .max()
             .map(|(_, key)| format!("{key}: "));
@@ -82,7 +82,7 @@ fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
         .map(|candidate| (strsim::osa_distance(&word, candidate), *candidate))
-        // A word that differs in more than a third of its letters is another word.
+        // If more than a third of the letters differ, it is hardly a misspelling.
         .filter(|(distance, candidate)| *distance <= candidate.len().max(word.len()).div_ceil(3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -97,7 +97,7 @@ mod tests {
     use crate::config::value::{Addresses, Seconds};
 
     fn complaint(text: &str) -> (String, String) {
-        let error = parse(text, Path::new("pmd.toml")).expect_err("it is wrong");
+        let error = parse(text, Path::new("pmd.toml")).expect_err("it is invalid");
         (error.to_string(), error.hint())
     }
 
@@ -140,7 +140,7 @@ mod tests {
             "#,
             Path::new("pmd.toml"),
         )
-        .expect("it is right");
+        .expect("it is valid");
         assert_eq!(raw.port.map(|port| port.get()), Some(4370));
         assert_eq!(raw.bind.as_ref().map(|bind| bind.0.len()), Some(2));
         assert_eq!(raw.packet_timeout_secs, Some(Seconds(Duration::from_secs(5))));
@@ -151,19 +151,19 @@ mod tests {
 
     #[test]
     fn one_address_needs_no_list() {
-        let raw = parse("bind = \"0.0.0.0\"", Path::new("pmd.toml")).expect("it is right");
+        let raw = parse("bind = \"0.0.0.0\"", Path::new("pmd.toml")).expect("it is valid");
         assert_eq!(raw.bind, Some(Addresses(vec!["0.0.0.0".parse().expect("an address")])));
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+    fn an_unknown_key_is_reported_with_its_line_and_the_nearest_known_key() {
         assert_eq!(
             complaint("# a comment\nport = 1\npacket_timeuot_secs = 3\n"),
             said("pmd.toml:3: unknown key \"packet_timeuot_secs\"", "did you mean \"packet_timeout_secs\"?")
         );
         let (message, hint) = complaint("colour = true");
         assert_eq!(message, "pmd.toml:1: unknown key \"colour\"");
-        assert!(hint.starts_with("the keys are: port, bind,"), "{hint}");
+        assert!(hint.starts_with("valid keys: port, bind,"), "{hint}");
         assert_eq!(
             complaint("port = 1\n[metdata]\na = \"b\"\n"),
             said("pmd.toml:2: unknown key \"metdata\"", "did you mean \"metadata\"?")
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_named_with_its_line_and_key() {
+    fn an_invalid_value_is_reported_with_its_line_and_key() {
         let right = |line: usize| format!("correct line {line} of pmd.toml");
         assert_eq!(
             complaint("\nport = 70000"),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_toml_is_named_with_its_line() {
+    fn a_syntax_error_is_reported_with_its_line() {
         let (message, _) = complaint("port = 1\nbind = [\n");
         assert!(message.starts_with("pmd.toml:2: ") || message.starts_with("pmd.toml:3: "), "{message}");
         let (message, _) = complaint("port = 1\nport = 2\n");

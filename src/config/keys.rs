@@ -1,7 +1,7 @@
 //! The keys of the configuration file, each declared once.
 //!
-//! A declaration makes a field of [`RawConfig`] and everything else that goes by key: how sources are merged, which
-//! variables are read, what a reload reports, the accessor that knows the default, and the entry in `docs/reference.md`.
+//! From a declaration the macro generates the field of [`RawConfig`], the code that merges sources, reads environment
+//! variables and reports changes on reload, the accessor with the default, and the entry in `docs/reference.md`.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub struct Key {
     pub live: bool,
 }
 
-/// What the reference says about a key.
+/// The reference entry of a key.
 #[derive(Debug, Clone)]
 pub struct KeyReference {
     /// The key.
@@ -32,23 +32,23 @@ pub struct KeyReference {
     pub kind: String,
     /// The unit of its value.
     pub unit: Option<&'static str>,
-    /// The value unless one is given.
+    /// The default value.
     pub default: String,
-    /// The variables that set it too; the first that is set counts.
+    /// The environment variables that set it; the first one that is set is used.
     pub variables: Vec<Variable>,
-    /// What it is for, in Markdown.
+    /// The description, in Markdown.
     pub about: &'static str,
 }
 
-/// Declares the keys in this form, where each line but the first two is optional:
+/// Declares the keys in this form, where everything in braces is optional:
 ///
 /// ```text
-/// /// What the key is for.
+/// /// The description of the key.
 /// key: Type {
 ///     unit: "s",                  the unit, for the reference
 ///     default: value,             the accessor returns this unless a value is configured
-///     otherwise: "none",          the reference says this in place of the default value
-///     variables: [Value("PMD_KEY")],  the first that is set counts
+///     otherwise: "none",          the reference shows this instead of the default value
+///     variables: [Value("PMD_KEY")],  the first one that is set is used
 ///     live: true,                 a new value takes effect on reload
 /// }
 /// ```
@@ -63,7 +63,7 @@ macro_rules! keys {
             $(live: $live:literal,)?
         }
     )+) => {
-        /// What one source says: everything optional, each value checked by itself. The fields are the keys.
+        /// The values from one source. Each key is optional, and each value is validated on its own.
         #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct RawConfig {
@@ -74,17 +74,17 @@ macro_rules! keys {
             /// Every key.
             pub const KEYS: &'static [Key] = &[$(Key { name: stringify!($key), live: false $(|| $live)? },)+];
 
-            /// What this source says, and where it says nothing, what `other` says.
+            /// Fills the keys that this source does not set from `other`.
             #[must_use]
             pub fn or(self, other: RawConfig) -> RawConfig {
                 RawConfig { $($key: self.$key.or(other.$key),)+ }
             }
 
-            /// What the environment says.
+            /// Reads the values from environment variables.
             ///
             /// # Errors
             ///
-            /// If a variable has a value that it cannot have.
+            /// If a variable has an invalid value.
             pub fn from_environment(variables: Lookup<'_>) -> Result<RawConfig, ConfigError> {
                 Ok(RawConfig {
                     $($($key: environment::first(variables, &[$($variable),+])?,)?)+
@@ -92,7 +92,7 @@ macro_rules! keys {
                 })
             }
 
-            /// What the file in `folder` means: its relative paths begin there.
+            /// Resolves relative paths against `folder`, the folder of the configuration file.
             #[must_use]
             pub fn in_folder(self, folder: &Path) -> RawConfig {
                 RawConfig { $($key: self.$key.map(|value| value.in_folder(folder)),)+ }
@@ -105,7 +105,7 @@ macro_rules! keys {
                 RawConfig::KEYS.iter().zip(differs).filter_map(|(key, differs)| differs.then_some(*key)).collect()
             }
 
-            /// What the reference says about every key.
+            /// The reference entries of all keys.
             #[must_use]
             pub fn reference() -> Vec<KeyReference> {
                 let entries = [$((
@@ -131,12 +131,12 @@ macro_rules! keys {
     };
 }
 
-/// The first of what a declaration says, which may be nothing.
-fn either<T, const N: usize>(said: [T; N]) -> Option<T> {
-    said.into_iter().next()
+/// The first of the optional parts of a declaration that are present.
+fn either<T, const N: usize>(parts: [T; N]) -> Option<T> {
+    parts.into_iter().next()
 }
 
-/// A value as it is written in the configuration file.
+/// Formats a value for the reference, as TOML.
 fn shown<T: Serialize>(value: &T) -> String {
     match toml::Value::try_from(value) {
         Ok(toml::Value::Array(list)) if list.is_empty() => "none".to_owned(),
@@ -160,7 +160,7 @@ keys! {
         variables: [Variable::Value(environment::BIND), Variable::Value(environment::ADDRESS)],
     }
 
-    /// Whether KILL is obeyed while nodes are registered, and STOP at all.
+    /// Whether KILL is accepted while nodes are registered. STOP is accepted only with `true`.
     relaxed_command_check: bool {
         default: false,
         variables: [Variable::Value("PMD_RELAXED_COMMAND_CHECK"), Variable::Presence(environment::RELAXED)],
@@ -179,13 +179,13 @@ keys! {
         otherwise: "half the cores, at most 4",
     }
 
-    /// The control socket, which the command line connects to.
+    /// The control socket, to which the command line connects.
     socket: PathBuf {
         otherwise: "`pmd-PORT.sock` in the directory for sockets",
         variables: [Variable::Value(environment::SOCKET)],
     }
 
-    /// The group that may use the control socket besides its owner.
+    /// The group that may use the control socket, besides its owner.
     control_group: String {
         otherwise: "none",
         variables: [Variable::Value("PMD_CONTROL_GROUP")],
@@ -214,7 +214,7 @@ keys! {
         variables: [Variable::Value("PMD_COOKIE_FILE")],
     }
 
-    /// Addresses at which other daemons reach this one, best first, with or without a port.
+    /// The addresses at which other daemons can reach this one, in order of preference, with or without a port.
     advertise: Vec<String> {
         default: Vec::new(),
         otherwise: "the addresses it listens on",
@@ -227,34 +227,36 @@ keys! {
         variables: [Variable::Value("PMD_JOIN")],
     }
 
-    /// The same as `join`, one table each: `address`, and `auto_connect = false` to leave one out.
+    /// Daemons to join, as in `join`, but one table each: `address`, and `auto_connect = false` to skip it.
     peer: Vec<Peer> {
         default: Vec::new(),
     }
 
-    /// Ways to find other daemons: `broadcast`, `broadcast:PORT`, `dns:NAME`, `dns:NAME:PORT` or `exec:COMMAND`.
+    /// Discovery plugins that find other daemons: `broadcast`, `broadcast:PORT`, `dns:NAME`, `dns:NAME:PORT` or
+    /// `exec:COMMAND`.
     discovery: Vec<String> {
         default: Vec::new(),
         variables: [Variable::Value("PMD_DISCOVERY")],
     }
 
-    /// Which hosts may look names up over the EPMD protocol: any, those of live members, or this host alone.
-    /// Registrations are accepted from this host alone.
+    /// Which hosts may look up names over the EPMD protocol: all hosts, the hosts of live members, or only this host.
+    /// Registrations are accepted only from this host.
     epmd_access: EpmdAccess {
         default: EpmdAccess::default(),
     }
 
-    /// Who may see the status page: clients with a loopback address, nobody, or any client.
+    /// Who may see the status page: clients on loopback addresses, nobody, or all clients.
     web: WebAccess {
         default: WebAccess::default(),
     }
 
-    /// The certificate of the cluster's authority. With it, only certificates that it issued are accepted.
+    /// The certificate of the cluster's certificate authority (CA). If it is set, daemons accept only peers whose
+    /// certificate this CA issued.
     ca_cert_path: PathBuf {
-        otherwise: "none: each daemon has a key of its own",
+        otherwise: "none: each daemon generates its own key",
     }
 
-    /// This daemon's certificate, issued by that authority.
+    /// This daemon's certificate, issued by the cluster's CA.
     cert_path: PathBuf {
         otherwise: "`HOST.pem` in the directory for secrets",
     }
@@ -264,26 +266,26 @@ keys! {
         otherwise: "`HOST.key` in the directory for secrets",
     }
 
-    /// The loopback addresses that stand for other hosts.
+    /// The range of loopback addresses used as aliases of other hosts.
     alias_range: AliasRange {
         default: AliasRange::default(),
     }
 
-    /// How other hosts are reached: through tunnels always, only where plain Erlang does not reach them, or never.
+    /// When other hosts are reached through tunnels: always, only if Erlang cannot reach them directly, or never.
     tunnel: Mode {
         default: Mode::default(),
         live: true,
     }
 
-    /// The same for some hosts, one table each: `host`, a pattern for full or short names, and `mode`. The first
-    /// rule that matches counts. In a pattern, `*` matches any letters and `?` one.
+    /// Overrides `tunnel` for some hosts, one table each: `host`, a pattern for full or short names, and `mode`. The
+    /// first matching rule applies. In a pattern, `*` matches any characters and `?` exactly one.
     tunnel_rule: Vec<TunnelRule> {
         default: Vec::new(),
         live: true,
     }
 
-    /// Which hosts may reach what on this host through tunnels, one table each: patterns for `host` and for the
-    /// `name` of a node or service. Without such a table, all members may reach everything.
+    /// Which hosts may reach which nodes and services of this host through tunnels, one table each: a pattern for
+    /// `host` and one for `name`. Without any such table, all members may reach everything.
     allow: Vec<AllowRule> {
         default: Vec::new(),
         live: true,
@@ -294,37 +296,37 @@ keys! {
         default: false,
     }
 
-    /// The time between heartbeats.
+    /// The interval between heartbeats.
     heartbeat_interval_secs: Within<1, 60> {
         unit: "s",
         default: Within::clamped(PhiTuning::DEFAULT.interval_ms / 1000),
     }
 
-    /// The time between comparisons of the registry with a random peer.
+    /// The interval between comparisons of the registry with a random peer.
     sync_interval_secs: Within<1, { u64::MAX }> {
         unit: "s",
         default: Within::clamped(GossipTuning::DEFAULT.exchange_ms / 1000),
     }
 
-    /// The suspicion at which a silent peer is probed, as the phi of the accrual failure detector.
+    /// The phi (suspicion level of the accrual failure detector) at which a silent peer is probed.
     phi_threshold: PhiThreshold {
         default: PhiThreshold::DEFAULT,
     }
 
-    /// How many heartbeats the suspicion is computed from.
+    /// The number of heartbeats from which phi is computed.
     phi_window_size: Within<10, 10_000> {
         default: Within::clamped(PhiTuning::DEFAULT.window.try_into().unwrap_or(u64::MAX)),
     }
 
-    /// The least standard deviation of heartbeats that is assumed.
+    /// The lower bound for the standard deviation of heartbeat intervals.
     phi_min_std_deviation_ms: Within<10, { u64::MAX }> {
         unit: "ms",
         default: Within::clamped(PhiTuning::DEFAULT.min_deviation_ms),
     }
 }
 
-/// Half the cores, up to four: most clients run on the same host, where another thread competes with them for a core and
-/// costs more than it gains.
+/// Half the cores, up to four: most clients run on the same host, so more threads would only compete with them for
+/// cores.
 fn default_threads() -> Within<1, 64> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Within::clamped((cores / 2).min(4).try_into().unwrap_or(1))
@@ -349,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_not_set_has_its_default() {
+    fn an_unset_key_has_its_default() {
         let raw = RawConfig { port: port(1), ..RawConfig::default() };
         assert_eq!(
             (Some(raw.port()), raw.tunnel(), raw.cluster()),
@@ -358,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_keys_are_found() {
+    fn changed_keys_are_reported() {
         let before = RawConfig { port: port(1), tunnel: Some(Mode::Never), ..RawConfig::default() };
         let after = RawConfig { port: port(1), web: Some(WebAccess::Off), ..RawConfig::default() };
         let (web, tunnel) = (Key { name: "web", live: false }, Key { name: "tunnel", live: true });
@@ -391,7 +393,7 @@ mod tests {
             (environment::RELAXED, ""),
             (environment::PORT, "5000"),
         ];
-        let raw = from_environment(&stock).expect("right");
+        let raw = from_environment(&stock).expect("valid");
         assert_eq!(raw.bind.map(|list| list.0.len()), Some(2));
         assert_eq!((raw.relaxed_command_check, raw.port), (Some(true), port(5000)));
         let raw = from_environment(&[
@@ -400,13 +402,13 @@ mod tests {
             (environment::RELAXED, "1"),
             ("PMD_RELAXED_COMMAND_CHECK", "no"),
         ])
-        .expect("right");
+        .expect("valid");
         assert_eq!(raw.bind, Some(Addresses(vec!["10.0.0.2".parse().expect("an address")])));
         assert_eq!(raw.relaxed_command_check, Some(false));
     }
 
     #[test]
-    fn an_empty_environment_says_nothing() {
+    fn an_empty_environment_sets_no_keys() {
         assert_eq!(from_environment(&[]), Ok(RawConfig::default()));
         assert_eq!(
             from_environment(&[(environment::PORT, ""), ("PMD_SOCKET", "")]),
@@ -415,11 +417,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_named_with_its_variable() {
+    fn an_invalid_value_is_reported_with_its_variable() {
         assert_eq!(
             from_environment(&[(environment::PORT, "epmd")]),
-            Err("the environment variable ERL_EPMD_PORT=epmd cannot be used: \
-                 a port is a number from 1 to 65535"
+            Err("invalid environment variable ERL_EPMD_PORT=epmd: a port is a number from 1 to 65535"
                 .to_owned())
         );
         assert!(from_environment(&[("PMD_PACKET_TIMEOUT", "0s")]).is_err());

@@ -1,15 +1,15 @@
-//! Flags, environment and the configuration file become [`Settings`](settings::Settings).
+//! Merges flags, environment and the configuration file into [`Settings`](settings::Settings).
 //!
-//! Each source is read into the same all-optional form, [`RawConfig`](keys::RawConfig); the first source that gives a
-//! key a value wins:
+//! Each source is read into a [`RawConfig`](keys::RawConfig), in which every key is optional. For each key, the first
+//! source that sets it wins:
 //!
 //! ```text
 //!   flags  >  environment  >  configuration file  >  defaults
 //! ```
 //!
-//! Every value is checked where it is read, so that the error can name the file and line, the variable or the flag that
-//! it came from. Everything here is plain data. What acts on it is elsewhere: rules are matched by
-//! [`tunnel`](crate::tunnel), plugins built by [`discovery`](crate::discovery).
+//! Every value is validated where it is read, so that errors can name the file and line, the variable or the flag. The
+//! types here are plain data: [`tunnel`](crate::tunnel) matches the rules, and [`discovery`](crate::discovery) builds
+//! the plugins.
 
 pub mod address;
 pub mod cluster;
@@ -43,7 +43,7 @@ pub enum ConfigError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The file is no TOML, or has an unknown key or an invalid value.
+    /// The file is not valid TOML, or has an unknown key or an invalid value.
     #[error("{}:{line}: {message}", .path.display())]
     Invalid {
         /// The file.
@@ -52,27 +52,27 @@ pub enum ConfigError {
         line: usize,
         /// What is wrong in that line.
         message: String,
-        /// What was probably meant.
+        /// How to fix it, if there is more to say than "correct this line".
         hint: Option<String>,
     },
     /// An environment variable has an invalid value.
-    #[error("the environment variable {variable}={value} cannot be used: {reason}")]
+    #[error("invalid environment variable {variable}={value}: {reason}")]
     Environment {
-        /// Its name.
+        /// The variable.
         variable: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// Why the value is invalid.
         reason: String,
     },
     /// A value is invalid, whichever source it came from.
-    #[error("{key} = {value:?} cannot be used: {reason}")]
+    #[error("invalid value {key} = {value:?}: {reason}")]
     Value {
         /// The key.
         key: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// Why the value is invalid.
         reason: String,
     },
 }
@@ -82,7 +82,7 @@ impl ConfigError {
     pub fn hint(&self) -> String {
         match self {
             ConfigError::Missing { .. } => {
-                "create it, or leave out --config and PMD_CONFIG: without a file the defaults apply".into()
+                "create it, or omit --config and unset PMD_CONFIG to use the defaults".into()
             }
             ConfigError::Unreadable { path, .. } => format!("check the permissions of {}", path.display()),
             ConfigError::Invalid { hint: Some(hint), .. } => hint.clone(),

@@ -1,8 +1,8 @@
 //! The paths of pmd's files.
 //!
-//! | the daemon of | sockets | configuration | cluster secret, keys |
+//! | user | sockets | configuration | cluster secret, keys |
 //! |---|---|---|---|
-//! | anyone with `PMD_HOME` set | `$PMD_HOME` | `$PMD_HOME` | `$PMD_HOME` |
+//! | any user with `PMD_HOME` set | `$PMD_HOME` | `$PMD_HOME` | `$PMD_HOME` |
 //! | root | `/run/pmd`, or systemd's `RUNTIME_DIRECTORY` | `/etc/pmd`, or `CONFIGURATION_DIRECTORY` | `/var/lib/pmd`, or systemd's `STATE_DIRECTORY` |
 //! | any other user | `~/.pmd`, or systemd's `RUNTIME_DIRECTORY` | `~/.pmd`, or `CONFIGURATION_DIRECTORY` | `~/.pmd`, or systemd's `STATE_DIRECTORY` |
 
@@ -10,30 +10,30 @@ use std::path::{Path, PathBuf};
 
 use super::environment::{self, Lookup};
 
-/// The directory of the sockets of root's daemon, and of a daemon that systemd runs for the whole system.
+/// The directory for the sockets of root's daemon, and of one that runs as a systemd system service.
 const SYSTEM_RUNTIME: &str = "/run/pmd";
-/// The directory of the system's configuration.
+/// The directory for the configuration of the system daemon.
 const SYSTEM_CONFIG: &str = "/etc/pmd";
-/// The directory of the system's cluster secret and keys.
+/// The directory for the cluster secret and keys of the system daemon.
 const SYSTEM_STATE: &str = "/var/lib/pmd";
 
-/// The directories of one user's pmd.
+/// The directories that pmd uses when one user runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     sockets: PathBuf,
     config: PathBuf,
     state: PathBuf,
-    /// Whether a client also looks for the system's daemon.
+    /// Whether a client falls back to the system daemon.
     system_too: bool,
 }
 
 impl Paths {
-    /// The directories of the user who runs this process.
+    /// The directories for the user of this process.
     pub fn of_process() -> Paths {
         Paths::of(&environment::of_process, rustix::process::geteuid().is_root(), std::env::home_dir())
     }
 
-    /// The directories of a daemon that systemd runs for the whole system.
+    /// The directories of a daemon that runs as a systemd system service.
     pub fn of_system() -> Paths {
         Paths::of(&|_| None, true, None)
     }
@@ -42,7 +42,7 @@ impl Paths {
         if let Some(home) = environment::path(variables, environment::HOME) {
             return Paths { sockets: home.clone(), config: home.clone(), state: home, system_too: false };
         }
-        // systemd separates several directories by colons; the first one is used.
+        // systemd separates directories by colons; the first one is used.
         let given = |variable| {
             environment::path(variables, variable)
                 .and_then(|list| list.to_str().and_then(|list| list.split(':').next().map(PathBuf::from)))
@@ -57,7 +57,7 @@ impl Paths {
                 system_too: false,
             };
         }
-        // Without a home, this is a directory that everybody may write to; the mode of the socket still protects it.
+        // Without a home, the parent is world-writable; the mode of the socket still protects the socket.
         let home = home.unwrap_or_else(std::env::temp_dir).join(".pmd");
         Paths {
             sockets: runtime.unwrap_or_else(|| home.clone()),
@@ -67,29 +67,29 @@ impl Paths {
         }
     }
 
-    /// The configuration file, unless another is named.
+    /// The default configuration file.
     pub fn config_file(&self) -> PathBuf {
         self.config.join("pmd.toml")
     }
 
-    /// The file of the cluster secret, unless another is named.
+    /// The default file of the cluster secret.
     pub fn cookie(&self) -> PathBuf {
         self.state.join("cookie")
     }
 
-    /// The private key of this user's daemon on `port`, unless another file is named.
+    /// The default private key of this user's daemon on `port`.
     pub fn key(&self, port: u16) -> PathBuf {
         self.state.join(format!("node-{port}.key"))
     }
 
-    /// The files through which Erlang nodes find other hosts, for the daemon on `port`: the hosts file, the resolver file
-    /// and the list of aliases, which outlives the daemon.
+    /// The alias files of the daemon on `port`: the hosts file and the resolver file, which Erlang nodes read, and the
+    /// list of aliases, which keeps them stable across restarts.
     pub fn aliases(&self, port: u16) -> [PathBuf; 3] {
         [format!("hosts-{port}"), format!("erl_inetrc-{port}"), format!("aliases-{port}")]
             .map(|name| self.state.join(name))
     }
 
-    /// The directory of the cluster secret and of keys.
+    /// The directory of the cluster secret and the keys.
     pub fn state(&self) -> &Path {
         &self.state
     }
@@ -99,8 +99,8 @@ impl Paths {
         socket_in(&self.sockets, port)
     }
 
-    /// The control socket for a client of the daemon on `port`: that of the user's own daemon, or if there is none, that of
-    /// the system's.
+    /// The control socket that a client of the daemon on `port` connects to: the one of the user's own daemon if it
+    /// exists, otherwise the system daemon's.
     pub fn client_socket(&self, port: u16) -> PathBuf {
         let own = self.socket(port);
         if self.system_too && !own.exists() {

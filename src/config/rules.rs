@@ -1,4 +1,4 @@
-//! Rules about tunnels, as the configuration file states them. Matching them is the tunnels' job.
+//! Rules for tunnels, as written in the configuration file. [`tunnel`](crate::tunnel) matches them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,16 +7,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::value::Value;
 
-/// Longest pattern, in bytes: room for the longest name with every letter twice.
+/// Maximum length of a pattern in bytes: twice that of the longest name.
 const MAX_PATTERN: usize = 512;
 
-/// Text in which `*` stands for any letters and `?` for one, without regard to case.
+/// A case-insensitive pattern in which `*` matches any characters and `?` exactly one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(String);
 
-/// Text that is no [`Pattern`].
+/// The error for text that is not a [`Pattern`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a pattern has 1 to {MAX_PATTERN} bytes; * stands for any letters and ? for one")]
+#[error("a pattern has 1 to {MAX_PATTERN} bytes; * matches any characters and ? exactly one")]
 pub struct NotAPattern;
 
 impl Pattern {
@@ -69,9 +69,9 @@ pub enum Mode {
     /// Always: its name resolves to its alias.
     #[default]
     Always,
-    /// Only if its nodes cannot be reached at the address that its name has without pmd.
+    /// Only if its nodes cannot be reached at the address to which its name resolves without pmd.
     WhenNeeded,
-    /// Never: its name resolves as it would without pmd.
+    /// Never: its name resolves as without pmd.
     Never,
 }
 
@@ -87,7 +87,7 @@ impl Value for Mode {
 pub struct TunnelRule {
     /// The hosts, by their full or short names.
     pub host: Pattern,
-    /// How they are reached.
+    /// Whether they are reached through tunnels.
     pub mode: Mode,
 }
 
@@ -97,14 +97,14 @@ impl Value for Vec<TunnelRule> {
     }
 }
 
-/// Lets some hosts reach some names on this host.
+/// Allows some hosts to reach some names on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AllowRule {
     /// The hosts, by their full or short names.
     #[serde(default = "Pattern::any")]
     pub host: Pattern,
-    /// The nodes and services of this host that they may reach.
+    /// The names of the nodes and services that they may reach.
     #[serde(default = "Pattern::any")]
     pub name: Pattern,
 }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_neither_empty_nor_endless() {
+    fn the_length_of_a_pattern_is_limited() {
         assert_eq!("Web*".parse::<Pattern>().map(|pattern| pattern.to_string()), Ok("web*".to_owned()));
         for wrong in ["", &"x".repeat(MAX_PATTERN + 1)] {
             assert_eq!(wrong.parse::<Pattern>(), Err(NotAPattern));

@@ -1,5 +1,5 @@
-//! What a daemon runs with: validated and complete, whether it came from flags, the environment, a file or stock epmd's
-//! own options.
+//! The complete, validated settings of a daemon, from flags, the environment, the configuration file or stock epmd's
+//! options.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::keys::RawConfig;
 use super::paths::Paths;
 use super::types::Metadata;
 
-/// The port of every epmd unless another is configured.
+/// The default port of epmd.
 pub const PORT: u16 = pmd_protocol::limits::DEFAULT_PORT;
 
 /// Settings of one daemon.
@@ -23,31 +23,31 @@ pub struct Settings {
     pub port: i32,
     /// Addresses to listen on besides the loopback addresses; empty means all addresses.
     pub bind: Vec<IpAddr>,
-    /// Whether KILL is obeyed while nodes are registered, and STOP at all.
+    /// Whether KILL is accepted while nodes are registered, and STOP at all.
     pub relaxed_command_check: bool,
     /// How long a connection may take to complete its request.
     pub packet_timeout: Duration,
     /// Threads that serve the EPMD port.
     pub threads: usize,
-    /// Pause before every round of accepts; a test aid of stock epmd.
+    /// Delay before every round of accepts; a debugging option of stock epmd.
     pub delay_accept: Duration,
-    /// Pause before every write; a test aid of stock epmd.
+    /// Delay before every write; a debugging option of stock epmd.
     pub delay_write: Duration,
-    /// How many old names are remembered at least.
+    /// The minimum number of old names to remember.
     pub old_names: usize,
     /// The path of the control socket.
     pub socket: PathBuf,
-    /// The group that may use the control socket besides its owner.
+    /// The group that may use the control socket, besides its owner.
     pub control_group: Option<String>,
     /// Key-value pairs announced to the cluster.
     pub metadata: Metadata,
     /// The name of this host: the part after the `@` of its Erlang nodes.
     pub host: String,
-    /// The daemon's part in a cluster; none if it was started under the name `epmd`.
+    /// The cluster settings; `None` if the daemon was started under the name `epmd`.
     pub cluster: Option<ClusterSettings>,
-    /// The configuration file, which need not exist; none if it was started under the name `epmd`.
+    /// The configuration file, which may not exist; `None` if the daemon was started under the name `epmd`.
     pub config_file: Option<PathBuf>,
-    /// What the configuration file said when the daemon started.
+    /// The contents of the configuration file when the daemon started.
     pub from_file: RawConfig,
 }
 
@@ -74,11 +74,11 @@ impl Settings {
         }
     }
 
-    /// The settings that the merged sources in `raw` result in.
+    /// The settings for the merged sources in `raw`.
     ///
     /// # Errors
     ///
-    /// If a value is invalid together with the others, or for this host.
+    /// If a value is invalid in combination with others, or on this host.
     pub fn from_raw(raw: &RawConfig, paths: &Paths) -> Result<Settings, ConfigError> {
         let port = raw.port().get();
         let host = raw.host_name.clone().unwrap_or_else(host_name);

@@ -10,24 +10,24 @@ use super::types::AliasRange;
 /// Settings of aliases and tunnels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelSettings {
-    /// The addresses that stand for other hosts.
+    /// The range from which other hosts get their aliases.
     pub range: AliasRange,
-    /// The rules in force until the file is read again.
+    /// The rules that apply until the next reload.
     pub policy: TunnelPolicy,
-    /// Whether this host relays tunnels between hosts that cannot reach each other.
+    /// Whether this host relays tunnels between members that cannot reach each other.
     pub relay: bool,
     /// The hosts file for Erlang nodes.
     pub hosts_file: PathBuf,
-    /// The resolver file for Erlang nodes, which names the hosts file.
+    /// The resolver file (inetrc) for Erlang nodes, which refers to the hosts file.
     pub inetrc: PathBuf,
-    /// The file that remembers each host's alias.
+    /// The file in which the hosts' aliases are saved.
     pub aliases: PathBuf,
 }
 
 impl TunnelSettings {
-    /// What `raw` says about them, for the daemon on `port`.
+    /// The settings in `raw`, for the daemon on `port`.
     pub(super) fn from_raw(raw: &RawConfig, port: u16, paths: &Paths) -> TunnelSettings {
-        // Nodes read these files whatever directory they run in.
+        // Nodes that read these files run in other directories.
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         let [hosts_file, inetrc, aliases] = paths.aliases(port).map(absolute);
         TunnelSettings {
@@ -41,19 +41,19 @@ impl TunnelSettings {
     }
 }
 
-/// The rules about tunnels. They can change while the daemon runs, and then apply to new tunnels.
+/// The rules for tunnels. Changes while the daemon runs apply to new tunnels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TunnelPolicy {
-    /// How hosts are reached that no rule matches.
+    /// The mode for hosts that match no rule.
     pub mode: Mode,
-    /// How other hosts are reached; the first rule that matches counts.
+    /// The modes for other hosts; the first matching rule applies.
     pub rules: Vec<TunnelRule>,
-    /// Which hosts may reach what on this host.
+    /// Which hosts may reach which nodes and services of this host; if empty, all members may reach all of them.
     pub allow: Vec<AllowRule>,
 }
 
 impl TunnelPolicy {
-    /// What `raw` says about them.
+    /// The rules in `raw`.
     #[must_use]
     pub fn from_raw(raw: &RawConfig) -> TunnelPolicy {
         TunnelPolicy { mode: raw.tunnel(), rules: raw.tunnel_rule(), allow: raw.allow() }

@@ -1,4 +1,4 @@
-//! The values that configuration is made of. They are plain data: parsed and printed here, acted on elsewhere.
+//! The types of configuration values: plain data with parsing and printing.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,20 +18,20 @@ use super::value::{FromVariable, Value, utf8};
 /// Key-value pairs that describe a host or a service.
 pub type Metadata = BTreeMap<String, String>;
 
-/// How long a connection may take to complete its request, as with stock epmd.
+/// How long a connection may take to complete its request; the same as in stock epmd.
 pub const PACKET_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A TCP port that can be listened on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Port(u16);
 
-/// Text or a number that is no [`Port`].
+/// The error for text or a number that is not a [`Port`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a port is a number from 1 to 65535")]
 pub struct NotAPort;
 
 impl Port {
-    /// The port of every epmd unless another is configured.
+    /// The default port of epmd.
     pub const EPMD: Port = Port(pmd_protocol::limits::DEFAULT_PORT);
 
     /// The number.
@@ -91,7 +91,7 @@ impl FromVariable for Port {
 pub struct Peer {
     /// Its address: `HOST` or `HOST:PORT`.
     pub address: String,
-    /// Whether the daemon joins it at start.
+    /// Whether to join this daemon.
     #[serde(default = "yes")]
     pub auto_connect: bool,
 }
@@ -106,16 +106,16 @@ impl Value for Vec<Peer> {
     }
 }
 
-/// Which hosts may look names up over EPMD. Registrations are only ever accepted from this host.
+/// Which hosts may look up names over EPMD. Registrations are accepted only from this host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EpmdAccess {
-    /// Any host, as with stock epmd.
+    /// All hosts, as with stock epmd.
     #[default]
     Open,
     /// This host and those of live members.
     Members,
-    /// This host alone.
+    /// Only this host.
     Local,
 }
 
@@ -129,12 +129,12 @@ impl Value for EpmdAccess {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WebAccess {
-    /// Clients with a loopback address.
+    /// Clients on loopback addresses.
     #[default]
     Local,
     /// Nobody: the page is not served.
     Off,
-    /// Any client that reaches the port.
+    /// All clients that can reach the port.
     Open,
 }
 
@@ -144,12 +144,12 @@ impl Value for WebAccess {
     }
 }
 
-/// The suspicion at which a silent peer is probed: from 1 to 16.
+/// The phi at which a silent peer is probed: from 1 to 16.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PhiThreshold(f64);
 
 impl PhiThreshold {
-    /// The core's.
+    /// The default of `pmd_core`.
     pub const DEFAULT: PhiThreshold = PhiThreshold(PhiTuning::DEFAULT.threshold);
 
     /// The number.
@@ -161,7 +161,7 @@ impl PhiThreshold {
 
 impl Value for PhiThreshold {
     fn kind() -> String {
-        "number from 1 to 16, with or without a fraction".to_owned()
+        "number from 1 to 16, with optional fraction".to_owned()
     }
 }
 
@@ -177,25 +177,25 @@ impl<'de> Deserialize<'de> for PhiThreshold {
 /// Where a daemon's identity comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentitySource {
-    /// A key of its own, generated if it does not exist.
+    /// The daemon's own key, which is generated if it does not exist.
     Auto {
         /// The file of the key.
         key: PathBuf,
     },
-    /// A certificate issued by the cluster's authority.
+    /// A certificate issued by the cluster's CA.
     Authority {
-        /// The authority's certificate.
+        /// The file of the CA's certificate.
         ca: PathBuf,
-        /// This daemon's certificate and the intermediates that lead to the authority's.
+        /// The file of this daemon's certificate, followed by any intermediates.
         certificate: PathBuf,
-        /// The private key of that certificate.
+        /// The file of the certificate's private key.
         key: PathBuf,
     },
 }
 
-/// The alias range unless one is configured.
+/// The default alias range.
 const ALIAS_RANGE: AliasRange = AliasRange { network: Ipv4Addr::new(127, 77, 0, 0), prefix: 16 };
-/// Prefixes that a range may have: room for two hosts at least, and never the whole loopback network.
+/// The valid prefix lengths: room for at least two hosts, but less than the whole loopback network.
 const ALIAS_PREFIXES: RangeInclusive<u8> = 9..=30;
 
 /// A range of loopback addresses.
@@ -205,10 +205,10 @@ pub struct AliasRange {
     prefix: u8,
 }
 
-/// Text that is no [`AliasRange`].
+/// The error for text that is not an [`AliasRange`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it is not a range of loopback addresses such as 127.77.0.0/16, without 127.0.0.1 and with a prefix from 9 to 30"
+    "it must be a range of loopback addresses such as 127.77.0.0/16, without 127.0.0.1 and with a prefix from 9 to 30"
 )]
 pub struct NotARange;
 
@@ -219,20 +219,20 @@ impl Default for AliasRange {
 }
 
 impl AliasRange {
-    /// Whether the range includes an address.
+    /// Whether the range contains `address`.
     #[must_use]
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         let shift = 32 - u32::from(self.prefix);
         address.to_bits() >> shift == self.network.to_bits() >> shift
     }
 
-    /// How many hosts it has addresses for: all but the first and the last.
+    /// The number of usable addresses: all but the first and the last.
     #[must_use]
     pub fn size(&self) -> u32 {
         (1 << (32 - u32::from(self.prefix))) - 2
     }
 
-    /// The address of the host with this index; indices wrap around at [`size`](Self::size).
+    /// The usable address with this index, modulo [`size`](Self::size).
     #[must_use]
     pub fn nth(&self, index: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network.to_bits() + 1 + index % self.size())
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_of_loopback_and_without_the_address_that_everybody_uses() {
+    fn a_range_is_in_the_loopback_network_and_excludes_localhost() {
         for right in ["127.77.0.0/16", "127.128.0.0/9", "127.1.2.4/30"] {
             assert_eq!(right.parse::<AliasRange>().map(|range| range.to_string()), Ok(right.to_owned()));
         }

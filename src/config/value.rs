@@ -1,4 +1,4 @@
-//! How values are read from the configuration file and from variables, and what the reference calls their types.
+//! Reads values from the configuration file and from environment variables, and names their types for the reference.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,27 +12,27 @@ use serde::{Deserialize, Serialize};
 
 /// The type of a key's value.
 pub trait Value: Sized {
-    /// What the reference calls the type.
+    /// The name of the type in the reference.
     fn kind() -> String;
 
-    /// The value that the file in `folder` means: a relative path is relative to that folder.
+    /// Resolves relative paths against `folder`, the folder of the configuration file.
     #[must_use]
     fn in_folder(self, _folder: &Path) -> Self {
         self
     }
 }
 
-/// A value that a variable can have as well.
+/// A value that can also be set by an environment variable.
 pub trait FromVariable: Value {
-    /// Reads the value of a variable.
+    /// Parses the value of a variable.
     ///
     /// # Errors
     ///
-    /// If it is no such value; the message completes "cannot be used: ".
+    /// If it is invalid; the message is the reason in [`ConfigError::Environment`](super::ConfigError::Environment).
     fn from_variable(value: &OsStr) -> Result<Self, String>;
 }
 
-/// The text of a variable.
+/// The value of a variable as text.
 pub fn utf8(value: &OsStr) -> Result<&str, String> {
     value.to_str().ok_or_else(|| "it is not valid UTF-8".to_owned())
 }
@@ -48,7 +48,7 @@ impl FromVariable for bool {
         match utf8(value)?.to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" | "on" => Ok(true),
             "0" | "false" | "no" | "off" => Ok(false),
-            _ => Err("it is neither true nor false".to_owned()),
+            _ => Err("it must be true or false".to_owned()),
         }
     }
 }
@@ -101,13 +101,13 @@ impl FromVariable for PathBuf {
     }
 }
 
-/// IP addresses: in the file one string or a list of them, elsewhere separated by commas or white space.
+/// IP addresses: a string or a list of strings in the file, and separated by commas or white space elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Addresses(pub Vec<IpAddr>);
 
 impl Value for Addresses {
     fn kind() -> String {
-        "IP address, or list of them".to_owned()
+        "IP address or list of IP addresses".to_owned()
     }
 }
 
@@ -125,7 +125,7 @@ impl<'de> Deserialize<'de> for Addresses {
             type Value = Addresses;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an IP address, or a list of IP addresses")
+                f.write_str("an IP address or a list of IP addresses")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Addresses, E> {
@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for Addresses {
     }
 }
 
-/// A duration: whole seconds in the file, a [duration](parse_duration) with a unit elsewhere.
+/// A duration: whole seconds in the file, and any [duration](parse_duration) elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seconds(pub Duration);
 
@@ -179,7 +179,7 @@ impl Serialize for Seconds {
 pub struct Within<const LEAST: u64, const MOST: u64>(u64);
 
 impl<const LEAST: u64, const MOST: u64> Within<LEAST, MOST> {
-    /// The number, or the bound that it exceeds.
+    /// `number`, clamped to the bounds.
     #[must_use]
     pub fn clamped(number: u64) -> Self {
         Within(number.clamp(LEAST, MOST))
@@ -191,7 +191,7 @@ impl<const LEAST: u64, const MOST: u64> Within<LEAST, MOST> {
         self.0
     }
 
-    /// The number, for counting things in memory.
+    /// The number as a `usize`.
     #[must_use]
     pub fn count(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -220,7 +220,7 @@ impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Within<LEAST, 
     }
 }
 
-/// Addresses separated by commas, white space or both: the form of flags and variables.
+/// Parses addresses separated by commas or white space, as in flags and variables.
 pub fn parse_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
     let words = text.split([',', ' ', '\t']).filter(|word| !word.is_empty());
     words.map(parse_address).collect()
@@ -230,7 +230,7 @@ fn parse_address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an IP address such as 127.0.0.1, 0.0.0.0 or ::1"))
 }
 
-/// A duration such as `30s`, `2m 30s` or `500ms`; a bare number is in seconds.
+/// Parses a duration such as `30s`, `2m 30s` or `500ms`; a bare number means seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let reason = || format!("{text:?} is not a duration such as 500ms, 30s, 2m or 1h30m");
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -240,7 +240,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(signed).map_err(|_| reason())
 }
 
-/// A [duration](parse_duration) that is not zero.
+/// Parses a [duration](parse_duration) other than zero.
 pub fn positive_duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("the duration must be longer than 0".to_owned()),
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_has_units_or_is_seconds() {
+    fn a_duration_without_a_unit_is_in_seconds() {
         for (text, milliseconds) in [("30", 30_000), ("500ms", 500), ("2m", 120_000), ("1h 30m", 5_400_000)] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text:?}");
         }
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_out_of_range_is_refused_with_the_range() {
+    fn a_number_out_of_range_is_rejected_with_the_range() {
         let parsed = |number: u64| {
             let number = de::value::U64Deserializer::<de::value::Error>::new(number);
             Within::<10, 20>::deserialize(number).map(Within::get).map_err(|error| error.to_string())

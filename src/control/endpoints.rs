@@ -1,5 +1,5 @@
-//! Every path of the control API, declared once: the routers, the client, the error for an unknown path and the reference are made
-//! from this table.
+//! Every path of the control API, declared once. The routers, the client, the error for an unknown path and the
+//! reference are made from this table.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The method as it is written in a request.
+    /// The method as written in a request.
     pub const fn as_str(self) -> &'static str {
         match self {
             Method::Get => "GET",
@@ -34,17 +34,17 @@ impl fmt::Display for Method {
 /// One method of one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Names it in the code.
+    /// Identifies it in code.
     pub call: Call,
     /// Its method.
     pub method: Method,
     /// Its path on the control socket; a part in braces is a variable.
     pub path: &'static str,
-    /// Its parameters, as a reader would write them; empty if it takes none.
+    /// Its parameters as shown in the reference; empty if it takes none.
     pub query: &'static str,
     /// An example of the body; empty if it takes none.
     pub body: &'static str,
-    /// Its path on the EPMD port, where the status page and monitoring read it; none if only the control socket serves it.
+    /// Its path on the EPMD port, for the status page and monitoring; none if only the control socket serves it.
     pub web: Option<&'static str>,
     /// What it does, for the reference.
     pub summary: &'static str,
@@ -111,8 +111,8 @@ endpoints! {
     Discover: Get "/v1/discover", "", "", None,
         "The daemons that discovery has found.";
     Reach: Post "/v1/reach", "", r#"{"addresses":["host1"]}"#, None,
-        "Connects to a daemon without joining it, including the checks of certificate and cookie; for each address that failed, `leg` \
-         names the step.";
+        "Connects to a daemon without joining it, including the checks of certificate and cluster secret; for each address that \
+         failed, `leg` names the step.";
     Refusals: Get "/v1/refusals", "", "", None,
         "Rejected connections by address: which side rejected, why, how often and when.";
     Join: Post "/v1/join", "", r#"{"addresses":["host1"],"timeout_ms":10000}"#, None,
@@ -134,7 +134,7 @@ endpoints! {
     Stop: Post "/v1/stop", "", "", None,
         "Stops the daemon.";
     Reload: Post "/v1/reload", "", "", None,
-        "Rereads the configuration file, the cookie and the certificates.";
+        "Rereads the configuration file, the cluster secret and the certificates.";
 }
 
 /// All endpoints, in the order of the reference.
@@ -145,7 +145,7 @@ pub fn endpoints() -> &'static [Endpoint] {
 /// All paths, each once.
 pub fn paths() -> impl Iterator<Item = &'static str> {
     let mut last = "";
-    // Methods of the same path are neighbours.
+    // The table lists the methods of a path next to each other.
     endpoints()
         .iter()
         .map(|endpoint| endpoint.path)
@@ -171,7 +171,7 @@ mod tests {
             );
             assert!(
                 endpoint.web.is_none() || endpoint.method == Method::Get,
-                "{} is only read",
+                "{} must be a GET",
                 endpoint.path
             );
         }

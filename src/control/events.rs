@@ -1,8 +1,9 @@
 //! The event stream, as server-sent events.
 //!
-//! A stream begins with `hello`, which names the start of the daemon that the numbers belong to. A reader that reconnects sends the
-//! last number it has read (`since`, or the header `Last-Event-ID`) and that start (`boot`); a `gap` reports what it has missed
-//! for good. The daemon keeps no queue for a slow reader: events stay in the log for a while, and are read from there.
+//! A stream begins with `hello`, which identifies the start of the daemon that the event numbers belong to. A reader
+//! that reconnects sends the last number it has read (`since`, or the header `Last-Event-ID`) and that start (`boot`);
+//! a `gap` reports events that are no longer available. The daemon keeps no queue for slow readers: they all read from
+//! the log.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,7 +19,7 @@ use super::{api, json};
 use crate::base::shutdown::Shutdown;
 use crate::directory::events::{Event, EventKind, EventLog};
 
-/// Every kind of event.
+/// All event kinds.
 pub const KINDS: [EventKind; 8] = [
     EventKind::NameUp,
     EventKind::NameDown,
@@ -29,41 +30,41 @@ pub const KINDS: [EventKind; 8] = [
     EventKind::NodeDown,
     EventKind::NodeLeft,
 ];
-/// Time without an event after which a reader gets a comment, which proves that the connection is alive.
+/// Time without an event after which a reader is sent a comment to show that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Events that are read from the log at once: bounds what the daemon holds for a slow reader.
+/// Events read from the log at once: bounds the memory for a slow reader.
 const BATCH: usize = 256;
 
-/// What a reader asks for.
+/// The parameters of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The number of the last event that the reader knows; without it, only new events are sent.
     pub since: Option<u64>,
     /// The start of the daemon that the number belongs to, if the reader knows it.
     pub boot: Option<String>,
-    /// The kinds; none means all.
+    /// The kinds to send; empty means all.
     pub kinds: Vec<EventKind>,
 }
 
-/// Where the events of a stream come from.
+/// The source of the events of a stream.
 #[derive(Debug, Clone)]
 pub struct EventSource {
     /// The log.
     pub log: Arc<EventLog>,
     /// Distinguishes this start of the daemon from any other.
     pub boot_id: String,
-    /// The name of this host, for events that happened here.
+    /// The name of this host, for local events.
     pub host: String,
     /// The id of this daemon, in a cluster.
     pub node_id: Option<String>,
-    /// Ends the stream with the daemon.
+    /// Ends the stream when the daemon shuts down.
     pub shutdown: Shutdown,
 }
 
 /// The stream for a reader. It ends when the daemon does.
 ///
-/// axum's own keep-alive always sends the same text; pmd's tells how far the stream is, so a reader of few kinds does not have to
-/// be sent through everything else again when it reconnects.
+/// axum's keep-alive always sends the same text. pmd's carries the current number, so that a reader of few kinds does
+/// not rescan all other events when it reconnects.
 pub fn stream(
     source: EventSource,
     wanted: Wanted,
@@ -74,12 +75,12 @@ pub fn stream(
     })
 }
 
-/// The log of events, as one reader reads it.
+/// One reader's position in the event log.
 #[derive(Debug)]
 struct Reading {
     source: EventSource,
     newest: watch::Receiver<u64>,
-    /// The number of the last event that is ready or was left out.
+    /// The number of the last event that was queued or filtered out.
     cursor: u64,
     kinds: Vec<EventKind>,
     /// Read, but not yet sent.
@@ -92,7 +93,7 @@ impl Reading {
         let last = source.log.last();
         let boot_id = source.boot_id.clone();
         let restarted = wanted.boot.is_some_and(|boot| boot != boot_id)
-            // Numbers only grow, so this one belongs to an earlier start.
+            // Numbers only grow, so a larger one belongs to an earlier start.
             || wanted.since.is_some_and(|since| since > last);
         let mut ready =
             VecDeque::from([with_data(sse::Event::default().event("hello"), &api::Hello { boot_id, last })]);
@@ -108,7 +109,7 @@ impl Reading {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            // Marked as seen before the log is read, so that no event in between is overlooked.
+            // Before the log is read, so that an event in between wakes the reader again.
             self.newest.borrow_and_update();
             if self.read_log() {
                 continue;
@@ -123,7 +124,7 @@ impl Reading {
         }
     }
 
-    /// Reads the next batch; false if there was nothing new.
+    /// Reads the next batch; returns false if there was nothing new.
     fn read_log(&mut self) -> bool {
         let since = self.source.log.since(self.cursor, BATCH);
         self.cursor = since.last;

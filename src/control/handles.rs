@@ -1,4 +1,4 @@
-//! What the handlers of the API read and change. Each handler takes the parts that it needs, and no others.
+//! The parts of the daemon that the API handlers read and change. Each handler takes only the parts it needs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,74 +20,74 @@ use crate::link::refusals::Refusals;
 use crate::tunnel::entry::TunnelEntrances;
 use crate::tunnel::state::Tunnels;
 
-/// What does not change while a daemon runs.
+/// Facts that do not change while the daemon runs.
 #[derive(Debug)]
 pub struct About {
     /// The name of this host.
     pub host: String,
-    /// The port that clients are told.
+    /// The port that clients are given.
     pub port: i32,
     /// The port that the daemon listens on.
     pub listen_port: u16,
-    /// The addresses that it listens on; empty for inherited sockets that have none.
+    /// The addresses that the daemon listens on; inherited sockets may have none.
     pub listening: Vec<SocketAddr>,
     /// The control socket.
     pub socket: PathBuf,
-    /// Whether KILL is obeyed while nodes are registered, and STOP at all.
+    /// Whether KILL is allowed while nodes are registered, and STOP at all.
     pub relaxed_command_check: bool,
-    /// What this host says about itself.
+    /// The metadata of this host.
     pub metadata: Metadata,
     /// When the daemon started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
-    /// The same moment, to be measured by.
+    /// The same moment on the monotonic clock.
     pub started: Monotonic,
-    /// Tells this run of the daemon from any other.
+    /// Distinguishes this start of the daemon from any other.
     pub boot_id: String,
 }
 
-/// What is measured.
+/// Counters and other measurements.
 #[derive(Debug, Clone)]
 pub struct Measured {
     /// The process's descriptors.
     pub descriptors: Arc<Descriptors>,
-    /// What the EPMD port counts.
+    /// Counters of the EPMD port.
     pub epmd: Arc<EpmdCounters>,
-    /// How long requests on the EPMD port take.
+    /// Latency of requests on the EPMD port.
     pub latency: Arc<Latency>,
-    /// What everything else counts.
+    /// All other counters.
     pub counters: Arc<Counters>,
-    /// Who was refused.
+    /// Rejected connections.
     pub refusals: Arc<Refusals>,
 }
 
-/// This daemon's part in a cluster.
+/// What a daemon has only as a member of a cluster.
 #[derive(Debug)]
 pub struct Member {
     /// The membership.
     pub cluster: Arc<Cluster>,
     /// Aliases and tunnels.
     pub tunnels: Arc<Tunnels>,
-    /// The entries that lead into tunnels.
+    /// The local sockets that lead into tunnels.
     pub entrances: Arc<TunnelEntrances>,
 }
 
-/// The part in a cluster, if the daemon takes one.
+/// Absent if the daemon is not a member of a cluster.
 pub type MaybeMember = Option<Arc<Member>>;
 
-/// All parts, from which each handler gets its own.
+/// All parts; each handler extracts its own.
 #[derive(Debug, Clone)]
 pub struct Handles {
-    /// What does not change.
+    /// Constant facts.
     pub about: Arc<About>,
-    /// What is measured.
+    /// Counters and other measurements.
     pub measured: Measured,
-    /// What is registered.
+    /// The registrations.
     pub directory: Arc<Directory>,
-    /// The cluster.
+    /// The cluster, if the daemon is a member of one.
     pub member: MaybeMember,
-    /// The end of the daemon.
+    /// Requests and reports the shutdown of the daemon.
     pub shutdown: Shutdown,
-    /// Reads the configuration again.
+    /// Rereads the configuration.
     pub reloader: Arc<Reloader>,
 }
 

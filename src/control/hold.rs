@@ -1,7 +1,7 @@
-//! Services that live as long as a connection.
+//! Services that last as long as a connection.
 //!
-//! The answer to `POST /v1/services/hold` does not end. When its connection closes, for whatever reason, the answer is dropped,
-//! and the service with it: also if the client was killed.
+//! The response to `POST /v1/services/hold` does not end. When its connection closes, even because the client was
+//! killed, the response is dropped and the service is unregistered.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::base::clock::now_ms;
 use crate::base::shutdown::Shutdown;
 use crate::directory::local::Local;
 
-/// How long a holder waits after an event before it checks whether its service is still registered: while thousands of nodes
-/// reconnect, thousands of holders must not check thousands of times.
+/// How long a hold waits after an event before it checks whether its service is still registered. Otherwise thousands
+/// of holds would each check thousands of times while thousands of nodes reconnect.
 const GATHER: Duration = Duration::from_millis(200);
 
-/// A service that ends with this value.
+/// A service that is unregistered when this value is dropped.
 #[derive(Debug)]
 pub struct Hold {
     local: Arc<Local>,
@@ -31,7 +31,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Ties the service `id`, which has just been registered, to the returned value.
+    /// Holds the service `id`, which has just been registered.
     pub fn new(local: Arc<Local>, shutdown: Shutdown, name: &str, id: u64) -> Hold {
         Hold { local, shutdown, name: name.to_owned(), id }
     }
@@ -40,29 +40,29 @@ impl Hold {
         self.local.service(&self.name).is_some_and(|service| service.id == self.id)
     }
 
-    /// The answer: the service as a line of JSON, and a line with the reason if the service ends before the daemon.
+    /// The response: the service as a line of JSON, and a line with the reason if the service ends before the daemon.
     pub fn stream(self, service: &api::ServiceInfo) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
-        let news = self.local.events().watch();
+        let events = self.local.events().watch();
         let step = Step::Opening(line(service));
-        stream::unfold((self, news, step), async |(hold, mut news, step)| {
+        stream::unfold((self, events, step), async |(hold, mut events, step)| {
             let (text, next) = match step {
                 Step::Opening(text) => (text, Step::Waiting),
-                Step::Waiting => (hold.wait(&mut news).await?, Step::Over),
+                Step::Waiting => (hold.wait(&mut events).await?, Step::Over),
                 Step::Over => return None,
             };
-            Some((Ok(Bytes::from(text)), (hold, news, next)))
+            Some((Ok(Bytes::from(text)), (hold, events, next)))
         })
     }
 
-    /// Waits for the end of the service; none if the daemon ends.
-    async fn wait(&self, news: &mut watch::Receiver<u64>) -> Option<String> {
+    /// Waits until the service ends; none if the daemon shuts down first.
+    async fn wait(&self, events: &mut watch::Receiver<u64>) -> Option<String> {
         loop {
-            news.borrow_and_update();
+            events.borrow_and_update();
             if !self.is_registered() {
                 return Some(line(&api::ServiceEnded { ended: "unregistered".into() }));
             }
             tokio::select! {
-                changed = news.changed() => changed.ok()?,
+                changed = events.changed() => changed.ok()?,
                 _ = self.shutdown.wait() => return None,
             }
             tokio::time::sleep(GATHER).await;

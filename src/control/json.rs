@@ -39,7 +39,7 @@ pub(super) mod rfc3339_ms_option {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    // serde hands the field over by reference.
+    // serde passes the field by reference.
     #[allow(clippy::ref_option)]
     pub(in super::super) fn serialize<S: Serializer>(
         time: &Option<Timestamp>,

@@ -1,7 +1,7 @@
-//! Reading the configuration, the cluster secret and the certificates again while the daemon runs.
+//! Rereads the configuration, the cluster secret and the certificates while the daemon runs.
 //!
-//! Secret and certificates apply to new links, and the rules about tunnels to new tunnels. Nothing else in the file can change
-//! without a restart; that it is valid, and which keys differ, is worth knowing before one.
+//! The secret and the certificates apply to new links, the tunnel rules to new tunnels. All other keys need a restart;
+//! a reload checks that they are valid and reports which of them have changed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::config::tunnel::TunnelPolicy;
 use crate::config::{ConfigError, file};
 use crate::tunnel::state::Tunnels;
 
-/// Why nothing was changed.
+/// Why a reload failed. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The configuration file is invalid.
@@ -26,7 +26,7 @@ pub enum ReloadError {
 }
 
 impl ReloadError {
-    /// What to do about it.
+    /// What to do next.
     pub fn hint(&self) -> String {
         match self {
             ReloadError::Config(error) => error.hint(),
@@ -38,7 +38,7 @@ impl ReloadError {
 /// Rereads the configuration.
 #[derive(Debug)]
 pub struct Reloader {
-    /// The configuration file, if there is one.
+    /// The path of the configuration file, if the daemon has one.
     pub config_file: Option<PathBuf>,
     /// Its content when the daemon started.
     pub from_file: RawConfig,
@@ -47,11 +47,11 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Rereads everything and logs the outcome. Reads files, so it does not belong on a thread that must not block.
+    /// Rereads everything and logs the outcome. Blocks on file I/O.
     ///
     /// # Errors
     ///
-    /// If anything is invalid; nothing has changed then.
+    /// If anything is invalid. Nothing has changed then.
     pub fn reload(&self) -> Result<api::Reloaded, ReloadError> {
         let done = self.apply();
         match &done {

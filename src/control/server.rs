@@ -21,22 +21,22 @@ use crate::base::shutdown::Shutdown;
 /// Connections at once: a sixteenth of the descriptors, within these bounds. Each `pmd register ... -- COMMAND` and
 /// each `pmd subscribe` needs one; a runaway script must not take the descriptors that nodes need.
 const LIMIT: (usize, usize) = (8, 1024);
-/// Connections that are served even when all descriptors but the reserve are taken: one for each 64 descriptors, within these
-/// bounds. They are part of what is set aside for the daemon itself.
+/// Connections that are served even when only the reserve of descriptors is left: one for each 64 descriptors, within
+/// these bounds. They come out of the daemon's own reserve.
 const GUARANTEED: (usize, usize) = (1, 16);
-/// How long answers may take once the daemon shuts down. Shorter than the daemon's own wait for this server.
+/// How long requests may take to finish once the daemon shuts down. Shorter than the daemon's own wait for this server.
 const GRACE: Duration = Duration::from_millis(1500);
-/// Pause after a failed accept, which mostly means that no descriptor is free.
+/// Pause after a failed accept, which usually means that no descriptor is free.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// The answer to a connection over the limit.
+/// The response to a connection over the limit.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-    connection: close\r\n\r\n{\"error\":{\"code\":\"full\",\"message\":\"the daemon has as many control \
-    connections as it can serve\",\"hint\":\"stop some pmd register or pmd subscribe commands\"}}\n";
+    connection: close\r\n\r\n{\"error\":{\"code\":\"full\",\"message\":\"too many control connections\",\
+    \"hint\":\"stop some pmd register or pmd subscribe commands\"}}\n";
 
 /// Serves the control API until the daemon shuts down, and then removes the socket file.
 ///
-/// `holding` is told when another daemon may take the socket's place.
+/// Keeps a token of `holding` until another daemon may replace the socket.
 pub async fn serve(handles: Handles, holding: TaskTracker, socket: ControlSocket) {
     let ControlSocket { listener, file } = socket;
     match UnixListener::from_std(listener) {
@@ -62,7 +62,7 @@ async fn accept(handles: Handles, holding: TaskTracker, listener: UnixListener) 
                 Some(permit) => {
                     connections.spawn(serve_connection(shutdown.clone(), stream, routes.clone(), permit));
                 }
-                // The answer fits into any socket's buffer; if not, the closed connection has to do.
+                // The response fits into any socket buffer; if the write fails anyway, closing is enough.
                 None => drop(stream.try_write(FULL)),
             },
             Err(error) => {
@@ -71,7 +71,7 @@ async fn accept(handles: Handles, holding: TaskTracker, listener: UnixListener) 
             }
         }
     }
-    // New clients are refused at once; those that are being answered get their answer.
+    // New clients are refused at once; requests in progress are answered.
     drop(listener);
     drop(held);
     connections.close();
@@ -96,12 +96,12 @@ async fn serve_connection(shutdown: Shutdown, stream: UnixStream, routes: Router
     drop(permit);
 }
 
-/// The right to one connection.
+/// A permit for one control connection.
 #[derive(Debug)]
 struct ControlPermit {
     descriptors: Arc<Descriptors>,
     open: Arc<AtomicUsize>,
-    /// Whether it counts among the connections that the EPMD port has to leave room for.
+    /// Whether it has reserved a descriptor beyond the guaranteed ones.
     counted: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The socket file: never accessible to other users, not even while it is created, and removed only by the process that created it.
+//! The socket file. It is never accessible to other users, not even during its creation, and only the process that
+//! created it removes it.
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
@@ -14,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::base::files::make_private_folder;
 use crate::config::settings::Settings;
 
-/// Connections that may wait for an accept.
+/// Length of the accept queue.
 const BACKLOG: i32 = 128;
 
 /// Why the control socket could not be created.
@@ -26,14 +27,14 @@ pub enum ControlError {
         /// The socket.
         socket: PathBuf,
     },
-    /// The path is taken by a file that is not a socket, so pmd did not create it.
+    /// The path is taken by a file that is not a socket, so pmd does not replace it.
     #[error("{} exists and is not a socket", .socket.display())]
     NotASocket {
         /// The path.
         socket: PathBuf,
     },
-    /// There is no such group.
-    #[error("control_group: there is no group {0:?}")]
+    /// The group in the configuration does not exist.
+    #[error("control_group: no such group: {0:?}")]
     NoSuchGroup(String),
     /// The system reported an error.
     #[error("cannot create the control socket {}: {source}", .socket.display())]
@@ -57,7 +58,7 @@ pub struct ControlSocket {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// The file, held open so that no other file can get its inode number: a different file may be at its path by now.
+    /// The file, held open so that its inode number is not reused: its path may lead to a different file by now.
     itself: File,
 }
 
@@ -67,7 +68,7 @@ impl Drop for SocketFile {
         let there = std::fs::symlink_metadata(&self.path);
         let same = |(a, b): (&Metadata, &Metadata)| (a.dev(), a.ino()) == (b.dev(), b.ino());
         if ours.as_ref().ok().zip(there.as_ref().ok()).is_some_and(same) {
-            // A failure does no harm: the next daemon replaces a socket that no daemon answers on.
+            // A failure is harmless: the next daemon replaces a socket that no daemon answers on.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -144,7 +145,7 @@ fn make(path: &Path, group: Option<Gid>) -> io::Result<ControlSocket> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    // No connection is possible before `listen`, so the mode is tight in time whatever the umask.
+    // Nobody can connect before `listen`, so the mode is restricted in time whatever the umask is.
     if let Some(group) = group {
         std::os::unix::fs::chown(path, None, Some(group.as_raw()))?;
     }
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_owner_gets_to_it_and_it_goes_in_the_end() {
+    fn only_the_owner_has_access_and_dropping_it_removes_the_file() {
         let folder = TempDir::new().expect("a folder");
         let settings = settings(&folder);
         let socket = bind(&settings).expect("a socket");
@@ -189,11 +190,11 @@ mod tests {
         assert!(matches!(bind(&settings), Err(ControlError::Answers { .. })));
         assert!(UnixStream::connect(&settings.socket).is_ok());
 
-        // As a killed daemon leaves it behind.
+        // A killed daemon leaves its file behind.
         let ControlSocket { listener, file } = first;
         drop(listener);
         let second = bind(&settings).expect("a socket");
-        // If the first daemon was still alive after all, it leaves its successor's socket alone.
+        // If the first daemon is still alive after all, it must not remove its successor's socket.
         drop(file);
         assert!(UnixStream::connect(&settings.socket).is_ok());
         drop(second);
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_socket_is_left_alone() {
+    fn a_file_that_is_not_a_socket_is_left_alone() {
         let folder = TempDir::new().expect("a folder");
         let settings = Settings::new(4369, folder.path().join("notes"));
         std::fs::write(&settings.socket, "mine").expect("a file");
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_may_be_let_in() {
+    fn a_group_can_be_given_access() {
         let folder = TempDir::new().expect("a folder");
         let own = Group::from_gid(Gid::current()).expect("it can be read").expect("it exists");
         let settings = Settings { control_group: Some(own.name), ..settings(&folder) };

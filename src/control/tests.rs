@@ -62,7 +62,7 @@ impl Daemon {
     }
 }
 
-/// The parts of a daemon with these settings that takes no part in a cluster.
+/// The parts of a daemon with these settings, outside a cluster.
 fn handles(settings: &Settings) -> Handles {
     let about = About {
         host: settings.host.clone(),
@@ -130,7 +130,7 @@ async fn until(mut condition: impl AsyncFnMut() -> bool) {
 }
 
 #[test]
-fn services_come_are_found_and_go() {
+fn services_are_registered_found_and_unregistered() {
     on_a_runtime(async {
         let folder = TempDir::new().expect("a folder");
         let daemon = Daemon::start(&folder);
@@ -155,7 +155,7 @@ fn services_come_are_found_and_go() {
 }
 
 #[test]
-fn a_held_service_goes_with_its_connection() {
+fn a_held_service_ends_with_its_connection() {
     on_a_runtime(async {
         let folder = TempDir::new().expect("a folder");
         let daemon = Daemon::start(&folder);
@@ -171,7 +171,7 @@ fn a_held_service_goes_with_its_connection() {
 }
 
 #[test]
-fn a_holder_is_told_of_the_end_and_of_whose_it_is() {
+fn a_holder_can_tell_the_end_of_its_service_from_that_of_the_daemon() {
     on_a_runtime(async {
         let folder = TempDir::new().expect("a folder");
         let daemon = Daemon::start(&folder);
@@ -185,11 +185,11 @@ fn a_holder_is_told_of_the_end_and_of_whose_it_is() {
 }
 
 #[test]
-fn names_are_adopted_in_as_many_requests_as_it_takes() {
+fn many_names_are_adopted_in_several_requests() {
     on_a_runtime(async {
         let folder = TempDir::new().expect("a folder");
         let daemon = Daemon::start(&folder);
-        // More than one request's worth.
+        // Too many for one request.
         let names: Vec<_> = (0..900).map(|number| adopted(&format!("node-{number}"))).collect();
         let outcome = daemon.client.adopt(&names).await.expect("there is room");
         assert_eq!((outcome.adopted, outcome.registered), (900, 0));
@@ -304,7 +304,7 @@ fn a_reader_is_told_what_it_missed() {
 }
 
 #[test]
-fn what_is_asked_wrongly_gets_an_error_in_the_one_form() {
+fn every_bad_request_gets_a_structured_error() {
     on_a_runtime(async {
         let folder = TempDir::new().expect("a folder");
         let daemon = Daemon::start(&folder);
@@ -339,7 +339,7 @@ fn what_is_asked_wrongly_gets_an_error_in_the_one_form() {
             assert_eq!(body.error.code, code);
             assert!(!body.error.message.is_empty() && !body.error.hint.is_empty(), "{body:?}");
         }
-        // What is no HTTP at all is answered or closed, and nothing else is harmed.
+        // Input that is not HTTP is answered or closed, and the server keeps running.
         daemon.raw("\0\0\0\x01n\r\n\r\n").await;
         daemon.raw(&format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000))).await;
         daemon.client.status().await.expect("it still answers");

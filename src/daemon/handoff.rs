@@ -1,4 +1,4 @@
-//! Connections on the EPMD port that are not EPMD: TLS goes to where other daemons are received, HTTP to the status page.
+//! Hands off connections on the EPMD port that are not EPMD: TLS to the acceptor of peers, HTTP to the status page.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -12,20 +12,20 @@ use crate::base::stats::Counters;
 use crate::link::accept::{AcceptQueue, PendingConnection};
 use crate::web::{WebListener, is_http};
 
-/// The first byte of a TLS connection (RFC 8446, section 5.1: handshake). No EPMD request begins with it: its length would
-/// exceed every limit.
+/// The first byte of a TLS connection (RFC 8446, section 5.1: handshake). No EPMD request begins with it, because the
+/// request's length would exceed every limit.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Where such connections go.
+/// Dispatches connections by their first bytes.
 #[derive(Debug)]
 pub(super) struct ByFirstByte {
-    /// Receives other daemons.
+    /// Takes connections of other daemons.
     pub(super) peers: AcceptQueue,
-    /// Receives browsers; none if there is no status page.
+    /// Takes HTTP connections; `None` if there is no status page.
     pub(super) web: Option<WebListener>,
-    /// Shares out the process's descriptors.
+    /// The budget of file descriptors.
     pub(super) descriptors: Arc<Descriptors>,
-    /// Counts what there is no room for.
+    /// Counts connections that there is no room for.
     pub(super) counters: Arc<Counters>,
 }
 

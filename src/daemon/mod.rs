@@ -1,4 +1,4 @@
-//! The running daemon: its parts are put together here, started, and ended.
+//! The running daemon: assembles its parts, starts and stops them.
 
 mod handoff;
 pub mod notify;

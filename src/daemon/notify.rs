@@ -1,7 +1,7 @@
-//! Telling the service manager how the daemon is, sd_notify(3).
+//! Notifies the service manager of the daemon's state, sd_notify(3).
 //!
-//! Written out here because stock epmd's datagrams are part of what it is replaced by: fields are separated by LF
-//! and not ended by one.
+//! Implemented here because the datagrams must equal those of stock epmd: LF separates the fields but does not end the
+//! last one.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,17 +9,17 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Says that requests are answered.
+/// Reports that the daemon answers requests.
 pub fn ready() {
     tell(&format!("READY=1\nSTATUS=Processing port mapping requests...\nMAINPID={}", std::process::id()));
 }
 
-/// Says that the daemon is about to end.
+/// Reports that the daemon is shutting down.
 pub fn stopping() {
     tell("STOPPING=1");
 }
 
-/// Says, as stock does, that the daemon has ended with this status.
+/// Reports, like stock epmd, that the daemon exits with this status.
 pub fn exited(status: u8) {
     tell(&format!("STATUS=Exited.\nERRNO={status}"));
 }
@@ -27,7 +27,7 @@ pub fn exited(status: u8) {
 fn tell(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&path, state) {
-        tracing::warn!("cannot tell the service manager at {}: {error}", path.display());
+        tracing::warn!("cannot notify the service manager at {}: {error}", path.display());
     }
 }
 

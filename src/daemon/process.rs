@@ -1,4 +1,4 @@
-//! Being a process: descriptors, sessions, standard streams, readiness, and starting one in the background.
+//! Process management: descriptors, sessions, standard streams, readiness and starting the daemon in the background.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,18 +11,20 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Tells a daemon that its standard output is the pipe on which its starter waits for [`announce_ready`].
+/// The variable that tells a daemon that its standard output is a pipe on which its parent waits for
+/// [`announce_ready`].
 pub const READY_PIPE: &str = "PMD_READY_PIPE";
-/// Tells a daemon the process id of its starter, with which it is to end.
+/// The variable with the process id of the daemon's parent, if the daemon is to end with it.
 pub const STARTER: &str = "PMD_STARTER";
-/// What the daemon writes there once it answers requests.
+/// The daemon writes this to the pipe once it answers requests.
 const READY: &[u8] = b"ready\n";
 /// How much of the daemon's standard error is kept to explain a failed start.
 const MAX_COMPLAINT: u64 = 8 * 1024;
-/// Descriptors below which a warning is due: the default of most systems, and less than stock epmd makes use of.
+/// A limit of descriptors up to this one is logged: it is the default of most systems, and less than stock epmd can
+/// use.
 const FEW_DESCRIPTORS: usize = 1024;
 
-/// Raises the soft limit of open descriptors to the hard one and returns what was had.
+/// Raises the soft limit of open descriptors to the hard one, and returns the resulting limit.
 pub fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -40,7 +42,7 @@ pub fn raise_descriptor_limit() -> usize {
     let current = current.and_then(|value| usize::try_from(value).ok()).unwrap_or(usize::MAX);
     if current <= FEW_DESCRIPTORS {
         tracing::info!(
-            "only {current} descriptors may be open (ulimit -Hn): so many nodes can register, less a few"
+            "only {current} file descriptors may be open (ulimit -Hn), which limits how many nodes can register"
         );
     }
     current
@@ -56,27 +58,27 @@ pub struct Started {
 /// Why a daemon did not start in the background.
 #[derive(Debug, thiserror::Error)]
 pub enum BackgroundError {
-    /// The process could not be made.
+    /// The process could not be created.
     #[error("cannot start the daemon process: {0}")]
     Spawn(#[from] io::Error),
-    /// It ended before it was ready.
-    #[error("the daemon ended at once: {complaint}")]
+    /// The daemon exited before it was ready.
+    #[error("the daemon exited during startup: {complaint}")]
     Ended {
-        /// Its exit status, if it ended by itself.
+        /// Its exit status; `None` if a signal killed it.
         code: Option<i32>,
-        /// What it wrote to standard error.
+        /// Its output on standard error.
         complaint: String,
     },
-    /// It was not ready in time; it was ended.
+    /// The daemon was not ready in time and was killed.
     #[error("the daemon was not ready within {} s", .0.as_secs())]
     Late(Duration),
 }
 
-/// Starts this program with `args` as a daemon and waits until it answers requests.
+/// Starts this program with `args` as a daemon, and waits until it answers requests.
 ///
-/// The daemon gets a session of its own, `/` as its directory, and none of this process's descriptors but its
-/// standard error until it is ready, so that whoever reads this process's output sees its end.
-pub fn background(args: &[OsString], patience: Duration) -> Result<Started, BackgroundError> {
+/// The daemon gets its own session, `/` as its working directory, and none of this process's descriptors, so that
+/// readers of this process's output see its end.
+pub fn background(args: &[OsString], timeout: Duration) -> Result<Started, BackgroundError> {
     drop_inherited_descriptors();
     let (complaints, their_stderr) = pipe()?;
     let (ready, their_stdout) = pipe()?;
@@ -89,42 +91,42 @@ pub fn background(args: &[OsString], patience: Duration) -> Result<Started, Back
         .stdout(their_stdout)
         .stderr(their_stderr)
         .spawn()?;
-    match wait_for_ready(ready, patience) {
+    match wait_for_ready(ready, timeout) {
         Ready::Yes => Ok(Started { pid: child.id() }),
         Ready::Ended => {
             let status = child.wait()?;
             let mut text = String::new();
-            // It may have left children that keep the pipe open, but then there is something to read.
+            // Children of the daemon may keep the pipe open, but an error message has been written by then.
             complaints.take(MAX_COMPLAINT).read_to_string(&mut text).ok();
             Err(BackgroundError::Ended { code: status.code(), complaint: text.trim().to_owned() })
         }
         Ready::No => {
             end(&mut child);
-            Err(BackgroundError::Late(patience))
+            Err(BackgroundError::Late(timeout))
         }
     }
 }
 
-/// What became of a daemon that was waited for.
+/// The result of waiting for a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
-    /// It is ready.
+    /// The daemon is ready.
     Yes,
-    /// It has closed the pipe without saying so.
+    /// The daemon closed the pipe without becoming ready.
     Ended,
-    /// It has said nothing in time.
+    /// The daemon did not become ready in time.
     No,
 }
 
-/// Waits for the daemon at the other end of `pipe`.
-pub fn wait_for_ready(mut pipe: File, patience: Duration) -> Ready {
+/// Waits until the daemon at the other end of `pipe` is ready.
+pub fn wait_for_ready(mut pipe: File, timeout: Duration) -> Ready {
     use rustix::event::{PollFd, PollFlags, poll};
-    let deadline = Instant::now() + patience;
-    let mut heard = Vec::new();
+    let deadline = Instant::now() + timeout;
+    let mut received = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(timeout) = left.try_into() else { return Ready::No };
-        match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&timeout)) {
+        let Ok(left) = left.try_into() else { return Ready::No };
+        match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&left)) {
             Ok(0) => return Ready::No,
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
@@ -133,19 +135,19 @@ pub fn wait_for_ready(mut pipe: File, patience: Duration) -> Ready {
         let mut chunk = [0; 64];
         match pipe.read(&mut chunk) {
             Ok(0) => return Ready::Ended,
-            Ok(length) => heard.extend_from_slice(chunk.get(..length).unwrap_or_default()),
+            Ok(length) => received.extend_from_slice(chunk.get(..length).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return Ready::Ended,
         }
-        if heard.ends_with(READY) {
+        if received.ends_with(READY) {
             return Ready::Yes;
         }
     }
 }
 
-/// Tells whoever started this daemon that it is ready, and lets go of that process's pipes.
+/// Tells the parent of this daemon that it is ready, and closes the parent's pipes.
 ///
-/// `log` takes the place of standard error from now on; without it what is written there is lost.
+/// From now on, standard error goes to `log`, or to `/dev/null` without one.
 pub fn announce_ready(log: Option<&Path>) -> io::Result<()> {
     rustix::io::write(rustix::stdio::stdout(), READY)?;
     let null = File::options().write(true).open("/dev/null")?;
@@ -160,40 +162,40 @@ pub fn announce_ready(log: Option<&Path>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this process was started by [`background`] and its starter waits.
+/// Whether this process was started by [`background`], which waits for it.
 pub fn starter_waits() -> bool {
     std::env::var_os(READY_PIPE).is_some()
 }
 
-/// Makes this process end with the one that has started it, if that one wants it; whether it is still there.
+/// Makes this process end with its parent, if the parent asked for it. Returns false if the parent is gone already.
 pub fn end_with_starter() -> bool {
     let Some(starter) = std::env::var(STARTER).ok().and_then(|pid| pid.parse().ok()) else { return true };
-    // Where the system does not have it, the starter still ends what it has started when it ends in order.
+    // If the system does not support it, the parent still stops this process in an orderly exit.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
-    // It may have ended before it was asked for.
+    // The parent may have ended before the signal was set.
     rustix::process::getppid().map(rustix::process::Pid::as_raw_pid) == Some(starter)
 }
 
-/// Makes this process independent of the terminal and the session it was started from.
+/// Detaches this process from the terminal and the session in which it was started.
 pub fn leave_session() {
-    // It can only fail for a leader of a process group, which a child of `background` is not.
+    // This fails only for a process group leader, which a child of `background` is not.
     let _ = rustix::process::setsid();
 }
 
-/// Sees to it that no program started from here inherits a descriptor that this process has inherited itself:
-/// callers such as Erlang's `os:cmd` wait until all copies of their pipe are closed.
+/// Prevents programs started by this process from inheriting the descriptors that it inherited itself: callers such as
+/// Erlang's `os:cmd` wait until all copies of their pipe are closed.
 pub fn drop_inherited_descriptors() {
     close_fds::set_fds_cloexec(3, &[]);
 }
 
-/// A pipe as (reading end, writing end), not inherited except on purpose.
+/// Creates a close-on-exec pipe, and returns its read end and its write end.
 pub fn pipe() -> io::Result<(File, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     Ok((File::from(reader), writer))
 }
 
 fn end(child: &mut Child) {
-    // It may have ended by itself in between.
+    // This fails if the child has exited in the meantime.
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -1,4 +1,4 @@
-//! From settings to a serving daemon, and to its end: the parts are put together here, and nowhere else.
+//! Runs the daemon: assembles its parts from the settings, starts them, and shuts them down.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -39,48 +39,49 @@ use crate::tunnel::state::Parts as TunnelParts;
 use crate::tunnel::{self, RelayProtocol, TunnelProtocol};
 use crate::web;
 
-/// How often services are checked for the end of their time to live.
+/// Interval of checks for expired services.
 const EXPIRY: Duration = Duration::from_secs(1);
-/// Time for the node of a name that was taken over from another port mapper to register again; it does so within about 2 s.
+/// Time for the node of a name that was taken over from another port mapper to register again, which takes about 2 s.
 const ADOPTION: Duration = Duration::from_secs(20);
-/// Time for everything that a successor needs, beside the EPMD port, to be given up.
+/// Timeout for the release of everything that a successor needs, besides the EPMD port.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Time for the control connections, and then for all threads and tasks, to end.
+/// Timeout for the end of the control connections, and then of all threads and tasks.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a daemon behaves toward what started it.
+/// Options that depend on how the daemon was started.
 #[derive(Debug, Default)]
 pub struct RunOptions {
-    /// Sockets handed over by a supervisor, in place of the ones in the settings.
+    /// Sockets passed by systemd, which replace those in the settings.
     pub inherited: Option<Vec<Listener>>,
-    /// Which signals mean something.
+    /// How signals are handled.
     pub signals: SignalRules,
-    /// Tell the service manager when ready, if it asked for it.
+    /// Whether to notify the service manager, if it asked for it.
     pub notify: bool,
     /// Called once requests are answered.
     pub on_ready: Option<fn(&Ready)>,
-    /// Tell the process that started this one that it is ready; then write log lines to this file, if any.
+    /// Whether to tell the parent process that the daemon is ready, and the file, if any, to which log lines go from
+    /// then on.
     pub announce: Option<Option<PathBuf>>,
 }
 
 /// A daemon that has just become ready.
 #[derive(Debug)]
 pub struct Ready {
-    /// What does not change while it runs.
+    /// Facts that do not change while it runs.
     pub about: Arc<About>,
-    /// The name of its cluster and its id there; none if it takes no part in one.
+    /// The name of its cluster and its id there; `None` if it is not part of one.
     pub member: Option<(String, String)>,
 }
 
-/// What a daemon does with signals.
+/// How a daemon handles signals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SignalRules {
-    /// SIGTERM and SIGINT end it in good order, SIGHUP makes it read its configuration again.
+    /// SIGTERM and SIGINT shut the daemon down, SIGHUP reloads its configuration.
     #[default]
     Service,
-    /// Stock epmd's: all are left to the system, but a daemon in the background ignores SIGHUP.
+    /// Like stock epmd: all signals have their default action, except that a daemon in the background ignores SIGHUP.
     Stock {
-        /// Whether it is in the background.
+        /// Whether the daemon is in the background.
         background: bool,
     },
 }
@@ -91,15 +92,15 @@ pub enum StartError {
     /// The EPMD port is not available.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The daemon cannot take part in a cluster.
+    /// The cluster part of the daemon cannot start.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// The system refused something else.
+    /// Another system call failed.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
-/// Runs a daemon until it is told to end.
+/// Runs a daemon until it shuts down.
 ///
 /// # Errors
 ///
@@ -110,7 +111,7 @@ pub fn foreground(settings: Settings, mut options: RunOptions) -> Result<Reason,
         Some(inherited) => inherited,
         None => bind_all(&settings.bind, settings.listen_port())?,
     };
-    // Only once the port is this daemon's: files that another daemon uses are not touched.
+    // Only after the port is bound, so that the files of another running daemon are not touched.
     let prepared = settings.cluster.as_ref().map(Prepared::new).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -122,7 +123,7 @@ pub fn foreground(settings: Settings, mut options: RunOptions) -> Result<Reason,
     Ok(reason)
 }
 
-/// The program around the EPMD server.
+/// The callbacks of the EPMD server into the daemon.
 #[derive(Debug)]
 struct Program {
     shutdown: Shutdown,
@@ -135,19 +136,19 @@ impl Host for Program {
 
     fn thread_ended(&self, thread: &str, reason: &str) {
         tracing::error!(
-            "the thread {thread} has ended ({reason}): the daemon cannot go on without it and exits, to be started again"
+            "the thread {thread} has ended ({reason}): the daemon cannot continue without it and exits"
         );
         self.shutdown.request(Reason::Failed);
     }
 }
 
-/// The parts that exist whether or not the daemon takes part in a cluster.
+/// The parts that exist with and without a cluster.
 #[derive(Debug)]
 struct Parts {
     local: Arc<Local>,
     about: Arc<About>,
     measured: Measured,
-    /// Everything beside the EPMD port that holds what a successor needs.
+    /// Tracks tasks that hold resources a successor needs, besides the EPMD port.
     holding: TaskTracker,
     supervisor: Supervisor,
 }
@@ -183,7 +184,7 @@ impl Parts {
         }
     }
 
-    /// Starts this daemon's part in a cluster.
+    /// Starts the cluster part of the daemon.
     fn join_cluster(
         &self,
         settings: &ClusterSettings,
@@ -278,18 +279,20 @@ async fn run(
         let counters = Arc::clone(&parts.measured.counters);
         Arc::new(ByFirstByte { peers, web, descriptors, counters }) as Arc<dyn Handoff>
     });
-    // Without its control socket the daemon is still a port mapper, and that is what nodes depend on.
+    // The daemon runs without its control socket if need be, because nodes depend only on the EPMD port.
     let control = match socket::bind(&settings) {
         Ok(socket) => Some(tokio::spawn(server::serve(handles.clone(), parts.holding.clone(), socket))),
         Err(error) => {
-            tracing::warn!("no control socket, so the pmd command cannot talk to this daemon: {error}");
+            tracing::warn!(
+                "cannot open the control socket, so pmd commands cannot reach this daemon: {error}"
+            );
             None
         }
     };
     parts.supervisor.task("expiry of services", expire_services(Arc::clone(&parts.local)));
     parts.supervisor.task("expiry of adoptions", expire_adoptions(Arc::clone(&parts.local)));
     let signals = Signals::new(options.signals)?;
-    // Everything is open now but what the server needs. Until it runs, connections wait in the kernel.
+    // All descriptors are open now, except for those of the server. Until it runs, connections wait in the kernel.
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         parts.measured.descriptors.set_own(open.count() + SHARD_DESCRIPTORS * settings.threads);
     }
@@ -321,18 +324,18 @@ async fn run(
         reason = shutdown.wait() => reason,
         () = signals.wait(&handles.reloader) => Reason::Signal,
     };
-    tracing::info!(?reason, "ending");
+    tracing::info!(?reason, "shutting down");
     shutdown.request(reason);
     if options.notify && options.signals == SignalRules::Service {
         notify::stopping();
     }
-    // The names end with this daemon, so its port is free before it takes leave of the cluster. A successor that finds the port
-    // free must find everything else free as well.
+    // The port is released before the daemon leaves the cluster, because its names are useless from now on. A successor
+    // that finds the port free must find everything else free as well, so that is released first.
     parts.holding.close();
     let _ = tokio::time::timeout(RELEASE_TIMEOUT, parts.holding.wait()).await;
     server.close();
     if let Some(member) = &member {
-        take_leave(&member.cluster, reason).await;
+        leave_cluster(&member.cluster, reason).await;
     }
     if let Some(control) = control {
         let _ = tokio::time::timeout(END_TIMEOUT, control).await;
@@ -344,11 +347,11 @@ async fn run(
     Ok(reason)
 }
 
-/// Leaves the cluster and ends the core. A daemon that fails is to be started again at once, so it does not announce that it
-/// leaves: the others then look for it.
-async fn take_leave(cluster: &Cluster, reason: Reason) {
+/// Leaves the cluster and stops the core. A daemon that failed will be restarted soon, so it does not announce that it
+/// leaves, and the others keep looking for it.
+async fn leave_cluster(cluster: &Cluster, reason: Reason) {
     if reason != Reason::Failed {
-        // It fails if the core has ended, and then nobody can be told.
+        // This fails if the core has ended, and then the others cannot be told.
         let _ = cluster.leave().await;
     }
     cluster.core().stop().await;
@@ -372,8 +375,9 @@ async fn expire_services(local: Arc<Local>) {
     }
 }
 
-/// Ends names that were taken over from another port mapper, once their node has had its time to register again and nobody
-/// listens on its port. A node that still does is too old to register again (before OTP 23.3), and stays to be found.
+/// Unregisters names that were taken over from another port mapper, if the node has not registered again in time and
+/// nothing listens on its port. A node that still listens is too old to register again (before OTP 23.3) and keeps its
+/// name.
 async fn expire_adoptions(local: Arc<Local>) {
     let mut seen: HashMap<u64, Instant> = HashMap::new();
     let mut ticks = tokio::time::interval(ADOPTION / 4);
@@ -389,7 +393,7 @@ async fn expire_adoptions(local: Arc<Local>) {
             continue;
         }
         let sockets = tokio::task::spawn_blocking(|| sockets::find(|socket| socket.listens)).await;
-        // Without the tables nothing is known, and nothing is ended.
+        // If the socket tables cannot be read, no name is removed.
         let Ok(Ok(sockets)) = sockets else { continue };
         let listening: BTreeSet<u16> = sockets.iter().map(|socket| socket.local.port()).collect();
         for entry in overdue.into_iter().filter(|entry| !listening.contains(&entry.port)) {
@@ -398,7 +402,7 @@ async fn expire_adoptions(local: Arc<Local>) {
     }
 }
 
-/// The signals that this daemon listens to.
+/// The signals that this daemon handles.
 #[derive(Debug)]
 struct Signals {
     end: Vec<Signal>,
@@ -414,20 +418,20 @@ impl Signals {
         } else {
             Vec::new()
         };
-        // A signal that is listened to no longer ends the process, whatever is done about it.
-        let listens = service || rules == SignalRules::Stock { background: true };
-        let hangup = listens.then(|| signal(SignalKind::hangup())).transpose()?;
+        // A handler replaces the default action, which would end the process, even if the handler does nothing.
+        let handled = service || rules == SignalRules::Stock { background: true };
+        let hangup = handled.then(|| signal(SignalKind::hangup())).transpose()?;
         Ok(Signals { end, hangup, rules })
     }
 
-    /// Waits for a signal that ends the daemon, and does what the others ask for.
+    /// Waits for a signal that ends the daemon, and reloads the configuration on SIGHUP.
     async fn wait(mut self, reloader: &Arc<Reloader>) {
         loop {
             tokio::select! {
                 () = any(&mut self.end) => return,
                 () = any(self.hangup.as_mut_slice()) => {
                     if self.rules == SignalRules::Service {
-                        // The outcome is in the log.
+                        // The reloader logs the result.
                         let reloader = Arc::clone(reloader);
                         let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
                     }

@@ -1,4 +1,4 @@
-//! Sockets handed over by systemd (or whoever speaks its protocol, `sd_listen_fds(3)`).
+//! Socket activation: listening sockets passed by systemd, or by others with its protocol (`sd_listen_fds(3)`).
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -7,30 +7,30 @@ use std::os::fd::OwnedFd;
 use crate::base::text::listed;
 use pmd_epmd::server::listener::{Listener, is_as_listed};
 
-/// Sockets that may be handed over: stock epmd's limit.
+/// Maximum number of passed sockets; the same as in stock epmd.
 const MAX_INHERITED: usize = 16;
 
-/// Why sockets that were handed over cannot be used.
+/// Why the passed sockets cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivationError {
-    /// Too many.
-    #[error("cannot take over {0} sockets, the limit is {MAX_INHERITED}")]
+    /// There are too many.
+    #[error("systemd passed {0} sockets, the limit is {MAX_INHERITED}")]
     TooMany(usize),
-    /// One of them does not listen, or is no stream socket.
+    /// One of them is not a listening stream socket.
     #[error("socket {index} from systemd {reason}")]
     Unusable {
-        /// Its number, from 0.
+        /// Its number, starting at 0.
         index: usize,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         reason: String,
     },
 }
 
-/// The variable in which systemd names the sockets: by their units, unless these say otherwise.
+/// The variable in which systemd names the sockets, by default after their units.
 pub const NAMES: &str = "LISTEN_FDNAMES";
 
-/// What to say about addresses that were asked for by `option`, if the sockets that were handed over are at others: they
-/// are those of a unit, one of `names`.
+/// The warning about addresses that were configured with `option` but have no effect, because the passed sockets listen
+/// on others. `names` is the value of [`NAMES`].
 pub fn without_effect(option: &str, asked: &[IpAddr], there: &[SocketAddr], names: &str) -> Option<String> {
     if asked.is_empty() || is_as_listed(asked, there) {
         return None;
@@ -43,19 +43,19 @@ pub fn without_effect(option: &str, asked: &[IpAddr], there: &[SocketAddr], name
     };
     let units: BTreeSet<&str> = names.split(':').filter(|name| name.ends_with(".socket")).collect();
     let edit = if units.is_empty() {
-        "of its socket unit".to_owned()
+        "in its socket unit instead".to_owned()
     } else {
         let units: Vec<&str> = units.into_iter().collect();
-        format!("there: systemctl edit {}", units.join(" "))
+        format!("instead: systemctl edit {}", units.join(" "))
     };
     Some(format!(
-        "{option} ({asked}) has no effect: systemd has handed over sockets that listen on {there}; set ListenStream= {edit}"
+        "{option} ({asked}) has no effect: systemd passed sockets that listen on {there}; set ListenStream= {edit}"
     ))
 }
 
-/// Takes over the sockets that were handed to this process; none if it was started in another way.
+/// Takes the listening sockets that were passed to this process, or `None` if there are none.
 ///
-/// They are used as they are, whatever the settings say.
+/// They override the addresses in the settings.
 pub fn inherited_listeners() -> Result<Option<Vec<Listener>>, ActivationError> {
     let mut passed = listenfd::ListenFd::from_env();
     let count = passed.len();
@@ -72,7 +72,7 @@ pub fn inherited_listeners() -> Result<Option<Vec<Listener>>, ActivationError> {
             Some(socket) => Some(socket),
             None => passed.take_unix_listener(index).ok().flatten().map(OwnedFd::from),
         };
-        let socket = socket.ok_or_else(|| unusable("is no stream socket".into()))?;
+        let socket = socket.ok_or_else(|| unusable("is not a stream socket".into()))?;
         Listener::inherited(socket).map_err(|error| unusable(format!("cannot be used: {error}")))
     };
     (0..count).map(take).collect::<Result<Vec<_>, _>>().map(Some)
@@ -89,23 +89,26 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_a_unit_overrules_are_told_with_the_unit() {
+    fn the_warning_about_overridden_addresses_names_the_unit() {
         let everywhere = ["0.0.0.0:4369", "[::]:4369"];
         assert_eq!(
             said(&["10.0.0.5"], &everywhere, "pmd.socket:pmd.socket").as_deref(),
             Some(
-                "--bind (10.0.0.5) has no effect: systemd has handed over sockets that listen on 0.0.0.0:4369 and \
-                 [::]:4369; set ListenStream= there: systemctl edit pmd.socket"
+                "--bind (10.0.0.5) has no effect: systemd passed sockets that listen on 0.0.0.0:4369 and \
+                 [::]:4369; set ListenStream= instead: systemctl edit pmd.socket"
             )
         );
         for names in ["", "unknown", "epmd:epmd"] {
             let said = said(&["10.0.0.5"], &[], names).expect("a warning");
-            assert!(said.ends_with("no internet address; set ListenStream= of its socket unit"), "{said}");
+            assert!(
+                said.ends_with("no internet address; set ListenStream= in its socket unit instead"),
+                "{said}"
+            );
         }
     }
 
     #[test]
-    fn nothing_is_said_where_both_say_the_same() {
+    fn there_is_no_warning_if_the_addresses_agree() {
         assert_eq!(said(&[], &["10.0.0.5:4369"], ""), None);
         assert_eq!(said(&["10.0.0.5"], &["127.0.0.1:4369", "10.0.0.5:4369"], ""), None);
     }

@@ -18,17 +18,17 @@ use crate::config::environment;
 use crate::control::client::{Client, ClientError};
 use crate::daemon::process;
 
-/// The ports to choose from: below the ephemeral ports, and far from 4369.
+/// The range for daemon ports: below the ephemeral ports, and far from 4369.
 const PORTS: std::ops::Range<u16> = 10_000..20_000;
-/// How long a daemon may take to answer, and all of them to find each other.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Pause between two checks.
+/// Time limit for the daemons to answer and find each other.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause between checks.
 const POLL: Duration = Duration::from_millis(20);
-/// How long the daemons may take to leave the cluster and stop.
+/// Time limit for the daemons to leave the cluster and stop.
 const STOP: Duration = Duration::from_secs(5);
-/// Bytes of a log that are read to explain why a daemon did not start.
+/// Bytes of a log to read when explaining why a daemon did not start.
 const MAX_LOG: u64 = 64 * 1024;
-/// The program of an Erlang node: it ends with its standard input, a pipe from this process.
+/// The code an Erlang node runs: it exits at the end of its standard input, a pipe from this process.
 const NODE: &str = "spawn(fun Listen() -> case io:get_line(\"\") of eof -> halt(); {error, _} -> halt(); _ -> Listen() end end).";
 
 /// Why the demo failed.
@@ -45,19 +45,19 @@ pub enum DemoError {
     /// The cluster secret could not be created.
     #[error(transparent)]
     Cookie(#[from] cookie::CookieError),
-    /// A daemon ended while it started.
-    #[error("the daemon {host} did not start: {complaint}")]
+    /// A daemon exited during startup.
+    #[error("daemon {host} failed to start: {message}")]
     Ended {
         /// Its host name.
         host: String,
         /// Its last message.
-        complaint: String,
+        message: String,
     },
     /// A daemon was not ready in time.
     #[error("the daemons did not find each other within {} s", .0.as_secs())]
     Late(Duration),
-    /// A daemon answered with an error.
-    #[error("a daemon does not answer: {0}")]
+    /// A request to a daemon failed.
+    #[error("a daemon did not answer: {0}")]
     Silent(#[from] ClientError),
 }
 
@@ -72,7 +72,7 @@ pub struct Member {
     pub home: PathBuf,
     daemon: Option<Child>,
     node: Option<Child>,
-    /// Keeps the port until the daemon listens on it.
+    /// Reserves the port until the daemon is started.
     reserved: Option<(TcpListener, Option<TcpListener>)>,
 }
 
@@ -91,11 +91,11 @@ impl Member {
 /// All daemons and nodes. Dropping this stops them and removes their files.
 #[derive(Debug)]
 pub struct Fleet {
-    /// The members, the first one first.
+    /// The members, in start order.
     pub members: Vec<Member>,
     /// The cluster secret, and the Erlang cookie of the nodes.
     secret: String,
-    // The last field: it is dropped when no process writes into the directory any more.
+    // The last field, so that it is dropped only after the processes that write into the directory have exited.
     folder: Folder,
 }
 
@@ -104,11 +104,11 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// If there are none.
+    /// If the directory, the secret or a port is not available.
     pub fn new(daemons: u8) -> Result<Fleet, DemoError> {
         let folder = Folder::new("pmd-demo-").map_err(system("create a temporary directory"))?;
         let secret = cookie::random_cookie().map_err(system("create a cluster secret"))?;
-        // From a random port, so that two demos started at the same time do not want the same ports.
+        // Start at a random port, so that two demos started at the same time do not compete for the same ports.
         let first = rand::random_range(PORTS);
         let mut ports = (first..PORTS.end).chain(PORTS.start..first);
         let mut members = Vec::new();
@@ -127,14 +127,14 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// If one of them does not start, or does not find the others.
+    /// If a daemon does not start, or does not find the others in time.
     pub async fn start(&mut self) -> Result<(), DemoError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let first = self.members.first().map(|member| member.port);
         for (index, member) in self.members.iter_mut().enumerate() {
             start_daemon(member, index, &self.secret, first)?;
             if index == 0 {
-                // The others would retry joining it only after a second.
+                // If the others came first, they would retry joining only after a second.
                 ready(member, 1, deadline).await?;
             }
         }
@@ -149,7 +149,7 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// If a daemon does not answer, or a system call fails.
+    /// If a daemon does not answer or a system call fails.
     pub async fn start_nodes(&mut self) -> Result<bool, DemoError> {
         let home = self.erlang_home();
         std::fs::create_dir(&home).map_err(system("create a directory"))?;
@@ -181,7 +181,7 @@ impl Fleet {
     ///
     /// If a daemon does not answer, or a node does not register in time.
     pub async fn nodes_registered(&mut self) -> Result<(), DemoError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         for member in self.members.iter().filter(|member| member.node.is_some()) {
             while member.client().names(None).await?.names.is_empty() {
                 pause(deadline).await?;
@@ -190,17 +190,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// The daemons and nodes that have ended since the last call.
+    /// Descriptions of the daemons and nodes that have exited since the last call.
     pub fn ended(&mut self) -> Vec<String> {
         let mut ended = Vec::new();
         for member in &mut self.members {
             let node = member.node();
             for (child, what) in
-                [(&mut member.daemon, format!("the daemon {}", member.host)), (&mut member.node, node)]
+                [(&mut member.daemon, format!("daemon {}", member.host)), (&mut member.node, node)]
             {
                 let status = child.as_mut().and_then(|child| child.try_wait().ok().flatten());
                 if let Some(status) = status {
-                    ended.push(format!("{what} has ended ({status})"));
+                    ended.push(format!("{what} exited ({status})"));
                     *child = None;
                 }
             }
@@ -208,7 +208,7 @@ impl Fleet {
         ended
     }
 
-    /// Whether a daemon is still running.
+    /// Whether any daemon is still running.
     pub fn is_alive(&self) -> bool {
         self.members.iter().any(|member| member.daemon.is_some())
     }
@@ -226,7 +226,7 @@ impl Drop for Fleet {
         }
         for daemon in &daemons {
             if let Some(pid) = i32::try_from(daemon.id()).ok().and_then(Pid::from_raw) {
-                // It has not been waited for yet, so its process id is not reused.
+                // The child has not been reaped, so its process id cannot have been reused.
                 let _ = kill_process(pid, Signal::TERM);
             }
         }
@@ -241,7 +241,7 @@ impl Drop for Fleet {
     }
 }
 
-/// Reserves a port on the loopback addresses, if it is free. A host without IPv6 has only one of them.
+/// Reserves a port on both loopback addresses if it is free; on IPv4 only if the host has no IPv6.
 fn reserve(port: u16) -> Option<(TcpListener, Option<TcpListener>)> {
     let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
     match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
@@ -259,7 +259,7 @@ fn start_daemon(
 ) -> Result<(), DemoError> {
     let home = &member.home;
     std::fs::create_dir(home).map_err(system("create a directory"))?;
-    // Each needs its own aliases, as they share one loopback. With the port in the file, commands need only PMD_HOME.
+    // The daemons share one loopback, so each needs its own aliases. With the port in the file, PMD_HOME is enough.
     let configuration =
         format!("port = {}\ncluster = \"demo\"\nalias_range = \"127.{}.0.0/16\"\n", member.port, 101 + index);
     files::make(&home.join("pmd.toml"), &configuration, files::SECRET).map_err(system("write a file"))?;
@@ -278,7 +278,7 @@ fn start_daemon(
         .env("PMD_HOST_NAME", &member.host)
         .env(process::STARTER, std::process::id().to_string())
         .current_dir("/")
-        // Ctrl-C on the terminal is not meant for it.
+        // Keeps Ctrl-C on the terminal away from the daemon.
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -310,7 +310,7 @@ fn node(member: &Member, home: &Path, inetrc: &Path) -> Command {
     command
 }
 
-/// Removes the settings that the user has made for another daemon.
+/// Removes environment variables that the user has set for another daemon.
 fn without_settings(command: &mut Command) {
     let set: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).collect();
     for name in set {
@@ -321,7 +321,7 @@ fn without_settings(command: &mut Command) {
     }
 }
 
-/// Waits until a daemon answers and knows this many members.
+/// Waits until a daemon answers and knows at least this many members.
 async fn ready(member: &mut Member, members: usize, deadline: Instant) -> Result<(), DemoError> {
     let client = member.client();
     loop {
@@ -338,7 +338,7 @@ async fn ready(member: &mut Member, members: usize, deadline: Instant) -> Result
         {
             return Err(DemoError::Ended {
                 host: member.host.clone(),
-                complaint: complaint(&member.home.join("log")),
+                message: last_message(&member.home.join("log")),
             });
         }
         pause(deadline).await?;
@@ -347,18 +347,18 @@ async fn ready(member: &mut Member, members: usize, deadline: Instant) -> Result
 
 async fn pause(deadline: Instant) -> Result<(), DemoError> {
     if Instant::now() >= deadline {
-        return Err(DemoError::Late(PATIENCE));
+        return Err(DemoError::Late(TIMEOUT));
     }
     tokio::time::sleep(POLL).await;
     Ok(())
 }
 
-/// The error message of a daemon, or else the last line of its log.
-fn complaint(log: &Path) -> String {
+/// The error message in a daemon's log, or else its last line.
+fn last_message(log: &Path) -> String {
     let mut text = String::new();
     let _ = File::open(log).and_then(|file| file.take(MAX_LOG).read_to_string(&mut text));
     let error = text.lines().find_map(|line| line.strip_prefix("error: "));
-    error.or_else(|| text.lines().last()).unwrap_or("it left no message").to_owned()
+    error.or_else(|| text.lines().last()).unwrap_or("no error message").to_owned()
 }
 
 fn system(doing: &'static str) -> impl FnOnce(io::Error) -> DemoError {

@@ -1,7 +1,7 @@
-//! What the cluster has to be told about this host: names that have changed, and not what they have become.
+//! The changes of this host that have yet to be sent to the cluster: only the names, not their new state.
 //!
-//! Whoever tells the cluster reads the present state of each name when it gets to it. So nothing has to wait, nothing is
-//! lost, and what changes often is told as often as there is time to.
+//! The task that sends them reads the current state of each name when its turn comes. So registrations never wait,
+//! nothing is lost, and frequent changes of one name are merged.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,31 +9,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// What has changed.
+/// A name that has changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Changed {
-    /// The Erlang node of this name: it may be there, be another one, or be gone.
+    /// The Erlang node with this name was registered, replaced or unregistered.
     Name(Arc<str>),
-    /// The service of this name.
+    /// The service with this name was registered, changed or unregistered.
     Service(Arc<str>),
 }
 
-/// The names that have changed since somebody asked. As long as nobody does, nothing is remembered.
+/// The names that have changed since the last [`take`](Changes::take). Nothing is recorded before the first
+/// [`watch`](Changes::watch).
 #[derive(Debug, Default)]
 pub struct Changes {
     watched: AtomicBool,
-    // At most one for each name that there is or was since the last look.
+    // Has at most one element per name, however often it changes.
     changed: Mutex<BTreeSet<Changed>>,
     news: Notify,
 }
 
 impl Changes {
-    /// Remembers changes from now on.
+    /// Records changes from now on.
     pub fn watch(&self) {
         self.watched.store(true, Ordering::Relaxed);
     }
 
-    /// Remembers a change.
+    /// Records a change.
     pub fn mark(&self, changed: Changed) {
         if !self.watched.load(Ordering::Relaxed) {
             return;
@@ -42,7 +43,7 @@ impl Changes {
         let first = all.is_empty();
         all.insert(changed);
         drop(all);
-        // Whoever is told of the first will find the others.
+        // The task that is notified of the first change takes all of them.
         if first {
             self.news.notify_one();
         }
@@ -53,7 +54,7 @@ impl Changes {
         std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits until there are some.
+    /// Waits until there are changes.
     pub async fn wait(&self) {
         self.news.notified().await;
     }
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn changes_are_told_once_each_and_only_to_who_watches() {
+    async fn changes_are_merged_and_recorded_only_if_watched() {
         let changes = Changes::default();
         changes.mark(Changed::Name("early".into()));
         changes.watch();

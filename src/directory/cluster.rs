@@ -1,7 +1,7 @@
-//! The read model of the cluster: what is registered on other hosts, and where their daemons are.
+//! The read model of the cluster: the nodes and services of other hosts, and the addresses of their daemons.
 //!
-//! The core feeds it with each change; everybody else reads it. The lock is held for one lookup or one change, or for as long
-//! as it takes to copy one pointer per host, never longer.
+//! The core applies each change; all others only read. The lock is held for at most one lookup, one change, or a copy
+//! of one pointer per host.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -15,26 +15,26 @@ use tokio::sync::Notify;
 
 pub use super::registered::{Registered, alive2};
 
-/// What other hosts have. This host is not in it: see [`Local`](super::local::Local).
+/// The directory of other hosts. This host is not included: see [`Local`](super::local::Local).
 #[derive(Debug, Default)]
 pub struct ClusterDirectory {
     state: RwLock<State>,
-    /// Told after each change.
+    /// Notified after each change.
     changed: Notify,
 }
 
 /// The hosts of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts {
-    /// Raised with each change.
+    /// The version, which increases with each change.
     pub version: u64,
-    /// Those of live members, in lower case.
+    /// The hosts of live members, in lower case.
     pub members: BTreeSet<String>,
-    /// Those that have left, in order, since the last look.
+    /// The hosts that left the cluster, as opposed to failing, since the last call.
     pub left: BTreeSet<String>,
 }
 
-/// What another daemon has registered.
+/// The nodes and services of another daemon.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
     host: Option<Arc<Entry>>,
@@ -43,20 +43,20 @@ pub struct Origin {
     addresses: Vec<SocketAddr>,
 }
 
-/// An entry that is found by its name. Shared with the core: it is held once.
+/// An entry that is hashed by its name. It is shared with the core, so that it is in memory only once.
 #[derive(Debug, Clone)]
 struct ByName(Arc<Entry>);
 
 #[derive(Debug, Default)]
 struct State {
     origins: HashMap<NodeId, Arc<Origin>>,
-    /// The daemons that call their host by this name, in lower case; the first of them is asked.
+    /// The daemons by the name of their host, in lower case. If there are several, the first takes precedence.
     hosts: BTreeMap<String, BTreeSet<NodeId>>,
-    /// How many live members have an address.
+    /// The number of live members per address.
     members: HashMap<IpAddr, usize>,
-    /// Hosts that have left, until somebody asks for them.
+    /// Hosts that have left since the last call of [`ClusterDirectory::hosts`].
     left: BTreeSet<String>,
-    /// Raised whenever hosts come or go, or change what they say about themselves.
+    /// Increases whenever a host joins, leaves or changes its properties.
     version: u64,
 }
 
@@ -81,7 +81,7 @@ impl PartialEq for ByName {
 impl Eq for ByName {}
 
 impl Origin {
-    /// What the daemon says about its host, once it is known.
+    /// The properties of its host, once they are known.
     #[must_use]
     pub fn host(&self) -> Option<&Host> {
         match self.host.as_deref() {
@@ -90,7 +90,7 @@ impl Origin {
         }
     }
 
-    /// The name of its host; empty if it is not known yet.
+    /// The name of its host, or an empty string if it is not known yet.
     #[must_use]
     pub fn host_name(&self) -> &str {
         self.host().map_or("", |host| host.host.as_str())
@@ -101,19 +101,19 @@ impl Origin {
         self.names.iter().chain(&self.services).map(|entry| &entry.0)
     }
 
-    /// How many nodes it has.
+    /// The number of its nodes.
     #[must_use]
     pub fn count_names(&self) -> usize {
         self.names.len()
     }
 
-    /// How many services it has.
+    /// The number of its services.
     #[must_use]
     pub fn count_services(&self) -> usize {
         self.services.len()
     }
 
-    /// Its node or service of this name.
+    /// Its node or service with this name.
     #[must_use]
     pub fn find(&self, kind: Kind, name: &str) -> Option<&Arc<Entry>> {
         let all = match kind {
@@ -124,7 +124,7 @@ impl Origin {
         all.get(name).map(|entry| &entry.0)
     }
 
-    /// Where it can be reached, best first.
+    /// The addresses at which it can be reached, in order of preference.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -137,8 +137,8 @@ impl ClusterDirectory {
         let mut state = self.write();
         match patch {
             Patch::Change { origin, .. } | Patch::Hide { origin, .. } if *origin == own => {}
-            Patch::Change { origin, changes: shifts } => {
-                shifts.iter().for_each(|shift| state.shift(*origin, shift));
+            Patch::Change { origin, changes } => {
+                changes.iter().for_each(|change| state.change(*origin, change));
             }
             Patch::Hide { origin, .. } => state.hide(origin),
         }
@@ -151,15 +151,15 @@ impl ClusterDirectory {
         self.changed.notified().await;
     }
 
-    /// Sets where a live member can be reached, best first; none once it is gone.
+    /// Sets the addresses at which a live member can be reached, in order of preference; none once it is gone.
     pub fn set_addresses(&self, origin: NodeId, addresses: &[SocketAddr]) {
         self.write().set_addresses(origin, addresses);
     }
 
-    /// Forgets everything.
+    /// Removes all hosts, because this daemon has left the cluster.
     pub fn clear(&self) {
         let mut state = self.write();
-        // This daemon has left, which comes down to the same as if all others had.
+        // For this daemon, that is the same as if all others had left.
         let left = state.hosts.keys().cloned().collect();
         let version = state.version + 1;
         *state = State { left, version, ..State::default() };
@@ -177,34 +177,34 @@ impl ClusterDirectory {
         Some(Hosts { version: state.version, members: state.hosts.keys().cloned().collect(), left })
     }
 
-    /// The version of the hosts.
+    /// The current version of the hosts.
     pub fn version(&self) -> u64 {
         self.read().version
     }
 
-    /// Whether there is no other host.
+    /// Whether there are no other hosts.
     pub fn is_alone(&self) -> bool {
         self.read().hosts.is_empty()
     }
 
-    /// All other daemons, with what they have, as of now.
+    /// A snapshot of all other daemons with their nodes and services.
     pub fn origins(&self) -> Vec<(NodeId, Arc<Origin>)> {
         self.read().origins.iter().map(|(id, origin)| (*id, Arc::clone(origin))).collect()
     }
 
-    /// Another daemon, with what it has, as of now.
+    /// A snapshot of another daemon with its nodes and services.
     pub fn origin(&self, id: &NodeId) -> Option<Arc<Origin>> {
         self.read().origins.get(id).map(Arc::clone)
     }
 
-    /// The daemons of the host with this name, with what they have.
+    /// A snapshot of the daemons on the host with this name.
     pub fn on_host(&self, host: &str) -> Vec<(NodeId, Arc<Origin>)> {
         let state = self.read();
         let ids = state.find_host(&host.to_lowercase()).into_iter().flatten();
         ids.filter_map(|id| Some((*id, Arc::clone(state.origins.get(id)?)))).collect()
     }
 
-    /// The members that relay connections of others.
+    /// The members that are relays.
     pub fn relays(&self) -> BTreeSet<NodeId> {
         let is_relay = |origin: &Origin| origin.host().is_some_and(|host| host.relay);
         self.read().origins.iter().filter(|(_, origin)| is_relay(origin)).map(|(id, _)| *id).collect()
@@ -215,24 +215,24 @@ impl ClusterDirectory {
         self.read().origins.get(id)?.host().map(|host| host.host.as_str().to_lowercase())
     }
 
-    /// The full name of the host that `host` means, in lower case.
+    /// The full name of the host with this full or short name, in lower case.
     pub fn full_name(&self, host: &str) -> Option<String> {
         let state = self.read();
         let origin = state.find_host(&host.to_lowercase())?.first()?;
         state.origins.get(origin)?.host().map(|host| host.host.as_str().to_lowercase())
     }
 
-    /// Where a live member can be reached, best first.
+    /// The addresses at which a live member can be reached, in order of preference.
     pub fn addresses_of(&self, id: &NodeId) -> Vec<SocketAddr> {
         self.read().origins.get(id).map(|origin| origin.addresses.clone()).unwrap_or_default()
     }
 
-    /// The present registration of a name of `origin`.
+    /// The current registration of a name of `origin`.
     pub fn registered(&self, origin: &NodeId, kind: Kind, name: &str) -> Option<Registered> {
         Registered::of(self.read().origins.get(origin)?.find(kind, name)?)
     }
 
-    /// The node `name` on `host`: whose it is, its registration, and its entry.
+    /// The node `name` on `host`: its daemon, its registration and its entry.
     pub fn find(&self, name: &str, host: &str) -> Option<(NodeId, Registered, Arc<Entry>)> {
         let state = self.read();
         state.find_host(&host.to_lowercase())?.iter().find_map(|id| {
@@ -241,7 +241,7 @@ impl ClusterDirectory {
         })
     }
 
-    /// All nodes on `host`, by name; where several daemons have one, that of the first.
+    /// All nodes on `host`, by name. If several daemons have a node of the same name, the first one is used.
     pub fn names_on(&self, host: &str) -> BTreeMap<Box<str>, (NodeId, Registered)> {
         let mut names = BTreeMap::new();
         for (id, origin) in self.on_host(host) {
@@ -269,7 +269,7 @@ impl ClusterDirectory {
 }
 
 impl State {
-    /// A host is found by the name that it calls itself; if none is called that, by the short form of it.
+    /// Finds a host by its own name, or if there is none, by matching a short name with a long one.
     fn find_host(&self, host: &str) -> Option<&BTreeSet<NodeId>> {
         if let Some(exact) = self.hosts.get(host) {
             return Some(exact);
@@ -277,19 +277,19 @@ impl State {
         if let Some((short, _)) = host.split_once('.') {
             return self.hosts.get(short);
         }
-        // All long forms of a short name are next to each other in the order of names.
+        // All long forms of a short name are adjacent in the order of names.
         let from = format!("{host}.");
         let (long, origins) = self.hosts.range(from.clone()..).next()?;
         long.starts_with(&from).then_some(origins)
     }
 
-    /// An origin, to be changed. It is copied only if somebody reads it at this moment.
+    /// An origin for modification. It is copied only if a reader holds a snapshot of it.
     fn origin(&mut self, id: NodeId) -> &mut Origin {
         Arc::make_mut(self.origins.entry(id).or_default())
     }
 
-    fn shift(&mut self, id: NodeId, shift: &EntryChange) {
-        match (&shift.before, &shift.after) {
+    fn change(&mut self, id: NodeId, change: &EntryChange) {
+        match (&change.before, &change.after) {
             (_, Some(entry)) => match &**entry {
                 Entry::Host(host) => {
                     let name = host.host.as_str().to_lowercase();
@@ -324,7 +324,7 @@ impl State {
         self.origins.remove(id);
     }
 
-    /// Takes an origin out of the index of hosts.
+    /// Removes an origin from the index of hosts.
     fn unlist(&mut self, id: &NodeId) {
         let Some(Entry::Host(host)) =
             self.origins.get_mut(id).and_then(|origin| Arc::make_mut(origin).host.take()).as_deref().cloned()
@@ -393,8 +393,9 @@ mod tests {
     }
 
     fn up(origin: NodeId, entries: &[Arc<Entry>]) -> Patch {
-        let shifts = entries.iter().map(|entry| EntryChange { before: None, after: Some(Arc::clone(entry)) });
-        Patch::Change { origin, changes: shifts.collect() }
+        let changes =
+            entries.iter().map(|entry| EntryChange { before: None, after: Some(Arc::clone(entry)) });
+        Patch::Change { origin, changes: changes.collect() }
     }
 
     fn answers(directory: &ClusterDirectory, name: &str, host: &str) -> bool {
@@ -402,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_found_on_its_host_until_that_is_hidden() {
+    fn a_node_is_found_on_its_host_until_the_host_is_hidden() {
         let directory = ClusterDirectory::default();
         directory.apply(ME, &up(OTHER, &[host("Far.example.org"), node("bar", 5000)]));
         for found in ["far.example.org", "FAR.EXAMPLE.ORG", "far"] {
@@ -417,16 +418,16 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_reported_once_and_those_that_leave_apart() {
+    fn hosts_are_reported_once_and_those_that_left_separately() {
         let directory = ClusterDirectory::default();
         directory.apply(ME, &up(OTHER, &[host("Far"), node("bar", 5000)]));
         let hosts = directory.hosts(None).expect("nothing was known");
         assert_eq!(hosts.members, BTreeSet::from(["far".to_owned()]));
         directory.apply(ME, &up(OTHER, &[node("baz", 5001)]));
-        assert_eq!(directory.hosts(Some(hosts.version)), None, "a node is no host");
+        assert_eq!(directory.hosts(Some(hosts.version)), None, "a node is not a host");
         directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
         let gone = directory.hosts(Some(hosts.version)).expect("it has gone");
-        assert!(gone.members.is_empty() && gone.left.is_empty(), "it did not leave in order");
+        assert!(gone.members.is_empty() && gone.left.is_empty(), "it failed, and did not leave");
         directory.apply(ME, &up(OTHER, &[host("far")]));
         directory.clear();
         let left = directory.hosts(Some(gone.version)).expect("this host has left");
@@ -434,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_keeps_what_it_has_read_while_changes_go_on() {
+    fn a_snapshot_does_not_change() {
         let directory = ClusterDirectory::default();
         directory.apply(ME, &up(OTHER, &[host("far"), node("bar", 5000)]));
         let read = directory.origin(&OTHER).expect("it is there");
@@ -445,14 +446,14 @@ mod tests {
     }
 
     #[test]
-    fn this_host_is_not_in_it() {
+    fn this_host_is_not_included() {
         let directory = ClusterDirectory::default();
         directory.apply(ME, &up(ME, &[host("here"), node("foo", 5000)]));
         assert!(!answers(&directory, "foo", "here"));
     }
 
     #[test]
-    fn a_member_may_ask_as_long_as_it_lives() {
+    fn an_address_is_a_members_as_long_as_the_member_lives() {
         let directory = ClusterDirectory::default();
         let address: SocketAddr = "10.0.0.2:4369".parse().expect("an address");
         directory.apply(ME, &up(OTHER, &[host("far")]));

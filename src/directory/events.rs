@@ -1,7 +1,7 @@
-//! What has happened, numbered, so that a reader who was away can go on where it stopped.
+//! The event log: numbered events, so that a disconnected reader can resume where it stopped.
 //!
-//! The log is a bounded window: a reader who asks for something older is told how much it has missed. Numbers
-//! start at 1 with every start of the daemon; the daemon's boot id tells two starts apart.
+//! The log is a bounded window: a reader that asks for older events is told how many it missed. Numbers start at 1 when
+//! the daemon starts; the boot id changes with each start.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +10,11 @@ use pmd_protocol::peer::NodeId;
 use serde::Serialize;
 use tokio::sync::watch;
 
-/// Events that are kept: enough for a reader to reconnect after a mass restart of 1,000 nodes, and under 1 MB.
+/// Number of events in the window: enough for a reader to reconnect after a mass restart of 1,000 nodes, and under 1
+/// MB.
 pub const WINDOW: usize = 4096;
 
-/// What kind of thing happened.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
@@ -25,18 +26,18 @@ pub enum EventKind {
     ServiceUp,
     /// A service's registration ended.
     ServiceDown,
-    /// A daemon has joined the cluster, or has come back.
+    /// A daemon joined the cluster or returned to it.
     NodeUp,
-    /// A daemon could not be reached, and has not objected yet.
+    /// A daemon is suspected to have failed, and has not refuted it yet.
     NodeSuspect,
-    /// A daemon is gone.
+    /// A daemon failed.
     NodeDown,
-    /// A daemon has left after saying so.
+    /// A daemon left the cluster.
     NodeLeft,
 }
 
 impl EventKind {
-    /// The name it has on the wire and on the command line.
+    /// The name in JSON and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             EventKind::NameUp => "name_up",
@@ -51,22 +52,22 @@ impl EventKind {
     }
 }
 
-/// One thing that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Its number: 1 for the first after the daemon's start, without gaps.
+    /// The number of the event, starting at 1 without gaps.
     pub seq: u64,
-    /// When, in milliseconds since the Unix epoch.
+    /// The time of the event, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// What kind of thing.
+    /// The kind of the event.
     pub kind: EventKind,
-    /// The name of the Erlang node or service; of a daemon, that of its host.
+    /// The name of the Erlang node or service, or for a daemon, the name of its host.
     pub name: Arc<str>,
     /// The port of the Erlang node or service.
     pub port: Option<u16>,
-    /// Why, where there is more than one possible reason.
+    /// The reason, if there can be different ones.
     pub reason: Option<&'static str>,
-    /// Where it happened; none for this host.
+    /// The daemon where it happened; `None` for this one.
     pub origin: Option<EventOrigin>,
 }
 
@@ -79,14 +80,14 @@ pub struct EventOrigin {
     pub host: Arc<str>,
 }
 
-/// The answer to "what has happened since".
+/// The events since a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Since {
     /// The events, oldest first.
     pub events: Vec<Event>,
-    /// How many of those asked for are no longer there.
+    /// How many of the requested events are no longer in the window.
     pub missed: u64,
-    /// Go on from here.
+    /// The number to pass to the next call.
     pub last: u64,
 }
 
@@ -110,7 +111,7 @@ impl EventLog {
         EventLog { window: Mutex::default(), news: watch::Sender::new(0) }
     }
 
-    /// Adds what has happened to an Erlang node or service of this host.
+    /// Adds an event about an Erlang node or service of this host.
     pub fn publish(
         &self,
         at_ms: u64,
@@ -122,7 +123,7 @@ impl EventLog {
         self.add(Event { seq: 0, at_ms, kind, name, port: Some(port), reason, origin: None });
     }
 
-    /// Adds what has happened elsewhere in the cluster.
+    /// Adds an event from elsewhere in the cluster.
     pub fn publish_remote(
         &self,
         at_ms: u64,
@@ -134,7 +135,7 @@ impl EventLog {
         self.add(Event { seq: 0, at_ms, kind, name, port, reason: None, origin: Some(origin) });
     }
 
-    /// Adds an event, whose number is given here.
+    /// Numbers an event and adds it.
     fn add(&self, mut event: Event) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = window.last + 1;
@@ -144,21 +145,20 @@ impl EventLog {
         }
         event.seq = seq;
         window.events.push_back(event);
-        // Waking nobody is not free, and every registration comes by here.
+        // Notifying costs time even without receivers, and every registration gets here.
         if self.news.receiver_count() > 0 {
             self.news.send_replace(seq);
         }
     }
 
-    /// The number of the latest event; 0 if there was none.
+    /// The number of the latest event, or 0 if there are none.
     pub fn last(&self) -> u64 {
         self.window.lock().unwrap_or_else(PoisonError::into_inner).last
     }
 
     /// At most `limit` events with a number above `since`.
     ///
-    /// A number from the future can only come from an earlier start of the daemon: then all there is counts as
-    /// new.
+    /// A number above the latest one can only come from an earlier start of the daemon, so all events count as new.
     pub fn since(&self, since: u64, limit: usize) -> Since {
         let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = window.last;
@@ -171,7 +171,7 @@ impl EventLog {
         Since { events, missed, last }
     }
 
-    /// Changes with every event from now on. Read the log after this call: what happened before is not told.
+    /// A receiver that is notified of every event from now on. To miss none, read the log after this call.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_goes_on_where_it_stopped() {
+    fn a_reader_resumes_where_it_stopped() {
         let log = log(5);
         let first = log.since(0, 3);
         assert_eq!((first.events.len(), first.missed, first.last), (3, 0, 3));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_an_earlier_start_means_everything() {
+    fn a_number_from_an_earlier_start_returns_all_events() {
         assert_eq!(log(2).since(1000, 10).events.len(), 2);
     }
 }

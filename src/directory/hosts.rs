@@ -1,6 +1,6 @@
-//! Names of hosts.
+//! Comparison of host names.
 
-/// Whether two names mean the same host: where both are long names, the domains count as well.
+/// Whether two names refer to the same host. Domains are compared only if both names are long.
 #[must_use]
 pub fn same_host(one: &str, other: &str) -> bool {
     if one.contains('.') && other.contains('.') {

@@ -1,7 +1,7 @@
-//! What is registered on this host: Erlang nodes, which the EPMD server keeps, and services.
+//! The registry of this host: Erlang nodes, which the EPMD server keeps, and services.
 //!
-//! A change is decided under a short lock, can be looked up before the call returns, and is then reported: to the event log
-//! for whoever watches, and to the set of changes for the cluster.
+//! A change is made under a short lock, and lookups see it before the call returns. It is reported to the event log for
+//! subscribers, and to the set of changes for the cluster.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use super::hosts::same_host;
 use super::services::{NewService, Registered, Service, ServiceError, Services};
 use crate::base::clock::Monotonic;
 
-/// Everything registered on this host; shared by all threads.
+/// The registry of this host; shared by all threads.
 #[derive(Debug)]
 pub struct Local {
     host: String,
@@ -41,8 +41,7 @@ impl Observer for Reports {
     }
 }
 
-// Events are published while the lock that ordered the changes is held, so that their numbers follow the order in which
-// things happened.
+// Events are published under the lock that orders the changes, so that event numbers have the same order.
 impl Reports {
     fn name(&self, kind: EventKind, entry: &Registration, now_ms: u64, reason: Option<&'static str>) {
         self.changes.mark(Changed::Name(Arc::clone(&entry.name)));
@@ -56,8 +55,8 @@ impl Reports {
 }
 
 impl Local {
-    /// An empty registry of the host named `host`, whose daemon tells clients `configured_port` and remembers at least
-    /// `old_names` names that have ended.
+    /// Creates an empty registry of the host named `host`. Its daemon reports `configured_port` to clients and
+    /// remembers at least `old_names` names that have ended.
     #[must_use]
     pub fn new(host: String, configured_port: i32, old_names: usize) -> Local {
         let reports = Reports::default();
@@ -70,8 +69,8 @@ impl Local {
         &self.host
     }
 
-    /// Whether `host` means this host: by its short or its long name, or by a loopback address or name.
-    pub fn is_meant_by(&self, host: &str) -> bool {
+    /// Whether `host` is this host's short or long name, a loopback address or `localhost`.
+    pub fn is_this_host(&self, host: &str) -> bool {
         host.eq_ignore_ascii_case("localhost")
             || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
             || same_host(host, &self.host)
@@ -82,17 +81,17 @@ impl Local {
         &self.names
     }
 
-    /// What has happened, here and elsewhere.
+    /// The events of this host and of the cluster.
     pub fn events(&self) -> &Arc<EventLog> {
         &self.reports.events
     }
 
-    /// What the cluster has to be told.
+    /// The changes that have yet to be sent to the cluster.
     pub fn changes(&self) -> &Arc<Changes> {
         &self.reports.changes
     }
 
-    /// Marks everything as changed: for a cluster that knows nothing of this host yet.
+    /// Marks all nodes and services as changed, for a cluster that does not know this host yet.
     pub fn mark_all(&self) {
         let changes = &self.reports.changes;
         changes.watch();
@@ -100,8 +99,8 @@ impl Local {
         self.all_services().into_iter().for_each(|service| changes.mark(Changed::Service(service.name)));
     }
 
-    /// The entry that the cluster is told for a change: with the present values, or none with the key of what is gone.
-    /// Nothing for a name that the cluster cannot have.
+    /// The entry to send to the cluster for a change, and whether it exists. If not, only the key of the entry matters.
+    /// `None` if the name is not valid in the cluster.
     pub fn entry(&self, changed: &Changed) -> Option<(Entry, bool)> {
         match changed {
             Changed::Name(name) => match self.names.get(name) {
@@ -122,7 +121,7 @@ impl Local {
         names.chain(services).map(Arc::new).collect()
     }
 
-    /// The entries with this name: of an Erlang node, and of a service whose time is not over.
+    /// The entries with this name: an Erlang node, and a service that has not expired.
     pub fn find(&self, name: &str) -> Vec<Arc<Entry>> {
         let node = self.names.get(name).and_then(|entry| name_entry(&entry));
         let now = Monotonic::now();
@@ -141,7 +140,7 @@ impl Local {
         let registered = services.register(new, now_ms, Monotonic::now())?;
         match &registered {
             Registered::New(service) => self.reports.service(EventKind::ServiceUp, service, now_ms, None),
-            // Its metadata may have changed.
+            // The metadata may have changed.
             Registered::Renewed(service) => {
                 self.reports.changes.mark(Changed::Service(Arc::clone(&service.name)));
             }
@@ -149,7 +148,7 @@ impl Local {
         Ok(registered)
     }
 
-    /// Ends a service by its name.
+    /// Unregisters a service.
     pub fn unregister_service(&self, name: &str, now_ms: u64) -> Option<Service> {
         let mut services = self.services();
         let ended = services.unregister(name)?;
@@ -157,7 +156,7 @@ impl Local {
         Some(ended)
     }
 
-    /// Ends a held service whose holder has gone, if it is still the one with this id.
+    /// Unregisters a held service whose holder is gone, if it still has this id.
     pub fn release_service(&self, name: &str, id: u64, now_ms: u64) -> bool {
         let mut services = self.services();
         let Some(ended) = services.release(name, id) else { return false };
@@ -165,7 +164,7 @@ impl Local {
         true
     }
 
-    /// Ends every service whose time to live is over.
+    /// Removes all services whose time to live has expired, and returns their number.
     pub fn expire_services(&self, now_ms: u64) -> usize {
         let mut services = self.services();
         let ended = services.expire(Monotonic::now());
@@ -180,12 +179,12 @@ impl Local {
         self.services().get(name).cloned()
     }
 
-    /// Every service, by name.
+    /// All services, sorted by name.
     pub fn all_services(&self) -> Vec<Service> {
         self.services().iter().cloned().collect()
     }
 
-    /// How many services are registered.
+    /// The number of services.
     pub fn count_services(&self) -> usize {
         self.services().len()
     }
@@ -248,16 +247,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_host_is_meant_by_its_short_and_its_long_name_and_by_loopback() {
+    fn this_host_has_a_short_name_a_long_name_and_loopback_addresses() {
         for own in ["web1", "web1.example.org"] {
             let local = Local::new(own.into(), 4369, 0);
             for host in ["web1", "WEB1", "web1.example.org", "localhost", "127.0.0.1", "::1"] {
-                assert!(local.is_meant_by(host), "{host}");
+                assert!(local.is_this_host(host), "{host}");
             }
             for host in ["web2", "web", "", "10.0.0.1", "web1x.example.org"] {
-                assert!(!local.is_meant_by(host), "{host}");
+                assert!(!local.is_this_host(host), "{host}");
             }
         }
-        assert!(!Local::new("web1.example.org".into(), 4369, 0).is_meant_by("web1.example.com"));
+        assert!(!Local::new("web1.example.org".into(), 4369, 0).is_this_host("web1.example.com"));
     }
 }

@@ -1,7 +1,8 @@
-//! The read model: what is registered, on this host and on others, as everybody who asks is answered from it.
+//! The read model: the nodes and services of this host and of others, from which all lookups are answered.
 //!
-//! [`Directory::find`](pmd_epmd::server::Directory::find) decides EPMD lookups and [`Directory::matches`] those of the API; what
-//! they find is a value, which is encoded where it leaves the daemon. [`local`] is this host, [`cluster`] the others.
+//! [`Directory::find`](pmd_epmd::server::Directory::find) answers EPMD lookups, and [`Directory::matches`] those of the
+//! API. Results are plain values, which are encoded only where they leave the daemon. [`local`] is this host,
+//! [`cluster`] the others.
 
 pub mod changes;
 pub mod cluster;
@@ -24,52 +25,52 @@ use cluster::{ClusterDirectory, Origin, Registered, alive2};
 use hosts::same_host;
 use local::Local;
 
-/// Something that is registered on another host.
+/// A node or service that is registered on another host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// The daemon of that host.
     pub origin: NodeId,
-    /// An Erlang node or a service.
+    /// Whether it is an Erlang node or a service.
     pub kind: Kind,
     /// Its name.
     pub name: Box<str>,
 }
 
-/// Addresses of this host that stand for others, and the ports on them that lead there.
+/// The aliases of other hosts on this host, and the entries (listening ports) on them.
 pub trait Entrances: Debug + Send + Sync {
-    /// Whether any address stands for another host. The hot path asks.
+    /// Whether there are any aliases. Called on the hot path.
     fn any(&self) -> bool;
 
-    /// Whether this address is one that can stand for another host.
+    /// Whether this address is in the alias range.
     fn is_alias(&self, address: IpAddr) -> bool;
 
-    /// The host, in lower case, that an alias stands for.
+    /// The host of an alias, in lower case.
     fn host_behind(&self, alias: IpAddr) -> Option<String>;
 
     /// Whether a host is reached through tunnels, rather than directly.
     fn tunnels_to(&self, host: &str) -> bool;
 
-    /// The port on `address` that leads to `target`; listens there if nobody does yet. None if there is no room for it.
+    /// The port on `address` that leads to `target`, which is opened if necessary. `None` if there is no room for it.
     fn entry(&self, address: IpAddr, target: Target, registered: Registered) -> Option<u16>;
 }
 
 /// The other hosts.
 #[derive(Debug)]
 pub struct Others {
-    /// What they have.
+    /// Their nodes and services.
     pub cluster: Arc<ClusterDirectory>,
-    /// How they are reached from this one.
+    /// Their aliases on this host.
     pub entrances: Arc<dyn Entrances>,
 }
 
-/// Something that was found.
+/// A result of a lookup.
 #[derive(Debug, Clone)]
 pub struct Match {
-    /// The daemon that has it; none for this one.
+    /// The daemon that has it; `None` for this one.
     pub origin: Option<NodeId>,
     /// The name of its host.
     pub host: String,
-    /// What it is.
+    /// The node or service.
     pub entry: Arc<Entry>,
 }
 
@@ -82,7 +83,8 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// A directory of this host and, in a cluster, of the others; `access` says which other hosts may ask.
+    /// Creates a directory of this host and, in a cluster, of the others. `access` says which other hosts may look up
+    /// names.
     #[must_use]
     pub fn new(local: Arc<Local>, others: Option<Others>, access: EpmdAccess) -> Directory {
         Directory { local, others, access }
@@ -93,8 +95,8 @@ impl Directory {
         &self.local
     }
 
-    /// Everything with this name, on all hosts or on the one that `host` means, in no particular order; none if no such host
-    /// is known.
+    /// All nodes and services with this name, on all hosts or on `host`, in no particular order. `None` if the host is
+    /// unknown.
     pub fn matches(&self, name: &str, host: Option<&str>) -> Option<Vec<Match>> {
         let kinds = [Kind::NAME, Kind::SERVICE];
         let found =
@@ -103,7 +105,7 @@ impl Directory {
         self.collect(host, own, |origin| found(origin).collect())
     }
 
-    /// Everything that is registered, on all hosts or on the one that `host` means; none if no such host is known.
+    /// All nodes and services, on all hosts or on `host`. `None` if the host is unknown.
     pub fn all(&self, host: Option<&str>) -> Option<Vec<Match>> {
         self.collect(host, || self.local.entries().into_iter(), |origin| origin.entries().cloned().collect())
     }
@@ -116,7 +118,7 @@ impl Directory {
     ) -> Option<Vec<Match>> {
         let mut known = host.is_none();
         let mut matches = Vec::new();
-        if host.is_none_or(|host| self.local.is_meant_by(host)) {
+        if host.is_none_or(|host| self.local.is_this_host(host)) {
             known = true;
             let host = self.local.host();
             matches.extend(own().map(|entry| Match { origin: None, host: host.to_owned(), entry }));
@@ -134,10 +136,11 @@ impl Directory {
         known.then_some(matches)
     }
 
-    /// The other hosts, if this request was made to an address that stands for one of them.
+    /// The other hosts and the alias to which this request was sent, if it was sent to one.
     fn alias_asked(&self, asker: &Asker<'_>) -> Option<(&Others, IpAddr)> {
         let others = self.others.as_ref()?;
-        // Only programs on this host can connect there, so the kernel need not be asked about anybody else.
+        // Only programs on this host can connect to aliases, so the system call for the local address is saved for
+        // others.
         if !others.entrances.any() || !asker.is_loopback() {
             return None;
         }
@@ -145,7 +148,7 @@ impl Directory {
         others.entrances.is_alias(asked).then_some((others, asked))
     }
 
-    /// Looks for `name@host`, which stock epmd would not know: the node `name` on this host or another.
+    /// Looks up a full name, `name@host`, which stock epmd does not support: the node `name` on this host or another.
     fn find_at_host(&self, asker: &Asker<'_>, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
         let Some(others) = &self.others else { return false };
         let Some((name, host)) = name.rsplit_once('@') else { return false };
@@ -159,7 +162,7 @@ impl Directory {
             answer(&found);
             return true;
         }
-        // An entry on any other address would let the network in.
+        // An entry on any other address would be open to the network.
         let Some(asked) = asker.own_address().map(|asked| asked.to_canonical()) else { return false };
         asked.is_loopback() && others.find_with_entry(asked, name, &host, answer)
     }
@@ -182,10 +185,10 @@ impl Others {
         true
     }
 
-    /// Passes what a lookup at an alias finds to `answer`: the node `name` on the host that the alias stands for.
+    /// Looks up the node `name` on the host of `alias`, and passes it to `answer`.
     pub fn find_at_alias(&self, alias: IpAddr, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
         let Some(host) = self.entrances.host_behind(alias) else { return false };
-        // The whole name may be asked for as well.
+        // The name may be a full one.
         let name = match name.rsplit_once('@') {
             Some((name, asked)) if same_host(asked, &host) => name,
             _ => name,
@@ -193,8 +196,8 @@ impl Others {
         self.find_with_entry(alias, name, &host, answer)
     }
 
-    /// The lines of the answer to NAMES_REQ at an alias. The ports are those that the
-    /// nodes have on their host: an entry is opened when somebody asks for one node.
+    /// The lines of the answer to NAMES_REQ at an alias. The ports are those on the other host: entries are opened only
+    /// by lookups of single nodes.
     #[must_use]
     pub fn names_at_alias(&self, alias: IpAddr) -> Vec<u8> {
         let mut answer = Vec::new();

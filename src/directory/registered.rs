@@ -1,12 +1,12 @@
-//! What an entry of another host tells of a node or a service.
+//! Extracts a node's or service's registration from an entry of another host.
 
 use pmd_protocol::epmd::Alive2;
 use pmd_protocol::peer::Entry;
 
-/// One registration of a name on another host, as opposed to earlier and later ones.
+/// Identifies one registration of a name on another host, as opposed to earlier and later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Registered {
-    /// Its port there.
+    /// Its port on that host.
     pub port: u16,
     /// The creation of a node; 0 for a service.
     pub creation: u32,
@@ -15,7 +15,7 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// The registration that an entry tells of.
+    /// The registration in an entry; `None` for a host entry.
     #[must_use]
     pub fn of(entry: &Entry) -> Option<Registered> {
         match entry {
@@ -32,7 +32,7 @@ impl Registered {
     }
 }
 
-/// What a node has said about itself, as its entry tells it; none for other entries.
+/// The registration data of a node, from its entry; `None` for other entries.
 #[must_use]
 pub fn alive2(entry: &Entry) -> Option<Alive2<'_>> {
     let Entry::Name(name) = entry else { return None };

@@ -1,7 +1,7 @@
-//! The services registered on this host: names that are no Erlang nodes, with a port and free metadata.
+//! The services registered on this host: names other than Erlang nodes, with a port and arbitrary metadata.
 //!
-//! A state machine without a clock. A service lives until it is unregistered, until its time to live is over,
-//! or as long as somebody holds it, whichever was asked for.
+//! A state machine whose caller passes the time. A service exists until it is unregistered, until its time to live
+//! expires, or as long as a client holds it, depending on how it was registered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,56 +10,56 @@ use pmd_protocol::ServiceName;
 
 use crate::base::clock::Monotonic;
 
-/// Services on one host. Bounds what a runaway script can make the daemon (and later the cluster) hold.
+/// Maximum number of services on one host. It limits the damage that a runaway script can do to daemon and cluster.
 pub const MAX_SERVICES: usize = 10_000;
-/// Metadata entries of one service.
+/// Maximum number of metadata entries per service.
 pub const MAX_METADATA: usize = 64;
-/// Bytes of all keys and values of one service's metadata: a service has to fit well into one frame.
+/// Maximum size of all metadata keys and values of a service in bytes, so that it easily fits into one frame.
 pub const MAX_METADATA_BYTES: usize = 4096;
 
-/// Free text about a service, by key.
+/// Key-value pairs that describe a service.
 pub use crate::config::types::Metadata;
 
 /// One registered service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// Unique in this daemon's life and increasing.
+    /// Its id, unique and increasing while this daemon runs.
     pub id: u64,
     /// Its name.
     pub name: Arc<str>,
     /// The TCP port it listens on.
     pub port: u16,
-    /// What its owner says about it.
+    /// Key-value pairs from its owner.
     pub metadata: Metadata,
     /// When it registered first, in milliseconds since the Unix epoch.
     pub registered_ms: u64,
-    /// When it will be dropped unless it registers again, in milliseconds since the Unix epoch: to be shown.
+    /// When it expires unless it registers again, in milliseconds since the Unix epoch. For display only.
     pub expires_ms: Option<u64>,
-    /// The same moment, to be measured by.
+    /// The same time on the monotonic clock, which decides.
     pub deadline: Option<Monotonic>,
-    /// Whether a command or a connection keeps it alive.
+    /// Whether it is held, so that it ends with the command or connection that registered it.
     pub held: bool,
 }
 
-/// What is asked for when a service registers.
+/// A request to register a service.
 #[derive(Debug, Clone)]
 pub struct NewService {
     /// Its name.
     pub name: ServiceName,
     /// The TCP port it listens on.
     pub port: u16,
-    /// What its owner says about it.
+    /// Key-value pairs from its owner.
     pub metadata: Metadata,
-    /// Milliseconds until it is dropped unless it registers again.
+    /// Milliseconds until it expires unless it registers again.
     pub ttl_ms: Option<u64>,
-    /// Whether a command or a connection keeps it alive.
+    /// Whether it is held, so that it ends with the command or connection that registered it.
     pub held: bool,
 }
 
 /// Why a service was not registered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceError {
-    /// The name is taken by a service on another port, or by one that somebody holds.
+    /// The name is taken by a service on another port, or by a held one.
     #[error("a service named {name:?} is registered here with port {port}")]
     Taken {
         /// The name.
@@ -68,22 +68,22 @@ pub enum ServiceError {
         port: u16,
     },
     /// Port 0 cannot be connected to.
-    #[error("port 0 is not a port that a client could connect to")]
+    #[error("clients cannot connect to port 0")]
     Port,
     /// [`MAX_SERVICES`] are registered.
-    #[error("this host has {MAX_SERVICES} services already, which is the limit")]
+    #[error("this host already has {MAX_SERVICES} services, which is the limit")]
     TooMany,
-    /// More than [`MAX_METADATA`] entries or [`MAX_METADATA_BYTES`].
-    #[error("the metadata is over {MAX_METADATA} entries or {MAX_METADATA_BYTES} bytes")]
+    /// The metadata exceeds [`MAX_METADATA`] or [`MAX_METADATA_BYTES`].
+    #[error("the metadata exceeds {MAX_METADATA} entries or {MAX_METADATA_BYTES} bytes")]
     Metadata,
 }
 
-/// What a registration did.
+/// The result of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registered {
     /// The service is new.
     New(Service),
-    /// It was there already; its metadata and time to live are now those of the last request.
+    /// The service existed already; its metadata and time to live have been replaced.
     Renewed(Service),
 }
 
@@ -95,7 +95,7 @@ pub struct Services {
 }
 
 impl Service {
-    /// Whether its time to live is over at `now`.
+    /// Whether its time to live has expired at `now`.
     #[must_use]
     pub fn is_over(&self, now: Monotonic) -> bool {
         self.deadline.is_some_and(|end| end <= now)
@@ -103,7 +103,7 @@ impl Service {
 }
 
 impl Services {
-    /// Registers a service, or renews it if name and port are the same and nobody holds it.
+    /// Registers a service, or renews it if name and port are the same and it is not held.
     pub fn register(
         &mut self,
         new: NewService,
@@ -146,12 +146,12 @@ impl Services {
         Ok(Registered::New(service))
     }
 
-    /// Ends a service by its name.
+    /// Removes a service by its name.
     pub fn unregister(&mut self, name: &str) -> Option<Service> {
         self.by_name.remove(name)
     }
 
-    /// Ends a service if it is still the one with this id.
+    /// Removes a service if it still has this id.
     pub fn release(&mut self, name: &str, id: u64) -> Option<Service> {
         if self.by_name.get(name)?.id != id {
             return None;
@@ -159,7 +159,7 @@ impl Services {
         self.by_name.remove(name)
     }
 
-    /// Ends every service whose time is over at `now`.
+    /// Removes all services that have expired at `now`.
     pub fn expire(&mut self, now: Monotonic) -> Vec<Service> {
         let over = |service: &Service| service.is_over(now);
         let names: Vec<_> =
@@ -167,22 +167,22 @@ impl Services {
         names.iter().filter_map(|name| self.by_name.remove(name)).collect()
     }
 
-    /// The service that has this name.
+    /// The service with this name.
     pub fn get(&self, name: &str) -> Option<&Service> {
         self.by_name.get(name)
     }
 
-    /// All services, by name.
+    /// All services, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = &Service> {
         self.by_name.values()
     }
 
-    /// How many there are.
+    /// The number of services.
     pub fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no services.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_service_again_renews_and_another_port_is_refused() {
+    fn the_same_port_renews_and_another_port_is_rejected() {
         let mut services = Services::default();
         assert!(matches!(
             services.register(new("web", 80), 0, Monotonic::from_ms(0)),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_service_is_nobody_elses() {
+    fn a_held_service_cannot_be_registered_again() {
         let mut services = Services::default();
         let held = NewService { held: true, ..new("web", 80) };
         assert!(services.register(held.clone(), 0, Monotonic::from_ms(0)).is_ok());
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn time_to_live_ends_it_unless_renewed() {
+    fn a_service_expires_unless_it_is_renewed() {
         let mut services = Services::default();
         let short = NewService { ttl_ms: Some(100), ..new("web", 80) };
         assert!(services.register(short.clone(), 0, Monotonic::from_ms(0)).is_ok());
@@ -240,16 +240,16 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_the_wall_clock_ends_nothing() {
+    fn a_step_of_the_wall_clock_does_not_expire_services() {
         let mut services = Services::default();
         let short = NewService { ttl_ms: Some(100), ..new("web", 80) };
         assert!(services.register(short, 1_000_000, Monotonic::from_ms(0)).is_ok());
-        assert!(services.expire(Monotonic::from_ms(99)).is_empty(), "whatever the wall clock says now");
+        assert!(services.expire(Monotonic::from_ms(99)).is_empty(), "regardless of the wall clock");
         assert_eq!(services.expire(Monotonic::from_ms(100)).len(), 1);
     }
 
     #[test]
-    fn a_late_release_does_not_end_a_later_service() {
+    fn a_late_release_does_not_remove_a_later_service() {
         let mut services = Services::default();
         let Ok(Registered::New(first)) = services.register(new("web", 80), 0, Monotonic::from_ms(0)) else {
             panic!("it is new")
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_refused_with_their_reason() {
+    fn invalid_registrations_are_rejected_with_a_reason() {
         let mut services = Services::default();
         assert_eq!(services.register(new("web", 0), 0, Monotonic::from_ms(0)), Err(ServiceError::Port));
         let metadata = Metadata::from([("k".into(), "v".repeat(MAX_METADATA_BYTES))]);

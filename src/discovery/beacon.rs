@@ -1,39 +1,39 @@
-//! A beacon: a datagram with which a daemon announces itself on its networks.
+//! Beacons: the datagrams with which a daemon announces itself on its networks.
 //!
 //! | bytes | field |
 //! |---|---|
 //! | 4 | `pmdb` |
 //! | 1 | version: 1 |
-//! | 1 | length of the cluster's name, 1 to 64 |
-//! | 1 to 64 | the cluster's name, UTF-8 without control characters |
+//! | 1 | length of the cluster name, 1 to 64 |
+//! | 1 to 64 | the cluster name, UTF-8 without control characters |
 //! | 32 | the daemon's id |
 //! | 2 | its TCP port, big-endian, not 0 |
-//! | 16 | a random nonce: no two beacons are the same bytes |
+//! | 16 | a random nonce, so that every beacon is unique |
 //! | 32 | MAC of everything before it, keyed by the cluster secret, for the purpose `beacon` |
 //!
-//! The cluster's name is in the clear, so that daemons of other clusters can be shown. Nothing else of a beacon is trusted
-//! before its MAC is verified. A beacon contains neither the time nor its source, so an attacker can record one and replay
-//! it from another address. Its receivers then dial that address now and then, and find no daemon there that proves
-//! knowledge of the cluster secret. A replay achieves nothing else.
+//! The cluster name is in the clear, so that daemons of other clusters can be shown. Nothing else is trusted before the
+//! MAC is verified. A beacon contains neither the time nor its source, so an attacker can record one and replay it from
+//! another address. Receivers then dial that address occasionally and find no daemon that knows the cluster secret. A
+//! replay achieves nothing else.
 
 use pmd_protocol::limits::MAX_CLUSTER_NAME;
 use pmd_protocol::peer::NodeId;
 
 use crate::auth::cookie::{CookieKey, Cookies};
 
-/// Longest datagram that is parsed. A beacon of this version has at most 152 bytes; 512 fit into one packet on every
-/// network.
+/// Longest datagram that is parsed. A beacon of this version has at most 152 bytes; 512 bytes fit into one packet on
+/// every network.
 pub const MAX_BEACON: usize = 512;
-/// The purpose of its MAC.
+/// The purpose of the MAC.
 const PURPOSE: &str = "beacon";
 const MAGIC: [u8; 4] = *b"pmdb";
 const VERSION: u8 = 1;
-/// Bytes of the MAC.
+/// Length of the MAC in bytes.
 const TAG: usize = 32;
-/// Random bytes.
+/// Length of the nonce in bytes.
 pub const NONCE: usize = 16;
 
-/// What a daemon says about itself.
+/// The content of a beacon, without its MAC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beacon {
     cluster: String,
@@ -42,32 +42,32 @@ pub struct Beacon {
     nonce: [u8; NONCE],
 }
 
-/// Why a beacon cannot be made, or why a datagram is not a beacon.
+/// Why a beacon cannot be created, or why a datagram is not a beacon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BeaconError {
     /// The datagram belongs to another protocol.
     #[error("it is not a beacon")]
     NotABeacon,
-    /// The beacon of a later pmd.
-    #[error("it is a beacon of version {0}, and this pmd knows version {VERSION}")]
+    /// The beacon has another version.
+    #[error("it is a beacon of version {0}, but this pmd supports version {VERSION}")]
     Version(u8),
-    /// It is longer or shorter than its fields say.
+    /// The beacon is longer or shorter than its fields.
     #[error("its length does not match its fields")]
     Length,
-    /// The name of the cluster is not valid.
-    #[error("the name of a cluster has 1 to {MAX_CLUSTER_NAME} bytes of UTF-8 without control characters")]
+    /// The cluster name is invalid.
+    #[error("a cluster name has 1 to {MAX_CLUSTER_NAME} bytes of UTF-8 without control characters")]
     Cluster,
     /// The port is 0.
-    #[error("a daemon does not listen on port 0")]
+    #[error("port 0 is not a valid port")]
     Port,
 }
 
 impl Beacon {
-    /// The beacon of the daemon `id` in `cluster`, which listens on TCP port `port`; `nonce` is random.
+    /// Creates a beacon of the daemon `id` in `cluster`, which listens on TCP port `port`; `nonce` must be random.
     ///
     /// # Errors
     ///
-    /// If the name of the cluster is not valid, or the port is 0.
+    /// If the cluster name is invalid, or the port is 0.
     pub fn new(cluster: &str, id: NodeId, port: u16, nonce: [u8; NONCE]) -> Result<Beacon, BeaconError> {
         if !is_cluster_name(cluster) {
             return Err(BeaconError::Cluster);
@@ -78,22 +78,22 @@ impl Beacon {
         Ok(Beacon { cluster: cluster.to_owned(), id, port, nonce })
     }
 
-    /// The cluster that it claims to be from.
+    /// The claimed cluster.
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
 
-    /// The daemon that it claims to be from.
+    /// The claimed daemon.
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// The TCP port of the daemon.
+    /// The daemon's TCP port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The datagram, authenticated with `key`.
+    /// Encodes the beacon as a datagram, authenticated with `key`.
     #[must_use]
     pub fn encode(&self, key: &CookieKey) -> Vec<u8> {
         let mut bytes = self.claims();
@@ -102,7 +102,7 @@ impl Beacon {
         bytes
     }
 
-    /// Everything but the MAC.
+    /// The encoded beacon without the MAC.
     fn claims(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(MAX_BEACON);
         bytes.extend_from_slice(&MAGIC);
@@ -116,7 +116,7 @@ impl Beacon {
     }
 }
 
-/// A beacon that was received, and its MAC, which is not verified yet.
+/// A received beacon with its MAC, which is not verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
     beacon: Beacon,
@@ -124,7 +124,7 @@ pub struct Heard {
 }
 
 impl Heard {
-    /// Reads a datagram.
+    /// Parses a datagram.
     ///
     /// # Errors
     ///
@@ -146,12 +146,12 @@ impl Heard {
         Ok(Heard { beacon, tag })
     }
 
-    /// Its content, which may be forged.
+    /// The content, which may be forged.
     pub fn beacon(&self) -> &Beacon {
         &self.beacon
     }
 
-    /// Whether it was made with one of `cookies`. It may have been replayed by somebody else.
+    /// Whether the beacon was created with one of `cookies`. It may still be a replay.
     #[must_use]
     pub fn is_proven_by(&self, cookies: &Cookies) -> bool {
         let claims = self.beacon.claims();
@@ -159,7 +159,7 @@ impl Heard {
     }
 }
 
-/// Whether a cluster can have this name. Control characters are refused because terminals obey them.
+/// Whether this is a valid cluster name. Control characters are rejected because terminals interpret them.
 pub fn is_cluster_name(name: &str) -> bool {
     (1..=MAX_CLUSTER_NAME).contains(&name.len()) && !name.chars().any(char::is_control)
 }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beacon_is_read_as_it_was_made() {
+    fn a_beacon_is_decoded_as_it_was_encoded() {
         let datagram = datagram("prod");
         let heard = Heard::decode(&datagram).expect("a beacon");
         assert_eq!(heard.beacon().cluster(), "prod");
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_the_table() {
+    fn the_encoding_matches_the_table() {
         let bytes = datagram("ab");
         let claims =
             [b"pmdb".as_slice(), &[1, 2], b"ab", &[7; 32], &4369_u16.to_be_bytes(), &[9; NONCE]].concat();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn no_changed_bit_is_proven() {
+    fn a_beacon_with_a_flipped_bit_is_not_proven() {
         let good = datagram("prod");
         let cookies = Cookies::of_text(COOKIE);
         for at in 0..good.len() * 8 {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_length_is_refused() {
+    fn any_other_length_is_rejected() {
         let good = datagram("prod");
         for length in 0..good.len() {
             assert!(Heard::decode(&good[..length]).is_err(), "{length}");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_other_protocols_are_told_apart() {
+    fn other_versions_and_other_protocols_are_distinguished() {
         let mut later = datagram("prod");
         later[4] = 2;
         assert_eq!(Heard::decode(&later), Err(BeaconError::Version(2)));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_a_terminal_would_obey_are_refused() {
+    fn names_with_control_characters_are_rejected() {
         let long = "x".repeat(65);
         for name in ["", "a\u{1b}[2J", "a\nb", "a\u{9b}2J", long.as_str()] {
             assert_eq!(Beacon::new(name, NodeId::MIN, 1, [0; NONCE]), Err(BeaconError::Cluster), "{name:?}");
@@ -244,7 +244,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_refused_or_come_back(tail in prop::collection::vec(any::<u8>(), 0..200), front in 0..7_usize) {
+        fn any_bytes_are_rejected_or_round_trip(tail in prop::collection::vec(any::<u8>(), 0..200), front in 0..7_usize) {
             let bytes = [&b"pmdb\x01\x04"[..front.min(6)], &tail].concat();
             if let Ok(heard) = Heard::decode(&bytes) {
                 prop_assert_eq!([heard.beacon.claims().as_slice(), &heard.tag].concat(), bytes);
@@ -252,7 +252,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_made_is_proven(cluster in "[^\\p{Cc}]{1,16}", id: [u8; 32], port in 1_u16.., nonce: [u8; NONCE]) {
+        fn an_encoded_beacon_is_proven(cluster in "[^\\p{Cc}]{1,16}", id: [u8; 32], port in 1_u16.., nonce: [u8; NONCE]) {
             let cookies = Cookies::of_text(COOKIE);
             let beacon = Beacon::new(&cluster, NodeId::new(id), port, nonce).expect("a beacon");
             let heard = Heard::decode(&beacon.encode(cookies.current().expect("one"))).expect("a beacon");

@@ -1,25 +1,25 @@
 //! Finds daemons on the same networks: each sends [beacons](super::beacon) and listens for those of others.
 //!
-//! Beacons are sent by UDP to the broadcast address of every IPv4 network of the host, and by IPv6 multicast to [`GROUP`]
-//! on every link. The UDP port has the number of the daemon's TCP port, unless the configuration says `broadcast:PORT`.
-//! Only daemons that use the same UDP port hear each other; several daemons of one host can share it.
+//! Beacons are sent by UDP to the broadcast address of every IPv4 network of the host, and by IPv6 multicast to
+//! [`GROUP`] on every link. The UDP port number is that of the daemon's TCP port, unless the configuration says
+//! `broadcast:PORT`. Only daemons with the same UDP port hear each other; several daemons on one host can share it.
 //!
-//! | a beacon | is |
+//! | beacon | reaction |
 //! |---|---|
 //! | of this daemon | ignored |
 //! | of another cluster | shown, not dialled |
 //! | of this cluster, without its secret | shown as having another secret, not dialled |
-//! | of this cluster, with its secret | dialled at the address it came from |
+//! | of this cluster, with its secret | source address dialled |
 //!
-//! Beacons are sent only where the daemon listens: with `--bind ADDRESS`, on the networks of the interfaces that have these
-//! addresses, and from these addresses, so that every daemon that hears one can dial its source. IPv4 beacons that come in
-//! on other interfaces are ignored.
+//! Beacons are sent only where the daemon listens: with `--bind ADDRESS`, from these addresses and on the networks of
+//! their interfaces, so that every receiver can dial the source. IPv4 beacons received on other interfaces are ignored.
 //!
-//! A beacon is authenticated with the current cluster secret. While the secret is being changed, a beacon that was made
-//! with either of the two valid ones belongs to this cluster.
+//! A beacon is authenticated with the current cluster secret. While the secret is being changed, beacons authenticated
+//! with either of the two accepted secrets belong to this cluster. Clusters with different names or secrets therefore
+//! do not mix on one network.
 //!
-//! So clusters with different names or different secrets do not mix on one network. [`pace`](super::pace) decides when
-//! beacons are sent and answered. A network on which sending fails is tried again with the next beacon.
+//! [`pace`](super::pace) decides when beacons are sent and answered. If sending fails on a network, it is tried again
+//! with the next beacon.
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSliceMut};
@@ -51,21 +51,21 @@ use crate::config::address::Address;
 pub const NAME: &str = "broadcast";
 /// The multicast group: link-local, not permanently assigned (RFC 4291, section 2.7), and the letters `pmd`.
 pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x706d, 0x64);
-/// Finds of this cluster that are reported: enough for a cluster of a thousand daemons that start together.
+/// Rate limit for finds of this cluster: enough for a thousand daemons that start together.
 const OURS: Rate = Rate { burst: 1000, per_second: 200 };
-/// Finds of other clusters that are reported. Anybody can forge them.
+/// Rate limit for finds of other clusters, which anybody can forge.
 const FOREIGN: Rate = Rate { burst: 50, per_second: 5 };
 
-/// What a daemon says in its beacons, and how they are authenticated.
+/// The content of a daemon's beacons, and the secrets that authenticate them.
 #[derive(Clone, Debug)]
 pub struct BeaconSettings {
-    /// The name of its cluster.
+    /// The daemon's cluster name.
     pub cluster: String,
-    /// Its id.
+    /// The daemon's id.
     pub id: NodeId,
-    /// Its TCP port.
+    /// The daemon's TCP port.
     pub port: u16,
-    /// The addresses that it listens on: beacons are sent where it can be dialled. None means all.
+    /// The addresses that the daemon listens on, from which its beacons are sent. Empty means all.
     pub bind: Vec<IpAddr>,
     /// The UDP port of the beacons.
     pub beacon_port: u16,
@@ -81,7 +81,7 @@ pub struct Broadcast {
 }
 
 impl Broadcast {
-    /// A plugin for the daemon with these settings.
+    /// Creates a plugin for the daemon with these settings.
     pub fn new(settings: BeaconSettings) -> Broadcast {
         Broadcast { settings, networks }
     }
@@ -94,7 +94,7 @@ impl Broadcast {
         let mut pace = Pace::new(0);
         let mut ours = TokenBucket::full(OURS, 0);
         let mut foreign = TokenBucket::full(FOREIGN, 0);
-        // One byte more than a beacon can have, so that a longer datagram is not cut to a valid one.
+        // One byte longer than any beacon, so that a longer datagram is not truncated to a valid one.
         let (mut buffer4, mut buffer6) = ([0; MAX_BEACON + 1], [0; MAX_BEACON + 1]);
         loop {
             let wake = begin + Duration::from_millis(pace.next_ms());
@@ -102,7 +102,7 @@ impl Broadcast {
                 () = sleep_until(wake) => {
                     if pace.is_due(now_ms(), &mut rand::rng()) {
                         self.send(&sockets)?;
-                        // Interfaces come and go.
+                        // The interfaces may have changed.
                         heard_on = self.heard_on()?;
                     }
                     continue;
@@ -116,7 +116,7 @@ impl Broadcast {
                 && !heard_on.contains(&interface)
             {
                 tracing::trace!(
-                    "ignored a datagram from {from}: it came in on an interface where this daemon does not listen"
+                    "ignored a datagram from {from}: this daemon does not listen on the receiving interface"
                 );
                 continue;
             }
@@ -147,7 +147,7 @@ impl Broadcast {
             let sent =
                 sockets.join(&network).and_then(|()| send(&network, &datagram, self.settings.beacon_port));
             if let Err(error) = sent {
-                tracing::debug!("no beacon to {network}: {error}");
+                tracing::debug!("cannot send a beacon to {network}: {error}");
             }
         }
         Ok(())
@@ -164,14 +164,14 @@ impl Discovery for Broadcast {
     }
 }
 
-/// What a datagram turns out to be.
+/// The classification of a received datagram.
 #[derive(Debug, PartialEq, Eq)]
 enum BeaconKind {
     /// It is not a beacon, or it is this daemon's own.
     Ignored,
-    /// It is of another cluster, or its MAC is wrong.
+    /// It is from another cluster, or its MAC is wrong.
     Foreign(Find),
-    /// It is of this cluster.
+    /// It is from a daemon of this cluster.
     Ours(NodeId, Find),
 }
 
@@ -180,7 +180,7 @@ impl BeaconSettings {
         let beacon = Beacon::new(&self.cluster, self.id, self.port, rand::random())
             .map_err(DiscoveryError::because)?;
         let cookies = Arc::clone(&self.cookies.borrow());
-        let key = cookies.current().ok_or_else(|| DiscoveryError::because("there is no cookie"))?;
+        let key = cookies.current().ok_or_else(|| DiscoveryError::because("no cluster secret"))?;
         Ok(beacon.encode(key))
     }
 
@@ -196,10 +196,10 @@ impl BeaconSettings {
         if beacon.id() == self.id {
             return BeaconKind::Ignored;
         }
-        let mut place = from;
-        place.set_port(beacon.port());
+        let mut address = from;
+        address.set_port(beacon.port());
         let cluster = Some(beacon.cluster().to_owned());
-        let find = Find { cluster, ..Find::at(Address::from(place).to_string()) };
+        let find = Find { cluster, ..Find::at(Address::from(address).to_string()) };
         if beacon.cluster() != self.cluster {
             return BeaconKind::Foreign(find);
         }
@@ -212,7 +212,7 @@ impl BeaconSettings {
     }
 }
 
-/// The sockets that beacons are received on. A host may have only one address family.
+/// The sockets that receive beacons. A host may support only one address family.
 struct Sockets {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
@@ -227,10 +227,10 @@ impl Sockets {
         };
         let usable = |opened: io::Result<UdpSocket>| match opened {
             Ok(socket) => Ok(Ok(socket)),
-            // This does not depend on the host's abilities: another program has the port, which must be reported.
+            // Another program uses the port, which must be reported even if the other address family works.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(failed(&error)),
             Err(error) => {
-                tracing::debug!("beacons use one address family only: {error}");
+                tracing::debug!("beacons use only one address family: {error}");
                 Ok(Err(error))
             }
         };
@@ -241,7 +241,7 @@ impl Sockets {
         }
     }
 
-    /// Joins the multicast group on `network`. This is done before each beacon, because interfaces come and go.
+    /// Joins the multicast group on `network`. Called before each beacon, because interfaces may have changed.
     fn join(&self, network: &Network) -> io::Result<()> {
         match (network, &self.v6) {
             (Network::V6 { interface, .. }, Some(socket)) => {
@@ -259,23 +259,23 @@ fn listen(address: SocketAddr) -> io::Result<UdpSocket> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
-    // For other daemons of this host: all of them receive what is sent to a broadcast or multicast address.
+    // Lets several daemons on this host share the port: all of them receive broadcast and multicast datagrams.
     set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
         set_ipv6_v6only(&socket, true)?;
     } else {
-        // If the system does not name the interface of a beacon, beacons are accepted from all interfaces.
+        // If the system does not report the receiving interface, beacons are accepted on all interfaces.
         let _ = nix::sys::socket::setsockopt(&socket, Ipv4PacketInfo, &true);
     }
     bind(&socket, &address)?;
     UdpSocket::from_std(std::net::UdpSocket::from(socket))
 }
 
-/// A datagram.
+/// A received datagram.
 struct Received<'a> {
     datagram: &'a [u8],
     from: SocketAddr,
-    /// The index of the interface on which it came in, if the system names it.
+    /// The index of the receiving interface, if the system reports it.
     interface: Option<u32>,
 }
 
@@ -283,7 +283,7 @@ async fn receive_v6<'a>(socket: Option<&UdpSocket>, buffer: &'a mut [u8]) -> io:
     let Some(socket) = socket else { return std::future::pending().await };
     let (length, from) = socket.recv_from(buffer).await?;
     let datagram = buffer.get(..length).unwrap_or_default();
-    // The group was joined only on the interfaces that count.
+    // No check is needed, because the group is joined only on the right interfaces.
     Ok(Received { datagram, from, interface: None })
 }
 
@@ -305,7 +305,7 @@ async fn receive_v4<'a>(socket: Option<&UdpSocket>, buffer: &'a mut [u8]) -> io:
     Ok(Received { datagram: buffer.get(..length).unwrap_or_default(), from, interface })
 }
 
-/// Sends from a new socket, which sees the current addresses of the interface.
+/// Sends from a new socket, because the interface's addresses may have changed.
 fn send(network: &Network, datagram: &[u8], port: u16) -> io::Result<()> {
     let (from, to): (SocketAddr, SocketAddr) = match *network {
         Network::V4 { from, to } => (SocketAddrV4::new(from, 0).into(), SocketAddrV4::new(to, port).into()),

@@ -1,19 +1,19 @@
-//! Which of the found addresses to dial, and when.
+//! Decides which of the found addresses to dial, and when.
 //!
-//! This is a state machine: it opens no socket, and time and chance are arguments. Its owner reports what was found and how
-//! each dial ended, and dials what [`due`](Candidates::due) returns.
+//! This is a state machine: it opens no sockets, and time and randomness are arguments. Its owner reports finds and the
+//! results of dials, and dials the addresses returned by [`due`](Candidates::due).
 //!
-//! An address is handed out once, and not again before [`joined`](Candidates::joined), [`failed`](Candidates::failed) or
-//! [`oneself`](Candidates::oneself) has reported how the dial ended. Whatever happens in between, no address is dialled
-//! twice at the same time. After a failure there is a pause of 1 s that doubles up to 60 s, less a random part of up to a
+//! An address is returned once, and not again before [`joined`](Candidates::joined), [`failed`](Candidates::failed) or
+//! [`oneself`](Candidates::oneself) has reported the result of the dial, so no address is ever dialled twice
+//! concurrently. After a failure there is a pause of 1 s that doubles up to 60 s, minus a random part of up to one
 //! half.
 //!
-//! If the finder knows the daemon's id, the daemon is dialled only while it is not a member, and after a random delay that
-//! grows with the cluster: a newcomer whose beacon a thousand daemons hear must not be dialled by all of them. The first
-//! few bring it in, and the others learn of it before their delay is over.
+//! If the plugin knows the daemon's id, the daemon is dialled only while it is not a member, and after a random delay
+//! that grows with the cluster: a newcomer whose beacon is heard by a thousand daemons must not be dialled by all of
+//! them. The first few admit it, and the others learn of it before their delay is over.
 //!
 //! Addresses from [`seeds`] are never forgotten, and are dialled at once when they are named again. Other addresses are
-//! forgotten after ten minutes in which they were not found again.
+//! forgotten when they have not been found for ten minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,29 +25,29 @@ use super::{Find, seeds};
 use crate::base::backoff::Backoff;
 use crate::config::address::{Address, AddressError};
 
-/// Most addresses that are remembered. A few daemons are enough to find a cluster; more than this many is a flood, or a
-/// cluster whose members are known by gossip long before.
+/// Maximum number of remembered addresses. A few daemons are enough to find a cluster; more than this is a flood, or a
+/// large cluster whose members become known by gossip much earlier.
 pub const MAX_CANDIDATES: usize = 1024;
-/// Most addresses that are dialled at once. Each costs a socket and a TLS handshake, and one that succeeds makes the others
+/// Maximum number of concurrent dials. Each costs a socket and a TLS handshake, and one success makes the other members
 /// known.
 pub const MAX_DIALS: usize = 32;
-/// Pauses between two dials of one address.
+/// Pauses between dials of the same address.
 pub const REDIAL: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// How long an address is remembered after it was last found.
 pub const FORGET_MS: u64 = 600_000;
-/// How much the random delay before the first dial grows with each known member: the average time between the first dials
-/// of the whole cluster.
+/// Growth of the random delay before the first dial per known member: the average interval between the first dials of
+/// the whole cluster.
 const SPREAD_MS: u64 = 10;
-/// Longest random delay before the first dial.
+/// Upper limit of the random delay before the first dial.
 const MAX_SPREAD_MS: u64 = 5000;
 
-/// All addresses that were found. See the [module](self).
+/// All found addresses. See the [module](self).
 #[derive(Debug)]
 pub struct Candidates {
     cluster: String,
     port: u16,
     entries: BTreeMap<Address, Entry>,
-    /// Daemons that are known to be members, however they were found.
+    /// Daemons known to be members, however they were found.
     members: BTreeSet<NodeId>,
 }
 
@@ -56,18 +56,18 @@ struct Entry {
     source: &'static str,
     cluster: Option<String>,
     other_cookie: bool,
-    /// The daemon at this address, if it is known.
+    /// The daemon at this address, if known.
     id: Option<NodeId>,
-    /// Whether a link has proven the id. Otherwise only a beacon claims it.
+    /// Whether a link has proven the id. Otherwise a beacon merely claims it.
     is_proven: bool,
     heard_ms: u64,
     state: State,
-    /// No beacon makes it due before this time: anybody can replay beacons, and must not decide how often this daemon
-    /// dials.
+    /// No beacon makes the address due before this time, because replayed beacons must not determine how often it is
+    /// dialled.
     not_before_ms: u64,
-    /// Whether it was handed out and its dial has not ended. Kept apart from the state, which may change meanwhile.
+    /// Whether a dial is in progress. Separate from the state, which may change in the meantime.
     dialling: bool,
-    /// How many dials have failed in a row.
+    /// Number of consecutive failed dials.
     failures: u32,
 }
 
@@ -75,46 +75,46 @@ struct Entry {
 enum State {
     /// To be dialled at this time.
     Due(u64),
-    /// It has a link to this daemon, or is a member.
+    /// Linked to this daemon, or a member.
     Joined,
     /// The address of this daemon itself.
     Oneself,
-    /// A daemon of another cluster: shown and never dialled.
+    /// A daemon of another cluster: shown but never dialled.
     Foreign,
-    /// To be removed when its dial has ended.
+    /// To be removed when its dial ends.
     Forgotten,
 }
 
-/// An address that was found, for `pmd discover`.
+/// A found address, for `pmd discover`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// The plugin that found it.
     pub source: &'static str,
     /// `HOST:PORT`.
     pub address: String,
-    /// The name of its cluster, if the plugin knows it.
+    /// The daemon's cluster name, if the plugin knows it.
     pub cluster: Option<String>,
-    /// Whether it belongs to a cluster of that name with another secret.
+    /// Whether the daemon belongs to a cluster with the same name but a different secret.
     pub other_cookie: bool,
-    /// The daemon there, if it is known.
+    /// The id of the daemon at this address, if known.
     pub id: Option<NodeId>,
-    /// How long ago it was last found.
+    /// Milliseconds since it was last found.
     pub heard_ms: u64,
-    /// Whether it has a link to this daemon or is a member.
+    /// Whether it is linked to this daemon or a member.
     pub member: bool,
 }
 
 impl Candidates {
-    /// The candidates of a daemon of `cluster`. `port` is the default for addresses without a port.
+    /// Creates the candidates of a daemon in `cluster`. `port` is the default for addresses without a port.
     pub fn new(cluster: impl Into<String>, port: u16) -> Candidates {
         Candidates { cluster: cluster.into(), port, entries: BTreeMap::new(), members: BTreeSet::new() }
     }
 
-    /// Records what a plugin has found.
+    /// Records a find of a plugin.
     ///
     /// # Errors
     ///
-    /// If the address is not valid.
+    /// If the address is invalid.
     pub fn found(
         &mut self,
         now_ms: u64,
@@ -151,7 +151,7 @@ impl Candidates {
         Ok(())
     }
 
-    /// The addresses to dial now, the longest waiting first.
+    /// Returns the addresses to dial now, those waiting longest first.
     pub fn due(&mut self, now_ms: u64) -> Vec<String> {
         self.forget_old(now_ms);
         let mut due: Vec<(u64, &Address)> = self
@@ -171,7 +171,7 @@ impl Candidates {
         due.iter().map(Address::to_string).collect()
     }
 
-    /// Records that the dial of `address` has failed, or that its link was refused.
+    /// Records that the dial of `address` failed, or that one side rejected the other.
     pub fn failed(&mut self, now_ms: u64, address: &str, rng: &mut impl Rng) {
         let Some(entry) = self.ended(address) else { return };
         if matches!(entry.state, State::Due(_)) {
@@ -181,15 +181,15 @@ impl Candidates {
         }
     }
 
-    /// Records that this daemon itself answers at `address`. If a name has several addresses, all of them must lead to this
-    /// daemon.
+    /// Records that this daemon itself answers at `address`. If `address` is a name with several addresses, all of them
+    /// must lead to this daemon.
     pub fn oneself(&mut self, address: &str) {
         if let Some(entry) = self.ended(address) {
             entry.state = State::Oneself;
         }
     }
 
-    /// Records that there is a link to the daemon `id` at `address`.
+    /// Records a link to the daemon `id` at `address`.
     pub fn joined(&mut self, now_ms: u64, address: &str, id: NodeId) {
         self.member_found(id);
         if let Some(entry) = self.ended(address) {
@@ -202,7 +202,7 @@ impl Candidates {
         }
     }
 
-    /// Records that the daemon `id` is a member, however it was found: it need not be dialled.
+    /// Records that the daemon `id` is a member, so that it is not dialled.
     pub fn member_found(&mut self, id: NodeId) {
         self.members.insert(id);
         for entry in self.entries.values_mut().filter(|entry| entry.id == Some(id)) {
@@ -213,7 +213,7 @@ impl Candidates {
         }
     }
 
-    /// Records that the daemon `id` is no longer a member: its addresses are dialled again.
+    /// Records that the daemon `id` is no longer a member, so that its addresses are dialled again.
     pub fn member_lost(&mut self, now_ms: u64, id: NodeId, rng: &mut impl Rng) {
         self.members.remove(&id);
         let spread = self.spread();
@@ -235,7 +235,8 @@ impl Candidates {
         }
     }
 
-    /// When [`due`](Self::due) may return something, if nothing is recorded before; it may be in the past.
+    /// The time at which [`due`](Self::due) may next return something, unless something is recorded before. It may be
+    /// in the past.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         if self.room() == 0 {
@@ -244,7 +245,7 @@ impl Candidates {
         self.entries.values().filter_map(Entry::due).min()
     }
 
-    /// All addresses except those of this daemon itself, for `pmd discover`.
+    /// Lists all addresses except those of this daemon itself, for `pmd discover`.
     pub fn list(&mut self, now_ms: u64) -> Vec<Listed> {
         self.forget_old(now_ms);
         let hidden = [State::Forgotten, State::Oneself];
@@ -262,7 +263,7 @@ impl Candidates {
             .collect()
     }
 
-    /// Ends the dial of `address` and returns its entry, unless it was forgotten.
+    /// Marks the dial of `address` as ended and returns its entry, unless it was forgotten.
     fn ended(&mut self, address: &str) -> Option<&mut Entry> {
         let address = Address::parse(address, self.port).ok()?;
         if self.entries.get(&address)?.state == State::Forgotten {
@@ -274,7 +275,7 @@ impl Candidates {
         Some(entry)
     }
 
-    /// How many more dials may begin.
+    /// The number of dials that may be started.
     fn room(&self) -> usize {
         MAX_DIALS.saturating_sub(self.entries.values().filter(|entry| entry.dialling).count())
     }
@@ -294,7 +295,8 @@ impl Candidates {
         });
     }
 
-    /// Makes room if there is none. What can be forged without the cluster secret does not displace anything else.
+    /// Inserts an entry, evicting another if there is no room. Finds that can be forged without the cluster secret
+    /// evict only each other.
     fn insert(&mut self, address: Address, entry: Entry) {
         if self.entries.len() >= MAX_CANDIDATES {
             let dispensable = self
@@ -316,7 +318,7 @@ impl Entry {
         self.source == seeds::NAME && self.state != State::Forgotten
     }
 
-    /// When it is to be dialled.
+    /// The time at which the address is to be dialled.
     fn due(&self) -> Option<u64> {
         match self.state {
             State::Due(due) if !self.dialling => Some(due),
@@ -324,7 +326,8 @@ impl Entry {
         }
     }
 
-    /// Records that this address was named explicitly: its state is `now`, unless it was dialled with success.
+    /// Records that this address was named explicitly, which sets its state to `now` unless it was dialled
+    /// successfully.
     fn named(&mut self, now: State) {
         self.source = seeds::NAME;
         self.failures = 0;
@@ -336,10 +339,10 @@ impl Entry {
         }
     }
 
-    /// Records that the same address was found again, as `again`.
+    /// Records that this address was found again, as `again`.
     fn found_again(&mut self, again: Entry) {
         if again.state == State::Foreign && !matches!(self.state, State::Foreign | State::Forgotten) {
-            // Anybody can forge a beacon of another cluster that comes from this address.
+            // Anybody can forge a beacon of another cluster from this address.
             return;
         }
         if matches!(self.state, State::Foreign | State::Forgotten) {
@@ -354,8 +357,8 @@ impl Entry {
         }
         self.cluster = again.cluster.or(self.cluster.take());
         self.heard_ms = again.heard_ms;
-        // A beacon may say that another daemon has this address now only if a beacon was the source of the address. A seed
-        // is dialled whatever beacons say.
+        // A beacon may reassign the address to another daemon, except for a seed, which is dialled whatever beacons
+        // claim.
         if again.id.is_none() || again.id == self.id || self.is_seed() || self.state == State::Oneself {
             return;
         }

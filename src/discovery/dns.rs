@@ -1,13 +1,13 @@
 //! Finds daemons by a name in the DNS.
 //!
-//! All addresses of the name are reported, with one port. They come from the system's resolver (`getaddrinfo`), so
-//! `/etc/hosts`, search domains and other sources count as they do for every program of this host. A name that begins with
-//! `_`, such as `_pmd._tcp.example.org`, means SRV records (RFC 2782): hosts with a port each. The system's resolver does
-//! not look these up, so the name servers in `/etc/resolv.conf`, which is read each time, are asked.
+//! All addresses of the name are reported with the same port. They come from the system's resolver (`getaddrinfo`), so
+//! `/etc/hosts`, search domains and other sources are used as by any other program. A name that begins with `_`, such
+//! as `_pmd._tcp.example.org`, means SRV records (RFC 2782), which give a host and a port each. The system's resolver
+//! cannot look these up, so the name servers in `/etc/resolv.conf`, which is reread each time, are queried directly.
 //!
-//! The name is looked up again after 5 seconds if it has no addresses or new ones. While nothing changes, the
-//! [pause](PAUSES) doubles up to a minute. So a name whose addresses change often, such as that of a headless service in
-//! Kubernetes, is followed closely.
+//! The lookup is repeated after 5 seconds if it returned no addresses or different ones. While nothing changes, the
+//! [pause](PAUSES) doubles up to a minute. A name whose addresses change often, such as that of a headless service in
+//! Kubernetes, is thus tracked closely.
 //!
 //! A name without addresses is not an error: the daemons may not have been started yet.
 
@@ -29,17 +29,16 @@ mod server;
 
 /// The plugin's name.
 pub const NAME: &str = "dns";
-/// Pauses between two lookups: the first after a lookup that has found nothing or something new, the longest after some
-/// that have all found the same.
+/// Pauses between two lookups: the shortest after an empty or changed result, growing while the result stays the same.
 pub const PAUSES: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
-/// Time for one lookup, with all servers and search domains that the system's configuration lists.
+/// Timeout for one lookup, including all configured servers and search domains.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Most records of one answer that are read. Candidates remember no more addresses than that.
+/// Maximum number of records read from one answer. `Candidates` remembers no more addresses than that.
 const MAX_RECORDS: usize = 1024;
 /// The file that lists the name servers.
 const CONFIGURATION: &str = "/etc/resolv.conf";
 
-/// Looks a name up.
+/// Looks up a name in the DNS.
 #[derive(Clone, Debug)]
 pub struct Dns {
     name: String,
@@ -47,21 +46,21 @@ pub struct Dns {
     servers: Servers,
 }
 
-/// The servers that are asked for SRV records.
+/// The servers that are queried for SRV records.
 #[derive(Clone, Debug)]
 enum Servers {
-    /// Those of `/etc/resolv.conf`.
+    /// The servers in `/etc/resolv.conf`.
     System,
-    /// These servers.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only tests ask other servers than the system's"))]
+    /// Specific servers.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests use servers other than the system's"))]
     These(ResolvConf),
 }
 
-/// The addresses, or hosts, of a name, each with a port.
+/// The addresses or hosts found for a name, each with a port.
 type Addresses = BTreeSet<String>;
 
 impl Dns {
-    /// A plugin that looks up `name`. Daemons are expected on `port`, unless SRV records say otherwise.
+    /// Creates a plugin that looks up `name`. Daemons are expected on `port`, unless SRV records specify a port.
     pub fn new(name: String, port: u16) -> Dns {
         Dns { name, port, servers: Servers::System }
     }
@@ -103,7 +102,7 @@ impl Dns {
             Servers::System => {
                 let mut configuration = ResolvConf::new();
                 configuration.parse_file(CONFIGURATION).map_err(|error| {
-                    self.because(format!("SRV records need a name server in {CONFIGURATION}: {error}"))
+                    self.because(format!("SRV lookups require a name server in {CONFIGURATION}: {error}"))
                 })?;
                 configuration
             }
@@ -117,7 +116,7 @@ impl Dns {
         match answer.header().rcode() {
             Rcode::NOERROR => {}
             Rcode::NXDOMAIN => return Ok(Addresses::new()),
-            other => return Err(self.because(format!("the name server says {other}"))),
+            other => return Err(self.because(format!("the name server returned {other}"))),
         }
         let records = answer.answer().map_err(|error| self.because(error))?.limit_to_in::<Srv<_>>();
         let mut found = Addresses::new();
@@ -126,7 +125,7 @@ impl Dns {
             let (target, port) = (record.data().target(), record.data().port());
             // RFC 2782: "A Target of "." means that the service is decidedly not available at this domain."
             if !target.is_root() && port != 0 {
-                // Reported by name, which stays the same when the daemon moves to another address.
+                // Reported by name, which stays valid when the daemon's address changes.
                 found.insert(format!("{target}:{port}"));
             }
         }
@@ -149,11 +148,11 @@ impl Discovery for Dns {
         Box::pin(async move {
             loop {
                 let found = tokio::time::timeout(TIMEOUT, self.look_up()).await;
-                let found = found.map_err(|_| self.because("no name server answers"))??;
-                // Several lookups in a row without a result are reported once.
+                let found = found.map_err(|_| self.because("no name server answered"))??;
+                // Consecutive empty results are logged only once.
                 let is_new = before.as_ref() != Some(&found);
                 if found.is_empty() && is_new {
-                    tracing::warn!("{} has no addresses in the DNS; the lookup is repeated", self.name);
+                    tracing::warn!("{} has no addresses in the DNS, retrying", self.name);
                 }
                 same = if found.is_empty() || is_new { 1 } else { same.saturating_add(1) };
                 for address in &found {
@@ -166,8 +165,8 @@ impl Discovery for Dns {
     }
 }
 
-/// The names to ask for, in order, by the rules of resolv.conf(5): a name with fewer dots than `ndots` is first looked up in
-/// the search domains, another name is first looked up as it is, and a name that ends with a dot only as it is.
+/// The names to query, in order, by the rules of resolv.conf(5): a name with fewer than `ndots` dots is tried in the
+/// search domains first, other names are tried as they are first, and a name with a trailing dot only as it is.
 fn candidates(name: &str, options: &ResolvOptions) -> Vec<String> {
     if name.ends_with('.') {
         return vec![name.to_owned()];
@@ -177,8 +176,8 @@ fn candidates(name: &str, options: &ResolvOptions) -> Vec<String> {
         .filter(|domain| !domain.is_empty() && domain != ".")
         .map(|domain| format!("{name}.{domain}"))
         .collect();
-    let place = if name.matches('.').count() >= options.ndots { 0 } else { names.len() };
-    names.insert(place, name.to_owned());
+    let index = if name.matches('.').count() >= options.ndots { 0 } else { names.len() };
+    names.insert(index, name.to_owned());
     names
 }
 

@@ -1,11 +1,11 @@
-//! Runs a program every half minute that prints addresses of daemons, one to a line.
+//! Runs a program every 30 seconds that prints addresses of daemons, one per line.
 //!
-//! With it, any inventory can be used for which pmd has no plugin: a cloud's API, a list on a web server, a database.
-//! The program is run as the user that the daemon runs as, without a shell: it gets the words of its [`CommandLine`].
-//! The addresses have the form of [`Find::address`](super::Find::address); empty lines and what follows a `#` are ignored.
-//! The program must end with status 0 within [10 seconds](TIMEOUT), after at most [64 KiB](MAX_OUTPUT) in
-//! [1,000 lines](MAX_LINES). Otherwise its output is ignored, and the first line of its standard error is logged. It is
-//! killed with all its children when it takes too long or the daemon ends.
+//! This supports any inventory for which pmd has no plugin: a cloud API, a list on a web server, a database. The
+//! program is run as the daemon's user, without a shell, with the words of its [`CommandLine`] as arguments. The
+//! addresses have the format of [`Find::address`](super::Find::address); empty lines and text after a `#` are ignored.
+//! The program must exit with status 0 within [10 seconds](TIMEOUT), after printing at most [64 KiB](MAX_OUTPUT) in
+//! [1,000 lines](MAX_LINES). Otherwise its output is ignored, and the first line of its standard error is logged. The
+//! program is killed with all its children when it times out or the daemon stops.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -23,18 +23,18 @@ use crate::config::discovery::CommandLine;
 pub const NAME: &str = "exec";
 /// Pause between the end of one run and the next.
 pub const EVERY: Duration = Duration::from_secs(30);
-/// Time for one run.
+/// Timeout for one run.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of output: enough for [`MAX_LINES`] lines of 64 bytes.
+/// Maximum output in bytes: enough for [`MAX_LINES`] lines of 64 bytes.
 pub const MAX_OUTPUT: usize = 64 * 1024;
-/// Most lines of output. Candidates remember about as many addresses.
+/// Maximum number of output lines. `Candidates` remembers about as many addresses.
 pub const MAX_LINES: usize = 1000;
-/// Bytes of its standard error that are searched for the first line.
-const MAX_COMPLAINT: u64 = 4096;
-/// Most characters of that line that are logged.
-const COMPLAINT: usize = 200;
+/// Bytes of standard error that are searched for the first line.
+const MAX_STDERR: u64 = 4096;
+/// Maximum number of characters of a line in an error message.
+const MAX_QUOTE: usize = 200;
 
-/// Runs a program for addresses.
+/// Runs a program that prints addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
     command: CommandLine,
@@ -43,7 +43,7 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// Runs `command` every [30 seconds](EVERY).
+    /// Creates a plugin that runs `command` every [30 seconds](EVERY).
     pub fn new(command: CommandLine) -> Exec {
         Exec { command, every: EVERY, timeout: TIMEOUT }
     }
@@ -61,7 +61,7 @@ impl Exec {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // It gets its own process group, so that it can be killed with its children.
+            // In its own process group, the program can be killed with its children.
             .process_group(0);
         let mut program = Program(command.spawn().map_err(ExecError::Start)?);
         match tokio::time::timeout(self.timeout, program.run()).await {
@@ -94,9 +94,9 @@ impl Discovery for Exec {
 /// Why the output of a run is ignored.
 #[derive(Debug, thiserror::Error)]
 enum ExecError {
-    #[error("it cannot be started: {0}")]
+    #[error("cannot be started: {0}")]
     Start(io::Error),
-    #[error("reading its output failed: {0}")]
+    #[error("cannot read its output: {0}")]
     Read(io::Error),
     #[error("it was killed after {} s", .0.as_secs_f32())]
     Timeout(Duration),
@@ -104,27 +104,27 @@ enum ExecError {
     TooLong,
     #[error("it printed more than {MAX_LINES} lines")]
     TooManyLines,
-    #[error("it printed something that is not UTF-8")]
+    #[error("its output is not UTF-8")]
     NotText,
     #[error("line {line} of its output, {text:?}, is not an address: {reason}")]
     Line { line: usize, text: String, reason: AddressError },
-    #[error("{status}{complaint}")]
-    Status { status: ExitStatus, complaint: String },
+    #[error("{status}{message}")]
+    Status { status: ExitStatus, message: String },
 }
 
-/// The running program. It and its children are killed when this is dropped.
+/// The running program. Dropping this kills it and its children.
 struct Program(Child);
 
 impl Program {
-    /// Waits for its end and returns what it has printed.
+    /// Waits for the program to exit and returns its output.
     async fn run(&mut self) -> Result<Vec<u8>, ExecError> {
         let (Some(stdout), Some(stderr)) = (self.0.stdout.take(), self.0.stderr.take()) else {
             return Err(ExecError::Read(io::ErrorKind::BrokenPipe.into()));
         };
-        let (output, complaint) = tokio::try_join!(read_output(stdout), read_complaint(stderr))?;
+        let (output, message) = tokio::try_join!(read_output(stdout), read_stderr(stderr))?;
         let status = self.0.wait().await.map_err(ExecError::Read)?;
         if !status.success() {
-            return Err(ExecError::Status { status, complaint });
+            return Err(ExecError::Status { status, message });
         }
         Ok(output)
     }
@@ -132,13 +132,13 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // After it was waited for, it has no id, because its number may belong to another process. Before that, the number
-        // is that of the program and its group, even if it has ended.
+        // Until the child is waited for, its id is that of the program and its group, even if it has exited. Afterwards
+        // there is no id, because it may belong to another process.
         let group = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(group) = group {
             let _ = kill_process_group(group, Signal::KILL);
         }
-        // The runtime waits for children that were dropped.
+        // The runtime reaps dropped children.
     }
 }
 
@@ -152,14 +152,14 @@ async fn read_output(stdout: impl AsyncRead + Unpin) -> Result<Vec<u8>, ExecErro
     Ok(output)
 }
 
-/// The first line, to be appended to a sentence. The rest is read as well, because the program would block otherwise.
-async fn read_complaint(mut stderr: impl AsyncRead + Unpin) -> Result<String, ExecError> {
+/// Reads the first line, in a form to append to an error message. The rest is read too, or the program would block.
+async fn read_stderr(mut stderr: impl AsyncRead + Unpin) -> Result<String, ExecError> {
     let mut text = Vec::new();
-    (&mut stderr).take(MAX_COMPLAINT).read_to_end(&mut text).await.map_err(ExecError::Read)?;
+    (&mut stderr).take(MAX_STDERR).read_to_end(&mut text).await.map_err(ExecError::Read)?;
     copy(&mut stderr, &mut sink()).await.map_err(ExecError::Read)?;
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    let line: String = line.chars().filter(|char| !char.is_control()).take(COMPLAINT).collect();
+    let line: String = line.chars().filter(|char| !char.is_control()).take(MAX_QUOTE).collect();
     Ok(if line.is_empty() { line } else { format!(": {line}") })
 }
 
@@ -174,10 +174,10 @@ fn parse(output: &[u8]) -> Result<Vec<String>, ExecError> {
         if line.is_empty() {
             continue;
         }
-        // Any default port will do: the line is only checked here.
+        // The line is only validated here, so any default port will do.
         Address::parse(line, pmd_protocol::limits::DEFAULT_PORT).map_err(|reason| ExecError::Line {
             line: at.saturating_add(1),
-            text: line.chars().take(COMPLAINT).collect(),
+            text: line.chars().take(MAX_QUOTE).collect(),
             reason,
         })?;
         addresses.push(line.to_owned());

@@ -1,4 +1,4 @@
-//! The networks that a beacon is sent to.
+//! The networks that beacons are sent to.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 
-/// Most networks that are served: a host of containers has an interface for each container.
+/// Maximum number of networks: a container host has an interface per container.
 const MAX_NETWORKS: usize = 64;
 
 /// A network in one address family.
@@ -17,14 +17,14 @@ const MAX_NETWORKS: usize = 64;
 pub enum Network {
     /// Reached by broadcast.
     V4 {
-        /// The interface's own address, which makes the kernel use this interface.
+        /// The interface's own address. Sending from it makes the kernel use this interface.
         from: Ipv4Addr,
         /// The broadcast address of the network, or 255.255.255.255 if it has none.
         to: Ipv4Addr,
     },
     /// Reached by multicast.
     V6 {
-        /// The address to send from: the one that the daemon listens on, or unspecified if it listens on all.
+        /// The source address: the one that the daemon listens on, or unspecified if it listens on all.
         from: Ipv6Addr,
         /// The index of the interface.
         interface: u32,
@@ -40,12 +40,12 @@ impl fmt::Display for Network {
     }
 }
 
-/// The networks of this host, except loopback, on which a daemon that is bound to the addresses `bind` can be reached. No
-/// addresses mean all of them.
+/// The networks of this host, except loopback, on which a daemon listening on the addresses `bind` can be reached. An
+/// empty `bind` means all addresses.
 ///
 /// # Errors
 ///
-/// If the system does not list its interfaces.
+/// If the interfaces cannot be listed.
 pub fn networks(bind: &[IpAddr]) -> io::Result<Vec<Network>> {
     let mut networks: Vec<Network> = getifaddrs()?.filter_map(|address| network(&address, bind)).collect();
     networks.sort_unstable();
@@ -54,12 +54,12 @@ pub fn networks(bind: &[IpAddr]) -> io::Result<Vec<Network>> {
     Ok(networks)
 }
 
-/// The indices of the interfaces on which IPv4 beacons are accepted: those that have one of the addresses `bind`. `None`
+/// The indices of the interfaces on which IPv4 beacons are accepted: those with one of the addresses `bind`. `None`
 /// means all interfaces.
 ///
 /// # Errors
 ///
-/// If the system does not list its interfaces.
+/// If the interfaces cannot be listed.
 pub fn heard_on(bind: &[IpAddr]) -> io::Result<Option<BTreeSet<u32>>> {
     if bind.is_empty() || bind.contains(&Ipv4Addr::UNSPECIFIED.into()) {
         return Ok(None);
@@ -68,7 +68,7 @@ pub fn heard_on(bind: &[IpAddr]) -> io::Result<Option<BTreeSet<u32>>> {
         let v4 = of.address.as_ref().and_then(|address| Some(address.as_sockaddr_in()?.ip()));
         v4.is_some_and(|v4| bind.contains(&v4.into()))
     };
-    // An interface that has just been removed has no index, and sends no beacons.
+    // An interface that was just removed has no index and receives no beacons.
     let number = |of: InterfaceAddress| if_nametoindex(of.interface_name.as_str()).ok();
     Ok(Some(getifaddrs()?.filter(holds).filter_map(number).collect()))
 }
@@ -85,7 +85,7 @@ fn network(of: &InterfaceAddress, bind: &[IpAddr]) -> Option<Network> {
             return None;
         }
         let to = of.broadcast.as_ref().and_then(|to| Some(to.as_sockaddr_in()?.ip()));
-        // For an interface without a broadcast address, the C library fills in the interface's own address.
+        // If an interface has no broadcast address, the C library fills in its own address.
         let is_its_own = |to: &Ipv4Addr| *to == v4.ip() || to.is_unspecified();
         return has(InterfaceFlags::IFF_BROADCAST).then(|| Network::V4 {
             from: v4.ip(),
@@ -95,9 +95,9 @@ fn network(of: &InterfaceAddress, bind: &[IpAddr]) -> Option<Network> {
     let v6 = address.as_sockaddr_in6()?;
     let everywhere = everywhere(Ipv6Addr::UNSPECIFIED.into());
     let listens = if everywhere { v6.ip().is_unicast_link_local() } else { bind.contains(&v6.ip().into()) };
-    // What is sent through a port of a bridge is sent through the bridge as well.
+    // The bridge itself is served too, so its ports would only duplicate beacons.
     let serves = listens && has(InterfaceFlags::IFF_MULTICAST) && !is_bridge_port(&of.interface_name);
-    // Looked up by name, because not every system fills in the index.
+    // Not every system fills in the index, so it is looked up by name.
     let interface = if_nametoindex(of.interface_name.as_str()).ok()?;
     let from = if everywhere { Ipv6Addr::UNSPECIFIED } else { v6.ip() };
     serves.then_some(Network::V6 { from, interface })
@@ -122,7 +122,7 @@ mod tests {
             Err(_) => v4(address),
         };
         InterfaceAddress {
-            // Every host has this one.
+            // Exists on every host.
             interface_name: "lo".into(),
             flags,
             address: Some(address),
@@ -133,18 +133,18 @@ mod tests {
     }
 
     #[test]
-    fn the_networks_of_this_host_can_be_read() {
-        let networks = networks(&[]).expect("the system tells");
+    fn the_networks_of_this_host_can_be_listed() {
+        let networks = networks(&[]).expect("the interfaces");
         assert!(networks.iter().all(|network| !network.to_string().contains("127.")));
     }
 
     #[test]
-    fn beacons_are_heard_where_an_address_is() {
+    fn beacons_are_accepted_on_interfaces_with_a_listening_address() {
         let heard = |bind: &[&str]| {
             let bind: Vec<IpAddr> = bind.iter().map(|text| text.parse().expect("an address")).collect();
-            heard_on(&bind).expect("the system tells")
+            heard_on(&bind).expect("the interfaces")
         };
-        let loopback = BTreeSet::from([if_nametoindex("lo").expect("it is there")]);
+        let loopback = BTreeSet::from([if_nametoindex("lo").expect("it exists")]);
         assert_eq!(heard(&[]), None);
         assert_eq!(heard(&["127.0.0.1", "0.0.0.0"]), None);
         assert_eq!(heard(&["127.0.0.1", "::1"]), Some(loopback));
@@ -156,7 +156,7 @@ mod tests {
         use InterfaceFlags as Flags;
         let lan = Flags::IFF_UP | Flags::IFF_BROADCAST | Flags::IFF_MULTICAST;
         let v4 = |to: [u8; 4]| Some(Network::V4 { from: [10, 0, 0, 1].into(), to: to.into() });
-        let interface = if_nametoindex("lo").expect("it is there");
+        let interface = if_nametoindex("lo").expect("it exists");
         let v6 = Some(Network::V6 { from: Ipv6Addr::UNSPECIFIED, interface });
         for (flags, text, broadcast, network) in [
             (lan, "10.0.0.1", Some("10.0.0.255"), v4([10, 0, 0, 255])),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn only_interfaces_that_are_listened_on_are_served() {
+    fn only_interfaces_with_a_listening_address_are_served() {
         use InterfaceFlags as Flags;
         let lan = Flags::IFF_UP | Flags::IFF_BROADCAST | Flags::IFF_MULTICAST;
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
@@ -198,7 +198,7 @@ mod tests {
             ("fe80::1", vec!["0.0.0.0"], None),
             ("fe80::1", vec!["10.0.0.1"], None),
             ("fe80::1", vec!["fe80::1"], Some("fe80::1")),
-            // Others dial the address that a beacon comes from, so it must come from one that is listened on.
+            // Other daemons dial a beacon's source address, so it must be a listening address.
             ("fe80::1", vec!["2001:db8::1"], None),
             ("2001:db8::1", vec!["2001:db8::1"], Some("2001:db8::1")),
         ] {

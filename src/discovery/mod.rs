@@ -1,7 +1,7 @@
-//! Finding other daemons: plugins that do so, and the trait for writing one.
+//! Discovery of other daemons: the built-in plugins, and the trait for writing more.
 //!
-//! A plugin says where daemons may be. It never decides which of them are admitted: every address it reports is dialled
-//! like one that a person has typed, with mutual TLS and proof of the cluster secret. A plugin that lies wastes a dial and
+//! A plugin reports where daemons may be. It does not decide which of them are admitted: every reported address is
+//! dialled like one typed by a user, with mutual TLS and proof of the cluster secret. A wrong report wastes a dial and
 //! nothing else.
 //!
 //! | plugin | finds |
@@ -11,26 +11,26 @@
 //! | [`dns`] | the addresses of a name in the DNS (A, AAAA and SRV records) |
 //! | [`exec`] | the addresses that a program prints |
 //!
-//! What they find goes to [`candidates`], which decides what is dialled and when. [`spec`] builds the configured plugins, and
-//! [`run`] restarts one that fails.
+//! Reported addresses go to [`candidates`], which decides what is dialled and when. [`spec`] builds the configured
+//! plugins, and [`run`] restarts a plugin that fails.
 //!
 //! # Writing a plugin
 //!
-//! Implement [`Discovery`]: give it a name, and let [`Discovery::run`] report what it finds to [`Finds`] for as long as it
-//! is polled. An address that is reported again is not dialled twice; one that is not reported again within ten minutes is
-//! forgotten, so report what is still there from time to time. The plugin decides how long it waits; half a minute is
-//! usual. Everything it starts must end when the future is dropped.
+//! Implement [`Discovery`]: give it a name, and let [`Discovery::run`] report addresses to [`Finds`] for as long as it
+//! is polled. Reporting an address again does not dial it twice. An address that is not reported for ten minutes is
+//! forgotten, so report existing ones repeatedly. The plugin chooses the interval; 30 seconds is usual. Everything it
+//! starts must end when the future is dropped.
 //!
-//! When `run` returns an error, the error is logged and `run` is called again after a pause that grows from 1 s to 60 s.
-//! State that must survive this belongs in the plugin itself. An error says in one sentence what happened. Finding nothing
-//! is not an error.
+//! When `run` returns an error, the error is logged and `run` is called again after a pause that grows from 1 to 60 s.
+//! State that must survive this belongs in the plugin itself. An error message is one sentence. Finding nothing is not
+//! an error.
 //!
 //! ```
 //! use std::time::Duration;
 //!
 //! use pmd::discovery::{Discovery, DiscoveryError, Find, Finds, Running};
 //!
-//! /// Daemons whose addresses stand in a file, one to a line.
+//! /// Daemons listed in a file, one address per line.
 //! #[derive(Debug)]
 //! struct Hosts(std::path::PathBuf);
 //!
@@ -74,46 +74,46 @@ use std::pin::Pin;
 use pmd_protocol::peer::NodeId;
 use tokio::sync::mpsc;
 
-/// Finds that can be queued. A plugin that reports more waits until the daemon has handled some.
+/// Capacity of the queue of finds. When it is full, plugins wait.
 pub const FINDS: usize = 256;
 
 /// What [`Discovery::run`] returns: a future that ends only with an error.
 pub type Running<'a> = Pin<Box<dyn Future<Output = Result<Infallible, DiscoveryError>> + Send + 'a>>;
 
-/// A way to find other daemons. See the [module](self).
+/// A plugin that finds other daemons. See the [module](self).
 pub trait Discovery: fmt::Debug + Send + Sync + 'static {
-    /// Its name in the configuration, in the log and in `pmd discover`.
+    /// The plugin's name in the configuration, in the log and in `pmd discover`.
     fn name(&self) -> &'static str;
 
-    /// Reports what it finds until the future is dropped.
+    /// Reports finds until the future is dropped.
     ///
     /// # Errors
     ///
-    /// If it cannot continue. The error is logged, and `run` is called again after a pause.
+    /// If the plugin cannot continue. The error is logged, and `run` is called again after a pause.
     fn run<'a>(&'a self, finds: &'a Finds) -> Running<'a>;
 }
 
-/// Where a daemon may be.
+/// A reported address, where a daemon may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Find {
     /// `HOST`, `HOST:PORT`, `ADDRESS:PORT` or `[IPV6]:PORT`. The default port is the daemon's own.
     pub address: String,
-    /// The name of its cluster, if the plugin knows it. Daemons of other clusters are shown but not dialled.
+    /// The daemon's cluster name, if the plugin knows it. Daemons of other clusters are shown but not dialled.
     pub cluster: Option<String>,
-    /// Its id, if the plugin knows it. A daemon that is already a member is not dialled.
+    /// The daemon's id, if the plugin knows it. A daemon that is already a member is not dialled.
     pub id: Option<NodeId>,
-    /// Whether it is known to have another cluster secret. Such daemons are shown but not dialled.
+    /// Whether the daemon is known to use a different cluster secret. Such daemons are shown but not dialled.
     pub other_cookie: bool,
 }
 
 impl Find {
-    /// A daemon at this address, of any cluster.
+    /// A find with only an address.
     pub fn at(address: impl Into<String>) -> Find {
         Find { address: address.into(), cluster: None, id: None, other_cookie: false }
     }
 }
 
-/// Receives what a plugin reports.
+/// The channel that a plugin reports to.
 #[derive(Clone, Debug)]
 pub struct Finds {
     source: &'static str,
@@ -121,14 +121,14 @@ pub struct Finds {
 }
 
 impl Finds {
-    /// For the plugin `source`, whose name is sent with each report.
+    /// Creates the channel for the plugin `source`, whose name is sent with each report.
     pub fn new(source: &'static str, sender: mpsc::Sender<(&'static str, Find)>) -> Finds {
         Finds { source, sender }
     }
 
-    /// Reports a find. Waits while [`FINDS`] others are queued.
+    /// Reports a find. Waits while the queue is full.
     pub async fn report(&self, find: Find) {
-        // The receiver is gone only when the daemon is about to end.
+        // This fails only if the daemon is shutting down.
         let _ = self.sender.send((self.source, find)).await;
     }
 }
@@ -139,7 +139,7 @@ impl Finds {
 pub struct DiscoveryError(String);
 
 impl DiscoveryError {
-    /// An error with this explanation.
+    /// Creates an error with this message.
     pub fn because(reason: impl fmt::Display) -> DiscoveryError {
         DiscoveryError(reason.to_string())
     }

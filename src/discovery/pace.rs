@@ -1,31 +1,32 @@
-//! When a daemon sends a beacon. Time and chance are arguments.
+//! The schedule of a daemon's beacons. Time and randomness are arguments.
 //!
-//! A beacon is sent at once, after 1 s and after 3 s, because the first may be lost while a network comes up; then every 27
-//! to 33 s at random. When a daemon is heard for the first time in a while, it is answered within a second, so that it need
-//! not wait for the next round. The answer is cancelled if three other daemons are heard before, which have told the
-//! newcomer enough of the cluster: a thousand daemons must not answer one.
+//! Beacons are sent at once, after 1 s and after 3 s, because the first may be lost while a network comes up, and then
+//! at random intervals of 27 to 33 s. A daemon that is heard for the first time in a while is answered within a second,
+//! so that it need not wait for the next round. The answer is cancelled if beacons of three other daemons are heard
+//! first, which are enough for the newcomer: a thousand daemons must not answer one.
 
 use std::collections::BTreeMap;
 
 use pmd_protocol::peer::NodeId;
 use rand::{Rng, RngExt};
 
-/// When the first beacons are sent.
+/// Times of the first beacons.
 const BURST_MS: [u64; 3] = [0, 1000, 3000];
-/// Shortest and longest pause between two rounds after that.
+/// Shortest and longest interval between rounds after that.
 const ROUND_MS: (u64, u64) = (27_000, 33_000);
-/// Earliest and latest answer.
+/// Shortest and longest delay of an answer.
 const ANSWER_MS: (u64, u64) = (50, 1000);
-/// Shortest pause between two answers.
+/// Shortest interval between two answers.
 const BETWEEN_ANSWERS_MS: u64 = 5000;
 /// Beacons of other daemons that make an answer unnecessary.
 const ENOUGH: usize = 3;
-/// How long a daemon must have been silent to count as a newcomer: three rounds.
+/// A daemon that was silent for three rounds counts as a newcomer.
 const SILENCE_MS: u64 = 3 * ROUND_MS.1;
-/// Daemons that are remembered. Of more, the one that was silent longest is forgotten and counts as a newcomer again.
+/// Maximum number of remembered daemons. Beyond that, the one silent for longest is forgotten and counts as a newcomer
+/// again.
 const MAX_KNOWN: usize = 1024;
 
-/// When to send.
+/// The schedule of a daemon's beacons.
 #[derive(Debug)]
 pub struct Pace {
     burst: std::slice::Iter<'static, u64>,
@@ -44,7 +45,7 @@ struct Answer {
 }
 
 impl Pace {
-    /// A schedule that starts now.
+    /// Creates a schedule that starts at `now_ms`.
     pub fn new(now_ms: u64) -> Pace {
         Pace {
             burst: BURST_MS.iter(),
@@ -56,12 +57,12 @@ impl Pace {
         }
     }
 
-    /// When [`is_due`](Self::is_due) is to be called next.
+    /// The time at which to call [`is_due`](Self::is_due) next.
     pub fn next_ms(&self) -> u64 {
         self.answer.as_ref().map_or(self.round_ms, |answer| answer.due_ms.min(self.round_ms))
     }
 
-    /// Whether a beacon is to be sent now; if so, the next one is scheduled.
+    /// Whether a beacon must be sent now; if so, schedules the next one.
     pub fn is_due(&mut self, now_ms: u64, rng: &mut impl Rng) -> bool {
         if now_ms < self.next_ms() {
             return false;
@@ -70,7 +71,7 @@ impl Pace {
             self.next_answer_ms = now_ms.saturating_add(BETWEEN_ANSWERS_MS);
         }
         if now_ms >= self.round_ms {
-            // Beacons that were missed while the process was stopped are skipped.
+            // Beacons missed while the process was suspended are skipped.
             let late = |after: &u64| self.begin_ms.saturating_add(*after) > now_ms;
             self.round_ms = match self.burst.by_ref().copied().find(|after| late(after)) {
                 Some(after) => self.begin_ms.saturating_add(after),
@@ -80,7 +81,7 @@ impl Pace {
         true
     }
 
-    /// Records that a beacon of the daemon `id` was heard and verified.
+    /// Records a verified beacon from the daemon `id`.
     pub fn heard(&mut self, now_ms: u64, id: NodeId, rng: &mut impl Rng) {
         let last = self.known.insert(id, now_ms);
         if self.known.len() > MAX_KNOWN {
@@ -114,7 +115,7 @@ mod tests {
         NodeId::new(bytes)
     }
 
-    /// The moments until `end` at which a beacon is sent.
+    /// The times until `end` at which a beacon is sent.
     fn sent(pace: &mut Pace, end: u64, rng: &mut StdRng) -> Vec<u64> {
         let mut sent = Vec::new();
         while pace.next_ms() <= end {
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_followed_by_rounds_that_chance_spreads() {
+    fn a_burst_is_followed_by_randomized_rounds() {
         let mut rng = StdRng::seed_from_u64(1);
         let mut pace = Pace::new(0);
         let sent = sent(&mut pace, 3_600_000, &mut rng);
@@ -148,8 +149,8 @@ mod tests {
         assert!(pace.next_ms() >= 1_027_000);
     }
 
-    /// After its burst.
-    fn settled(rng: &mut StdRng) -> Pace {
+    /// A schedule whose initial burst is over.
+    fn after_burst(rng: &mut StdRng) -> Pace {
         let mut pace = Pace::new(0);
         sent(&mut pace, 3000, rng);
         pace
@@ -158,12 +159,12 @@ mod tests {
     #[test]
     fn a_newcomer_is_answered_soon_and_once() {
         let mut rng = StdRng::seed_from_u64(1);
-        let mut pace = settled(&mut rng);
+        let mut pace = after_burst(&mut rng);
         pace.heard(4000, id(1), &mut rng);
         let answer = pace.next_ms();
         assert!((4050..=5000).contains(&answer));
         assert!(pace.is_due(answer, &mut rng));
-        // Its own burst and its rounds.
+        // The newcomer's own burst and rounds.
         for now in [5000, 7000, 37_000, 67_000, 97_000, 97_000 + SILENCE_MS] {
             let before = pace.next_ms();
             pace.heard(now, id(1), &mut rng);
@@ -177,10 +178,10 @@ mod tests {
     #[test]
     fn answers_are_rare() {
         let mut rng = StdRng::seed_from_u64(1);
-        let mut pace = settled(&mut rng);
+        let mut pace = after_burst(&mut rng);
         let mut answers = 0;
         for now in 3000..23_000 {
-            // Every millisecond a daemon that is new, while no other daemon answers.
+            // A new daemon every millisecond, while no other daemon answers.
             pace.heard(now, id(now), &mut rng);
             if let Some(answer) = &mut pace.answer {
                 answer.others = 0;
@@ -192,9 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_answers_when_enough_others_have_done_so() {
+    fn no_answer_is_sent_when_enough_others_have_answered() {
         let mut rng = StdRng::seed_from_u64(1);
-        let mut pace = settled(&mut rng);
+        let mut pace = after_burst(&mut rng);
         for number in 1..=4 {
             pace.heard(3500, id(number), &mut rng);
         }

@@ -1,4 +1,4 @@
-//! Runs plugins. One that fails is run again after a pause.
+//! Runs plugins, and restarts failed ones after a pause.
 
 use std::time::Duration;
 
@@ -9,11 +9,10 @@ use tokio::time::Instant;
 use super::{Discovery, Find, Finds};
 use crate::base::backoff::Backoff;
 
-/// Pauses before a plugin that has failed is run again. A plugin that has run for longer than the longest of them starts
-/// over with the first.
+/// Pauses before a failed plugin is run again. They start over after a run longer than the longest pause.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
-/// Runs each of `plugins` as a task of its own, which reports to `finds`. The tasks end when the returned set is dropped.
+/// Runs each of `plugins` in its own task, reporting to `finds`. The tasks end when the returned set is dropped.
 pub fn start(
     plugins: impl IntoIterator<Item = Box<dyn Discovery>>,
     finds: &mpsc::Sender<(&'static str, Find)>,
@@ -25,7 +24,7 @@ pub fn start(
     tasks
 }
 
-/// Runs `plugin` until the future is dropped or the receiver of `finds` is gone.
+/// Runs `plugin` until the future or the receiver of `finds` is dropped.
 pub async fn drive(plugin: Box<dyn Discovery>, finds: mpsc::Sender<(&'static str, Find)>) {
     drive_with(plugin, finds, Failures::new(PAUSES)).await;
 }
@@ -59,7 +58,7 @@ async fn drive_with(
     }
 }
 
-/// How often a plugin has failed in a row, and why the last time.
+/// Consecutive failures of a plugin, and the last reason.
 #[derive(Debug)]
 struct Failures {
     pauses: Backoff,
@@ -69,9 +68,9 @@ struct Failures {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Failure {
-    /// How long to wait before it is run again.
+    /// The pause before the next run.
     pause: Duration,
-    /// Whether the reason differs from that of the failure before.
+    /// Whether the reason differs from that of the previous failure.
     is_news: bool,
 }
 
@@ -80,7 +79,7 @@ impl Failures {
         Failures { pauses, count: 0, reason: None }
     }
 
-    /// Records that the plugin has failed for `reason`, after a run that `lasted` so long.
+    /// Records that the plugin failed with `reason` after running for `lasted`.
     fn failed(&mut self, reason: &str, lasted: Duration) -> Failure {
         if lasted > self.pauses.longest() {
             self.count = 0;
@@ -100,13 +99,13 @@ mod tests {
     use super::*;
     use crate::discovery::{DiscoveryError, Running};
 
-    /// Fails a few times before it finds something, and then again.
+    /// Always fails, but reports something from the fourth run on.
     #[derive(Debug, Default)]
-    struct Clumsy(AtomicUsize);
+    struct Flaky(AtomicUsize);
 
-    impl Discovery for Clumsy {
+    impl Discovery for Flaky {
         fn name(&self) -> &'static str {
-            "clumsy"
+            "flaky"
         }
 
         fn run<'a>(&'a self, finds: &'a Finds) -> Running<'a> {
@@ -115,7 +114,7 @@ mod tests {
                 if runs >= 3 {
                     finds.report(Find::at(format!("host-{runs}"))).await;
                 }
-                Err(DiscoveryError::because("stumbled"))
+                Err(DiscoveryError::because("failed"))
             })
         }
     }
@@ -125,13 +124,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plugin_that_fails_is_run_again_with_what_it_remembers() {
+    async fn a_failed_plugin_is_run_again_and_keeps_its_state() {
         let (sender, mut receiver) = mpsc::channel(1);
-        let task = tokio::spawn(drive_with(Box::new(Clumsy::default()), sender, quick()));
-        assert_eq!(receiver.recv().await, Some(("clumsy", Find::at("host-3"))));
-        assert_eq!(receiver.recv().await, Some(("clumsy", Find::at("host-4"))));
+        let task = tokio::spawn(drive_with(Box::new(Flaky::default()), sender, quick()));
+        assert_eq!(receiver.recv().await, Some(("flaky", Find::at("host-3"))));
+        assert_eq!(receiver.recv().await, Some(("flaky", Find::at("host-4"))));
         drop(receiver);
-        task.await.expect("it ends when nobody listens");
+        task.await.expect("it ends when the receiver is dropped");
     }
 
     #[tokio::test]
@@ -145,12 +144,12 @@ mod tests {
         assert!(receiver.recv().await.is_some());
         assert!(receiver.recv().await.is_some());
         drop(tasks);
-        // All senders are gone.
+        // All senders have been dropped.
         assert_eq!(receiver.recv().await, None);
     }
 
     #[test]
-    fn pauses_grow_to_their_limit_and_begin_anew_after_a_good_run() {
+    fn pauses_grow_to_their_limit_and_start_over_after_a_long_run() {
         let mut failures = Failures::new(PAUSES);
         let mut pause = |lasted| failures.failed("x", Duration::from_secs(lasted)).pause.as_secs();
         assert_eq!([0; 8].map(&mut pause), [1, 2, 4, 8, 16, 32, 60, 60]);

@@ -1,10 +1,10 @@
-//! The addresses in the configuration, which are dialled for as long as the daemon runs.
+//! The configured seeds, which are dialled for as long as the daemon runs.
 
 use std::future::pending;
 
 use super::{Discovery, Find, Finds, Running};
 
-/// The plugin's name. [`Candidates`](super::candidates::Candidates) never forget an address that it reports.
+/// The plugin's name. [`Candidates`](super::candidates::Candidates) never forgets addresses reported under it.
 pub const NAME: &str = "seeds";
 
 /// Addresses from the configuration or the command line.
@@ -14,7 +14,7 @@ pub struct Seeds {
 }
 
 impl Seeds {
-    /// A plugin that reports these addresses, which have the form of [`Find::address`].
+    /// Creates a plugin that reports these addresses, in the format of [`Find::address`].
     pub fn new(addresses: impl IntoIterator<Item = String>) -> Seeds {
         Seeds { addresses: addresses.into_iter().collect() }
     }

@@ -1,4 +1,4 @@
-//! Builds plugins from their [lines](crate::config::discovery) in the configuration.
+//! Builds plugins from their [specifications](crate::config::discovery) in the configuration.
 
 use super::Discovery;
 use super::broadcast::{BeaconSettings, Broadcast};
@@ -7,7 +7,7 @@ use super::exec::Exec;
 use crate::config::discovery::Spec;
 use crate::config::types::Port;
 
-/// The plugin of a line. A UDP port in the line replaces that of `beacons`.
+/// Builds the plugin for a specification. A UDP port in the specification overrides that of `beacons`.
 pub fn plugin(spec: &Spec, beacons: &BeaconSettings) -> Box<dyn Discovery> {
     match spec {
         Spec::Broadcast { port } => Box::new(Broadcast::new(BeaconSettings {

@@ -1,4 +1,4 @@
-//! Whether this host's name resolves to an address of this host, and, for long names, the address back to the name.
+//! Whether this host's name resolves to one of its addresses and, for long names, whether the address resolves back.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -7,18 +7,18 @@ use super::finding::Finding;
 
 const CHECK: &str = "name to address";
 const BACK: &str = "address to name";
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Addresses whose names are looked up.
-const MOST: usize = 8;
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses that are resolved back to names.
+const MAX_ADDRESSES: usize = 8;
 
 pub(super) async fn check(host: &str) -> Vec<Finding> {
-    let found = match tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, 0))).await {
+    let found = match tokio::time::timeout(TIMEOUT, tokio::net::lookup_host((host, 0))).await {
         Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect::<Vec<IpAddr>>()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
     };
     let own = |ip| UdpSocket::bind((ip, 0)).is_ok();
-    // Only for long names: with short names, the DNS may well have a longer name for the host.
+    // Not for short names, for which the DNS may have a longer one.
     let asked: Vec<IpAddr> = match &found {
         Ok(found) if host.contains('.') => found.iter().copied().filter(|ip| own(*ip)).collect(),
         _ => Vec::new(),
@@ -28,20 +28,20 @@ pub(super) async fn check(host: &str) -> Vec<Finding> {
     findings
 }
 
-/// The names of these addresses; addresses without a name are left out.
+/// The names of these addresses; addresses without a name are omitted.
 async fn names_of(mut addresses: Vec<IpAddr>) -> Vec<(IpAddr, String)> {
     addresses.sort_unstable();
     addresses.dedup();
-    addresses.truncate(MOST);
+    addresses.truncate(MAX_ADDRESSES);
     let ask = |ip: IpAddr| tokio::task::spawn_blocking(move || name_of(ip).map(|name| (ip, name)));
     let asked = futures_util::future::join_all(addresses.into_iter().map(ask));
-    let named = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_default();
+    let named = tokio::time::timeout(TIMEOUT, asked).await.unwrap_or_default();
     named.into_iter().filter_map(|answer| answer.ok().flatten()).collect()
 }
 
 fn name_of(ip: IpAddr) -> Option<String> {
     let (name, _) = dns_lookup::getnameinfo(&SocketAddr::new(ip, 0), 0).ok()?;
-    // Without a name, the answer is the address itself.
+    // For an address without a name, the resolver returns the address itself.
     let numeric = name.split('%').next().is_some_and(|name| name.parse::<IpAddr>().is_ok());
     (!numeric).then(|| name.trim_end_matches('.').to_owned())
 }
@@ -58,11 +58,11 @@ fn judge(host: &str, found: Result<Vec<IpAddr>, String>, own: impl Fn(IpAddr) ->
             );
         }
     };
-    let strange: Vec<String> = found.iter().filter(|ip| !own(**ip)).map(ToString::to_string).collect();
-    if !strange.is_empty() {
+    let foreign: Vec<String> = found.iter().filter(|ip| !own(**ip)).map(ToString::to_string).collect();
+    if !foreign.is_empty() {
         return Finding::fail(
             CHECK,
-            format!("{host} resolves to {}, which is not an address of this host", strange.join(", ")),
+            format!("{host} resolves to {}, which is not an address of this host", foreign.join(", ")),
             "correct the entry in /etc/hosts or the DNS",
         );
     }
@@ -72,7 +72,7 @@ fn judge(host: &str, found: Result<Vec<IpAddr>, String>, own: impl Fn(IpAddr) ->
     Finding::pass(CHECK, format!("{host} resolves to {}", listed.join(", ")))
 }
 
-/// `named` are the addresses of `host` that have a name. Short names have no finding.
+/// `named` holds the addresses of `host` that have a name. A short `host` has no finding.
 fn judge_back(host: &str, named: &[(IpAddr, String)]) -> Option<Finding> {
     if !host.contains('.') {
         return None;

@@ -1,4 +1,4 @@
-//! The addresses that the daemon listens on.
+//! Whether the daemon listens on the configured addresses.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -8,18 +8,18 @@ use crate::base::text::span;
 use crate::config::types::IdentitySource;
 
 const CHECK: &str = "certificates";
-/// Long enough to renew one in working hours.
+/// Warn this long before expiry: enough time to renew a certificate in working hours.
 const SOON_SECONDS: i64 = 14 * 24 * 3600;
 
 pub(super) fn check(identity: &IdentitySource) -> Finding {
     let IdentitySource::Authority { ca, certificate, .. } = identity else {
         return Finding::pass(CHECK, "a self-signed key, which does not expire");
     };
-    let both = [ca, certificate].map(|path| Ok((path.display().to_string(), end(path)?)));
+    let both = [ca, certificate].map(|path| Ok((path.display().to_string(), expiry(path)?)));
     judge(Timestamp::now(), both.into_iter().collect())
 }
 
-fn end(path: &std::path::Path) -> Result<Option<Timestamp>, CaError> {
+fn expiry(path: &std::path::Path) -> Result<Option<Timestamp>, CaError> {
     Ok(read_certificates(path)?.into_iter().map(|certificate| certificate.not_after).min())
 }
 

@@ -1,7 +1,7 @@
 //! This host's clock, compared with the clocks of its peers and the start times of members.
 //!
-//! Peers send their time when a link is established. The median of the peers' clocks counts: if this host's clock is far
-//! from it, this host's clock is wrong. The clock of a member without a link is wrong if it started in the future.
+//! Peers send their time when a link is established. If this host's clock is far from the median of the peers' clocks,
+//! this host's clock is wrong. The clock of a member without a link is wrong if its start time is in the future.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ const NAMED: usize = 5;
 
 pub(super) fn judge(now: Timestamp, members: Option<&NodeList>, peers: Option<&PeerList>) -> Finding {
     let Some(members) = members else { return Finding::unchecked(CHECK) };
-    let told: Vec<(&Peer, i64)> = peers
+    let reported: Vec<(&Peer, i64)> = peers
         .into_iter()
         .flat_map(|list| &list.peers)
         .filter_map(|peer| Some((peer, peer.clock_ahead_ms?)))
         .collect();
-    let median = median(told.iter().map(|(_, ahead)| *ahead).collect());
+    let median = median(reported.iter().map(|(_, ahead)| *ahead).collect());
     if is_wrong(median) {
-        let whose = match told.as_slice() {
+        let whose = match reported.as_slice() {
             [(peer, _)] => format!("the clock of {}, the only peer", peer.host),
             all => format!("the clocks of its {} peers (their median)", all.len()),
         };
@@ -38,7 +38,7 @@ pub(super) fn judge(now: Timestamp, members: Option<&NodeList>, peers: Option<&P
             format!("the clock of this host is {} {whose}", apart(median.saturating_neg())),
         );
     }
-    let wrong: Vec<&(&Peer, i64)> = told.iter().filter(|(_, ahead)| is_wrong(*ahead)).collect();
+    let wrong: Vec<&(&Peer, i64)> = reported.iter().filter(|(_, ahead)| is_wrong(*ahead)).collect();
     if let Some(worst) = wrong.iter().map(|(_, ahead)| *ahead).max_by_key(|ahead| ahead.unsigned_abs()) {
         let hosts = wrong.iter().take(NAMED);
         let hosts: Vec<String> = hosts
@@ -53,9 +53,9 @@ pub(super) fn judge(now: Timestamp, members: Option<&NodeList>, peers: Option<&P
         Some((by, node)) if by > 0 && is_wrong(by) => {
             weigh(by, format!("the clock of {} was at least {} this host's", node.host, apart(by)))
         }
-        _ if told.is_empty() => Finding::pass(CHECK, "not compared: there are no peers"),
+        _ if reported.is_empty() => Finding::pass(CHECK, "not compared: there are no peers"),
         _ => {
-            let peers = count(told.len(), "peer", "peers");
+            let peers = count(reported.len(), "peer", "peers");
             Finding::pass(CHECK, format!("within {} s of the clocks of {peers}", ALLOWED.as_secs()))
         }
     }
@@ -77,11 +77,11 @@ fn is_wrong(ahead_ms: i64) -> bool {
 
 /// "10m ahead of" or "10m behind".
 fn apart(ahead_ms: i64) -> String {
-    let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
-    format!("{} {way}", span(ahead_ms.unsigned_abs().saturating_add(500) / 1_000))
+    let relation = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    format!("{} {relation}", span(ahead_ms.unsigned_abs().saturating_add(500) / 1_000))
 }
 
-/// Hosts whose clocks differ too much reject new certificates.
+/// The finding for a clock that differs; a failure if hosts would reject new certificates.
 fn weigh(ahead_ms: i64, what: String) -> Finding {
     if u128::from(ahead_ms.unsigned_abs()) < CLOCKS_APART.as_millis() {
         return Finding::warn(CHECK, what, REMEDY);
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_counts_and_the_nearer_clock_in_doubt() {
+    fn the_median_prefers_the_nearer_of_two_middle_values() {
         assert_eq!(median(vec![]), 0);
         assert_eq!(median(vec![-7]), -7);
         assert_eq!(median(vec![600, 0]), 0);

@@ -6,7 +6,7 @@ use super::finding::Finding;
 use crate::control::api::Status;
 
 const CHECK: &str = "descriptors";
-/// With fewer, larger hosts run out of them.
+/// Warn below this limit.
 const FEW: u64 = 4096;
 
 pub(super) fn check(status: Option<&Status>) -> Finding {

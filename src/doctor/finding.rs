@@ -1,4 +1,4 @@
-//! Findings, and the report they make.
+//! The findings of checks, and the report of all findings.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::base::text::without_numbers;
 pub enum Verdict {
     /// No problem.
     Pass,
-    /// It works, but perhaps not for long or not for every host; or it could not be checked.
+    /// It works now but may fail later or for some hosts; or it could not be checked.
     Warn,
     /// It does not work.
     Fail,
@@ -25,7 +25,7 @@ pub struct Finding {
     pub verdict: Verdict,
     /// The observation, in a sentence.
     pub what: String,
-    /// What to do about it, in a sentence; none if nothing has to be done.
+    /// The remedy, in a sentence; none if nothing has to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -53,7 +53,7 @@ impl Finding {
         Finding { verdict: Verdict::Fail, ..Finding::warn(check, what, remedy) }
     }
 
-    /// The finding of a check that needs the daemon, which does not answer.
+    /// The finding of a check that needs the daemon, if it does not answer.
     pub(super) fn unchecked(check: &str) -> Finding {
         Finding::warn(
             check,

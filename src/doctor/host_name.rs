@@ -1,4 +1,4 @@
-//! The name of this host: Erlang's rules for the part after the `@`.
+//! Whether the name of this host fits Erlang's rules for the part after the `@`.
 
 use super::finding::Finding;
 
@@ -16,7 +16,7 @@ pub(super) fn judge(host: &str) -> Finding {
     }
     if host.chars().any(odd) {
         let what =
-            format!("{host:?} has characters that are not allowed in host names: Erlang may refuse it");
+            format!("{host:?} has characters that are not allowed in host names: Erlang may reject it");
         return Finding::warn(CHECK, what, remedy);
     }
     if host.contains('.') {

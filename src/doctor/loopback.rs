@@ -1,4 +1,4 @@
-//! Whether `::1` exists. Many programs connect to `localhost` there, and so do IPv6 nodes to their port mapper.
+//! Whether `::1` exists. Many programs reach `localhost` there, and IPv6 nodes their port mapper.
 
 use std::net::{Ipv6Addr, UdpSocket};
 

@@ -1,7 +1,7 @@
 //! `pmd doctor`: checks for common problems between Erlang nodes and their port mappers.
 //!
-//! Each check is a module with two halves: `check` gathers facts, `judge` turns them into a [`Finding`] without I/O. The
-//! checks change nothing and need no root. Some facts come from the daemon; if it does not answer, that is a finding too.
+//! Each check is a module with two halves: `check` gathers facts, and `judge` turns them into a [`Finding`] without
+//! I/O. The checks change nothing and do not need root. Checks that need a daemon report it if none answers.
 
 mod address;
 mod bind;

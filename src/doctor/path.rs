@@ -1,4 +1,4 @@
-//! Each hop to one node.
+//! Tests each hop to one node.
 
 use super::finding::Finding;
 use crate::control::api::{NodeList, Ping};
@@ -39,7 +39,7 @@ pub(super) async fn check(
     }
     findings.push(Finding::warn(
         "Erlang cookie",
-        "not checked: pmd knows only the cluster secret; the Erlang cookie is between the two nodes",
+        "not checked: pmd knows only the cluster secret, not the Erlang cookie that the two nodes share",
         "make sure that erlang:get_cookie() returns the same on both nodes",
     ));
     findings
@@ -74,9 +74,7 @@ fn judge_hosts(host: &str, listed: bool, resolves: bool) -> Finding {
         (true, _) => {
             Finding::pass("resolver", format!("nodes started with pmd run (or pmd env) resolve {host}"))
         }
-        (false, true) => {
-            Finding::pass("resolver", format!("the system resolves {host}; there is no alias for it"))
-        }
+        (false, true) => Finding::pass("resolver", format!("the system resolves {host}, which has no alias")),
         (false, false) => Finding::fail(
             "resolver",
             format!("neither an alias nor the system resolves {host}"),

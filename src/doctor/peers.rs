@@ -1,5 +1,5 @@
-//! Whether the other daemons can be reached: the daemon tests each hop to them, including certificates and cluster secret,
-//! and reports the hop that failed.
+//! Whether the other daemons can be reached. The daemon tests each step of a connection, including certificates and the
+//! cluster secret, and reports the one that failed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,20 +13,20 @@ use crate::directory::hosts::same_host;
 
 const CHECK: &str = "peers";
 /// Members that are dialled: all of a small cluster, a sample of a large one.
-const MOST: usize = 64;
+const MAX_DIALLED: usize = 64;
 /// Members that are dialled at once.
 const AT_ONCE: usize = 16;
 /// Daemons named in a finding.
 const NAMED: usize = 5;
 
-/// Dials the members, the one on the host `first` before all others, and seeds that are not members.
+/// Dials the members, starting with the one on the host `first`, and seeds that are not members.
 pub(super) async fn check(client: &Client, members: Option<&NodeList>, first: Option<&str>) -> Vec<Finding> {
     let Some(members) = members else { return vec![Finding::unchecked(CHECK)] };
     let mut others: Vec<_> = members.nodes.iter().filter(|node| !node.oneself).collect();
     others.sort_by_key(|node| !first.is_some_and(|first| same_host(first, &node.host)));
     let mut wanted: Vec<(String, Reach)> = others
         .into_iter()
-        .take(MOST)
+        .take(MAX_DIALLED)
         .map(|node| {
             let addresses = node.addresses.iter().map(SocketAddr::to_string).collect();
             (node.host.clone(), Reach { addresses, id: Some(node.id.clone()) })
@@ -34,14 +34,14 @@ pub(super) async fn check(client: &Client, members: Option<&NodeList>, first: Op
         .collect();
     // Seeds that should be members but are not.
     let found = client.discover().await.map(|list| list.found).unwrap_or_default();
-    let absent = found.into_iter().filter(|found| !found.member && found.source == "seeds").take(MOST);
+    let absent = found.into_iter().filter(|found| !found.member && found.source == "seeds").take(MAX_DIALLED);
     wanted.extend(absent.map(|found| {
         let addresses = vec![found.address.clone()];
         (found.address, Reach { addresses, id: None })
     }));
     let tried = wanted.into_iter().map(async |(host, reach)| match client.reach(&reach).await {
         Ok(reached) if reached.address.is_some() => Ok(()),
-        // The address that got farthest tells most.
+        // The failure at the latest step is the most informative one.
         Ok(reached) => Err((host, reached.failed.into_iter().max_by_key(|failure| failure.leg))),
         Err(_) => Err((host, None)),
     });
@@ -63,7 +63,7 @@ fn judge(tried: Vec<Result<(), (String, Option<ReachFailure>)>>) -> Vec<Finding>
     by_hop.into_iter().map(|(leg, failed)| judge_hop(all, leg, &failed)).collect()
 }
 
-/// Daemons, of `all`, that failed at the same hop.
+/// The finding for the daemons, out of `all`, that failed at the same step.
 fn judge_hop(all: usize, leg: Option<ReachLeg>, failed: &[(String, Option<ReachFailure>)]) -> Finding {
     let named = failed.iter().take(NAMED).map(|(host, failure)| match failure {
         Some(failure) => format!("{host} ({})", failure.error.message),
@@ -75,14 +75,14 @@ fn judge_hop(all: usize, leg: Option<ReachLeg>, failed: &[(String, Option<ReachF
     }
     let hint = failed.iter().find_map(|(_, failure)| Some(failure.as_ref()?.error.hint.clone()));
     let (why, remedy) = match leg {
-        None => ("for an unknown reason", "see the log of the daemon".to_owned()),
+        None => ("for an unknown reason", "check the log of the daemon".to_owned()),
         Some(leg) => explain(leg, hint.unwrap_or_default()),
     };
     let what = format!("{} of {all} other daemons cannot be reached, {why}: {named}", failed.len());
     Finding::fail(CHECK, what, remedy)
 }
 
-/// The name of a hop, and what to do if it fails: mostly the hint of the daemon.
+/// A description of the failed step, and the remedy, which is the hint of the daemon for most steps.
 fn explain(leg: ReachLeg, hint: String) -> (&'static str, String) {
     match leg {
         ReachLeg::Name => ("no address", hint),

@@ -1,11 +1,11 @@
-//! What holds the port, and whether a stock epmd is in the way.
+//! Which process holds the port, and whether it is a stock epmd.
 
 use super::finding::Finding;
 use crate::control::api::Status;
 use crate::takeover::owner::Owner;
 use crate::takeover::port::Port;
 
-/// What listens on the port.
+/// Facts about the listener on the port.
 #[derive(Debug)]
 struct Facts {
     port: u16,
@@ -17,11 +17,11 @@ struct Facts {
     mapper: bool,
     /// Whether a pmd is listening, even if its control socket does not answer.
     pmd: bool,
-    /// Whether this user cannot see the process that listens.
+    /// Whether this user cannot see the listening process.
     unseen: bool,
-    /// What is listening, in words.
+    /// A description of the listening processes.
     holder: String,
-    /// The stock epmds that are listening, in words.
+    /// Descriptions of the stock epmds that are listening.
     epmds: Vec<String>,
 }
 

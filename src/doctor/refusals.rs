@@ -9,7 +9,7 @@ use crate::base::text::{count, span};
 use crate::control::api::{Refusal, RefusalList};
 
 const CHECK: &str = "refused daemons";
-/// A rejected daemon tries again within a minute or so, so an older problem is fixed.
+/// A rejected daemon retries within about a minute, so an older rejection is a problem that has been fixed.
 const LATELY_SECONDS: i64 = 3600;
 /// Addresses named in a finding.
 const NAMED: usize = 5;
@@ -69,7 +69,7 @@ fn remedy(dialled: bool, reason: &str) -> Option<&'static str> {
         "version" => "update pmd on the host with the older version (pmd version)",
         "identity" => "check that host_name there matches its certificate (pmd ca show FILE)",
         "other" => "one host has a copy of the other's key: remove its node-PORT.key and restart its daemon",
-        "refused" => "run pmd doctor on that host, which tells why it rejects this one",
+        "refused" => "run pmd doctor on that host to see why it rejects this one",
         "rule" => "allow it in the tunnel rules of this host's configuration, if it should connect",
         _ => return None,
     })

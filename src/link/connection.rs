@@ -1,4 +1,4 @@
-//! A TCP connection between daemons, with what was read of it before anybody knew what it is.
+//! A connection between daemons, including the bytes that were read to detect its protocol.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// How often the kernel is asked for the round-trip time, while something is written.
+/// How often the kernel is asked for the round-trip time while data is written.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 
 sockopt_impl!(
-    /// TCP_INFO, tcp(7): what the kernel knows of a connection.
+    /// TCP_INFO, tcp(7): the kernel's statistics of a connection.
     TcpInfo,
     GetOnly,
     libc::IPPROTO_TCP,
@@ -26,7 +26,7 @@ sockopt_impl!(
     libc::tcp_info
 );
 
-/// Bytes on one connection, as the network sees them, and how long they take.
+/// Bytes transferred on one connection, as seen on the network, and its round-trip time.
 #[derive(Debug, Default)]
 pub struct Traffic {
     received: AtomicU64,
@@ -45,40 +45,40 @@ impl Traffic {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// The kernel's estimate of the round-trip time in microseconds, once there is one.
+    /// The kernel's estimate of the round-trip time in microseconds, once available.
     pub fn rtt_us(&self) -> Option<u32> {
         Some(self.rtt_us.load(Ordering::Relaxed)).filter(|rtt| *rtt > 0)
     }
 }
 
-/// What carries the connection.
+/// The transport below the connection.
 #[derive(Debug)]
 enum Carrier {
     Tcp(TcpStream),
-    /// A connection to a relay, which passes the bytes on and cannot read them.
+    /// A connection to a relay, which forwards the bytes and cannot read them.
     Relay(Box<TlsStream<Connection>>),
 }
 
-/// The connection.
+/// A connection to another daemon, direct or through a relay.
 #[derive(Debug)]
 pub struct Connection {
     carrier: Carrier,
     address: SocketAddr,
-    /// Read already, and to be read again before anything else; from the second on.
+    /// Bytes already read, which readers get first, and how many of them have been returned.
     head: (Vec<u8>, usize),
     traffic: Arc<Traffic>,
     measured: Option<Instant>,
 }
 
 impl Connection {
-    /// A connection to `address`, of which `head` was read already.
+    /// A connection to `address`, of which `head` has already been read.
     pub fn new(socket: TcpStream, address: SocketAddr, head: Vec<u8>) -> Connection {
-        // Frames are written whole; waiting for more would only delay them.
+        // Frames are written whole, so Nagle's algorithm would only delay them.
         let _ = socket.set_nodelay(true);
         Connection::over(Carrier::Tcp(socket), address, head)
     }
 
-    /// A connection through `relay`, of which `head` was read already.
+    /// A connection through `relay`, of which `head` has already been read.
     pub fn through(relay: TlsStream<Connection>, head: Vec<u8>) -> Connection {
         let address = relay.get_ref().0.address;
         Connection::over(Carrier::Relay(Box::new(relay)), address, head)
@@ -88,7 +88,7 @@ impl Connection {
         Connection { carrier, address, head: (head, 0), traffic: Arc::default(), measured: None }
     }
 
-    /// The socket, to set options of.
+    /// The underlying socket, for setting options.
     pub fn socket(&self) -> Option<&TcpStream> {
         match &self.carrier {
             Carrier::Tcp(socket) => Some(socket),
@@ -96,12 +96,12 @@ impl Connection {
         }
     }
 
-    /// The other end.
+    /// The address of the other end.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What has gone over it; grows as it does.
+    /// The connection's live traffic counters.
     pub fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
     }

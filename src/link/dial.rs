@@ -1,4 +1,4 @@
-//! Reaching another daemon: from its addresses to a proven peer.
+//! Dialling another daemon: from its addresses to a proven peer.
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,44 +31,44 @@ use crate::base::permit::Permit;
 
 /// Time for one address to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Head start of each address before the next one is tried beside it (RFC 8305, section 5, "Connection Attempt Delay").
+/// Head start of each address before the next is tried in parallel (RFC 8305, section 5, "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Dials at once. The membership asks for a few per second; when half of the cluster is gone more are due, and those can
+/// Concurrent dials. The membership requests a few per second. If half of the cluster is lost there are more, which can
 /// wait for their next turn.
 const MAX_DIALS: usize = 64;
 
-/// Why no peer was reached.
+/// Why a daemon could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// No address accepted a connection.
     #[error("{address}: {source}")]
     Connect {
-        /// The address whose failure came last.
+        /// The address that failed last.
         address: SocketAddr,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
     /// There is no address to dial.
     #[error("it has no address")]
     NoAddress,
-    /// An address accepted a connection, and the handshake failed.
+    /// An address accepted a connection, but the handshake failed.
     #[error("{address}: {source}")]
     Handshake {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The handshake error.
         source: HandshakeError,
     },
 }
 
 impl DialError {
-    /// What others are told of a member that could not be reached.
+    /// The observation that other members are sent about a member that could not be reached.
     fn observation(&self) -> Observation {
         match self {
             DialError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 Observation::Refused
             }
-            // Somebody answers, but not the daemon that ran there.
+            // Something answers at the address, but it is not the expected daemon.
             DialError::Handshake {
                 source: HandshakeError::OtherDaemon | HandshakeError::Oneself, ..
             } => Observation::Refused,
@@ -76,7 +76,7 @@ impl DialError {
         }
     }
 
-    /// Of two failures, the one that says more: that of a daemon, rather than that of the network.
+    /// The more informative of two failures: a handshake error says more than a network error.
     fn or_worse(self, next: DialError) -> DialError {
         match (&self, &next) {
             (DialError::Handshake { .. }, DialError::Connect { .. } | DialError::NoAddress) => self,
@@ -97,7 +97,7 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// A dialer whose connections are made by `runtime`; a probe takes at most `probe_timeout`.
+    /// Creates a dialer whose connections run on `runtime`; a probe takes at most `probe_timeout`.
     pub fn new(
         local: Arc<LocalIdentity>,
         descriptors: Arc<Descriptors>,
@@ -114,7 +114,7 @@ impl Dialer {
         &self.runtime
     }
 
-    /// Dials a member for the core, which is sent the outcome.
+    /// Dials a member for the core and sends it the outcome.
     pub fn dial(&self, links: Links, peer: Identity, purpose: Purpose) {
         let dialer = self.clone();
         let permit = Arc::clone(&self.permits).try_acquire_owned();
@@ -130,9 +130,9 @@ impl Dialer {
                         Err(error) => {
                             links.counters().dials_failed.add();
                             match &error {
-                                // One side rejected the other. The back-off between dials bounds these lines.
+                                // One side rejected the other. The backoff between dials limits these log lines.
                                 DialError::Handshake { source, .. } => {
-                                    tracing::warn!(peer = ?peer.id, reason = source.label(), "no link to a member: {error}");
+                                    tracing::warn!(peer = ?peer.id, reason = source.label(), "cannot link to a member: {error}");
                                 }
                                 _ => tracing::debug!(peer = ?peer.id, "cannot reach a member: {error}"),
                             }
@@ -146,16 +146,17 @@ impl Dialer {
                 }
                 (Purpose::Probe(token), None) => LinkEvent::Probed { token, observation: Observation::Silent },
             };
-            // The core has ended, and with it the daemon.
+            // Fails only if the core has ended, and with it the daemon.
             let _ = links.inbox().send(LinkMessage::Dialled(event)).await;
         });
     }
 
-    /// Dials these addresses until one leads to `expected`, or to any daemon of the cluster, that speaks `alpn`.
+    /// Dials these addresses until one leads to the `expected` daemon, or to any daemon of the cluster if `None`, that
+    /// speaks `alpn`.
     ///
     /// # Errors
     ///
-    /// If none does.
+    /// If no address leads to such a daemon.
     pub async fn reach(
         &self,
         addresses: &[SocketAddr],
@@ -184,11 +185,11 @@ impl Dialer {
         Err(failed)
     }
 
-    /// The same over a connection that exists, as the side that has dialled.
+    /// Performs TLS and the handshake over an existing connection, as the dialling side.
     ///
     /// # Errors
     ///
-    /// If another daemon answers, or one side rejects the other.
+    /// If a different daemon answers, or one side rejects the other.
     pub async fn reach_over(
         &self,
         connection: Connection,
@@ -203,7 +204,7 @@ impl Dialer {
             .map_err(|source| DialError::Handshake { address, source })
     }
 
-    /// Whether a member answers, in the generation that is meant.
+    /// Whether a member answers in the expected generation.
     async fn probe(&self, peer: &Identity) -> Observation {
         let attempt = async {
             let mut observation = Observation::Silent;
@@ -219,7 +220,7 @@ impl Dialer {
                 };
                 match asked.await {
                     Ok(hello) if hello.generation == peer.generation => return Observation::Reached,
-                    // A later generation: the one that is meant has ended.
+                    // The daemon has restarted, so the expected generation has ended.
                     Ok(_) => return Observation::Refused,
                     Err(error) => observation = error.observation(),
                 }
@@ -232,8 +233,8 @@ impl Dialer {
 
 type Attempt = std::pin::Pin<Box<dyn Future<Output = (SocketAddr, io::Result<TcpStream>)> + Send>>;
 
-/// Connections to the addresses of one host, as they are established or fail: each address has a head start over the next,
-/// so that one that swallows packets costs a moment and not a time-out (RFC 8305, "happy eyeballs").
+/// Connection attempts to the addresses of one host. Each address has a head start over the next, so an address that
+/// drops packets costs a short delay instead of a timeout (RFC 8305, "happy eyeballs").
 struct Sockets {
     pending: VecDeque<SocketAddr>,
     attempts: FuturesUnordered<Attempt>,
@@ -244,7 +245,7 @@ impl Sockets {
         Sockets { pending: addresses.iter().copied().collect(), attempts: FuturesUnordered::new() }
     }
 
-    /// The next outcome; none once every address has had one.
+    /// The next outcome; `None` once every address has had one.
     async fn next(&mut self) -> Option<(SocketAddr, io::Result<TcpStream>)> {
         if self.attempts.is_empty() {
             self.start();
@@ -279,7 +280,7 @@ async fn connect_tls(
 ) -> Result<TlsStream<Connection>, DialError> {
     let address = connection.address();
     let failed = |source| DialError::Handshake { address, source };
-    // Daemons are known by their keys; the name is never sent.
+    // Daemons are identified by their keys. The API requires a name, which is never sent.
     let name = ServerName::IpAddress(address.ip().into());
     let stream = TlsConnector::from(tls.client(alpn)).connect(name, connection).await;
     let stream = TlsStream::from(stream.map_err(|error| failed(error.into()))?);
@@ -301,37 +302,37 @@ mod tests {
 
     use super::*;
 
-    /// An address that swallows packets takes its head start and no more from the next one.
+    /// An address that drops packets delays the next one only by its head start.
     #[tokio::test]
     async fn an_address_that_never_answers_does_not_hold_up_the_next() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let answers = listener.local_addr().expect("bound");
-        // A listener whose queue is full: the kernel drops further connections' first packets.
+        // A listener whose backlog is full: the kernel drops the SYN packets of further connections.
         let full = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         rustix::net::listen(&full, 0).expect("a queue of one");
-        let swallows = full.local_addr().expect("bound");
-        let mut waiting = Vec::new();
+        let drops = full.local_addr().expect("bound");
+        let mut backlog = Vec::new();
         while let Ok(Ok(socket)) =
-            tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(swallows)).await
+            tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(drops)).await
         {
-            waiting.push(socket);
+            backlog.push(socket);
         }
         let begin = Instant::now();
-        let mut sockets = Sockets::dial(&[swallows, answers]);
+        let mut sockets = Sockets::dial(&[drops, answers]);
         let (address, connected) = sockets.next().await.expect("an attempt");
         assert!(connected.is_ok() && address == answers, "{address} {connected:?}");
         assert!(begin.elapsed() < CONNECT_TIMEOUT, "it waited for the first to fail");
     }
 
     #[tokio::test]
-    async fn an_address_that_refuses_costs_nothing_and_the_daemons_word_counts_more() {
+    async fn a_handshake_error_outranks_a_refused_connection() {
         let refuses = {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             listener.local_addr().expect("bound")
         };
         let mut sockets = Sockets::dial(&[refuses]);
         let (_, connected) = sockets.next().await.expect("an attempt");
-        let source = connected.expect_err("nobody listens");
+        let source = connected.expect_err("nothing is listening");
         let connect = DialError::Connect { address: refuses, source };
         let rejected = DialError::Handshake { address: refuses, source: HandshakeError::Cookie };
         assert!(matches!(rejected.or_worse(connect), DialError::Handshake { .. }));

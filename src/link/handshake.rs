@@ -1,7 +1,7 @@
-//! From a TLS session to a proven peer: both sides say hello, then both prove that they know the cluster secret.
+//! The handshake that follows TLS: both sides send a `Hello`, then each proves that it knows the cluster secret.
 //!
-//! The order of the messages is described at [`pmd_protocol::peer::frame`]. Until the proof, a peer may send a few short
-//! frames within a few seconds, and costs no more than that.
+//! The message order is described in [`pmd_protocol::peer::frame`]. An unproven peer can send only a few short frames
+//! within a few seconds, which bounds its cost.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ use crate::base::stats::Counters;
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to write the closing frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Frames that an unproven peer may send: three are needed, and a newer version may have something to add.
+/// Frames that an unproven peer may send: three are needed, and a newer version may add some.
 const MAX_FRAMES: usize = 8;
 
 /// Frames over TLS.
@@ -37,11 +37,11 @@ pub type Frames = Framed<TlsStream<Connection>, PeerCodec>;
 /// A peer that has completed the handshake.
 #[derive(Debug)]
 pub struct ProvenPeer {
-    /// What it said about itself.
+    /// The peer's `Hello` frame.
     pub hello: Hello,
-    /// Its host name.
+    /// The peer's host name.
     pub host: HostName,
-    /// Its address.
+    /// The peer's address.
     pub address: SocketAddr,
     /// Bytes and round-trip time of the connection, updated as it is used.
     pub traffic: Arc<Traffic>,
@@ -52,7 +52,7 @@ pub struct ProvenPeer {
 }
 
 impl ProvenPeer {
-    /// The peer as the membership names it.
+    /// The peer's identity in the membership.
     #[must_use]
     pub fn identity(&self) -> Identity {
         let mut identity = Identity::new(self.hello.id, self.hello.generation, &self.hello.addresses);
@@ -65,7 +65,7 @@ impl ProvenPeer {
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// It took longer than [`TIMEOUT`].
-    #[error("the handshake was not completed within {} s", TIMEOUT.as_secs())]
+    #[error("the handshake did not complete within {} s", TIMEOUT.as_secs())]
     Timeout,
     /// The connection failed.
     #[error("the connection failed: {0}")]
@@ -73,46 +73,46 @@ pub enum HandshakeError {
     /// The peer closed the connection.
     #[error("the connection was closed during the handshake")]
     Closed,
-    /// The TLS handshake failed.
+    /// TLS failed.
     #[error("TLS: {0}")]
     Tls(String),
-    /// The peer sent bytes that are no frame of a handshake.
+    /// The peer sent bytes that are not a valid handshake frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The peer sent a frame that does not belong there.
+    /// The peer sent a frame of an unexpected type.
     #[error("unexpected frame of type {0}")]
     Unexpected(u8),
     /// The peer rejected this daemon.
     #[error("{text}")]
     Refused {
-        /// The kind of reason.
+        /// The reason code.
         reason: Reason,
-        /// The peer's words.
+        /// The peer's explanation.
         text: String,
     },
     /// The peer does not know the cluster secret.
     #[error("cookie mismatch")]
     Cookie,
     /// The peer belongs to another cluster.
-    #[error("it belongs to the cluster {0:?}")]
+    #[error("the peer belongs to cluster {0:?}")]
     Cluster(String),
     /// The peer speaks another version of the protocol.
-    #[error("it speaks protocol version {0}, this daemon version {PROTOCOL}")]
+    #[error("the peer speaks protocol version {0}, this daemon version {PROTOCOL}")]
     Protocol(u16),
     /// The peer's id is not the hash of its key.
-    #[error("its id does not match its key")]
+    #[error("the peer's id does not match its key")]
     Id,
-    /// The peer's certificate is not for the host name that it uses.
-    #[error("its certificate is not for the host {0:?}")]
+    /// The peer's certificate does not cover the host name that it uses.
+    #[error("the peer's certificate is not for host {0:?}")]
     Name(String),
-    /// The peer is this very daemon.
-    #[error("it is this daemon itself")]
+    /// The peer is this daemon itself.
+    #[error("the peer is this daemon itself")]
     Oneself,
-    /// The peer is another daemon with this one's key.
-    #[error("it has the same key as this daemon")]
+    /// The peer is another daemon with the same key.
+    #[error("the peer has the same key as this daemon")]
     Twin,
     /// The peer is not the daemon that was dialled.
-    #[error("another daemon answers there")]
+    #[error("a different daemon answered")]
     OtherDaemon,
     /// This daemon has left the cluster.
     #[error("this daemon has left the cluster")]
@@ -120,7 +120,7 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// The word under which it is counted and listed.
+    /// The label of this error in metrics, logs and `pmd` output.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -138,7 +138,7 @@ impl HandshakeError {
         }
     }
 
-    /// Counts a peer that was rejected.
+    /// Counts the rejected peer.
     pub fn count(&self, counters: &Counters) {
         match self {
             HandshakeError::Timeout => counters.handshakes_timeout.add(),
@@ -159,21 +159,21 @@ impl HandshakeError {
         }
     }
 
-    /// The reason that the peer is given, if it is to be told.
-    fn reason_to_tell(&self) -> Option<(Reason, String)> {
+    /// The reason to send to the peer, if any.
+    fn close_reason(&self) -> Option<(Reason, String)> {
         match self {
-            HandshakeError::Cookie => Some((Reason::Refused, "cookie mismatch".into())),
-            HandshakeError::Cluster(_) => Some((Reason::Refused, "this is another cluster".into())),
+            HandshakeError::Cookie => Some((Reason::Cookie, "cookie mismatch".into())),
+            HandshakeError::Cluster(_) => Some((Reason::Refused, "cluster name mismatch".into())),
             HandshakeError::Protocol(_) => {
-                Some((Reason::Refused, format!("only protocol version {PROTOCOL} is spoken here")))
+                Some((Reason::Refused, format!("only protocol version {PROTOCOL} is supported")))
             }
             HandshakeError::Id => Some((Reason::Violation, "the id does not match the key".into())),
             HandshakeError::Name(host) => {
-                Some((Reason::Refused, format!("the certificate is not for the host {host:?}")))
+                Some((Reason::Refused, format!("the certificate is not for host {host:?}")))
             }
-            HandshakeError::Oneself => Some((Reason::Duplicate, "this is the same daemon".into())),
+            HandshakeError::Oneself => Some((Reason::Duplicate, "both ends are the same daemon".into())),
             HandshakeError::Twin => {
-                Some((Reason::Refused, "both daemons have the same key: one of them needs another".into()))
+                Some((Reason::Refused, "both daemons have the same key: one of them needs a new one".into()))
             }
             HandshakeError::Left => Some((Reason::Refused, "this daemon has left the cluster".into())),
             HandshakeError::Frame(_) | HandshakeError::Unexpected(_) => {
@@ -210,12 +210,12 @@ struct Handshake<'a> {
     local: &'a LocalIdentity,
     tls: &'a Tls,
     role: Role,
-    /// The owner of the key that the TLS session has shown.
+    /// The owner of the key in the peer's TLS certificate.
     peer: NodeId,
     session: Session,
 }
 
-/// Carries out the handshake over a new TLS session; tells the peer the reason if it fails.
+/// Performs the handshake over a new TLS session; sends the peer the reason if it fails.
 ///
 /// # Errors
 ///
@@ -237,7 +237,7 @@ pub async fn run(
             Ok(ProvenPeer { hello, host, address, traffic, departures, frames })
         }
         Err(error) => {
-            if let Some((reason, text)) = error.reason_to_tell() {
+            if let Some((reason, text)) = error.close_reason() {
                 close(&mut frames, reason, text).await;
             }
             Err(error)
@@ -245,11 +245,11 @@ pub async fn run(
     }
 }
 
-/// Asks the peer for its identity, and no more.
+/// Asks the peer for its identity and closes the connection.
 ///
 /// # Errors
 ///
-/// If it does not answer with one.
+/// If the peer does not send a valid identity.
 pub async fn ask_identity(
     stream: TlsStream<Connection>,
     local: &LocalIdentity,
@@ -263,11 +263,11 @@ pub async fn ask_identity(
     Ok(hello)
 }
 
-/// Closes a connection with a reason, which the peer hears if it still reads.
+/// Closes a connection, sending the reason if the peer still reads.
 pub async fn close(frames: &mut Frames, reason: Reason, text: String) {
-    let bye = Frame::Close(Close { reason, text });
+    let closing = Frame::Close(Close { reason, text });
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
-        frames.send(&bye).await?;
+        frames.send(&closing).await?;
         SinkExt::<&Frame>::close(frames).await
     })
     .await;
@@ -281,7 +281,7 @@ fn begin<'a>(
 ) -> Result<Handshake<'a>, HandshakeError> {
     let (_, connection) = stream.get_ref();
     let peer = tls.peer(connection.peer_certificates());
-    let peer = peer.ok_or_else(|| HandshakeError::Tls("the peer showed no certificate".into()))?;
+    let peer = peer.ok_or_else(|| HandshakeError::Tls("the peer presented no certificate".into()))?;
     let exporter = match stream {
         TlsStream::Client(stream) => {
             stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(b""))
@@ -332,7 +332,7 @@ impl Handshake<'_> {
         }
     }
 
-    /// Checks the peer's proof against every secret in force; this side's proof by the one that matched.
+    /// Checks the peer's proof against every accepted secret. Returns this side's proof, made with the matching secret.
     fn check(&self, cookies: &Cookies, theirs: &Proof) -> Option<[u8; 32]> {
         let role = self.role.other();
         let macs = [Some(&theirs.mac), theirs.other.as_ref()];

@@ -1,4 +1,4 @@
-//! What connections tell the core thread, and the only way on which they reach it.
+//! Messages from connections to the core thread, and the only channel that carries them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::connection::Traffic;
 use super::output::LinkOutput;
 use super::peer_clock::PeerClock;
 
-/// Messages that wait for the core. When it is full senders wait, each with one message: a busy peer's link is read no
+/// Capacity of the core's inbox. When it is full, each sender waits with one message, so a busy peer's link is read no
 /// faster than the core works.
 const CAPACITY: usize = 256;
 
-/// The core thread has ended, and with it the daemon.
+/// The error when the core thread has ended because the daemon is shutting down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the daemon is shutting down")]
 pub struct Ended;
@@ -26,13 +26,13 @@ pub struct Ended;
 /// One message from a connection to the core.
 #[derive(Debug)]
 pub enum LinkMessage {
-    /// A peer has completed the handshake of a link; the number of the link is sent back.
+    /// A peer has completed the handshake of a link. The core answers with the link's number.
     Up(Box<LinkEnd>, oneshot::Sender<LinkId>),
-    /// A link has ended without the core having closed it.
+    /// A link has ended that the core did not close.
     Down {
         /// The link.
         link: LinkId,
-        /// The reason that the peer gave before it closed, if it gave one.
+        /// The reason in the peer's closing frame, if it sent one.
         reason: Option<Reason>,
     },
     /// A frame was received on a link.
@@ -42,7 +42,7 @@ pub enum LinkMessage {
         /// The frame.
         frame: Frame,
     },
-    /// A link that had no room for another frame has room again.
+    /// A link whose queue was full has room again.
     Writable(LinkId),
     /// The outcome of a dial or a probe.
     Dialled(LinkEvent),
@@ -52,7 +52,7 @@ pub enum LinkMessage {
     OneshotUp {
         /// The peer.
         peer: NodeId,
-        /// Takes frames for it.
+        /// Queues frames for the peer.
         sender: mpsc::Sender<Frame>,
     },
 }
@@ -60,7 +60,7 @@ pub enum LinkMessage {
 /// This daemon's end of a link.
 #[derive(Debug)]
 pub struct LinkEnd {
-    /// The peer as the membership names it.
+    /// The peer's identity in the membership.
     pub peer: Identity,
     /// The peer's host name.
     pub host: HostName,
@@ -74,7 +74,7 @@ pub struct LinkEnd {
     pub traffic: Arc<Traffic>,
     /// The offset of the peer's clock.
     pub clock: Arc<PeerClock>,
-    /// Takes frames for the peer.
+    /// Queues frames for the peer.
     pub output: LinkOutput,
     /// Closes the link.
     pub close: oneshot::Sender<Close>,
@@ -83,9 +83,9 @@ pub struct LinkEnd {
 /// How a link is closed.
 #[derive(Debug)]
 pub struct Close {
-    /// The reason that the peer is given.
+    /// The reason sent to the peer.
     pub reason: Reason,
-    /// Frames that it gets before that.
+    /// Frames sent before the closing frame.
     pub frames: Vec<Frame>,
 }
 
@@ -94,14 +94,14 @@ pub struct Close {
 pub struct CoreInbox(mpsc::Sender<LinkMessage>);
 
 impl CoreInbox {
-    /// The sending and the receiving end.
+    /// Creates the channel; returns both ends.
     #[must_use]
     pub fn new() -> (CoreInbox, mpsc::Receiver<LinkMessage>) {
         let (sender, receiver) = mpsc::channel(CAPACITY);
         (CoreInbox(sender), receiver)
     }
 
-    /// Sends a message; waits for room.
+    /// Sends a message, waiting while the inbox is full.
     ///
     /// # Errors
     ///

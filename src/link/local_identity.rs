@@ -1,4 +1,4 @@
-//! This daemon's own identity, as its connections need it: name, keys and secrets, which may be replaced while it runs.
+//! This daemon's identity as its connections need it: name, keys and secrets, all replaceable at run time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::auth::cookie::Cookies;
 use crate::auth::tls::Tls;
 
-/// This daemon.
+/// The identity of this daemon.
 #[derive(Debug)]
 pub struct LocalIdentity {
     cluster: String,
@@ -25,7 +25,7 @@ pub struct LocalIdentity {
 }
 
 impl LocalIdentity {
-    /// A daemon of the cluster named `cluster` on the host named `host`.
+    /// Creates the identity of a daemon in the cluster `cluster` on the host `host`.
     pub fn new(
         cluster: String,
         host: HostName,
@@ -45,27 +45,27 @@ impl LocalIdentity {
         }
     }
 
-    /// The name of its cluster.
+    /// The cluster name.
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
 
-    /// Its host name.
+    /// The host name.
     pub fn host(&self) -> &HostName {
         &self.host
     }
 
-    /// Its id, which never changes.
+    /// The daemon's id, which never changes.
     pub fn id(&self) -> NodeId {
         self.identity.borrow().id
     }
 
-    /// Its present identity in the membership.
+    /// The daemon's current identity in the membership.
     pub fn identity(&self) -> Identity {
         self.identity.borrow().clone()
     }
 
-    /// Its hello.
+    /// The `Hello` frame that this daemon sends.
     pub fn hello(&self) -> Hello {
         let identity = self.identity();
         Hello {
@@ -80,7 +80,7 @@ impl LocalIdentity {
         }
     }
 
-    /// Its key, its certificate, and what it requires of those of others.
+    /// The daemon's key and certificate, and how it verifies those of its peers.
     pub fn tls(&self) -> Arc<Tls> {
         Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -90,12 +90,12 @@ impl LocalIdentity {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
-    /// The cluster secrets that it accepts.
+    /// The cluster secrets that this daemon accepts.
     pub fn cookies(&self) -> Arc<Cookies> {
         Arc::clone(&self.cookies.borrow())
     }
 
-    /// The cluster secrets, with notice of changes.
+    /// The cluster secrets, with notification of changes.
     pub fn watch_cookies(&self) -> watch::Receiver<Arc<Cookies>> {
         self.cookies.subscribe()
     }
@@ -107,25 +107,25 @@ impl LocalIdentity {
         differ
     }
 
-    /// Whether it has left the cluster and admits nobody.
+    /// Whether this daemon has left the cluster and rejects all peers.
     pub fn has_left(&self) -> bool {
         self.left.load(Ordering::SeqCst)
     }
 
-    /// How often it has left. A connection that was begun before the last time is not to bring it back.
+    /// How often this daemon has left the cluster. A connection started before the last time must not make it rejoin.
     pub fn departures(&self) -> u64 {
         self.departures.load(Ordering::SeqCst)
     }
 
-    /// It leaves the cluster.
+    /// Records that this daemon leaves the cluster.
     pub fn leave(&self) {
         self.departures.fetch_add(1, Ordering::SeqCst);
         self.left.store(true, Ordering::SeqCst);
     }
 
-    /// It joins the cluster again, unless it has left since it had done so `departures` times. Returns whether it is a member
-    /// now.
-    pub fn come_back(&self, departures: u64) -> bool {
+    /// Records that this daemon is a member again, unless it has left since `departures` was read. Returns whether it
+    /// is a member now.
+    pub fn rejoin(&self, departures: u64) -> bool {
         let same = self.departures() == departures;
         if same {
             self.left.store(false, Ordering::SeqCst);

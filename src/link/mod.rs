@@ -1,9 +1,9 @@
-//! Connections between daemons, on the port that also serves EPMD.
+//! Connections between daemons, on the same port as the EPMD protocol.
 //!
 //! ```text
-//!   accept ─┐                                      ┌─ session   a link: lasts, carries the core's frames ─┐
-//!           ├─▶ TLS ─▶ handshake (Hello, Proof) ───┼─ oneshot   a frame or two to a member without a link ─┼─▶ inbox of the core
-//!   dial ───┘                                      └─ whatever else is registered as a Protocol            ┘
+//!   accept ─┐                                      ┌─ session   a persistent link for the core's frames ─┐
+//!           ├─▶ TLS ─▶ handshake (Hello, Proof) ───┼─ oneshot   a frame or two without a link ───────────┴─▶ core inbox
+//!   dial ───┘                                      └─ other registered protocols
 //! ```
 
 pub mod accept;

@@ -1,7 +1,6 @@
 //! One-shot connections: a frame or two between daemons that have no link.
 //!
-//! A connection that was opened for one frame is kept for those that follow, and for the answers, until it has been idle for
-//! a while.
+//! A connection opened for one frame is kept for later frames and for answers until it has been idle for a while.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,12 +18,12 @@ use super::protocol::{Protocol, Serving};
 use crate::auth::tls::ALPN_PACKET;
 use crate::base::permit::Permit;
 
-/// Connections at once. Frames to members without a link are few; there are more only after many links were lost at the same
-/// time, when other members' frames have to do.
+/// Maximum number of open connections. Frames to members without a link are rare; only after losing many links at once
+/// are there more, and then the frames of other members must suffice.
 const MAX_CONNECTIONS: usize = 64;
-/// Frames that wait for a connection to be established.
+/// Frames waiting for a connection to be established.
 const QUEUE: usize = 8;
-/// Time without a frame after which a connection is closed.
+/// A connection without a frame for this long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The open connections, by peer. Owned by the core.
@@ -34,7 +33,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Sends a frame over an open connection or a new one. It may get lost.
+    /// Sends a frame over an open connection or a new one. Delivery is not guaranteed.
     pub fn send(&mut self, dialer: &Dialer, inbox: &CoreInbox, to: Identity, frame: Frame) {
         if let Some(open) = self.open.get(&to.id)
             && !matches!(open.try_send(frame.clone()), Err(mpsc::error::TrySendError::Closed(_)))
@@ -53,12 +52,12 @@ impl Pool {
         dialer.runtime().spawn(async move {
             match task.reach(&to.addresses, Some(to.id), ALPN_PACKET).await {
                 Ok(peer) => serve(peer, inbox, Some(receiver)).await,
-                Err(error) => tracing::debug!(peer = ?to.id, "a frame could not be sent: {error}"),
+                Err(error) => tracing::debug!(peer = ?to.id, "cannot send a frame: {error}"),
             }
         });
     }
 
-    /// Remembers a connection that this peer has opened, for answers.
+    /// Adds a connection opened by this peer, which can carry answers.
     pub fn add(&mut self, peer: NodeId, sender: mpsc::Sender<Frame>) {
         self.open.retain(|_, open| !open.is_closed());
         if self.open.len() < MAX_CONNECTIONS {
@@ -85,7 +84,7 @@ impl Protocol for Oneshots {
     }
 }
 
-/// Serves a connection until it is idle. One that the peer has opened comes without `output`, and is offered to the core for
+/// Serves a connection until it is idle. A connection opened by the peer has no `output` yet; the core is given one for
 /// its answers.
 async fn serve(peer: ProvenPeer, inbox: CoreInbox, output: Option<mpsc::Receiver<Frame>>) {
     let ProvenPeer { hello, mut frames, .. } = peer;
@@ -115,7 +114,7 @@ async fn serve(peer: ProvenPeer, inbox: CoreInbox, output: Option<mpsc::Receiver
                     }
                 }
                 Some(Ok(Decoded::Skipped { .. })) => {}
-                // No other frame belongs here.
+                // Other frames are not allowed on a one-shot connection.
                 _ => return,
             },
             () = tokio::time::sleep(IDLE_TIMEOUT) => break,

@@ -6,27 +6,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pmd_protocol::peer::Frame;
 use tokio::sync::mpsc;
 
-/// Takes the core's frames for a link, and tells it whether there is room.
+/// Queues the core's frames for a link and reports whether the queue has room.
 #[derive(Debug)]
 pub struct LinkOutput {
     frames: mpsc::Sender<Frame>,
-    /// Set by the core when it has more than there is room for.
+    /// Set by the core when it has more frames than fit.
     waiting: Arc<AtomicBool>,
 }
 
 impl LinkOutput {
-    /// An output into this queue; `waiting` is set when the core has more than there is room for.
+    /// Creates an output for this queue; `waiting` is set when the core has more frames than fit.
     pub(super) fn new(frames: mpsc::Sender<Frame>, waiting: Arc<AtomicBool>) -> LinkOutput {
         LinkOutput { frames, waiting }
     }
 
-    /// Whether there is room for a frame. If not, the core is told once there is.
+    /// Whether there is room for a frame. If not, the core is notified once there is.
     pub fn has_room(&self) -> bool {
         if self.frames.capacity() > 0 {
             return true;
         }
         self.waiting.store(true, Ordering::Release);
-        // The writer may have emptied the queue just before it could see the mark.
+        // The writer may have emptied the queue just before the flag was set.
         self.frames.capacity() > 0
     }
 

@@ -1,5 +1,5 @@
-//! The protocols that daemons speak with each other, by their ALPN: whoever serves one registers it here, so that links
-//! need not know who uses them.
+//! The protocols spoken between daemons, selected by ALPN. Each module that serves one registers it here, so this layer
+//! does not depend on its users.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -13,10 +13,10 @@ pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A protocol spoken over a connection whose peer has completed the handshake.
 pub trait Protocol: Debug + Send + Sync {
-    /// The ALPN that peers ask for (RFC 7301).
+    /// The ALPN that peers request (RFC 7301).
     fn alpn(&self) -> &'static [u8];
 
-    /// Serves a connection that a peer has opened. The permit is held for as long as the connection is open.
+    /// Serves a connection opened by a peer. The permit is held until the connection closes.
     fn serve(&self, peer: ProvenPeer, permit: Permit) -> Serving;
 }
 
@@ -25,13 +25,13 @@ pub trait Protocol: Debug + Send + Sync {
 pub struct Protocols(Arc<[Arc<dyn Protocol>]>);
 
 impl Protocols {
-    /// A daemon that serves these.
+    /// Creates the set of protocols that a daemon serves.
     #[must_use]
     pub fn new(protocols: Vec<Arc<dyn Protocol>>) -> Protocols {
         Protocols(protocols.into())
     }
 
-    /// The protocol with this ALPN.
+    /// Finds the protocol with this ALPN.
     #[must_use]
     pub fn find(&self, alpn: &[u8]) -> Option<&Arc<dyn Protocol>> {
         self.0.iter().find(|protocol| protocol.alpn() == alpn)

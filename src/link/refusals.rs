@@ -1,8 +1,7 @@
-//! Who was refused, and why: what people need to know of two daemons that do not come together.
+//! Recent rejections and their reasons, which explain why two daemons cannot connect.
 //!
-//! Kept by address and reason, so that one that tries again and again takes one place. There are few places: what was
-//! refused once gives way before what is refused again and again, so a flood from many addresses does not hide a host
-//! that is set up wrongly.
+//! They are kept by address and reason, so a peer that retries takes one entry. When the table is full, one-time
+//! rejections are dropped before repeated ones, so a flood from many addresses does not hide a misconfigured host.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -13,53 +12,55 @@ use pmd_protocol::peer::frame::Reason;
 use super::handshake::HandshakeError;
 use crate::base::clock::now_ms;
 
-/// Places: more than somebody reads.
-const PLACES: usize = 64;
-/// What was not refused for that long counts as remedied.
+/// Maximum number of entries: more than anybody reads.
+const MAX_ENTRIES: usize = 64;
+/// A rejection that has not recurred for this long is considered fixed.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
-/// Characters of a text, of which the peer may have said some.
+/// Maximum length of a text in characters: parts of it may come from the peer.
 const TEXT: usize = 200;
 
-/// One that was refused, or has refused this daemon.
+/// A peer that was rejected, or that rejected this daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Its address.
+    /// The peer's address.
     pub address: IpAddr,
     /// Whether this daemon dialled.
     pub dialled: bool,
-    /// A word for the reason: see [`HandshakeError::label`].
+    /// The label of the reason: see [`HandshakeError::label`].
     pub reason: &'static str,
-    /// What was said of it last.
+    /// The most recent error message.
     pub what: String,
-    /// How often.
+    /// The number of rejections.
     pub count: u64,
-    /// First time, in milliseconds since the Unix epoch.
+    /// The first rejection, in milliseconds since the Unix epoch.
     pub first_ms: u64,
-    /// Last time.
+    /// The last rejection, in milliseconds since the Unix epoch.
     pub last_ms: u64,
     last: Instant,
 }
 
-/// Those of the last day, as far as there are places.
+/// The rejections of the last day, up to a maximum number of entries.
 #[derive(Debug, Default)]
 pub struct Refusals(Mutex<Vec<Refusal>>);
 
 impl Refusals {
-    /// Remembers one that has dialled, or was dialled.
+    /// Records the rejection of a peer that this daemon `dialled`, or that dialled this daemon.
     pub fn note(&self, address: IpAddr, dialled: bool, reason: &'static str, what: &str) {
         self.note_at(Instant::now(), address, dialled, reason, what);
     }
 
-    /// The same for a handshake that failed; for one that was dialled, only if somebody has said no.
+    /// Records a failed handshake. An outgoing one is recorded only if one side rejected the other.
     pub fn note_error(&self, address: IpAddr, dialled: bool, error: &HandshakeError) {
-        let said_no = match error {
-            HandshakeError::Refused { reason, .. } => matches!(reason, Reason::Refused | Reason::Violation),
+        let is_rejection = match error {
+            HandshakeError::Refused { reason, .. } => {
+                matches!(reason, Reason::Refused | Reason::Cookie | Reason::Violation)
+            }
             HandshakeError::Timeout | HandshakeError::Io(_) | HandshakeError::Closed => !dialled,
-            // Who was dialled may have moved, which is no matter between the two.
+            // The address may have been reassigned, which is not a rejection.
             HandshakeError::Oneself | HandshakeError::OtherDaemon | HandshakeError::Left => false,
             _ => true,
         };
-        if said_no {
+        if is_rejection {
             self.note(address, dialled, error.label(), &error.to_string());
         }
     }
@@ -75,20 +76,20 @@ impl Refusals {
             (known.last_ms, known.last, known.what) = (now_ms, now, what);
             return;
         }
-        if all.len() >= PLACES {
+        if all.len() >= MAX_ENTRIES {
             all.retain(|known| now.duration_since(known.last) < FORGET);
         }
-        if all.len() >= PLACES {
+        if all.len() >= MAX_ENTRIES {
             let least = all.iter().enumerate().min_by_key(|(_, known)| (known.count > 1, known.last));
-            if let Some((place, _)) = least {
-                all.swap_remove(place);
+            if let Some((index, _)) = least {
+                all.swap_remove(index);
             }
         }
         let (first_ms, last_ms) = (now_ms, now_ms);
         all.push(Refusal { address, dialled, reason, what, count: 1, first_ms, last_ms, last: now });
     }
 
-    /// All of them, the latest first.
+    /// All rejections of the last day, the latest first.
     pub fn list(&self) -> Vec<Refusal> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         all.retain(|known| known.last.elapsed() < FORGET);
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_tries_again_takes_one_place() {
+    fn a_peer_that_retries_takes_one_entry() {
         let refusals = Refusals::default();
         refusals.note(ip(1), false, "cookie", "first");
         refusals.note("::ffff:0.0.0.1".parse().expect("an address"), false, "cookie", "second");
@@ -120,20 +121,20 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_takes_no_more_memory_and_hides_nobody_who_comes_again() {
+    fn a_flood_is_bounded_and_does_not_hide_repeated_rejections() {
         let refusals = Refusals::default();
         for _ in 0..2 {
-            refusals.note(ip(1), false, "cookie", "its cookie is another one");
+            refusals.note(ip(1), false, "cookie", "cookie mismatch");
         }
         (100..100_000).for_each(|number| refusals.note(ip(number), false, "protocol", "garbage"));
         let list = refusals.list();
-        assert_eq!(list.len(), PLACES);
+        assert_eq!(list.len(), MAX_ENTRIES);
         assert!(list.iter().any(|known| known.address == ip(1) && known.count == 2));
         assert_eq!(list[0].address, ip(99_999));
     }
 
     #[test]
-    fn what_is_long_ago_gives_way_first() {
+    fn expired_entries_are_dropped_first() {
         let refusals = Refusals::default();
         let begin = Instant::now();
         for number in 0..200 {

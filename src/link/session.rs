@@ -1,7 +1,7 @@
-//! A link: frames of the peer go to the core, frames of the core to the peer.
+//! A link: passes the peer's frames to the core and the core's frames to the peer.
 //!
-//! Neither side waits for the other: a frame for this link is made when the socket can take it, and a peer that sends faster
-//! than the core works is not read from. A peer that stops reading is given up after a timeout.
+//! The core never waits for a link: it produces a frame only when the link has room. A peer that sends faster than the
+//! core works is read more slowly, and the link of a peer that stops reading is closed after a timeout.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,25 +21,25 @@ use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
 use super::handshake::ProvenPeer;
 use super::inbox::{Close, CoreInbox, LinkEnd, LinkMessage};
 use super::output::LinkOutput;
-use super::peer_clock::{ClockTeller, PeerClock};
+use super::peer_clock::{ClockAnnouncer, PeerClock};
 use super::protocol::{Protocol, Serving};
 use crate::auth::tls::ALPN_LINK;
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
 
-/// Frames that were made for a link and are not written yet: enough to keep the socket busy while more are made.
+/// Frames queued for a link: enough to keep the socket busy while the core produces more.
 pub const OUTPUT: usize = 4;
-/// Initial size of the read buffer, which lasts as long as the link: a heartbeat and a few changes. It grows with what the
-/// peer sends.
+/// Initial size of the read buffer, which exists as long as the link: room for a heartbeat and a few changes. It grows
+/// as needed.
 const READ_BUFFER: usize = 1024;
-/// Bytes that are written at once.
+/// Maximum number of bytes per write.
 const BATCH: usize = 64 * 1024;
-/// Time without progress after which a link that has something to write is given up: its peer's window stays closed.
+/// A link with pending data is closed if its peer's TCP window stays closed for this long.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for the closing frame to be written, and for the peer to close in return.
+/// Time to write the closing frame and for the peer to close in return.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A request to dial back that a peer has sent over its link.
+/// A request to dial back, received over a peer's link.
 #[derive(Debug)]
 pub struct DialRequest {
     /// The peer.
@@ -57,25 +57,25 @@ pub struct Links {
 }
 
 impl Links {
-    /// Links whose frames go to the core, except for requests to dial back.
+    /// Creates links whose frames go to the core, except for requests to dial back.
     #[must_use]
     pub fn new(inbox: CoreInbox, counters: Arc<Counters>, dial_requests: mpsc::Sender<DialRequest>) -> Links {
         Links { inbox, counters, dial_requests }
     }
 
-    /// Sends messages to the core.
+    /// The core's inbox.
     #[must_use]
     pub fn inbox(&self) -> &CoreInbox {
         &self.inbox
     }
 
-    /// What is counted of links.
+    /// The counters for links.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Serves a link until one side closes it; `initiated` if this daemon dialled.
+    /// Serves a link until one side closes it; `initiated` is whether this daemon dialled.
     pub async fn serve(self, peer: ProvenPeer, initiated: bool) {
         let (frames, output) = mpsc::channel(OUTPUT);
         let (close, closed) = oneshot::channel();
@@ -104,7 +104,7 @@ impl Links {
         writing.set_timeout(Some(WRITE_TIMEOUT));
         let mut writing = Box::pin(writing);
         let mut reading = FramedRead::with_capacity(reading, parts.codec, READ_BUFFER);
-        // Bytes behind the last frame of the handshake belong to the link.
+        // Bytes after the last handshake frame belong to the link.
         reading.read_buffer_mut().extend_from_slice(&parts.read_buf);
         drop(parts.read_buf);
         let ended = tokio::select! {
@@ -112,13 +112,13 @@ impl Links {
             reason = self.write(&mut writing, output, closed, &waiting, link) => {
                 if let Some(reason) = reason {
                     let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
-                        say_bye(&mut writing, reason).await;
-                        // The peer may have frames on the way. Closing on unread input resets the connection, and the
-                        // reset would overtake the closing frame.
+                        send_close(&mut writing, reason).await;
+                        // The peer may have frames in flight. Closing with unread input resets the connection, and the
+                        // peer could lose the closing frame.
                         while let Some(Ok(_)) = reading.next().await {}
                     })
                     .await;
-                    // The core closed the link and knows.
+                    // The core closed the link itself, so it needs no message.
                     None
                 } else {
                     Some(None)
@@ -130,7 +130,7 @@ impl Links {
         }
     }
 
-    /// Reads until the peer ends the link; its reason, if it gave one.
+    /// Reads until the peer ends the link. Returns the reason in its closing frame, if it sent one.
     async fn read(
         &self,
         frames: &mut (impl Stream<Item = Result<Decoded, PeerError>> + Unpin),
@@ -141,17 +141,17 @@ impl Links {
         let counters = &self.counters;
         loop {
             match frames.next().await? {
-                Ok(Decoded::Frame(Frame::Close(bye))) => return Some(bye.reason),
+                Ok(Decoded::Frame(Frame::Close(close))) => return Some(close.reason),
                 Ok(Decoded::Frame(frame)) => {
                     counters.frames_received.add();
                     match frame {
                         Frame::DialBack(request) => {
-                            // When too many wait already the asker has to ask again, or take another path.
+                            // If the queue is full, the peer has to ask again or use another path.
                             if self.dial_requests.try_send(DialRequest { peer, request }).is_err() {
                                 counters.dial_requests_refused.add();
                             }
                         }
-                        Frame::Clock(said) => clock.hear(said),
+                        Frame::Clock(time) => clock.update(time),
                         frame => self.inbox.send(LinkMessage::Frame { link, frame }).await.ok()?,
                     }
                 }
@@ -169,7 +169,8 @@ impl Links {
         }
     }
 
-    /// Writes the core's frames until it closes the link, for the reason that is returned; none if the socket fails.
+    /// Writes the core's frames until the core closes the link. Returns the core's reason, or `None` if the socket
+    /// fails.
     async fn write(
         &self,
         socket: &mut (impl AsyncWrite + Unpin),
@@ -181,13 +182,13 @@ impl Links {
         let mut codec = PeerCodec::default();
         let mut bytes = BytesMut::new();
         let mut close = None;
-        let mut clock = ClockTeller::default();
+        let mut clock = ClockAnnouncer::default();
         loop {
             tokio::select! {
                 biased;
                 frame = output.recv() => match frame {
                     Some(frame) => self.encode(&mut codec, &frame, &mut bytes),
-                    // The core has dropped the link and left the reason. The peer has to hear it, or it takes the end for a
+                    // The core has dropped the link and left the reason. Without it, the peer would take the end for a
                     // crash.
                     None => close = Some((&mut closed).await),
                 },
@@ -220,10 +221,10 @@ impl Links {
         }
     }
 
-    /// Appends a frame, and counts it if it carries registry changes.
+    /// Encodes a frame, and counts it if it carries registry changes.
     fn encode(&self, codec: &mut PeerCodec, frame: &Frame, bytes: &mut BytesMut) {
         let before = bytes.len();
-        // Frames that this daemon makes are within the limits of the codec.
+        // Frames made by this daemon are within the codec's limits.
         let _ = codec.encode(frame, bytes);
         if matches!(frame, Frame::Update(_) | Frame::Updates(_)) {
             self.counters.deltas_sent.add();
@@ -247,10 +248,10 @@ impl Protocol for Links {
     }
 }
 
-async fn say_bye(socket: &mut (impl AsyncWrite + Unpin), reason: Reason) {
+async fn send_close(socket: &mut (impl AsyncWrite + Unpin), reason: Reason) {
     let mut sink = FramedWrite::new(socket, PeerCodec::default());
-    let bye = Frame::Close(frame::Close { reason, text: String::new() });
-    // The link ends, whether or not the peer hears why.
-    let _ = sink.send(&bye).await;
+    let close = Frame::Close(frame::Close { reason, text: String::new() });
+    // The link ends whether or not the peer receives the reason.
+    let _ = sink.send(&close).await;
     let _ = SinkExt::<&Frame>::close(&mut sink).await;
 }

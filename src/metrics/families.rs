@@ -1,7 +1,7 @@
 //! Every family of metrics, declared once: type, name, help text and samples.
 //!
-//! No label contains the name of an Erlang node, and only links, of which there are about ten, have metrics by peer: the number of
-//! time series does not grow with the number of registrations.
+//! No label contains the name of an Erlang node, and only links, about ten of them, have metrics per peer. The number
+//! of time series therefore does not grow with the number of registrations.
 
 use super::observed::{Link, Observed};
 use super::text::{Family, Samples};
@@ -144,9 +144,9 @@ families! { |seen, to| {
     gauge process_max_fds "Most file descriptors that can be open." = to.one(seen.descriptors_limit);
 } }
 
-/// Phi is capped here: a higher one says no more, and infinity cannot be drawn.
+/// Upper bound for phi: higher values carry no information, and infinity cannot be plotted.
 const HIGHEST_PHI: f64 = 1_000.0;
-/// Digits of a peer's id in a label; enough to tell the daemons of a cluster apart.
+/// Digits of a peer's id in a label; enough to distinguish the daemons of a cluster.
 const PEER_DIGITS: usize = 16;
 
 fn epmd_requests(seen: &Observed, to: &mut Samples<'_>) -> Option<()> {
@@ -180,7 +180,7 @@ fn request_durations(seen: &Observed, to: &mut Samples<'_>) -> Option<()> {
     Some(())
 }
 
-/// A sample for each link of which the value is known. Byte counts are exact up to 2^53.
+/// Writes a sample for each link whose value is known. Byte counts are exact up to 2^53.
 fn by_link(seen: &Observed, to: &mut Samples<'_>, value: fn(&Link) -> Option<f64>) -> Option<()> {
     for link in &seen.cluster.as_ref()?.links {
         if let Some(value) = value(link) {
@@ -199,7 +199,7 @@ mod tests {
     use pmd_epmd::latency::EVERY;
 
     #[test]
-    fn families_have_a_name_of_their_own_and_a_sentence() {
+    fn family_names_are_unique_and_help_texts_are_sentences() {
         for (number, family) in FAMILIES.iter().enumerate() {
             assert_eq!(
                 FAMILIES.iter().position(|other| other.name == family.name),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn unknown_values_are_omitted() {
         let page = render(FAMILIES, &Observed::default());
         assert!(page.contains("\npmd_names 0\n"), "{page}");
         for absent in ["pmd_cluster_members", "pmd_handshakes_total", "pmd_tunnels_open", "process_open_fds"]

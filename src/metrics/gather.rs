@@ -12,28 +12,28 @@ use crate::cluster::membership::Cluster;
 use crate::directory::local::Local;
 use crate::tunnel::table::{Side, Table};
 
-/// The parts of a daemon that have something to observe.
+/// The parts of a daemon that metrics are read from.
 #[derive(Debug)]
 pub struct Sources<'a> {
     /// When it started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
-    /// What is registered on this host.
+    /// The registrations on this host.
     pub local: &'a Local,
     /// The process's descriptors.
     pub descriptors: &'a Descriptors,
-    /// What the EPMD port counts.
+    /// Counters of the EPMD port.
     pub epmd: &'a EpmdCounters,
-    /// How long its requests take.
+    /// Latency of requests on the EPMD port.
     pub latency: &'a Latency,
-    /// What everything else counts.
+    /// All other counters.
     pub counters: &'a Counters,
-    /// The cluster, if the daemon takes part in one.
+    /// The cluster, if the daemon is a member of one.
     pub cluster: Option<&'a Cluster>,
-    /// The tunnels.
+    /// The tunnels, if the daemon is a member of a cluster.
     pub tunnels: Option<&'a Table>,
 }
 
-/// Everything that monitoring reads, now.
+/// Reads all values.
 pub async fn observe(sources: Sources<'_>) -> Observed {
     let open = |class| sources.descriptors.count(class);
     Observed {

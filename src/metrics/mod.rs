@@ -3,9 +3,9 @@
 //! | module | job |
 //! |---|---|
 //! | [`families`] | every family: name, type, help text and samples |
-//! | [`observed`] | the values they are read from |
-//! | [`gather`] | fills those values from a running daemon |
-//! | [`text`] | the format |
+//! | [`observed`] | the values that samples are made from |
+//! | [`gather`] | reads those values from a running daemon |
+//! | [`text`] | the text format |
 
 pub mod families;
 pub mod gather;

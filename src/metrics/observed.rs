@@ -1,4 +1,4 @@
-//! What monitoring reads of a daemon, as plain values of one moment.
+//! A snapshot of a daemon for monitoring, as plain values.
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -10,36 +10,36 @@ use crate::base::stats::Counts;
 /// A daemon at one moment.
 #[derive(Debug, Default)]
 pub struct Observed {
-    /// The name the daemon was started by: `pmd` or `epmd`.
+    /// The name that the daemon was started as: `pmd` or `epmd`.
     pub called: &'static str,
     /// When it started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
     /// Erlang nodes registered on this host.
     pub names: usize,
-    /// The most that can be.
+    /// The most that can be registered.
     pub names_limit: usize,
     /// Services registered on this host.
     pub services: usize,
-    /// The counters of the EPMD port.
+    /// Counters of the EPMD port.
     pub epmd: EpmdCounts,
-    /// The counters of everything else.
+    /// All other counters.
     pub counts: Counts,
-    /// How long EPMD requests took.
+    /// Latency of EPMD requests.
     pub durations: Vec<Told>,
     /// Open connections.
     pub connections: Connections,
     /// The most file descriptors that can be open.
     pub descriptors_limit: usize,
-    /// The cluster; none if the daemon takes no part in one, or is about to end.
+    /// The cluster; none if the daemon is not a member of one or is shutting down.
     pub cluster: Option<Cluster>,
-    /// Tunnels; none if the daemon takes no part in a cluster.
+    /// Tunnels; none if the daemon is not a member of a cluster.
     pub tunnels: Option<Tunnels>,
     /// The process.
     pub process: Process,
 }
 
 impl Observed {
-    /// The counters of what happens between daemons; none if this one takes no part in a cluster.
+    /// Counters of traffic between daemons; none if this one is not a member of a cluster.
     pub fn traffic(&self) -> Option<&Counts> {
         self.tunnels.as_ref().map(|_| &self.counts)
     }
@@ -73,7 +73,7 @@ pub struct Cluster {
     pub services: usize,
     /// Bytes of all keys and values in the registry.
     pub state_bytes: usize,
-    /// Deleted entries that are remembered.
+    /// Deleted entries that are kept as tombstones.
     pub tombstones: usize,
     /// Links to other daemons, at most one for each peer.
     pub links: Vec<Link>,
@@ -117,11 +117,11 @@ pub struct Tunnels {
     pub open: Vec<(&'static str, &'static str, usize)>,
     /// The most that can be open.
     pub limit: usize,
-    /// Bytes carried, both ways.
+    /// Bytes carried, in both directions.
     pub bytes: u64,
 }
 
-/// What the kernel knows of this process.
+/// What the kernel reports about this process.
 #[derive(Debug, Default)]
 pub struct Process {
     /// Open file descriptors.
@@ -133,14 +133,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// The process now. Reads files in /proc, so it does not belong on a thread that must not block.
+    /// Reads the present values. Blocks on reads from /proc.
     pub fn now() -> Process {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let resident = resident.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
         let used = clock_gettime(ClockId::ProcessCPUTime);
         Process {
-            // Listing them takes one.
+            // Listing them needs a descriptor itself.
             descriptors: std::fs::read_dir("/proc/self/fd").ok().map(|open| open.count().saturating_sub(1)),
             resident_bytes: resident.map(|kib| kib * 1024),
             cpu_seconds: used.tv_sec as f64 + used.tv_nsec as f64 / 1e9,

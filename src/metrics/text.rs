@@ -12,13 +12,13 @@ pub struct Family<T> {
     pub name: &'static str,
     /// Its type: `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// What it means, in one line.
+    /// The help text, in one line.
     pub help: &'static str,
-    /// Writes its samples; `None` leaves the family out of the page.
+    /// Writes its samples; `None` omits the family from the page.
     pub samples: fn(&T, &mut Samples<'_>) -> Option<()>,
 }
 
-/// The page of these families, with the values of `observed`.
+/// Renders the page of these families with the values of `observed`.
 pub fn render<T>(families: &[Family<T>], observed: &T) -> String {
     let mut page = String::new();
     for Family { name, kind, help, samples } in families {
@@ -32,7 +32,7 @@ pub fn render<T>(families: &[Family<T>], observed: &T) -> String {
     page
 }
 
-/// Writes the samples of one family. All methods return `Some`, for the family's own result.
+/// Writes the samples of one family. All methods return `Some`, so that they can be the result of [`Family::samples`].
 #[derive(Debug)]
 pub struct Samples<'a> {
     page: &'a mut String,
@@ -40,17 +40,17 @@ pub struct Samples<'a> {
 }
 
 impl Samples<'_> {
-    /// One sample without labels.
+    /// Writes one sample without labels.
     pub fn one(&mut self, value: impl Display) -> Option<()> {
         self.with("", &[], value)
     }
 
-    /// A sample for each value of a label.
+    /// Writes a sample for each value of a label.
     pub fn by<const N: usize, T: Display>(&mut self, label: &str, values: [(&str, T); N]) -> Option<()> {
         values.into_iter().try_for_each(|(of, value)| self.with("", &[(label, of)], value))
     }
 
-    /// A sample with these labels; `suffix` distinguishes the series of a histogram.
+    /// Writes a sample with these labels; `suffix` distinguishes the series of a histogram.
     pub fn with(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) -> Option<()> {
         let _ = write!(self.page, "{}{suffix}", self.name);
         for (number, (label, of)) in labels.iter().enumerate() {
@@ -63,7 +63,7 @@ impl Samples<'_> {
     }
 }
 
-/// The value of a label, as it is written between quotes.
+/// Escapes the value of a label for double quotes.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_what_the_format_says() {
+    fn a_page_follows_the_format() {
         let family = |name, kind, samples| Family::<u64> { name, kind, help: "Help.", samples };
         let families = [
             family("pmd_one", "gauge", |_, samples| samples.one(1.5)),

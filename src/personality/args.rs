@@ -1,7 +1,7 @@
 //! Stock epmd's command line and environment.
 //!
-//! Options are read from left to right; a command for a running epmd must be the last one. Numbers are read like C's `atoi`
-//! does: from their leading digits.
+//! Options are read from left to right; a command for a running epmd must come last. Numbers are parsed like C's
+//! `atoi`: by their leading digits.
 
 use std::fmt;
 use std::time::Duration;
@@ -31,16 +31,16 @@ impl Environment {
     }
 }
 
-/// What to do.
+/// The action that the arguments request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Run the port mapper.
     Serve(ServeOptions),
-    /// Send a command to the running one.
+    /// Send a command to the running port mapper.
     Ask {
         /// The command.
         command: Command,
-        /// Its port.
+        /// The port to connect to.
         port: i32,
     },
 }
@@ -63,9 +63,9 @@ pub enum Command {
 /// Options of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServeOptions {
-    /// The port that clients are told; the server listens on its low 16 bits.
+    /// The port reported to clients; the server listens on its low 16 bits.
     pub port: i32,
-    /// The address list, not parsed yet: stock epmd does that after it has become a daemon.
+    /// The address list, unparsed: stock epmd parses it only after it has become a daemon.
     pub address: String,
     /// `-relaxed_command_check`.
     pub relaxed_command_check: bool,
@@ -86,7 +86,7 @@ pub struct ServeOptions {
 /// An error in the arguments or the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArgsError {
-    /// epmd has no such options.
+    /// The arguments are not valid for epmd.
     Usage,
     /// `ERL_EPMD_PORT` is not a port. Stock epmd would listen on an arbitrary port.
     Port(String),
@@ -98,7 +98,7 @@ impl fmt::Display for ArgsError {
             ArgsError::Usage => f.write_str(USAGE),
             ArgsError::Port(value) => writeln!(
                 f,
-                "epmd: ERL_EPMD_PORT is {value:?}, which is not a port number; correct it, or unset it for {DEFAULT_PORT}"
+                "epmd: ERL_EPMD_PORT is {value:?}, which is not a port number; correct it, or unset it to use {DEFAULT_PORT}"
             ),
         }
     }
@@ -154,7 +154,7 @@ fn choose_port(option: Option<i32>, environment: &Environment) -> Result<i32, Ar
     match (option, &environment.port) {
         (Some(port), _) => Ok(port),
         (None, None) => Ok(i32::from(DEFAULT_PORT)),
-        // Of a larger number, the low 16 bits count, as in stock epmd.
+        // Like stock epmd, use only the low 16 bits of a larger number.
         (None, Some(text)) => match atoi(text) {
             port if port & 0xffff == 0 => Err(ArgsError::Port(text.clone())),
             port => Ok(port),
@@ -162,7 +162,7 @@ fn choose_port(option: Option<i32>, environment: &Environment) -> Result<i32, Ar
     }
 }
 
-/// The number of an option. Stock epmd treats 0 and text as a usage error.
+/// The value of a numeric option. Like stock epmd, treats 0 and text as a usage error.
 fn number(word: Option<&str>) -> Result<i32, ArgsError> {
     match word.map(atoi) {
         None | Some(0) => Err(ArgsError::Usage),
@@ -170,7 +170,7 @@ fn number(word: Option<&str>) -> Result<i32, ArgsError> {
     }
 }
 
-/// Seconds as stock epmd reads them: a negative number becomes a very large one.
+/// Seconds as stock epmd reads them: a negative number becomes a very large value.
 fn seconds(number: i32) -> Duration {
     Duration::from_secs(u64::from(number.cast_unsigned()))
 }
@@ -188,7 +188,7 @@ fn atoi(text: &str) -> i32 {
         .iter()
         .take_while(|byte| byte.is_ascii_digit())
         .fold(0_i64, |value, digit| value.saturating_mul(10).saturating_add(sign * i64::from(digit - b'0')));
-    // C's number is a `long`, of which stock epmd keeps the low half.
+    // `atoi` parses a C `long`, of which stock epmd keeps the low half.
     let [.., a, b, c, d] = value.to_be_bytes();
     i32::from_be_bytes([a, b, c, d])
 }
@@ -198,41 +198,41 @@ usage: epmd [-d|-debug] [DbgExtra...] [-address List]
             [-port No] [-daemon] [-relaxed_command_check] [-systemd]
        epmd [-d|-debug] [-port No] [-names|-dump|-started|-kill|-stop Name]
 
-This is pmd in the place of epmd. `pmd --help` shows what it does beyond that.
+This is pmd, a drop-in replacement for epmd. See `pmd --help` for its own commands.
 
-Options of the server
+Server options
     -address List
         Listen on these addresses, separated by commas, and on the loopback
-        addresses; ERL_EPMD_ADDRESS does the same. Without: on all addresses.
+        addresses (default: ERL_EPMD_ADDRESS, or all addresses).
     -port No
-        Listen on this port, or talk to the epmd there; ERL_EPMD_PORT does the
-        same. Without: 4369.
+        Listen on this port, or contact the epmd on it (default:
+        ERL_EPMD_PORT, or 4369).
     -d, -debug
-        Write what happens to standard error. More than one -d: more of it.
+        Log to standard error; repeat for more detail.
     -daemon
-        Go to the background.
+        Run in the background.
     -relaxed_command_check
-        Allow -kill while nodes are registered, and -stop at all.
+        Allow -kill while nodes are registered, and -stop.
     -systemd
         Take the listening sockets from systemd.
 
 DbgExtra
     -packet_timeout Seconds
-        Close a connection that has not completed its request (60).
+        Close connections that do not complete a request in time (default: 60).
     -delay_accept Seconds
     -delay_write Seconds
-        Pause before accepting a connection, or before writing, as a busy
-        server would.
+        Pause before accepting a connection, or before writing, to simulate a
+        busy server.
 
 Commands for the running epmd
     -names
         List the registered names.
     -dump
-        The same with details, and names that were registered before.
+        List names with details, including names registered earlier.
     -started
-        Exit with 0 if an epmd is running, with 1 otherwise.
+        Exit with 0 if epmd is running, 1 otherwise.
     -kill
-        End it, if no node is registered.
+        Stop epmd if no node is registered.
     -stop Name
         Unregister a name by force.
 ";
@@ -296,11 +296,11 @@ mod tests {
             address: Some("10.0.0.1".into()),
             relaxed_command_check: true,
         };
-        let Ok(Action::Serve(options)) = parse_words(&[], &environment) else { panic!("it serves") };
+        let Ok(Action::Serve(options)) = parse_words(&[], &environment) else { panic!("expected a server") };
         assert_eq!((options.port, options.address.as_str()), (70000, "10.0.0.1"));
         assert!(options.relaxed_command_check);
         let Ok(Action::Serve(options)) = parse_words(&["-port", "5", "-address", "::1"], &environment) else {
-            panic!("it serves")
+            panic!("expected a server")
         };
         assert_eq!((options.port, options.address.as_str()), (5, "::1"));
     }

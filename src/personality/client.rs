@@ -1,4 +1,4 @@
-//! Stock epmd's commands for a running port mapper, with the same output byte for byte.
+//! Stock epmd's commands for a running port mapper, with byte-for-byte the same output.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
@@ -10,11 +10,11 @@ use pmd_protocol::limits::MAX_LISTING;
 
 use super::args::Command;
 
-/// The longest name that `-stop` takes, in bytes.
+/// The longest name that `-stop` accepts, in bytes.
 const MAX_STOP_NAME: usize = 1000;
-/// Bytes of an answer to STOP that are read, as in stock epmd: the answer `NOEXISTSTOPPED` is printed as `NOEXIST`.
+/// Bytes of a STOP answer to read. Like stock epmd, this prints `NOEXISTSTOPPED` as `NOEXIST`.
 const STOP_ANSWER: usize = 7;
-/// Bytes of an answer to KILL that are read.
+/// Bytes of a KILL answer to read.
 const KILL_ANSWER: usize = 2;
 
 /// The output of a command, and whether it succeeded.
@@ -35,7 +35,7 @@ pub fn run(command: &Command, port: i32) -> ExitCode {
         Command::Stop(name) => stop(name, port),
     };
     eprint!("{}", outcome.stderr);
-    // In one write, because some callers read a pipe only once. Rust's standard output would split it after the last line.
+    // A single write, because some callers read the pipe only once. Rust's stdout would split it at the last newline.
     let mut rest = outcome.stdout.as_slice();
     while !rest.is_empty() {
         match rustix::io::write(rustix::stdio::stdout(), rest) {
@@ -70,17 +70,17 @@ fn started(port: i32) -> Outcome {
 
 fn kill(port: i32) -> Outcome {
     match ask_exactly(&[KILL_REQ], port, KILL_ANSWER) {
-        Ok(answer) if answer == encode::KILL_OK => said("Killed\n", true),
-        Ok(_) => said("Killing not allowed - living nodes in database.\n", false),
+        Ok(answer) if answer == encode::KILL_OK => printed("Killed\n", true),
+        Ok(_) => printed("Killing not allowed - living nodes in database.\n", false),
         Err(outcome) => outcome,
     }
 }
 
 fn stop(name: &str, port: i32) -> Outcome {
     if name.len() > MAX_STOP_NAME {
-        return said("epmd: Name too long!", false);
+        return printed("epmd: Name too long!", false);
     }
-    // Without a terminating NUL, as in stock epmd.
+    // Like stock epmd, sends no terminating NUL.
     let body = [&[STOP_REQ], name.as_bytes()].concat();
     match ask_exactly(&body, port, STOP_ANSWER) {
         Ok(answer) => {
@@ -97,18 +97,18 @@ fn ask_exactly(body: &[u8], port: i32, length: usize) -> Result<Vec<u8>, Outcome
     let limit = u64::try_from(length).unwrap_or(u64::MAX);
     match ask(body, port, limit) {
         Ok(answer) if answer.len() == length => Ok(answer),
-        Ok(_) => Err(said("epmd: local epmd responded with <>\n", false)),
-        Err(AskError::Read) => Err(said("epmd: failed to read answer from local epmd\n", false)),
+        Ok(_) => Err(printed("epmd: local epmd responded with <>\n", false)),
+        Err(AskError::Read) => Err(printed("epmd: failed to read answer from local epmd\n", false)),
         Err(AskError::Connect) => Err(cannot_connect()),
     }
 }
 
-fn said(text: &str, success: bool) -> Outcome {
+fn printed(text: &str, success: bool) -> Outcome {
     Outcome { stdout: text.into(), success, ..Outcome::default() }
 }
 
 fn no_response() -> Outcome {
-    said("epmd: no response from local epmd\n", false)
+    printed("epmd: no response from local epmd\n", false)
 }
 
 fn cannot_connect() -> Outcome {
@@ -120,7 +120,7 @@ enum AskError {
     Read,
 }
 
-/// Sends a request and reads at most `limit` bytes of the answer. Waits without a limit, as stock epmd does.
+/// Sends a request and reads at most `limit` bytes of the answer. Like stock epmd, it has no timeout.
 fn ask(body: &[u8], port: i32, limit: u64) -> Result<Vec<u8>, AskError> {
     let [.., high, low] = port.to_be_bytes();
     let port = u16::from_be_bytes([high, low]);

@@ -1,4 +1,4 @@
-//! Stock epmd's log: to standard error in the foreground, to the system log from the background.
+//! Stock epmd's log: to standard error in the foreground, to the system log in the background.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -15,22 +15,22 @@ use crate::base::log::panics;
 use crate::base::log::writer::{Flush, LogWriter};
 use pmd_epmd::server::trace;
 
-/// Facility "user", severity "error": what stock logs with, whatever it says.
+/// Facility "user", severity "error", which stock epmd uses for all messages.
 const PRIORITY: &str = "<11>";
 
-/// Sets the log up: `debug` is the number of `-d`, which say more the more there are. The process keeps the returned value
-/// until it ends.
+/// Sets up the log. `debug` is the number of `-d` options; each raises the verbosity. The process keeps the returned
+/// value until it exits.
 pub fn init(debug: u8, background: bool) -> Option<Flush> {
     let level = match debug {
         0 => Level::WARN,
         1 => Level::DEBUG,
         _ => Level::TRACE,
     };
-    // The runtime's own messages are not stock's.
+    // The name table is logged only from the third -d on; messages of libraries are never logged.
     let names = if debug > 2 { Level::TRACE } else { Level::WARN };
     let filter = Targets::new().with_target("pmd", level).with_target(trace::NAMES, names);
     let lines = fmt::layer().fmt_fields(DefaultFields::new());
-    // Without a thread for the log, lines are written directly: the daemon will not start, and can say why.
+    // If the log thread cannot be started, the daemon will not start either; writing lines directly lets it report why.
     let writer = if background { None } else { LogWriter::start().ok() };
     let flush = writer.as_ref().map(LogWriter::flush_at_end);
     panics::to_log(writer.clone());
@@ -39,13 +39,12 @@ pub fn init(debug: u8, background: bool) -> Option<Flush> {
         Some(writer) => lines.event_format(StockFormat { clock: true }).with_writer(writer).boxed(),
         None => lines.event_format(StockFormat { clock: true }).with_writer(io::stderr).boxed(),
     };
-    // It fails only if a log was set up before, which then stays.
+    // Fails only if a log was set up earlier, which then remains in use.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     flush
 }
 
-/// `epmd: <time as ctime prints it>: <text>`, ended by CR LF; without the time for the system log, which has its
-/// own.
+/// `epmd: <time in ctime format>: <text>` and CR LF; for the system log, which adds its own time, only the text.
 struct StockFormat {
     clock: bool,
 }
@@ -88,8 +87,8 @@ impl Write for Syslog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut message = format!("{PRIORITY}epmd[{}]: ", std::process::id()).into_bytes();
         message.extend_from_slice(line);
-        // A host without a system log loses the line; the daemon must not end because of that. Nor must it wait for a
-        // system log that has stalled.
+        // The daemon must neither fail if the host has no system log nor block if the system log has stalled; the line
+        // is lost instead.
         let _ = UnixDatagram::unbound().and_then(|socket| {
             socket.set_nonblocking(true)?;
             socket.send_to(&message, "/dev/log")

@@ -1,8 +1,8 @@
-//! The `epmd` personality: what the binary does when it is called `epmd`.
+//! The `epmd` personality: the behaviour of the binary when called as `epmd`.
 //!
-//! It has every option, environment variable, output and exit code of stock epmd, because programs rely on them: `erl` runs
-//! `epmd -daemon` at every distributed start and ignores the result, scripts read `epmd -names`, supervisors run
-//! `epmd -systemd`.
+//! It supports every option, environment variable, output and exit code of stock epmd, because programs rely on them:
+//! `erl` runs `epmd -daemon` at every distributed start and ignores the result, scripts read `epmd -names`, and
+//! supervisors run `epmd -systemd`.
 
 pub mod args;
 pub mod client;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use args::{Action, Environment};
 
-/// Runs as `epmd` with these arguments; the first is the name of the program.
+/// Runs as `epmd` with these arguments; the first is the program name.
 pub fn run(args: &[OsString]) -> ExitCode {
     let words: Vec<String> = args.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     if let [rest @ .., flag, stage] = words.as_slice()

@@ -1,4 +1,4 @@
-//! `epmd` as the server: maps the options of stock epmd to settings, and failures to its exit codes.
+//! `epmd` as a server: maps stock epmd's options to settings, and failures to its exit codes.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -16,14 +16,14 @@ use crate::daemon::systemd::inherited_listeners;
 use pmd_epmd::names::table::OLD_NAMES_DEBUG;
 use pmd_epmd::server::listener::ListenError;
 
-/// Addresses that may be listed besides the loopback addresses.
+/// The maximum number of addresses in the list, not counting loopback.
 const MAX_LISTED: usize = 13;
-/// How long the holder of the port may take to answer as a port mapper.
+/// Time limit for the holder of the port to answer an EPMD request.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// Serves until it is stopped. `background` is set in the process that `-daemon` has started.
+/// Serves until stopped. `background` is set in the process started by `-daemon`.
 pub fn run(options: &ServeOptions, background: bool) -> ExitCode {
-    // The name that tools such as pgrep look for: this process may have been started through /proc/self/exe.
+    // Tools such as pgrep look for this name, which is not "epmd" if the process was started through /proc/self/exe.
     let _ = rustix::thread::set_name(c"epmd");
     let _flush = log::init(options.debug, background);
     let status = serve(options, background);
@@ -38,7 +38,7 @@ fn serve(options: &ServeOptions, background: bool) -> u8 {
     const FAILED: u8 = 1;
     let inherited = match options.systemd.then(inherited_listeners).transpose() {
         Ok(Some(None)) => {
-            tracing::error!("systemd provides no sockets");
+            tracing::error!("systemd passed no sockets");
             return FAILED;
         }
         Ok(inherited) => inherited.flatten(),
@@ -49,8 +49,8 @@ fn serve(options: &ServeOptions, background: bool) -> u8 {
     };
     let bind = match parse_addresses(&options.address) {
         Ok(bind) => bind,
-        Err(complaint) => {
-            tracing::error!("{complaint}");
+        Err(message) => {
+            tracing::error!("{message}");
             return FAILED;
         }
     };
@@ -65,16 +65,16 @@ fn serve(options: &ServeOptions, background: bool) -> u8 {
         ..RunOptions::default()
     };
     match foreground(settings, run_options) {
-        // Which part it was is in the log.
+        // The log names the part that failed.
         Ok(Reason::Failed) => FAILED,
         Ok(_) => 0,
         Err(StartError::Listen(ListenError::InUse(address))) => {
-            // The normal case: every starting node runs `epmd -daemon`, and one is running already.
+            // The normal case: every starting node runs `epmd -daemon`, even if one is already running.
             if is_port_mapper(listen_port) {
                 tracing::debug!("there is already an epmd running at {address}");
             } else {
                 tracing::error!(
-                    "{address} is in use, but not by an epmd; find out by what, or choose another -port"
+                    "{address} is in use, but not by an epmd; find out which program holds it, or choose another -port"
                 );
             }
             0
@@ -103,7 +103,7 @@ fn settings(options: &ServeOptions, bind: Vec<IpAddr>) -> Settings {
     settings
 }
 
-/// The addresses of a list, separated by any number of commas and spaces.
+/// Parses a list of addresses separated by any number of commas and spaces.
 fn parse_addresses(list: &str) -> Result<Vec<IpAddr>, String> {
     let addresses = list
         .split([',', ' '])

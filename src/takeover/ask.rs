@@ -1,4 +1,4 @@
-//! Requests to any port mapper, over the EPMD protocol.
+//! Requests to any port mapper over the EPMD protocol.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -15,32 +15,32 @@ pub enum AskError {
     /// The connection failed.
     #[error(transparent)]
     Connection(#[from] std::io::Error),
-    /// The answer took too long.
+    /// No answer arrived in time.
     #[error("no answer within {} s", .0.as_secs_f32())]
     Late(Duration),
     /// The answer is malformed.
     #[error(transparent)]
     Reply(#[from] ReplyError),
-    /// The name is not valid in the protocol.
+    /// The name cannot be encoded.
     #[error(transparent)]
     Name(#[from] EncodeError),
 }
 
-/// The names that are registered there.
-pub async fn names(address: SocketAddr, patience: Duration) -> Result<Listing, AskError> {
-    match ask(address, &Request::Names, patience).await? {
+/// The names registered with the port mapper.
+pub async fn names(address: SocketAddr, timeout: Duration) -> Result<Listing, AskError> {
+    match ask(address, &Request::Names, timeout).await? {
         Reply::Names(listing) => Ok(listing),
         _ => Err(ReplyError::Unexpected.into()),
     }
 }
 
-/// The node that is registered there under a name.
+/// The node registered under a name with the port mapper.
 pub async fn port_please(
     address: SocketAddr,
     name: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Option<Registration>, AskError> {
-    match ask(address, &Request::PortPlease2 { name }, patience).await? {
+    match ask(address, &Request::PortPlease2 { name }, timeout).await? {
         Reply::Port2Found(registration) => Ok(Some(registration)),
         Reply::Port2NotFound => Ok(None),
         _ => Err(ReplyError::Unexpected.into()),
@@ -49,14 +49,14 @@ pub async fn port_please(
 
 /// The source address of requests to this host's own loopback address.
 ///
-/// Each node holds a connection from 127.0.0.1 to the port mapper. With ten thousand of them, the kernel takes long to find
-/// a free port; any other loopback address has all of its ports free.
+/// Each node holds a connection from 127.0.0.1 to the port mapper. With ten thousand nodes, the kernel takes long to
+/// find a free source port there; other loopback addresses have all of their ports free.
 const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     if address.ip() == Ipv4Addr::LOCALHOST {
         let socket = TcpSocket::new_v4()?;
-        // Some containers have no loopback address but 127.0.0.1.
+        // Fails in containers that only have 127.0.0.1.
         if socket.bind((SOURCE, 0).into()).is_ok() {
             return socket.connect(address).await;
         }
@@ -64,19 +64,19 @@ async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     TcpStream::connect(address).await
 }
 
-async fn ask(address: SocketAddr, request: &Request<'_>, patience: Duration) -> Result<Reply, AskError> {
-    let mut wire = Vec::new();
-    encode::request(request, &mut wire)?;
-    let talk = async {
+async fn ask(address: SocketAddr, request: &Request<'_>, timeout: Duration) -> Result<Reply, AskError> {
+    let mut bytes = Vec::new();
+    encode::request(request, &mut bytes)?;
+    let exchange = async {
         let mut stream = connect(address).await?;
-        stream.write_all(&wire).await?;
+        stream.write_all(&bytes).await?;
         let mut answer = Vec::new();
-        // More than the limit, so that the parser rejects an answer that is too long.
-        let most = u64::try_from(MAX_LISTING).unwrap_or(u64::MAX).saturating_add(8);
-        stream.take(most).read_to_end(&mut answer).await?;
+        // Above the limit, so that the parser sees and rejects an oversized answer.
+        let limit = u64::try_from(MAX_LISTING).unwrap_or(u64::MAX).saturating_add(8);
+        stream.take(limit).read_to_end(&mut answer).await?;
         Ok::<_, AskError>(answer)
     };
-    let answer = tokio::time::timeout(patience, talk).await.map_err(|_| AskError::Late(patience))??;
+    let answer = tokio::time::timeout(timeout, exchange).await.map_err(|_| AskError::Late(timeout))??;
     match parse_reply(Expected::from(request), &answer, true)? {
         Some((reply, _)) => Ok(reply),
         None => Err(ReplyError::Truncated.into()),

@@ -1,8 +1,8 @@
-//! The parts of a switch between a stock epmd and pmd that restarts no node.
+//! Building blocks for switching between a stock epmd and pmd without restarting nodes.
 //!
-//! Nodes of OTP 23.3 and later register again within 2 s with the port mapper that holds the port by then. A switch needs
-//! to know which process holds the port ([`owner`], [`port`]) and what is registered there ([`ask`]), to stop the right
-//! process ([`process`], [`systemd`]), and to start a stock epmd ([`stock`]).
+//! Nodes on OTP 23.3 and later register again within 2 s with whichever port mapper then holds the port. A switch has
+//! to find the process that holds the port ([`owner`], [`port`]) and the registered nodes ([`ask`]), stop that process
+//! ([`process`], [`systemd`]), and, if it goes back to stock epmd, start that ([`stock`]).
 
 pub mod ask;
 pub mod owner;

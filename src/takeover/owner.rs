@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pmd_epmd::kernel::processes;
 use pmd_epmd::kernel::sockets::{self, Socket};
 
-/// The name of a stock epmd that the Debian package of pmd has diverted.
+/// The file name of a stock epmd diverted by the Debian package of pmd.
 pub const DIVERTED: &str = "epmd.stock";
 
 /// A process that holds a listening socket.
@@ -17,7 +17,7 @@ pub struct Owner {
     pub pid: i32,
     /// Its name.
     pub name: String,
-    /// The file it runs, if this user may see it.
+    /// Its executable, if visible to this user.
     pub program: Option<PathBuf>,
     /// The user it runs as.
     pub uid: u32,
@@ -25,18 +25,18 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// The sockets of this network namespace that listen on `port`.
+/// The sockets in this network namespace that listen on `port`.
 pub fn listening(port: u16) -> io::Result<Vec<Socket>> {
     sockets::find(|socket| socket.listens && socket.local.port() == port)
 }
 
-/// The processes that hold these sockets, as far as this user may see them.
+/// The processes that hold these sockets, if visible to this user.
 pub fn owners(sockets: &[Socket]) -> Vec<Owner> {
     let inodes = sockets.iter().map(|socket| socket.inode).collect();
     processes::holders(&inodes).into_iter().filter_map(owner).collect()
 }
 
-/// A process; none if it has ended.
+/// The process with this id; none if it has exited.
 pub fn owner(pid: i32) -> Option<Owner> {
     let folder = PathBuf::from(format!("/proc/{pid}"));
     let metadata = std::fs::metadata(&folder).ok()?;
@@ -51,14 +51,14 @@ pub fn owner(pid: i32) -> Option<Owner> {
 }
 
 impl Owner {
-    /// Whether it is an epmd by its name or file, and not pmd under that name.
+    /// Whether its process or file name is that of epmd and it is not pmd under that name.
     pub fn is_epmd(&self) -> bool {
         let called = |name: &str| name == "epmd" || name == DIVERTED;
         let file = self.program.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
         (called(&self.name) || file.is_some_and(called)) && !self.is_pmd()
     }
 
-    /// Whether it runs the same file as this process.
+    /// Whether it runs the same executable as this process, or one called `pmd`.
     pub fn is_pmd(&self) -> bool {
         let theirs = std::fs::metadata(format!("/proc/{}/exe", self.pid));
         let ours = std::fs::metadata("/proc/self/exe");
@@ -79,7 +79,7 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// The kernel appends " (deleted)" to a program that was replaced, as by an update.
+/// Strips the " (deleted)" that the kernel appends to the path of a program that was replaced, as by an update.
 fn without_deleted(program: PathBuf) -> PathBuf {
     match program.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
         Some(path) => path.into(),

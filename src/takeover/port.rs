@@ -1,4 +1,4 @@
-//! What listens on a port of this host, and whether a port mapper answers there.
+//! The sockets and processes that listen on a port of this host, and whether a port mapper answers there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -7,24 +7,24 @@ use super::ask;
 use super::owner::{self, Owner};
 use pmd_epmd::kernel::sockets::Socket;
 
-/// How long a port mapper on this host may take to answer.
+/// Time limit for an answer of a port mapper on this host.
 pub const LOCAL: Duration = Duration::from_secs(2);
 
-/// What listens on a port of this host.
+/// The state of a port of this host.
 #[derive(Debug)]
 pub struct Port {
-    /// The sockets that listen.
+    /// The listening sockets.
     pub sockets: Vec<Socket>,
-    /// The processes that hold them, as far as this user may see them.
+    /// The processes that hold them, if visible to this user.
     pub owners: Vec<Owner>,
-    /// The address on which a port mapper answers, if one does.
+    /// An address on which a port mapper answers.
     pub mapper: Option<SocketAddr>,
 }
 
 impl Port {
-    /// Looks at a port.
+    /// Examines a port.
     pub async fn look(port: u16) -> Port {
-        // Without the kernel's tables, a request still tells whether a port mapper answers.
+        // If the kernel's tables cannot be read, a request still shows whether a port mapper answers.
         let sockets = owner::listening(port).unwrap_or_default();
         let owners = owner::owners(&sockets);
         let loopbacks = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -40,12 +40,12 @@ impl Port {
         Port { sockets, owners, mapper }
     }
 
-    /// Whether nothing is listening.
+    /// Whether nothing is listening on the port.
     pub fn is_free(&self) -> bool {
         self.sockets.is_empty() && self.mapper.is_none()
     }
 
-    /// The processes that listen, in words.
+    /// A description of the processes that listen.
     pub fn holder(&self) -> String {
         match self.owners.as_slice() {
             [] => match self.sockets.first() {

@@ -1,4 +1,4 @@
-//! Another process, held by a descriptor, so that signals never reach a later process with the same id.
+//! A handle to another process. It is a pidfd, so signals never reach a later process that reuses the id.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,19 +25,19 @@ impl Process {
         Ok(pidfd_send_signal(&self.0, Signal::TERM)?)
     }
 
-    /// Waits for its end; false if it is still running after `patience`.
-    pub async fn ended(&self, patience: Duration) -> io::Result<bool> {
+    /// Waits for the process to exit; false if it is still running after `limit`.
+    pub async fn ended(&self, limit: Duration) -> io::Result<bool> {
         let process = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || wait(&process, patience)).await?
+        tokio::task::spawn_blocking(move || wait(&process, limit)).await?
     }
 }
 
-fn wait(process: &OwnedFd, patience: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + patience;
+fn wait(process: &OwnedFd, limit: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = left.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-        // The descriptor becomes readable when the process ends.
+        // The descriptor becomes readable when the process exits.
         match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
             Ok(ready) => return Ok(ready > 0),
             Err(Errno::INTR) => {}
@@ -59,10 +59,10 @@ mod tests {
             let mut child = Command::new("sleep").arg("1000").spawn().expect("a child");
             let pid = i32::try_from(child.id()).expect("a pid");
             let process = Process::open(pid).expect("it is running");
-            assert!(!process.ended(Duration::from_millis(1)).await.expect("it can be waited for"));
-            process.terminate().expect("it is ours");
-            assert!(process.ended(Duration::from_secs(30)).await.expect("it can be waited for"));
-            child.wait().expect("it has ended");
+            assert!(!process.ended(Duration::from_millis(1)).await.expect("a pidfd can be polled"));
+            process.terminate().expect("a child can be signalled");
+            assert!(process.ended(Duration::from_secs(30)).await.expect("a pidfd can be polled"));
+            child.wait().expect("the child has exited");
             assert!(Process::open(pid).is_err());
         });
     }

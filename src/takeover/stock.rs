@@ -1,4 +1,4 @@
-//! Stock epmd as a program: the running one, the installed ones, and how to start it.
+//! Stock epmd as a program: finding the running and installed ones, and starting one.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,26 +12,26 @@ use std::process::{Command, Stdio};
 use super::owner::{DIVERTED, Owner};
 use crate::config::environment;
 
-/// The directories where Erlang/OTP is installed, from packages and from source.
+/// The directories where packages and source builds install Erlang/OTP.
 const ROOTS: [&str; 4] = ["/usr/lib/erlang", "/usr/local/lib/erlang", "/usr/lib64/erlang", "/opt/erlang"];
-/// Server options with a value that a successor needs too.
+/// Options with a value that are passed on to a replacement.
 const WITH_VALUE: [&str; 3] = ["-port", "-address", "-packet_timeout"];
-/// The most nodes that stock epmd can hold, whatever the limit of descriptors.
+/// The maximum number of nodes in a stock epmd, regardless of the descriptor limit (`select` stops at 1,024).
 pub const MAX_NODES: usize = 1019;
 
-/// How to start a stock epmd in the background.
+/// The command line and environment for starting a stock epmd in the background.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stock {
     /// The program.
     pub program: PathBuf,
     options: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
-    /// The user and group it ran as, if they are not those of this process.
+    /// The user and group to run as, if different from those of this process.
     identity: Option<(u32, u32)>,
 }
 
 impl Stock {
-    /// A stock epmd like the running one; none if its program is unknown.
+    /// A stock epmd with the configuration of the running one; none if its program is unknown.
     pub fn like(owner: &Owner) -> Option<Stock> {
         let program = owner.program.clone()?;
         let folder = PathBuf::from(format!("/proc/{}", owner.pid));
@@ -52,7 +52,7 @@ impl Stock {
         })
     }
 
-    /// A stock epmd that listens where a pmd did.
+    /// A stock epmd that listens on the addresses of the pmd it replaces.
     pub fn instead(program: PathBuf, port: u16, bind: &[IpAddr], relaxed: bool) -> Stock {
         let mut environment = vec![(environment::PORT, OsString::from(port.to_string()))];
         if !bind.is_empty() {
@@ -65,18 +65,18 @@ impl Stock {
         Stock { program, options: Vec::new(), environment, identity: None }
     }
 
-    /// Whether it obeys KILL and STOP while nodes are registered.
+    /// Whether it accepts KILL and STOP while nodes are registered.
     pub fn is_relaxed(&self) -> bool {
         self.options.iter().any(|option| option == "-relaxed_command_check")
             || self.environment.iter().any(|(name, _)| *name == environment::RELAXED)
     }
 
-    /// Starts it in the background. epmd reports success even if it cannot listen, so the caller has to ask whether it
+    /// Starts it in the background. epmd reports success even if it cannot listen, so the caller must check that it
     /// answers.
     pub fn start(&self) -> io::Result<()> {
         let mut command = Command::new(&self.program);
         command.args(&self.options).arg("-daemon").stdin(Stdio::null());
-        // The environment of this process was meant for pmd.
+        // These variables of this process configure pmd.
         for name in [environment::PORT, environment::ADDRESS, environment::RELAXED] {
             command.env_remove(name);
         }
@@ -85,7 +85,7 @@ impl Stock {
             command.uid(uid).gid(gid);
         }
         let status = command.status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("it exited with {status}"))) }
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("it failed ({status})"))) }
     }
 }
 
@@ -102,7 +102,7 @@ impl std::fmt::Display for Stock {
     }
 }
 
-/// The installed stock epmds: that of the newest runtime first, then by `PATH`.
+/// The installed stock epmds: those of Erlang installations, newest first, then those in `PATH`.
 pub fn installed() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = ROOTS.iter().flat_map(|root| runtimes(Path::new(root))).collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -116,7 +116,7 @@ pub fn installed() -> Vec<PathBuf> {
     programs
 }
 
-/// `erts-*/bin/epmd` in an installation, the newest version first.
+/// `erts-*/bin/epmd` in an installation, newest version first.
 fn runtimes(root: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
     let mut versions: Vec<(Vec<u32>, PathBuf)> = entries
@@ -146,7 +146,7 @@ fn is_this_program(file: &Path) -> bool {
     }
 }
 
-/// The options that a successor in the background needs too.
+/// The options of a running epmd that a replacement in the background needs.
 fn kept_options(mut options: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut kept = Vec::new();
     while let Some(option) = options.next() {

@@ -1,10 +1,10 @@
-//! systemd's units of port mappers. systemd would start a unit again whose process was only killed.
+//! Port mappers that run as systemd units. They are stopped through systemd, which would restart a killed process.
 
 use std::io;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// The directories of unit files: the administrator's and those of packages.
+/// The directories of unit files, of the administrator and of packages.
 const FOLDERS: [&str; 4] = [
     "/etc/systemd/system",
     "/usr/local/lib/systemd/system",
@@ -17,7 +17,7 @@ pub fn manages_host() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// The `units` that are active.
+/// The active ones among `units`.
 pub fn active(units: &[&str]) -> Vec<String> {
     if !manages_host() {
         return Vec::new();
@@ -29,13 +29,14 @@ pub fn active(units: &[&str]) -> Vec<String> {
 
 /// Whether a process belongs to one of `units`, or is systemd itself, which holds the sockets of socket units.
 ///
-/// Active units are not enough: the process on the port may be in a container, or a second port mapper.
+/// Checking for active units is not enough: the process on the port may be in a container, or be a second port mapper.
 pub fn runs(pid: i32, units: &[&str]) -> bool {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     pid == 1 || groups.lines().flat_map(|line| line.split('/')).any(|part| units.contains(&part))
 }
 
-/// Whether a unit of this name is installed as a file of its own: the names of epmd's units are aliases of an enabled pmd.
+/// Whether a unit of this name is installed as a regular file. If pmd's units are enabled, epmd's unit names are
+/// symbolic links to them.
 pub fn exists(unit: &str) -> bool {
     let has_it = |folder: &str| {
         std::fs::symlink_metadata(Path::new(folder).join(unit)).is_ok_and(|file| file.is_file())
@@ -43,7 +44,7 @@ pub fn exists(unit: &str) -> bool {
     manages_host() && FOLDERS.iter().any(|folder| has_it(folder))
 }
 
-/// Whether all of `units` are started at boot.
+/// Whether all of `units` start at boot.
 pub fn enabled(units: &[String]) -> bool {
     units
         .iter()
@@ -52,7 +53,7 @@ pub fn enabled(units: &[String]) -> bool {
 
 /// Makes units start at boot, under all their names.
 ///
-/// The units must be stopped, and so must all units whose names are their aliases: systemd confuses the states of two units
+/// The units and all units whose names become their aliases must be stopped: systemd mixes up the states of two units
 /// that become one.
 pub fn enable(units: &[String]) -> io::Result<()> {
     checked("enable", &units.iter().map(String::as_str).collect::<Vec<_>>())
@@ -63,18 +64,18 @@ pub fn disable(units: &[String]) -> io::Result<()> {
     checked("disable", &units.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Stops units one after the other, so that a socket is stopped before its service.
+/// Stops units in order, so that a socket is stopped before its service.
 pub fn stop(units: &[String]) -> io::Result<()> {
     act("stop", units)
 }
 
-/// Starts units one after the other.
+/// Starts units in order.
 pub fn start(units: &[String]) -> io::Result<()> {
     act("start", units)
 }
 
-/// Without their dependencies: a unit that requires epmd's, as ejabberd's does, would otherwise be stopped with it, and also
-/// when a unit starts that conflicts with it.
+/// Ignores dependencies: otherwise a unit that requires epmd's, such as ejabberd's, would be stopped with it, or when a
+/// conflicting unit starts.
 fn act(verb: &str, units: &[String]) -> io::Result<()> {
     units.iter().try_for_each(|unit| checked(verb, &["--job-mode=ignore-dependencies", unit]))
 }
@@ -85,8 +86,8 @@ fn checked(verb: &str, words: &[&str]) -> io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("systemctl {} failed: {}", words.join(" "), said.trim())))
+    let message = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("systemctl {} failed: {}", words.join(" "), message.trim())))
 }
 
 fn systemctl(words: &[&str]) -> io::Result<Output> {

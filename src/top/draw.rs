@@ -1,4 +1,4 @@
-//! Drawing: a head, the panes, a foot. It fits any terminal and leaves out what does not fit.
+//! Drawing: a header, the panes and a footer. Fits terminals of any size and omits columns that do not fit.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -13,14 +13,14 @@ use super::world::{Contact, State};
 use crate::base::text::{count, printable, short, span};
 use crate::control::api::{ClusterStatus, Status};
 
-/// Lines of the head.
+/// Lines of the header.
 const HEAD: u16 = 3;
-/// Terminals with fewer lines than this have a head of one line.
+/// Terminals with fewer lines than this have a header of one line.
 const LOW: u16 = 9;
 /// Spaces between two columns.
 const GAP: u16 = 2;
 
-/// Draws the view, and fits its cursor to the terminal.
+/// Draws the view and fits its cursor to the terminal.
 pub fn draw(frame: &mut Frame<'_>, view: &mut View) {
     let area = frame.area();
     let head = if area.height < LOW { 1 } else { HEAD };
@@ -196,7 +196,7 @@ fn foot_line(view: &View) -> Line<'static> {
         return Line::from(Span::styled(printable(notice).into_owned(), tone(view, Tone::Warning)));
     }
     if !view.search.is_empty() {
-        return Line::from(format!("only /{}   Esc shows all, q quits", printable(&view.search)));
+        return Line::from(format!("filter /{}   Esc shows all, q quits", printable(&view.search)));
     }
     Line::from("q quit  / search  s sort  r reverse  1-4 panes  jk PgUp PgDn move")
 }

@@ -1,4 +1,4 @@
-//! Reads a daemon and sends updates to the view: the lists once, then the stream of events; status and links every second.
+//! Sends updates from a daemon to the view: the lists once, then the stream of events; status and links every second.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ use crate::control::client::{Client, ClientError, Message};
 const SECOND: Duration = Duration::from_secs(1);
 /// Pause between attempts to reconnect to the daemon.
 const RECONNECT: Duration = Duration::from_millis(500);
-/// How long an answer may take before the view shows that there is none.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a response may take before the view reports the daemon as not reachable.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The view was closed.
-struct Unwatched;
+struct ViewClosed;
 
 /// Why reading stopped.
 enum Interrupted {
-    Unwatched,
+    ViewClosed,
     Lost(ClientError),
 }
 
-impl From<Unwatched> for Interrupted {
-    fn from(_: Unwatched) -> Interrupted {
-        Interrupted::Unwatched
+impl From<ViewClosed> for Interrupted {
+    fn from(_: ViewClosed) -> Interrupted {
+        Interrupted::ViewClosed
     }
 }
 
@@ -39,29 +39,29 @@ impl From<ClientError> for Interrupted {
 
 /// Reads a daemon, across its restarts, until the view is closed.
 pub async fn feed(client: Client, to: Sender<Update>) {
-    let client = client.with_patience(PATIENCE);
+    let client = client.with_patience(RESPONSE_TIMEOUT);
     loop {
         let why = match follow(&client, &to).await {
             Ok(()) => "it has stopped".to_owned(),
-            Err(Interrupted::Unwatched) => return,
+            Err(Interrupted::ViewClosed) => return,
             Err(Interrupted::Lost(error)) => error.to_string(),
         };
-        if tell(&to, Update::Lost(why)).await.is_err() {
+        if send(&to, Update::Lost(why)).await.is_err() {
             return;
         }
         tokio::time::sleep(RECONNECT).await;
     }
 }
 
-async fn tell(to: &Sender<Update>, update: Update) -> Result<(), Unwatched> {
-    to.send(update).await.map_err(|_| Unwatched)
+async fn send(to: &Sender<Update>, update: Update) -> Result<(), ViewClosed> {
+    to.send(update).await.map_err(|_| ViewClosed)
 }
 
 /// Reads one stream of events to its end.
 async fn follow(client: &Client, to: &Sender<Update>) -> Result<(), Interrupted> {
-    // Before the lists, so that nothing is missed; applying an event twice changes nothing.
+    // Subscribed before the lists are read, so that nothing is missed; applying an event twice is harmless.
     let mut events = client.events(None, None, &[]).await?;
-    tell(to, lists(client).await?).await?;
+    send(to, lists(client).await?).await?;
     let mut seconds = interval(SECOND);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = Instant::now();
@@ -72,35 +72,35 @@ async fn follow(client: &Client, to: &Sender<Update>) -> Result<(), Interrupted>
                 let Some(message) = message? else { return Ok(()) };
                 match message.event.as_str() {
                     // This reader was too slow for the stream.
-                    "gap" => tell(to, lists(client).await?).await?,
-                    _ => members_changed |= take(&message, to).await?,
+                    "gap" => send(to, lists(client).await?).await?,
+                    _ => members_changed |= forward(&message, to).await?,
                 }
             }
             _ = seconds.tick() => {
                 let status = client.status().await?;
                 let after = asked.elapsed();
                 asked = Instant::now();
-                tell(to, Update::Status(Box::new(status), after)).await?;
+                send(to, Update::Status(Box::new(status), after)).await?;
                 if let Some(peers) = in_cluster(client.peers().await)? {
-                    tell(to, Update::Links(peers.peers)).await?;
+                    send(to, Update::Links(peers.peers)).await?;
                 }
                 // Events lack the address and version of a new member.
                 if std::mem::take(&mut members_changed)
                     && let Some(nodes) = in_cluster(client.nodes().await)?
                 {
-                    tell(to, Update::Members(nodes.nodes)).await?;
+                    send(to, Update::Members(nodes.nodes)).await?;
                 }
             }
         }
     }
 }
 
-/// Passes an event on. Returns whether it is about a member.
-async fn take(message: &Message, to: &Sender<Update>) -> Result<bool, Unwatched> {
+/// Forwards an event. Returns whether it is about a member.
+async fn forward(message: &Message, to: &Sender<Update>) -> Result<bool, ViewClosed> {
     // Keep-alives, the hello message and messages of later versions are not events.
     let Ok(event) = serde_json::from_str::<Event>(&message.data) else { return Ok(false) };
     let about_member = event.kind.starts_with("node_");
-    tell(to, Update::Event(event)).await?;
+    send(to, Update::Event(event)).await?;
     Ok(about_member)
 }
 
@@ -130,7 +130,7 @@ async fn lists(client: &Client) -> Result<Update, ClientError> {
     Ok(Update::Lists(Box::new(lists)))
 }
 
-/// None if the daemon is not part of a cluster.
+/// Maps the error of a daemon outside a cluster to `None`.
 fn in_cluster<T>(answer: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),

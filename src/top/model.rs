@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use super::pane::Pane;
 use super::world::{Update, World};
 
-/// The longest search text: longer than the name of a node that anyone would type.
+/// Maximum bytes of the search text, more than anyone would type.
 const MAX_SEARCH: usize = 128;
 
-/// A key with a meaning here.
+/// A key that the view handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
     /// A letter, digit or symbol.
@@ -52,12 +52,12 @@ pub struct Cursor {
     pub reverse: bool,
 }
 
-/// Whether the view continues.
+/// What to do after a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// It continues.
+    /// Keep the view open.
     Stay,
-    /// The user has quit.
+    /// Close the view.
     End,
 }
 
@@ -74,7 +74,7 @@ pub struct View {
     pub search: String,
     /// Whether the search text is being typed.
     pub typing: bool,
-    /// Whether there are colours.
+    /// Whether to use colours.
     pub colour: bool,
     /// The current time.
     pub now: Timestamp,
@@ -119,7 +119,7 @@ impl View {
         self.change(|cursor| {
             cursor.selected = cursor.selected.min(lines.saturating_sub(1));
             cursor.first = cursor.first.min(cursor.selected).max((cursor.selected + 1).saturating_sub(page));
-            // No empty lines at the end while lines at the beginning are hidden.
+            // Scroll back rather than show empty lines at the end.
             cursor.first = cursor.first.min(lines.saturating_sub(page));
         });
         self.cursor()
@@ -158,7 +158,7 @@ impl View {
         self.change(|cursor| {
             cursor.selected = match key {
                 Key::Up | Key::Char('k') => cursor.selected.saturating_sub(1),
-                // `fit` corrects it if it is too far.
+                // `fit` clamps it to the last line.
                 Key::Down | Key::Char('j') => cursor.selected.saturating_add(1),
                 Key::PageUp => cursor.selected.saturating_sub(page),
                 Key::PageDown | Key::Char(' ') => cursor.selected.saturating_add(page),

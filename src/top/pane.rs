@@ -33,7 +33,7 @@ impl Pane {
         Pane::ALL.iter().position(|pane| *pane == self).unwrap_or_default()
     }
 
-    /// The pane at this position; after the last one comes the first again.
+    /// The pane at this position, modulo their number.
     pub fn at(index: usize) -> Pane {
         Pane::ALL.get(index % Pane::ALL.len()).copied().unwrap_or_default()
     }
@@ -84,9 +84,9 @@ impl Pane {
 pub struct Column {
     /// The heading.
     pub heading: &'static str,
-    /// The least number of letters it needs.
+    /// The minimum width in characters.
     pub width: u16,
-    /// The columns with the greatest numbers are left out first where space is short.
+    /// Where space is short, columns with the greatest number are omitted first.
     pub dispensable: u8,
 }
 

@@ -1,4 +1,4 @@
-//! The loop of the view: takes keys and updates, and draws frames.
+//! The main loop of the view: handles keys and updates, and draws frames.
 
 use std::io;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use super::terminal::{Input, Screen, inputs};
 use super::world::Update;
 use crate::control::client::Client;
 
-/// Updates that wait to be shown: a burst of registrations. Beyond that the feed waits, and the daemon keeps the events.
+/// Queued updates, enough for a burst of registrations. If the queue is full, the daemon keeps the events.
 const UPDATES: usize = 1024;
-/// The least time between two frames, so that a flood of events does not become a flood of frames.
+/// The minimum time between two frames, so that a flood of events does not become a flood of frames.
 const FRAME: Duration = Duration::from_millis(50);
-/// How often a frame is drawn even without updates: ages grow.
+/// How often a frame is drawn without updates, because ages are shown.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Shows the daemon until the user quits or the terminal is closed. `more` brings further updates, from the caller.
+/// Shows the daemon until the user quits or the terminal is closed. `more` carries additional updates from the caller.
 ///
-/// The caller drops the future when a signal comes, which also restores the terminal.
+/// The caller drops the future on a signal, which also restores the terminal.
 ///
 /// # Errors
 ///
@@ -59,7 +59,7 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
             }
             input = inputs.recv() => match input {
                 None => return Ok(()),
-                Some(Input::Resized) => forget(&mut screen.terminal)?,
+                Some(Input::Resized) => redraw(&mut screen.terminal)?,
                 Some(Input::Key(key)) => {
                     if view.key(key) == Next::End {
                         return Ok(());
@@ -68,7 +68,7 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
             },
             Some(update) = updates.recv() => {
                 view.update(update);
-                // Updates that came with it go into the same frame.
+                // Other pending updates go into the same frame.
                 for _ in 0..UPDATES {
                     let Ok(update) = updates.try_recv() else { break };
                     view.update(update);
@@ -85,8 +85,8 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
 }
 
 /// Redraws everything in the next frame, even if the size seems unchanged: it may have changed twice.
-fn forget<B: Backend>(terminal: &mut Terminal<B>) -> Result<(), B::Error> {
-    // `Terminal::clear` would ask for the position of the cursor and wait for the answer.
+fn redraw<B: Backend>(terminal: &mut Terminal<B>) -> Result<(), B::Error> {
+    // `Terminal::clear` would query the cursor position and wait for the response.
     terminal.backend_mut().clear()?;
     terminal.swap_buffers();
     Ok(())

@@ -114,7 +114,7 @@ fn members(world: &World) -> Vec<Row> {
                 text(match (link, member.oneself) {
                     (Some(_), _) => "direct",
                     (None, true) => "-",
-                    // In a large cluster, most members have no link to this one.
+                    // In a large cluster, most members have no link to this daemon.
                     (None, false) => "",
                 }),
                 text(&member.address.map(|address| address.to_string()).unwrap_or_default()),
@@ -216,7 +216,7 @@ fn number(value: u64) -> Order {
     Order::Number(value as f64)
 }
 
-/// A rate, in a few letters.
+/// Formats a rate in a few characters.
 pub fn rate(per_second: f64) -> String {
     if per_second < 100.0 { format!("{per_second:.1}/s") } else { format!("{per_second:.0}/s") }
 }

@@ -1,4 +1,4 @@
-//! The terminal: taken over, restored however the program ends, and its keys.
+//! Takes over the terminal, reads its keys, and restores it however the program ends.
 
 use std::io::{self, IsTerminal};
 use std::thread;
@@ -10,12 +10,12 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::model::Key;
 
-/// Keys that wait to be handled: about a line. Beyond that the reader waits, and the terminal buffers more.
+/// Queued keys, about a line. If the queue is full, the reader waits and the terminal buffers more.
 const KEYS: usize = 64;
 /// How often the reader checks whether the view still wants keys.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Whether a person can see what is drawn and can type.
+/// Whether standard input and output are terminals.
 pub fn is_interactive() -> bool {
     io::stdout().is_terminal() && io::stdin().is_terminal()
 }
@@ -29,7 +29,7 @@ pub enum Input {
     Resized,
 }
 
-/// A terminal that shows the view. Dropping it restores the terminal; so does a panic.
+/// The terminal that shows the view. Dropping this, or a panic, restores it.
 #[derive(Debug)]
 pub struct Screen {
     /// The terminal to draw on.

@@ -1,4 +1,4 @@
-//! The view, drawn on terminals in memory.
+//! Tests of the view, drawn on in-memory terminals.
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ fn members_are_shown_with_their_links() {
 }
 
 #[test]
-fn a_narrow_terminal_gets_the_columns_that_count() {
+fn a_narrow_terminal_omits_columns() {
     assert_snapshot!(drawn(&mut view(3), 40, 10), @r"
     live
 
@@ -129,7 +129,7 @@ fn a_narrow_terminal_gets_the_columns_that_count() {
 }
 
 #[test]
-fn no_terminal_is_too_small_and_no_cluster_too_large() {
+fn tiny_terminals_and_large_clusters_are_drawn() {
     let mut view = view(1000);
     for pane in ['1', '2', '3', '4'] {
         keys(&mut view, &pane.to_string());
@@ -197,7 +197,7 @@ fn a_search_filters_rows_and_esc_clears_it_before_it_quits() {
 }
 
 #[test]
-fn rows_are_sorted_and_the_unknown_is_last() {
+fn rows_are_sorted_with_unknown_values_last() {
     let mut view = view(3);
     let first = |view: &mut View| {
         let text = drawn(view, 90, 9);
@@ -247,7 +247,7 @@ fn colours_can_be_turned_off() {
 }
 
 #[test]
-fn rates_need_two_numbers_of_one_daemon() {
+fn rates_need_two_statuses_of_one_daemon() {
     let status = |boot: &str, lookups: u64| -> Update {
         let mut status: crate::control::api::Status = serde_json::from_value(serde_json::json!({
             "version": "0.1.0", "pid": 1, "boot_id": boot, "host": "host0000", "port": 4369, "listening": [],

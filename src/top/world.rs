@@ -10,7 +10,7 @@ use crate::control::api::{Event, Node, NodeState, Peer, Status};
 
 /// Events that are kept. `pmd subscribe --since 0` may still have older ones.
 const EVENTS: usize = 1000;
-/// Members that are shown after they have gone.
+/// Members that are still shown after they have left or failed.
 const GONE: usize = 256;
 
 /// A change of the known state.
@@ -18,7 +18,7 @@ const GONE: usize = 256;
 pub enum Update {
     /// All lists, at the start of a stream of events.
     Lists(Box<Lists>),
-    /// The members, after some came or went.
+    /// The members, after some have joined or left.
     Members(Vec<Node>),
     /// The status, and the time since the last such update.
     Status(Box<Status>, Duration),
@@ -55,7 +55,7 @@ pub enum Contact {
     Lost(String),
 }
 
-/// The state of a member, including members that have gone.
+/// The state of a member, including former members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// It is alive.
@@ -69,7 +69,7 @@ pub enum State {
 }
 
 impl State {
-    /// The word for it.
+    /// The name shown for it.
     pub fn word(self) -> &'static str {
         match self {
             State::Alive => "alive",
@@ -85,17 +85,17 @@ impl State {
 pub struct Member {
     /// The name of its host.
     pub host: String,
-    /// Whether it is the daemon that answers.
+    /// Whether it is the daemon being read.
     pub oneself: bool,
     /// Its state.
     pub state: State,
     /// Its address.
     pub address: Option<SocketAddr>,
-    /// The version of its program.
+    /// Its version.
     pub version: String,
 }
 
-/// Identifies a name of a host.
+/// Identifies a node or service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The host.
@@ -108,7 +108,7 @@ pub struct Key {
     pub node_id: String,
 }
 
-/// The details of a name.
+/// The details of a node or service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// Its port.
@@ -133,7 +133,7 @@ pub struct World {
     pub contact: Contact,
     /// The status of the daemon.
     pub status: Option<Status>,
-    /// The rates; unknown until there are two statuses to compare.
+    /// The rates; unknown until two statuses can be compared.
     pub rates: Option<Rates>,
     /// The daemons, by id.
     pub members: BTreeMap<String, Member>,
@@ -183,7 +183,7 @@ impl World {
         self.members.values().filter(|member| member.state == state).count()
     }
 
-    /// The number of names and services of each daemon, by its id.
+    /// The number of nodes and services of each daemon, by its id.
     pub fn entries_by_member(&self) -> HashMap<&str, usize> {
         let mut numbers = HashMap::new();
         for key in self.entries.keys() {
@@ -213,7 +213,7 @@ impl World {
             };
             self.members.insert(node.id, member);
         }
-        // Members that are no longer listed, and whose departure was not seen.
+        // Members that are no longer listed, but whose `node_down` or `node_left` was missed.
         for (id, mut member) in gone.into_iter().filter(|(_, member)| !member.oneself).take(GONE) {
             member.state = member.state.max(State::Down);
             self.members.insert(id, member);
@@ -221,7 +221,7 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
-        // Events of the answering daemon have no id.
+        // Events of the daemon being read may lack an id.
         let id = event.node_id.clone().or_else(|| self.own_id()).unwrap_or_default();
         let key = |service| Key {
             host: event.host.clone(),
@@ -256,7 +256,7 @@ impl World {
 
 fn rates(before: &Status, now: &Status, after: Duration) -> Option<Rates> {
     let seconds = after.as_secs_f64();
-    // Precise enough to be shown.
+    // Precise enough for display.
     #[allow(clippy::cast_precision_loss)]
     let rate = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
     let (before, now) = (&before.counters, &now.counters);

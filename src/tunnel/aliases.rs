@@ -1,8 +1,8 @@
-//! Assigns to each other host its alias, the loopback address that stands for it.
+//! Assigns an alias, a loopback address, to each other host.
 //!
-//! A host gets the address that its name hashes to, or the next free one if that is taken, so that it mostly has the same
-//! alias on all hosts. A host that returns gets its old alias while it is remembered. This is a state machine: files and
-//! the clock are its caller's.
+//! A host gets the address that its name hashes to, or the next free one if that is taken. So its alias is usually the
+//! same on all hosts. A host that returns gets its old alias while it is remembered. This is a state machine; its
+//! caller handles files and the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -11,20 +11,21 @@ use sha2::{Digest, Sha256};
 
 use crate::config::types::AliasRange;
 
-/// How long a host that vanished without leaving stays listed. Until then a client that resolves its name reaches the
-/// alias, which answers at once that the host is down; later it would wait for an address that does not answer.
+/// How long a host that vanished without leaving stays listed. While it is listed, clients that resolve its name reach
+/// the alias, which answers immediately that the host is down; otherwise they would wait for an address that does not
+/// answer.
 pub const LISTED_S: u64 = 3_600;
-/// Absent hosts that are remembered.
+/// Maximum number of absent hosts that are remembered.
 const REMEMBERED: usize = 4_096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Assigned {
     address: Ipv4Addr,
-    /// When it was last a member, in seconds since the Unix epoch.
+    /// When the host was last a member, in seconds since the Unix epoch.
     seen_s: u64,
     /// Whether it is a member now.
     here: bool,
-    /// Whether it left, as opposed to vanished.
+    /// Whether it left the cluster, as opposed to vanishing.
     left: bool,
 }
 
@@ -39,13 +40,13 @@ pub struct Aliases {
 }
 
 impl Aliases {
-    /// No host has an alias yet.
+    /// Creates an empty assignment.
     #[must_use]
     pub fn new(range: AliasRange) -> Aliases {
         Aliases { range, hosts: BTreeMap::new(), taken: BTreeSet::new(), without: BTreeSet::new() }
     }
 
-    /// Parses what [`render`](Self::render) wrote, at the time `now_s`. Lines that are malformed are ignored: the file may
+    /// Parses the output of [`render`](Self::render) at the time `now_s`. Malformed lines are ignored: the file may
     /// come from another version, and a lost alias is assigned again.
     #[must_use]
     pub fn parse(range: AliasRange, text: &str, now_s: u64) -> Aliases {
@@ -64,7 +65,8 @@ impl Aliases {
             {
                 continue;
             }
-            // A host that was a member at the last change was one until this daemon ended, and most likely still is.
+            // A host that was a member when the file was written was one until this daemon stopped, and probably still
+            // is.
             let seen_s = if state == "here" { now_s } else { seen_s };
             let assigned = Assigned { address, seen_s, here: false, left: state == "left" };
             if let Some(before) = aliases.hosts.insert(host.to_owned(), assigned) {
@@ -74,7 +76,7 @@ impl Aliases {
         aliases
     }
 
-    /// The aliases as text for [`parse`](Self::parse).
+    /// Renders the aliases as text for [`parse`](Self::parse).
     #[must_use]
     pub fn render(&self) -> String {
         let state = |assigned: &Assigned| match assigned {
@@ -90,8 +92,8 @@ impl Aliases {
             .collect()
     }
 
-    /// Follows the cluster: `members` are the hosts in it at the time `now_s`, `left` those that left since the last call.
-    /// Returns whether anything changed.
+    /// Follows the cluster: `members` are its hosts at the time `now_s`, and `left` those that left since the last
+    /// call. Returns whether anything changed.
     pub fn update(&mut self, now_s: u64, members: &BTreeSet<String>, left: &BTreeSet<String>) -> bool {
         let before = self.clone();
         for (host, assigned) in &mut self.hosts {
@@ -103,7 +105,7 @@ impl Aliases {
             assigned.here = here;
         }
         self.without.clear();
-        for host in members.iter().filter(|host| is_a_name(host)) {
+        for host in members.iter().filter(|host| is_safe_name(host)) {
             if !self.hosts.contains_key(host) {
                 self.assign(host, now_s);
             }
@@ -117,7 +119,7 @@ impl Aliases {
         let free = (0..self.range.size())
             .map(|offset| self.range.nth(start.wrapping_add(offset)))
             .find(|address| !self.taken.contains(address))
-            .or_else(|| self.take_away());
+            .or_else(|| self.evict());
         match free {
             Some(address) => {
                 self.taken.insert(address);
@@ -131,9 +133,9 @@ impl Aliases {
     }
 
     /// Frees the address of the host that has been absent for longest.
-    fn take_away(&mut self) -> Option<Ipv4Addr> {
-        let longest_gone = self.hosts.iter().filter(|(_, assigned)| !assigned.here);
-        let host = longest_gone.min_by_key(|(_, assigned)| assigned.seen_s)?.0.clone();
+    fn evict(&mut self) -> Option<Ipv4Addr> {
+        let absent = self.hosts.iter().filter(|(_, assigned)| !assigned.here);
+        let host = absent.min_by_key(|(_, assigned)| assigned.seen_s)?.0.clone();
         let assigned = self.hosts.remove(&host)?;
         self.taken.remove(&assigned.address);
         Some(assigned.address)
@@ -142,7 +144,7 @@ impl Aliases {
     fn forget(&mut self) {
         let gone = self.hosts.values().filter(|assigned| !assigned.here).count();
         for _ in REMEMBERED..gone {
-            let _ = self.take_away();
+            let _ = self.evict();
         }
     }
 
@@ -179,10 +181,10 @@ impl Aliases {
     }
 }
 
-/// Whether this name is safe in a hosts file. Other hosts chose it, and it must not be able to break the syntax, pass for an
-/// address or mean this host.
+/// Whether this name is safe in a hosts file. It comes from another host, and must not break the syntax, look like an
+/// address or refer to this host.
 #[must_use]
-pub fn is_a_name(host: &str) -> bool {
+pub fn is_safe_name(host: &str) -> bool {
     let short = host.split('.').next().unwrap_or_default();
     !short.is_empty()
         && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_comes_back_has_the_address_that_it_had() {
+    fn a_host_that_returns_gets_its_old_address() {
         let mut aliases = Aliases::new(AliasRange::default());
         assert!(aliases.update(0, &set(&["a", "b"]), &none()));
         let address = aliases.address("a");
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_listed_until_somebody_leaves_or_is_long_gone() {
+    fn names_are_listed_until_the_host_leaves_or_is_absent_for_long() {
         let mut aliases = Aliases::new(AliasRange::default());
         aliases.update(0, &set(&["dies", "leaves", "stays"]), &none());
         aliases.update(10, &set(&["stays"]), &set(&["leaves"]));
@@ -232,29 +234,29 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_gone_gives_way_when_all_addresses_are_taken() {
+    fn the_host_absent_for_longest_is_evicted_when_all_addresses_are_taken() {
         let mut aliases = Aliases::new("127.1.2.4/30".parse().expect("two addresses"));
         aliases.update(0, &set(&["old"]), &none());
         aliases.update(1, &set(&["new"]), &none());
         aliases.update(2, &set(&["new", "newer"]), &none());
         assert_eq!(aliases.address("old"), None);
         aliases.update(3, &set(&["new", "newer", "one too many"]), &none());
-        assert_eq!(aliases.without().count(), 0, "it is no name");
+        assert_eq!(aliases.without().count(), 0, "the name is not safe");
         aliases.update(4, &set(&["new", "newer", "more"]), &none());
         assert_eq!(aliases.without().collect::<Vec<_>>(), ["more"]);
     }
 
     #[test]
-    fn what_is_no_name_gets_no_line() {
+    fn unsafe_names_are_rejected() {
         for wrong in ["localhost", "localhost.x", "10.0.0.1", "a b", "a\nb", "#", "", ".x"] {
-            assert!(!is_a_name(wrong), "{wrong:?}");
+            assert!(!is_safe_name(wrong), "{wrong:?}");
         }
-        assert!(is_a_name("db-1_x.example.org"));
+        assert!(is_safe_name("db-1_x.example.org"));
     }
 
     proptest! {
         #[test]
-        fn no_two_hosts_have_one_address_and_none_moves(
+        fn addresses_are_unique_and_stable(
             rounds in prop::collection::vec(prop::collection::btree_set("[a-f]{1,2}", 0..12), 1..12)
         ) {
             let range: AliasRange = "127.9.0.0/26".parse().expect("a range");

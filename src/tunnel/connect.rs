@@ -1,4 +1,4 @@
-//! From a connection of a program on this host to a tunnel.
+//! Opens tunnels for connections of programs on this host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use pmd_protocol::peer::{Decoded, Frame, NodeId};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::relay::NotCome;
+use super::relay::NoDialBack;
 use super::state::Tunnels;
 use super::stream::bare;
 use super::table::Side;
@@ -26,39 +26,39 @@ use crate::link::dial::DialError;
 use crate::link::handshake::{HandshakeError, ProvenPeer};
 use crate::link::inbox::Ended;
 
-/// Time for all of it: a node gives up after 7 s (`net_setuptime`).
+/// Timeout for opening a tunnel. It is shorter than that of a node, which gives up after 7 s (`net_setuptime`).
 const TIMEOUT: Duration = Duration::from_secs(6);
-/// Attempts, because a daemon that is dialled by many at once closes what it has no room for.
+/// Number of attempts. There is more than one because a busy daemon closes connections that it has no room for.
 const ATTEMPTS: u32 = 4;
-/// Time for one relay, so that there is some left for the next.
+/// Timeout for one relay, which leaves time for others.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pauses between attempts.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_millis(450));
 
-/// Why there is no tunnel.
+/// Why a tunnel could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The host is not there any more.
-    #[error("its host is no live member of the cluster")]
+    /// The host is not a live member.
+    #[error("its host is not a live member of the cluster")]
     NotAMember,
     /// The host cannot be reached.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// The host cannot be dialled, nor asked to dial back.
-    #[error("{0}; {crowded}", crowded = NotCome::Crowded)]
+    /// The host cannot be dialled, and a dial-back request could not be sent.
+    #[error("{0}; {crowded}", crowded = NoDialBack::Crowded)]
     Crowded(DialError),
-    /// The other daemon has said no.
+    /// The other daemon rejected the tunnel.
     #[error("{text}")]
     Refused {
-        /// Whether to try again.
+        /// The reason, which tells whether a retry makes sense.
         reason: Reason,
-        /// What it said.
+        /// The other daemon's explanation.
         text: String,
     },
-    /// The connection was lost before there was an answer.
-    #[error("the connection was lost before there was an answer")]
+    /// The connection was lost before the answer arrived.
+    #[error("the connection was lost before the answer arrived")]
     Broken,
-    /// It took too long.
+    /// The attempts timed out.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
     /// This daemon is shutting down.
@@ -67,7 +67,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    fn is_passing(&self) -> bool {
+    fn is_transient(&self) -> bool {
         match self {
             OpenError::Refused { reason, .. } => *reason == Reason::Busy,
             OpenError::Broken => true,
@@ -79,31 +79,31 @@ impl OpenError {
     }
 }
 
-/// Why one of the paths does not lead there.
+/// Why one of the paths failed.
 #[derive(Debug, thiserror::Error)]
 enum PathError {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
-    NotCome(#[from] NotCome),
+    NoDialBack(#[from] NoDialBack),
 }
 
-/// A tunnel that is open.
+/// An open tunnel.
 #[derive(Debug)]
 pub struct OpenTunnel {
     /// The connection to the other daemon.
     pub stream: TlsStream<Connection>,
-    /// What was read from it already.
+    /// Bytes that were already read from the connection.
     pub early: Vec<u8>,
-    /// What the exit said.
+    /// The answer of the exit.
     pub opened: Opened,
-    /// The path that it takes.
+    /// The name of the path that the tunnel takes.
     pub path: &'static str,
     /// The address of the other end, or of the relay.
     pub address: SocketAddr,
-    /// How long it took until both daemons had completed the handshake.
+    /// The time until the handshake of the daemons was complete.
     pub handshake: Duration,
-    /// How long the exit took to answer after that.
+    /// The time that the exit took to answer after the handshake.
     pub answered: Duration,
 }
 
@@ -122,7 +122,7 @@ pub async fn connect(tunnels: Arc<Tunnels>, target: Target, registered: Register
         Ok(tunnel) => tunnel,
         Err(error) => {
             counters.tunnels_failed.add();
-            tunnels.complain(|| format!("no tunnel to {:?} on {host}: {error}", target.name));
+            tunnels.complain(|| format!("cannot open a tunnel to {:?} on {host}: {error}", target.name));
             return;
         }
     };
@@ -136,22 +136,22 @@ pub async fn connect(tunnels: Arc<Tunnels>, target: Target, registered: Register
     }
 }
 
-/// Opens a tunnel to the registration of `target` with this creation; 0 means the present one.
+/// Opens a tunnel to the registration of `target` with this creation; 0 means the current one.
 ///
 /// # Errors
 ///
 /// If it cannot be opened.
 pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<OpenTunnel, OpenError> {
-    let turns = tunnels.turns(target.origin);
+    let permits = tunnels.opening_permits(target.origin);
     let attempts = async {
         let mut attempt = 1;
         loop {
-            // Fewer at once than the other side lets in; the others wait for their turn.
-            let permit = turns.acquire().await;
+            // The other side accepts only so many at once, so the rest wait here.
+            let permit = permits.acquire().await;
             let opened = open_once(tunnels, target, creation).await;
             drop(permit);
             match opened {
-                Err(error) if error.is_passing() && attempt < ATTEMPTS => {
+                Err(error) if error.is_transient() && attempt < ATTEMPTS => {
                     tokio::time::sleep(RETRY.pause(attempt)).await;
                     attempt += 1;
                 }
@@ -162,7 +162,7 @@ pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Res
     tokio::time::timeout(TIMEOUT, attempts).await.unwrap_or(Err(OpenError::Timeout))
 }
 
-/// Tries all paths to the host, and asks for the tunnel over the first that leads there.
+/// Tries all paths to the host, and opens the tunnel over the first that succeeds.
 async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<OpenTunnel, OpenError> {
     let begin = Instant::now();
     let origin = target.origin;
@@ -174,43 +174,43 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
     let relays: Vec<NodeId> =
         tunnels.parts.directory.relays().into_iter().filter(|hub| *hub != origin && *hub != own).collect();
     let plan = tunnels.paths().plan(Monotonic::now().as_ms(), origin, !relays.is_empty());
-    let mut ways: FuturesUnordered<_> = plan
+    let mut attempts: FuturesUnordered<_> = plan
         .into_iter()
-        .map(|(way, after_ms)| {
+        .map(|(path, after_ms)| {
             let (addresses, relays) = (addresses.clone(), relays.clone());
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_millis(after_ms)).await;
-                let reached: Result<_, PathError> = match way {
-                    path::Way::Direct => tunnels
+                let reached: Result<_, PathError> = match path {
+                    path::Path::Direct => tunnels
                         .parts
                         .dialer
                         .reach(&addresses, Some(origin), ALPN_TUNNEL)
                         .await
                         .map_err(PathError::from),
-                    path::Way::Reverse => relay::reverse(tunnels, origin).await.map_err(PathError::from),
-                    path::Way::Relay => through_any(tunnels, relays, origin).await.map_err(PathError::from),
+                    path::Path::Reverse => relay::reverse(tunnels, origin).await.map_err(PathError::from),
+                    path::Path::Relay => through_any(tunnels, relays, origin).await.map_err(PathError::from),
                 };
-                (way, reached)
+                (path, reached)
             })
         })
         .collect();
-    // The error of the direct path says most.
+    // The error of the direct path is the most informative.
     let (mut direct, mut crowded) = (None, false);
-    while let Some((way, reached)) = ways.next().await {
-        tunnels.paths().tried(Monotonic::now().as_ms(), origin, way, reached.is_ok());
+    while let Some((path, reached)) = attempts.next().await {
+        tunnels.paths().tried(Monotonic::now().as_ms(), origin, path, reached.is_ok());
         match reached {
             Ok(peer) => {
-                drop(ways);
-                if way != path::Way::Direct && direct.is_none() {
-                    // It was overtaken, which is as good as a failure for whoever has to wait for it.
-                    tunnels.paths().tried(Monotonic::now().as_ms(), origin, path::Way::Direct, false);
+                drop(attempts);
+                if path != path::Path::Direct && direct.is_none() {
+                    // The direct path was overtaken. That counts as a failure, so that others wait less for it.
+                    tunnels.paths().tried(Monotonic::now().as_ms(), origin, path::Path::Direct, false);
                 }
-                return ask(peer, target, creation, way.as_str(), begin.elapsed()).await;
+                return ask(peer, target, creation, path.as_str(), begin.elapsed()).await;
             }
-            Err(PathError::Dial(error)) if way == path::Way::Direct => direct = Some(error),
+            Err(PathError::Dial(error)) if path == path::Path::Direct => direct = Some(error),
             Err(error) => {
-                crowded |= matches!(error, PathError::NotCome(NotCome::Crowded));
-                tracing::debug!(path = way.as_str(), peer = ?origin, "no path: {error}");
+                crowded |= matches!(error, PathError::NoDialBack(NoDialBack::Crowded));
+                tracing::debug!(path = path.as_str(), peer = ?origin, "path failed: {error}");
             }
         }
     }
@@ -221,7 +221,7 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
     })
 }
 
-/// Goes through the first relay that leads there.
+/// Reaches `target` through the first relay that succeeds.
 async fn through_any(
     tunnels: &Arc<Tunnels>,
     relays: Vec<NodeId>,
@@ -244,7 +244,7 @@ async fn through_any(
     Err(last)
 }
 
-/// Asks the daemon at the other end for the tunnel.
+/// Requests the tunnel from the daemon at the other end.
 async fn ask(
     peer: ProvenPeer,
     target: &Target,

@@ -1,15 +1,15 @@
-//! What becomes of a request to dial that a peer has sent: a decision, without links. The time is handed in.
+//! Decides what to do with a dial-back request from a peer. A state machine without I/O whose caller passes the time.
 //!
 //! ```text
-//!   asker ──▶ first forwarder ──▶ target                         whoever has a link to the target passes it on
-//!   asker ──▶ first forwarder ──▶ second forwarder ──▶ target    who has none, over its own links, when it is asked again
+//!   asker ──▶ first forwarder ──▶ target                         if the forwarder has a link to the target
+//!   asker ──▶ first forwarder ──▶ second forwarder ──▶ target    otherwise, when the asker repeats the request
 //! ```
 //!
-//! In a large cluster links are few, and nobody that the asker has a link to may have one to the target. So the asker
-//! asks again when nothing has come of it, and its peers, who know the request, pass it to theirs. The marks are the
-//! identities of the links: only what comes from the asker itself is ever passed to others than the target. What comes
-//! from anybody else is for this daemon, or for a peer of it, or for nobody; thus there are no circles. At most
-//! [`FAN_OUT`] frames follow from one, once, and each peer can cause so many of them in a second and no more.
+//! In a large cluster each daemon has few links, and perhaps no peer of the asker has one to the target. If there is no
+//! dial-back, the asker repeats the request, and its peers, which know it already, forward it to their own peers. There
+//! are no loops, because a request is forwarded to other daemons than the target only if it came over the asker's own
+//! link. From anybody else, it is only carried out or forwarded to the target. One request causes at most [`FAN_OUT`]
+//! frames, once, and the rate per peer is limited.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,16 +19,17 @@ use pmd_protocol::peer::frame::DialBack;
 use super::rendezvous::Token;
 use crate::base::rate::{Rate, TokenBucket};
 
-/// Links that one request goes out over: a daemon has about ten, a hub that all have joined may have hundreds.
+/// Maximum number of links over which one request is sent. A daemon has about ten, but one that all others joined may
+/// have hundreds.
 pub const FAN_OUT: usize = 16;
-/// Requests that are remembered, so that one that comes over several links is carried out once.
+/// Number of remembered requests. A request that arrives over several links is carried out once.
 const REMEMBERED: usize = 4_096;
-/// Peers whose requests are counted: more than have links at a time.
+/// Number of peers whose requests are counted: more than have links at a time.
 const PEERS: usize = 1_024;
-/// Requests of one peer: so many at once, and so many per second. A host that begins to talk to a hundred others at once,
-/// all of which have to dial back, stays below.
+/// Rate limit of requests from one peer. A host that connects to a hundred others at once, all of which have to dial
+/// back, stays below it.
 const REQUESTS: Rate = Rate { burst: 512, per_second: 128 };
-/// Of these, how many it can make this daemon pass to all its peers: each is up to [`FAN_OUT`] frames of 150 bytes.
+/// Rate limit of requests from one peer that are spread, each of which causes up to [`FAN_OUT`] frames of 150 bytes.
 const SPREADS: Rate = Rate { burst: 64, per_second: 16 };
 
 #[derive(Debug, Clone, Copy)]
@@ -40,27 +41,27 @@ struct Peer {
 /// What to do with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing: it is known.
+    /// Ignore it: it is already known.
     Known,
-    /// Nothing: the peer has sent too many.
+    /// Ignore it: the peer has sent too many.
     TooMany,
-    /// Dial.
+    /// Dial back.
     Dial,
-    /// Pass it to its target, if there is a link to it.
+    /// Forward it to its target, if there is a link.
     Deliver,
-    /// The same; without a link to it, pass it to others who may have one.
+    /// Forward it to its target, or if there is no link, to peers that may have one.
     Spread,
 }
 
 #[derive(Debug)]
 struct Seen {
     token: Token,
-    /// Whether its asker has sent it, rather than others.
+    /// Whether it came from its asker, and not only from others.
     by_asker: bool,
     spread: bool,
 }
 
-/// Requests to dial that were seen lately, and who has sent how many.
+/// The dial-back requests that were received recently, and the rate limits of the peers that sent them.
 #[derive(Debug, Default)]
 pub struct Requests {
     seen: VecDeque<Seen>,
@@ -68,16 +69,16 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// What to do with a request that `peer` has sent to `me`.
+    /// Decides what to do with a request that `peer` sent to `me`.
     pub fn decide(&mut self, now_ms: u64, me: NodeId, peer: NodeId, request: &DialBack) -> Decision {
         if request.asker == me || request.at == me {
             return Decision::Known;
         }
-        // What is not counted is not remembered either: a flood cannot push out what others have sent.
+        // Requests over the limit are not remembered, so that a flood cannot evict the requests of others.
         if !self.peer(peer, now_ms).requests.take(REQUESTS, now_ms) {
             return Decision::TooMany;
         }
-        // The target itself is asked by whoever comes first.
+        // For the target, it does not matter who sent the request.
         let by_asker = request.target != me && (peer == request.asker || peer == request.at);
         let known = self.seen.iter().rposition(|seen| seen.token == request.token);
         let Some(known) = known.and_then(|place| self.seen.get_mut(place)) else {
@@ -103,7 +104,7 @@ impl Requests {
 
     fn peer(&mut self, id: NodeId, now_ms: u64) -> &mut Peer {
         if self.peers.len() >= PEERS && !self.peers.contains_key(&id) {
-            // Those that have been silent for long have all their allowance back.
+            // The bucket of the peer that was silent longest is full again, or closest to it.
             let oldest = self.peers.iter().min_by_key(|(_, peer)| peer.requests.updated_ms());
             if let Some(oldest) = oldest.map(|(id, _)| *id) {
                 self.peers.remove(&oldest);
@@ -116,15 +117,15 @@ impl Requests {
     }
 }
 
-/// Which of these peers a request for `target` is sent to: those that are next to it in the ring of ids, to whom it is
-/// most likely to have a link.
+/// Selects the peers to which a request for `target` is sent: its neighbours in the ring of ids, which are most likely
+/// to have a link to it.
 pub fn likely(target: NodeId, mut peers: Vec<NodeId>) -> Vec<NodeId> {
     peers.sort_unstable();
     peers.dedup();
     let count = peers.len();
     if count > FAN_OUT {
         let after = peers.partition_point(|peer| *peer < target);
-        // As many before it as behind it.
+        // Take as many before the target as after it.
         peers.rotate_left((after + count - FAN_OUT / 2) % count);
         peers.truncate(FAN_OUT);
     }
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_asker_itself_has_it_passed_to_all_and_only_when_it_asks_again() {
+    fn a_request_is_spread_only_when_the_asker_itself_repeats_it() {
         let mut requests = Requests::default();
         let (asker, other, me) = (id(1), id(2), id(3));
         let wanted = request(1, 9, 1);
@@ -158,18 +159,18 @@ mod tests {
         assert_eq!(requests.decide(0, me, other, &wanted), Decision::Known);
         assert_eq!(requests.decide(300, me, asker, &wanted), Decision::Spread);
         assert_eq!(requests.decide(300, me, asker, &wanted), Decision::Known);
-        // What somebody else was asked for is at most passed to its target, however often it comes.
+        // From anybody else, it is only forwarded to the target, however often it arrives.
         let passed = request(1, 9, 2);
         assert_eq!(requests.decide(0, me, other, &passed), Decision::Deliver);
         assert_eq!(requests.decide(0, me, other, &passed), Decision::Known);
         assert_eq!(requests.decide(0, me, id(4), &passed), Decision::Known);
-        // It does not stand in the way of the asker's own.
+        // The asker itself can still send it.
         assert_eq!(requests.decide(0, me, asker, &passed), Decision::Deliver);
         assert_eq!(requests.decide(0, me, asker, &passed), Decision::Spread);
     }
 
     #[test]
-    fn the_target_dials_once_and_nobody_serves_itself() {
+    fn the_target_dials_once_and_a_daemon_ignores_its_own_requests() {
         let mut requests = Requests::default();
         let wanted = request(1, 3, 1);
         assert_eq!(requests.decide(0, id(3), id(2), &wanted), Decision::Dial);
@@ -180,32 +181,32 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_bounded_and_disturbs_nobody_else() {
+    fn a_flood_is_limited_and_does_not_affect_others() {
         let mut requests = Requests::default();
         let (flooder, me) = (id(1), id(3));
         let honest = request(2, 9, u64::MAX);
         assert_eq!(requests.decide(0, me, id(2), &honest), Decision::Deliver);
-        let mut verdicts = [0_u64; 2];
+        let mut decisions = [0_u64; 2];
         for token in 0..100_000 {
-            // Ten seconds of it; each twice, which is what has it passed on.
+            // Ten seconds long, each request twice so that it would be spread.
             for _ in 0..2 {
                 match requests.decide(token / 10, me, flooder, &request(1, 9, token)) {
-                    Decision::Deliver => verdicts[0] += 1,
-                    Decision::Spread => verdicts[1] += 1,
+                    Decision::Deliver => decisions[0] += 1,
+                    Decision::Spread => decisions[1] += 1,
                     _ => {}
                 }
             }
         }
-        assert!(verdicts[0] <= REQUESTS.burst + 10 * REQUESTS.per_second, "{verdicts:?}");
-        assert!(verdicts[1] <= SPREADS.burst + 10 * SPREADS.per_second, "{verdicts:?}");
-        assert!(verdicts[1] >= SPREADS.burst, "{verdicts:?}");
-        // The other one's request is still known, and served.
+        assert!(decisions[0] <= REQUESTS.burst + 10 * REQUESTS.per_second, "{decisions:?}");
+        assert!(decisions[1] <= SPREADS.burst + 10 * SPREADS.per_second, "{decisions:?}");
+        assert!(decisions[1] >= SPREADS.burst, "{decisions:?}");
+        // The request of the other peer is still remembered.
         assert_eq!(requests.decide(10_000, me, id(2), &honest), Decision::Spread);
         assert!(requests.seen.len() <= REMEMBERED);
     }
 
     #[test]
-    fn who_sends_is_remembered_for_so_many_and_no_more() {
+    fn the_number_of_counted_peers_is_limited() {
         let mut requests = Requests::default();
         for number in 0..2 * PEERS {
             let mut bytes = [9; 32];
@@ -216,7 +217,7 @@ mod tests {
         assert_eq!(requests.peers.len(), PEERS);
     }
 
-    /// All frames that one request causes where everybody has a link to those in `links` with its number.
+    /// The frames and dial-backs that one request causes, where `links` has the peers of each daemon.
     fn frames(links: &[BTreeSet<u8>], target: u8, repeats: usize) -> (usize, usize) {
         let mut daemons: Vec<Requests> = links.iter().map(|_| Requests::default()).collect();
         let wanted = request(0, target, 1);
@@ -227,9 +228,9 @@ mod tests {
                 likely(id(target), peers(0)).iter().map(|peer| (0, peer.as_bytes()[0])).collect();
             while let Some((from, to)) = under_way.pop_front() {
                 sent += 1;
-                let verdict = daemons[usize::from(to)].decide(0, id(to), id(from), &wanted);
+                let decision = daemons[usize::from(to)].decide(0, id(to), id(from), &wanted);
                 let linked = links[usize::from(to)].contains(&target);
-                match verdict {
+                match decision {
                     Decision::Dial => dials += 1,
                     Decision::Deliver | Decision::Spread if linked => under_way.push_back((to, target)),
                     Decision::Spread => under_way.extend(
@@ -248,12 +249,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn over_any_links_the_target_three_links_away_dials_once_and_the_frames_are_counted(
-            cables in prop::collection::vec((0..40_u8, 0..40_u8), 0..400),
+        fn a_target_up_to_three_links_away_dials_once_and_the_frames_are_limited(
+            edges in prop::collection::vec((0..40_u8, 0..40_u8), 0..400),
             repeats in 1..6_usize,
         ) {
             let mut links = vec![BTreeSet::new(); 40];
-            for (one, other) in cables.into_iter().filter(|(one, other)| one != other) {
+            for (one, other) in edges.into_iter().filter(|(one, other)| one != other) {
                 links[usize::from(one)].insert(other);
                 links[usize::from(other)].insert(one);
             }
@@ -272,14 +273,14 @@ mod tests {
             let reached = linked(&first) || (repeats > 1 && linked(&second));
             let (sent, dials) = frames(&links, target, repeats);
             prop_assert_eq!(dials, usize::from(reached));
-            // Each of those asked passes it on once to each of theirs, and each of these at most to the target; whatever
-            // is repeated costs the repetition alone.
+            // Each peer of the asker spreads it once, and each of their peers forwards it at most to the target.
+            // Further repetitions cost only the asker's own frames.
             let most = repeats * FAN_OUT + 2 * FAN_OUT + FAN_OUT * FAN_OUT + FAN_OUT * FAN_OUT;
             prop_assert!(sent <= most, "{} frames", sent);
         }
 
         #[test]
-        fn those_next_to_the_target_are_asked_and_never_too_many(
+        fn the_neighbours_of_the_target_are_chosen_up_to_the_limit(
             bytes in prop::collection::btree_set(any::<u8>(), 0..60), target in any::<u8>(),
         ) {
             let peers: Vec<NodeId> = bytes.iter().map(|byte| id(*byte)).collect();

@@ -1,4 +1,4 @@
-//! Listening sockets that lead to what is registered on other hosts, made when somebody first asks for it.
+//! Listening sockets that lead to nodes and services on other hosts, opened on the first lookup.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,13 +20,14 @@ use crate::config::rules::Mode;
 use crate::directory::cluster::Registered;
 use crate::directory::{Entrances, Target};
 
-/// Entries at once: each is a descriptor. The least recently used one gives way.
+/// Maximum number of entries, each of which uses a descriptor. The least recently looked up one is closed for a new
+/// one.
 const MAX_ENTRIES: usize = 1024;
-/// Connections that wait to be accepted.
+/// Backlog of the listening sockets.
 const BACKLOG: i32 = 128;
-/// Pause of an entry that cannot accept.
+/// Pause after a failed accept.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-/// The ports that Linux assigns by default (`net.ipv4.ip_local_port_range`).
+/// The ephemeral ports of Linux by default (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
 
 #[derive(Debug)]
@@ -37,7 +38,7 @@ struct Entry {
     stop: CancellationToken,
 }
 
-/// The entries, by the address that they listen on.
+/// The entries, by listening address and target.
 #[derive(Debug, Default)]
 struct Entries(BTreeMap<(IpAddr, Target), Entry>);
 
@@ -58,7 +59,7 @@ impl Drop for Entry {
     }
 }
 
-/// The entrances of this host: aliases, and the entries on them.
+/// The entrances of this host: the aliases and the entries on them.
 #[derive(Debug)]
 pub struct TunnelEntrances {
     tunnels: Arc<Tunnels>,
@@ -66,24 +67,24 @@ pub struct TunnelEntrances {
 }
 
 impl TunnelEntrances {
-    /// No entries yet.
+    /// Creates entrances without entries.
     #[must_use]
     pub(super) fn new(tunnels: Arc<Tunnels>) -> TunnelEntrances {
         TunnelEntrances { tunnels, entries: Mutex::default() }
     }
 
-    /// The tunnels that entries lead into.
+    /// The tunnels that connections to entries open.
     pub(super) fn tunnels(&self) -> &Arc<Tunnels> {
         &self.tunnels
     }
 
-    /// How many entries listen.
+    /// The number of open entries.
     pub fn count(&self) -> usize {
         self.entries().0.len()
     }
 
-    /// Where a program on this host connects to something that is registered on another: the entry on the alias of that host,
-    /// or its own address where tunnels are not used.
+    /// The address at which a program on this host connects to `target`: an entry on the alias of its host, or the
+    /// host's own address if that host is reached without tunnels.
     pub fn address_of(&self, target: &Target) -> Option<SocketAddr> {
         let directory = &self.tunnels.parts.directory;
         let registered = directory.registered(&target.origin, target.kind, &target.name)?;
@@ -97,7 +98,7 @@ impl TunnelEntrances {
         Some((alias, port).into())
     }
 
-    /// Closes the entries whose registration is not what it was.
+    /// Closes the entries whose registration is not current.
     pub(super) fn retain(&self, is_current: impl Fn(&Target, &Registered) -> bool) {
         self.entries().0.retain(|(_, target), entry| is_current(target, &entry.registered));
     }
@@ -132,12 +133,12 @@ impl Entrances for TunnelEntrances {
             entry.asked = Instant::now();
             return Some(entry.port);
         }
-        // That of an earlier registration; and its port may be wanted again.
+        // The entry of an earlier registration is removed first, because the new one may get the same port.
         entries.0.remove(&key);
         entries.make_room();
         let Some(permit) = self.tunnels.permit() else {
             counters.tunnels_full.add();
-            self.tunnels.complain(|| format!("no descriptor for a listener to {:?}", key.1.name));
+            self.tunnels.complain(|| format!("no file descriptor left for a listener for {:?}", key.1.name));
             return None;
         };
         let (listener, port) = match listen_on(address, registered.port) {
@@ -157,7 +158,7 @@ impl Entrances for TunnelEntrances {
     }
 }
 
-/// Accepts connections and opens a tunnel for each.
+/// Accepts connections, and opens a tunnel for each.
 async fn serve(
     tunnels: Arc<Tunnels>,
     listener: StdListener,
@@ -185,10 +186,10 @@ async fn serve(
     }
 }
 
-/// Listens on `address`: on the port that is wanted, if it is free and no program here is likely to need it, else on another.
+/// Listens on `address`, on the `wanted` port if it is ephemeral and free, and on another one otherwise.
 ///
-/// Only a port that the system assigns is taken. One outside of that range was configured, most likely on all hosts
-/// (RabbitMQ's 25672): an entry on it would keep the local node of that kind, which listens on all addresses, from starting.
+/// A port outside the ephemeral range was configured, most likely on all hosts (such as RabbitMQ's 25672). An entry on
+/// it would prevent the start of this host's own node, which listens on that port on all addresses.
 fn listen_on(address: IpAddr, wanted: u16) -> io::Result<(StdListener, u16)> {
     if ephemeral().contains(&wanted)
         && let Ok(listener) = listen_at(SocketAddr::new(address, wanted))
@@ -204,14 +205,14 @@ fn listen_at(address: SocketAddr) -> io::Result<StdListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket: OwnedFd = socket_with(family, SocketType::STREAM, flags, None)?;
-    // A connection of an earlier entry may linger in TIME_WAIT.
+    // A connection of an earlier entry may be in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
     Ok(StdListener::from(socket))
 }
 
-/// The ports that the system assigns.
+/// The ephemeral ports of this system.
 fn ephemeral() -> RangeInclusive<u16> {
     static RANGE: OnceLock<RangeInclusive<u16>> = OnceLock::new();
     let read = || {
@@ -227,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_port_where_it_is_free_and_another_where_it_is_not() {
+    fn an_entry_gets_the_wanted_port_if_it_is_free() {
         let address: IpAddr = "127.77.255.1".parse().expect("an address");
         let (first, port) = listen_on(address, 0).expect("a port");
         let (_second, other) = listen_on(address, port).expect("another port");

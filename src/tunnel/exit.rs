@@ -1,6 +1,6 @@
-//! The end of a tunnel at the host of what it leads to.
+//! The end of a tunnel on the host of its target.
 //!
-//! Only what is registered here can be reached, only by members, and only as far as the rules allow.
+//! Only registered nodes and services can be reached, only by members, and only if the rules allow it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use super::{pipe, rules};
 use crate::cluster::addresses::advertised;
 use crate::link::handshake::{Frames, ProvenPeer, close};
 
-/// Time for a node to accept a connection.
+/// Timeout for connecting to the target.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Changes of the registry that come close together are handled together.
+/// Delay after a registry change, so that changes in quick succession are handled together.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Why a tunnel is refused: whether to try again, and what the other side is told.
+/// Why a tunnel is rejected: the reason, which tells the other side whether to retry, and the explanation for it.
 #[derive(Debug)]
 struct Refusal(Reason, String);
 
@@ -33,7 +33,7 @@ impl Refusal {
     }
 }
 
-/// Where a tunnel leads.
+/// The registration that a tunnel leads to.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     port: u16,
@@ -42,12 +42,12 @@ struct Found {
 
 /// Serves a tunnel of another daemon until it ends.
 ///
-/// A connection that this daemon has asked for goes to the task that expects it.
+/// A connection that this daemon requested with a dial-back goes to the task that expects it.
 pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'static str) {
     let (counters, refusals) = (&tunnels.parts.counters, &tunnels.parts.refusals);
     let open = match first_frame(&mut peer.frames).await {
         Some(Frame::Open(open)) => open,
-        Some(Frame::Back(Back { token })) => return tunnels.rendezvous.take(&token, peer),
+        Some(Frame::Back(Back { token })) => return tunnels.rendezvous.deliver(&token, peer),
         _ => return,
     };
     let ProvenPeer { mut frames, hello, host, address, .. } = peer;
@@ -55,13 +55,12 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
     let refuse = async |mut frames: Frames, Refusal(reason, text): Refusal| {
         counters.tunnels_refused.add();
         refusals.note(address.ip(), false, "tunnel", &format!("a tunnel to {:?}: {text}", open.name));
-        tunnels.complain(|| format!("refused a tunnel from {host} to {:?}: {text}", open.name));
+        tunnels.complain(|| format!("rejected a tunnel from {host} to {:?}: {text}", open.name));
         close(&mut frames, reason, shortened(text)).await;
     };
-    // The registry says who is a member; a handshake alone does not make one.
+    // A completed handshake does not make the peer a member; the registry decides.
     let Some(member) = tunnels.parts.directory.host_of(&hello.id) else {
-        let refusal =
-            Refusal(Reason::Busy, "it is not a member of the cluster, as far as this daemon knows".into());
+        let refusal = Refusal(Reason::Busy, "the host is not a known member of the cluster".into());
         return refuse(frames, refusal).await;
     };
     let found = match rules::check(&tunnels.policy().allow, &member, &open.name) {
@@ -77,13 +76,13 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
     };
     let (Some(_permit), Some(seat)) = (tunnels.permit(), tunnels.table().seat()) else {
         counters.tunnels_full.add();
-        return refuse(frames, Refusal(Reason::Busy, "there is no room for more tunnels".into())).await;
+        return refuse(frames, Refusal(Reason::Busy, "the limit of open tunnels is reached".into())).await;
     };
     let mut local = match connect(&tunnels, found.port).await {
         Ok(local) => local,
         Err(error) => {
             let text =
-                format!("{:?} is registered and does not listen on port {}: {error}", open.name, found.port);
+                format!("{:?} is registered but not listening on port {}: {error}", open.name, found.port);
             return refuse(frames, Refusal(Reason::Silent, text)).await;
         }
     };
@@ -113,7 +112,7 @@ fn find(tunnels: &Tunnels, open: &Open) -> Result<Found, Refusal> {
         Kind::NAME => {
             let entry = local.names().get(&open.name).ok_or_else(nothing)?;
             if open.creation != 0 && open.creation != entry.creation {
-                return Err(Refusal::new(format!("the node {:?} has been restarted since", open.name)));
+                return Err(Refusal::new(format!("the node {:?} has restarted since the lookup", open.name)));
             }
             Ok(Found { port: entry.port, registration: entry.id })
         }
@@ -125,7 +124,7 @@ fn find(tunnels: &Tunnels, open: &Open) -> Result<Found, Refusal> {
     }
 }
 
-/// Connects to a program on this host: on loopback, or on the address that it listens on.
+/// Connects to a program on this host, on a loopback address or one of the host's own addresses.
 async fn connect(tunnels: &Tunnels, port: u16) -> std::io::Result<TcpStream> {
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     let own = advertised(&tunnels.parts.listening).into_iter().map(|address| address.ip());
@@ -144,7 +143,7 @@ async fn connect(tunnels: &Tunnels, port: u16) -> std::io::Result<TcpStream> {
     Err(last)
 }
 
-/// Text that fits into a closing frame.
+/// Truncates text so that it fits into a close frame.
 fn shortened(mut text: String) -> String {
     let most = pmd_protocol::limits::MAX_REASON;
     if text.len() > most {
@@ -154,27 +153,27 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// Closes tunnels whose registration on this host has ended. Listens to the registry only while there are any.
+/// Closes tunnels whose registration on this host has ended. Watches the registry only while this host has exits.
 pub(super) async fn watch_registrations(tunnels: Arc<Tunnels>) {
     loop {
         tunnels.table().some_exit().await;
-        let mut news = tunnels.parts.local.events().watch();
+        let mut events = tunnels.parts.local.events().watch();
         while close_ended(&tunnels) {
             tokio::select! {
-                changed = news.changed() => {
+                changed = events.changed() => {
                     if changed.is_err() {
                         return;
                     }
                     tokio::time::sleep(GATHER).await;
                 }
-                // Exits that have opened since, and end with a registration that has ended already.
+                // A new exit, whose registration may have ended already.
                 () = tunnels.table().some_exit() => {}
             }
         }
     }
 }
 
-/// Whether there are any exits left.
+/// Closes the exits whose registration has ended. Returns whether there were any exits.
 fn close_ended(tunnels: &Tunnels) -> bool {
     let mut any = false;
     for tunnel in tunnels.table().all() {
@@ -198,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_closing_text_is_cut_between_letters() {
+    fn a_close_text_is_truncated_between_characters() {
         let long = "ä".repeat(200);
         let short = shortened(long);
         assert_eq!(short.len(), 256);

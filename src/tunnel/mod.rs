@@ -1,14 +1,15 @@
-//! Other hosts as loopback addresses, and the tunnels to their nodes.
+//! Aliases (loopback addresses that represent other hosts) and tunnels to the nodes on those hosts.
 //!
 //! ```text
-//!   node ──▶ 127.77.x.y:4369   "where is bar?"    answered here, for the host that the alias stands for
+//!   node ──▶ 127.77.x.y:4369   "where is bar?"    answered here, on behalf of the alias's host
 //!   node ──▶ 127.77.x.y:PORT ─▶ entry ══ TLS, pmd-tunnel/1 ══▶ exit ──▶ 127.0.0.1:PORT of bar, on its host
 //! ```
 //!
-//! [`aliases`], [`hosts_file`], [`rules`], [`path`] and [`dialback`] decide, without sockets or files. [`sync`] follows the
-//! cluster and keeps the files for Erlang nodes; [`entry`] listens on the aliases, [`connect`] opens a tunnel to a host,
-//! [`exit`] connects to its node, and [`pipe`] moves the bytes; [`relay`] makes the paths that are not direct. [`probe`] asks
-//! a node whether it is there. Names, cookie and TLS of the nodes stay theirs, end to end.
+//! [`aliases`], [`hosts_file`], [`rules`], [`path`] and [`dialback`] are pure logic without I/O. [`sync`] follows the
+//! cluster and writes the files for Erlang nodes. [`entry`] listens on the aliases, [`connect`] opens a tunnel to a
+//! host, [`exit`] connects to its node, and [`pipe`] copies the bytes. [`relay`] opens the paths that are not direct.
+//! [`probe`] checks whether a node answers. The nodes' own handshake, Erlang cookie and TLS pass through unchanged, end
+//! to end.
 
 pub mod aliases;
 pub mod connect;
@@ -42,7 +43,7 @@ use crate::link::session::DialRequest;
 use entry::TunnelEntrances;
 use state::{Parts, Tunnels};
 
-/// Starts to follow the cluster, and to serve requests to dial back.
+/// Starts the tasks that follow the cluster and serve dial-back requests.
 #[must_use]
 pub fn start(
     parts: Parts,
@@ -51,20 +52,20 @@ pub fn start(
 ) -> (Arc<Tunnels>, Arc<TunnelEntrances>) {
     let tunnels = Arc::new(Tunnels::new(parts));
     let entrances = Arc::new(TunnelEntrances::new(Arc::clone(&tunnels)));
-    supervisor.task("aliases", sync::keep(Arc::clone(&entrances)));
+    supervisor.task("aliases", sync::run(Arc::clone(&entrances)));
     supervisor.task("exits", exit::watch_registrations(Arc::clone(&tunnels)));
-    let asked = Arc::clone(&tunnels);
+    let for_requests = Arc::clone(&tunnels);
     supervisor.task("dial-back", async move {
         while let Some(DialRequest { peer, request }) = dial_requests.recv().await {
-            relay::asked(&asked, peer, request);
+            relay::on_dial_request(&for_requests, peer, request);
         }
-        // Links have ended with the core, which is supervised.
+        // The channel closes when the core ends. The core is supervised on its own, so this is not reported as well.
         std::future::pending::<()>().await;
     });
     (tunnels, entrances)
 }
 
-/// The protocol of tunnels: this daemon is the exit, or has asked for the connection.
+/// The protocol of tunnels: this daemon is the exit, or requested the connection with a dial-back.
 #[derive(Debug)]
 pub struct TunnelProtocol(pub Arc<Tunnels>);
 
@@ -82,7 +83,7 @@ impl Protocol for TunnelProtocol {
     }
 }
 
-/// The protocol of connections to a member that relays.
+/// The protocol of connections to a relay.
 #[derive(Debug)]
 pub struct RelayProtocol(pub Arc<Tunnels>);
 

@@ -1,46 +1,46 @@
-//! Which ways to a host are tried, in which order. A state machine: the time is handed in.
+//! Plans which paths to a host are tried, and in which order. A state machine whose caller passes the time.
 //!
 //! ```text
-//!   direct   it is dialled                                       at once
-//!   reverse  it is asked, over links, to dial back               when direct takes long
-//!   relay    a member that both can reach connects the two       when that takes long as well
+//!   direct   dial the host                                       immediately
+//!   reverse  ask the host, over links, to dial back              if direct takes long
+//!   relay    meet at a member that both can reach                if reverse takes long as well
 //! ```
 //!
-//! The first that leads there is taken. A way that did not work lately is hardly waited for, but still tried, so that the
-//! direct way is back as soon as it works.
+//! The first path that succeeds is used. A path that failed recently is still tried, but the next one follows it
+//! sooner. So the direct path is used again as soon as it works.
 
 use std::collections::BTreeMap;
 
 use pmd_protocol::peer::NodeId;
 
-/// How much later the next way is tried than the one before: longer than most handshakes.
+/// The delay before the next path is tried: longer than most handshakes.
 pub const STEP_MS: u64 = 400;
-/// The same behind a way that did not work lately: long enough for it to win on most networks if it works again.
+/// The delay after a path that failed recently: long enough for it to win on most networks if it works again.
 pub const GRACE_MS: u64 = 50;
-/// For how long a way that did not work is hardly waited for.
+/// How long a failure is remembered.
 pub const MEMORY_MS: u64 = 60_000;
-/// Hosts that are remembered; far more than one host has to do with at a time.
+/// Maximum number of remembered failures; far more than the hosts that one host connects to at a time.
 const REMEMBERED: usize = 4_096;
 
-/// A way to a host.
+/// A path to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Way {
-    /// It is dialled.
+pub enum Path {
+    /// The host is dialled.
     Direct,
-    /// It dials back.
+    /// The host dials back.
     Reverse,
-    /// Through relays.
+    /// The host is reached through a relay.
     Relay,
 }
 
-impl Way {
-    /// The name it has on the wire and on the command line.
+impl Path {
+    /// The name in JSON and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Way::Direct => "direct",
-            Way::Reverse => "reverse",
-            Way::Relay => "relay",
+            Path::Direct => "direct",
+            Path::Reverse => "reverse",
+            Path::Relay => "relay",
         }
     }
 }
@@ -48,35 +48,35 @@ impl Way {
 /// A member that relays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hub {
-    /// Who.
+    /// Its id.
     pub id: NodeId,
-    /// How far it is, where that is known.
+    /// The round-trip time to it, if known.
     pub rtt_us: Option<u32>,
 }
 
-/// Which ways did not work lately.
+/// The paths and relays that failed recently.
 #[derive(Debug, Default)]
 pub struct Paths {
-    failed: BTreeMap<(NodeId, Way), u64>,
+    failed: BTreeMap<(NodeId, Path), u64>,
     hubs: BTreeMap<NodeId, u64>,
 }
 
 impl Paths {
-    /// The ways to `target` that are tried, and how many milliseconds after the beginning each; without relays there is
-    /// none through them.
+    /// The paths to `target` in the order in which to try them, each with its delay in milliseconds. `relays` says
+    /// whether there are any relays.
     #[must_use]
-    pub fn plan(&self, now_ms: u64, target: NodeId, relays: bool) -> Vec<(Way, u64)> {
-        let ways = [Some(Way::Direct), Some(Way::Reverse), relays.then_some(Way::Relay)];
+    pub fn plan(&self, now_ms: u64, target: NodeId, relays: bool) -> Vec<(Path, u64)> {
+        let paths = [Some(Path::Direct), Some(Path::Reverse), relays.then_some(Path::Relay)];
         let mut after_ms = 0;
         let mut plan = Vec::new();
-        for way in ways.into_iter().flatten() {
-            plan.push((way, after_ms));
-            after_ms += if self.is_bad(now_ms, target, way) { GRACE_MS } else { STEP_MS };
+        for path in paths.into_iter().flatten() {
+            plan.push((path, after_ms));
+            after_ms += if self.failed_recently(now_ms, target, path) { GRACE_MS } else { STEP_MS };
         }
         plan
     }
 
-    /// Relays in the order in which they are tried: those that have not failed lately first, and of them the nearest.
+    /// The relays in the order in which to try them: by recent failures, then by round-trip time.
     #[must_use]
     pub fn order(&self, now_ms: u64, mut hubs: Vec<Hub>) -> Vec<Hub> {
         hubs.sort_by_key(|hub| {
@@ -87,17 +87,17 @@ impl Paths {
         hubs
     }
 
-    /// A way did not lead to `target`, or it did.
-    pub fn tried(&mut self, now_ms: u64, target: NodeId, way: Way, worked: bool) {
+    /// Records whether a path to `target` worked.
+    pub fn tried(&mut self, now_ms: u64, target: NodeId, path: Path, worked: bool) {
         if worked {
-            self.failed.remove(&(target, way));
+            self.failed.remove(&(target, path));
         } else {
             make_room(&mut self.failed);
-            self.failed.insert((target, way), now_ms);
+            self.failed.insert((target, path), now_ms);
         }
     }
 
-    /// A relay could not be reached, or did not reach somebody; or it did.
+    /// Records whether a target could be reached through a relay.
     pub fn tried_hub(&mut self, now_ms: u64, hub: NodeId, worked: bool) {
         if worked {
             self.hubs.remove(&hub);
@@ -107,8 +107,9 @@ impl Paths {
         }
     }
 
-    fn is_bad(&self, now_ms: u64, target: NodeId, way: Way) -> bool {
-        self.failed.get(&(target, way)).is_some_and(|failed_ms| now_ms.saturating_sub(*failed_ms) < MEMORY_MS)
+    fn failed_recently(&self, now_ms: u64, target: NodeId, path: Path) -> bool {
+        let failed = self.failed.get(&(target, path));
+        failed.is_some_and(|failed_ms| now_ms.saturating_sub(*failed_ms) < MEMORY_MS)
     }
 }
 
@@ -129,9 +130,9 @@ mod tests {
     const TARGET: NodeId = NodeId::new([7; 32]);
 
     #[test]
-    fn a_way_that_failed_is_hardly_waited_for_until_it_is_forgotten() {
+    fn a_failed_path_delays_the_next_one_less_until_the_failure_is_forgotten() {
         let mut paths = Paths::default();
-        let (direct, reverse, relay) = (Way::Direct, Way::Reverse, Way::Relay);
+        let (direct, reverse, relay) = (Path::Direct, Path::Reverse, Path::Relay);
         assert_eq!(paths.plan(0, TARGET, false), [(direct, 0), (reverse, STEP_MS)]);
         assert_eq!(paths.plan(0, TARGET, true), [(direct, 0), (reverse, STEP_MS), (relay, 2 * STEP_MS)]);
         paths.tried(0, TARGET, direct, false);
@@ -158,17 +159,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_way_is_tried_once_and_direct_at_once(
+        fn every_path_is_tried_once_and_direct_first(
             tries in prop::collection::vec((0..3_usize, any::<bool>(), 0..200_000_u64), 0..20),
             now in 0..300_000_u64,
         ) {
             let mut paths = Paths::default();
-            for (way, worked, at) in tries {
-                paths.tried(at, TARGET, [Way::Direct, Way::Reverse, Way::Relay][way], worked);
+            for (path, worked, at) in tries {
+                paths.tried(at, TARGET, [Path::Direct, Path::Reverse, Path::Relay][path], worked);
             }
             let plan = paths.plan(now, TARGET, true);
-            let ways: Vec<Way> = plan.iter().map(|(way, _)| *way).collect();
-            prop_assert_eq!(ways, [Way::Direct, Way::Reverse, Way::Relay]);
+            let planned: Vec<Path> = plan.iter().map(|(path, _)| *path).collect();
+            prop_assert_eq!(planned, [Path::Direct, Path::Reverse, Path::Relay]);
             prop_assert_eq!(plan[0].1, 0);
             prop_assert!(plan.iter().all(|(_, after)| *after <= 2 * STEP_MS));
         }

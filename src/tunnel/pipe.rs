@@ -1,8 +1,8 @@
-//! Bytes both ways between two connections, until both directions have ended.
+//! Copies bytes both ways between two connections, until both directions have ended.
 //!
-//! Each direction ends by itself, as a half-closed connection does. Nothing is read from one side before the other has
-//! taken what was read last, so a slow reader slows the writer and nothing else. A tunnel that is idle holds no buffer:
-//! what is read goes through one that the thread lends.
+//! The directions end independently, so half-closed connections work. Nothing is read from one side until the other
+//! side has accepted everything read before, so a slow reader slows down only its writer. An idle tunnel holds no
+//! buffer: reads use a buffer of the thread.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use pmd_epmd::counters::Counter;
 
-/// Bytes that are read at once.
+/// Maximum number of bytes per read.
 const CHUNK: usize = 64 * 1024;
 
 thread_local! {
@@ -23,7 +23,7 @@ thread_local! {
 /// One direction.
 #[derive(Debug, Default)]
 struct Flow {
-    /// Read and not yet written.
+    /// Bytes that were read but not yet written, from the index `from` on.
     rest: Vec<u8>,
     from: usize,
     ended: bool,
@@ -36,7 +36,7 @@ impl Flow {
         Flow { rest: early, ..Flow::default() }
     }
 
-    /// Moves what can be moved; ready when the end of the stream has been passed on.
+    /// Copies as much as possible; ready when the end of the stream has been forwarded.
     fn poll<R, W>(
         &mut self,
         context: &mut Context<'_>,
@@ -68,7 +68,7 @@ impl Flow {
             {
                 moved?;
             } else {
-                // What TLS has encrypted and not sent goes out before this waits for more.
+                // TLS may hold encrypted bytes, which must be sent before this waits for more.
                 ready!(Pin::new(&mut *to).poll_flush(context))?;
                 return Poll::Pending;
             }
@@ -111,11 +111,11 @@ impl Flow {
     }
 }
 
-/// Joins two connections; `early` was read from `b` already. Returns when both directions have ended.
+/// Joins two connections; `early` was already read from `b`. Returns when both directions have ended.
 ///
 /// # Errors
 ///
-/// If one of the connections fails; what was under way is lost then.
+/// If one of the connections fails; bytes in transit are lost then.
 pub async fn join<A, B>(a: &mut A, b: &mut B, early: Vec<u8>, total: &Counter) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_direction_ends_by_itself() {
+    async fn the_directions_end_independently() {
         let (mut left, mut a) = duplex(24);
         let (mut b, mut right) = duplex(24);
         let total = Counter::default();
@@ -157,12 +157,12 @@ mod tests {
         };
         let (joined, talked) = tokio::join!(joined, talk);
         joined.expect("both have ended");
-        talked.expect("both were heard");
+        talked.expect("both were received");
         assert_eq!(total.get(), 8 + 6 + 36);
     }
 
     #[tokio::test]
-    async fn nothing_is_read_that_cannot_be_written() {
+    async fn bytes_are_read_only_when_the_others_are_written() {
         let (mut left, mut a) = duplex(1_000);
         let (mut b, right) = duplex(10);
         let total = Counter::default();

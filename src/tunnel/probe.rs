@@ -1,15 +1,16 @@
-//! The beginning of Erlang's distribution handshake: far enough to know that a node answers, and which, and no further.
+//! Probes a node with the beginning of Erlang's distribution handshake, which tells whether a node answers and its
+//! name.
 //!
-//! A node tells its name after it has been told one and before any cookie is shown (the protocol's `send_name` and
-//! `send_challenge`). Closed at that point, it takes the connection for one that was lost: nothing is logged, and nobody
-//! is told of a node that has come.
+//! A node sends its name in response to that of the other side, before the Erlang cookie is involved (`send_name` and
+//! `send_challenge` in the protocol). If the connection is closed at that point, the node treats it as lost: it logs
+//! nothing and reports no new node.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// What no node of today does without (OTP 26), and `HANDSHAKE_23` for the form of this greeting. Not `PUBLISHED`: whoever
-/// asks is hidden.
+/// The flags that current nodes require (OTP 26), and `HANDSHAKE_23` for the format of `send_name`. Not `PUBLISHED`, so
+/// the node treats this side as hidden.
 const FLAGS: u64 = 0x4
     | 0x10
     | 0x80
@@ -23,46 +24,46 @@ const FLAGS: u64 = 0x4
     | 0x100_0000
     | 0x200_0000
     | 0x4_0000_0000;
-/// The longest message of a handshake that is read: far more than flags and a name.
+/// Maximum length of a handshake message: far more than flags and a name take.
 const MAX_MESSAGE: usize = 2_048;
-/// Bytes of a challenge before its name: tag, flags, challenge, creation and the length of the name.
+/// Length of a challenge before the name: tag, flags, challenge, creation and the length of the name.
 const CHALLENGE_FIXED: usize = 1 + 8 + 4 + 4 + 2;
 
-/// Says hello to the node at the other end of `stream` under the name `own`; what it calls itself, if it says so. One that
-/// does not want to talk to `own` only says that, and answers nevertheless.
+/// Starts a handshake with the node at the other end of `stream` under the name `own`, and returns the node's name. It
+/// is `None` if the node answers but rejects `own`.
 ///
 /// # Errors
 ///
-/// If the connection fails, or whoever answers does not speak the distribution protocol in the clear.
+/// If the connection fails, or the peer does not speak the distribution protocol without TLS.
 pub async fn greet<S>(stream: &mut S, own: &str) -> io::Result<Option<String>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut hello = vec![b'N'];
-    hello.extend_from_slice(&FLAGS.to_be_bytes());
-    hello.extend_from_slice(&1_u32.to_be_bytes());
-    hello.extend_from_slice(&length(own.len())?.to_be_bytes());
-    hello.extend_from_slice(own.as_bytes());
-    stream.write_u16(length(hello.len())?).await?;
-    stream.write_all(&hello).await?;
+    let mut send_name = vec![b'N'];
+    send_name.extend_from_slice(&FLAGS.to_be_bytes());
+    send_name.extend_from_slice(&1_u32.to_be_bytes());
+    send_name.extend_from_slice(&length(own.len())?.to_be_bytes());
+    send_name.extend_from_slice(own.as_bytes());
+    stream.write_u16(length(send_name.len())?).await?;
+    stream.write_all(&send_name).await?;
     stream.flush().await?;
     let status = message(stream).await?;
     match status.strip_prefix(b"s") {
         Some(b"ok" | b"ok_simultaneous") => {}
         Some(b"nok" | b"alive" | b"not_allowed") => return Ok(None),
-        _ => return Err(strange()),
+        _ => return Err(unexpected()),
     }
     let challenge = message(stream).await?;
     match (challenge.first(), challenge.get(CHALLENGE_FIXED..)) {
         (Some(b'N'), Some(name)) => Ok(Some(String::from_utf8_lossy(name).into_owned())),
-        _ => Err(strange()),
+        _ => Err(unexpected()),
     }
 }
 
 async fn message<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
     let length = usize::from(stream.read_u16().await?);
     if length == 0 || length > MAX_MESSAGE {
-        return Err(strange());
+        return Err(unexpected());
     }
     let mut message = vec![0; length];
     stream.read_exact(&mut message).await?;
@@ -73,8 +74,8 @@ fn length(bytes: usize) -> io::Result<u16> {
     u16::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
-fn strange() -> io::Error {
-    io::Error::other("whoever answers does not speak Erlang's distribution protocol in the clear")
+fn unexpected() -> io::Error {
+    io::Error::other("the peer does not speak the Erlang distribution protocol without TLS")
 }
 
 #[cfg(test)]
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_tells_its_name() {
+    async fn a_node_answers_with_its_name() {
         let mut challenge = vec![b'N'];
         challenge.extend_from_slice(&[0; 18]);
         challenge.extend_from_slice(b"bar@far");

@@ -1,7 +1,7 @@
-//! Whether a host needs tunnels: those with `tunnel = "when-needed"` are left to plain Erlang if that works.
+//! Checks whether hosts with `tunnel = "when-needed"` need tunnels.
 //!
-//! It works if the host's name means, without pmd, an address that its daemon advertises, and one of its nodes accepts a
-//! connection there.
+//! A host needs none if its name resolves without pmd to an address that its daemon advertises, and one of its nodes
+//! accepts a connection there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 
 use crate::directory::cluster::ClusterDirectory;
 
-/// How often a host is tried again.
+/// Interval between checks of a host.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Time for an attempt.
+/// Timeout for a check.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Nodes that are tried on one host.
+/// Maximum number of nodes that are tried on one host.
 const NODES: usize = 3;
 
-/// What is known of the hosts in question.
+/// The results of the checks.
 #[derive(Debug)]
 pub struct Reachable {
     directory: Arc<ClusterDirectory>,
@@ -34,29 +34,29 @@ struct Known {
 }
 
 impl Reachable {
-    /// Nothing is known yet: tunnels are used.
+    /// Creates a checker without results; until there are any, tunnels are used.
     pub fn new(directory: Arc<ClusterDirectory>) -> Reachable {
         Reachable { directory, known: Arc::default(), tried: BTreeMap::new() }
     }
 
-    /// Whether plain Erlang works with this host.
+    /// Whether Erlang nodes can reach this host without tunnels.
     pub fn is_plain(&self, host: &str) -> bool {
         self.known.plain.lock().unwrap_or_else(PoisonError::into_inner).contains(host)
     }
 
-    /// Waits until more is known.
+    /// Waits until a result changes.
     pub async fn changed(&self) {
         self.known.news.notified().await;
     }
 
-    /// Tries the hosts whose turn it is.
+    /// Checks the hosts that are due, in the background, and forgets all others.
     pub fn check(&mut self, hosts: BTreeSet<String>) {
         self.tried.retain(|host, _| hosts.contains(host));
         self.known.plain.lock().unwrap_or_else(PoisonError::into_inner).retain(|host| hosts.contains(host));
         for host in hosts {
             let names = self.directory.names_on(&host);
             let is_due = self.tried.get(&host).is_none_or(|tried| tried.elapsed() >= AGAIN);
-            // Without a node there is nothing to be tried.
+            // A host without nodes cannot be checked.
             if !is_due || names.is_empty() {
                 continue;
             }
@@ -71,7 +71,7 @@ impl Reachable {
                         let Ok(found) = tokio::net::lookup_host((host.as_str(), port)).await else {
                             return false;
                         };
-                        // Erlang takes the first, as it comes.
+                        // Erlang uses the first IPv4 address as well.
                         let Some(address) = found.into_iter().find(std::net::SocketAddr::is_ipv4) else {
                             return false;
                         };

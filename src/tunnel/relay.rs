@@ -1,12 +1,12 @@
-//! Paths to hosts that cannot be dialled: they dial back, or both meet at a member that both can reach.
+//! Paths to hosts that cannot be dialled: they dial back, or both sides connect to a relay.
 //!
 //! ```text
 //!   reverse   entry ── DialBack, over links ──▶ exit          relay   entry ── Relay ──▶ hub ── DialBack ──▶ exit
 //!             entry ◀══ TLS, pmd-tunnel/1 ═══ exit                    entry ══ TLS ══ (hub) ══ TLS ══ exit
 //! ```
 //!
-//! Through a relay, the tunnel's own TLS session and proof run inside the connections to it, end to end: it passes
-//! ciphertext on, and can neither read it nor impersonate either side.
+//! Through a relay, the tunnel's own TLS session and proof run end to end inside the connections to the relay, which
+//! can neither read what it forwards nor impersonate either side.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -31,14 +31,14 @@ use crate::link::handshake;
 use crate::link::handshake::{HandshakeError, ProvenPeer, close};
 use crate::link::local_identity::LocalIdentity;
 
-/// Time for a daemon that was asked to dial back.
+/// Timeout for a dial-back.
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// Time without an answer after which a request is repeated, which has it forwarded further. A link is a few milliseconds,
-/// and dialling back takes three round trips.
+/// Time without an answer after which a request is repeated, so that peers forward it further. Usually links take a few
+/// milliseconds, and dialling back takes three round trips.
 const REPEAT: Duration = Duration::from_millis(300);
 
-/// Decides about a request to dial back that a peer has sent: it is for this daemon, or to be forwarded.
-pub(super) fn asked(tunnels: &Arc<Tunnels>, peer: NodeId, request: DialBack) {
+/// Handles a dial-back request from a peer: carries it out, forwards it or drops it.
+pub(super) fn on_dial_request(tunnels: &Arc<Tunnels>, peer: NodeId, request: DialBack) {
     let own = tunnels.parts.identity.id();
     let mut requests = tunnels.requests.lock().unwrap_or_else(PoisonError::into_inner);
     let decision = requests.decide(Monotonic::now().as_ms(), own, peer, &request);
@@ -49,7 +49,7 @@ pub(super) fn asked(tunnels: &Arc<Tunnels>, peer: NodeId, request: DialBack) {
         Decision::TooMany => return counters.dial_requests_refused.add(),
         Decision::Dial | Decision::Deliver | Decision::Spread => {}
     }
-    // A daemon that is asked for more than it can do drops it: the asker tries again, or another path.
+    // Requests over the limit are dropped: the asker repeats them or tries another path.
     let Ok(permit) = Arc::clone(&tunnels.dialling_back).try_acquire_owned() else {
         return counters.dial_requests_refused.add();
     };
@@ -66,23 +66,24 @@ pub(super) fn asked(tunnels: &Arc<Tunnels>, peer: NodeId, request: DialBack) {
     });
 }
 
-/// Forwards a request of others to its target; without a link to it, to peers that may have one, if `spread`.
+/// Forwards a request of others to its target, or if there is no link to it and `spread` is set, to peers that may have
+/// one.
 async fn forward(tunnels: &Tunnels, peer: NodeId, request: DialBack, spread: bool) {
-    // Only for members: others have no links, and are not worth the frames that it takes to find that out.
+    // Only members have links, so frames for others would be wasted.
     let members = [request.asker, request.target, request.at];
     if !members.iter().all(|member| tunnels.parts.directory.host_of(member).is_some()) {
         return;
     }
-    let but = [peer, request.asker, request.at];
-    let forwarded = send_on(tunnels, request, but, spread).await;
+    let except = [peer, request.asker, request.at];
+    let forwarded = send_request(tunnels, request, except, spread).await;
     tunnels.parts.counters.dial_requests_passed.add_many(forwarded.sent);
 }
 
-/// To how many peers a request went.
+/// How many peers a request was sent to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Forwarded {
     sent: u64,
-    /// Links that had no room for it.
+    /// The number of links whose send queue was full.
     dropped: u64,
 }
 
@@ -98,18 +99,18 @@ impl Forwarded {
     }
 }
 
-/// Sends a request over the link to its target. If there is none, or it has no room, and `spread`, sends it to those peers
-/// that are most likely to have one, except for `but`.
-async fn send_on(tunnels: &Tunnels, request: DialBack, but: [NodeId; 3], spread: bool) -> Forwarded {
+/// Sends a request over the link to its target. If that fails and `spread` is set, sends it to the peers that are most
+/// likely to have a link to the target, except for `except`.
+async fn send_request(tunnels: &Tunnels, request: DialBack, except: [NodeId; 3], spread: bool) -> Forwarded {
     let core = &tunnels.parts.core;
-    // A core that has ended sends nothing.
+    // If the core has ended, nothing was sent.
     let sent = core.send(vec![request.target], Frame::DialBack(request)).await.unwrap_or_default();
     let mut forwarded = Forwarded::of(&sent);
     if forwarded.sent == 0
         && spread
         && let Ok(view) = core.view().await
     {
-        let others = others(request.target, view.links.iter().map(|link| link.id), &but);
+        let others = others(request.target, view.links.iter().map(|link| link.id), &except);
         let sent = core.send(others, Frame::DialBack(request)).await.unwrap_or_default();
         forwarded = forwarded.plus(Forwarded::of(&sent));
     }
@@ -117,12 +118,12 @@ async fn send_on(tunnels: &Tunnels, request: DialBack, but: [NodeId; 3], spread:
     forwarded
 }
 
-/// Those of `peers`, except for `but`, that are most likely to have a link to `target`.
-fn others(target: NodeId, peers: impl Iterator<Item = NodeId>, but: &[NodeId]) -> Vec<NodeId> {
-    likely(target, peers.filter(|peer| *peer != target && !but.contains(peer)).collect())
+/// The `peers` that are most likely to have a link to `target`, except for `except`.
+fn others(target: NodeId, peers: impl Iterator<Item = NodeId>, except: &[NodeId]) -> Vec<NodeId> {
+    likely(target, peers.filter(|peer| *peer != target && !except.contains(peer)).collect())
 }
 
-/// Does what was asked for.
+/// Carries out a dial-back request.
 async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), DialError> {
     let Some(permit) = tunnels.permit() else { return Ok(()) };
     let at = tunnels.parts.directory.addresses_of(&request.at);
@@ -143,7 +144,7 @@ async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), Dial
     } else {
         (peer, "reverse")
     };
-    // Served apart from the permit to dial back: a tunnel may last for months.
+    // In its own task, so that the permit to dial back is released: a tunnel may last for months.
     let tunnels = Arc::clone(tunnels);
     tokio::spawn(async move {
         exit::serve(peer, tunnels, path).await;
@@ -152,7 +153,7 @@ async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), Dial
     Ok(())
 }
 
-/// Completes the handshake with `asker`, which comes through a relay.
+/// Completes the handshake with `asker` through a relay.
 async fn accept(
     identity: &LocalIdentity,
     relay: TlsStream<Connection>,
@@ -168,56 +169,56 @@ async fn accept(
     if peer.hello.id == asker { Ok(peer) } else { Err(HandshakeError::OtherDaemon) }
 }
 
-/// Why a daemon that was asked to dial back has not done so.
+/// Why a daemon did not dial back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotCome {
-    /// It could not be asked: links have room for few messages.
-    #[error("the links over which it would be asked to dial back have no room")]
+pub enum NoDialBack {
+    /// The request could not be sent because the send queues of the links were full.
+    #[error("a dial-back request could not be sent because the send queues of the links are full")]
     Crowded,
-    /// It was asked, as far as there are links, and did not dial back.
-    #[error("it does not dial back")]
+    /// The request was sent over the available links, without effect.
+    #[error("it did not dial back")]
     Silent,
 }
 
-/// Asks `target`, over whatever links there are, to dial this daemon, and waits for its connection.
+/// Asks `target`, over the available links, to dial this daemon, and waits for its connection.
 ///
 /// # Errors
 ///
 /// If it does not dial back.
-pub(super) async fn reverse(tunnels: &Arc<Tunnels>, target: NodeId) -> Result<ProvenPeer, NotCome> {
+pub(super) async fn reverse(tunnels: &Arc<Tunnels>, target: NodeId) -> Result<ProvenPeer, NoDialBack> {
     let own = tunnels.parts.identity.id();
-    let mut expected = tunnels.rendezvous.expect(target).ok_or(NotCome::Silent)?;
+    let mut expected = tunnels.rendezvous.expect(target).ok_or(NoDialBack::Silent)?;
     let request = DialBack { asker: own, target, at: own, token: expected.token };
-    await_dial(&mut expected, || send_on(tunnels, request, [own; 3], true)).await
+    await_dial(&mut expected, || send_request(tunnels, request, [own; 3], true)).await
 }
 
-/// Asks for a connection until it is there, or it has taken too long.
+/// Requests a dial-back and waits for the connection, with one repetition of the request.
 async fn await_dial<F: Future<Output = Forwarded>>(
     expected: &mut Expected<'_>,
     ask: impl Fn() -> F,
-) -> Result<ProvenPeer, NotCome> {
-    let come = async {
+) -> Result<ProvenPeer, NoDialBack> {
+    let connection = async {
         let mut forwarded = ask().await;
-        if let Ok(come) = tokio::time::timeout(REPEAT, expected.come()).await {
-            return come.ok_or(NotCome::Silent);
+        if let Ok(peer) = tokio::time::timeout(REPEAT, expected.arrival()).await {
+            return peer.ok_or(NoDialBack::Silent);
         }
-        // None of the peers may have a link to it, but their peers may.
+        // Perhaps no peer has a link to the target, but a peer's peer does.
         let again = ask().await;
         forwarded =
             Forwarded { sent: forwarded.sent + again.sent, dropped: forwarded.dropped + again.dropped };
         if forwarded.sent == 0 && forwarded.dropped > 0 {
-            return Err(NotCome::Crowded);
+            return Err(NoDialBack::Crowded);
         }
-        expected.come().await.ok_or(NotCome::Silent)
+        expected.arrival().await.ok_or(NoDialBack::Silent)
     };
-    tokio::time::timeout(TIMEOUT, come).await.unwrap_or(Err(NotCome::Silent))
+    tokio::time::timeout(TIMEOUT, connection).await.unwrap_or(Err(NoDialBack::Silent))
 }
 
 /// Reaches `target` through the relay `hub`.
 ///
 /// # Errors
 ///
-/// If the relay cannot be reached, or the target through it.
+/// If the relay cannot be reached, or the target cannot be reached through it.
 pub(super) async fn through(
     tunnels: &Arc<Tunnels>,
     hub: NodeId,
@@ -246,7 +247,7 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>) {
     let own = tunnels.parts.identity.id();
     let target = match first_frame(&mut peer.frames).await {
         Some(Frame::Relay(Relay { target })) => target,
-        Some(Frame::Back(Back { token })) => return tunnels.rendezvous.take(&token, peer),
+        Some(Frame::Back(Back { token })) => return tunnels.rendezvous.deliver(&token, peer),
         _ => return,
     };
     let asker = peer.hello.id;
@@ -256,25 +257,28 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>) {
         close(&mut peer.frames, reason, text.to_owned()).await;
     };
     if !tunnels.settings().relay {
-        return refuse(peer, Reason::Refused, "this host does not relay (relay = true)").await;
+        return refuse(peer, Reason::Refused, "this host is not a relay (set relay = true)").await;
     }
     let both = [asker, target].map(|member| tunnels.parts.directory.host_of(&member).is_some());
     if both != [true, true] || target == own {
-        return refuse(peer, Reason::Busy, "one of the two is not a member, as far as this host knows").await;
+        return refuse(peer, Reason::Busy, "one of the two hosts is not a known member").await;
     }
-    // The other connection is accepted as one that soon ends.
+    // The permit is for the target's connection, whose own permit is released when it is delivered here.
     let room = (tunnels.table().seat(), tunnels.rendezvous.expect(target), tunnels.permit());
     let (Some(_seat), Some(mut expected), Some(_permit)) = room else {
         tunnels.parts.counters.tunnels_full.add();
-        return refuse(peer, Reason::Busy, "there is no room for more").await;
+        return refuse(peer, Reason::Busy, "the limit of relayed connections is reached").await;
     };
     let request = DialBack { asker, target, at: own, token: expected.token };
-    let ask = || send_on(&tunnels, request, [asker; 3], true);
+    let ask = || send_request(&tunnels, request, [asker; 3], true);
     let mut other = match await_dial(&mut expected, ask).await {
         Ok(other) => other,
-        Err(NotCome::Silent) => return refuse(peer, Reason::Busy, "the other host does not dial back").await,
-        Err(NotCome::Crowded) => {
-            return refuse(peer, Reason::Busy, "there is no room on the links to the other host").await;
+        Err(NoDialBack::Silent) => {
+            return refuse(peer, Reason::Busy, "the other host did not dial back").await;
+        }
+        Err(NoDialBack::Crowded) => {
+            return refuse(peer, Reason::Busy, "the send queues of the links to the other host are full")
+                .await;
         }
     };
     drop(expected);
@@ -285,7 +289,7 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>) {
     tunnels.parts.counters.relayed.add();
     let (mut near, near_early) = bare(peer.frames);
     let (mut far, far_early) = bare(other.frames);
-    // The side that was asked to dial back waits for the other to begin, so it cannot have sent anything yet.
+    // The side that dialled back is the TLS server and waits for the client, so it cannot have sent anything yet.
     if !far_early.is_empty() {
         return;
     }

@@ -1,4 +1,4 @@
-//! What a relay gets to see, and what it could do if it were not honest.
+//! Tests of what a relay can see, and of what a malicious relay can do.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::config::types::IdentitySource;
 use crate::link::dial::Dialer;
 use crate::link::local_identity::LocalIdentity;
 
-const SECRET: &[u8] = b"what only the two ends may read";
+const SECRET: &[u8] = b"only the two ends may read this";
 
 fn daemon(folder: &Path, name: &str) -> Arc<LocalIdentity> {
     let key = folder.join(name);
@@ -39,7 +39,7 @@ fn dialer(me: &Arc<LocalIdentity>) -> Dialer {
     Dialer::new(Arc::clone(me), descriptors, Arc::default(), Handle::current(), TIMEOUT)
 }
 
-/// A connection between two daemons, whose TLS handshake is done: the end that has dialled, and the other.
+/// Two ends of a connection between two daemons after the TLS handshake: the dialling end first.
 async fn connected(
     one: &LocalIdentity,
     other: &LocalIdentity,
@@ -58,7 +58,7 @@ async fn connected(
     (TlsStream::from(near.expect("a session")), TlsStream::from(far.expect("a session")))
 }
 
-/// A connection of which everything that is read is remembered.
+/// A connection that records everything read from it.
 struct Watched<'a>(TlsStream<Connection>, &'a Mutex<Vec<u8>>);
 
 impl AsyncRead for Watched<'_> {
@@ -109,15 +109,15 @@ async fn a_relay_reads_nothing() {
         assert!(early.is_empty());
         one.write_all(SECRET).await?;
         one.shutdown().await?;
-        let mut heard = Vec::new();
-        other.read_to_end(&mut heard).await?;
-        assert_eq!(heard, SECRET);
+        let mut received = Vec::new();
+        other.read_to_end(&mut received).await?;
+        assert_eq!(received, SECRET);
         other.shutdown().await?;
-        one.read_to_end(&mut heard).await
+        one.read_to_end(&mut received).await
     };
     let (relayed, talked) = tokio::join!(relay, talk);
     relayed.expect("both directions have ended");
-    talked.expect("both were heard");
+    talked.expect("both were received");
     let seen = seen.lock().expect("alone");
     assert!(seen.len() > SECRET.len());
     let holds = |text: &[u8]| seen.windows(text.len()).any(|window| window == text);
@@ -125,12 +125,12 @@ async fn a_relay_reads_nothing() {
 }
 
 #[tokio::test]
-async fn a_relay_that_answers_itself_is_found_out_by_both() {
+async fn a_relay_cannot_impersonate_either_side() {
     let folder = tempfile::tempdir().expect("a folder");
     let [asker, hub, target] = ["asker", "hub", "target"].map(|name| daemon(folder.path(), name));
     let dialer_of = dialer;
 
-    // It takes the place of the target.
+    // The relay impersonates the target.
     let (near, near_hub) = connected(&asker, &hub).await;
     let dialer = dialer_of(&asker);
     let dialled =
@@ -143,7 +143,7 @@ async fn a_relay_that_answers_itself_is_found_out_by_both() {
         "{dialled:?}"
     );
 
-    // It takes the place of the asker.
+    // The relay impersonates the asker.
     let (far, far_hub) = connected(&target, &hub).await;
     let dialer = dialer_of(&hub);
     let dialled =
@@ -153,9 +153,9 @@ async fn a_relay_that_answers_itself_is_found_out_by_both() {
 }
 
 #[test]
-fn a_request_that_a_link_has_no_room_for_is_counted_once_per_link() {
+fn a_dropped_request_is_counted_once_per_link() {
     let id = |byte: u8| NodeId::new([byte; 32]);
-    // Neither the target, which was asked before, nor the daemon that asks.
+    // The target was tried before, and the asker is excluded.
     assert_eq!(others(id(3), (1..6).map(id), &[id(1)]), [id(2), id(4), id(5)]);
     let forwarded =
         Forwarded::of(&[Sent::NoRoom]).plus(Forwarded::of(&[Sent::Yes, Sent::NoRoom, Sent::NoLink]));
@@ -163,7 +163,7 @@ fn a_request_that_a_link_has_no_room_for_is_counted_once_per_link() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_could_not_be_asked_is_not_waited_for() {
+async fn a_request_that_could_not_be_sent_fails_early() {
     let rendezvous = crate::tunnel::rendezvous::Rendezvous::default();
     let mut expected = rendezvous.expect(NodeId::new([9; 32])).expect("few are expected");
     let asked = Counter::default();
@@ -171,12 +171,11 @@ async fn a_daemon_that_could_not_be_asked_is_not_waited_for() {
         asked.add();
         Forwarded { sent: 0, dropped: 3 }
     };
-    let come = await_dial(&mut expected, ask).await;
-    // It was tried twice, and the error says what is wrong.
-    assert_eq!((come.map(drop), asked.get()), (Err(NotCome::Crowded), 2));
+    let result = await_dial(&mut expected, ask).await;
+    assert_eq!((result.map(drop), asked.get()), (Err(NoDialBack::Crowded), 2));
     let error = crate::tunnel::connect::OpenError::Crowded(DialError::NoAddress);
     assert_eq!(
         error.to_string(),
-        "it has no address; the links over which it would be asked to dial back have no room"
+        "it has no address; a dial-back request could not be sent because the send queues of the links are full"
     );
 }

@@ -1,4 +1,4 @@
-//! Where connections meet that this daemon has asked others to open, and those that wait for them.
+//! Matches incoming connections that this daemon requested with a dial-back to the tasks that wait for them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 
 use crate::link::handshake::ProvenPeer;
 
-/// Connections that can be waited for at once.
+/// Maximum number of expected connections.
 const MOST: usize = 1_024;
 
-/// The token by which an expected connection is recognised.
+/// The token that identifies an expected connection.
 pub type Token = [u8; 16];
 
 #[derive(Debug)]
@@ -22,21 +22,21 @@ struct Wanted {
     sender: oneshot::Sender<ProvenPeer>,
 }
 
-/// The connections that are expected.
+/// The expected connections.
 #[derive(Debug, Default)]
 pub struct Rendezvous(Mutex<HashMap<Token, Wanted>>);
 
-/// An expected connection, for as long as this value lives.
+/// An expected connection. Dropping this value cancels the expectation.
 #[derive(Debug)]
 pub struct Expected<'a> {
     rendezvous: &'a Rendezvous,
-    /// Its token.
+    /// The token that the connection has to present.
     pub token: Token,
     receiver: oneshot::Receiver<ProvenPeer>,
 }
 
 impl Rendezvous {
-    /// Expects a connection from `from`; none if too many are expected.
+    /// Expects a connection from `from`. Returns `None` if too many are expected already.
     pub fn expect(&self, from: NodeId) -> Option<Expected<'_>> {
         let mut token = Token::default();
         SysRng.try_fill_bytes(&mut token).ok()?;
@@ -49,8 +49,8 @@ impl Rendezvous {
         Some(Expected { rendezvous: self, token, receiver })
     }
 
-    /// Hands a connection to the task that expects it; closes it if none does, or if it comes from another daemon.
-    pub fn take(&self, token: &Token, peer: ProvenPeer) {
+    /// Hands a connection to the task that expects it, or closes it if no task does or it comes from the wrong daemon.
+    pub fn deliver(&self, token: &Token, peer: ProvenPeer) {
         let mut all = self.all();
         if all.get(token).is_some_and(|wanted| wanted.from == peer.hello.id)
             && let Some(wanted) = all.remove(token)
@@ -66,8 +66,8 @@ impl Rendezvous {
 }
 
 impl Expected<'_> {
-    /// Waits for it, for as long as the caller wants.
-    pub async fn come(&mut self) -> Option<ProvenPeer> {
+    /// Waits for the connection, without a timeout.
+    pub async fn arrival(&mut self) -> Option<ProvenPeer> {
         (&mut self.receiver).await.ok()
     }
 }

@@ -1,5 +1,5 @@
-//! Answers to lookups at aliases, for a daemon that does not listen on all addresses: each alias then needs a listening socket
-//! of its own.
+//! Answers lookups at aliases for a daemon that does not listen on all addresses, so that each alias needs its own
+//! listening socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,29 +21,29 @@ use super::entry::TunnelEntrances;
 use crate::base::permit::Permit;
 use crate::directory::{Entrances, Others};
 
-/// Time for a request.
+/// Timeout for a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests at one alias at once.
+/// Maximum number of concurrent requests at one alias.
 const REQUESTS: usize = 32;
 
-/// The listening sockets, by alias; none where the daemon's own sockets do.
+/// The listening sockets, by alias; none if the daemon's own sockets cover the aliases.
 #[derive(Debug)]
 pub(super) struct Responders {
     entrances: Arc<TunnelEntrances>,
-    /// Whether the daemon listens on all IPv4 addresses.
+    /// Whether the daemon's own sockets listen on all IPv4 addresses.
     covered: bool,
     open: BTreeMap<Ipv4Addr, DropGuard>,
 }
 
 impl Responders {
-    /// None yet.
+    /// Creates responders without listening sockets.
     pub(super) fn new(entrances: Arc<TunnelEntrances>) -> Responders {
         let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let covered = entrances.tunnels().parts.listening.iter().any(|address| address.ip() == all);
         Responders { entrances, covered, open: BTreeMap::new() }
     }
 
-    /// Listens on these aliases and no others.
+    /// Listens on exactly these aliases.
     pub(super) fn listen_on(&mut self, aliases: BTreeSet<Ipv4Addr>) {
         if self.covered {
             return;
@@ -57,7 +57,7 @@ impl Responders {
             match self.listen(alias, address) {
                 Ok(Some(stop)) => drop(self.open.insert(alias, stop)),
                 Ok(None) => self.entrances.tunnels().parts.counters.tunnels_full.add(),
-                // A socket that a supervisor has handed over, and that has this address among others.
+                // An inherited socket already covers this address.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     self.covered = true;
                     return;
@@ -132,10 +132,10 @@ async fn answer(entrances: &Arc<TunnelEntrances>, alias: Ipv4Addr, socket: TcpSt
             let text = others.names_at_alias(alias.into());
             framed.send(ServerReply::Listing { port, text: &text }).await.ok()?;
         }
-        // Nodes register at 127.0.0.1, and everything else is asked for there as well.
+        // Registrations and all other requests are accepted only on 127.0.0.1.
         _ => tunnels.parts.epmd_counters.forbidden.add(),
     }
-    // The peer has what it asked for, or nothing.
+    // This fails only if the peer is gone.
     let _ = framed.get_mut().shutdown().await;
     Some(())
 }

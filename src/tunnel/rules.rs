@@ -1,4 +1,5 @@
-//! Decides by the configured [rules](crate::config::rules) which hosts are reached through tunnels and which may come in.
+//! Applies the configured [rules](crate::config::rules): which hosts are reached through tunnels, and what they may
+//! reach.
 
 use crate::config::rules::{AllowRule, Mode, Pattern};
 use crate::config::tunnel::TunnelPolicy;
@@ -9,23 +10,23 @@ pub fn uses(policy: &TunnelPolicy, mode: Mode) -> bool {
     policy.mode == mode || policy.rules.iter().any(|rule| rule.mode == mode)
 }
 
-/// How `host` is reached: as the first rule that matches it says.
+/// The mode in which `host` is reached, according to the first rule that matches it.
 #[must_use]
 pub fn mode(policy: &TunnelPolicy, host: &str) -> Mode {
     policy.rules.iter().find(|rule| matches_host(&rule.host, host)).map_or(policy.mode, |rule| rule.mode)
 }
 
-/// Lets `host` reach `name`, or says which rules do not. Without rules, every member may reach everything.
+/// Checks whether `host` may reach `name`. Without rules, every member may reach everything.
 ///
 /// # Errors
 ///
-/// If there are rules and none of them allows it.
+/// If there are rules and none of them allows it; the message shows the closest rules.
 pub fn check(rules: &[AllowRule], host: &str, name: &str) -> Result<(), String> {
     let allows = |rule: &AllowRule| matches_host(&rule.host, host) && matches(&rule.name, name);
     if rules.is_empty() || rules.iter().any(allows) {
         return Ok(());
     }
-    // The closest rules explain most: those about this name, or else about this host, or else all.
+    // The closest rules are those for this name, otherwise those for this host, otherwise all.
     let about = |is_close: &dyn Fn(&AllowRule) -> bool| -> Vec<String> {
         rules.iter().filter(|rule| is_close(rule)).map(|rule| format!("[{rule}]")).collect()
     };
@@ -37,10 +38,10 @@ pub fn check(rules: &[AllowRule], host: &str, name: &str) -> Result<(), String> 
     let close = close.into_iter().find(|rules| !rules.is_empty()).unwrap_or_default();
     let shown = close.iter().take(3).cloned().collect::<Vec<_>>().join(" ");
     let more = if close.len() > 3 { " ..." } else { "" };
-    Err(format!("the host {host:?} may not reach {name:?}: allowed is only {shown}{more}"))
+    Err(format!("no rule allows {host:?} to reach {name:?}; the closest: {shown}{more}"))
 }
 
-/// Whether a pattern matches a host's full name or its short one.
+/// Whether a pattern matches a host's full or short name.
 fn matches_host(pattern: &Pattern, host: &str) -> bool {
     matches(pattern, host) || host.split_once('.').is_some_and(|(short, _)| matches(pattern, short))
 }
@@ -49,7 +50,7 @@ fn matches_host(pattern: &Pattern, host: &str) -> bool {
 fn matches(pattern: &Pattern, text: &str) -> bool {
     let text: Vec<char> = text.to_lowercase().chars().collect();
     let pattern: Vec<char> = pattern.as_str().chars().collect();
-    // Backtracking to the last star alone: linear for the patterns that people write.
+    // Backtracking only to the last star avoids exponential time.
     let (mut at, mut in_text) = (0, 0);
     let mut star = None;
     while let Some(letter) = text.get(in_text) {
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_of_a_host_counts() {
+    fn the_first_matching_rule_applies() {
         let rule = |host: &str, mode| TunnelRule { host: pattern(host), mode };
         let policy = TunnelPolicy {
             rules: vec![rule("db9", Mode::Always), rule("db*", Mode::Never)],
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_rule() {
+    fn a_rejection_names_the_closest_rule() {
         let rule = |host: &str, name: &str| AllowRule { host: pattern(host), name: pattern(name) };
         assert_eq!(check(&[], "any", "thing"), Ok(()));
         let rules = [rule("web*", "rabbit"), rule("admin", "*")];

@@ -1,4 +1,4 @@
-//! What all parts of the tunnels share: handles to the rest of the daemon, and what is open, known and allowed.
+//! The shared state of tunnels: handles to the rest of the daemon, aliases, open tunnels and rules.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,80 +26,81 @@ use crate::link::dial::Dialer;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::refusals::Refusals;
 
-/// Tunnels to one host that are opened at the same moment: fewer than a daemon lets one address try at once.
+/// Tunnels to one host that can be opened concurrently: fewer than the handshakes that a daemon accepts from one
+/// address.
 const OPENING: usize = 32;
 
-/// What tunnels need of the rest of the daemon.
+/// The handles that tunnels need from the rest of the daemon.
 #[derive(Debug)]
 pub struct Parts {
-    /// How they are set up.
+    /// The settings of aliases and tunnels.
     pub settings: TunnelSettings,
-    /// The port that the daemon tells clients, and the one it listens on.
+    /// The port that the daemon reports to clients, and the one it listens on.
     pub ports: (i32, u16),
-    /// The addresses that it listens on.
+    /// The addresses on which the daemon listens.
     pub listening: Vec<SocketAddr>,
-    /// This daemon, as its peers know it.
+    /// This daemon's identity.
     pub identity: Arc<LocalIdentity>,
     /// The core thread.
     pub core: Core,
-    /// What is registered on this host.
+    /// The registry of this host.
     pub local: Arc<Local>,
-    /// What is registered on other hosts.
+    /// The nodes and services of other hosts.
     pub directory: Arc<ClusterDirectory>,
     /// Dials other daemons.
     pub dialer: Dialer,
     /// Counts tunnels.
     pub counters: Arc<Counters>,
-    /// Counts connections and requests on the EPMD port, of which aliases are a part.
+    /// Counts connections and requests on the EPMD port, including those on aliases.
     pub epmd_counters: Arc<pmd_epmd::counters::Counters>,
-    /// Remembers who was refused.
+    /// Remembers rejected peers.
     pub refusals: Arc<Refusals>,
-    /// Shares out the process's descriptors.
+    /// The budget of file descriptors.
     pub descriptors: Arc<Descriptors>,
-    /// Everything beside the EPMD port that holds what a successor needs: done before that port is free.
+    /// Tracks tasks that hold resources a successor needs. They end before the EPMD port is released.
     pub holding: TaskTracker,
-    /// The end of the daemon.
+    /// The shutdown of the daemon.
     pub shutdown: Shutdown,
 }
 
-/// What an alias stands for.
+/// The host that an alias represents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alias {
     /// The host, in lower case.
     pub host: String,
-    /// Whether the host's name means this alias in the hosts file.
+    /// Whether the hosts file maps the host's name to this alias.
     pub listed: bool,
 }
 
-/// Aliases and tunnels of one daemon.
+/// The aliases and tunnels of one daemon.
 #[derive(Debug)]
 pub struct Tunnels {
     pub(super) parts: Parts,
-    /// The rules in force: those of the start, or of the last reload.
+    /// The current rules: those from the start or from the last reload.
     pub(super) policy: watch::Sender<Arc<TunnelPolicy>>,
-    /// Whether there is any alias: the hot path asks.
+    /// Whether there are any aliases. Separate from them because the hot path reads it.
     any: AtomicBool,
     aliases: RwLock<BTreeMap<Ipv4Addr, Alias>>,
     table: Table,
     opening: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
-    /// Connections that this daemon opens because others have asked for them.
+    /// Limits the dial-back requests of others that this daemon serves concurrently.
     pub(super) dialling_back: Arc<Semaphore>,
-    /// Connections that this daemon has asked others for.
+    /// Connections that this daemon expects from others.
     pub(super) rendezvous: Rendezvous,
-    /// Paths that did not work lately.
+    /// Paths that failed recently.
     paths: Mutex<Paths>,
-    /// Requests to dial back that were seen lately.
+    /// Dial-back requests that were received recently.
     pub(super) requests: Mutex<Requests>,
     warnings: Mutex<Vec<String>>,
     log: Arc<LimitedLog>,
-    /// The version of the hosts that the files for Erlang nodes show.
+    /// The version of the hosts in the files for Erlang nodes.
     pub(super) shown: watch::Sender<Option<u64>>,
-    /// Somebody waits for the files.
+    /// Notified when somebody waits for the files.
     pub(super) hurry: Notify,
 }
 
 impl Tunnels {
-    /// None yet.
+    /// Creates the state without aliases and tunnels.
     pub(super) fn new(parts: Parts) -> Tunnels {
         Tunnels {
             policy: watch::Sender::new(Arc::new(parts.settings.policy.clone())),
@@ -119,15 +120,15 @@ impl Tunnels {
         }
     }
 
-    /// How they are set up.
+    /// The settings of aliases and tunnels.
     pub fn settings(&self) -> &TunnelSettings {
         &self.parts.settings
     }
 
-    /// Waits until the files for Erlang nodes show all hosts that there are now; if `company` is expected, until there is a
-    /// host.
+    /// Waits until the files for Erlang nodes contain all current hosts and, if `company` is expected, until there is
+    /// at least one other host.
     ///
-    /// A node reads them when it starts and not again for five seconds.
+    /// A node reads the files when it starts, and only five seconds later again.
     pub async fn until_shown(&self, company: bool) {
         let wanted = self.parts.directory.version();
         let mut shown = self.shown.subscribe();
@@ -137,17 +138,17 @@ impl Tunnels {
                 return;
             }
             self.hurry.notify_one();
-            // It cannot end: the sender lives as long as this.
+            // This cannot fail: `self` owns the sender.
             let _ = shown.changed().await;
         }
     }
 
-    /// The rules in force.
+    /// The current rules.
     pub fn policy(&self) -> Arc<TunnelPolicy> {
         Arc::clone(&self.policy.borrow())
     }
 
-    /// Applies other rules to new tunnels; existing ones are not affected.
+    /// Replaces the rules. They apply to new tunnels; existing ones are not affected.
     pub fn set_policy(&self, policy: TunnelPolicy) {
         self.policy.send_replace(Arc::new(policy));
     }
@@ -157,7 +158,7 @@ impl Tunnels {
         &self.table
     }
 
-    /// What is wrong, in sentences.
+    /// The current warnings, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -167,7 +168,7 @@ impl Tunnels {
         *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
     }
 
-    /// Which alias stands for which host.
+    /// All aliases and their hosts.
     pub fn aliases(&self) -> BTreeMap<Ipv4Addr, Alias> {
         self.aliases.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -179,12 +180,12 @@ impl Tunnels {
         self.any.store(any, Ordering::Relaxed);
     }
 
-    /// Whether there is any alias, so that it matters at which address this daemon was asked.
+    /// Whether there are any aliases. If not, the local address of a request does not matter.
     pub(super) fn any_alias(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// The host, in lower case, that an alias stands for.
+    /// The host of an alias, in lower case.
     pub(super) fn host_behind(&self, alias: IpAddr) -> Option<String> {
         let IpAddr::V4(alias) = alias else { return None };
         let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
@@ -197,15 +198,16 @@ impl Tunnels {
         aliases.iter().find(|(_, alias)| alias.host == host).map(|(address, _)| *address)
     }
 
-    /// Where to wait for a turn to reach a host: apart from all other hosts, which may be slow to answer.
-    pub(super) fn turns(&self, origin: NodeId) -> Arc<Semaphore> {
+    /// Limits the tunnels to one host that are opened concurrently. Each host has its own limit, so that a slow host
+    /// does not delay tunnels to others.
+    pub(super) fn opening_permits(&self, origin: NodeId) -> Arc<Semaphore> {
         let mut all = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that nobody waits for or has a turn from.
-        all.retain(|_, turns| Arc::strong_count(turns) > 1);
+        // Drop the semaphores that nobody uses.
+        all.retain(|_, permits| Arc::strong_count(permits) > 1);
         Arc::clone(all.entry(origin).or_insert_with(|| Arc::new(Semaphore::new(OPENING))))
     }
 
-    /// Paths that did not work lately.
+    /// The paths that failed recently.
     pub(super) fn paths(&self) -> MutexGuard<'_, Paths> {
         self.paths.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -215,7 +217,7 @@ impl Tunnels {
         Permit::take(&self.parts.descriptors)
     }
 
-    /// Writes a log line about a tunnel that could not be opened, subject to the rate limit.
+    /// Logs a warning, subject to the rate limit.
     pub(super) fn complain(&self, line: impl FnOnce() -> String) {
         let line = line();
         self.log.warn(line.clone(), move |more| tracing::warn!("{line}{more}"));

@@ -1,4 +1,4 @@
-//! From frames to bare bytes: what both ends of a tunnel do with a proven peer.
+//! Helpers for both ends of a tunnel: read the first frame of a proven peer, and switch from frames to raw bytes.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use tokio_rustls::TlsStream;
 use crate::link::connection::Connection;
 use crate::link::handshake::Frames;
 
-/// Time for the peer to say what it wants.
+/// Timeout for the first frame of the peer.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
-/// When the kernel first looks whether the other host is still there, how often after that, and how many times in vain.
+/// TCP keepalive: idle time, interval and number of unanswered probes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
-/// The first frame of the peer; none if it does not come in time.
+/// The first frame of the peer, or `None` if it does not arrive in time.
 pub(super) async fn first_frame(frames: &mut Frames) -> Option<Frame> {
     let read = async {
         loop {
@@ -29,14 +29,14 @@ pub(super) async fn first_frame(frames: &mut Frames) -> Option<Frame> {
     tokio::time::timeout(FIRST_FRAME_TIMEOUT, read).await.ok().flatten()
 }
 
-/// The connection under the frames, and the bytes that were read behind the last of them.
+/// The connection under the frames, and the bytes that were read after the last frame.
 pub(super) fn bare(frames: Frames) -> (TlsStream<Connection>, Vec<u8>) {
     let parts = frames.into_parts();
     keep_alive(&parts.io);
     (parts.io, parts.read_buf.to_vec())
 }
 
-/// An idle tunnel sends nothing, so only the kernel can find out that the other host is gone.
+/// Enables TCP keepalive: an idle tunnel sends nothing, so only the kernel can detect that the other host is gone.
 fn keep_alive(stream: &TlsStream<Connection>) {
     let (idle, interval, count) = KEEPALIVE;
     let Some(socket) = stream.get_ref().0.socket() else { return };

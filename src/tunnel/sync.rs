@@ -1,4 +1,5 @@
-//! Follows the cluster: aliases, the files for Erlang nodes, and the end of what is not registered any more.
+//! Follows the cluster: updates aliases and the files for Erlang nodes, and closes tunnels whose registration has
+//! ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,20 +22,20 @@ use crate::config::rules::Mode;
 use crate::directory::Target;
 use crate::directory::cluster::{Hosts, Registered};
 
-/// Changes that come close together are looked at together.
+/// Delay after a change, so that changes in quick succession are handled together.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// Changes of hosts in a row, each of which would replace the files, wait for each other as long as this at first, and twice as
-/// long each time up to the slowest: what a hundred joining hosts do to a disk would be most of the cost of their joining.
-/// The first look at a cluster waits for nothing: a node that reads the files before has no name for the host that was
-/// joined, and does not look again for five seconds (`inet_db`).
+/// Minimum interval between updates of the files when hosts change. It doubles while changes continue, up to the
+/// slowest: replacing the files for each of a hundred joining hosts would be most of the cost of their joining. The
+/// first update is immediate: a node that reads the files before it cannot resolve the new host, and reads them again
+/// only after five seconds (`inet_db`).
 const FIRST_PACE: Duration = Duration::from_millis(125);
 const SLOWEST_PACE: Duration = Duration::from_secs(1);
-/// How often all is looked at, whether or not somebody tells of a change.
+/// Interval of updates without notification.
 const IDLE: Duration = Duration::from_secs(60);
-/// Most that is read of the list of aliases: that of a full one.
+/// Maximum number of bytes that are read from the list of aliases: enough for a full one.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
-/// What is known between two rounds.
+/// The state between two updates.
 #[derive(Debug)]
 struct Sync {
     tunnels: Arc<Tunnels>,
@@ -42,12 +43,12 @@ struct Sync {
     aliases: Aliases,
     reachable: Reachable,
     responders: Responders,
-    /// Said once and not again before it has worked.
+    /// Whether writing the files has failed, which is logged only once until it succeeds again.
     failed: bool,
 }
 
-/// Keeps aliases and files up to date until the daemon begins to end: from then on they are its successor's.
-pub(super) async fn keep(entrances: Arc<TunnelEntrances>) {
+/// Keeps aliases and files up to date until shutdown begins; from then on, they belong to a successor.
+pub(super) async fn run(entrances: Arc<TunnelEntrances>) {
     let parts = &entrances.tunnels().parts;
     let held = parts.holding.token();
     tokio::select! {
@@ -73,20 +74,20 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
         failed: false,
     };
     let mut policy = sync.tunnels.policy.subscribe();
-    // Nodes come and go all the time, hosts do not.
+    // The version of the hosts in the files. Changes of nodes do not raise it, so most changes need no new files.
     let mut known = None;
     let mut next = Instant::now() + IDLE;
     let mut not_before = Instant::now();
     let mut pace = FIRST_PACE;
     loop {
-        sync.end_what_has_ended();
+        sync.close_ended();
         if Instant::now() >= not_before
             && let Some(hosts) = sync.tunnels.parts.directory.hosts(known)
         {
             known = Some(hosts.version);
-            sync.look(&hosts).await;
+            sync.update(&hosts).await;
             sync.tunnels.shown.send_replace(Some(hosts.version));
-            // Without members there is nothing that could be one of many changes.
+            // The first host must not have to wait.
             if !hosts.members.is_empty() {
                 pace = next_pace(pace, not_before.elapsed());
                 not_before = Instant::now() + pace;
@@ -97,16 +98,16 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
             () = sync.tunnels.parts.directory.changed() => tokio::time::sleep(TOGETHER).await,
             () = sync.tunnels.hurry.notified() => not_before = Instant::now(),
             () = sync.reachable.changed() => known = None,
-            // It cannot end: the sender is this sync's own.
+            // This cannot fail: `sync` owns the sender.
             _ = policy.changed() => known = None,
             () = tokio::time::sleep_until(next) => {}
         }
         if Instant::now() >= next {
-            // Names of hosts that are long gone go without anybody telling.
+            // There is no notification when the name of an absent host expires.
             known = None;
             next = Instant::now() + IDLE;
         }
-        // Which of its nodes can be reached says whether a host needs tunnels.
+        // Whether a host needs tunnels depends on its nodes, so every change counts.
         if rules::uses(&sync.tunnels.policy(), Mode::WhenNeeded) {
             known = None;
         }
@@ -114,7 +115,7 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
 }
 
 impl Sync {
-    async fn look(&mut self, hosts: &Hosts) {
+    async fn update(&mut self, hosts: &Hosts) {
         let left = &hosts.left;
         for tunnel in self.tunnels.table().all().iter().filter(|tunnel| left.contains(&tunnel.host)) {
             tunnel.close();
@@ -147,27 +148,23 @@ impl Sync {
         let text = hosts_file::hosts_text(own, listed.iter().map(|(host, address)| (*host, *address)));
         let mut warnings = text.warnings;
         warnings.extend(self.aliases.without().map(|host| {
-            format!(
-                "there is no alias left for {host}: widen alias_range ({})",
-                self.tunnels.settings().range
-            )
+            format!("no alias is left for {host}: widen alias_range ({})", self.tunnels.settings().range)
         }));
-        // First what is answered, then who is sent there.
+        // The aliases must be answered before the files send nodes to them.
         self.tunnels.set_aliases(names);
         if let Err(error) = self.write(text.text, changed).await {
-            warnings.push(format!("the files for Erlang nodes cannot be written: {error}"));
+            warnings.push(format!("cannot write the files for Erlang nodes: {error}"));
             if !std::mem::replace(&mut self.failed, true) {
-                tracing::warn!("the files for Erlang nodes cannot be written: {error}");
+                tracing::warn!("cannot write the files for Erlang nodes: {error}");
             }
         } else {
             self.failed = false;
         }
-        // Nor is there anything to wait for if it failed.
         self.tunnels.set_warnings(warnings);
     }
 
     /// Closes entries and tunnels to registrations that have ended.
-    fn end_what_has_ended(&self) {
+    fn close_ended(&self) {
         let directory = &self.tunnels.parts.directory;
         let current = |target: &Target| -> Option<Registered> {
             directory.registered(&target.origin, target.kind, &target.name)
@@ -175,8 +172,8 @@ impl Sync {
         self.entrances.retain(|target, registered| current(target) == Some(*registered));
         for tunnel in self.tunnels.table().all() {
             let Side::Entry(target, registered) = &tunnel.side else { continue };
-            // A host that is not seen any more has not said that its nodes have ended: whether they have, their own
-            // connections find out, as they would without pmd.
+            // If the host itself is gone, its nodes may still be running: the connections will find out, as without
+            // pmd.
             if directory.host_of(&target.origin).is_some() && current(target) != Some(*registered) {
                 tunnel.close();
             }
@@ -194,7 +191,7 @@ impl Sync {
             if let Some(aliases) = aliases {
                 files::replace_if_changed(&settings.aliases, &aliases, files::PUBLIC)?;
             }
-            // Nodes run as other users than pmd.
+            // The files are public because nodes may run as other users than pmd.
             files::replace_if_changed(&settings.hosts_file, &hosts, files::PUBLIC)?;
             files::replace_if_changed(
                 &settings.inetrc,
@@ -207,7 +204,7 @@ impl Sync {
     }
 }
 
-/// How long the next change of hosts waits, when the last one might have come `quiet` before it did.
+/// The minimum interval before the next update, when this one happened `quiet` after it was first allowed.
 fn next_pace(pace: Duration, quiet: Duration) -> Duration {
     if quiet > SLOWEST_PACE { FIRST_PACE } else { (2 * pace).min(SLOWEST_PACE) }
 }
@@ -215,7 +212,7 @@ fn next_pace(pace: Duration, quiet: Duration) -> Duration {
 fn read_some(path: &std::path::Path) -> String {
     use std::io::Read;
     let mut text = String::new();
-    // Without it, or with half of it, aliases are given anew, and are the same most of the time.
+    // If the file is missing or incomplete, aliases are assigned again, mostly the same ones.
     if let Ok(file) = std::fs::File::open(path) {
         let _ = file.take(MAX_FILE).read_to_string(&mut text);
     }
@@ -231,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_in_a_row_wait_longer_each_time_and_one_after_a_rest_does_not() {
+    fn the_interval_doubles_while_changes_continue_and_is_reset_after_a_pause() {
         let mut pace = FIRST_PACE;
         let mut waited = Vec::new();
         for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! The tunnels that are open, on both sides, and how many there may be.
+//! The open tunnels of this host, both entries and exits, and their limit.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,81 +12,81 @@ use tokio_util::sync::CancellationToken;
 use crate::directory::Target;
 use crate::directory::cluster::Registered;
 
-/// Descriptors of a tunnel: one connection to a program, one to another daemon.
+/// Descriptors per tunnel: one connection to a program and one to another daemon.
 const DESCRIPTORS: usize = 2;
-/// The part of all descriptors that tunnels may use.
+/// Tunnels may use one out of this many descriptors.
 const SHARE: usize = 4;
-/// Tunnels that there may be in any case.
+/// Minimum value of the limit.
 const LEAST: usize = 16;
 
 /// Which end of a tunnel is on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Side {
-    /// A program here has connected; the tunnel leads to this life of what is registered there.
+    /// The entry: a program on this host is connected to this registration on another host.
     Entry(Target, Registered),
-    /// It leads to this registration on this host, and comes from this daemon.
+    /// The exit: another daemon is connected to a registration on this host.
     Exit {
-        /// Where it comes from.
+        /// The other daemon.
         from: NodeId,
-        /// What it leads to.
+        /// The name of the node or service.
         name: Box<str>,
-        /// Whether that is a service.
+        /// Whether it is a service.
         service: bool,
-        /// The number of its registration.
+        /// The id of its registration.
         registration: u64,
     },
 }
 
-/// A tunnel that is open.
+/// An open tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// Which end of it is here.
+    /// The end on this host.
     pub side: Side,
     /// The host of the other end.
     pub host: String,
-    /// How it gets there.
+    /// The name of the path that it takes.
     pub path: &'static str,
-    /// Bytes that have gone through it, both ways.
+    /// Bytes transferred in both directions.
     pub bytes: Counter,
     close: CancellationToken,
 }
 
 impl Tunnel {
-    /// Ends it.
+    /// Requests the end of the tunnel.
     pub fn close(&self) {
         self.close.cancel();
     }
 
-    /// Waits until somebody wants it to end.
+    /// Waits until the end of the tunnel is requested.
     pub async fn closed(&self) {
         self.close.cancelled().await;
     }
 }
 
-/// Those that are open, and what went through those that were.
+/// The open tunnels, and the bytes of those that have ended.
 #[derive(Debug, Default)]
 struct Open {
     tunnels: HashMap<u64, Arc<Tunnel>>,
-    /// Bytes. In one place with the tunnels, so that the sum of both never steps back.
+    /// Bytes of ended tunnels. Under the same lock as the open ones, so that the total never decreases.
     ended: u64,
 }
 
-/// All tunnels.
+/// The table of open tunnels.
 #[derive(Debug)]
 pub struct Table {
     limit: usize,
     used: AtomicUsize,
     next: AtomicU64,
     open: Mutex<Open>,
-    /// Told when the first exit opens.
+    /// Notified when an exit opens.
     first_exit: Notify,
 }
 
-/// The right to one tunnel.
+/// A permit for one tunnel, returned on drop.
 #[derive(Debug)]
 pub struct Seat<'a>(&'a Table);
 
-/// A tunnel in the table, as long as it lives.
+/// A tunnel in the table, removed on drop.
 #[derive(Debug)]
 pub struct Listed<'a> {
     table: &'a Table,
@@ -97,7 +97,7 @@ pub struct Listed<'a> {
 }
 
 impl Table {
-    /// For a process that may open `descriptors` descriptors.
+    /// Creates an empty table for a process that may open `descriptors` descriptors.
     #[must_use]
     pub fn new(descriptors: usize) -> Table {
         Table {
@@ -109,19 +109,19 @@ impl Table {
         }
     }
 
-    /// How many tunnels there may be.
+    /// The maximum number of open tunnels.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// The right to one more, if there is room.
+    /// Returns a permit for one more tunnel, unless the limit is reached.
     pub fn seat(&self) -> Option<Seat<'_>> {
         let used = self.used.fetch_add(1, Ordering::Relaxed);
         let seat = Seat(self);
         (used < self.limit).then_some(seat)
     }
 
-    /// A tunnel is open.
+    /// Adds an open tunnel.
     pub fn add<'a>(&'a self, seat: Seat<'a>, side: Side, host: String, path: &'static str) -> Listed<'a> {
         let is_exit = matches!(side, Side::Exit { .. });
         let tunnel =
@@ -134,18 +134,18 @@ impl Table {
         Listed { table: self, number, tunnel, _seat: seat }
     }
 
-    /// All that are open.
+    /// All open tunnels.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
         self.open().tunnels.values().map(Arc::clone).collect()
     }
 
-    /// What has gone through all that are and were open, both ways, in bytes.
+    /// Bytes transferred in both directions by all tunnels so far, open and ended.
     pub fn bytes(&self) -> u64 {
         let open = self.open();
         open.ended + open.tunnels.values().map(|tunnel| tunnel.bytes.get()).sum::<u64>()
     }
 
-    /// Waits until there may be an exit.
+    /// Waits until an exit has opened since the last call. For one task.
     pub async fn some_exit(&self) {
         self.first_exit.notified().await;
     }
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_only_so_many_and_those_that_end_make_room() {
+    fn the_number_of_tunnels_is_limited_and_those_that_end_make_room() {
         let table = Table::new(1_024);
         assert_eq!(table.limit(), 128);
         let mut seats: Vec<_> = std::iter::from_fn(|| table.seat()).collect();
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(table.bytes(), 7);
         drop(listed);
         assert!(table.all().is_empty());
-        assert_eq!(table.bytes(), 7, "a total never steps back");
+        assert_eq!(table.bytes(), 7, "the total never decreases");
         assert!(table.seat().is_some());
     }
 }

@@ -1,6 +1,7 @@
-//! HTTP on the EPMD port: connections that the port's threads have recognised by their first bytes, handed over to the runtime.
+//! HTTP on the EPMD port. The port's threads recognise HTTP by its first bytes and hand the connections over to the
+//! runtime.
 //!
-//! They are few and bounded: people look at a status page.
+//! Their number is limited, because only people and monitoring read the status page.
 
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
@@ -28,21 +29,21 @@ use crate::control::handles::Handles;
 use crate::control::routes;
 use crate::link::connection::Connection;
 
-/// Connections at once. A browser opens up to six for a page, one of which is the event stream.
+/// Connections at once. A browser opens up to six per page, one of them for the event stream.
 const CONNECTIONS: usize = 64;
-/// How long a client may take to send a request's head, and how long a connection may idle.
+/// How long a client may take to send a request's head, and how long a connection may be idle.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a write may make no progress because the client does not read.
+/// How long a write may stall because the client does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a request's head.
+/// Maximum bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1024;
-/// Bytes that the kernel buffers for a client that does not read (it allocates twice as much). Its default can be megabytes.
+/// Send buffer of a connection; the kernel allocates twice as much. The default can be megabytes.
 const SEND_BUFFER: usize = 128 * 1024;
-/// How an HTTP request begins. In an EPMD request these bytes would be a length beyond any limit. Whole words, because a connection
-/// that begins with only the same two letters is a malformed EPMD request and treated as one.
+/// How an HTTP request begins. In an EPMD request, the first two bytes would be a length beyond any limit. Whole words
+/// are compared, so that a connection with only the same first two letters is treated as a malformed EPMD request.
 const METHODS: [&[u8]; 7] = [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH "];
 
-/// Whether the first bytes of a connection are those of HTTP.
+/// Whether the first bytes of a connection begin an HTTP request.
 #[must_use]
 pub fn is_http(input: &[u8]) -> bool {
     METHODS.iter().any(|method| input.starts_with(method))
@@ -53,7 +54,7 @@ pub fn is_http(input: &[u8]) -> bool {
 struct Accepted {
     socket: OwnedFd,
     address: SocketAddr,
-    /// Bytes that were read already.
+    /// Bytes already read from it.
     head: Vec<u8>,
     _permit: OwnedSemaphorePermit,
     _descriptor: Permit,
@@ -70,7 +71,7 @@ pub struct WebListener {
 }
 
 impl WebListener {
-    /// Takes a connection over, or closes it: if there are too many, or if it is not from this host and only this host has access.
+    /// Takes over a connection, or closes it if there are too many or if it is remote and only this host has access.
     pub fn admit(&self, socket: OwnedFd, address: SocketAddr, head: Vec<u8>) {
         if self.access != WebAccess::Open && !address.ip().to_canonical().is_loopback() {
             self.counters.forbidden.add();
@@ -81,13 +82,13 @@ impl WebListener {
             self.counters.shed.add();
             return;
         };
-        // Has room for as many connections as there are permits.
+        // Cannot be full: the queue has room for every permit.
         let accepted = Accepted { socket, address, head, _permit: permit, _descriptor: descriptor };
         let _ = self.queue.try_send(accepted);
     }
 }
 
-/// Starts to serve the status page on this runtime, unless it is off.
+/// Starts serving the status page on this runtime, unless it is disabled.
 #[must_use]
 pub fn start(handles: &Handles, access: WebAccess, supervisor: &Supervisor) -> Option<WebListener> {
     if access == WebAccess::Off {
@@ -114,7 +115,7 @@ async fn serve_connection(accepted: Accepted, page: Router, shutdown: Shutdown) 
     let socket = match TcpStream::from_std(StdStream::from(socket)) {
         Ok(socket) => socket,
         Err(error) => {
-            tracing::debug!(%address, "cannot use a connection: {error}");
+            tracing::debug!(%address, "cannot use an accepted connection: {error}");
             return;
         }
     };
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_that_does_not_read_is_given_up() {
+    async fn a_write_to_a_client_that_does_not_read_times_out() {
         let (near, mut far) = duplex(4);
         let mut near = with_write_timeout(near, Duration::from_millis(1));
         near.write_all(b"four").await.expect("there is room");
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn http_is_told_by_whole_words() {
+    fn http_is_recognised_by_whole_words() {
         assert!(is_http(b"GET / HTTP/1.1\r\n"));
         for other in [&b"GE"[..], b"GET", b"", b"\0\x01n", b"\x16\x03\x01", b"gEt "] {
             assert!(!is_http(other), "{other:?}");

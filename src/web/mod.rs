@@ -1,8 +1,8 @@
-//! The status page, on the EPMD port: HTTP that only reads.
+//! The status page on the EPMD port: read-only HTTP.
 //!
 //! | module | job |
 //! |---|---|
-//! | [`listener`] | takes HTTP connections over from the EPMD port, and limits them |
+//! | [`listener`] | takes over HTTP connections from the EPMD port and limits their number |
 //! | [`page`] | the paths, and who may read them |
 
 pub mod listener;

@@ -1,7 +1,7 @@
 //! The paths of the status page, and who may read them.
 //!
-//! The page is three files in the binary and the read-only paths of the control API. It cannot change anything, and loads nothing
-//! from other hosts.
+//! The page consists of three embedded files and the read-only paths of the control API. It cannot change anything and
+//! loads nothing from other hosts.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ const STREAMS: usize = 32;
 /// What requests must satisfy.
 #[derive(Debug)]
 struct Gate {
-    /// The name of this host, which requests must name; none if any host name will do.
+    /// The host name that requests must use; none if any will do.
     host: Option<String>,
     streams: Arc<Semaphore>,
 }
@@ -49,7 +49,7 @@ pub fn router(api: Router, host: Option<String>) -> Router {
         .layer(middleware::from_fn_with_state(gate, guard))
 }
 
-/// Rejects requests that would change something or name a different host, and tells browsers what the page may do.
+/// Rejects requests that would change something or name a different host, and adds the security headers.
 async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let mut response = match refusal(&gate, &request) {
         Some(refusal) => refusal.into_response(),
@@ -75,7 +75,7 @@ fn refusal(gate: &Gate, request: &Request) -> Option<(StatusCode, &'static str)>
     }
     let own = gate.host.as_deref()?;
     let asked = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    // DNS rebinding: a foreign page whose host name was pointed at this address must not read this one.
+    // DNS rebinding: a foreign page whose host name resolves to this address must not read this one.
     let wrong = "the request names a different host: open http://localhost, with the port\n";
     (!names_this_host(asked, own)).then_some((StatusCode::FORBIDDEN, wrong))
 }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_are_this_hosts_own_mean_it() {
+    fn only_local_names_are_accepted() {
         let own = "db1.example.org";
         for right in
             ["localhost", "localhost:4369", "127.0.0.1:4369", "[::1]:4369", "DB1", "db1.example.org:4369"]

@@ -1,4 +1,4 @@
-//! The control API as `curl` would use it.
+//! The control API, over raw HTTP.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use crate::harness::{wait_until, wait_within};
 use crate::support::{Home, host_name};
 
 #[test]
-fn every_path_answers() {
+fn every_endpoint_responds() {
     let (home, _daemon) = Home::started();
     let _node = home.node("rabbit", 25672);
     let (status, body) = home.http("GET", "/v1/status", "");
@@ -32,7 +32,7 @@ fn every_path_answers() {
     );
     assert_eq!((status, &body["name"], &body["held"]), (201, &"web".into(), &false.into()));
     let (status, _) = home.http("POST", "/v1/services", r#"{"name":"web","port":8080}"#);
-    assert_eq!(status, 200, "the second time is a renewal");
+    assert_eq!(status, 200, "a second registration is a renewal");
     let (status, body) = home.http("GET", "/v1/services", "");
     assert_eq!((status, &body["services"][0]["name"]), (200, &"web".into()));
     let (status, body) = home.http("GET", "/v1/lookup?name=rabbit%40localhost&kind=name", "");
@@ -55,12 +55,12 @@ fn every_path_answers() {
 }
 
 #[test]
-fn an_adopted_name_stays_as_long_as_its_port_is_listened_on() {
+fn an_adopted_name_is_kept_while_its_port_is_open() {
     let (home, _daemon) = Home::started();
     let node = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = node.local_addr().expect("its address").port();
     let adopted = |name: &str, port: u16| json!({ "name": name, "port": port, "node_type": 77, "protocol": 0, "highest_version": 6, "lowest_version": 5 });
-    // Nobody listens on the second one's port: privileged, and not what a test host offers.
+    // Nothing listens on the second name's port: it is privileged, and test hosts run no such service.
     let names = json!({ "names": [adopted("running", port), adopted("gone", 1)] }).to_string();
     assert_eq!(home.http("POST", "/v1/names/adopt", &names).0, 200);
     let is_found = |name: &str| home.http("GET", &format!("/v1/lookup?name={name}"), "").0 == 200;
@@ -94,17 +94,17 @@ fn errors_have_one_form() {
 }
 
 #[test]
-fn a_held_service_is_as_long_as_the_answer() {
+fn a_held_service_lasts_as_long_as_its_response() {
     let (home, _daemon) = Home::started();
     let body = r#"{"name":"web","port":80}"#;
     let mut stream = UnixStream::connect(home.socket()).expect("a daemon");
     let request =
         format!("POST /v1/services/hold HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    stream.write_all(request.as_bytes()).expect("room for a request");
+    stream.write_all(request.as_bytes()).expect("writing the request");
     let mut answer = Vec::new();
     while !String::from_utf8_lossy(&answer).contains("\"held\":true}\n") {
         let mut piece = [0; 1024];
-        let length = stream.read(&mut piece).expect("more of the answer");
+        let length = stream.read(&mut piece).expect("reading the response");
         assert!(length > 0, "it ended: {}", String::from_utf8_lossy(&answer));
         answer.extend_from_slice(&piece[..length]);
     }
@@ -120,13 +120,13 @@ fn an_event_source_resumes_by_its_header() {
         home.run(&["register", name, "-P", "80"]).ended_with(0);
     }
     let mut stream = UnixStream::connect(home.socket()).expect("a daemon");
-    // What a browser sends when it comes back: the first address again, and how far it was.
+    // A browser reconnects to the original URL and sends the last event id in a header.
     let request = "GET /v1/events?since=0 HTTP/1.1\r\nhost: x\r\nlast-event-id: 2\r\n\r\n";
-    stream.write_all(request.as_bytes()).expect("room for a request");
+    stream.write_all(request.as_bytes()).expect("writing the request");
     let mut answer = String::new();
     while !answer.contains("\"name\":\"three\"") {
         let mut piece = [0; 1024];
-        let length = stream.read(&mut piece).expect("more of the answer");
+        let length = stream.read(&mut piece).expect("reading the response");
         assert!(length > 0, "it ended: {answer}");
         answer.push_str(std::str::from_utf8(&piece[..length]).expect("text"));
     }
@@ -143,12 +143,12 @@ fn idle_and_broken_connections_do_not_keep_others_out() {
     let idle: Vec<UnixStream> = (0..100).map(|_| connect()).collect();
     let mut halves: Vec<UnixStream> = (0..20).map(|_| connect()).collect();
     for half in &mut halves {
-        half.write_all(b"POST /v1/services HTTP/1.1\r\ncontent-length: 10\r\n").expect("room");
+        half.write_all(b"POST /v1/services HTTP/1.1\r\ncontent-length: 10\r\n").expect("writing");
     }
     for garbage in ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\r\n\r\n\r\n\r\n"] {
-        // Whether there is an answer or not.
+        // A response is allowed but not required.
         let mut stream = connect();
-        stream.write_all(garbage.as_bytes()).expect("room");
+        stream.write_all(garbage.as_bytes()).expect("writing");
         stream.shutdown(std::net::Shutdown::Write).expect("it is open");
         let _ = stream.read_to_end(&mut Vec::new());
     }
@@ -157,7 +157,7 @@ fn idle_and_broken_connections_do_not_keep_others_out() {
 }
 
 #[test]
-fn connections_beyond_the_limit_are_told_so_and_room_comes_back() {
+fn connections_beyond_the_limit_get_503_until_others_close() {
     let home = Home::new();
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "ulimit -n 100 && exec \"$@\"", "sh"]);
@@ -167,7 +167,7 @@ fn connections_beyond_the_limit_are_told_so_and_room_comes_back() {
     let _daemon = crate::harness::program::Program::spawn(command);
     wait_until("the daemon", || UnixStream::connect(home.socket()).is_ok());
 
-    // As many as it takes; each is accepted, until one is answered without having asked.
+    // Opens connections until one gets a response without having sent a request.
     let mut taken = Vec::new();
     let refused = (0..100).find_map(|_| {
         let mut stream = UnixStream::connect(home.socket()).expect("a daemon");

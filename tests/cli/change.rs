@@ -1,4 +1,4 @@
-//! takeover and handover against the stock epmd of the Erlang installation, on a host made of namespaces.
+//! `pmd takeover` and `pmd handover` with the stock epmd of the Erlang installation, in a network namespace.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use crate::support::{Said, said};
 
 const PORT: u16 = 4369;
 
-/// A host with a network of its own, where 4369 is nobody's yet.
+/// A host with its own network, where port 4369 is free.
 struct Site {
     host: Host,
     _lan: Lan,
@@ -55,7 +55,7 @@ impl Site {
         self.host.netns.enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).is_ok())
     }
 
-    /// The names that whoever holds the port has registered.
+    /// The names registered with the port's owner.
     fn names(&self) -> Vec<String> {
         let listed = self.run(&["names", "127.0.0.1", "-o", "plain"]).ended_with(0).stdout;
         let mut names: Vec<String> =
@@ -77,7 +77,7 @@ impl Site {
     }
 }
 
-/// What a node does about its registration: holds it, and if it is lost, makes it again. Old ones do not.
+/// A node's side of its registration: holds it and, unless the node is an old one, registers again when it is lost.
 struct Node {
     ended: Arc<AtomicBool>,
     stream: Arc<Mutex<Option<TcpStream>>>,
@@ -95,7 +95,7 @@ impl Node {
             while !thread_ended.load(Ordering::Relaxed) {
                 if let Some(mut held) = register((Ipv4Addr::LOCALHOST, PORT).into(), &name, port) {
                     *thread_stream.lock().expect("a lock") = Some(held.try_clone().expect("a second handle"));
-                    // Nothing ever comes but the end.
+                    // The only thing to read is the end of the connection.
                     let _ = held.read(&mut [0]);
                     if !returns {
                         return;
@@ -128,7 +128,8 @@ fn enter(namespace: &str) {
     use std::os::fd::AsFd;
     let file = std::fs::File::open(format!("/run/netns/{namespace}")).expect("the namespace");
     let kind = rustix::thread::LinkNameSpaceType::Network;
-    rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind)).expect("entering it needs root");
+    rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind))
+        .expect("entering a network namespace needs root");
 }
 
 fn states(report: &Value) -> Vec<(&str, bool)> {
@@ -137,7 +138,7 @@ fn states(report: &Value) -> Vec<(&str, bool)> {
 }
 
 #[test]
-fn nodes_come_over_and_go_back() {
+fn nodes_survive_takeover_and_handover() {
     let site = Site::new();
     let mut stock = site.stock(&[]);
     let _nodes = [site.node("one", 1001, true), site.node("two", 1002, true)];
@@ -165,7 +166,7 @@ fn nodes_come_over_and_go_back() {
 }
 
 #[test]
-fn a_node_that_does_not_come_back_is_told_and_answered_for_meanwhile() {
+fn a_node_that_does_not_return_is_reported_and_still_looked_up() {
     let site = Site::new();
     let _stock = site.stock(&[]);
     let _new = site.node("new", 1001, true);
@@ -211,15 +212,15 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
-fn what_holds_the_port_decides() {
+fn takeover_depends_on_the_ports_owner() {
     let site = Site::new();
     assert_eq!(
         site.run(&["takeover"]).ended_with(4).stderr,
-        "error: there is nothing to take over: nothing is listening on port 4369\nhint: just start pmd: pmd start\n"
+        "error: nothing to take over: nothing is listening on port 4369\nhint: start pmd instead: pmd start\n"
     );
     assert_eq!(site.run(&["handover"]).code, 3);
 
-    // Something that is no port mapper is left alone, and so is one that only answers like one.
+    // Programs that are not port mappers are left alone, even if they answer like one.
     let silent =
         site.host.netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("the port"));
     let closing = Closing::start(silent, b"");
@@ -227,7 +228,7 @@ fn what_holds_the_port_decides() {
     assert!(said.stderr.contains("is held by a program that is not a port mapper: "), "{said:?}");
     closing.answer(&[0, 0, 0x11, 0x11]);
     let said = site.run(&["takeover"]).ended_with(7);
-    assert!(said.stderr.contains("which is not just an epmd"), "{said:?}");
+    assert!(said.stderr.contains("which is not a stock epmd"), "{said:?}");
     drop(closing);
 
     let _stock = site.stock(&[]);
@@ -244,7 +245,7 @@ fn what_holds_the_port_decides() {
     );
 }
 
-/// Somebody who answers every connection with the same bytes and closes it.
+/// A server that answers every connection with the same bytes and closes it.
 struct Closing {
     answer: Arc<Mutex<Vec<u8>>>,
     ended: Arc<AtomicBool>,
@@ -288,16 +289,19 @@ impl Drop for Closing {
 }
 
 #[test]
-fn if_pmd_cannot_start_epmd_is_started_again() {
+fn epmd_is_restarted_if_pmd_cannot_start() {
     let site = Site::new();
     let stock = site.stock(&["-packet_timeout", "77"]);
     let _node = site.node("one", 1001, true);
     let pid = stock.pid();
     let said = site.run(&["takeover", "--socket", "/proc/nowhere/pmd.sock"]).ended_with(1);
-    assert!(said.stderr.contains("; epmd was started again, and its nodes come back to it\n"), "{said:?}");
+    assert!(
+        said.stderr.contains("; epmd was started again, and its nodes will register again\n"),
+        "{said:?}"
+    );
     assert!(site.is_stock());
     wait_until("the node", || site.names() == ["one"]);
-    // Another process, with the options of the one before.
+    // It is a new process with the previous options.
     let command_lines: Vec<String> = site
         .host
         .netns
@@ -313,23 +317,23 @@ fn if_pmd_cannot_start_epmd_is_started_again() {
 }
 
 #[test]
-fn if_epmd_cannot_start_pmd_is_started_again() {
+fn pmd_is_restarted_if_epmd_cannot_start() {
     let site = Site::new();
     let not_epmd = site.host.dir().join("not-epmd");
     std::fs::write(&not_epmd, "#!/bin/sh\nexit 1\n").expect("a script");
-    std::fs::set_permissions(&not_epmd, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    std::fs::set_permissions(&not_epmd, std::fs::Permissions::from_mode(0o755)).expect("changing the mode");
     site.run(&["start"]).ended_with(0);
     let _node = site.node("one", 1001, true);
     let not_epmd = not_epmd.to_str().expect("a path");
     let said = site.run(&["handover", "--epmd", not_epmd]).ended_with(1);
-    assert!(said.stderr.contains("; pmd was started again, and its nodes come back to it\n"), "{said:?}");
+    assert!(said.stderr.contains("; pmd was started again, and its nodes will register again\n"), "{said:?}");
     wait_until("the node", || site.names() == ["one"]);
     site.run(&["status"]).ended_with(0);
     assert_eq!(site.run(&["handover", "--epmd", "/nowhere/epmd"]).code, 4);
 }
 
 #[test]
-fn pmd_listens_where_epmd_did_and_the_other_way_round() {
+fn pmd_listens_where_epmd_did_and_vice_versa() {
     let site = Site::new();
     let address = site.host.ip.to_string();
     let _stock = site.stock(&["-address", &address, "-relaxed_command_check"]);
@@ -345,11 +349,11 @@ fn pmd_listens_where_epmd_did_and_the_other_way_round() {
 }
 
 #[test]
-fn a_unit_of_systemd_is_stopped_and_not_just_its_process() {
+fn takeover_stops_the_systemd_unit_not_just_its_process() {
     let site = Site::new();
     let stock = site.stock(&[]);
     let _node = site.node("one", 1001, true);
-    // A systemctl that knows one unit, on a host that systemd seems to manage.
+    // A fake systemctl with one unit, on a host that appears to be managed by systemd.
     let folder = site.host.dir().join("bin");
     std::fs::create_dir(&folder).expect("a folder");
     let log = folder.join("log");
@@ -361,7 +365,7 @@ fn a_unit_of_systemd_is_stopped_and_not_just_its_process() {
     );
     std::fs::write(folder.join("systemctl"), script).expect("a script");
     let executable = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(folder.join("systemctl"), executable).expect("it is ours");
+    std::fs::set_permissions(folder.join("systemctl"), executable).expect("changing the mode");
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
     let cgroup = folder.join("cgroup");
     std::fs::write(&cgroup, "0::/system.slice/epmd.service\n").expect("a file");
@@ -379,7 +383,7 @@ fn a_unit_of_systemd_is_stopped_and_not_just_its_process() {
 }
 
 #[test]
-fn epmd_is_not_given_more_than_it_can_hold() {
+fn handover_refuses_more_nodes_than_epmd_can_hold() {
     let site = Site::new();
     site.run(&["start"]).ended_with(0);
     let held: Vec<TcpStream> = site.host.netns.enter(|| {
@@ -388,7 +392,7 @@ fn epmd_is_not_given_more_than_it_can_hold() {
     });
     let said = site.run(&["handover"]).ended_with(5);
     assert!(
-        said.stderr.starts_with("error: 1100 nodes are registered, and epmd can hold at most 1019\n"),
+        said.stderr.starts_with("error: 1100 nodes are registered, but epmd can hold at most 1019\n"),
         "{said:?}"
     );
     assert_eq!(site.names().len(), held.len());
@@ -398,9 +402,9 @@ fn epmd_is_not_given_more_than_it_can_hold() {
 fn thousands_of_nodes_are_taken_over() {
     const NODES: u16 = 5000;
     let site = Site::new();
-    // Stock epmd cannot hold as many, so this is a pmd under its name, and with a home of its own.
+    // Stock epmd cannot hold this many, so its place is taken by a pmd under its name, with its own home.
     let program = site.host.dir().join("epmd");
-    std::fs::copy(pmd(), &program).expect("a copy");
+    std::fs::copy(pmd(), &program).expect("copying the program");
     let mut command = site.host.command(program);
     command.env("PMD_HOME", site.host.dir().join("another"));
     let _many = Program::spawn(command);

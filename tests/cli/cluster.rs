@@ -1,4 +1,4 @@
-//! The commands about the cluster, against a stub that says what a cluster would.
+//! The cluster commands, against a stub of the control API.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn joined() -> api::Joined {
 }
 
 #[test]
-fn join_says_who_has_let_it_in_and_who_has_not() {
+fn join_reports_which_seeds_accepted_and_which_failed() {
     let home = Home::new();
     let stub = Stub::start(&home, |_, _| {
         let error = api::ErrorInfo {
@@ -52,7 +52,7 @@ fn join_says_who_has_let_it_in_and_who_has_not() {
 }
 
 #[test]
-fn join_waits_longer_than_the_daemon_may_take() {
+fn join_waits_longer_than_the_daemons_own_timeout() {
     let home = Home::new();
     let _stub = Stub::start(&home, |_, _| {
         std::thread::sleep(Duration::from_millis(200));
@@ -62,7 +62,7 @@ fn join_waits_longer_than_the_daemon_may_take() {
 }
 
 #[test]
-fn each_reason_not_to_join_has_its_exit_code() {
+fn each_join_failure_has_its_exit_code() {
     for (status, code, exit) in [
         (404, "unresolvable", 4),
         (502, "unreachable", 3),
@@ -87,7 +87,7 @@ fn each_reason_not_to_join_has_its_exit_code() {
 }
 
 #[test]
-fn leave_is_for_all_or_for_one() {
+fn leave_applies_to_the_local_daemon_or_a_named_member() {
     let home = Home::new();
     let left = |members| api::LeftCluster { cluster: "shop".into(), members };
     let stub = Stub::start(&home, move |number, _| ok(&left(if number == 0 { 2 } else { 1 })));
@@ -98,7 +98,7 @@ fn leave_is_for_all_or_for_one() {
 }
 
 #[test]
-fn lists_of_the_cluster_are_asked_for_and_shown() {
+fn cluster_lists_are_requested_and_printed() {
     let home = Home::new();
     let stub = Stub::start(&home, |_, request| match request.what.as_str() {
         "GET /v1/nodes" => ok(&api::NodeList { cluster: "shop".into(), nodes: vec![node()] }),
@@ -116,8 +116,8 @@ fn lists_of_the_cluster_are_asked_for_and_shown() {
          host1 (this one)  2      1         0.1.0    10.0.0.1:4369  alive\n"
     );
     for (args, message) in [
-        (&["peers"][..], "There are no links to other daemons. Join a cluster: pmd join HOST\n"),
-        (&["discover"], "No daemons were found; pmd discover --wait 5s listens for a while.\n"),
+        (&["peers"][..], "No links to other daemons. Join a cluster: pmd join HOST\n"),
+        (&["discover"], "No daemons found; try pmd discover --wait 5s to listen for a while.\n"),
         (&["names", "--cluster"], "No Erlang nodes are registered in the cluster.\n"),
         (&["names", "--cluster", "host2"], "No Erlang nodes are registered on host2.\n"),
         (
@@ -195,7 +195,7 @@ fn alone() -> api::Status {
 }
 
 #[test]
-fn agreement_is_waited_for_until_it_has_been_seen_twice() {
+fn wait_converged_requires_the_same_agreement_twice() {
     let home = Home::new();
     let stub = Stub::start(&home, |number, _| match number {
         0 => error(503, "ending"),
@@ -209,7 +209,7 @@ fn agreement_is_waited_for_until_it_has_been_seen_twice() {
 }
 
 #[test]
-fn agreement_that_does_not_come_is_said() {
+fn wait_converged_reports_a_timeout() {
     let home = Home::new();
     let _stub = Stub::start(&home, |_, _| status("a", false));
     assert_eq!(
@@ -217,7 +217,7 @@ fn agreement_that_does_not_come_is_said() {
         (
             6,
             "error: the daemons did not converge within 250ms: only 1 of 2 peers agreed\n\
-             hint: pmd peers shows which peers disagree, pmd nodes which members are suspect; or wait longer\n"
+             hint: run pmd peers to see which peers disagree and pmd nodes to see suspect members, or wait longer\n"
                 .into()
         )
     );
@@ -228,12 +228,12 @@ fn agreement_that_does_not_come_is_said() {
 }
 
 #[test]
-fn without_a_cluster_there_is_nothing_to_agree_about() {
+fn wait_converged_without_a_cluster_is_an_error() {
     let home = Home::new();
     let _stub = Stub::start(&home, |_, _| ok(&alone()));
     let json = home.run(&["status", "--wait-converged", "60s", "--json"]).ended_with(7).json();
     assert_eq!(json["error"]["code"], "no_cluster");
     home.run(&["status", "--wait-converged", "1s", "--watch"]).ended_with(2);
-    // No wait is too long.
+    // Very long waits are accepted.
     home.run(&["status", "--wait-converged", "18446744073709551615"]).ended_with(7);
 }

@@ -1,9 +1,9 @@
-//! Configuration: file, environment, flags, and what is said if they are wrong.
+//! Configuration: file, environment, flags, and their error messages.
 
 use crate::support::{Home, said};
 
 #[test]
-fn an_unknown_key_is_named_with_file_line_and_suggestion() {
+fn an_unknown_key_is_reported_with_file_line_and_suggestion() {
     let home = Home::new();
     home.configure("# mine\nbind = \"127.0.0.1\"\nrelaxed_comand_check = true\n");
     let expected = "error: HOME/pmd.toml:3: unknown key \"relaxed_comand_check\"\n\
@@ -17,7 +17,7 @@ fn an_unknown_key_is_named_with_file_line_and_suggestion() {
 }
 
 #[test]
-fn a_wrong_value_is_named_with_file_and_line() {
+fn an_invalid_value_is_reported_with_file_and_line() {
     let home = Home::new();
     for (text, complaint) in [
         ("port = 0", "HOME/pmd.toml:1: port: 0: a port is a number from 1 to 65535"),
@@ -37,7 +37,7 @@ fn a_wrong_value_is_named_with_file_and_line() {
 }
 
 #[test]
-fn a_wrong_file_does_not_keep_a_command_from_a_running_daemon() {
+fn commands_reach_a_running_daemon_despite_an_invalid_file() {
     let (home, _daemon) = Home::started();
     home.configure("prot = 1\n");
     let said = home.run(&["stop"]).ended_with(0);
@@ -49,7 +49,7 @@ fn a_wrong_file_does_not_keep_a_command_from_a_running_daemon() {
 }
 
 #[test]
-fn the_file_of_portmapd_is_taken_as_it_is() {
+fn a_portmapd_file_is_accepted_unchanged() {
     let home = Home::new();
     home.configure(
         "bind = \"127.0.0.1\"\nheartbeat_interval_secs = 10\nsync_interval_secs = 5\nphi_threshold = 8.0\n\
@@ -72,14 +72,14 @@ fn an_authority_without_a_certificate_for_this_host_is_an_error() {
         (
             1,
             "error: cannot read HOME/db1.pem: No such file or directory\n\
-             hint: see that the file is there and that pmd's user may read it\n"
+             hint: check that the file exists and that pmd's user can read it\n"
                 .into()
         )
     );
 }
 
 #[test]
-fn flags_win_over_the_environment_and_that_over_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let home = Home::new();
     home.configure("bind = \"127.0.0.2\"\nrelaxed_command_check = true\n");
     let listening = |home: &Home| {
@@ -101,7 +101,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
-fn a_file_that_is_asked_for_has_to_be_there() {
+fn an_explicitly_named_file_must_exist() {
     let home = Home::new();
     let (code, said) = home.complains(&["start", "--config", "/nowhere/pmd.toml"]);
     assert_eq!(
@@ -114,7 +114,7 @@ fn a_file_that_is_asked_for_has_to_be_there() {
 }
 
 #[test]
-fn the_file_may_name_port_and_socket_for_every_command() {
+fn every_command_takes_port_and_socket_from_the_file() {
     let home = Home::new();
     home.configure(&format!("port = {}\nsocket = \"here.sock\"\n", home.port));
     let command = |word: &str| {
@@ -130,7 +130,7 @@ fn the_file_may_name_port_and_socket_for_every_command() {
 }
 
 #[test]
-fn relative_paths_mean_the_same_in_the_background() {
+fn relative_paths_keep_their_meaning_in_the_background() {
     let home = Home::new();
     let mut command = home.command(&["start", "--socket", "mine.sock"]);
     command.current_dir(home.path()).env("PMD_HOME", ".");
@@ -142,21 +142,21 @@ fn relative_paths_mean_the_same_in_the_background() {
 }
 
 #[test]
-fn a_wrong_environment_is_named() {
+fn an_invalid_environment_variable_is_named() {
     let home = Home::new();
     for (variable, value) in [("ERL_EPMD_PORT", "epmd"), ("PMD_BIND", "eth0"), ("PMD_PACKET_TIMEOUT", "soon")]
     {
         let mut command = home.command(&["start"]);
         command.env(variable, value);
         let said = said(command).ended_with(2);
-        let expected = format!("error: the environment variable {variable}={value} cannot be used: ");
+        let expected = format!("error: invalid environment variable {variable}={value}: ");
         assert!(said.stderr.starts_with(&expected), "{said:?}");
         assert!(said.stderr.ends_with(&format!("\nhint: correct or unset {variable}\n")), "{said:?}");
     }
 }
 
 #[test]
-fn reload_tells_what_needs_a_restart() {
+fn reload_lists_the_keys_that_need_a_restart() {
     let (home, _daemon) = Home::started();
     assert_eq!(home.prints(&["reload"]), "HOME/pmd.toml: configuration is valid; no changes\n");
     home.configure("relaxed_command_check = true\n[metadata]\na = \"b\"\n");

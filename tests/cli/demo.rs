@@ -1,4 +1,4 @@
-//! `pmd demo`: a cluster that is there while somebody looks, and of which nothing is left.
+//! `pmd demo`: a cluster that exists while the command runs and leaves nothing behind.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::harness::{PATIENCE, wait_until};
 use crate::support::Home;
 use crate::terminal::Terminal;
 
-/// `pmd demo`, with a directory of its own for what it makes.
+/// `pmd demo`, with its own directory for temporary files.
 struct Demo {
     home: Home,
     temporary: TempDir,
@@ -45,7 +45,7 @@ impl Demo {
         entries.map(|entry| entry.expect("an entry").path()).collect()
     }
 
-    /// Waits until nothing is left of it.
+    /// Waits until no process and no file of it remains.
     fn leaves_nothing(&self) {
         wait_until("all processes to end", || self.processes().is_empty());
         assert_eq!(self.left(), Vec::<PathBuf>::new());
@@ -63,12 +63,12 @@ impl Demo {
                     && environment.split(|byte| *byte == 0).any(|variable| variable == name.as_bytes())
             })
             .unwrap_or_else(|| panic!("no daemon of {home}"));
-        kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("it is there");
+        kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("killing the process");
     }
 }
 
 #[test]
-fn three_daemons_are_seen_and_one_key_ends_them_all() {
+fn three_daemons_are_shown_and_one_key_stops_them() {
     let demo = Demo::new();
     let mut terminal = Terminal::run(&demo.command(&["3"]), 100, 30);
     terminal.wait_for("members 3 alive");
@@ -86,9 +86,9 @@ fn three_daemons_are_seen_and_one_key_ends_them_all() {
     for node in ["node1", "node2", "node3"] {
         terminal.wait_for(node);
     }
-    // A child that dies is seen, and changes nothing about the end.
+    // A daemon that dies is shown, and does not affect the clean-up.
     terminal.type_keys("1");
-    let folder = demo.left().pop().expect("the folder of the demonstration");
+    let folder = demo.left().pop().expect("the directory of the demo");
     demo.kill_daemon(&folder.join("demo3"));
     terminal.wait_for("1 down");
     terminal.type_keys("q");
@@ -97,7 +97,7 @@ fn three_daemons_are_seen_and_one_key_ends_them_all() {
 }
 
 #[test]
-fn a_signal_a_closed_pipe_and_a_lost_terminal_end_it_as_well() {
+fn a_signal_a_closed_pipe_or_a_lost_terminal_also_stops_it() {
     let started = |demo: &Demo| {
         let mut program = Program::spawn_listening(demo.command(&["2", "--no-erlang"]));
         wait_until("what to try", || {
@@ -109,7 +109,7 @@ fn a_signal_a_closed_pipe_and_a_lost_terminal_end_it_as_well() {
     let demo = Demo::new();
     let mut program = started(&demo);
     let line = program.stdout().lines().next().expect("a line").to_owned();
-    let words = line.split_once("PMD_HOME=").expect("what to try").1.replace(" pmd ", " ");
+    let words = line.split_once("PMD_HOME=").expect("a suggested command").1.replace(" pmd ", " ");
     let (home, words) = words.split_once(' ').expect("a home and words");
     let mut command = std::process::Command::new(crate::harness::pmd());
     command.env("PMD_HOME", home).args(words.split_whitespace());
@@ -119,7 +119,7 @@ fn a_signal_a_closed_pipe_and_a_lost_terminal_end_it_as_well() {
     assert_eq!(program.wait(PATIENCE).code(), Some(0));
     demo.leaves_nothing();
 
-    // The end of this test's end of the pipe.
+    // Closes this test's end of the pipe.
     let mut child = demo.command(&["1", "--no-erlang"]);
     let mut child = child
         .stdin(std::process::Stdio::piped())
@@ -137,7 +137,7 @@ fn a_signal_a_closed_pipe_and_a_lost_terminal_end_it_as_well() {
 }
 
 #[test]
-fn children_do_not_outlive_a_parent_that_is_killed() {
+fn children_do_not_outlive_a_killed_parent() {
     let demo = Demo::new();
     let mut terminal = Terminal::run(&demo.command(&["2"]), 80, 24);
     terminal.wait_for("members 2 alive");

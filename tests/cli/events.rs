@@ -1,4 +1,4 @@
-//! subscribe: what happens, as it happens, over gaps and restarts.
+//! `pmd subscribe`: events as they happen, across gaps and restarts.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use crate::support::{Home, host_name};
 /// The events that the daemon remembers.
 const WINDOW: usize = 4096;
 
-/// `pmd subscribe ARGS`, once it has told something: an event is made for it to tell.
+/// `pmd subscribe ARGS`, once it has printed a first event, which is made for this purpose.
 fn subscribe(home: &Home, args: &[&str]) -> Program {
     let mut all = vec!["subscribe"];
     all.extend(args);
@@ -41,7 +41,7 @@ fn register(home: &Home, name: &str) {
 }
 
 #[test]
-fn events_are_told_as_they_happen() {
+fn events_are_printed_as_they_happen() {
     let (home, _daemon) = Home::started();
     register(&home, "before");
     let mut all = subscribe(&home, &["--since", "0"]);
@@ -64,7 +64,7 @@ fn events_are_told_as_they_happen() {
 }
 
 #[test]
-fn events_are_json_lines_for_programs_and_can_be_chosen() {
+fn events_can_be_printed_as_json_lines_and_filtered() {
     let (home, _daemon) = Home::started();
     register(&home, "web");
     home.run(&["unregister", "web"]).ended_with(0);
@@ -83,7 +83,7 @@ fn events_are_json_lines_for_programs_and_can_be_chosen() {
 }
 
 #[test]
-fn a_subscriber_goes_on_after_a_restart_of_the_daemon() {
+fn a_subscriber_continues_after_a_daemon_restart() {
     let (home, daemon) = Home::started();
     register(&home, "one");
     let mut events = subscribe(&home, &["--since", "0", "--json"]);
@@ -91,7 +91,7 @@ fn a_subscriber_goes_on_after_a_restart_of_the_daemon() {
     drop(daemon);
     events.wait_for_text("note: the daemon has stopped; waiting for it to come back\n");
     let daemon = home.daemon(&[]);
-    // Whether before or after the subscriber is back: nothing is missed.
+    // The subscriber may reconnect before or after this event, and misses it in neither case.
     register(&home, "two");
     events.wait_for_text("\"two\"");
     home.run(&["stop"]).ended_with(0);
@@ -107,12 +107,12 @@ fn a_subscriber_goes_on_after_a_restart_of_the_daemon() {
 }
 
 #[test]
-fn a_subscriber_goes_on_where_it_was_cut_off() {
+fn a_subscriber_resumes_after_a_lost_connection() {
     let (home, _daemon) = Home::started();
     register(&home, "one");
     let events = subscribe(&home, &["--since", "0", "--json"]);
     events.wait_for_text("\"one\"");
-    // Its connection is cut while the daemon lives on: it is stopped, and the window moves on meanwhile.
+    // Its connection is closed while the daemon keeps running: it is frozen while the window advances.
     events.signal(Signal::STOP);
     for name in ["two", "three"] {
         register(&home, name);
@@ -123,7 +123,7 @@ fn a_subscriber_goes_on_where_it_was_cut_off() {
 }
 
 #[test]
-fn what_is_forgotten_is_a_gap_that_is_told() {
+fn forgotten_events_are_reported_as_a_gap() {
     let (home, _daemon) = Home::started();
     let pairs = WINDOW / 2 + 5;
     make_events(&home, pairs);
@@ -153,14 +153,14 @@ fn make_events(home: &Home, pairs: usize) {
     let mut stream = UnixStream::connect(home.socket()).expect("a daemon");
     let mut writer = stream.try_clone().expect("a second handle");
     std::thread::scope(|scope| {
-        scope.spawn(move || writer.write_all(requests.as_bytes()).expect("it takes the requests"));
+        scope.spawn(move || writer.write_all(requests.as_bytes()).expect("writing the requests"));
         let mut answers = Vec::new();
         stream.read_to_end(&mut answers).expect("answers");
     });
 }
 
 #[test]
-fn without_a_daemon_there_is_nothing_to_subscribe_to() {
+fn subscribing_without_a_daemon_is_an_error() {
     let home = Home::new();
     assert_eq!(home.run(&["subscribe"]).code, 3);
 }

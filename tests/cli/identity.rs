@@ -1,4 +1,4 @@
-//! cookie and ca: what daemons are known by.
+//! `pmd cookie` and `pmd ca`: the cluster secret and certificates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ fn mode(path: &std::path::Path) -> u32 {
 }
 
 #[test]
-fn a_cookie_is_made_shown_and_changed() {
+fn a_cookie_is_created_shown_and_rotated() {
     let home = Home::new();
     assert_eq!(home.prints(&["cookie", "path"]), "HOME/cookie\n");
     assert_eq!(
@@ -46,7 +46,7 @@ fn a_cookie_is_made_shown_and_changed() {
 }
 
 #[test]
-fn a_running_daemon_reads_a_new_cookie_at_once() {
+fn a_running_daemon_reloads_a_rotated_cookie() {
     let home = Home::new();
     let reloaded = json!({ "config_file": null, "applied": [], "needs_restart": [] });
     let stub = Stub::start(&home, move |_, _| ok(&reloaded));
@@ -62,13 +62,13 @@ fn a_cookie_that_others_can_read_is_refused() {
     let home = Home::new();
     home.run(&["cookie", "rotate"]).ended_with(0);
     let cookie = home.path().join("cookie");
-    fs::set_permissions(&cookie, fs::Permissions::from_mode(0o644)).expect("ours");
+    fs::set_permissions(&cookie, fs::Permissions::from_mode(0o644)).expect("changing the mode");
     for args in [&["cookie", "show"][..], &["cookie", "rotate"], &["cookie", "rotate", "--finish"]] {
         assert_eq!(
             home.complains(args),
             (
                 5,
-                "error: the cookie file HOME/cookie can be read by others (mode 0644)\n\
+                "error: the cookie file HOME/cookie is readable by other users (mode 0644)\n\
                  hint: chmod 600 HOME/cookie\n"
                     .to_owned()
             )
@@ -83,7 +83,7 @@ fn the_configuration_may_name_the_cookie() {
     assert_eq!(home.prints(&["cookie", "path"]), "HOME/secrets/shop\n");
     home.run(&["cookie", "rotate"]).ended_with(0);
     assert!(home.path().join("secrets/shop").exists());
-    // Which file is meant is not guessed.
+    // With several candidates, the command does not guess.
     home.configure("cookie_flie = \"x\"\n");
     home.run(&["cookie", "rotate"]).ended_with(2);
     assert!(!home.path().join("cookie").exists());
@@ -99,7 +99,7 @@ fn an_authority_issues_certificates() {
     assert_eq!((mode(&dir), mode(&dir.join("ca.key"))), (0o700, 0o600));
     let again = home.complains(&["ca", "init"]);
     assert_eq!(again.0, 7);
-    assert!(again.1.starts_with("error: HOME/ca/ca.pem exists already\n"), "{}", again.1);
+    assert!(again.1.starts_with("error: HOME/ca/ca.pem already exists\n"), "{}", again.1);
 
     let out = home.path().join("out");
     let issue = ["ca", "issue", "host1.example.org", "--out", out.to_str().expect("a path"), "--json"];
@@ -115,7 +115,7 @@ fn an_authority_issues_certificates() {
 }
 
 #[test]
-fn a_certificate_that_ends_soon_is_warned_of() {
+fn ca_show_warns_of_a_certificate_about_to_expire() {
     let home = Home::new();
     home.run(&["ca", "init"]).ended_with(0);
     home.run(&["ca", "issue", "host1", "--days", "29"]).ended_with(0);

@@ -1,4 +1,4 @@
-//! start, stop, status, health: a daemon's life from outside.
+//! `pmd start`, `stop`, `status` and `health`.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -11,10 +11,10 @@ use crate::harness::{PATIENCE, wait_until};
 use crate::support::{Home, said};
 
 #[test]
-fn start_returns_when_the_daemon_answers_and_stop_when_it_is_gone() {
+fn start_returns_once_the_daemon_answers_and_stop_once_it_has_exited() {
     let home = Home::new();
     assert_eq!(home.prints(&["start"]), "pmd is running on port PORT (pid PID)\n");
-    // No waiting here: that is the point.
+    // Deliberately without waiting.
     let _node = home.node("rabbit", 25672);
     assert_eq!(home.prints(&["start"]), "pmd is already running on port PORT (pid PID)\n");
     assert_eq!(home.prints(&["start", "--foreground"]), "pmd is already running on port PORT (pid PID)\n");
@@ -46,7 +46,7 @@ fn start_and_stop_speak_json() {
 }
 
 #[test]
-fn the_foreground_says_what_to_try_and_ends_in_good_order() {
+fn the_foreground_suggests_commands_and_exits_cleanly() {
     let (home, mut daemon) = Home::started();
     daemon.wait_for_text("Stop with Ctrl-C.");
     assert_eq!(
@@ -67,12 +67,12 @@ fn the_foreground_says_what_to_try_and_ends_in_good_order() {
 }
 
 #[test]
-fn a_daemon_whose_log_nobody_reads_ends_when_told_to() {
+fn a_daemon_with_a_stalled_log_stops_on_request() {
     let home = Home::new();
     let (_reader, writer) = full_pipe();
     let mut daemon = Program::spawn_complaining_to(home.command(&["start", "--foreground"]), writer.into());
     home.wait_for(&mut daemon);
-    // It listens to signals before it answers on the EPMD port.
+    // It handles signals before it answers on the EPMD port.
     let _node = home.node("node", 1);
     daemon.signal(Signal::TERM);
     let status = daemon.wait(PATIENCE);
@@ -80,12 +80,12 @@ fn a_daemon_whose_log_nobody_reads_ends_when_told_to() {
 }
 
 #[test]
-fn the_control_socket_is_for_its_owner_only_and_a_stale_one_is_replaced() {
+fn the_control_socket_is_private_and_a_stale_one_is_replaced() {
     let (home, mut daemon) = Home::started();
     let mode = || std::fs::metadata(home.socket()).expect("a socket").permissions().mode() & 0o777;
     assert_eq!(mode(), 0o600);
     daemon.kill();
-    assert!(home.socket().exists(), "a killed daemon cannot tidy up");
+    assert!(home.socket().exists(), "a killed daemon leaves its socket behind");
     assert!(UnixStream::connect(home.socket()).is_err());
     assert_eq!(home.run(&["status"]).code, 3);
     let _next = home.daemon(&[]);
@@ -94,7 +94,7 @@ fn the_control_socket_is_for_its_owner_only_and_a_stale_one_is_replaced() {
 }
 
 #[test]
-fn a_port_that_something_else_holds_is_a_conflict_with_a_name() {
+fn a_port_held_by_another_program_is_a_conflict_that_names_it() {
     let home = Home::new();
     let _squatter = TcpListener::bind((Ipv4Addr::UNSPECIFIED, home.port)).expect("the port");
     let pid = std::process::id();
@@ -115,7 +115,7 @@ fn another_pmd_on_the_same_port_is_recognised() {
     let elsewhere = home.path().join("other.sock");
     let said = home.run(&["start", "--socket", elsewhere.to_str().expect("a path")]).ended_with(7);
     assert!(said.stderr.contains("is held by another pmd, which does not answer on "), "{said:?}");
-    // And the same socket does not serve another port.
+    // A socket that serves one port is not used for another.
     let socket = home.socket();
     let said =
         home.run(&["start", "--port", "1", "--socket", socket.to_str().expect("a path")]).ended_with(7);
@@ -123,7 +123,7 @@ fn another_pmd_on_the_same_port_is_recognised() {
 }
 
 #[test]
-fn an_address_of_another_host_is_refused() {
+fn an_address_of_another_host_is_rejected() {
     let home = Home::new();
     for args in [&["start", "--bind", "192.0.2.1"][..], &["start", "--foreground", "--bind", "192.0.2.1"]] {
         let said = home.run(args).ended_with(5);
@@ -137,7 +137,7 @@ fn an_address_of_another_host_is_refused() {
 }
 
 #[test]
-fn a_start_that_fails_leaves_nothing_behind() {
+fn a_failed_start_leaves_nothing_behind() {
     let home = Home::new();
     let said = home.run(&["start", "--socket", "/proc/nowhere/pmd.sock"]).ended_with(1);
     assert!(said.stderr.contains("its control socket does not answer, so it was stopped"), "{said:?}");
@@ -145,7 +145,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
 }
 
 #[test]
-fn bind_narrows_the_addresses() {
+fn bind_restricts_the_listen_addresses() {
     let home = Home::new();
     home.run(&["start", "--bind", "127.0.0.2"]).ended_with(0);
     let status = home.run(&["status", "--json"]).ended_with(0).json();
@@ -155,7 +155,7 @@ fn bind_narrows_the_addresses() {
 }
 
 #[test]
-fn health_tells_by_the_exit_code() {
+fn health_reports_through_its_exit_code() {
     let (home, _daemon) = Home::started();
     assert_eq!(home.prints(&["health"]), "healthy\n");
     assert_eq!(home.prints(&["health", "--ready"]), "ready\n");
@@ -166,9 +166,9 @@ fn health_tells_by_the_exit_code() {
 }
 
 #[test]
-fn a_daemon_that_stands_still_is_not_healthy() {
+fn a_frozen_daemon_is_unhealthy() {
     let (home, daemon) = Home::started();
-    // The kernel still takes connections for it.
+    // The kernel still accepts connections for it.
     daemon.signal(Signal::STOP);
     let said = home.run(&["health"]).ended_with(8);
     assert!(home.normal(&said.stderr).starts_with("error: the pmd behind HOME/pmd-PORT.sock did not answer"));
@@ -185,19 +185,19 @@ fn a_full_daemon_is_healthy_but_not_ready() {
         (0..limit.as_u64().expect("a number")).map(|number| home.node(&format!("n{number}"), 1)).collect();
     home.run(&["health"]).ended_with(0);
     let said = home.run(&["health", "--ready"]).ended_with(8);
-    assert_eq!(said.stdout, "unhealthy\n  all places for nodes are taken\n");
+    assert_eq!(said.stdout, "unhealthy\n  all node slots are in use\n");
     let json = home.run(&["health", "--ready", "--json"]).ended_with(8).json();
     assert_eq!(json["healthy"], false);
     let status = home.run(&["status", "--json"]).ended_with(0).json();
     assert_eq!(
         status["warnings"][1],
-        format!("all {limit} places for nodes are taken: no more nodes can register")
+        format!("all {limit} node slots are in use: no more nodes can register")
     );
     drop(nodes);
     wait_until("room for nodes", || home.run(&["health", "--ready"]).code == 0);
 }
 
-/// A daemon that may open so many descriptors.
+/// A daemon with this descriptor limit.
 fn limited(home: &Home, descriptors: usize) -> Program {
     let own = home.command(&["start", "--foreground"]);
     let mut command = std::process::Command::new("sh");
@@ -243,7 +243,7 @@ fn status_is_one_screen() {
 }
 
 #[test]
-fn few_descriptors_are_worth_a_warning() {
+fn a_low_descriptor_limit_is_a_warning() {
     let home = Home::new();
     let _daemon = limited(&home, 256);
     let json = home.run(&["status", "--json"]).ended_with(0).json();
@@ -257,15 +257,15 @@ fn few_descriptors_are_worth_a_warning() {
 }
 
 #[test]
-fn another_user_is_refused_and_told_what_to_do() {
+fn another_user_is_refused_with_a_hint() {
     let (home, _daemon) = Home::started();
-    // The folder is open to them, the socket is not.
-    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    // The directory is accessible to them, the socket is not.
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).expect("changing the mode");
     let mut command = std::process::Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    // The one that was built may lie where only root gets at it.
+    // The built binary may be in a directory that only root can access.
     let program = home.path().join("pmd");
-    std::fs::copy(crate::harness::pmd(), &program).expect("room for the program");
+    std::fs::copy(crate::harness::pmd(), &program).expect("copying the program");
     command.arg(program).arg("status");
     command.env("PMD_HOME", home.path()).env("ERL_EPMD_PORT", home.port.to_string());
     let said = said(command);

@@ -1,4 +1,4 @@
-//! names, services, lookup.
+//! `pmd names` and `pmd lookup`.
 
 use crate::harness::PATIENCE;
 use crate::harness::program::Program;
@@ -6,7 +6,7 @@ use crate::harness::wait_until;
 use crate::support::{Home, host_name};
 
 #[test]
-fn names_lists_nodes_the_newest_first() {
+fn names_lists_nodes_newest_first() {
     let (home, _daemon) = Home::started();
     let said = home.run(&["names"]).ended_with(0);
     assert_eq!(said.stdout, "");
@@ -44,7 +44,7 @@ fn names_lists_nodes_the_newest_first() {
 }
 
 #[test]
-fn names_of_a_host_are_asked_by_the_protocol() {
+fn names_of_another_host_come_over_epmd() {
     let (home, _daemon) = Home::started();
     let _node = home.node("rabbit", 25672);
     for host in ["localhost", "127.0.0.1", "::1", "[::1]"] {
@@ -70,7 +70,7 @@ fn names_can_be_watched() {
 }
 
 #[test]
-fn lookup_prints_where_it_is() {
+fn lookup_prints_host_and_port() {
     let (home, _daemon) = Home::started();
     let _node = home.node("rabbit", 25672);
     home.run(&["register", "rabbit", "-P", "15672", "-m", "what=console"]).ended_with(0);
@@ -88,14 +88,14 @@ fn lookup_prints_where_it_is() {
 }
 
 #[test]
-fn what_is_not_there_is_not_found() {
+fn unknown_names_and_hosts_are_not_found() {
     let (home, _daemon) = Home::started();
     assert_eq!(
         home.complains(&["lookup", "nobody"]),
         (
             4,
             "error: nothing named \"nobody\" is registered in the cluster\n\
-             hint: pmd names --cluster and pmd services --cluster list what is; --wait waits for it\n"
+             hint: pmd names --cluster and pmd services --cluster list what is registered; --wait waits for it\n"
                 .into()
         )
     );
@@ -103,7 +103,7 @@ fn what_is_not_there_is_not_found() {
         home.complains(&["lookup", "nobody@elsewhere"]),
         (
             4,
-            "error: no host of the cluster is called \"elsewhere\"\n\
+            "error: the cluster has no host named \"elsewhere\"\n\
              hint: pmd nodes lists the hosts; pmd join adds one\n"
                 .into()
         )
@@ -122,7 +122,7 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
-fn lookup_waits_for_a_node_and_even_for_a_daemon() {
+fn lookup_waits_for_a_node_and_for_the_daemon() {
     let home = Home::new();
     let mut waiting = Program::spawn(home.command(&["lookup", "rabbit", "--wait", "60s"]));
     let _daemon = home.daemon(&[]);

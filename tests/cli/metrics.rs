@@ -1,4 +1,4 @@
-//! Metrics, and what goes with them: numbers that are right, in a form that Prometheus takes.
+//! Metrics, alert rules, the dashboard, structured logs and support bundles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use crate::harness::daemon::register;
 use crate::harness::wait_until;
 use crate::support::{Home, said};
 
-/// Runs promtool with this on its standard input; it has to have nothing to say against it.
+/// Runs promtool with this input and fails the test unless it succeeds.
 fn promtool(args: &[&str], input: &str, folder: &Path) -> String {
     let mut child = Command::new("promtool")
         .args(args)
@@ -20,15 +20,15 @@ fn promtool(args: &[&str], input: &str, folder: &Path) -> String {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool, of the Debian package prometheus: scripts/install-test-deps installs it");
-    child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("promtool reads");
-    let output = child.wait_with_output().expect("its end");
+    child.stdin.take().expect("its standard input").write_all(input.as_bytes()).expect("promtool reads");
+    let output = child.wait_with_output().expect("waiting for it to exit");
     let said =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "promtool {args:?} says\n{said}\nto\n{input}");
     said
 }
 
-/// The numbers of a page by their series.
+/// The values of a metrics page by series.
 fn numbers(page: &str) -> BTreeMap<&str, f64> {
     let lines = page.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -40,10 +40,10 @@ fn numbers(page: &str) -> BTreeMap<&str, f64> {
 /// Sends a request to the EPMD port and reads until the daemon closes.
 fn ask(home: &Home, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, home.port)).expect("a daemon");
-    stream.write_all(&u16::try_from(request.len()).expect("short").to_be_bytes()).expect("room");
-    stream.write_all(request).expect("room");
+    stream.write_all(&u16::try_from(request.len()).expect("short").to_be_bytes()).expect("writing");
+    stream.write_all(request).expect("writing");
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
+    stream.read_to_end(&mut answer).expect("a response");
     answer
 }
 
@@ -52,7 +52,7 @@ fn contrib(path: &str) -> PathBuf {
 }
 
 #[test]
-fn what_has_happened_is_counted_and_the_page_is_as_prometheus_wants_it() {
+fn metrics_count_requests_and_are_valid_for_prometheus() {
     let (home, _daemon) = Home::started();
     let names = ["one", "two", "three"];
     let _nodes: Vec<_> = names.iter().zip(41_000..).map(|(name, port)| home.node(name, port)).collect();
@@ -62,7 +62,7 @@ fn what_has_happened_is_counted_and_the_page_is_as_prometheus_wants_it() {
     }
     assert_eq!(ask(&home, b"znobody"), [119, 1]);
     ask(&home, b"n");
-    // Closed without an answer.
+    // Closed without a response.
     assert_eq!(ask(&home, b"!"), b"");
 
     let page = home.run(&["metrics"]).ended_with(0).stdout;
@@ -86,7 +86,7 @@ fn what_has_happened_is_counted_and_the_page_is_as_prometheus_wants_it() {
     ] {
         assert_eq!(found.get(series), Some(&value), "{series} in\n{page}");
     }
-    // The first request of each thread is measured, and it was one to register.
+    // The first request of each thread is sampled; it was a registration.
     let measured = "pmd_epmd_request_duration_seconds";
     assert!(found[format!("{measured}_count{{request=\"alive2\"}}").as_str()] >= 1.0, "{page}");
     assert!(found[format!("{measured}_sum{{request=\"alive2\"}}").as_str()] > 0.0, "{page}");
@@ -94,7 +94,7 @@ fn what_has_happened_is_counted_and_the_page_is_as_prometheus_wants_it() {
         found["process_open_fds"] > 3.0 && found["process_open_fds"] < found["process_max_fds"],
         "{page}"
     );
-    // No label has the name of a node in it.
+    // Labels contain no node names.
     assert!(!page.contains("three"), "{page}");
 
     drop(_nodes);
@@ -117,7 +117,7 @@ fn without_a_daemon_there_are_no_metrics() {
 }
 
 #[test]
-fn alert_rules_are_right_and_fire_when_they_should() {
+fn alert_rules_are_valid_and_pass_their_tests() {
     let folder = contrib("prometheus");
     let said = promtool(&["check", "rules", "pmd-alerts.yml"], "", &folder);
     assert!(said.contains("SUCCESS: 8 rules found"), "{said}");
@@ -125,7 +125,7 @@ fn alert_rules_are_right_and_fire_when_they_should() {
 }
 
 #[test]
-fn rules_and_dashboard_name_only_what_there_is() {
+fn rules_and_dashboard_use_only_existing_metrics() {
     let home = Home::new();
     home.run(&["ca", "init"]).ended_with(0);
     home.run(&["ca", "issue", "metrics-host"]).ended_with(0);
@@ -168,7 +168,7 @@ fn rules_and_dashboard_name_only_what_there_is() {
 }
 
 #[test]
-fn a_reload_says_in_the_log_what_came_of_it() {
+fn a_reload_logs_its_result() {
     let home = Home::new();
     let daemon = home.daemon(&[]);
     home.run(&["reload"]).ended_with(0);
@@ -182,7 +182,7 @@ fn a_reload_says_in_the_log_what_came_of_it() {
 }
 
 #[test]
-fn a_log_for_collectors_is_one_json_object_a_line() {
+fn json_logs_are_one_object_per_line() {
     let home = Home::new();
     let mut command = home.command(&["start", "--foreground"]);
     command.env("PMD_LOG_FORMAT", "json").env("PMD_LOG", "info");
@@ -198,20 +198,20 @@ fn a_log_for_collectors_is_one_json_object_a_line() {
 }
 
 #[test]
-fn a_report_has_everything_but_the_secrets() {
+fn a_support_bundle_is_complete_but_has_no_secrets() {
     let home = Home::new();
     home.configure("discovery = [\"exec:true hush-argument\"]\n[metadata]\napi_token = \"hush-token\"\nzone = \"north\"\n");
     let _daemon = home.daemon(&[]);
     let _node = home.node("rabbit", 25_672);
     home.run(&["reload"]).ended_with(0);
     let place = home.path().join("report.tar.gz");
-    let file = place.to_str().expect("plain text");
+    let file = place.to_str().expect("UTF-8");
     let said = home.run(&["debug", file, "--json"]).ended_with(0);
     let report = said.json();
     assert_eq!(report["missing"], serde_json::json!([]), "{said:#?}");
     let mode = std::os::unix::fs::PermissionsExt::mode(&place.metadata().expect("a file").permissions());
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(home.run(&["debug", file]).code, 7, "it is not overwritten");
+    assert_eq!(home.run(&["debug", file]).code, 7, "an existing bundle must not be overwritten");
     home.run(&["debug", file, "--force"]).ended_with(0);
 
     let text = unpacked(&place);
@@ -242,24 +242,24 @@ fn a_report_has_everything_but_the_secrets() {
         let secret =
             std::fs::read_to_string(&secret).unwrap_or_else(|error| panic!("{}: {error}", secret.display()));
         for line in secret.lines().filter(|line| line.len() > 8) {
-            assert!(!text.contains(line), "a secret is in the report");
+            assert!(!text.contains(line), "the support bundle contains a secret");
         }
     }
 }
 
 #[test]
-fn a_report_without_a_daemon_says_what_is_missing() {
+fn a_support_bundle_without_a_daemon_lists_what_is_missing() {
     let home = Home::new();
     home.configure("port = 4369\n");
     let place = home.path().join("report.tar.gz");
-    let said = home.run(&["debug", place.to_str().expect("plain text")]).ended_with(0);
+    let said = home.run(&["debug", place.to_str().expect("UTF-8")]).ended_with(0);
     assert!(said.stderr.contains("note: status.json is missing: no pmd answers"), "{said:#?}");
     let text = unpacked(&place);
     assert!(text.contains("config.toml") && text.contains("missing.txt"), "{text}");
     assert!(text.contains("metrics.txt: no pmd answers"), "{text}");
 }
 
-/// Everything in a report, by the tool that people have.
+/// The contents of a support bundle, extracted with `tar`.
 fn unpacked(place: &Path) -> String {
     let mut command = Command::new("tar");
     command.args(["--extract", "--to-stdout", "--verbose", "--gzip", "--file"]).arg(place);

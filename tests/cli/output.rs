@@ -1,4 +1,4 @@
-//! What holds for every command: usage, forms, pipes, help, completions, manual.
+//! Behaviour common to all commands: usage errors, output formats, pipes, help, completions, manual pages.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use crate::harness::wait_until;
 use crate::support::Home;
 
 #[test]
-fn a_wrong_call_is_usage() {
+fn invalid_command_lines_are_usage_errors() {
     let home = Home::new();
     for args in [
         &[][..],
@@ -32,7 +32,7 @@ fn a_wrong_call_is_usage() {
 }
 
 #[test]
-fn a_closed_pipe_is_quiet_success() {
+fn a_closed_pipe_is_not_an_error() {
     let (home, _daemon) = Home::started();
     let _node = home.node("rabbit", 25672);
     for args in [
@@ -57,7 +57,7 @@ fn a_closed_pipe_is_quiet_success() {
         child.stderr.take().expect("a pipe").read_to_string(&mut complaint).expect("text");
         let code = child.wait().expect("it ends").code();
         if args[0] == "lookup" {
-            assert_eq!(code, Some(4), "the answer is still the answer");
+            assert_eq!(code, Some(4), "the exit code still reports the failed lookup");
         } else {
             assert_eq!((code, complaint.as_str()), (Some(0), ""), "{args:?}");
         }
@@ -75,13 +75,13 @@ fn closed_standard_streams_are_survived() {
 }
 
 #[test]
-fn there_is_no_colour_where_nobody_looks() {
+fn output_without_a_terminal_has_no_colour() {
     let (home, _daemon) = Home::started();
     assert!(!home.prints(&["status"]).contains('\u{1b}'));
 }
 
 #[test]
-fn a_terminal_gets_colour_unless_it_does_not_want_it() {
+fn a_terminal_gets_colour_unless_disabled() {
     let (home, _daemon) = Home::started();
     // script(1) gives its command a terminal.
     let on_terminal = |flag: &str, no_color: Option<&str>| {
@@ -115,7 +115,7 @@ fn help_begins_with_examples() {
 }
 
 #[test]
-fn version_is_told_in_every_form() {
+fn version_is_printed_in_every_format() {
     let home = Home::new();
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(home.prints(&["version"]), format!("pmd {version}\n"));
@@ -128,7 +128,7 @@ fn version_is_told_in_every_form() {
 }
 
 #[test]
-fn completions_and_manual_are_made() {
+fn completions_and_manual_pages_are_generated() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish"] {
         assert!(home.prints(&["completion", shell]).contains("takeover"), "{shell}");
@@ -146,7 +146,7 @@ fn completions_and_manual_are_made() {
 }
 
 #[test]
-fn epmd_is_one_word_away() {
+fn epmd_options_work_as_a_subcommand() {
     let (home, _daemon) = Home::started();
     let _node = home.node("rabbit", 25672);
     wait_until("the node", || home.run(&["lookup", "rabbit"]).code == 0);
@@ -156,5 +156,5 @@ fn epmd_is_one_word_away() {
     );
     let port = home.port.to_string();
     assert_eq!(home.run(&["epmd", "-port", &port, "-started"]).code, 0);
-    assert_eq!(home.run(&["epmd", "--help"]).code, 1, "stock epmd knows no such flag");
+    assert_eq!(home.run(&["epmd", "--help"]).code, 1, "stock epmd has no such flag");
 }

@@ -1,5 +1,5 @@
-//! A bug that ends a thread ends the daemon, with a message and an exit code, for a service manager to start it again. The
-//! panics are planted: debug builds take `PMD_PLANT_PANIC`.
+//! A panic in any thread ends the daemon with a message and an exit code, so that a service manager restarts it. The
+//! panics are injected: debug builds read `PMD_PLANT_PANIC`.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use crate::harness::PATIENCE;
 use crate::harness::program::Program;
 use crate::support::Home;
 
-/// A daemon with a panic planted in a thread; the thread runs into it when `provoke` is done.
+/// Starts a daemon with a panic planted in a thread, triggers it with `provoke`, and checks how the daemon ends.
 fn ends_with_a_message(thread: &str, said: &str, provoke: impl FnOnce(&Home)) {
     let home = Home::new();
     let mut command = home.command(&["start", "--foreground"]);
@@ -18,7 +18,7 @@ fn ends_with_a_message(thread: &str, said: &str, provoke: impl FnOnce(&Home)) {
     provoke(&home);
     assert_eq!(daemon.wait(PATIENCE).code(), Some(1), "{thread}: {}", daemon.stderr());
     let log = daemon.stderr();
-    assert!(log.contains(said) && log.contains("to be started again"), "{thread}: {log}");
+    assert!(log.contains(said) && log.contains("cannot continue without it"), "{thread}: {log}");
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_panic_in_the_holder_check_ends_the_daemon() {
         let _node = home.node("twice", 5000);
         let mut second = TcpStream::connect(("127.0.0.1", home.port)).expect("it listens");
         second.write_all(b"\0\x12x\x13\x88M\0\0\x06\0\x05\0\x05twice\0\0").expect("a request");
-        // Stays connected until the daemon has gone: a node that has closed is not asked for.
+        // Stays connected until the daemon has exited, because closed connections are not checked.
         let _ = second.read(&mut [0]);
     });
 }

@@ -1,4 +1,4 @@
-//! `docs/reference.md` is what the code says, and complete.
+//! `docs/reference.md` is up to date and complete.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use pmd::config::file;
 #[path = "../../examples/reference/page.rs"]
 mod page;
 
-/// Variables by which pmd passes something to a process of its own.
+/// Variables that pmd sets for its own child processes.
 const INTERNAL: [&str; 2] = ["PMD_READY_PIPE", "PMD_STARTER"];
 
 fn root() -> &'static Path {
@@ -16,7 +16,7 @@ fn root() -> &'static Path {
 }
 
 #[test]
-fn the_reference_is_what_the_code_says() {
+fn the_reference_is_up_to_date() {
     let written = std::fs::read_to_string(root().join("docs/reference.md")).unwrap_or_default();
     let made = page::page();
     let differs = written.lines().zip(made.lines()).position(|(written, made)| written != made);
@@ -28,7 +28,7 @@ fn the_reference_is_what_the_code_says() {
 }
 
 #[test]
-fn nothing_of_the_template_is_left() {
+fn no_placeholders_of_the_template_remain() {
     let page = page::page();
     let marks: Vec<&str> =
         page.lines().filter(|line| line.starts_with("<!-- ") && line.ends_with(" -->")).collect();
@@ -47,7 +47,7 @@ fn the_examples_of_configuration_are_valid() {
 }
 
 #[test]
-fn every_variable_that_the_code_reads_is_in_the_reference() {
+fn every_environment_variable_is_in_the_reference() {
     let page = page::page();
     let mut found = BTreeSet::new();
     for file in sources(&root().join("src")) {

@@ -1,4 +1,4 @@
-//! register, unregister, services.
+//! `pmd register`, `unregister` and `services`.
 
 use rustix::process::Signal;
 
@@ -17,13 +17,13 @@ fn wait_for_services(home: &Home, expected: &[&str]) {
     wait_until(&format!("the services {expected:?}"), || services(home) == expected);
 }
 
-/// `pmd register web -P 8080 -- sh -c SCRIPT`, which ends with the test.
+/// `pmd register web -P 8080 -- sh -c SCRIPT`, stopped at the end of the test.
 fn holding(home: &Home, script: &str) -> Program {
     Program::spawn_listening(home.command(&["register", "web", "-P", "8080", "--", "sh", "-c", script]))
 }
 
 #[test]
-fn a_service_comes_and_goes() {
+fn a_service_is_registered_listed_and_unregistered() {
     let (home, _daemon) = Home::started();
     let said = home.run(&["services"]).ended_with(0);
     assert_eq!(
@@ -32,7 +32,7 @@ fn a_service_comes_and_goes() {
     );
     assert_eq!(
         home.prints(&["register", "web", "-P", "8080", "-m", "a=1", "--meta", "b=x y"]),
-        "web is registered with port 8080\n"
+        "web is registered on port 8080\n"
     );
     assert_eq!(
         home.prints(&["services"]),
@@ -43,9 +43,9 @@ fn a_service_comes_and_goes() {
     assert_eq!(services(&home), ["api", "web"]);
     let _node = home.node("rabbit", 25672);
     assert!(!home.prints(&["names"]).contains("web"), "services are not nodes");
-    assert!(!home.prints(&["names", "127.0.0.1"]).contains("web"), "and no EPMD client sees them");
+    assert!(!home.prints(&["names", "127.0.0.1"]).contains("web"), "EPMD clients do not see services");
 
-    assert_eq!(home.prints(&["unregister", "web"]), "web is no longer registered (it had port 8080)\n");
+    assert_eq!(home.prints(&["unregister", "web"]), "web is no longer registered (was on port 8080)\n");
     assert_eq!(
         home.complains(&["unregister", "web"]),
         (
@@ -60,7 +60,7 @@ fn a_service_comes_and_goes() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_a_conflict() {
+fn a_taken_name_is_a_conflict() {
     let (home, _daemon) = Home::started();
     home.run(&["register", "web", "-P", "8080"]).ended_with(0);
     home.run(&["register", "web", "-P", "8080"]).ended_with(0);
@@ -69,17 +69,17 @@ fn a_name_that_is_taken_is_a_conflict() {
         (
             7,
             "error: a service named \"web\" is registered here with port 8080\n\
-             hint: choose another name, or end the other one: pmd unregister web\n"
+             hint: choose another name, or remove that service: pmd unregister web\n"
                 .into()
         )
     );
-    // Then the command does not run either.
+    // After a conflict, the command does not run.
     let said = home.run(&["register", "web", "-P", "8081", "--", "echo", "running"]).ended_with(7);
     assert_eq!(said.stdout, "");
 }
 
 #[test]
-fn what_cannot_be_a_service_is_a_wrong_call() {
+fn invalid_services_are_usage_errors() {
     let (home, _daemon) = Home::started();
     for args in [
         &["register", "a b", "-P", "80"][..],
@@ -98,7 +98,7 @@ fn what_cannot_be_a_service_is_a_wrong_call() {
 }
 
 #[test]
-fn time_to_live_ends_a_service_that_is_not_renewed() {
+fn a_service_that_is_not_renewed_expires() {
     let (home, _daemon) = Home::started();
     home.run(&["register", "web", "-P", "8080", "--ttl", "10ms"]).ended_with(0);
     wait_until("the end of web", || home.run(&["lookup", "web"]).code == 4);
@@ -106,7 +106,7 @@ fn time_to_live_ends_a_service_that_is_not_renewed() {
 }
 
 #[test]
-fn a_service_lives_as_long_as_its_command() {
+fn a_service_ends_with_its_command() {
     let (home, _daemon) = Home::started();
     let mut web = holding(&home, "echo up; read line; exit 7");
     web.wait_for_text("up");
@@ -121,7 +121,7 @@ fn a_service_lives_as_long_as_its_command() {
 }
 
 #[test]
-fn the_exit_of_the_command_is_handed_on() {
+fn the_commands_exit_code_is_passed_on() {
     let (home, _daemon) = Home::started();
     assert_eq!(holding(&home, "exit 0").wait(PATIENCE).code(), Some(0));
     wait_for_services(&home, &[]);
@@ -134,7 +134,7 @@ fn the_exit_of_the_command_is_handed_on() {
 }
 
 #[test]
-fn signals_reach_the_command() {
+fn signals_are_forwarded_to_the_command() {
     let (home, _daemon) = Home::started();
     for (signal, code) in [(Signal::TERM, 9), (Signal::INT, 10), (Signal::HUP, 11)] {
         let script = "trap 'exit 9' TERM; trap 'exit 10' INT; trap 'exit 11' HUP; echo up; \
@@ -158,7 +158,7 @@ fn a_service_ends_even_if_its_holder_is_killed() {
 }
 
 #[test]
-fn a_held_service_comes_back_with_the_daemon() {
+fn a_held_service_is_registered_again_after_a_daemon_restart() {
     let (home, mut daemon) = Home::started();
     let mut web = holding(&home, "echo up; read line; exit 3");
     web.wait_for_text("up");
@@ -168,11 +168,11 @@ fn a_held_service_comes_back_with_the_daemon() {
     wait_for_services(&home, &["web"]);
     web.wait_for_text("note: web is registered again\n");
     web.say("go");
-    assert_eq!(web.wait(PATIENCE).code(), Some(3), "the command never noticed");
+    assert_eq!(web.wait(PATIENCE).code(), Some(3), "the command must not be affected by the restart");
 }
 
 #[test]
-fn a_held_service_can_be_taken_away() {
+fn a_held_service_can_be_unregistered_by_others() {
     let (home, _daemon) = Home::started();
     let mut web = holding(&home, "echo up; read line; exit 3");
     web.wait_for_text("up");

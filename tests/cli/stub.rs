@@ -1,4 +1,4 @@
-//! A control socket that answers what a test wants, for what a daemon alone cannot be brought to say.
+//! A control socket with canned responses, for cases that a single real daemon cannot produce.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::Home;
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
     /// Method and path.
@@ -18,40 +18,40 @@ pub(crate) struct Request {
     pub(crate) body: Value,
 }
 
-/// A stub in the place of a home's daemon; it lives as long as the test.
+/// A stub in place of a home's daemon; it runs until the end of the test.
 #[derive(Debug)]
 pub(crate) struct Stub {
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
-/// What is answered: an HTTP status and a body.
+/// A response: HTTP status and body.
 pub(crate) type Answer = (u16, Value);
 
-/// An answer with something in it.
+/// A successful response.
 pub(crate) fn ok(body: &impl Serialize) -> Answer {
     (200, serde_json::to_value(body).expect("plain data"))
 }
 
-/// An answer that is an error.
+/// An error response.
 pub(crate) fn error(status: u16, code: &str) -> Answer {
     (status, json!({ "error": { "code": code, "message": format!("it is {code}"), "hint": "do something" } }))
 }
 
 impl Stub {
-    /// Answers each request with what `answer` makes of its number, from 0, and of itself.
+    /// Answers each request with the result of `answer`, which gets the request's number (from 0) and the request.
     pub(crate) fn start(home: &Home, answer: impl Fn(usize, &Request) -> Answer + Send + 'static) -> Stub {
         let listener = UnixListener::bind(home.socket()).expect("a socket");
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                // A client that goes away is a part of some tests.
+                // Some tests close the connection without a request.
                 let Some((mut stream, request)) = read(stream) else { continue };
                 let (status, body) = if request.what == "POST /v1/stop" {
                     // The home's own, at its end, which would wait for this process to follow.
                     error(403, "refused")
                 } else {
-                    let mut seen = seen.lock().expect("nobody panics with it");
+                    let mut seen = seen.lock().expect("no thread panics while holding it");
                     seen.push(request.clone());
                     let number = seen.len() - 1;
                     drop(seen);
@@ -68,9 +68,9 @@ impl Stub {
         Stub { requests }
     }
 
-    /// What was asked so far.
+    /// The requests received so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.requests.lock().expect("nobody panics with it").clone()
+        self.requests.lock().expect("no thread panics while holding it").clone()
     }
 }
 

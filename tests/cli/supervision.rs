@@ -1,4 +1,4 @@
-//! `pmd start --foreground` under a service manager: sockets handed over, readiness told.
+//! `pmd start --foreground` under a service manager: socket activation and notifications.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -11,16 +11,16 @@ use crate::harness::PATIENCE;
 use crate::harness::program::Program;
 use crate::support::Home;
 
-/// One datagram of the daemon, with its process id replaced.
+/// One notification from the daemon, with its process id replaced.
 fn heard(manager: &UnixDatagram, daemon: &Program) -> String {
     let mut datagram = [0; 512];
     let length = manager.recv(&mut datagram).expect("a notification");
     String::from_utf8_lossy(&datagram[..length]).replace(&daemon.pid().to_string(), "PID")
 }
 
-/// `pmd ARGS` as a service manager starts it that has a socket for it.
+/// `pmd ARGS`, started as by a service manager that passes it a socket.
 fn handed_over(home: &Home, listener: TcpListener, args: &[&str]) -> Command {
-    // A shell takes the socket as its input, the only way in, and becomes pmd, so that the pid is right.
+    // A shell gets the socket as standard input and execs pmd, so that LISTEN_PID is right.
     let script = "LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec \"$@\" 3<&0 </dev/null";
     let pmd = home.command(args);
     let mut command = Command::new("sh");
@@ -36,11 +36,11 @@ fn handed_over(home: &Home, listener: TcpListener, args: &[&str]) -> Command {
 }
 
 #[test]
-fn the_service_manager_hands_sockets_over_and_is_told_of_start_and_end() {
+fn sockets_are_taken_from_the_service_manager_which_is_notified() {
     let home = Home::new();
     let manager = UnixDatagram::bind(home.path().join("notify")).expect("a socket");
     manager.set_read_timeout(Some(PATIENCE)).expect("a time limit");
-    // Only on one address, where pmd by itself would take all: so it is seen which socket is served.
+    // On one address, while pmd would bind all: this shows which socket is used.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, home.port)).expect("the port");
 
     let mut command = handed_over(&home, listener, &["start", "--foreground"]);
@@ -57,7 +57,7 @@ fn the_service_manager_hands_sockets_over_and_is_told_of_start_and_end() {
 }
 
 #[test]
-fn addresses_that_the_socket_unit_overrules_are_warned_of() {
+fn addresses_overridden_by_the_socket_unit_are_warned_of() {
     let home = Home::new();
     home.configure("bind = [\"127.0.0.2\"]\n");
     for (flags, option) in [
@@ -76,8 +76,8 @@ fn addresses_that_the_socket_unit_overrules_are_warned_of() {
         let said = std::fs::read_to_string(&log).expect("the log");
         let warning = option.map(|option| {
             format!(
-                "{option} has no effect: systemd has handed over sockets that listen on 127.0.0.1:{}; set ListenStream= \
-                 there: systemctl edit pmd.socket",
+                "{option} has no effect: systemd passed sockets that listen on 127.0.0.1:{}; set ListenStream= \
+                 instead: systemctl edit pmd.socket",
                 home.port
             )
         });

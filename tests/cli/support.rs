@@ -1,4 +1,4 @@
-//! A pmd of its own for every test: a home, a port, and the commands that go with them.
+//! A separate pmd for each test: its home, its port, and its commands.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use crate::harness::pmd;
 use crate::harness::program::Program;
 pub(crate) use crate::harness::said::{Said, said};
 
-/// Where a test's pmd lives.
+/// The home directory and port of a test's pmd.
 #[derive(Debug)]
 pub(crate) struct Home {
     folder: TempDir,
@@ -24,7 +24,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// A home without anything in it, and a free port.
+    /// An empty home and a free port.
     pub(crate) fn new() -> Home {
         Home { folder: TempDir::new().expect("a folder"), port: own_port() }
     }
@@ -51,7 +51,7 @@ impl Home {
         std::fs::write(self.path().join("pmd.toml"), text).expect("writing the configuration");
     }
 
-    /// `pmd ARGS`, with nothing but this home in its environment.
+    /// `pmd ARGS` with only this home in its environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(pmd());
         without_variables(&mut command).args(args);
@@ -64,23 +64,23 @@ impl Home {
         said(self.command(args))
     }
 
-    /// Runs `pmd ARGS`, which has to succeed without a word on standard error, and returns what it printed, with
-    /// what differs from run to run replaced.
+    /// Runs `pmd ARGS`, which must succeed with empty standard error, and returns its output, with everything that
+    /// differs from run to run replaced.
     pub(crate) fn prints(&self, args: &[&str]) -> String {
         let said = self.run(args);
         assert_eq!((said.code, said.stderr.as_str()), (0, ""), "pmd {args:?} printed\n{}", said.stdout);
         self.normal(&said.stdout)
     }
 
-    /// Runs `pmd ARGS` and returns its exit code and what it said on standard error, with what differs from run
-    /// to run replaced; standard output has to be empty.
+    /// Runs `pmd ARGS`, whose standard output must be empty, and returns its exit code and standard error, with
+    /// everything that differs from run to run replaced.
     pub(crate) fn complains(&self, args: &[&str]) -> (i32, String) {
         let said = self.run(args);
         assert_eq!(said.stdout, "", "pmd {args:?} printed something\n{}", said.stderr);
         (said.code, self.normal(&said.stderr))
     }
 
-    /// Text with this test's port, folder, host, numbers of processes and times replaced.
+    /// Text with this test's port, folder, host, process ids and times replaced.
     pub(crate) fn normal(&self, text: &str) -> String {
         let text = text
             .replace(&self.path().display().to_string(), "HOME")
@@ -98,18 +98,18 @@ impl Home {
         program
     }
 
-    /// Waits until the daemon answers that `program` is.
+    /// Waits until the daemon `program` answers.
     pub(crate) fn wait_for(&self, program: &mut Program) {
         wait_until_up(program, &self.socket());
     }
 
-    /// Sends bytes to the control socket and returns everything that comes back.
+    /// Sends bytes to the control socket and returns the whole response.
     pub(crate) fn raw(&self, request: &str) -> String {
         let mut stream = UnixStream::connect(self.socket()).expect("a daemon");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
-        stream.write_all(request.as_bytes()).expect("room for a request");
+        stream.write_all(request.as_bytes()).expect("writing the request");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        stream.read_to_string(&mut answer).expect("a response");
         answer
     }
 
@@ -125,7 +125,7 @@ impl Home {
         (status.expect("a status"), body.expect("a body"))
     }
 
-    /// Registers a node the way a node does; it is registered as long as the connection lives.
+    /// Registers a node over EPMD; it stays registered while the returned connection is open.
     pub(crate) fn node(&self, name: &str, port: u16) -> TcpStream {
         register((Ipv4Addr::LOCALHOST, self.port).into(), name, port).expect("a registration")
     }
@@ -133,12 +133,12 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        // Daemons in the background are nobody's children.
+        // Background daemons are not children of the test.
         let _ = self.command(&["stop"]).output();
     }
 }
 
-/// A port of this test's own: below those that the system gives to clients, and never the same twice.
+/// A port for this test: below the ephemeral range, and different each time.
 fn own_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 10_000).expect("it is below 10,000");
@@ -169,7 +169,7 @@ fn masked(text: &str, before: &str, with: &str) -> String {
     masked
 }
 
-/// Takes the chunks of a body together, if it comes in chunks (RFC 9112, section 7.1).
+/// Decodes a body in chunked transfer coding, if it is (RFC 9112, section 7.1).
 fn unchunked(body: &str) -> String {
     let mut rest = body;
     let mut whole = String::new();

@@ -1,4 +1,4 @@
-//! A program on a terminal: a pseudo-terminal that is its controlling one, the keys, and what is on the screen.
+//! A program on a pseudo-terminal: its keys and its screen.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,23 +14,23 @@ use nix::sys::termios::{Termios, tcgetattr};
 use crate::harness::program::Program;
 use crate::harness::{PATIENCE, wait_within};
 
-/// A program on a terminal of its own.
+/// A program on its own terminal.
 pub(crate) struct Terminal {
     pub(crate) program: Program,
     keys: Option<File>,
-    /// Kept open, so that the terminal can be looked at when the program has ended.
+    /// Kept open, so that the terminal can be examined after the program has exited.
     line: OwnedFd,
     before: Termios,
     screen: Arc<Mutex<vt100::Parser>>,
 }
 
 impl Terminal {
-    /// Runs `command` on a terminal of so many columns and lines.
+    /// Runs `command` on a terminal of this size.
     pub(crate) fn run(command: &Command, columns: u16, lines: u16) -> Terminal {
         let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).expect("a pseudo-terminal");
         let before = tcgetattr(&pty.slave).expect("its modes");
-        // setsid(1) makes the terminal the controlling one, and becomes the program.
+        // setsid(1) sets the controlling terminal and execs the program.
         let mut on_terminal = Command::new("setsid");
         on_terminal.arg("--ctty").arg(command.get_program()).args(command.get_args()).env("TERM", "xterm");
         for (name, value) in command.get_envs() {
@@ -51,7 +51,7 @@ impl Terminal {
         let keys = File::from(pty.master);
         let mut output = keys.try_clone().expect("a descriptor");
         let seen = Arc::clone(&screen);
-        // Ends when all ends of the line are closed.
+        // Ends when all slave ends are closed.
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(length @ 1..) = output.read(&mut bytes) {
@@ -62,59 +62,59 @@ impl Terminal {
         Terminal { program, keys: Some(keys), line: pty.slave, before, screen }
     }
 
-    /// Types.
+    /// Sends keystrokes.
     pub(crate) fn type_keys(&mut self, keys: &str) {
-        let terminal = self.keys.as_mut().expect("the terminal is there");
-        terminal.write_all(keys.as_bytes()).expect("a terminal takes keys");
+        let terminal = self.keys.as_mut().expect("the terminal is open");
+        terminal.write_all(keys.as_bytes()).expect("writing to the terminal");
     }
 
-    /// What is on the screen.
+    /// The contents of the screen.
     pub(crate) fn text(&self) -> String {
         self.screen.lock().expect("a screen").screen().contents()
     }
 
-    /// Waits until this is on the screen.
+    /// Waits until the screen shows this text.
     pub(crate) fn wait_for(&mut self, text: &str) {
         self.wait_until(&format!("{text:?} on the screen"), |screen| screen.contains(text));
     }
 
-    /// Waits until the screen is as it should be.
+    /// Waits until the screen meets the condition.
     pub(crate) fn wait_until(&mut self, what: &str, condition: impl Fn(&str) -> bool) {
         let deadline = std::time::Instant::now() + PATIENCE;
         while !condition(&self.text()) {
             let running = self.program.is_running();
             assert!(
                 running && std::time::Instant::now() < deadline,
-                "waited in vain for {what} (running: {running}):\n{}",
+                "timed out waiting for {what} (running: {running}):\n{}",
                 self.text()
             );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Gives the terminal another size.
+    /// Resizes the terminal.
     pub(crate) fn resize(&mut self, columns: u16, lines: u16) {
         self.screen.lock().expect("a screen").screen_mut().set_size(some(lines), some(columns));
         let size = rustix::termios::Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(self.line.as_fd(), size).expect("another size");
+        rustix::termios::tcsetwinsize(self.line.as_fd(), size).expect("resizing the terminal");
     }
 
-    /// The terminal goes away, as when its window is closed.
+    /// Closes the terminal, as when its window is closed.
     pub(crate) fn hang_up(self) -> Program {
         let Terminal { program, keys, line, screen, .. } = self;
-        // The thread that reads the screen has a copy of the master, so the line is hung up by what a closing
-        // window does besides: the signal.
+        // The thread that reads the screen keeps the master open, so the hang-up is simulated by the signal that a
+        // closing window also causes.
         program.signal(rustix::process::Signal::HUP);
         drop((keys, line, screen));
         program
     }
 
-    /// Waits for the end of the program, which must be in order and leave the terminal as it was.
+    /// Waits for the program to exit, which must succeed and restore the terminal.
     pub(crate) fn ends_in_order(mut self) {
         let status = self.program.wait(PATIENCE);
         assert_eq!(status.code(), Some(0), "{}", self.text());
         assert_eq!(tcgetattr(&self.line).expect("its modes"), self.before, "the modes of the terminal");
-        // What it has written last may still be on its way.
+        // Its last output may not have been read yet.
         wait_within(PATIENCE, "the terminal to be given back", || {
             let screen = self.screen.lock().expect("a screen");
             !screen.screen().alternate_screen() && !screen.screen().hide_cursor()

@@ -12,7 +12,7 @@ fn top(home: &Home, columns: u16, lines: u16) -> Terminal {
 }
 
 #[test]
-fn what_registers_later_is_seen_and_the_terminal_given_back() {
+fn later_registrations_are_shown_and_the_terminal_is_restored() {
     let (home, _daemon) = Home::started();
     let mut top = top(&home, 80, 24);
     top.wait_for("live, up");
@@ -29,7 +29,7 @@ fn what_registers_later_is_seen_and_the_terminal_given_back() {
     top.wait_until("only what is searched for", |screen| {
         screen.contains("late-comer") && !screen.contains("evil")
     });
-    // The letter belongs to what is typed, and does not end it.
+    // The letter is part of the filter text and does not quit.
     top.type_keys("q");
     top.wait_for("[2 Names (0)]");
     top.type_keys("\r\x7f4");
@@ -41,7 +41,7 @@ fn what_registers_later_is_seen_and_the_terminal_given_back() {
 }
 
 #[test]
-fn a_small_terminal_that_changes_and_a_signal_do_no_harm() {
+fn a_small_terminal_resizing_and_a_signal_are_handled() {
     let (home, _daemon) = Home::started();
     let _node = home.node("tiny", 4001);
     let mut top = top(&home, 40, 10);
@@ -50,7 +50,7 @@ fn a_small_terminal_that_changes_and_a_signal_do_no_harm() {
         top.resize(columns, lines);
         top.type_keys("2sjkrG1234");
     }
-    // crossterm reads a key that comes together with a new size only when there is another one.
+    // crossterm reads a key that arrives together with a resize only when another key follows.
     top.wait_for("1 name, 0 services");
     top.type_keys("2");
     top.wait_for("tiny");
@@ -59,7 +59,7 @@ fn a_small_terminal_that_changes_and_a_signal_do_no_harm() {
 }
 
 #[test]
-fn a_daemon_that_is_restarted_is_waited_for() {
+fn it_reconnects_after_a_daemon_restart() {
     let (home, mut daemon) = Home::started();
     let mut top = top(&home, 80, 24);
     top.wait_for("live, up");
@@ -73,24 +73,24 @@ fn a_daemon_that_is_restarted_is_waited_for() {
 }
 
 #[test]
-fn a_terminal_that_goes_away_ends_it() {
+fn it_exits_when_the_terminal_closes() {
     let (home, _daemon) = Home::started();
     let mut program = top(&home, 80, 24).hang_up();
     assert_eq!(program.wait(crate::harness::PATIENCE).code(), Some(0));
 }
 
 #[test]
-fn without_a_terminal_or_a_daemon_it_says_what_to_do() {
+fn without_a_terminal_or_daemon_it_prints_a_hint() {
     let home = Home::new();
     assert_eq!(
         home.complains(&["top"]),
         (
             2,
-            "error: pmd top needs a terminal\nhint: use `pmd nodes --watch` for a stream of JSON lines, \
+            "error: pmd top requires a terminal\nhint: use `pmd nodes --watch` for a stream of JSON lines, \
              or `pmd status --json` for counters\n"
                 .to_owned()
         )
     );
-    let mut nobody = Terminal::run(&home.command(&["top"]), 80, 24);
-    assert_eq!(nobody.program.wait(crate::harness::PATIENCE).code(), Some(3));
+    let mut alone = Terminal::run(&home.command(&["top"]), 80, 24);
+    assert_eq!(alone.program.wait(crate::harness::PATIENCE).code(), Some(3));
 }

@@ -1,4 +1,4 @@
-//! A host that cannot be dialled, and to whom nobody near has a link, dials back.
+//! Dial-back by a host that cannot be dialled and is several links away.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use crate::harness::wait_until;
 use crate::world::{PATIENCE, World};
 
-/// Enough for a link to be rare: each host has about ten.
+/// Enough hosts for links to be rare: each host has about ten.
 const HOSTS: usize = 40;
 const PORT: u16 = 41_000;
 const GREETING: &[u8] = b"what came through";
@@ -18,7 +18,7 @@ fn linked(world: &World, host: usize) -> BTreeSet<String> {
     list.map(|list| list.peers.into_iter().map(|peer| peer.host).collect()).unwrap_or_default()
 }
 
-/// Two hosts that have no link to each other, nor to any third: whatever is passed on goes over three links at least.
+/// Two hosts with no link to each other and no common neighbour: forwarded requests cross at least three links.
 fn strangers(world: &World) -> Option<(usize, usize)> {
     let links: Vec<BTreeSet<String>> = world.all().into_iter().map(|host| linked(world, host)).collect();
     let apart = |one: usize, other: usize| {
@@ -30,16 +30,16 @@ fn strangers(world: &World) -> Option<(usize, usize)> {
     pairs.filter(|(one, other)| one != other).find(|(one, other)| apart(*one, *other))
 }
 
-/// Tries: links come and go, and two that come near each other in the meantime have proved nothing.
+/// Attempts: links change, and an attempt proves nothing if the two hosts have come closer meanwhile.
 const TRIES: u16 = 5;
 
 #[test]
 fn a_host_three_links_away_that_cannot_be_dialled_dials_back() {
     let world = World::joined(HOSTS);
-    assert!((0..TRIES).any(|number| dials_back_from_afar(&world, number)), "two have come near each time");
+    assert!((0..TRIES).any(|number| dials_back_from_afar(&world, number)), "the hosts came closer each time");
 }
 
-/// Whether the two were far from each other all the time.
+/// Returns whether the two stayed at least three links apart.
 fn dials_back_from_afar(world: &World, number: u16) -> bool {
     let mut found = None;
     wait_until("two hosts that are far from each other", || {
@@ -59,7 +59,7 @@ fn dials_back_from_afar(world: &World, number: u16) -> bool {
             let _ = stream.and_then(|mut stream| stream.write_all(GREETING));
         }
     });
-    // As a router does that has nobody to send it to.
+    // As a NAT router without a mapping does.
     let chain = |name: &str, family: &str, from: &str| {
         let hook = "type filter hook input priority -10;";
         format!("chain {name} {{\n{hook}\n{family} saddr {from} ct state new drop\n}}\n")
@@ -69,7 +69,7 @@ fn dials_back_from_afar(world: &World, number: u16) -> bool {
     world.site(target).cell.nft(&format!("table inet nat{number} {{\n{chains}}}\n"));
 
     let found = world.block_on(world[asker].api().lookup(&format!("{name}@{}", world[target].name)));
-    let entry = found.expect("a node").matches[0].entry.expect("a way to it");
+    let entry = found.expect("a node").matches[0].entry.expect("an entry");
     let stream = world.site(asker).cell.run(move || {
         let mut stream = TcpStream::connect(entry)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -80,11 +80,11 @@ fn dials_back_from_afar(world: &World, number: u16) -> bool {
     });
     let log = || format!("{}\n{}", world[asker].log(), world[target].log());
     let _stream = stream.unwrap_or_else(|error| panic!("{error}\n{}", log()));
-    // Nobody near has had a link to it in the meantime.
+    // No nearer host has had a link to it meanwhile.
     if !linked(world, asker).is_disjoint(&linked(world, target)) {
         return false;
     }
-    // And it cost a few frames for each host that was asked, most of which know the request when it comes again.
+    // It cost a few frames per host, most of which recognise a repeated request.
     let passed = passed_on_by_all(world) - passed_before;
     assert!((2..=2 * 16 * 16).contains(&passed), "{passed} requests passed on");
     true
@@ -94,7 +94,7 @@ fn passed_on_by_all(world: &World) -> u64 {
     world.all().into_iter().map(|host| passed_on(world, host)).sum()
 }
 
-/// Requests to dial that a host has passed on.
+/// Dial-back requests that a host has forwarded.
 fn passed_on(world: &World, host: usize) -> u64 {
     let status = world.block_on(world[host].api().status());
     status.expect("a daemon").counters.others.dial_requests_passed

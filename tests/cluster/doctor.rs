@@ -1,4 +1,4 @@
-//! `pmd doctor`: every fault is really there, and what is said about it names the remedy.
+//! `pmd doctor` finds real faults and names the remedy.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::harness::wait_until;
 use crate::machine::Said;
 use crate::world::World;
 
-/// The findings of `pmd doctor ARGS` on a host, and how it ended.
+/// The findings and exit code of `pmd doctor ARGS` on a host.
 fn doctor(world: &World, host: usize, args: &[&str]) -> Examined {
     Examined(world.run(host, &[&["doctor", "--json"], args].concat()))
 }
@@ -31,7 +31,7 @@ impl Examined {
         (text("verdict"), text("what") + " -> " + &text("remedy"))
     }
 
-    /// What is said about all findings of a check.
+    /// The texts of all findings of a check.
     fn all_of(&self, check: &str) -> Vec<String> {
         let report = self.0.json();
         let findings = report["findings"].as_array().expect("findings").iter();
@@ -44,18 +44,18 @@ impl Examined {
             .collect()
     }
 
-    /// Fails the test if there is anything about a check.
+    /// Fails the test if there is any finding of a check.
     #[track_caller]
     fn lacks(&self, check: &str) {
         assert!(self.all_of(check).is_empty(), "{check}: {self:#?}");
     }
 
-    /// Fails the test unless the check came out like this and its sentences have these words.
+    /// Fails the test unless the check has this verdict and its text contains these words.
     #[track_caller]
     fn shows(&self, check: &str, verdict: &str, words: &[&str]) -> &Examined {
         let (seen, text) = self.of(check);
         assert!(seen == verdict && words.iter().all(|word| text.contains(word)), "{check}: {seen}: {text}");
-        // What fails has to be seen by scripts too; the rest decides about nothing else.
+        // A failed check must also show in the exit code; other verdicts do not affect it.
         if verdict == "fail" {
             assert_eq!((self.0.code, &self.0.json()["verdict"]), (8, &Value::from("fail")));
         }
@@ -64,7 +64,7 @@ impl Examined {
 }
 
 #[test]
-fn nothing_is_wrong_with_a_cluster_that_works() {
+fn a_working_cluster_passes_all_checks() {
     let world = World::joined(2);
     let said = doctor(&world, 0, &[]).0.ended_with(0);
     let report = said.json();
@@ -72,12 +72,12 @@ fn nothing_is_wrong_with_a_cluster_that_works() {
     assert!(report["findings"].as_array().is_some_and(|findings| findings.len() >= 10), "{report:#}");
     let text = world.run(0, &["doctor"]).ended_with(0).stdout;
     assert!(text.lines().all(|line| line.starts_with("ok    ")), "{text}");
-    // Dialling the other daemon leaves no complaint in its log.
+    // Dialling the other daemon leaves no warning in its log.
     assert!(!world[1].log().contains("WARN"), "{}", world[1].log());
 }
 
 #[test]
-fn a_port_that_is_free_or_held_by_a_stock_epmd() {
+fn port_is_free_or_held_by_stock_epmd() {
     let world = World::new(1);
     doctor(&world, 0, &[]).shows("port", "fail", &["nothing is listening on port 4369", "pmd start"]).shows(
         "peers",
@@ -100,24 +100,24 @@ fn a_port_that_is_free_or_held_by_a_stock_epmd() {
 }
 
 #[test]
-fn a_cookie_that_others_can_read_or_guess() {
+fn cookie_is_readable_by_others_or_guessable() {
     use std::os::unix::fs::PermissionsExt;
 
     let world = World::started(1);
     let cookie = world[0].file("cookie");
-    std::fs::set_permissions(&cookie, std::fs::Permissions::from_mode(0o644)).expect("our file");
+    std::fs::set_permissions(&cookie, std::fs::Permissions::from_mode(0o644)).expect("changing the file");
     let remedy = format!("chmod 600 {}", cookie.display());
     doctor(&world, 0, &[]).shows("cookie file", "fail", &["mode 0644", &remedy]);
     world[0].set_cookies(&["short"]);
     doctor(&world, 0, &[]).shows("cookie file", "fail", &["can be guessed", "pmd cookie rotate"]);
     world[0].set_cookies(&["the-cookie-of-yesterday", "the-cookie-of-tomorrow"]);
     doctor(&world, 0, &[]).shows("cookie file", "warn", &["two cluster secrets", "--finish"]);
-    std::fs::remove_file(&cookie).expect("our file");
+    std::fs::remove_file(&cookie).expect("changing the file");
     doctor(&world, 0, &[]).shows("cookie file", "warn", &["does not exist", "copy it"]);
 }
 
 #[test]
-fn both_hosts_of_a_refused_cookie_say_so() {
+fn both_hosts_report_a_cookie_mismatch() {
     let mut world = World::new(2);
     world[1].set_cookies(&["a-cookie-of-another-cluster"]);
     world.start_all();
@@ -135,8 +135,8 @@ fn both_hosts_of_a_refused_cookie_say_so() {
         "warn",
         &["to 10.77.0.1 failed", "cookie mismatch", "pmd doctor on that host"],
     );
-    let list = world.block_on(world[0].api().refusals()).expect("an answer");
-    // Once to each of the two addresses that the name has.
+    let list = world.block_on(world[0].api().refusals()).expect("a response");
+    // Once for each of the name's two addresses.
     assert_eq!(list.refusals.len(), 2, "{list:?}");
     for one in &list.refusals {
         assert_eq!((one.dialled, one.reason.as_str(), one.count), (false, "cookie", 2), "{list:?}");
@@ -147,7 +147,7 @@ fn both_hosts_of_a_refused_cookie_say_so() {
 }
 
 #[test]
-fn the_host_that_refused_a_cluster_of_another_name_says_so() {
+fn the_host_that_rejects_another_cluster_name_reports_it() {
     let mut world = World::new(2);
     world[1].configure("cluster = \"other\"\n");
     world.start_all();
@@ -155,12 +155,12 @@ fn the_host_that_refused_a_cluster_of_another_name_says_so() {
     doctor(&world, 0, &[]).shows(
         "refused daemons",
         "warn",
-        &["10.77.0.2 was rejected 1 time", "belongs to the cluster \"other\"", "same cluster"],
+        &["10.77.0.2 was rejected 1 time", "belongs to cluster \"other\"", "same cluster"],
     );
 }
 
 #[test]
-fn a_clock_that_is_behind_or_ahead_is_seen_on_its_own_host_and_on_the_others() {
+fn a_clock_that_is_behind_or_ahead_is_reported_on_its_own_host_and_on_the_others() {
     assert!(Path::new(FAKETIME).exists(), "install the package faketime (scripts/install-test-deps does)");
     let mut world = World::new(4);
     for (host, shift) in [(0, "+0s"), (1, "-630s"), (2, "+7290s"), (3, "+0s")] {
@@ -170,7 +170,7 @@ fn a_clock_that_is_behind_or_ahead_is_seen_on_its_own_host_and_on_the_others() {
     world.join_first(1..4);
     world.wait_until_agreed(&world.all());
     world.wait_on(&world.all(), "all clocks to be told", |host| {
-        let peers = world.block_on(world[host].api().peers()).expect("an answer").peers;
+        let peers = world.block_on(world[host].api().peers()).expect("a response").peers;
         peers.len() == 3 && peers.iter().all(|peer| peer.clock_ahead_ms.is_some())
     });
     for host in [0, 3] {
@@ -203,13 +203,13 @@ fn a_clock_that_is_behind_or_ahead_is_seen_on_its_own_host_and_on_the_others() {
 }
 
 #[test]
-fn the_leg_on_which_the_way_to_a_peer_ends() {
+fn the_failing_hop_to_a_peer_is_named() {
     let mut world = World::new(6);
     let folder = world.shared("authority").display().to_string();
     world.run(0, &["ca", "init", "--dir", &folder]).ended_with(0);
     world.run(0, &["ca", "issue", "h4", "--dir", &folder, "--out", &folder]).ended_with(0);
-    // h2 has no daemon, there is no route to h3, h4 asks for certificates of its authority, h5 has another cookie, and on
-    // h6 is something that is no pmd.
+    // h2 has no daemon, h3 has no route, h4 requires certificates of its authority, h5 has another cookie, and on h6 a
+    // program that is not pmd holds the port.
     world[0].configure("join = [\"h2\", \"10.77.0.3\", \"h4\", \"h5\", \"h6\"]\n");
     world.site(0).cell.ip("route add unreachable 10.77.0.3\n");
     world[3].configure(&format!(
@@ -232,7 +232,7 @@ fn the_leg_on_which_the_way_to_a_peer_ends() {
         ["refused by the host: h2", "pmd start"],
         ["no handshake: h6", "pmd takeover"],
         ["TLS: h4", "same authority"],
-        ["cookie: h5", "copy the cookie file"],
+        ["cookie: h5", "copy the cluster secret"],
     ] {
         assert!(
             seen.all_of("peers").iter().any(|text| words.iter().all(|word| text.contains(word))),
@@ -240,30 +240,30 @@ fn the_leg_on_which_the_way_to_a_peer_ends() {
         );
     }
     assert_eq!(seen.all_of("peers").len(), 5, "{seen:#?}");
-    // Who holds a certificate of an authority does not let others in, and knows who they were.
+    // The host with an authority rejects daemons without a certificate and records who they were.
     let refused = doctor(&world, 3, &[]);
     refused.shows("refused daemons", "warn", &["10.77.0.1 was rejected", "TLS", "same authority"]);
 }
 
 #[test]
-fn a_member_that_has_another_cookie_by_now() {
+fn a_member_has_since_changed_its_cookie() {
     let world = World::joined(2);
     doctor(&world, 0, &["foo@h2"]).shows("peers", "pass", &["1 of 1"]);
     world[1].set_cookies(&["a-cookie-of-another-cluster"]);
     world.run(1, &["reload"]).ended_with(0);
-    // The link stands; the next one would not come about.
-    doctor(&world, 0, &[]).shows("peers", "fail", &["1 of 1", "cookie: h2", "copy the cookie file"]);
+    // The existing link stays up; a new one would be rejected.
+    doctor(&world, 0, &[]).shows("peers", "fail", &["1 of 1", "cookie: h2", "copy the cluster secret"]);
 }
 
 #[test]
-fn a_long_name_whose_address_is_called_something_else() {
+fn a_long_names_address_resolves_to_another_name() {
     let world = World::new(1);
     let table = world.shared("hosts");
-    let write = |text: &str| std::fs::write(&table, text).expect("our file");
+    let write = |text: &str| std::fs::write(&table, text).expect("changing the file");
     write("127.0.0.1 localhost\n10.77.0.1 h1.example.org h1\n");
     world.site(0).cell.cover("/etc/hosts", &table);
     doctor(&world, 0, &[]).shows("name to address", "pass", &["h1 resolves"]).lacks("address to name");
-    world.site(0).cell.run(|| nix::unistd::sethostname("h1.example.org").expect("a host of our own"));
+    world.site(0).cell.run(|| nix::unistd::sethostname("h1.example.org").expect("setting the host name"));
     doctor(&world, 0, &[]).shows("address to name", "pass", &["10.77.0.1 resolves back to h1.example.org"]);
     write("127.0.0.1 localhost\n10.77.0.1 h1 h1.example.org\n");
     doctor(&world, 0, &[]).shows(
@@ -280,7 +280,7 @@ fn a_long_name_whose_address_is_called_something_else() {
 }
 
 #[test]
-fn certificates_that_end_soon_or_have_ended() {
+fn certificates_expire_soon_or_have_expired() {
     assert!(Path::new(FAKETIME).exists(), "install the package faketime (scripts/install-test-deps does)");
     let world = World::new(1);
     let folder = world.shared("authority").display().to_string();
@@ -295,7 +295,7 @@ fn certificates_that_end_soon_or_have_ended() {
     examined(&world, later).shows("certificates", "fail", &["h1.pem has expired", "pmd ca issue"]);
 }
 
-/// What a command says that runs on the first host.
+/// Runs a command on the first host.
 fn examined(world: &World, command: Command) -> Examined {
     let output = world.site(0).cell.run(move || run(command));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -304,7 +304,7 @@ fn examined(world: &World, command: Command) -> Examined {
 }
 
 #[test]
-fn few_descriptors() {
+fn descriptor_limit_is_low() {
     let world = World::new(1);
     let limited = |args: &[&str]| {
         let inner = world[0].command(args);
@@ -323,7 +323,7 @@ fn few_descriptors() {
 }
 
 #[test]
-fn a_host_without_an_ipv6_loopback() {
+fn ipv6_loopback_is_missing() {
     let world = World::new(1);
     doctor(&world, 0, &[]).shows("IPv6 loopback", "pass", &[]);
     world.site(0).cell.ip("addr del ::1/128 dev lo\n");
@@ -335,20 +335,20 @@ fn a_host_without_an_ipv6_loopback() {
 }
 
 #[test]
-fn names_of_hosts_that_lead_nowhere_or_elsewhere() {
+fn host_names_do_not_resolve_or_resolve_elsewhere() {
     let world = World::new(2);
     for (name, check, words) in [
         ("nowhere", "name to address", ["nowhere, does not resolve", "/etc/hosts"]),
         ("h2", "name to address", ["10.77.0.2", "not an address of this host"]),
         ("localhost", "host name", ["which is not unique", "hostnamectl"]),
     ] {
-        world.site(0).cell.run(move || nix::unistd::sethostname(name).expect("a host of our own"));
+        world.site(0).cell.run(move || nix::unistd::sethostname(name).expect("setting the host name"));
         doctor(&world, 0, &[]).shows(check, "fail", &words);
     }
 }
 
 #[test]
-fn a_host_behind_a_firewall() {
+fn a_host_is_behind_a_firewall() {
     let mut world = World::new(2);
     world[0].configure("join = [\"10.77.0.2\"]\n");
     world.site(1).cell.nft("table inet wall {\nchain in {\ntype filter hook input priority 0;\ntcp dport 4369 iifname != \"lo\" drop\n}\n}\n");
@@ -360,7 +360,7 @@ fn a_host_behind_a_firewall() {
 }
 
 #[test]
-fn names_that_do_not_go_together_and_nodes_that_are_not_there() {
+fn short_and_long_names_are_mixed_or_nodes_are_missing() {
     let world = World::joined(2);
     doctor(&world, 0, &["foo@h9.example.org"])
         .shows("name style", "warn", &["a long name", "-sname"])
@@ -375,7 +375,7 @@ fn names_that_do_not_go_together_and_nodes_that_are_not_there() {
 }
 
 #[test]
-fn addresses_that_others_do_not_reach() {
+fn listen_addresses_are_unreachable_for_others() {
     let mut world = World::new(1);
     world[0].configure("bind = [\"127.0.0.1\"]\n");
     world.start(0);
@@ -385,20 +385,20 @@ fn addresses_that_others_do_not_reach() {
 }
 
 #[test]
-fn a_user_who_may_not_see_the_daemon_or_the_cookie() {
+fn the_user_may_not_access_the_daemon_or_the_cookie() {
     use std::os::unix::fs::PermissionsExt;
 
     let world = World::started(1);
     let home = world[0].file("");
     for folder in [&world.shared(""), &home] {
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("our folder");
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("changing the mode");
     }
     let inner = world[0].command(&["doctor", "--json"]);
     let mut command = mortal("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
-    // The one that was built may lie where only root gets at it.
+    // The built binary may be in a directory that only root can access.
     let program = world[0].file("pmd");
-    std::fs::copy(crate::harness::pmd(), &program).expect("room for the program");
+    std::fs::copy(crate::harness::pmd(), &program).expect("copying the program");
     command.arg(program).args(["doctor", "--json"]);
     command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
     examined(&world, command)
@@ -409,7 +409,7 @@ fn a_user_who_may_not_see_the_daemon_or_the_cookie() {
 }
 
 #[test]
-fn the_whole_way_to_an_erlang_node() {
+fn the_path_to_an_erlang_node_is_checked() {
     let world = World::joined(2);
     let home = world[1].file("");
     let mut node = world.site(1).cell.run(move || {

@@ -3,11 +3,11 @@
 use crate::harness::program::Program;
 use crate::world::World;
 
-/// Where distributions put `erl`.
+/// The path of `erl` in Linux distributions.
 pub(crate) const ERL: &str = "/usr/bin/erl";
 
 #[test]
-fn an_erlang_node_is_seen_from_another_host_as_long_as_it_lives() {
+fn an_erlang_node_is_found_from_another_host_while_it_runs() {
     assert!(std::path::Path::new(ERL).exists(), "{ERL} is missing: install erlang-base (make deps)");
     let world = World::joined(2);
     let home = world[0].file("");

@@ -1,4 +1,4 @@
-//! Daemons that die, stand still, come back, or live in another year.
+//! Daemons that crash, freeze, restart, or have wrong clocks.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::machine::Registered;
 use crate::world::World;
 
-/// Where libfaketime may be: Debian's multiarch folder of this machine.
+/// Debian's path of libfaketime.
 pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 #[test]
-fn a_killed_daemon_is_missed_by_all() {
+fn a_killed_daemon_is_noticed_by_all() {
     let mut world = World::joined(4);
     let nodes: Vec<_> = world.all().into_iter().map(|host| world.register(host, "node", 41_000)).collect();
     world.wait_for_names(&world.all(), &nodes);
@@ -27,7 +27,7 @@ fn a_killed_daemon_is_missed_by_all() {
 }
 
 #[test]
-fn a_daemon_frozen_for_half_a_minute_comes_back_with_all_it_had() {
+fn a_daemon_frozen_for_half_a_minute_returns_with_all_its_nodes() {
     let world = World::joined(5);
     let nodes: Vec<_> = world.all().into_iter().map(|host| world.register(host, "node", 41_000)).collect();
     world.wait_for_names(&world.all(), &nodes);
@@ -46,13 +46,13 @@ fn a_daemon_frozen_for_half_a_minute_comes_back_with_all_it_had() {
 }
 
 #[test]
-fn a_daemon_that_restarts_at_once_brings_nothing_of_before() {
+fn a_daemon_that_restarts_at_once_brings_back_no_old_entries() {
     let mut world = World::joined(3);
     world[2].configure("join = [\"10.77.0.1\"]\n");
     let old = world.register(2, "old", 41_000);
     let kept = world.register(0, "kept", 41_001);
     world.wait_for_names(&world.all(), [&old, &kept]);
-    // Sooner than anybody can miss it.
+    // It is back before any member can notice.
     world[2].kill();
     world.start(2);
     let new = world.register(2, "new", 41_002);
@@ -62,27 +62,27 @@ fn a_daemon_that_restarts_at_once_brings_nothing_of_before() {
 }
 
 #[test]
-fn a_daemon_that_restarts_later_brings_nothing_of_before() {
+fn a_daemon_that_restarts_later_brings_back_no_old_entries() {
     let mut world = World::joined(3);
     let old = world.register(2, "old", 41_000);
     world.wait_for_names(&world.all(), [&old]);
     world[2].kill();
     world.wait_until_agreed(&[0, 1]);
     world.start(2);
-    // It has no seed: those who miss it look for it.
+    // It has no seed: the members that lost it look for it.
     world.wait_until_agreed(&world.all());
     world.wait_for_names(&world.all(), []);
 }
 
 #[test]
-fn a_crash_loop_leaves_no_traces() {
+fn a_crash_loop_leaves_no_stale_entries() {
     let mut world = World::joined(3);
     world[2].configure("join = [\"10.77.0.1\"]\n");
     for round in 0..10 {
         world[2].kill();
         world.start(2);
         let node = world.register(2, &format!("life{round}"), 41_000);
-        // In every second life others hear of it.
+        // In every second run, it lives long enough for others to hear of it.
         if round % 2 == 0 {
             world.wait_for_names(&[0], [&node]);
         }
@@ -122,7 +122,7 @@ fn clocks_that_are_years_apart_do_not_matter() {
     let mut world = World::new(3);
     for (host, shift) in [(0, "+0"), (1, "+365d"), (2, "-365d")] {
         world[host].configure("join = [\"10.77.0.1\"]\n");
-        // Only the date: a monotonic clock has no year.
+        // Only the wall clock is faked, not the monotonic clock.
         let environment =
             [("LD_PRELOAD", FAKETIME), ("FAKETIME", shift), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
         world.start_with(host, &environment);
@@ -130,7 +130,7 @@ fn clocks_that_are_years_apart_do_not_matter() {
     world.wait_until_agreed(&world.all());
     let nodes: Vec<_> = world.all().into_iter().map(|host| world.register(host, "node", 41_000)).collect();
     world.wait_for_names(&world.all(), &nodes);
-    // The one from the future comes back in the past.
+    // The daemon with the future date restarts with a past date.
     world[1].kill();
     world.wait_until_agreed(&[0, 2]);
     world.start(1);

@@ -1,9 +1,9 @@
-//! What every command prints, in every form: transcripts that are compared with `golden/COMMAND.snap`, and JSON that
-//! is held against `docs/json-schema.json`.
+//! The output of every command in every format: transcripts are compared with `golden/COMMAND.snap`, and JSON is
+//! validated against `docs/json-schema.json`.
 //!
-//! The list of commands is the command line's own, so that one without a transcript fails the test. After a change that
-//! is meant, `INSTA_UPDATE=always cargo test --test cluster golden` writes the transcripts anew: read them before they
-//! are committed.
+//! The list of commands comes from the command line itself, so a command without a transcript fails the test. After an
+//! intended change, `INSTA_UPDATE=always cargo test --test cluster golden` rewrites the transcripts: review them before
+//! committing.
 
 #[path = "golden/masks.rs"]
 mod masks;
@@ -27,11 +27,11 @@ use masks::Masks;
 use schema::Documents;
 use script::{SCRIPT, Step};
 
-/// The host that takes no part in the cluster and has no daemon of its own at first.
+/// The host that is not in the cluster and has no daemon at first.
 const ALONE: usize = 2;
 
 #[test]
-fn every_command_prints_what_it_is_known_to_print() {
+fn every_command_matches_its_transcript() {
     let written: BTreeSet<String> = SCRIPT.iter().map(|(command, _)| (*command).to_owned()).collect();
     assert_eq!(leaves(&Cli::command()), written, "commands, and those in tests/cluster/golden/script.rs");
 
@@ -43,7 +43,7 @@ fn every_command_prints_what_it_is_known_to_print() {
     world.wait_until_agreed(&[0, 1]);
     let nodes = [world.register(0, "rabbit", 25_672), world.register(1, "ejabberd", 5_280)];
     world.wait_for_names(&[0, 1], &nodes);
-    // What is started in the background outlives the thread that stands for its host.
+    // Background daemons outlive the thread that represents their host.
     let world = Background(world);
 
     let mut settings = insta::Settings::clone_current();
@@ -59,18 +59,18 @@ fn every_command_prints_what_it_is_known_to_print() {
             play.step(command, step, &mut documents);
         }
         let told = play.told;
-        // All of them are looked at, so that one run tells everything that has changed.
+        // All are compared, so that one run reports every change.
         let same = settings.bind(|| {
             std::panic::catch_unwind(|| insta::assert_snapshot!(command.replace(' ', "-"), told)).is_ok()
         });
         differing.extend((!same).then_some(*command));
     }
-    assert!(differing.is_empty(), "these print something else: {differing:?}");
+    assert!(differing.is_empty(), "these differ from their transcripts: {differing:?}");
     documents.are_valid();
     drop(nodes);
 }
 
-/// The commands that do something, with the words that lead to them.
+/// The leaf commands, with their full names.
 fn leaves(command: &clap::Command) -> BTreeSet<String> {
     let below = command.get_subcommands().flat_map(|sub| {
         let found = leaves(sub);
@@ -84,7 +84,7 @@ fn leaves(command: &clap::Command) -> BTreeSet<String> {
     below.collect()
 }
 
-/// A world whose background daemons end with it, also if the test fails.
+/// A world whose background daemons are stopped when it is dropped, even if the test fails.
 struct Background(World);
 
 impl Drop for Background {
@@ -96,7 +96,7 @@ impl Drop for Background {
     }
 }
 
-/// A command's steps, and what was printed so far.
+/// A command's steps and the transcript so far.
 struct Play<'a> {
     world: &'a World,
     masks: Masks,
@@ -153,7 +153,7 @@ impl Play<'_> {
         words.replace("HOME", self.world[host].file("").display().to_string().trim_end_matches('/'))
     }
 
-    /// Runs a command that goes on by itself until it has printed so many lines, and then sends it the signal.
+    /// Runs a streaming command until it has printed this many lines, and then sends it the signal.
     fn until(&self, host: usize, args: &[&str], lines: usize, signal: Signal) -> Said {
         let command = self.world[host].command(args);
         let mut program = self.world.site(host).cell.run(move || Program::spawn(command));
@@ -181,7 +181,7 @@ impl Play<'_> {
     }
 }
 
-/// Words of a command line; a single quote keeps blanks together.
+/// Splits a command line into words; single quotes group words.
 fn split(words: &str) -> impl Iterator<Item = &str> {
     let pieces = words.split('\'').enumerate();
     pieces.flat_map(|(number, piece)| {

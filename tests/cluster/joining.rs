@@ -1,4 +1,4 @@
-//! How daemons come together, and why some do not.
+//! How daemons join, and why joining fails.
 
 use futures_util::future::join_all;
 use pmd::control::api::Join;
@@ -6,7 +6,7 @@ use pmd::control::api::Join;
 use crate::world::World;
 
 #[test]
-fn two_that_join_each_other_at_once_end_up_with_one_link_fifty_times_of_fifty() {
+fn two_daemons_that_join_each_other_at_once_always_end_up_with_one_link() {
     const PAIRS: usize = 5;
     const ROUNDS: usize = 10;
     let mut world = World::new(2 * PAIRS);
@@ -36,7 +36,7 @@ fn two_that_join_each_other_at_once_end_up_with_one_link_fifty_times_of_fifty() 
 }
 
 #[test]
-fn a_host_can_be_joined_by_all_its_addresses_and_its_name() {
+fn a_host_can_be_joined_by_any_address_and_by_name() {
     let world = World::started(6);
     for (host, address) in
         [(1, "10.77.0.1"), (2, "10.77.0.1:4369"), (3, "[fd77::1]:4369"), (4, "h1"), (5, "h1:4369")]
@@ -48,7 +48,7 @@ fn a_host_can_be_joined_by_all_its_addresses_and_its_name() {
 }
 
 #[test]
-fn one_address_that_answers_is_enough() {
+fn one_reachable_address_is_enough() {
     let world = World::started(2);
     let said = world.run(1, &["join", "10.77.0.200:1", "h1", "--json"]).ended_with(0);
     let joined = said.json();
@@ -57,14 +57,14 @@ fn one_address_that_answers_is_enough() {
 }
 
 #[test]
-fn why_a_host_was_not_joined_is_said() {
+fn join_failures_are_explained() {
     let mut world = World::new(4);
     world[1].set_cookies(&["a-cookie-of-another-cluster"]);
     world[2].configure("cluster = \"other\"\n");
     for host in [0, 1, 2] {
         world.start(host);
     }
-    // There is no daemon on the fourth host.
+    // The fourth host has no daemon.
     for (from, address, code, word) in [
         (0, "h2", 5, "cookie"),
         (1, "h1", 5, "cookie"),
@@ -91,12 +91,12 @@ fn why_a_host_was_not_joined_is_said() {
 }
 
 #[test]
-fn an_address_that_swallows_everything_is_given_up_and_harms_nobody() {
+fn an_unresponsive_address_times_out_without_affecting_others() {
     let world = World::joined(3);
     let node = world.register(1, "alice", 41_001);
     world.wait_for_names(&world.all(), [&node]);
     let watches = [world.watch(1), world.watch(2)];
-    // A neighbour as far as the kernel knows, and whatever is sent to it vanishes without an answer.
+    // The kernel has a neighbour entry for it, but packets sent to it get no answer.
     world.site(0).cell.ip("neigh add 10.77.0.4 lladdr 02:77:00:00:00:99 nud permanent dev eth0\n");
     for json in [false, true] {
         let mut args = vec!["join", "10.77.0.4", "--timeout", "1s"];
@@ -111,12 +111,12 @@ fn an_address_that_swallows_everything_is_given_up_and_harms_nobody() {
             assert_eq!(said.stdout, "", "{said:#?}");
             assert!(
                 matches!(lines.as_slice(), [.., error, hint]
-                    if error.starts_with("error: 10.77.0.4 has not answered in time") && hint.starts_with("hint: ")),
+                    if error.starts_with("error: 10.77.0.4 did not answer in time") && hint.starts_with("hint: ")),
                 "{said:#?}"
             );
         }
     }
-    // One that answers is enough beside it.
+    // Another address that answers is enough.
     let said = world.run(0, &["join", "10.77.0.4", "h2", "--timeout", "1s"]).ended_with(0);
     assert!(said.stderr.contains("joining through 10.77.0.4 failed"), "{said:#?}");
     world.wait_until_agreed(&world.all());
@@ -127,7 +127,7 @@ fn an_address_that_swallows_everything_is_given_up_and_harms_nobody() {
 }
 
 #[test]
-fn a_seed_may_come_later_than_those_who_name_it() {
+fn a_seed_may_start_after_the_daemons_that_name_it() {
     let mut world = World::new(3);
     world[1].configure("join = [\"10.77.0.1\"]\n");
     world[2].configure("[[peer]]\naddress = \"h1\"\n");
@@ -138,12 +138,12 @@ fn a_seed_may_come_later_than_those_who_name_it() {
 }
 
 #[test]
-fn daemons_on_one_network_find_each_other() {
+fn daemons_on_one_network_discover_each_other_by_broadcast() {
     let mut world = World::new(4);
     for host in 0..4 {
         world[host].configure("discovery = [\"broadcast\"]\n");
     }
-    // One of another cluster hears the same calls.
+    // A daemon of another cluster receives the same beacons.
     world[3].set_cookies(&["a-cookie-of-another-cluster"]);
     world.start_all();
     world.wait_until_agreed(&[0, 1, 2]);
@@ -151,7 +151,7 @@ fn daemons_on_one_network_find_each_other() {
 }
 
 #[test]
-fn the_cookie_is_changed_without_a_moment_apart() {
+fn rotating_the_cookie_never_splits_the_cluster() {
     const OLD: &str = crate::world::COOKIE;
     const NEW: &str = "the-next-cookie-of-the-cluster-tests";
     let mut world = World::new(4);
@@ -165,14 +165,14 @@ fn the_cookie_is_changed_without_a_moment_apart() {
         world[host].set_cookies(cookies);
         world.run(host, &["reload"]).ended_with(0);
     };
-    // The first knows both, and uses the new one; the others know the old one only. All of them can restart.
+    // The first host knows both and uses the new one; the others know only the old one. All of them can restart.
     reload(&world, 0, &[NEW, OLD]);
     world[2].terminate();
     world.start(2);
     world.wait_until_agreed(&[0, 1, 2]);
     reload(&world, 1, &[NEW, OLD]);
     reload(&world, 2, &[NEW, OLD]);
-    // Now the old one is dropped, host by host.
+    // Now the old cookie is removed, host by host.
     reload(&world, 0, &[NEW]);
     reload(&world, 1, &[NEW]);
     world[2].terminate();
@@ -180,7 +180,7 @@ fn the_cookie_is_changed_without_a_moment_apart() {
     world.wait_until_agreed(&[0, 1, 2]);
     reload(&world, 2, &[NEW]);
     watch.never("node_down", "h2");
-    // Who missed all of that is a stranger.
+    // A host that missed the rotation is rejected.
     world.start(3);
     world.run(3, &["join", "h1"]).ended_with(5);
     reload(&world, 3, &[NEW]);
@@ -189,12 +189,12 @@ fn the_cookie_is_changed_without_a_moment_apart() {
 }
 
 #[test]
-fn a_program_that_is_run_behind_a_join_finds_the_hosts_in_its_file() {
+fn a_program_started_after_join_finds_the_hosts_in_the_hosts_file() {
     const HOSTS: usize = 6;
     let world = World::started(HOSTS);
     let file = world[1].file("hosts-4369");
     let file = file.to_str().expect("a path");
-    // One behind the other: changes in a row are collected, and a node that reads the file looks at it once.
+    // In quick succession: changes are batched, and a node that reads the file reads it only once.
     for host in (0..HOSTS).filter(|host| *host != 1) {
         let name = world[host].name.clone();
         world.run(1, &["join", &name]).ended_with(0);

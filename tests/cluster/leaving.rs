@@ -1,4 +1,4 @@
-//! How a daemon goes on purpose: nobody has to find out.
+//! Daemons that stop or leave deliberately and announce it.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use crate::machine::PORT;
 use crate::world::World;
 
 #[test]
-fn who_stops_says_so() {
+fn a_terminated_daemon_announces_that_it_leaves() {
     let mut world = World::joined(3);
     let node = world.register(2, "alice", 41_001);
     world.wait_for_names(&world.all(), [&node]);
@@ -26,7 +26,7 @@ fn who_stops_says_so() {
 }
 
 #[test]
-fn stop_is_the_same_by_command() {
+fn pmd_stop_announces_that_the_daemon_leaves() {
     let mut world = World::joined(2);
     let watch = world.watch(0);
     world.run(1, &["stop"]).ended_with(0);
@@ -37,7 +37,7 @@ fn stop_is_the_same_by_command() {
 }
 
 #[test]
-fn who_leaves_goes_on_alone_and_can_come_back() {
+fn a_daemon_that_leaves_keeps_running_and_can_rejoin() {
     let world = World::joined(3);
     let nodes = [0, 1, 2].map(|host| world.register(host, "node", 41_001));
     world.wait_for_names(&world.all(), &nodes);
@@ -46,13 +46,13 @@ fn who_leaves_goes_on_alone_and_can_come_back() {
     watch.wait_for("node_left", "h3");
     world.wait_until_agreed(&[0, 1]);
     world.wait_for_names(&[0, 1], &nodes[..2]);
-    // Its own nodes are still answered for, and it is nobody's member.
+    // It still answers for its own nodes and has no other members.
     world.wait_for_names(&[2], &nodes[2..]);
     assert!(nodes[2].is_open());
-    world.wait_on(&[2], "nobody else", |host| {
+    world.wait_on(&[2], "no other members", |host| {
         world.status(host).is_some_and(|status| status.left && status.members == 1 && status.links == 0)
     });
-    // Nobody may draw it back in.
+    // No member may bring it back.
     let refused = world.run(0, &["join", "h3"]);
     assert_eq!(refused.code, 5, "{refused:#?}");
 
@@ -63,10 +63,10 @@ fn who_leaves_goes_on_alone_and_can_come_back() {
 }
 
 #[test]
-fn who_is_told_to_leave_goes_and_stays_away_until_it_joins() {
-    // More than six: not everybody has a link to everybody.
+fn a_member_told_to_leave_stays_away_until_it_joins() {
+    // With more than six hosts, not every pair has a link.
     let mut world = World::new(8);
-    // Everybody would come together again by itself.
+    // With seeds, all hosts would otherwise rejoin on their own.
     for host in 0..8 {
         world[host].configure("join = [\"10.77.0.1\", \"10.77.0.2\"]\n");
     }
@@ -82,13 +82,13 @@ fn who_is_told_to_leave_goes_and_stays_away_until_it_joins() {
     watches.iter().for_each(|watch| watch.wait_for("node_left", "h8"));
     world.wait_until_agreed(&rest);
     world.wait_for_names(&rest, &nodes[..1]);
-    // Its nodes lose nothing: it answers for them as before.
+    // Its nodes are not affected: it answers for them as before.
     world.wait_for_names(&[7], &nodes[1..]);
     assert!(nodes[1].is_open());
-    world.wait_on(&[7], "nobody else", |host| {
+    world.wait_on(&[7], "no other members", |host| {
         world.status(host).is_some_and(|status| status.left && status.members == 1 && status.links == 0)
     });
-    // Neither does it come back nor can others draw it in, whoever restarts.
+    // It does not return, and no restarting member brings it back.
     assert_eq!(world.run(1, &["join", "h8"]).code, 5);
     world[1].terminate();
     world.start(1);
@@ -103,41 +103,41 @@ fn who_is_told_to_leave_goes_and_stays_away_until_it_joins() {
 }
 
 #[test]
-fn whom_nobody_knows_cannot_be_told_to_leave() {
+fn unknown_members_cannot_be_told_to_leave() {
     let world = World::joined(2);
     for (who, code, word) in [("h9", 4, "h9"), ("10.77.0.200", 4, "10.77.0.200"), ("h1", 2, "itself")] {
         let said = world.run(0, &["leave", who]);
         assert_eq!((said.code, said.stdout.as_str()), (code, ""), "{said:#?}");
         assert!(said.stderr.contains(word) && said.stderr.contains("hint: "), "{said:#?}");
     }
-    // By its address as well as by its name.
+    // A member can be named by its address as well.
     world.run(0, &["leave", "10.77.0.2"]).ended_with(0);
     world.wait_until_agreed(&[0]);
 }
 
 #[test]
-fn nobody_listens_any_more_while_a_daemon_says_farewell() {
+fn the_port_is_free_while_a_stopping_daemon_says_goodbye() {
     let mut world = World::new(2);
-    // Each alias needs a listener of its own then.
+    // With explicit addresses, each alias needs its own listener.
     world[1].configure("bind = [\"10.77.0.2\"]\njoin = [\"10.77.0.1\"]\n");
     world.start_all();
     world.wait_until_agreed(&world.all());
     let listeners = |world: &World| {
         let look = || sockets::find(|socket| socket.listens && socket.local.port() == PORT);
-        world.site(1).cell.run(look).expect("the kernel tells").len()
+        world.site(1).cell.run(look).expect("the list of sockets").len()
     };
-    // Its own address, the two of loopback, and the alias of the other host.
+    // Its own address, two loopback addresses, and the alias of the other host.
     wait_until("the alias to be listened on", || listeners(&world) == 4);
-    // A request that never ends keeps the daemon busy with its farewell for longer than what is looked at here takes.
+    // An incomplete request keeps the daemon shutting down for longer than the checks below take.
     let mut control =
         UnixStream::connect(world[1].file(&format!("pmd-{PORT}.sock"))).expect("the daemon listens");
-    control.write_all(b"GET /v1/status").expect("room for half a request");
-    // One that came later is answered: it was accepted.
+    control.write_all(b"GET /v1/status").expect("writing half a request");
+    // A later request is answered, so this one has been accepted.
     assert!(world.status(1).is_some());
     world[1].daemon().signal(rustix::process::Signal::TERM);
-    wait_until("nobody to listen any more", || listeners(&world) == 0);
-    assert!(world[1].daemon().is_running(), "it has ended before it was looked at");
-    // So a successor may come at once.
+    wait_until("all listeners to be closed", || listeners(&world) == 0);
+    assert!(world[1].daemon().is_running(), "the daemon exited before the check");
+    // So a successor can start at once.
     world[1].let_go();
     world.start(1);
     world.wait_until_agreed(&world.all());

@@ -1,4 +1,4 @@
-//! One host of a cluster: its daemon, its home, the nodes registered there.
+//! One host of a cluster: its daemon, its home, and the nodes registered there.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -17,23 +17,23 @@ use crate::harness::program::{Program, run_within};
 pub(crate) use crate::harness::said::Said;
 use crate::harness::{PATIENCE, pmd};
 
-/// The port of every daemon; each has its own host.
+/// The port of every daemon; each is on its own host.
 pub(crate) const PORT: u16 = 4369;
-/// How long a command may take: joining alone may take ten seconds.
+/// Timeout of a command; joining alone may take ten seconds.
 const COMMAND: Duration = Duration::from_secs(60);
 
-/// A host and what runs on it.
+/// A host and the programs on it.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) name: String,
     pub(crate) ip: Ipv4Addr,
     home: PathBuf,
     daemon: Option<Program>,
-    /// The daemons that ran here before, for their logs.
+    /// Former daemons, kept for their logs.
     former: Vec<Program>,
 }
 
-/// An Erlang node, as far as a port mapper can see: registered as long as this value lives.
+/// An Erlang node as a port mapper sees it: registered until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Registered {
     pub(crate) name: String,
@@ -43,14 +43,14 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
-    /// Whether the daemon has neither closed the connection nor said anything.
+    /// Whether the daemon has neither closed the connection nor sent anything.
     pub(crate) fn is_open(&self) -> bool {
         self.stream.set_nonblocking(true).expect("a socket");
         let mut byte = [0];
         matches!(self.stream.peek(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
-    /// As `names --cluster` has it.
+    /// Its entry in `names --cluster`.
     pub(crate) fn entry(&self) -> (String, String, u16) {
         (self.name.clone(), self.host.clone(), self.port)
     }
@@ -63,23 +63,23 @@ impl Machine {
         Machine { name: site.name.clone(), ip: site.ip, home, daemon: None, former: Vec::new() }
     }
 
-    /// A file of its home.
+    /// The path of a file in its home.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.home.join(name)
     }
 
-    /// Writes the configuration file; keys of before are gone.
+    /// Writes the configuration file, replacing an earlier one.
     pub(crate) fn configure(&self, text: &str) {
         std::fs::write(self.file("pmd.toml"), text).expect("writing the configuration");
     }
 
-    /// Writes the cookie file, one cookie to a line.
+    /// Writes the cookie file, one cookie per line.
     pub(crate) fn set_cookies(&self, cookies: &[&str]) {
         let place = self.file("cookie");
         let _ = std::fs::remove_file(&place);
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(place);
         let text: String = cookies.iter().map(|cookie| format!("{cookie}\n")).collect();
-        file.expect("a cookie file").write_all(text.as_bytes()).expect("room for a cookie");
+        file.expect("a cookie file").write_all(text.as_bytes()).expect("writing the cookie");
     }
 
     /// Its daemon's API.
@@ -87,7 +87,7 @@ impl Machine {
         Client::new(self.file(&format!("pmd-{PORT}.sock")))
     }
 
-    /// `pmd ARGS` with this host's home; where it runs is up to the caller.
+    /// `pmd ARGS` with this host's home; the caller decides where it runs.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = mortal(pmd());
         without_variables(&mut command).args(args).env("PMD_HOME", &self.home).env("HOME", &self.home);
@@ -131,14 +131,14 @@ impl Machine {
         self.running().pid()
     }
 
-    /// Ends the daemon without a word.
+    /// Kills the daemon.
     pub(crate) fn kill(&mut self) {
         let mut daemon = self.daemon.take().expect("a daemon runs");
         daemon.kill();
         self.former.push(daemon);
     }
 
-    /// Ends the daemon the way a supervisor does, and waits for its end.
+    /// Terminates the daemon as a service manager does, and waits for its exit.
     pub(crate) fn terminate(&mut self) {
         let mut daemon = self.daemon.take().expect("a daemon runs");
         daemon.signal(Signal::TERM);
@@ -147,32 +147,32 @@ impl Machine {
         self.former.push(daemon);
     }
 
-    /// Leaves a daemon that is about to end to itself: another one can be started beside it.
+    /// Stops tracking a daemon that is about to exit, so that another can be started.
     pub(crate) fn let_go(&mut self) {
         self.former.push(self.daemon.take().expect("a daemon runs"));
     }
 
-    /// Stops the daemon's process where it stands.
+    /// Freezes the daemon's process.
     pub(crate) fn freeze(&self) {
         self.running().freeze();
     }
 
-    /// Lets a stopped daemon go on.
+    /// Resumes a frozen daemon.
     pub(crate) fn thaw(&self) {
         self.running().thaw();
     }
 
-    /// Whether a daemon was started here, and not taken away since.
+    /// Whether a daemon runs here.
     pub(crate) fn has_daemon(&self) -> bool {
         self.daemon.is_some()
     }
 
-    /// The memory that the daemon has in use, in KiB.
+    /// The daemon's resident memory, in KiB.
     pub(crate) fn resident_memory(&self) -> usize {
         self.running().resident_memory()
     }
 
-    /// What its daemons have logged, the oldest first.
+    /// The logs of its daemons, oldest first.
     pub(crate) fn log(&self) -> String {
         let all = self.former.iter().chain(&self.daemon);
         all.map(|daemon| daemon.stdout() + &daemon.stderr()).collect()
@@ -180,16 +180,14 @@ impl Machine {
 
     // ---- nodes
 
-    /// Registers a node the way a node does.
+    /// Registers a node over EPMD.
     pub(crate) fn register(&self, site: &Site, name: &str, port: u16) -> Registered {
         let own_name = name.to_owned();
-        let stream = site
-            .cell
-            .run(move || register(loopback(), &own_name, port).expect("a registration on a host of its own"));
+        let stream = site.cell.run(move || register(loopback(), &own_name, port).expect("a registration"));
         Registered { name: name.to_owned(), port, host: self.name.clone(), stream }
     }
 
-    /// Registers so many nodes at once: every request is sent before the first answer is read.
+    /// Registers `count` nodes at once: all requests are sent before the first response is read.
     pub(crate) fn register_burst(&self, site: &Site, prefix: &str, count: u16) -> Vec<Registered> {
         let names: Vec<String> = (0..count).map(|number| format!("{prefix}{number}")).collect();
         let requests: Vec<Vec<u8>> =

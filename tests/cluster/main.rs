@@ -1,7 +1,7 @@
-//! Clusters of real daemons: every host is a network namespace, every daemon a process of its own.
+//! Clusters of real daemons: every host is a network namespace, every daemon a separate process.
 //!
-//! Nothing is timed: a test waits until something holds on all hosts, and its limits only keep a failure from hanging.
-//! Where a test fails, it says what the daemons logged last and where the whole logs are. Needs root.
+//! Nothing is timed: a test waits until a condition holds on all hosts, and its limits only keep a failure from
+//! hanging. A failed test shows the last log lines of the daemons and where the full logs are. Needs root.
 
 #![allow(
     clippy::unwrap_used,

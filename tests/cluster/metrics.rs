@@ -1,11 +1,11 @@
-//! What the metrics say about the cluster is what has happened in it.
+//! The cluster metrics match what has happened.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use crate::world::World;
 
-/// A number of a host's metrics; none if there is no such series.
+/// A value from a host's metrics; none if there is no such series.
 fn number(world: &World, host: usize, series: &str) -> Option<f64> {
     let page = world.block_on(world[host].api().metrics()).expect("metrics");
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -19,7 +19,7 @@ fn members_links_refusals_and_tunnels_are_counted() {
     world.start_all();
     world.join_first(1..2);
     world.wait_until_agreed(&[0, 1]);
-    // By its address: a name has several, and each is tried.
+    // By address, because a name has several addresses and each is tried.
     let first = world[0].ip.to_string();
     world.run(2, &["join", &first]).ended_with(5);
     let alice = world.register(0, "alice", 41_001);
@@ -54,19 +54,19 @@ fn members_links_refusals_and_tunnels_are_counted() {
         number(&world, host, "pmd_registry_tombstones") >= Some(1.0)
     });
 
-    // A service on the second host, asked through a tunnel of the first.
+    // A service on the second host, reached through a tunnel from the first.
     let listener = world.site(1).cell.run(|| TcpListener::bind("127.0.0.1:0")).expect("a port");
     let port = listener.local_addr().expect("its address").port();
     world.run(1, &["register", "echo", "-P", &port.to_string()]).ended_with(0);
     let entry = || world.block_on(world[0].api().lookup("echo")).ok()?.matches.first()?.entry;
     world.wait_on(&[0], "a way to the service", |_| entry().is_some());
-    let entry = entry().expect("it was there");
+    let entry = entry().expect("an entry");
     let mut near = world.site(0).cell.run(move || TcpStream::connect(entry)).expect("a tunnel");
-    near.write_all(&[7; 1_000]).expect("room");
+    near.write_all(&[7; 1_000]).expect("writing");
     let (mut far, _) = listener.accept().expect("the tunnel");
-    far.read_exact(&mut [0; 1_000]).expect("what was sent");
-    far.write_all(&[8; 500]).expect("room");
-    near.read_exact(&mut [0; 500]).expect("what came back");
+    far.read_exact(&mut [0; 1_000]).expect("the sent bytes");
+    far.write_all(&[8; 500]).expect("writing");
+    near.read_exact(&mut [0; 500]).expect("the echoed bytes");
     for (host, side, result) in [(0, "entry", "opened"), (1, "exit", "accepted")] {
         world.wait_on(&[host], "the bytes", |host| {
             number(&world, host, "pmd_tunnel_bytes_total") == Some(1_500.0)

@@ -1,4 +1,4 @@
-//! The status page: who gets it, what it says, and what a real browser makes of it.
+//! The status page: access, contents, and behaviour in a real browser.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,15 +15,15 @@ use crate::harness::wait_until;
 use crate::machine::PORT;
 use crate::world::World;
 
-/// Sends a request from one host to an address and returns everything that comes back until the end.
+/// Sends a request from one host to an address and returns the whole response.
 fn ask(world: &World, from: usize, to: Ipv4Addr, request: &str) -> String {
     let request = request.to_owned();
     world.site(from).cell.run(move || {
         let mut stream = TcpStream::connect(SocketAddr::from((to, PORT))).expect("a daemon");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
-        stream.write_all(request.as_bytes()).expect("room for a request");
+        stream.write_all(request.as_bytes()).expect("writing the request");
         let mut answer = Vec::new();
-        // A close with unread input is a reset: an answer may have come before it.
+        // Closing with unread input causes a reset; a response may have arrived before it.
         let _ = stream.read_to_end(&mut answer);
         String::from_utf8_lossy(&answer).into_owned()
     })
@@ -34,7 +34,7 @@ fn request(method: &str, path: &str, host: &str) -> String {
 }
 
 #[test]
-fn the_page_is_for_this_host_alone_and_changes_nothing() {
+fn the_page_is_local_and_read_only() {
     let world = World::joined(2);
     let own = Ipv4Addr::LOCALHOST;
     let page = ask(&world, 0, own, &request("GET", "/", "localhost:4369"));
@@ -55,14 +55,14 @@ fn the_page_is_for_this_host_alone_and_changes_nothing() {
     assert_eq!(status("GET", "/v1/stop", "localhost"), "404");
     assert_eq!(status("DELETE", "/v1/services/web", "localhost"), "405");
     assert_eq!(status("GET", &format!("/{}", "a".repeat(40_000)), "localhost"), "431");
-    // Another host gets the end of the connection and nothing else.
+    // A request from another host is closed without a response.
     let first = world.site(0).ip;
     assert_eq!(ask(&world, 1, first, &request("GET", "/", "localhost")), "");
-    // Visitors that never end their request neither keep look-ups nor more of themselves out.
+    // Clients with incomplete requests block neither lookups nor other clients.
     let slow = world.site(0).cell.run(move || {
         let visitors = (0..100).map(|_| {
             let mut stream = TcpStream::connect(SocketAddr::from((own, PORT))).expect("a daemon");
-            stream.write_all(b"GET / HTTP/1.1\r\n").expect("room");
+            stream.write_all(b"GET / HTTP/1.1\r\n").expect("writing");
             stream
         });
         visitors.collect::<Vec<_>>()
@@ -73,20 +73,20 @@ fn the_page_is_for_this_host_alone_and_changes_nothing() {
 }
 
 #[test]
-fn the_page_may_be_open_to_others_or_be_off() {
+fn the_page_can_be_opened_to_others_or_switched_off() {
     let mut world = World::new(3);
     world[0].configure("web = \"open\"\n");
     world[1].configure("web = \"off\"\n");
     world.start(0);
     world.start(1);
     let first = world.site(0).ip;
-    // By whatever name: a host behind a proxy does not know what it is called.
+    // Any Host header is accepted, because a host behind a proxy does not know its public name.
     let page = ask(&world, 2, first, &request("GET", "/", "pmd.example.org"));
     assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("<!doctype html>"), "{page}");
     let nodes = ask(&world, 2, first, &request("GET", "/v1/nodes", "h1:4369"));
     assert!(nodes.contains("\"host\":\"h1\""), "{nodes}");
     assert!(ask(&world, 2, first, &request("POST", "/v1/stop", "h1")).starts_with("HTTP/1.1 405 "));
-    // Off is off for everybody, this host included, and look-ups go on.
+    // When off, it is off for this host as well, and lookups still work.
     for (from, to) in [(1, Ipv4Addr::LOCALHOST), (2, world.site(1).ip)] {
         assert_eq!(ask(&world, from, to, &request("GET", "/", "localhost")), "");
     }
@@ -103,27 +103,27 @@ fn sockets(world: &World, host: usize) -> usize {
 }
 
 #[test]
-fn visitors_have_limits() {
+fn web_connections_are_limited() {
     let world = World::started(1);
     let visit = |text: String| {
         world.site(0).cell.run(move || {
             let mut stream =
                 TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))).expect("a daemon");
             stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
-            stream.write_all(text.as_bytes()).expect("room for a request");
+            stream.write_all(text.as_bytes()).expect("writing the request");
             stream
         })
     };
     let begun = |stream: &mut TcpStream| {
         let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).expect("an answer");
+        BufReader::new(stream).read_line(&mut line).expect("a response");
         line
     };
-    // A list that no socket's buffers take whole.
+    // A list that exceeds the socket buffers.
     let nodes = world[0].register_burst(world.site(0), &"n".repeat(200), 2000);
     wait_until("the nodes", || sockets(&world, 0) >= nodes.len());
     let before = sockets(&world, 0);
-    // Half of all places are for event streams; one that ends makes room for another.
+    // Half of all slots are for event streams; one that ends frees its slot.
     let events = || visit("GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n".into());
     let mut streams: Vec<TcpStream> = (0..32).map(|_| events()).collect();
     for stream in &mut streams {
@@ -137,11 +137,11 @@ fn visitors_have_limits() {
     drop(streams);
     wait_until("the streams to be gone", || sockets(&world, 0) <= before);
 
-    // A request that does not end ends the connection; so does an answer that nobody reads.
+    // An incomplete request and an unread response both end the connection.
     let mut slow = visit("GET / HTTP/1.1\r\nhost: loc".into());
     let unread = visit("GET /v1/names HTTP/1.1\r\nhost: localhost\r\n\r\n".into());
     let mut rest = Vec::new();
-    slow.read_to_end(&mut rest).expect("an end");
+    slow.read_to_end(&mut rest).expect("reading to the end");
     wait_until("the visitor that does not read to be let go", || sockets(&world, 0) <= before);
     drop((unread, nodes));
 }
@@ -232,7 +232,7 @@ fn a_browser_shows_the_cluster_as_it_changes() {
     browser.wait_for("document.querySelectorAll('#members tbody tr').length === 3");
     browser.wait_for("document.querySelector('#names').innerText.includes('rabbit@h2')");
     browser.eval("window.notReloaded = true");
-    // What registers later appears by itself, and goes by itself; what a name says is text and nothing else.
+    // Later registrations appear and disappear without a reload, and names are shown as plain text.
     let later = world.register(2, "<b>hare", 25_673);
     browser.wait_for("document.querySelector('#names').innerText.includes('<b>hare@h3')");
     browser.wait_for("document.querySelector('#events').innerText.includes('name_up')");
@@ -258,7 +258,7 @@ fn a_browser_shows_the_cluster_as_it_changes() {
     let phone = json!({ "width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": true });
     browser.call("Emulation.setDeviceMetricsOverride", &phone);
     browser.wait_for("document.documentElement.scrollWidth <= 360");
-    // 1,000 members and 10,000 names, put into the page where the daemon's lists go: a page of each is drawn.
+    // 1,000 members and 10,000 names, injected in place of the daemon's lists: one page of each is drawn.
     browser.eval(
         "state.nodes = Array.from({length: 1000}, (_, i) => ({...state.nodes[0], host: 'm' + i, id: 'm' + i}));
          state.names = new Map(Array.from({length: 10000}, (_, i) =>
@@ -267,7 +267,7 @@ fn a_browser_shows_the_cluster_as_it_changes() {
     );
     browser.wait_for("document.querySelector('#names').innerText.includes('10000, page 1 of 200')");
     assert_eq!(browser.eval("document.querySelectorAll('#members tbody tr').length"), 50);
-    // A daemon that is gone is said to be.
+    // The page reports a daemon that has stopped.
     let mut world = world;
     world[0].kill();
     browser.wait_for("document.querySelector('#connection').innerText.startsWith('disconnected since')");

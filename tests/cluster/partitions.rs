@@ -1,4 +1,4 @@
-//! Networks that fall apart, wholly or in one direction, and come together again.
+//! Partitions, complete or in one direction, and how they heal.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn a_third_cut_off_for_half_a_minute_loses_nothing() {
     world.wait_for_names(&world.all(), &nodes);
     let (large, small) = ([0, 1, 2, 3, 4, 5], [6, 7, 8]);
     world.fleet().cut(&large, &small);
-    // On both sides something ends that the others cannot know of, and something begins.
+    // On both sides a node stops and another starts, unknown to the other side.
     drop(nodes.remove(8));
     drop(nodes.remove(0));
     nodes.push(world.register(2, "new", 42_000));
@@ -30,7 +30,7 @@ fn a_third_cut_off_for_half_a_minute_loses_nothing() {
 }
 
 #[test]
-fn a_split_that_is_over_before_anybody_despairs_is_nothing() {
+fn a_partition_shorter_than_the_suspicion_timeout_has_no_effect() {
     let world = World::joined(4);
     let nodes: Vec<_> = world.all().into_iter().map(|host| world.register(host, "node", 41_000)).collect();
     world.wait_for_names(&world.all(), &nodes);
@@ -45,7 +45,7 @@ fn a_split_that_is_over_before_anybody_despairs_is_nothing() {
 }
 
 #[test]
-fn two_halves_that_never_met_become_one() {
+fn two_clusters_that_never_met_merge() {
     let world = World::started(6);
     let join = |host: usize, seed: &str| world.run(host, &["join", seed]).ended_with(0);
     for (host, seed) in [(1, "h1"), (2, "h1"), (4, "h4"), (5, "h4")] {
@@ -60,13 +60,13 @@ fn two_halves_that_never_met_become_one() {
 }
 
 #[test]
-fn two_that_cannot_hear_each_other_are_kept_by_those_who_hear_both() {
+fn two_hosts_that_cannot_reach_each_other_stay_members_through_the_others() {
     let world = World::joined(5);
     let nodes: Vec<_> = world.all().into_iter().map(|host| world.register(host, "node", 41_000)).collect();
     world.wait_for_names(&world.all(), &nodes);
     world.fleet().cut_one_way(&[0], &[1]);
     world.let_pass(Duration::from_secs(20));
-    // Still apart, and still all of them members everywhere.
+    // Still cut off from each other, and still members everywhere.
     world.wait_until_equal(&world.all());
     world.wait_for_names(&world.all(), &nodes);
     let news = [world.register(0, "news", 42_000), world.register(1, "news", 42_000)];
@@ -76,7 +76,7 @@ fn two_that_cannot_hear_each_other_are_kept_by_those_who_hear_both() {
 }
 
 #[test]
-fn a_host_that_hears_and_is_not_heard_comes_back() {
+fn a_host_that_receives_but_cannot_send_recovers() {
     let world = World::joined(4);
     let nodes: Vec<_> = world.all().into_iter().map(|host| world.register(host, "node", 41_000)).collect();
     world.wait_for_names(&world.all(), &nodes);
@@ -90,7 +90,7 @@ fn a_host_that_hears_and_is_not_heard_comes_back() {
 }
 
 #[test]
-fn an_unplugged_host_is_missed_and_comes_back() {
+fn an_unplugged_host_is_removed_and_returns() {
     let world = World::joined(3);
     let nodes: Vec<_> = world.all().into_iter().map(|host| world.register(host, "node", 41_000)).collect();
     world.wait_for_names(&world.all(), &nodes);

@@ -1,9 +1,9 @@
-//! What is registered on one host is known on all, and gone on all when it is gone.
+//! Registrations on one host appear and disappear on all hosts.
 
 use crate::harness::wait_within;
 use crate::world::{PATIENCE, World};
 
-/// Registrations of a burst.
+/// Registrations in a burst.
 const BURST: u16 = 1_000;
 
 #[test]
@@ -16,7 +16,7 @@ fn two_hosts_see_each_others_nodes() {
         let said = world.run(host, &["names", "--cluster"]).ended_with(0);
         assert!(said.stdout.contains("alice@h1") && said.stdout.contains("bob@h2"), "{said:#?}");
     }
-    // NAMES is about one host only: others read it as that.
+    // NAMES lists one host only, because that is what its readers expect.
     let own = world.run(0, &["names"]).ended_with(0).stdout;
     assert!(own.contains("alice") && !own.contains("bob"), "{own}");
 
@@ -30,7 +30,7 @@ fn two_hosts_see_each_others_nodes() {
 }
 
 #[test]
-fn what_was_there_before_the_join_is_seen_after_it() {
+fn registrations_from_before_the_join_are_seen_after_it() {
     let world = World::started(3);
     let nodes = [0, 1, 2].map(|host| world.register(host, "early", 41_000));
     world.wait_for_names(&[2], [&nodes[2]]);
@@ -59,7 +59,7 @@ fn services_are_known_on_all_hosts() {
 }
 
 #[test]
-fn a_service_that_is_not_renewed_ends_everywhere() {
+fn a_service_that_is_not_renewed_expires_everywhere() {
     let world = World::joined(2);
     world.run(0, &["register", "short", "-P", "8080", "--ttl", "2s"]).ended_with(0);
     let count =
@@ -74,20 +74,20 @@ fn a_burst_on_one_host_is_seen_on_all() {
     let nodes = world[1].register_burst(world.site(1), "burst", BURST);
     world.wait_for_names(&world.all(), &nodes);
     world.wait_until_agreed(&world.all());
-    // Half of them, so that what stays is not to be had by forgetting all.
+    // Only half of them end, so that forgetting everything would fail the test.
     let mut nodes = nodes;
     nodes.truncate(usize::from(BURST) / 2);
     world.wait_for_names(&world.all(), &nodes);
-    assert!(nodes.iter().all(crate::machine::Registered::is_open), "a node was told something");
+    assert!(nodes.iter().all(crate::machine::Registered::is_open), "a node lost its registration");
 }
 
 #[test]
-fn a_daemon_that_stands_still_delays_nobody() {
+fn a_frozen_daemon_does_not_delay_others() {
     let world = World::joined(4);
     world[3].freeze();
     let others = world.all_but(&[3]);
     let nodes = world[0].register_burst(world.site(0), "burst", BURST);
-    // However the others take the silence of the fourth, they tell each other what is new.
+    // Whatever the others conclude from the fourth's silence, they exchange updates.
     world.wait_for_names(&others, &nodes);
     world[3].thaw();
     world.wait_for_names(&world.all(), &nodes);
@@ -95,7 +95,7 @@ fn a_daemon_that_stands_still_delays_nobody() {
 }
 
 #[test]
-fn a_host_on_a_slow_line_delays_nobody() {
+fn a_host_on_a_slow_link_does_not_delay_others() {
     let world = World::joined(4);
     let watch = world.watch(0);
     world.fleet().slow_down(3, 128);
@@ -108,7 +108,7 @@ fn a_host_on_a_slow_line_delays_nobody() {
 }
 
 #[test]
-fn events_tell_of_other_hosts_and_of_nothing_twice() {
+fn events_of_other_hosts_are_delivered_once() {
     let world = World::joined(2);
     let watch = world.watch(1);
     let node = world.register(0, "alice", 41_001);
@@ -117,7 +117,7 @@ fn events_tell_of_other_hosts_and_of_nothing_twice() {
     watch.wait_for("name_down", "alice");
     let _again = world.register(0, "alice", 41_002);
     wait_within(PATIENCE, "alice to be back", || watch.count("name_up", "alice") == 2);
-    // Told after all of that, and so is whatever would be told twice.
+    // This event comes after all others, including any duplicates.
     let _last = world.register(0, "bob", 41_003);
     watch.wait_for("name_up", "bob");
     let told: Vec<_> = watch.events().into_iter().filter(|event| event.name == "alice").collect();

@@ -28,16 +28,17 @@ fn a_hundred_hosts_that_join_one_at_once_are_one_cluster() {
     let mut world = World::joined(HOSTS);
     let nodes: Vec<_> = world.all().into_iter().map(|host| world.register(host, "node", 41_000)).collect();
     world.wait_for_names(&world.all(), &nodes);
-    // All of them have joined one; once the links of that moment are not needed any more, each has a few.
+    // All have joined one host; once the links made for joining are closed, each host has only a few.
     for host in world.all() {
         wait_until(&format!("h{} to have few links", host + 1), || {
             world.status(host).is_some_and(|cluster| cluster.links <= 30)
         });
     }
-    // Whoever closes a link says so: a link that just ends is a clue that its peer is gone, and costs four handshakes.
+    // Links are closed with a reason: one that just ends would look like a failed peer and cost four handshakes.
     for host in world.all() {
         let log = world[host].log();
-        let ended = log.lines().find(|line| line.contains("link down") && line.contains("farewell=None"));
+        let ended =
+            log.lines().find(|line| line.contains("link down") && line.contains("the connection ended"));
         assert_eq!(ended, None, "h{}", host + 1);
     }
     let dead = [17, 50, 99];

@@ -1,4 +1,4 @@
-//! What a daemon tells about the cluster, as it happens.
+//! A daemon's events about the cluster.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::harness::wait_within;
 
-/// A reader of one daemon's event stream, from the daemon's start to its end.
+/// A reader of one daemon's event stream, from the daemon's start to its exit.
 #[derive(Debug)]
 pub(crate) struct Watch {
     host: String,
@@ -18,7 +18,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Reads the events of the daemon behind `client`, which runs on `host`; all it remembers.
+    /// Reads the events of the daemon behind `client` on `host`, including all it remembers.
     pub(crate) fn begin(runtime: &tokio::runtime::Runtime, host: &str, client: &Client) -> Watch {
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&events);
@@ -26,7 +26,7 @@ impl Watch {
         let task = runtime.spawn(async move {
             let mut stream = stream;
             while let Ok(Some(message)) = stream.next().await {
-                // What is not an event (the opening, signs of life) has no place here.
+                // Other messages (hello, keep-alives) are ignored.
                 if let Ok(event) = serde_json::from_str::<Event>(&message.data) {
                     sink.lock().unwrap_or_else(PoisonError::into_inner).push(event);
                 }
@@ -40,7 +40,7 @@ impl Watch {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many events of this kind about this name there were.
+    /// The number of events of this kind about this name.
     pub(crate) fn count(&self, kind: &str, name: &str) -> usize {
         self.events().iter().filter(|event| event.kind == kind && event.name == name).count()
     }

@@ -1,4 +1,4 @@
-//! A cluster on hosts of its own, and how to wait until something holds on all of them.
+//! A cluster on its own hosts, and waiting for conditions on all of them.
 
 use std::ops::{Index, IndexMut, Range};
 use std::path::PathBuf;
@@ -16,19 +16,19 @@ use crate::watch::Watch;
 
 /// The cookie of every cluster here.
 pub(crate) const COOKIE: &str = "the-cookie-of-the-cluster-tests";
-/// How long a cluster may take to agree before the test fails; generous, because nothing here measures time.
+/// How long a cluster may take to converge before the test fails; generous, because nothing here measures time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Lines of each daemon's log that a failed test shows.
 const TAIL: usize = 25;
-/// Up to this many hosts, a failed test tells of all of them.
+/// Up to this many hosts, a failed test reports on all of them.
 const SMALL: usize = 12;
-/// From this many hosts on, a world has the machine for itself.
+/// Worlds with at least this many hosts run alone.
 const HEAVY: usize = 30;
 
-/// Worlds that need both cores come one after the other.
+/// Held by a world that needs the whole machine.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Hosts on one network, their daemons, and the means to ask them.
+/// Hosts on one network and their daemons.
 #[derive(Debug)]
 pub(crate) struct World {
     machines: Vec<Machine>,
@@ -39,7 +39,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// So many hosts with a cookie and nothing that runs.
+    /// Hosts with a common cookie and no daemons.
     pub(crate) fn new(count: usize) -> World {
         let alone = (count >= HEAVY).then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
         let fleet = Fleet::new(count);
@@ -58,14 +58,14 @@ impl World {
         World { machines, fleet, runtime, folder, _alone: alone }
     }
 
-    /// So many hosts, each with a daemon.
+    /// Hosts with a daemon each.
     pub(crate) fn started(count: usize) -> World {
         let mut world = World::new(count);
         world.start_all();
         world
     }
 
-    /// So many hosts in one cluster, all of which know all.
+    /// Hosts in one cluster that has converged.
     pub(crate) fn joined(count: usize) -> World {
         let world = World::started(count);
         world.join_first(1..count);
@@ -93,7 +93,7 @@ impl World {
         &self.fleet
     }
 
-    /// Where a host's programs run.
+    /// The site where a host's programs run.
     pub(crate) fn site(&self, host: usize) -> &Site {
         &self.fleet.sites()[host]
     }
@@ -103,7 +103,7 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// Waits for an answer of an API.
+    /// Runs a future to completion.
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
@@ -126,7 +126,7 @@ impl World {
         self.start_with(host, &[]);
     }
 
-    /// Starts the daemon of one host with more in its environment.
+    /// Starts the daemon of one host with additional environment variables.
     pub(crate) fn start_with(&mut self, host: usize, environment: &[(&str, &str)]) {
         self.machines[host].launch(&self.fleet.sites()[host], environment);
         self.machines[host].wait_until_up();
@@ -137,7 +137,7 @@ impl World {
         self.machines[host].run(self.site(host), args)
     }
 
-    /// Makes these hosts join the first one, all at once.
+    /// Makes these hosts join the first one, concurrently.
     pub(crate) fn join_first(&self, hosts: Range<usize>) {
         let seed = self.machines[0].ip.to_string();
         let join = Join { addresses: vec![seed], timeout_ms: Some(60_000) };
@@ -153,19 +153,19 @@ impl World {
         self.machines[host].register(self.site(host), name, port)
     }
 
-    /// Follows what a host's daemon tells.
+    /// Follows the events of a host's daemon.
     pub(crate) fn watch(&self, host: usize) -> Watch {
         Watch::begin(&self.runtime, &self.machines[host].name, &self.machines[host].api())
     }
 
-    // ---- what daemons know
+    // ---- the daemons' views
 
-    /// What a host's daemon says about the cluster; none if it does not answer or takes no part.
+    /// A host's cluster status; none if its daemon does not answer or is not clustered.
     pub(crate) fn status(&self, host: usize) -> Option<ClusterStatus> {
         self.block_on(self.machines[host].api().status()).ok()?.cluster
     }
 
-    /// The hosts whose daemons a host sees, by name, sorted.
+    /// The host names of the members that a host sees, sorted.
     pub(crate) fn members(&self, host: usize) -> Vec<String> {
         let list = self.block_on(self.machines[host].api().nodes());
         let mut names: Vec<String> =
@@ -186,12 +186,12 @@ impl World {
 
     // ---- waiting
 
-    /// Waits until `condition` holds on all of `hosts` in one look at them.
+    /// Waits until `condition` holds on all of `hosts` in a single pass.
     pub(crate) fn wait_on(&self, hosts: &[usize], what: &str, condition: impl Fn(usize) -> bool) {
         self.wait_or_tell(hosts, what, condition, |host| self.summary(host));
     }
 
-    /// The same; a failure tells of every host what `tell` knows.
+    /// The same; a failure shows the output of `tell` for every host.
     fn wait_or_tell(
         &self,
         hosts: &[usize],
@@ -202,18 +202,18 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(5);
         loop {
-            // Those that were late are looked at first: mostly it is not worth while to ask the others.
+            // Hosts that failed last time are checked first, which usually makes checking the others unnecessary.
             let Some(late) = hosts.iter().find(|host| !condition(**host)) else { return };
             while !condition(*late) {
                 if Instant::now() >= deadline {
                     let name = &self.machines[*late].name;
-                    // Of many, those first whom it is about.
+                    // In large clusters, the failing hosts are shown first.
                     let mut order = vec![*late];
                     order.extend(hosts.iter().filter(|host| **host != *late && !condition(**host)));
                     order.extend(hosts.iter().filter(|host| **host != *late).take(SMALL));
                     order.truncate(2 * SMALL);
                     let told: Vec<String> = order.into_iter().map(tell).collect();
-                    panic!("waited {PATIENCE:?} in vain on {name} for: {what}\n{}", told.join("\n"));
+                    panic!("timed out after {PATIENCE:?} on {name} waiting for: {what}\n{}", told.join("\n"));
                 }
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(100));
@@ -221,7 +221,7 @@ impl World {
         }
     }
 
-    /// What a host thinks of the cluster, in a line.
+    /// A host's view of the cluster, in one line.
     fn summary(&self, host: usize) -> String {
         let name = &self.machines[host].name;
         let Some(status) = self.status(host) else { return format!("{name}: no answer") };
@@ -237,8 +237,8 @@ impl World {
         let peers =
             self.block_on(self.machines[host].api().peers()).map(|list| list.peers).unwrap_or_default();
         for peer in peers.iter().filter(|peer| !peer.agrees) {
-            let (whom, heard) = (&peer.host, peer.heard_ms);
-            line += &format!("; not with {whom} ({}, heard {heard} ms ago)", peer.address);
+            let (other, heard) = (&peer.host, peer.heard_ms);
+            line += &format!("; not with {other} ({}, heard {heard} ms ago)", peer.address);
         }
         if self.len() <= SMALL {
             line += &format!("; sees {}", self.members(host).join(" "));
@@ -246,8 +246,7 @@ impl World {
         line
     }
 
-    /// Waits until these hosts see each other and nobody else, have the same fingerprint, and know that of all to whom
-    /// they have a link.
+    /// Waits until these hosts see each other and no others, have the same fingerprint, and agree with all their peers.
     pub(crate) fn wait_until_agreed(&self, hosts: &[usize]) {
         self.wait_until_equal(hosts);
         self.wait_on(hosts, "everybody to hear that all others have the same", |host| {
@@ -255,7 +254,7 @@ impl World {
         });
     }
 
-    /// Waits until these hosts see each other and nobody else, and have the same fingerprint.
+    /// Waits until these hosts see each other and no others, and have the same fingerprint.
     pub(crate) fn wait_until_equal(&self, hosts: &[usize]) {
         let mut expected: Vec<String> = hosts.iter().map(|host| self.machines[*host].name.clone()).collect();
         expected.sort();
@@ -269,7 +268,7 @@ impl World {
         self.wait_on(hosts, "exactly the members that there are", |host| self.members(host) == expected);
     }
 
-    /// Waits until these hosts see exactly these nodes, on whatever host.
+    /// Waits until these hosts see exactly these nodes.
     pub(crate) fn wait_for_names<'a>(
         &self,
         hosts: &[usize],
@@ -282,15 +281,15 @@ impl World {
             let seen = self.names(host);
             let missing: Vec<_> = expected.iter().filter(|node| !seen.contains(node)).take(5).collect();
             let more: Vec<_> = seen.iter().filter(|node| !expected.contains(node)).take(5).collect();
-            format!("{}; missing: {missing:?}, too many: {more:?}", self.summary(host))
+            format!("{}; missing: {missing:?}, unexpected: {more:?}", self.summary(host))
         };
         self.wait_or_tell(hosts, &what, |host| self.names(host) == expected, differs);
     }
 
-    /// Waits for a span in which things have to go wrong if they ever do.
+    /// Waits for a fixed time.
     ///
-    /// The one place where time itself is waited for: what is tested is what happens (or does not) while so much of it
-    /// passes, as with a host that is frozen for half a minute.
+    /// The only fixed wait in these tests: for conditions that must hold (or events that must not happen) during that
+    /// time, as with a host that is frozen for half a minute.
     pub(crate) fn let_pass(&self, span: Duration) {
         std::thread::sleep(span);
     }
@@ -327,6 +326,6 @@ impl Drop for World {
             let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
             eprintln!("---- {} ({} lines)\n{tail}", machine.name, lines.len());
         }
-        eprintln!("---- whole logs: {}", folder.display());
+        eprintln!("---- full logs: {}", folder.display());
     }
 }

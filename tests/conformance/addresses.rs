@@ -1,4 +1,4 @@
-//! Which addresses are listened on, and what happens when one cannot be had.
+//! The addresses to listen on, and what happens when one is not available.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -9,8 +9,8 @@ use crate::sockets;
 use crate::stage::{Stage, ending, said};
 use crate::wire::names;
 
-const WHY_ONCE: &str = "a wildcard or a repeated address is no other epmd: it is listened on once";
-const WHY_REASON: &str = "whoever reads the log wants to know why nothing was started";
+const WHY_ONCE: &str = "a wildcard or a repeated address is not another epmd, so pmd listens on it once";
+const WHY_REASON: &str = "a reader of the log needs to know why nothing was started";
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = lists();
@@ -21,12 +21,12 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Starts a server and notes at which addresses it listens, or how it ended.
+/// Starts a server and notes the addresses on which it listens, or how it ended.
 fn note_listeners(t: &mut Stage<'_>, args: &[&str], env: &[(&str, &str)], count: usize) {
     let mut command = t.command(args);
     command.envs(env.iter().copied());
     let mut server = Program::spawn(command);
-    // A server that will end because of its last address listens on the others for a moment: it has to answer.
+    // A server that will exit because of its last address listens briefly on the others, so it must also answer.
     wait_until("listeners or an end", || {
         !server.is_running() || (sockets::listeners(4369).len() >= count && t.names_text().is_some())
     });
@@ -38,7 +38,7 @@ fn note_listeners(t: &mut Stage<'_>, args: &[&str], env: &[(&str, &str)], count:
     }
 }
 
-/// A case about a list in the environment and, the same list, behind the flag.
+/// A case with a list in the environment and the same list after the flag.
 fn listed(name: &'static str, list: &'static str, listeners: &'static str) -> Case {
     let line = format!("listeners: {listeners}");
     let count = listeners.split(' ').count();
@@ -102,8 +102,8 @@ fn lists() -> Vec<Case> {
     ]
 }
 
-/// Stock's implicit loopback sockets collide with a wildcard, and a repeated address with itself; it takes either
-/// for another epmd and ends with 0.
+/// Stock's implicit loopback sockets collide with a wildcard, and a repeated address with itself; it takes either for
+/// another epmd and exits with 0.
 fn repeated() -> Vec<Case> {
     let once = |name: &'static str, list: &'static str, listeners: &'static str| {
         let line = format!("listeners: {listeners}");
@@ -125,7 +125,7 @@ fn repeated() -> Vec<Case> {
     ]
 }
 
-/// Lists that cannot be used: exit 1 and a message.
+/// Unusable lists: exit 1 and a message.
 fn refused() -> Vec<Case> {
     let refused = |name: &'static str, list: &'static str| {
         case(name).nothing_started().expect(&["flag: exit 1", "environment: exit 1", "a message each"]).play(
@@ -160,7 +160,7 @@ fn refused() -> Vec<Case> {
     ]
 }
 
-/// Somebody listens already: exit 0, silent, on whichever socket it is noticed. pmd may say why in its log.
+/// An address is already in use: exit 0 and silence, whichever socket it is. pmd may give the reason in its log.
 fn taken() -> Vec<Case> {
     let taken = |name: &'static str, occupant: &'static str, args: &'static [&'static str]| {
         case(name)
@@ -199,7 +199,7 @@ fn taken() -> Vec<Case> {
             .nothing_started()
             .expect(&["listeners: 10.9.9.1 127.0.0.1 ::1"])
             .play(|t| {
-                // The occupant is in the table of listeners too, at another port.
+                // The occupant also appears among the listeners, on another port.
                 let _occupant = TcpListener::bind("10.9.9.1:4370").expect("a free address");
                 note_listeners(t, &["-address", "10.9.9.1"], &[], 3);
             }),

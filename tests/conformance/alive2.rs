@@ -1,4 +1,4 @@
-//! ALIVE2_REQ: the fields, the order of the checks, and the two forms of the answer.
+//! ALIVE2_REQ: the fields, the order of the checks, and the two forms of the response.
 
 use crate::battery::{Case, Divergence, case};
 use crate::peer::{Peer, wait_until_dropped};
@@ -19,7 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Sends a registration, notes the answer and whether the connection is still there.
+/// Sends a registration, and notes the response and whether the connection is still open.
 fn attempt(t: &Stage<'_>, who: &str, request: &[u8]) -> Peer {
     let peer = t.dial(who);
     peer.send(request);
@@ -69,7 +69,7 @@ fn answers() -> Vec<Case> {
                     attempt(t, &version.to_string(), &Alive2::new("taken").highest(version).bytes());
                 }
             }),
-        // A stock node that gets the answer as 4 + 2 bytes takes it for garbage and does not start.
+        // A stock node that gets the response as 4 + 2 bytes takes it for garbage and does not start.
         case("the answer comes in one segment")
             .expect(&[
                 r"new: v\x00<creation>",
@@ -92,7 +92,7 @@ fn answers() -> Vec<Case> {
                 ask("old form", Alive2::new("two").highest(5));
             }),
         case("a client that half-closes behind its registration is answered, and gone")
-            .expect(&[r"client: v\x00<creation>", "client: eof", "left: nobody"])
+            .expect(&[r"client: v\x00<creation>", "client: eof", "left: none"])
             .play(|t| {
                 let client = t.dial("client");
                 client.send(&alive2("node"));
@@ -105,14 +105,14 @@ fn answers() -> Vec<Case> {
         case("a node registered over IPv6 is found over IPv4")
             .expect(&[
                 r"client: v\x00<creation>",
-                r"look-up: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x04node\x00\x00 eof",
+                r"lookup: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x04node\x00\x00 eof",
                 r"other: v\x01\x00\x00\x00c",
             ])
             .play(|t| {
                 let client = t.dial_between("client", "::1", "::1");
                 client.send(&alive2("node"));
                 client.reads_alive2_reply();
-                t.ask("look-up", &port2("node"));
+                t.ask("lookup", &port2("node"));
                 let other = t.dial("other");
                 other.send(&alive2("node"));
                 other.reads_alive2_reply();
@@ -144,11 +144,11 @@ fn answers() -> Vec<Case> {
     ]
 }
 
-/// Requests whose lengths do not fit together are closed without a word.
+/// Requests with inconsistent lengths are closed without a response.
 fn structure() -> Vec<Case> {
     let silent = |name: &'static str, requests: Vec<(&'static str, Vec<u8>)>| {
         let mut expected: Vec<String> = requests.iter().map(|(what, _)| format!("{what}: eof")).collect();
-        expected.push("left: nobody".to_owned());
+        expected.push("left: none".to_owned());
         let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
         case(name).expect(&expected).play(move |t| {
             requests.iter().for_each(|(what, request)| t.ask(what, request));
@@ -176,7 +176,7 @@ fn structure() -> Vec<Case> {
                 ("extra by one", Alive2::new("node").extra_length(1).bytes()),
                 ("extra by far", Alive2::new("node").extra_length(65535).bytes()),
                 ("extra cut", Alive2::new("node").extra("abc").extra_length(4).bytes()),
-                // "de" and the length that follows is then read where the length of the extra field should be.
+                // "de" and the following length are then read in place of the extra field's length.
                 ("name too short", Alive2::new("node").name_length(2).bytes()),
                 ("name of none", Alive2::new("node").name_length(0).bytes()),
                 ("packet cut by one", packet(&full[..full.len() - 1])),
@@ -200,19 +200,19 @@ fn structure() -> Vec<Case> {
                 "one: open",
                 r"many: v\x00<creation>",
                 "many: open",
-                r"look-up: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x03one\x00\x02ab eof",
-                r"look-up: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x04many\x00\x00 eof",
+                r"lookup: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x03one\x00\x02ab eof",
+                r"lookup: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x04many\x00\x00 eof",
             ])
             .play(|t| {
                 let _one = attempt(t, "one", &Alive2::new("one").extra("ab").trailing("!").bytes());
                 let _many = attempt(t, "many", &Alive2::new("many").trailing([0; 2000]).bytes());
-                t.ask("look-up", &port2("one"));
-                t.ask("look-up", &port2("many"));
+                t.ask("lookup", &port2("one"));
+                t.ask("lookup", &port2("many"));
             }),
     ]
 }
 
-/// Requests that are in order but ask for too much get an answer, and keep their connection.
+/// Well-formed requests that exceed a limit get a response and stay connected.
 fn refusals() -> Vec<Case> {
     let refused = |name: &'static str, requests: Vec<(&'static str, Alive2)>| {
         let mut expected = Vec::new();
@@ -222,7 +222,7 @@ fn refusals() -> Vec<Case> {
             expected.push(format!("{what}: {REFUSED_BEFORE_6}"));
             expected.push(format!("{what}: open"));
         }
-        expected.push("left: nobody".to_owned());
+        expected.push("left: none".to_owned());
         let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
         case(name).expect(&expected).play(move |t| {
             for (what, request) in &requests {
@@ -277,14 +277,14 @@ fn duplicates() -> Vec<Case> {
                 "second: open",
                 r"third: y\x01\x00c",
                 "third: open",
-                r"look-up: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x05taken\x00\x00 eof",
+                r"lookup: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x05taken\x00\x00 eof",
                 "taken: open",
             ])
             .play(|t| {
                 let holder = t.register("taken");
                 let _second = attempt(t, "second", &Alive2::new("taken").port(4001).bytes());
                 let _third = attempt(t, "third", &Alive2::new("taken").port(4002).highest(5).bytes());
-                t.ask("look-up", &port2("taken"));
+                t.ask("lookup", &port2("taken"));
                 t.stays_open(&holder.peer);
             }),
         case("of many that want a name at once, one gets it")
@@ -366,14 +366,14 @@ fn duplicates() -> Vec<Case> {
     ]
 }
 
-/// Names nobody uses, and stock epmd accepts.
+/// Unusual names that stock epmd accepts.
 fn odd_names() -> Vec<Case> {
     vec![
         case("an empty name is accepted if anything follows it")
             .expect(&[
                 r"trailing byte: v\x00<creation>",
                 r"names: \x00\x00\x11\x11name  at port 4000\n eof",
-                "look-up: eof",
+                "lookup: eof",
                 r"extra: v\x00<creation>",
                 r"names: \x00\x00\x11\x11name  at port 4001\n eof",
             ])
@@ -382,7 +382,7 @@ fn odd_names() -> Vec<Case> {
                 name.send(&Alive2::new("").trailing("!").bytes());
                 name.reads_alive2_reply();
                 t.ask("names", &wire::names());
-                t.ask("look-up", &port2(""));
+                t.ask("lookup", &port2(""));
                 drop(name);
                 t.wait_until_unregistered(b"");
                 let name = t.dial("extra");
@@ -393,27 +393,27 @@ fn odd_names() -> Vec<Case> {
         case("names with spaces, line ends and at signs go unescaped into the list")
             .expect(&[
                 r"names: \x00\x00\x11\x11name a b\x01@\x7f at port 4000\nname 1\n2\r at port 4000\n eof",
-                r"look-up: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x041\n2\r\x00\x00 eof",
-                r"look-up: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x06a b\x01@\x7f\x00\x00 eof",
+                r"lookup: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x041\n2\r\x00\x00 eof",
+                r"lookup: w\x00\x0f\xa0M\x00\x00\x06\x00\x05\x00\x06a b\x01@\x7f\x00\x00 eof",
             ])
             .play(|t| {
                 let names = ["1\n2\r", "a b\x01@\x7F"];
                 let _nodes = names.map(|name| t.register(name));
                 t.ask("names", &wire::names());
-                names.iter().for_each(|name| t.ask("look-up", &port2(name)));
+                names.iter().for_each(|name| t.ask("lookup", &port2(name)));
             }),
     ]
 }
 
-/// Answers that cannot be delivered: with a delayed write, the client is gone before the answer is written.
+/// Undeliverable responses: with a delayed write, the client is gone before the response is written.
 fn undeliverable() -> Vec<Case> {
     vec![
         case("a success that cannot be delivered is undone, but its creation is used up")
             .alone()
             .args(&["-delay_write", "1"])
-            .expect(&["gone: nobody", r"again: v\x00<creation>", "again: two after the first"])
+            .expect(&["gone: none", r"again: v\x00<creation>", "again: two after the first"])
             .play(|t| {
-                // Asking for the list would cost a second per line, so it is the connection that is watched.
+                // Requesting the list would take a second per line, so the connection is watched instead.
                 let Node { peer, creation: first, .. } = t.register("node");
                 let ends = peer.ends();
                 drop(peer);
@@ -436,11 +436,11 @@ fn undeliverable() -> Vec<Case> {
         case("a refusal that cannot be delivered")
             .alone()
             .args(&["-delay_write", "1"])
-            .expect(&["left: nobody", "taken: open"])
+            .expect(&["left: none", "taken: open"])
             .diverges(
                 Divergence::UndeliveredRefusal,
                 &["left: taken", "taken: open"],
-                "a stranger must not be able to unregister the legitimate holder",
+                "a third party must not be able to unregister the legitimate holder",
             )
             .play(|t| {
                 let holder = t.register("taken");

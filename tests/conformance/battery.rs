@@ -1,8 +1,8 @@
-//! Cases, and the machine that plays them against stock epmd and pmd and compares what was seen.
+//! Test cases, and the runner that plays them against stock epmd and pmd and compares the results.
 //!
-//! A case drives one server and notes what it sees, line by line. The notes of stock epmd must equal what the
-//! case expects: that proves the case. The notes of pmd must equal them too, unless the case names the
-//! [`Divergence`] by which pmd deliberately does better, and says what pmd does instead.
+//! A case drives one server and takes notes, line by line. The notes for stock epmd must equal what the case expects,
+//! which validates the case. The notes for pmd must equal them too, unless the case names the [`Divergence`] by which
+//! pmd deliberately does better, and states what pmd does instead.
 
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,18 +11,18 @@ use crate::harness::netns::NetNs;
 use crate::implementation::Implementation;
 use crate::stage::Stage;
 
-/// The addresses, besides loopback, that every host of the battery has.
+/// The non-loopback addresses of every host of the battery.
 const ADDRESSES: [&str; 4] = ["10.9.9.1/32", "10.9.9.2/32", "fd00:9::1/128", "fd00:9::2/128"];
 
-/// How much of a server's log is shown with a difference.
+/// Lines of a server's log shown with a difference.
 const LOG_LINES: usize = 12;
 
 /// A defect of stock epmd that pmd does not copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Divergence {
-    /// Stock ends, with all registrations, when it runs out of descriptors.
+    /// Stock exits, losing all registrations, when it runs out of descriptors.
     DescriptorsUsedUp,
-    /// Stock lets one byte per second hold a connection for ever.
+    /// Stock lets one byte per second hold a connection forever.
     SlowDrip,
     /// Stock cannot hold more than 1019 connections.
     DescriptorCeiling,
@@ -32,11 +32,11 @@ pub(crate) enum Divergence {
     GarbagePort,
     /// Stock mistakes a wildcard or a repeated address in the list for another running epmd.
     RepeatedAddress,
-    /// Stock refuses a restarted node whose former connection has ended but was not looked at yet.
+    /// Stock refuses a restarted node whose old connection has ended but has not been checked yet.
     Reregistration,
-    /// Stock keeps a name for a holder that has been stopped for good.
+    /// Stock keeps the name of a holder that is frozen permanently.
     StoppedHolder,
-    /// One reader that stops reading stalls stock.
+    /// One client that stops reading stalls stock.
     BlockingWrite,
     /// Stock does not say why it did not start when the address is in use.
     InUseReason,
@@ -63,7 +63,7 @@ pub(crate) struct Setting {
     pub(crate) port: u16,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
-    /// A command that sets limits and becomes the server.
+    /// A command that sets limits and execs the server.
     pub(crate) wrapper: Vec<String>,
     /// Whether the server runs before the case begins.
     pub(crate) started: bool,
@@ -72,7 +72,7 @@ pub(crate) struct Setting {
 
 type Play = Box<dyn Fn(&mut Stage<'_>) + Send + Sync>;
 
-/// One scenario, with what it must show.
+/// One scenario and its expected notes.
 pub(crate) struct Case {
     name: &'static str,
     setting: Setting,
@@ -82,7 +82,7 @@ pub(crate) struct Case {
     divergence: Option<(Divergence, Vec<String>, &'static str)>,
 }
 
-/// A case against a server that runs with all defaults.
+/// A case against a server with default settings.
 pub(crate) fn case(name: &'static str) -> Case {
     let setting = Setting {
         port: 4369,
@@ -102,7 +102,7 @@ pub(crate) fn case(name: &'static str) -> Case {
     }
 }
 
-/// A case that asks one question per row, each on a connection of its own: (what, request, what comes back).
+/// A case that sends one request per row, each on a new connection: (what, request, response).
 pub(crate) fn table(name: &'static str, rows: Vec<(&'static str, Vec<u8>, String)>) -> Case {
     let expected: Vec<String> = rows.iter().map(|(what, _, answer)| format!("{what}: {answer}")).collect();
     let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
@@ -126,55 +126,55 @@ impl Case {
         self
     }
 
-    /// Starts the server through a command that becomes it in the end.
+    /// Starts the server through a command that execs it.
     pub(crate) fn wrapped(mut self, wrapper: &[&str]) -> Case {
         self.setting.wrapper = wrapper.iter().map(|arg| (*arg).to_owned()).collect();
         self
     }
 
-    /// The port at which the server is expected; does not tell the server.
+    /// The port on which the server is expected to listen; the server itself is not told.
     pub(crate) fn port(mut self, port: u16) -> Case {
         self.setting.port = port;
         self
     }
 
-    /// Leaves starting the server to the play.
+    /// Leaves it to the play to start the server.
     pub(crate) fn nothing_started(mut self) -> Case {
         self.setting.started = false;
         self
     }
 
-    /// On a host of its own, beside the other cases: for those that have to wait.
+    /// Runs on its own host, in parallel with the other cases: for cases that have to wait.
     pub(crate) fn alone(mut self) -> Case {
         self.alone = true;
         self
     }
 
-    /// On a host of its own where IPv6 is switched off.
+    /// Runs on its own host with IPv6 disabled.
     pub(crate) fn without_ipv6(mut self) -> Case {
         self.setting.ipv6 = false;
         self.alone()
     }
 
-    /// What is done.
+    /// The steps of the case.
     pub(crate) fn play(mut self, play: impl Fn(&mut Stage<'_>) + Send + Sync + 'static) -> Case {
         self.play = Box::new(play);
         self
     }
 
-    /// What must be seen.
+    /// The expected notes.
     pub(crate) fn expect(mut self, lines: &[&str]) -> Case {
         self.expected = lines.iter().map(|line| (*line).to_owned()).collect();
         self
     }
 
-    /// What must be seen of pmd instead, and why.
+    /// The expected notes for pmd where it differs, and the reason.
     pub(crate) fn diverges(mut self, from: Divergence, lines: &[&str], why: &'static str) -> Case {
         self.divergence = Some((from, lines.iter().map(|line| (*line).to_owned()).collect(), why));
         self
     }
 
-    /// The defect that this case is about.
+    /// The defect that this case demonstrates.
     pub(crate) fn divergence(&self) -> Option<Divergence> {
         self.divergence.as_ref().map(|(divergence, ..)| *divergence)
     }
@@ -184,16 +184,16 @@ impl Case {
     }
 }
 
-/// What one program showed in one case.
+/// The result of one program in one case.
 #[derive(Default)]
 struct Seen {
     notes: Vec<String>,
-    /// What the server said, to explain a failure.
+    /// The server's log, to explain a failure.
     log: String,
 }
 
-/// Plays all cases against both programs and fails with every difference. `CONFORMANCE_CASE=TEXT` leaves only the
-/// cases with TEXT in their name.
+/// Plays all cases against both programs and reports every difference. `CONFORMANCE_CASE=TEXT` selects the cases with
+/// TEXT in their name.
 pub(crate) fn run(mut cases: Vec<Case>) {
     if let Ok(wanted) = std::env::var("CONFORMANCE_CASE") {
         cases.retain(|case| case.name.contains(&wanted));
@@ -245,7 +245,7 @@ fn difference(who: &str, expected: &[String], seen: &Seen) -> String {
     text
 }
 
-/// One host serves the ordinary cases one after the other; the others have theirs, all at once.
+/// Ordinary cases run on one host in sequence; the others run on their own hosts, in parallel.
 fn play_all(epmd: &Implementation, cases: &[Case]) -> Vec<Seen> {
     std::thread::scope(|scope| {
         let alone: Vec<_> = cases

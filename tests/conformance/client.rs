@@ -1,4 +1,4 @@
-//! The client commands: what they print where, and their exit status.
+//! The client commands: their output and exit status.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -55,7 +55,7 @@ fn answered() -> Vec<Case> {
                 t.runs("started", &["-started"]);
                 t.runs("stop", &["-stop", "n\u{E9}"]);
                 t.runs("kill", &["-kill"]);
-                // The flag is the server's; a client gains nothing by it.
+                // The flag affects only the server, not a client.
                 t.runs("relaxed client", &["-relaxed_command_check", "-kill"]);
                 t.server_lives();
                 t.note(if node.peer.has_news() { "node: disturbed" } else { "node: open" });
@@ -146,14 +146,14 @@ fn answered() -> Vec<Case> {
                 command.env("ERL_EPMD_PORT", "5001");
                 t.note(&format!("environment: {}", said(&run(command))));
                 t.runs("default", &["-names"]);
-                // The listen list does not concern a client, however wrong it is.
+                // A client ignores the listen list, even an invalid one.
                 t.runs("addressed", &["-address", "nonsense", "-port", "5001", "-names"]);
             }),
         one_write(),
     ]
 }
 
-/// Some readers look only at the first chunk of the output. A pipe in packet mode keeps writes apart.
+/// Some programs read only the first chunk of the output. A pipe in packet mode preserves write boundaries.
 fn one_write() -> Case {
     case("the output is one write").expect(&["names: 1 write, 31 lines", "dump: 1 write, 31 lines"]).play(
         |t| {

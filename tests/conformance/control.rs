@@ -1,4 +1,4 @@
-//! KILL_REQ and STOP_REQ, and opcodes that mean nothing.
+//! KILL_REQ, STOP_REQ, and unknown opcodes.
 
 use crate::battery::{Case, case, table};
 use crate::wire::{alive2, kill, names, packet, port2, stop};
@@ -64,7 +64,7 @@ fn kills() -> Vec<Case> {
                 t.ask("kill", &kill());
                 t.server_ends();
                 for peer in [waiting, refused] {
-                    // Whether by end or by reset depends on what the kernel finds unread.
+                    // Whether it is an end or a reset depends on unread data in the kernel.
                     peer.all();
                     peer.note(if peer.has_news() { "gone" } else { "left open" });
                 }
@@ -105,7 +105,7 @@ fn stops() -> Vec<Case> {
                 "stop: STOPPED eof",
                 "one: eof",
                 "left: two",
-                r"look-up: w\x01 eof",
+                r"lookup: w\x01 eof",
                 "two: open",
                 "active name     <two> at port 4000, fd = N",
                 "old/unused name <one>, port = 4000, fd = N ",
@@ -117,14 +117,14 @@ fn stops() -> Vec<Case> {
                 t.ask("stop", &stop("one"));
                 one.peer.reads_to_end();
                 t.lists("left");
-                t.ask("look-up", &port2("one"));
+                t.ask("lookup", &port2("one"));
                 t.stays_open(&two.peer);
                 t.dump_lines().iter().for_each(|line| t.note(line.trim_end_matches(r"\n")));
                 let again = t.register("one");
                 let next = again.creation == one.creation + 1;
                 t.note(if next { "again: one after the first" } else { "again: not one after the first" });
             }),
-        // The node's connection is closed before the answer is given.
+        // The node's connection is closed before the response is sent.
         case("stop closes the node before it answers").args(RELAXED).expect(&["node: eof"]).play(|t| {
             let node = t.register("node");
             let client = t.dial("client");
@@ -132,7 +132,7 @@ fn stops() -> Vec<Case> {
             assert_eq!(client.all(), b"STOPPED");
             node.peer.is_open();
         }),
-        case("stop of nobody")
+        case("stop of an unknown name")
             .args(RELAXED)
             .expect(&["unknown: NOEXISTSTOPPED eof", "old: NOEXISTSTOPPED eof", "server: lives"])
             .play(|t| {
@@ -166,7 +166,7 @@ fn stops() -> Vec<Case> {
                 "bad UTF-8: NOEXISTSTOPPED eof",
                 "too long: NOEXISTSTOPPED eof",
                 "longest: STOPPED eof",
-                "left: nobody",
+                "left: none",
             ])
             .play(|t| {
                 let _longest = t.register("a".repeat(255));

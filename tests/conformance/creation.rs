@@ -1,4 +1,4 @@
-//! The creation number: one counter per name, started from the clock, shown whole or folded to 1..3.
+//! The creation number: one counter per name, initialised from the clock, sent in full or folded to 1..3.
 
 use crate::battery::{Case, case};
 use crate::stage::{Stage, now};
@@ -10,7 +10,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// The creation of a registration that ends at once.
+/// The creation of a registration that ends immediately.
 fn once(t: &Stage<'_>, name: &str, highest: u16) -> u32 {
     let node = t.register_as(&Alive2::new(name).highest(highest));
     drop(node.peer);
@@ -18,7 +18,7 @@ fn once(t: &Stage<'_>, name: &str, highest: u16) -> u32 {
     node.creation
 }
 
-/// What a counter that was at `before` is folded to after `steps` more registrations.
+/// The folded value of a counter that was at `before`, after `steps` more registrations.
 fn folded(before: u32, steps: u32) -> u32 {
     (before + steps) % 3 + 1
 }
@@ -41,7 +41,7 @@ fn counting() -> Vec<Case> {
             note_relation(t, "new", "now + 1", holds, &[before, node.creation, after]);
         }),
         case("two new names of one second share a creation").expect(&["pair: equal"]).play(|t| {
-            // A pair can straddle a second; of several, some do not.
+            // A pair can straddle a second, but not every pair does.
             let pairs: Vec<[u32; 2]> = (0..5)
                 .map(|number| ["a", "b"].map(|half| t.register(format!("{half}{number}")).creation))
                 .collect();
@@ -57,7 +57,7 @@ fn counting() -> Vec<Case> {
             let rounds: Vec<[u32; 2]> = (0..4)
                 .map(|round| {
                     let a = once(t, "a", 6);
-                    // The other name comes half as often.
+                    // The other name registers half as often.
                     let b = if round % 2 == 0 { once(t, "b", 6) } else { 0 };
                     [a, b]
                 })

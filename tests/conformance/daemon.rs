@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Runs the launcher to its end, notes what it said, waits for the daemon and returns its process id.
+/// Runs the launcher to its end, notes its output, waits for the daemon and returns its process id.
 fn launch(t: &mut Stage<'_>, args: &[&str]) -> Pid {
     let output = run(t.command(args));
     t.note(&format!("launcher: {}", said(&output)));
@@ -172,7 +172,7 @@ fn launches() -> Vec<Case> {
     ]
 }
 
-/// Notes that a process leads no session, shares none with the test, and is not the test's child.
+/// Notes that a process is not a session leader, is not in the test's session, and is not the test's child.
 fn note_family(t: &Stage<'_>, pid: Pid) {
     let numbers = |pid: &str| -> Vec<i64> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
@@ -189,16 +189,16 @@ fn note_family(t: &Stage<'_>, pid: Pid) {
     t.note(if its[0] == i64::from(std::process::id()) { "parent: ours" } else { "parent: not ours" });
 }
 
-/// The launcher has ended with 0 before the daemon finds out what is wrong.
+/// The launcher exits with 0 before the daemon detects the error.
 fn failures() -> Vec<Case> {
     let fails = |name: &'static str, args: &'static [&'static str]| {
-        case(name).nothing_started().expect(&["launcher: exit 0", "nobody listens"]).play(move |t| {
+        case(name).nothing_started().expect(&["launcher: exit 0", "nothing is listening"]).play(move |t| {
             let output = run(t.command(args));
             t.note(&format!("launcher: {}", said(&output)));
             wait_until("the end of the daemon", || t.netns.processes().is_empty());
             let listeners = sockets::all_listeners();
             t.note(&if listeners.is_empty() {
-                "nobody listens".to_owned()
+                "nothing is listening".to_owned()
             } else {
                 format!("{listeners:?}")
             });
@@ -220,7 +220,7 @@ fn failures() -> Vec<Case> {
             }),
         case("a daemon with an unknown flag")
             .nothing_started()
-            .expect(&["launcher: exit 1, with usage", "launcher: exit 1, with usage", "nobody"])
+            .expect(&["launcher: exit 1, with usage", "launcher: exit 1, with usage", "no process"])
             .play(|t| {
                 for args in [["-daemon", "-bogus"], ["-bogus", "-daemon"]] {
                     let output = run(t.command(&args));
@@ -228,13 +228,13 @@ fn failures() -> Vec<Case> {
                     let usage = if usage { ", with usage" } else { "" };
                     t.note(&format!("launcher: {}{usage}", ending(output.status)));
                 }
-                t.note(if t.netns.processes().is_empty() { "nobody" } else { "somebody" });
+                t.note(if t.netns.processes().is_empty() { "no process" } else { "a process" });
             }),
     ]
 }
 
 fn signals() -> Vec<Case> {
-    // Whoever runs the tests may have them ignored, as nohup and the background of a shell do.
+    // The caller of the tests may have set them to ignored, as nohup and background jobs of a shell do.
     let usual = ["env", "--default-signal=HUP,INT,QUIT"];
     let ends = |name: &'static str, signal: Signal, expected: &'static str| {
         case(name).wrapped(&usual).expect(&["node: eof", expected]).play(move |t| {

@@ -1,4 +1,4 @@
-//! Where pmd deliberately does not do as stock epmd does; each case shows the defect on stock first.
+//! Deliberate differences from stock epmd; each case first shows the defect in stock.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -18,8 +18,8 @@ use crate::stage::{Node, Stage};
 use crate::wire::{Alive2, alive2, names, port2};
 
 const WHY_AGAIN: &str =
-    "a node that is restarted at once must not be refused because of its own last connection";
-const WHY_STOPPED: &str = "a holder that has been stopped and no longer listens will never answer anybody";
+    "a node that is restarted at once must not be refused because of its own old connection";
+const WHY_STOPPED: &str = "a holder that is frozen and no longer listens will never answer";
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = descriptors();
@@ -29,7 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Lets this process, which holds the other end of every connection, have all the descriptors it may.
+/// Raises this process's descriptor limit, because it holds the other end of every connection.
 fn raise_own_limit() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("a limit");
@@ -43,14 +43,14 @@ fn descriptors() -> Vec<Case> {
             .expect(&["flood: the server has ended", "server: exit 1"])
             .diverges(
                 Divergence::DescriptorsUsedUp,
-                &["flood: a look-up is answered", "server: lives"],
-                "strangers must not be able to end the server and all registrations with it",
+                &["flood: a lookup is answered", "server: lives"],
+                "clients must not be able to end the server and with it all registrations",
             )
             .play(|t| {
                 raise_own_limit();
                 let flood: Vec<Peer> = (0..200).map_while(|_| t.try_dial("flood")).collect();
                 let ended = wait_for_end_or_answer(t);
-                t.note(if ended { "flood: the server has ended" } else { "flood: a look-up is answered" });
+                t.note(if ended { "flood: the server has ended" } else { "flood: a lookup is answered" });
                 drop(flood);
                 if ended { t.server_ends() } else { t.server_lives() }
             }),
@@ -60,8 +60,8 @@ fn descriptors() -> Vec<Case> {
             .expect(&["flood: the server has ended", "server: exit 1"])
             .diverges(
                 Divergence::DescriptorsUsedUp,
-                &["flood: a look-up is answered", "server: lives", "left: nobody"],
-                "a full house must still answer look-ups",
+                &["flood: a lookup is answered", "server: lives", "left: none"],
+                "a full server must still answer lookups",
             )
             .play(|t| {
                 raise_own_limit();
@@ -72,7 +72,7 @@ fn descriptors() -> Vec<Case> {
                     })
                     .collect();
                 let ended = wait_for_end_or_answer(t);
-                t.note(if ended { "flood: the server has ended" } else { "flood: a look-up is answered" });
+                t.note(if ended { "flood: the server has ended" } else { "flood: a lookup is answered" });
                 drop(flood);
                 if ended {
                     t.server_ends();
@@ -121,22 +121,21 @@ fn descriptors() -> Vec<Case> {
     ]
 }
 
-/// Waits until the server has ended or has answered a look-up that was sent behind everything else.
+/// Waits until the server has ended or has answered a lookup that was sent last.
 fn wait_for_end_or_answer(t: &mut Stage<'_>) -> bool {
-    let asked = t.try_dial("look-up").filter(|peer| peer.try_send(&port2("nobody")));
+    let asked = t.try_dial("lookup").filter(|peer| peer.try_send(&port2("nobody")));
     let server = t.server.as_mut().expect("a server");
     let mut ended = false;
     wait_until("an end or an answer", || {
         ended = !server.is_running();
         ended || asked.as_ref().is_some_and(Peer::has_news)
     });
-    // The end of the server is news as well, and comes a moment before the end of the process.
+    // The connection also ends with the server, slightly before its process does.
     ended || asked.is_none_or(|peer| peer.all() != b"w\x01")
 }
 
-/// The end of the former connection and the new registration reach the server at the same time: it is stopped
-/// while both are sent. In stock the new connection is looked at first because it gets a lower slot, which the
-/// filler leaves free.
+/// The end of the old connection and the new registration reach the server at the same time: it is stopped while both
+/// are sent. Stock checks the new connection first because it gets a lower slot, which the filler leaves free.
 fn reregister(t: &mut Stage<'_>, leave: fn(Peer) -> Option<Peer>) {
     let filler = t.register("filler");
     let node = t.register("node");
@@ -150,14 +149,14 @@ fn reregister(t: &mut Stage<'_>, leave: fn(Peer) -> Option<Peer>) {
     again.send(&Alive2::new("node").port(4001).bytes());
     t.continue_server();
     again.reads_alive2_reply();
-    t.ask("look-up", &port2("node"));
+    t.ask("lookup", &port2("node"));
 }
 
 fn reregistrations() -> Vec<Case> {
-    let found = r"look-up: w\x00\x0f\xa1M\x00\x00\x06\x00\x05\x00\x04node\x00\x00 eof";
+    let found = r"lookup: w\x00\x0f\xa1M\x00\x00\x06\x00\x05\x00\x04node\x00\x00 eof";
     let again = |name: &'static str, leave: fn(Peer) -> Option<Peer>| {
         case(name)
-            .expect(&[r"again: v\x01\x00\x00\x00c", r"look-up: w\x01 eof"])
+            .expect(&[r"again: v\x01\x00\x00\x00c", r"lookup: w\x01 eof"])
             .diverges(Divergence::Reregistration, &[r"again: v\x00<creation>", found], WHY_AGAIN)
             .play(move |t| {
                 reregister(t, leave);
@@ -200,7 +199,7 @@ fn reregistrations() -> Vec<Case> {
                 let next = [&b"v\0"[..], &(creation + 1).to_be_bytes()].concat();
                 t.note(if answer == next { "one more" } else { "refused" });
             }),
-        // Both may be answered first here; what counts is that the one who is there keeps the name.
+        // Either may be answered first here; what counts is that the live holder keeps the name.
         case("a holder that is alive keeps its name")
             .expect(&[r"again: v\x01\x00\x00\x00c", "node: open", "left: node"])
             .play(|t| {
@@ -216,7 +215,7 @@ fn reregistrations() -> Vec<Case> {
     ]
 }
 
-/// Hands a registered connection to a process of its own.
+/// Passes a registered connection to a separate process.
 fn held_elsewhere(t: &Stage<'_>, port: u16) -> Program {
     let node = t.register_as(&Alive2::new("node").port(port));
     let mut holder = Command::new("sleep");
@@ -224,7 +223,7 @@ fn held_elsewhere(t: &Stage<'_>, port: u16) -> Program {
     Program::adopt(holder.spawn().expect("a process that waits"), "the holder")
 }
 
-/// The holder's distribution port: somebody listens there, or nobody.
+/// The holder's distribution port, with or without a listener.
 fn distribution_port(listening: bool) -> (u16, Option<TcpListener>) {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
     let port = listener.local_addr().expect("an address").port();
@@ -262,7 +261,7 @@ fn is_listening(port: u16) -> bool {
     !sockets::listeners(port).is_empty()
 }
 
-/// One that asks for a long list and does not read it. The buffers on the way are made small first.
+/// A client that requests a long list and does not read it. The socket buffers are made small first.
 fn stalled_reader() -> Case {
     case("a reader that stops reading")
         .alone()
@@ -270,10 +269,11 @@ fn stalled_reader() -> Case {
         .diverges(
             Divergence::BlockingWrite,
             &["others: are answered", "list: complete in the end", r"others: w\x01 in the end"],
-            "one bad reader must not stall everybody else's look-ups",
+            "one bad reader must not stall the lookups of others",
         )
         .play(|t| {
-            std::fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 4096 4096").expect("a setting of this host");
+            std::fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 4096 4096")
+                .expect("setting a kernel parameter");
             let _nodes: Vec<Node> = (0..500).map(|number| t.register(format!("{number:0>250}"))).collect();
             let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
             let socket = socket.expect("a socket");
@@ -284,7 +284,7 @@ fn stalled_reader() -> Case {
             stalled.wait_until_read();
             let other = t.dial("others");
             other.send(&port2("nobody"));
-            // Nothing can be waited for where nothing happens; a server that is not stalled is far quicker.
+            // There is no event to wait for; a server that is not stalled answers much faster than this.
             let deadline = Instant::now() + Duration::from_secs(5);
             while !other.has_news() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(5));

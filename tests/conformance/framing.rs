@@ -1,4 +1,4 @@
-//! A request is two bytes of length and that many bytes; one request per connection.
+//! A request is a two-byte length and that many bytes; one request per connection.
 
 use crate::battery::{Case, case, table};
 use crate::wire::{alive2, header, names, packet, port2};
@@ -25,7 +25,7 @@ fn lengths() -> Vec<Case> {
                 ("2815", packet([b"n".repeat(2815)].concat()), EMPTY.into()),
             ],
         ),
-        // The body is not waited for: these connections end although nothing follows.
+        // The server does not wait for the body: these connections end although nothing follows.
         table(
             "a bad length is refused as soon as it is known",
             vec![
@@ -38,7 +38,7 @@ fn lengths() -> Vec<Case> {
                 ("65535", header(65535), "eof".into()),
             ],
         ),
-        // Apart from the others, because these are the bytes by which another protocol could be told.
+        // A separate case, because these bytes could identify another protocol.
         table(
             "a bad length that looks like another protocol",
             vec![
@@ -129,7 +129,7 @@ fn pieces() -> Vec<Case> {
     ]
 }
 
-/// Bytes behind the request: what happens depends on whether they came in the read that brought the length.
+/// Bytes after the request: the result depends on whether they arrived in the same read as the length.
 fn surplus() -> Vec<Case> {
     vec![
         table(
@@ -137,13 +137,13 @@ fn surplus() -> Vec<Case> {
             vec![
                 ("one byte", [names(), vec![0]].concat(), "eof".into()),
                 ("another request", [names(), names()].concat(), "eof".into()),
-                ("another look-up", [port2("nobody"), port2("nobody")].concat(), "eof".into()),
+                ("another lookup", [port2("nobody"), port2("nobody")].concat(), "eof".into()),
                 ("up to what one read takes", [names(), vec![0; 3056]].concat(), "eof".into()),
-                // What is left unread turns the end into a reset.
+                // Unread bytes turn the close into a reset.
                 ("more than one read takes", [names(), vec![0; 3057]].concat(), "reset".into()),
             ],
         ),
-        case("a registration with surplus is not executed").expect(&["client: eof", "left: nobody"]).play(
+        case("a registration with surplus is not executed").expect(&["client: eof", "left: none"]).play(
             |t| {
                 t.ask("client", &[alive2("greedy"), names()].concat());
                 t.lists("left");
@@ -155,11 +155,11 @@ fn surplus() -> Vec<Case> {
             client.send(b"\x01n\0");
             client.reads_to_end();
         }),
-        // The answer is given, and the unread surplus turns the end into a reset.
+        // The response is sent, and the unread surplus turns the close into a reset.
         case("surplus in a later read")
-            .expect(&[r"names: \x00\x00\x11\x11 reset", r"look-up: w\x01 reset"])
+            .expect(&[r"names: \x00\x00\x11\x11 reset", r"lookup: w\x01 reset"])
             .play(|t| {
-                for (who, request) in [("names", names()), ("look-up", port2("nobody"))] {
+                for (who, request) in [("names", names()), ("lookup", port2("nobody"))] {
                     let client = t.dial(who);
                     client.send_apart(&request[..2]);
                     client.send(&[&request[2..], b"more"].concat());
@@ -167,7 +167,7 @@ fn surplus() -> Vec<Case> {
                 }
             }),
         case("surplus behind a registration, in a later read")
-            .expect(&[r"client: v\x00<creation>", "client: eof", "left: nobody"])
+            .expect(&[r"client: v\x00<creation>", "client: eof", "left: none"])
             .play(|t| {
                 let client = t.dial("client");
                 let request = alive2("talker");

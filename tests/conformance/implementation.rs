@@ -1,4 +1,4 @@
-//! The two programs that are compared: stock epmd, and pmd called by the name `epmd`.
+//! The two programs that are compared: stock epmd, and pmd called as `epmd`.
 
 use std::path::PathBuf;
 

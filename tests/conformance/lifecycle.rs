@@ -1,4 +1,4 @@
-//! How long connections live: the packet timeout, and what unregisters a node.
+//! The lifetime of connections: the packet timeout, and the events that unregister a node.
 
 use crate::battery::{Case, Divergence, case};
 use crate::harness::program::Program;
@@ -55,7 +55,7 @@ fn timeouts() -> Vec<Case> {
                 peers.iter().for_each(Peer::reads_to_end);
                 let early = started.elapsed() < Duration::from_secs(2);
                 t.note(if early { "timed out: early" } else { "timed out: after more than 2 seconds" });
-                // By the end of a second round the others are far beyond their time.
+                // After a second round, the others are long past their timeout.
                 t.dial("later").reads_to_end();
                 t.stays_open(&node.peer);
                 t.stays_open(&refused);
@@ -80,7 +80,7 @@ fn timeouts() -> Vec<Case> {
             .diverges(
                 Divergence::SlowDrip,
                 &["client: closed"],
-                "only a complete request counts as activity, so that nobody holds a connection for ever",
+                "only a complete request counts as activity, so that no client can hold a connection forever",
             )
             .play(|t| {
                 let client = t.dial("client");
@@ -89,7 +89,7 @@ fn timeouts() -> Vec<Case> {
                     let silent = t.dial("silent");
                     while !silent.has_news() && !client.has_news() {
                         client.try_send(&[request.next().expect("two timeouts are over by now")]);
-                        // Often enough to be no silence, seldom enough for the request to last.
+                        // Often enough to count as activity in stock, rarely enough for the request to last.
                         std::thread::sleep(Duration::from_millis(200));
                     }
                 }
@@ -100,14 +100,14 @@ fn timeouts() -> Vec<Case> {
     ]
 }
 
-/// The flags that slow a server down, which OTP's own tests use to provoke races.
+/// The flags that delay a server, which OTP's own tests use to provoke races.
 fn delays() -> Vec<Case> {
     const SECOND: Duration = Duration::from_secs(1);
     vec![
         case("every write is delayed")
             .alone()
             .args(&["-delay_write", "1"])
-            .expect(&["register: after a second", "names: after two seconds", "look-up: after a second"])
+            .expect(&["register: after a second", "names: after two seconds", "lookup: after a second"])
             .play(|t| {
                 let started = Instant::now();
                 let _node = t.register("node");
@@ -123,28 +123,28 @@ fn delays() -> Vec<Case> {
                 let started = Instant::now();
                 t.ask_silently(&port2("node"));
                 t.note(if started.elapsed() >= SECOND {
-                    "look-up: after a second"
+                    "lookup: after a second"
                 } else {
-                    "look-up: at once"
+                    "lookup: at once"
                 });
             }),
         case("every round of accepts is delayed")
             .alone()
             .args(&["-delay_accept", "1"])
-            .expect(&["look-up: after a second"])
+            .expect(&["lookup: after a second"])
             .play(|t| {
                 let started = Instant::now();
                 t.ask_silently(&port2("node"));
                 t.note(if started.elapsed() >= SECOND {
-                    "look-up: after a second"
+                    "lookup: after a second"
                 } else {
-                    "look-up: at once"
+                    "lookup: at once"
                 });
             }),
     ]
 }
 
-/// Passes the time of some packet timeouts of one second, as measured by another server on the same host.
+/// Waits for `count` packet timeouts of one second, as measured by another server on the same host.
 fn wait_for_timeouts(t: &Stage<'_>, count: usize) {
     let address = SocketAddr::new(t.address().ip(), 5000);
     let _clock = Program::spawn(t.command(&["-port", "5000", "-packet_timeout", "1"]));
@@ -159,13 +159,13 @@ fn wait_for_timeouts(t: &Stage<'_>, count: usize) {
 
 fn unregistrations() -> Vec<Case> {
     let data = |name: &'static str, bytes: Vec<u8>| {
-        case(name).expect(&["node: eof", "left: nobody", r"look-up: w\x01 eof"]).play(move |t| {
+        case(name).expect(&["node: eof", "left: none", r"lookup: w\x01 eof"]).play(move |t| {
             let node = t.register("node");
             node.peer.send(&bytes);
             node.peer.reads_to_end();
             t.wait_until_unregistered(b"node");
             t.lists("left");
-            t.ask("look-up", &port2("node"));
+            t.ask("lookup", &port2("node"));
         })
     };
     vec![
@@ -173,8 +173,8 @@ fn unregistrations() -> Vec<Case> {
         data("a request on a registered connection unregisters", names()),
         data("another registration on a registered connection unregisters", alive2("other")),
         data("as much as one read takes on a registered connection unregisters", vec![b'?'; 3059]),
-        // What one read leaves behind turns the end into a reset.
-        case("a flood on a registered connection unregisters").expect(&["node: reset", "left: nobody"]).play(
+        // Bytes left unread turn the close into a reset.
+        case("a flood on a registered connection unregisters").expect(&["node: reset", "left: none"]).play(
             |t| {
                 let node = t.register("node");
                 node.peer.send(&[b'?'; 20_000]);
@@ -184,7 +184,7 @@ fn unregistrations() -> Vec<Case> {
             },
         ),
         case("a half-close of a registered connection unregisters")
-            .expect(&["node: eof", "left: nobody"])
+            .expect(&["node: eof", "left: none"])
             .play(|t| {
                 let node = t.register("node");
                 node.peer.half_close();
@@ -206,8 +206,8 @@ fn unregistrations() -> Vec<Case> {
             t.wait_until_unregistered(b"node");
             t.lists("left");
         }),
-        // Clients of ei read four of the six bytes, so that their close becomes a reset.
-        case("a client that never reads its answer").expect(&["left: nobody"]).play(|t| {
+        // ei clients read four of the six bytes, so that their close becomes a reset.
+        case("a client that never reads its answer").expect(&["left: none"]).play(|t| {
             let client = t.dial("client");
             client.send(&alive2("node"));
             wait_until("the registration", || t.has(b"node"));
@@ -221,7 +221,7 @@ fn unregistrations() -> Vec<Case> {
             let answered = clients.iter().filter(|client| client.all() == b"w\x01").count();
             t.note(&format!("answered: {answered} of 300"));
         }),
-        case("many nodes that leave at once").expect(&["before: 300", "left: nobody"]).play(|t| {
+        case("many nodes that leave at once").expect(&["before: 300", "left: none"]).play(|t| {
             let nodes: Vec<_> = (0..300).map(|number| t.register(format!("n{number}"))).collect();
             let count = t.names_text().unwrap_or_default().split(|&byte| byte == b'\n').count() - 1;
             t.note(&format!("before: {count}"));
@@ -229,9 +229,9 @@ fn unregistrations() -> Vec<Case> {
             wait_until("all to be unregistered", || t.names_text().is_some_and(|text| text.is_empty()));
             t.lists("left");
         }),
-        // The peer address cannot be asked of a socket that was reset in the backlog.
+        // The peer address of a socket that was reset in the backlog is not available.
         case("a connection that is reset before it is accepted")
-            .expect(&["server: lives", "left: nobody"])
+            .expect(&["server: lives", "left: none"])
             .play(|t| {
                 t.stop_server();
                 for _ in 0..5 {

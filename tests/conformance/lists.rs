@@ -44,7 +44,7 @@ fn names_request() -> Vec<Case> {
                 t.ask("short", &packet("n!"));
                 t.ask("long", &packet([b'n'; 3000]));
             }),
-        // Stock clients skip a shorter first piece and take the next for the header.
+        // Stock clients skip a first piece that is shorter and take the next one for the header.
         case("the header comes in one piece").expect(&["names: at least 4 bytes", "dump: at least 4 bytes"]).play(|t| {
             let _nodes = ["a", "b", "c"].map(|name| t.register(name));
             for (who, request) in [("names", names()), ("dump", dump())] {
@@ -67,7 +67,7 @@ fn names_request() -> Vec<Case> {
     ]
 }
 
-/// The number in front is the configured port, whatever became of it; clients compare it with theirs.
+/// The leading number is the configured port, even if another one is used; clients compare it with theirs.
 fn headers() -> Vec<Case> {
     let case = |name| {
         case(name).play(|t| {
@@ -133,7 +133,7 @@ fn dump_request() -> Vec<Case> {
                 }
                 t.dump_lines().iter().for_each(|line| t.note(line.trim_end_matches(r"\n")));
             }),
-        // Line ends are LF and NUL, which is what the exact bytes are compared for.
+        // The exact bytes are compared because lines end with LF and NUL.
         case("a dump to the byte")
             .expect(&["header 00 00 11 11", "active line exact", "old line exact", "descriptor kept"])
             .play(|t| {

@@ -1,4 +1,4 @@
-//! Who may register, dump, stop and kill: peers whose address is loopback's or the connection's own.
+//! Only peers with a loopback address or the server's own address may register, dump, stop and kill.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use crate::stage::Stage;
 use crate::systemd::{dual_stack, spawn_with_sockets, unix_listener};
 use crate::wire::{alive2, dump, kill, names, port2, stop};
 
-/// From, to, and whether that is local.
+/// Source, destination, and whether the connection counts as local.
 const ROUTES: [(&str, &str, bool); 14] = [
     ("127.0.0.1", "127.0.0.1", true),
     ("127.0.0.5", "127.0.0.1", true),
@@ -42,11 +42,11 @@ const MAPPED_ROUTES: [(&str, &str, bool); 7] = [
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        routes("who is local", &ROUTES, false),
-        routes("who is local to a relaxed server", &ROUTES, true),
-        inherited(routes("who is local to a dual-stack socket", &MAPPED_ROUTES, false), &["-systemd"], false),
+        routes("local peers", &ROUTES, false),
+        routes("local peers of a relaxed server", &ROUTES, true),
+        inherited(routes("local peers on a dual-stack socket", &MAPPED_ROUTES, false), &["-systemd"], false),
         inherited(
-            routes("who is local to a relaxed server on a dual-stack socket", &MAPPED_ROUTES, true),
+            routes("local peers of a relaxed server on a dual-stack socket", &MAPPED_ROUTES, true),
             &["-systemd", "-relaxed_command_check"],
             true,
         ),
@@ -56,7 +56,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A request, and how the answer to it begins when it comes from near and from afar; empty for none at all.
+/// A request, and how the response begins for local and remote peers; empty for no response.
 struct Question {
     what: &'static str,
     request: Vec<u8>,
@@ -64,7 +64,7 @@ struct Question {
     far: &'static [u8],
 }
 
-/// On a relaxed server it is STOP that can be tried without ending the server, otherwise KILL with a live node.
+/// On a relaxed server, STOP can be tried without ending the server; otherwise KILL with a live node can.
 fn questions(relaxed: bool) -> [Question; 4] {
     let question = |what, request, near, far| Question { what, request, near, far };
     [
@@ -79,7 +79,7 @@ fn questions(relaxed: bool) -> [Question; 4] {
     ]
 }
 
-/// Tries everything on every route.
+/// Tries every request on every route.
 fn routes(name: &'static str, routes: &'static [(&str, &str, bool)], relaxed: bool) -> Case {
     let expected: Vec<String> = routes
         .iter()
@@ -91,7 +91,7 @@ fn routes(name: &'static str, routes: &'static [(&str, &str, bool)], relaxed: bo
 }
 
 fn try_routes(t: &Stage<'_>, routes: &[(&str, &str, bool)], relaxed: bool) {
-    // As long as there is a node, KILL is answered and does not kill.
+    // While a node is registered, KILL is answered but has no effect.
     let _node = t.register("node");
     for (from, to, _) in routes {
         let who = format!("{from} to {to}");
@@ -119,7 +119,7 @@ fn try_routes(t: &Stage<'_>, routes: &[(&str, &str, bool)], relaxed: bool) {
     }
 }
 
-/// Plays a case on a server that was handed one socket for IPv4 and IPv6.
+/// Plays a case on a server that inherits one socket for IPv4 and IPv6.
 fn inherited(case: Case, args: &'static [&'static str], relaxed: bool) -> Case {
     case.nothing_started().play(move |t| {
         let socket = dual_stack(t.address().port());
@@ -128,7 +128,7 @@ fn inherited(case: Case, args: &'static [&'static str], relaxed: bool) -> Case {
     })
 }
 
-/// Not even a relaxed and idle server may be ended by somebody who is not local.
+/// A remote peer may not kill even a relaxed and idle server.
 fn nobody_kills_from_afar() -> Case {
     case("kill from afar")
         .args(&["-relaxed_command_check"])
@@ -145,7 +145,7 @@ fn nobody_kills_from_afar() -> Case {
         })
 }
 
-/// A Unix socket has no addresses, so nobody there is local.
+/// A Unix socket has no addresses, so its peers do not count as local.
 fn unix() -> Case {
     case("an inherited Unix socket")
         .nothing_started()

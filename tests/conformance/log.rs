@@ -1,4 +1,4 @@
-//! The log of a server in the foreground: which events are in it at each level, and the form of its lines.
+//! The log of a foreground server: the events logged at each level, and the format of the lines.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Something to do to a server.
+/// An action against a server.
 type Act = fn(&Stage<'_>);
 
 /// Sends a request and waits for the end of the connection.
@@ -42,7 +42,7 @@ fn ask_from_afar(t: &Stage<'_>, request: &[u8]) {
     peer.all();
 }
 
-/// What is logged even without `-d`.
+/// Events that are logged even without `-d`.
 const ALWAYS: [(&str, Act); 24] = [
     ("connect and close", |t| drop(t.dial("aside"))),
     ("part of a length and close", |t| t.dial("aside").send(b"\0")),
@@ -70,7 +70,7 @@ const ALWAYS: [(&str, Act); 24] = [
     ("KILL from afar", |t| ask_from_afar(t, &kill())),
 ];
 
-/// What is logged with one `-d`, besides that.
+/// Events that are additionally logged with one `-d`.
 const DEBUGGING: [(&str, Act); 7] = [
     ("NAMES", |t| ask(t, &names())),
     ("PORT2 found", |t| ask(t, &port2("holder"))),
@@ -85,7 +85,7 @@ const DEBUGGING: [(&str, Act); 7] = [
     }),
 ];
 
-/// Waits for more complete lines than there were; false if none come.
+/// Waits for more complete lines than before; false if none appear.
 fn grows(t: &Stage<'_>, before: usize) -> bool {
     let deadline = Instant::now() + Duration::from_secs(5);
     while t.server_log().matches('\n').count() <= before {
@@ -97,17 +97,17 @@ fn grows(t: &Stage<'_>, before: usize) -> bool {
     true
 }
 
-/// Does everything in turn, and notes of each whether something was logged.
+/// Performs each action and notes whether something was logged.
 fn note_growth(t: &Stage<'_>, acts: &[(&str, Act)]) {
     for (what, act) in acts {
-        // What an earlier act still has to say must not count for this one.
+        // Late lines of an earlier action must not count for this one.
         let before = lines_at_rest(t);
         act(t);
         t.note(&format!("{what}: {}", if grows(t, before) { "logged" } else { "not logged" }));
     }
 }
 
-/// The number of lines once two looks, some time apart, find the same.
+/// The number of lines once it has stopped changing.
 fn lines_at_rest(t: &Stage<'_>) -> usize {
     let mut before = usize::MAX;
     crate::harness::wait_within(PATIENCE, "the log to rest", || {
@@ -123,7 +123,7 @@ fn logged(acts: &[(&'static str, Act)]) -> Vec<String> {
 }
 
 fn always() -> Vec<Case> {
-    // A few at a time: a server may leave out lines that come in floods.
+    // A few at a time, because a server may suppress lines in a flood.
     let always = ALWAYS.chunks(8).map(|acts| {
         let mut expected = logged(acts);
         expected.push("every line well-formed".to_owned());
@@ -189,7 +189,7 @@ fn levels() -> Vec<Case> {
                 silent.all();
                 t.note(if grows(t, before) { "time-out: logged" } else { "time-out: not logged" });
             }),
-        // The third level is a matter of taste; it only must not say less.
+        // The third level is not specified; it must only not log less.
         case("further -d say more").nothing_started().expect(&["0 < 1 < 2 <= 3"]).play(|t| {
             let lines: Vec<usize> = [&[][..], &["-d"], &["-d", "-debug"], &["-d", "-d", "-d"]]
                 .iter()
@@ -231,7 +231,7 @@ fn form() -> Vec<Case> {
         .collect()
 }
 
-/// The time as `ctime` writes it, from a program that is known to get it right.
+/// The time in `ctime` format, from `date` as an independent implementation.
 fn ctime(zone: &str, second: u32) -> String {
     let mut date = Command::new("date");
     date.env("TZ", zone).env("LC_ALL", "C").arg(format!("-d@{second}")).arg("+%a %b %e %H:%M:%S %Y");

@@ -1,4 +1,4 @@
-//! PORT_PLEASE2_REQ: which names are looked up at all, and the answer.
+//! PORT_PLEASE2_REQ: the names that are accepted, and the response.
 
 use crate::battery::{Case, case, table};
 use crate::peer::printable;
@@ -9,7 +9,7 @@ const UNKNOWN: &str = r"w\x01 eof";
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         table(
-            "names that are nobody's",
+            "unknown names",
             vec![
                 ("plain", port2("nobody"), UNKNOWN.into()),
                 ("one trailing NUL", port2("nobody\0"), UNKNOWN.into()),
@@ -72,7 +72,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 let _node = t.register_as(&Alive2::new("node").port(4001));
                 t.ask("anew", &port2("node"));
             }),
-        // Stock compares the length with its terminator, so the longest names can be held but not found.
+        // Stock counts the terminator, so the longest names can be registered but not found.
         case("the longest names").expect(&["254: found whole", "254: in one segment", "255: eof"]).play(
             |t| {
                 let longest = Alive2::new("\u{1F600}".repeat(254)).extra([0xEE; 1020]);

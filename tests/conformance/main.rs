@@ -1,8 +1,8 @@
-//! The conformance battery: what stock epmd does, pmd does.
+//! The conformance battery: pmd behaves like stock epmd.
 //!
-//! Every case is played against the epmd of the Erlang installation first and then against pmd under the name
-//! `epmd`, each on a host of its own made of a network namespace. Where pmd deliberately does better, the case
-//! says so; the list of those exceptions is fixed.
+//! Every case is played against the epmd of the Erlang installation first and then against pmd under the name `epmd`,
+//! each in its own network namespace. Where pmd deliberately does better, the case says so; the list of those
+//! exceptions is fixed.
 
 #![allow(
     clippy::unwrap_used,
@@ -127,8 +127,7 @@ fn s18_decisions() {
     battery::run(decisions::cases());
 }
 
-/// A case that stops short of stock epmd's behaviour needs one of the agreed reasons, and every reason needs a case
-/// that shows it.
+/// Every case that deviates from stock epmd names one of the agreed divergences, and every divergence has a case.
 #[test]
 fn divergences_are_the_agreed_ones() {
     let sections: [fn() -> Vec<battery::Case>; 17] = [

@@ -1,4 +1,4 @@
-//! The memory of old names: its order, when it forgets, and what a recycled record passes on.
+//! The list of old names: its order, when names are dropped, and what a recycled record inherits.
 
 use crate::battery::{Case, case};
 use crate::harness::wait_until;
@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 drop(a);
                 t.wait_until_unregistered(b"a");
                 note_old(t);
-                // A lookup, a refusal and a list leave the order alone.
+                // A lookup, a refusal and a list do not change the order.
                 let peer = t.dial("refused");
                 peer.send(&wire::Alive2::new("b").extra([0; 1021]).bytes());
                 assert_eq!(peer.all_of(6), b"v\x01\0\0\0c");
@@ -73,7 +73,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 let next = t.register("n0").creation;
                 t.note(if next == first + 1 { "n0: one more" } else { "n0: not one more" });
             }),
-        // The limit is looked at only when a new name comes.
+        // The limit is checked only when a new name registers.
         case("with -d leaving names may exceed the limit")
             .args(&["-d"])
             .expect(&["old: n0 n1 n2 n3 n4 n5 n6 n7 n8", "old: n1 n2 n3 n4 n5 n6 n7 n8"])
@@ -97,7 +97,7 @@ pub(crate) fn cases() -> Vec<Case> {
             ])
             .play(|t| {
                 let first = remembered(t, "n0", 9);
-                // The order of the first ones counts; the others may leave in any.
+                // The order of the first ones matters; the others may leave in any order.
                 t.remember("n1");
                 let mut middle = 0;
                 for number in 2..KEPT {
@@ -120,7 +120,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Lets a name come and go so often that its counter cannot be mistaken for the clock.
+/// Registers a name so often that its counter cannot be mistaken for the clock.
 fn remembered(t: &Stage<'_>, name: &str, lead: u32) -> u32 {
     let mut creation = t.remember(name);
     while creation <= now() + lead {
@@ -129,7 +129,7 @@ fn remembered(t: &Stage<'_>, name: &str, lead: u32) -> u32 {
     creation
 }
 
-/// A recycled record passes its counter on as it is.
+/// A recycled record keeps its counter.
 fn note_inherited(t: &Stage<'_>, what: &str, from: &str, creation: u32, counter: u32) {
     let inherited = creation == counter;
     t.note(&if inherited {

@@ -1,4 +1,4 @@
-//! One connection to the server under test, and what is seen on it.
+//! One connection to the server under test, and notes about it.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ use crate::sockets;
 /// The lines a case has noted so far.
 pub(crate) type Notes = Rc<RefCell<Vec<String>>>;
 
-/// The client end of a connection. Closing it is dropping it.
+/// The client end of a connection. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) who: String,
@@ -26,7 +26,7 @@ pub(crate) struct Peer {
     notes: Notes,
 }
 
-/// How a connection ends, as the client sees it.
+/// How a connection ends for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Eof,
@@ -52,7 +52,7 @@ impl Peer {
             .unwrap_or_else(|error| panic!("{who} connecting to {to}: {error}"))
     }
 
-    /// The same where a refusal is an answer.
+    /// Like `connect`, but returns an error if the connection is refused.
     pub(crate) fn try_connect(
         who: &str,
         from: Option<IpAddr>,
@@ -74,7 +74,7 @@ impl Peer {
         Peer { who: who.to_owned(), socket, server, notes: Rc::clone(notes) }
     }
 
-    /// Sends all of it at once: on loopback that is one segment, and one read for a server with room for it.
+    /// Sends everything at once: on loopback that is one segment, and one read if the server's buffer is large enough.
     pub(crate) fn send(&self, bytes: &[u8]) {
         assert!(self.try_send(bytes), "{} cannot send any more", self.who);
     }
@@ -88,7 +88,7 @@ impl Peer {
         }
     }
 
-    /// Sends, and waits until the program has read it: what follows comes in a read of its own.
+    /// Sends, and waits until the program has read it, so that later bytes arrive in a separate read.
     pub(crate) fn send_apart(&self, bytes: &[u8]) {
         self.send(bytes);
         self.wait_until_read();
@@ -100,12 +100,12 @@ impl Peer {
         wait_until(&format!("the server to read from {}", self.who), || sockets::has_read_all(server, ours));
     }
 
-    /// Waits until the server has let go of the connection, noticed or not on this side.
+    /// Waits until the server has closed its end, whether or not this side can tell.
     pub(crate) fn wait_until_dropped(&self) {
         wait_until_dropped(self.ends());
     }
 
-    /// Notes in how many segments the bytes came that have arrived so far.
+    /// Notes the number of segments received so far.
     pub(crate) fn counts_segments(&self) {
         let (ours, server) = self.ends();
         match sockets::data_segments(ours, server) {
@@ -120,37 +120,37 @@ impl Peer {
         (ours.expect("an internet address"), self.server)
     }
 
-    /// Notes what the server sends up to and including its end of the connection.
+    /// Notes everything the server sends, including how the connection ends.
     pub(crate) fn reads_to_end(&self) {
         let (bytes, end) = self.receive(usize::MAX);
         self.note(&outcome(&bytes, end.words()));
     }
 
-    /// What the server sends up to its end of the connection, not noted.
+    /// Everything the server sends up to the end of the connection, without a note.
     pub(crate) fn all(&self) -> Vec<u8> {
         self.receive(usize::MAX).0
     }
 
-    /// What one read returns, as soon as there is anything.
+    /// The result of one read, as soon as there is data.
     pub(crate) fn first_piece(&self) -> Vec<u8> {
         let mut buffer = [0; 16 * 1024];
         let count = recv(&self.socket, &mut buffer, RecvFlags::empty()).map_or(0, |(_, count)| count);
         buffer[..count].to_vec()
     }
 
-    /// Exactly this many bytes from the server, or as many as came, not noted.
+    /// This many bytes from the server, or as many as arrived, without a note.
     pub(crate) fn all_of(&self, count: usize) -> Vec<u8> {
         self.receive(count).0
     }
 
-    /// Reads the answer to an ALIVE2_REQ, notes it without the creation of a success, and returns the creation.
+    /// Reads the response to an ALIVE2_REQ, notes it without the creation, and returns the creation.
     pub(crate) fn reads_alive2_reply(&self) -> u32 {
         let (creation, text) = self.alive2_reply();
         self.note(&text);
         creation
     }
 
-    /// The same without a note, for steps that only prepare: panics unless the answer is a success.
+    /// The same without a note, for set-up steps: panics unless the registration succeeded.
     pub(crate) fn is_registered(&self) -> u32 {
         let (creation, text) = self.alive2_reply();
         assert!(text.ends_with("<creation>"), "{}: {text}", self.who);
@@ -173,8 +173,8 @@ impl Peer {
         (creation, text)
     }
 
-    /// Notes that the connection is open and silent, or what is wrong with that. Only meaningful after something
-    /// that proves the server had the chance to close it.
+    /// Notes whether the connection is open and silent. Meaningful only after an event that proves that the server had
+    /// the chance to close it.
     pub(crate) fn is_open(&self) {
         let mut buffer = [0; 1];
         let text = match recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
@@ -187,23 +187,23 @@ impl Peer {
         self.note(&text);
     }
 
-    /// Whether there is something to read, be it the end.
+    /// Whether there is data or an end of stream to read.
     pub(crate) fn has_news(&self) -> bool {
         let mut buffer = [0; 1];
         !matches!(recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK), Err(Errno::AGAIN))
     }
 
-    /// Says that no more will be sent.
+    /// Shuts down the sending side.
     pub(crate) fn half_close(&self) {
         shutdown(&self.socket, Shutdown::Write).expect("an open connection");
     }
 
-    /// Ends the connection with a RST.
+    /// Closes the connection with a RST.
     pub(crate) fn reset(self) {
         set_socket_linger(&self.socket, Some(Duration::ZERO)).expect("an open connection");
     }
 
-    /// The connection as a thing of the standard library.
+    /// The connection as a `TcpStream`.
     pub(crate) fn into_stream(self) -> TcpStream {
         TcpStream::from(self.socket)
     }
@@ -230,12 +230,12 @@ impl Peer {
     }
 }
 
-/// Waits until the server has let go of a connection whose client may be gone: (client's address, server's).
+/// Waits until the server has closed a connection whose client may be gone: (client's address, server's address).
 pub(crate) fn wait_until_dropped((ours, server): (SocketAddr, SocketAddr)) {
     wait_until(&format!("the server to close its end of {ours}"), || !sockets::server_holds(server, ours));
 }
 
-/// Bytes as they stand in notes: text as text, the rest escaped.
+/// Formats bytes for notes: text as text, the rest escaped.
 pub(crate) fn printable(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }

@@ -1,4 +1,4 @@
-//! Which port is used, by server and client alike.
+//! The port that server and client use.
 
 use crate::battery::{Case, Divergence, case};
 use crate::harness::program::run;
@@ -13,7 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// A port in the environment or behind `-port`, what is bound, and what is reported.
+/// A port in the environment or after `-port`, the port that is bound, and the port that is reported.
 fn accepted() -> Vec<Case> {
     let port =
         |name: &'static str, args: &'static [&'static str], env: Option<&'static str>, bound: u16, header| {
@@ -114,7 +114,7 @@ fn refused() -> Vec<Case> {
             .diverges(
                 Divergence::GarbagePort,
                 &["exit 1, with a message"],
-                "a server that nobody can find is worse than one that does not start",
+                "a server on an unknown port is worse than one that does not start",
             )
             .play(note_garbage)
     };
@@ -130,7 +130,7 @@ fn refused() -> Vec<Case> {
         garbage("a port of 0 in the environment", "0"),
         garbage("a word for a port in the environment", "epmd"),
         garbage("an empty port in the environment", ""),
-        // Only with every capability but that one is root refused a port below 1024.
+        // Root is refused a port below 1024 only without this one capability.
         case("a privileged port")
             .nothing_started()
             .wrapped(&["setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"])

@@ -1,4 +1,4 @@
-//! The client commands against servers that are no epmd, or behave badly.
+//! The client commands against servers that are not an epmd or misbehave.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -12,14 +12,14 @@ use crate::harness::{PATIENCE, wait_until};
 use crate::sockets;
 use crate::stage::{Stage, said};
 
-/// What a pretended server does with its one client.
+/// What a fake server does with its one client.
 #[derive(Clone, Copy, Debug)]
 enum Manners {
     Says(&'static [u8]),
     Resets,
 }
 
-/// Answers one client at an address and returns what it asked.
+/// Answers one client and returns its request.
 fn pretend(listener: &TcpListener, manners: Manners) -> Vec<u8> {
     listener.set_nonblocking(true).expect("a listener");
     let mut accepted = None;
@@ -42,13 +42,13 @@ fn pretend(listener: &TcpListener, manners: Manners) -> Vec<u8> {
     body
 }
 
-/// Where servers are pretended. One listener serves a whole case: a process that another thread starts at the
-/// moment holds a copy of every descriptor until it becomes its program, and with it the port.
+/// The listener of the fake servers. One listener serves a whole case, because a process that another thread is
+/// starting holds a copy of every descriptor, and with it the port, until it execs.
 fn pretender() -> TcpListener {
     TcpListener::bind("127.0.0.1:4369").expect("a free port")
 }
 
-/// Runs a command against a pretended server.
+/// Runs a command against a fake server.
 fn against(t: &Stage<'_>, listener: &TcpListener, what: &str, args: &[&str], manners: Manners) {
     let output = std::thread::scope(|scope| {
         scope.spawn(|| pretend(listener, manners));
@@ -57,7 +57,7 @@ fn against(t: &Stage<'_>, listener: &TcpListener, what: &str, args: &[&str], man
     t.note(&format!("{what}: {}", said(&output)));
 }
 
-/// The commands against a server that answers something else than epmd does.
+/// The commands against a server whose responses differ from epmd's.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("a server that closes without an answer")
@@ -129,7 +129,7 @@ pub(crate) fn cases() -> Vec<Case> {
                     t.note(&format!("{}: {}", args[0], asked.escape_ascii()));
                 }
             }),
-        // Over IPv6 first; over IPv4 if nobody is there.
+        // IPv6 is tried first, then IPv4 if nothing is listening.
         case("the loopback that is asked").nothing_started().expect(&["both: ::1", "one: 127.0.0.1"]).play(
             |t| {
                 let v4 = pretender();

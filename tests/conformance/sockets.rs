@@ -1,5 +1,5 @@
-//! The kernel's view of the TCP sockets in the calling thread's network namespace, asked for over `sock_diag`
-//! netlink: one socket costs one look-up, where `/proc/net/tcp` walks the tables of the whole machine.
+//! The kernel's view of the TCP sockets in the calling thread's network namespace, over `sock_diag` netlink: querying
+//! one socket is one lookup, whereas `/proc/net/tcp` walks the tables of the whole machine.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -17,25 +17,25 @@ const TCP: u8 = 6;
 const ESTABLISHED: u8 = 1;
 const TIME_WAIT: u8 = 6;
 const LISTEN: u8 = 10;
-/// Asks for `struct tcp_info`, which comes as an attribute of the type [`INFO`].
+/// Requests `struct tcp_info`, which is returned as an attribute of type [`INFO`].
 const WITH_INFO: u8 = 1 << (INFO - 1);
 const INFO: u16 = 2;
-/// Where `tcpi_data_segs_in` stands in `struct tcp_info`.
+/// The offset of `tcpi_data_segs_in` in `struct tcp_info`.
 const DATA_SEGMENTS_IN: usize = 152;
 
-/// What the kernel tells about one socket.
+/// The kernel's information about one socket.
 #[derive(Clone, Copy, Debug)]
 struct Socket {
     state: u8,
     local: SocketAddr,
-    /// Bytes that arrived and were not yet read by the program.
+    /// Bytes received but not yet read by the program.
     unread: u32,
-    /// Bytes written and not yet acknowledged by the peer's kernel.
+    /// Bytes written but not yet acknowledged by the peer's kernel.
     unsent: u32,
     data_segments_in: Option<u32>,
 }
 
-/// The addresses that are listened on at `port`, each once however many sockets share it.
+/// The listening addresses at `port`, each once even if several sockets share it.
 pub(crate) fn listeners(port: u16) -> BTreeSet<IpAddr> {
     all_listeners().iter().filter(|listener| listener.port() == port).map(SocketAddr::ip).collect()
 }
@@ -52,7 +52,7 @@ pub(crate) fn all_listeners() -> BTreeSet<SocketAddr> {
 
 /// Whether every byte that the socket at `ours` sent has been read by the program at `server`.
 pub(crate) fn has_read_all(server: SocketAddr, ours: SocketAddr) -> bool {
-    // Acknowledged means that the bytes are in the server's queue; an empty queue then means read.
+    // Acknowledged bytes are in the server's queue; if that is empty, they have been read.
     connection(ours, server).is_none_or(|socket| socket.unsent == 0)
         && connection(server, ours).is_none_or(|socket| socket.unread == 0)
 }
@@ -62,20 +62,19 @@ pub(crate) fn server_holds(server: SocketAddr, ours: SocketAddr) -> bool {
     connection(server, ours).is_some()
 }
 
-/// Whether something has reached the server's end of a connection that its program has not looked at: bytes, or
-/// the end.
+/// Whether bytes or the end of stream have reached the server's end of a connection but not its program.
 pub(crate) fn has_news_for_server(server: SocketAddr, ours: SocketAddr) -> bool {
     connection(server, ours).is_none_or(|socket| socket.unread > 0 || socket.state != ESTABLISHED)
 }
 
-/// How many segments with data have reached our end of a connection.
+/// The number of data segments received at our end of a connection.
 pub(crate) fn data_segments(ours: SocketAddr, server: SocketAddr) -> Option<u32> {
     connection(ours, server)?.data_segments_in
 }
 
 fn connection(local: SocketAddr, remote: SocketAddr) -> Option<Socket> {
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    // Where there is no connection, the kernel's look-up falls back to the listener.
+    // If there is no such connection, the kernel's lookup falls back to the listener.
     ask(0, family, u32::MAX, local, remote)
         .into_iter()
         .find(|socket| socket.state != LISTEN && socket.state != TIME_WAIT)

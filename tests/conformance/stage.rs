@@ -1,4 +1,4 @@
-//! Where a case plays: a host, a server on it, the connections to it, and the notes of what was seen.
+//! The environment of a case: a host, a server, the connections to it, and the notes.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -20,19 +20,19 @@ use crate::implementation::Implementation;
 use crate::peer::{Notes, Peer, printable};
 use crate::{sockets, wire};
 
-/// The world of one case.
+/// The environment of one case.
 #[derive(Debug)]
 pub(crate) struct Stage<'a> {
     pub(crate) netns: &'a NetNs,
     pub(crate) server: Option<Program>,
-    /// A directory that goes with the case.
+    /// A directory that is deleted with the case.
     pub(crate) dir: TempDir,
     epmd: &'a Implementation,
     setting: &'a Setting,
     notes: Notes,
 }
 
-/// A registered node whose registration was only preparation.
+/// A node registered as set-up.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) peer: Peer,
@@ -46,14 +46,14 @@ impl<'a> Stage<'a> {
         Stage { netns, server: None, dir, epmd, setting, notes: Rc::default() }
     }
 
-    /// Ends everything the case has started, and returns its notes.
+    /// Ends all programs of the case and returns its notes.
     pub(crate) fn finish(self) -> Vec<String> {
         drop(self.server);
         for pid in self.netns.processes() {
-            // Whatever lives in this case's namespace was started by it; it may have ended meanwhile.
+            // All processes in this namespace were started by the case; some may have exited meanwhile.
             let _ = kill_process(pid, Signal::KILL);
         }
-        // A listener of the case may live on for a moment in a process that another thread is starting.
+        // A listener of the case may briefly survive in a process that another thread is starting.
         wait_until("the programs of the case to end", || {
             self.netns.processes().is_empty() && sockets::all_listeners().is_empty()
         });
@@ -80,19 +80,19 @@ impl<'a> Stage<'a> {
         command
     }
 
-    /// Gives a command a home of its own: pmd keeps files there, which no two may share by accident.
+    /// Gives a command its own home directory, because instances of pmd must not share files.
     pub(crate) fn at_home(&self, command: &mut Command) {
         let home = tempfile::Builder::new().tempdir_in(self.dir.path()).expect("a home").keep();
         command.env("PMD_HOME", &home).env("HOME", &home);
     }
 
-    /// Starts the server as the case wants it, and waits until it listens.
+    /// Starts the server with the settings of the case, and waits until it listens.
     pub(crate) fn start(&mut self) {
         let args: Vec<&str> = self.setting.args.iter().map(String::as_str).collect();
         self.start_with(&args);
     }
 
-    /// Starts the server with these arguments, and waits until it listens at the port of the case.
+    /// Starts the server with these arguments, and waits until it listens on the port of the case.
     pub(crate) fn start_with(&mut self, args: &[&str]) {
         self.server = None;
         let program = Program::spawn(self.command(args));
@@ -100,7 +100,7 @@ impl<'a> Stage<'a> {
         self.wait_until_listening();
     }
 
-    /// Waits for listeners at the port of the case.
+    /// Waits for listeners on the port of the case.
     pub(crate) fn wait_until_listening(&mut self) {
         self.wait_until_listening_at(self.setting.port);
     }
@@ -116,7 +116,7 @@ impl<'a> Stage<'a> {
         });
     }
 
-    /// Ends the server at once.
+    /// Kills the server.
     pub(crate) fn kill_server(&mut self) {
         self.server = None;
         wait_until("the port to be free", || sockets::listeners(self.setting.port).is_empty());
@@ -132,35 +132,35 @@ impl<'a> Stage<'a> {
         self.server.as_ref().expect("a server").signal(signal);
     }
 
-    /// Stops the server in its tracks: what happens from now on meets it all at once when it continues.
+    /// Stops the server, so that it sees everything that happens meanwhile at once when it continues.
     pub(crate) fn stop_server(&self) {
         self.server.as_ref().expect("a server").freeze();
     }
 
-    /// Lets a stopped server go on.
+    /// Resumes a stopped server.
     pub(crate) fn continue_server(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// What the server has logged.
+    /// The server's log.
     pub(crate) fn server_log(&self) -> String {
         self.server.as_ref().map_or(String::new(), |server| server.stdout() + &server.stderr())
     }
 
-    /// Waits for the end of the server and notes how it ended.
+    /// Waits for the server to exit and notes how it ended.
     pub(crate) fn server_ends(&mut self) {
         let status = self.server.as_mut().expect("a server").wait(PATIENCE);
         self.note(&format!("server: {}", ending(status)));
     }
 
-    /// Notes whether the server runs and answers.
+    /// Notes whether the server is running and answers.
     pub(crate) fn server_lives(&mut self) {
         let running = self.server.as_mut().expect("a server").is_running();
         let answers = running && self.names_text().is_some();
         self.note(if answers { "server: lives" } else { "server: is gone" });
     }
 
-    /// Runs the program under test as a client to its end and notes what it said.
+    /// Runs the program under test as a client and notes its output.
     pub(crate) fn runs(&self, what: &str, args: &[&str]) {
         let output = run(self.command(args));
         self.note(&format!("{what}: {}", said(&output)));
@@ -178,7 +178,7 @@ impl<'a> Stage<'a> {
         Peer::connect(who, None, self.address(), &self.notes)
     }
 
-    /// Connects over IPv4 loopback, unless nobody listens there any more.
+    /// Connects over IPv4 loopback, unless nothing is listening any more.
     pub(crate) fn try_dial(&self, who: &str) -> Option<Peer> {
         Peer::try_connect(who, None, self.address(), &self.notes).ok()
     }
@@ -207,26 +207,26 @@ impl<'a> Stage<'a> {
         Peer::over(who, socket, self.address(), &self.notes)
     }
 
-    /// Sends one request on a connection of its own and notes all that comes back.
+    /// Sends one request on a new connection and notes the response.
     pub(crate) fn ask(&self, who: &str, request: &[u8]) {
         let peer = self.dial(who);
         peer.send(request);
         peer.reads_to_end();
     }
 
-    /// Sends one request on a connection of its own and waits for the end.
+    /// Sends one request on a new connection and waits for its end.
     pub(crate) fn ask_silently(&self, request: &[u8]) {
         let peer = self.dial("aside");
         peer.send(request);
         peer.all();
     }
 
-    /// Registers a node, or fails.
+    /// Registers a node, which must succeed.
     pub(crate) fn register(&self, name: impl AsRef<[u8]>) -> Node {
         self.register_as(&wire::Alive2::new(name))
     }
 
-    /// Registers a node with this request, or fails.
+    /// Registers a node with this request, which must succeed.
     pub(crate) fn register_as(&self, request: &wire::Alive2) -> Node {
         let peer = self.dial(&printable(&request.name));
         peer.send(&request.bytes());
@@ -234,7 +234,7 @@ impl<'a> Stage<'a> {
         Node { peer, name: request.name.clone(), creation }
     }
 
-    /// Registers a node and lets it go again: afterwards its name is an old one. Returns its creation.
+    /// Registers and unregisters a node, so that its name becomes an old one. Returns its creation.
     pub(crate) fn remember(&self, name: impl AsRef<[u8]>) -> u32 {
         let node = self.register(name);
         let Node { peer, name, creation } = node;
@@ -243,7 +243,7 @@ impl<'a> Stage<'a> {
         creation
     }
 
-    /// Waits until a name is not listed any more.
+    /// Waits until a name is no longer listed.
     pub(crate) fn wait_until_unregistered(&self, name: &[u8]) {
         wait_until(&format!("{} to be unregistered", printable(name)), || !self.has(name));
     }
@@ -255,7 +255,7 @@ impl<'a> Stage<'a> {
         text.windows(entry.len()).any(|window| window == entry)
     }
 
-    /// Notes the names that are listed, in order.
+    /// Notes the listed names, in order.
     pub(crate) fn lists(&self, what: &str) {
         let text = self.names_text().unwrap_or_default();
         let names: Vec<String> = text
@@ -263,7 +263,7 @@ impl<'a> Stage<'a> {
             .map(|line| printable(line).replace("name ", "").replace(r"\n", ""))
             .map(|line| line.split(" at port ").next().unwrap_or_default().to_owned())
             .collect();
-        let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         self.note(&format!("{what}: {names}"));
     }
 
@@ -287,7 +287,7 @@ impl<'a> Stage<'a> {
         peer.all().get(4..).map(<[u8]>::to_vec)
     }
 
-    /// Notes that a connection is open and silent after the server has answered somebody else.
+    /// Notes that a connection is open and silent after the server has answered another client.
     pub(crate) fn stays_open(&self, peer: &Peer) {
         assert!(self.names_text().is_some(), "the server does not answer");
         peer.is_open();
@@ -305,7 +305,7 @@ pub(crate) fn now() -> u32 {
     u32::try_from(now.as_secs()).expect("a clock before 2106")
 }
 
-/// How a process ended, as a shell would tell it.
+/// How a process ended, as a shell would report it.
 pub(crate) fn ending(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
@@ -315,7 +315,7 @@ pub(crate) fn ending(status: ExitStatus) -> String {
     }
 }
 
-/// All that a finished program said.
+/// The exit status and output of a program.
 pub(crate) fn said(output: &Output) -> String {
     let mut text = ending(output.status);
     for (stream, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
@@ -326,7 +326,7 @@ pub(crate) fn said(output: &Output) -> String {
     text
 }
 
-/// Replaces the number after `fd = `, which is the server's own business.
+/// Replaces the number after `fd = `, which varies.
 fn without_descriptor(line: &str) -> String {
     match line.rsplit_once("fd = ") {
         Some((front, tail)) => {

@@ -1,4 +1,4 @@
-//! Sockets handed over by a service manager, and what the manager is told.
+//! Socket activation and notifications of the service manager.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -59,8 +59,8 @@ pub(crate) fn spawn_with_sockets(t: &Stage<'_>, sockets: Vec<OwnedFd>, args: &[&
     spawn(t, sockets, args, &[])
 }
 
-/// The shell moves the sockets into place and becomes the program, so that the process id it announces is right.
-/// Only standard streams get into a shell, so the sockets come as its input and its output.
+/// The shell moves the sockets into place and execs the program, so that LISTEN_PID is right. Only standard streams can
+/// be passed to a shell, so the sockets are its input and its output.
 fn spawn(t: &Stage<'_>, sockets: Vec<OwnedFd>, args: &[&str], env: &[(&str, &str)]) -> Program {
     let moves = ["</dev/null", "3<&0 </dev/null", "3<&0 4<&1 </dev/null >/dev/null"][sockets.len()];
     let mut command = announcing(t, args, &sockets.len().to_string(), "$$", moves);
@@ -76,7 +76,7 @@ fn spawn(t: &Stage<'_>, sockets: Vec<OwnedFd>, args: &[&str], env: &[(&str, &str
     Program::adopt(child, &format!("{command:?}"))
 }
 
-/// A command that becomes the program under test after announcing `count` sockets for the process `pid`.
+/// A command that execs the program under test after announcing `count` sockets for the process `pid`.
 fn announcing(t: &Stage<'_>, args: &[&str], count: &str, pid: &str, moves: &str) -> Command {
     let script =
         format!("LISTEN_FDS={count} LISTEN_PID={pid}; export LISTEN_FDS LISTEN_PID; exec \"$@\" {moves}");
@@ -97,7 +97,7 @@ fn note_listeners(t: &Stage<'_>) {
     t.note(&format!("listeners: {}", listeners.join(" ")));
 }
 
-/// Asks for the names at some address.
+/// Requests the names at an address.
 fn ask_at(t: &Stage<'_>, address: &str) {
     let client = t.dial_at(address, address.parse().expect("an address"));
     client.send(&names());
@@ -175,7 +175,7 @@ fn activation() -> Vec<Case> {
     ]
 }
 
-/// A server that is told to take sockets and gets none does not start.
+/// A server that expects sockets and gets none does not start.
 fn refusals() -> Vec<Case> {
     let fails = |name: &'static str, count: &'static str, pid: &'static str| {
         case(name).nothing_started().expect(&["exit 1 with a message", "listeners: "]).play(move |t| {
@@ -201,7 +201,7 @@ fn refusals() -> Vec<Case> {
         fails("no process is announced", "1", "''"),
         case("inherited sockets do not reach a daemon")
             .nothing_started()
-            .expect(&["launcher: exit 0", "nobody listens"])
+            .expect(&["launcher: exit 0", "nothing is listening"])
             .play(|t| {
                 let mut launcher = spawn(t, vec![tcp4("127.0.0.1:5001")], &["-systemd", "-daemon"], &[]);
                 let status = launcher.wait(PATIENCE);
@@ -209,12 +209,12 @@ fn refusals() -> Vec<Case> {
                 wait_until("the daemon to fail", || {
                     t.netns.processes().is_empty() && sockets::all_listeners().is_empty()
                 });
-                t.note("nobody listens");
+                t.note("nothing is listening");
             }),
     ]
 }
 
-/// A socket to be notified at, and its name.
+/// A notification socket and its name.
 fn manager(t: &Stage<'_>) -> (UnixDatagram, String) {
     let path = t.dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).expect("a free path");
@@ -252,7 +252,7 @@ fn notifications() -> Vec<Case> {
         t.server_ends();
     };
     vec![
-        case("the manager is told of the start and of the end")
+        case("the manager is notified of start and end")
             .nothing_started()
             .expect(&[
                 READY,
@@ -285,7 +285,7 @@ fn notifications() -> Vec<Case> {
                 t.server_ends();
                 note_silence(t, &socket);
             }),
-        case("a server without the flag notifies nobody")
+        case("a server without the flag sends no notification")
             .nothing_started()
             .expect(&["kill: OK eof", "server: exit 0", "not notified"])
             .play(|t| {

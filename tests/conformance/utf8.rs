@@ -1,4 +1,4 @@
-//! Which byte strings are names: well-formed UTF-8, judged the same way at registration and at look-up.
+//! The byte strings that are valid names: well-formed UTF-8, checked in the same manner by registration and lookup.
 
 use crate::battery::{Case, case};
 use crate::wire::{alive2, port2};

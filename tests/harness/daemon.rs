@@ -1,4 +1,4 @@
-//! What all daemons under test have in common, wherever they run.
+//! Helpers for daemons under test, wherever they run.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use super::program::Program;
 use super::wire::Alive2;
 use super::{PATIENCE, wait_until};
 
-/// Variables that change what a port mapper, its commands and Erlang do; only those that a test sets may reach them.
+/// Variables that affect a port mapper, its commands or Erlang; they are removed unless a test sets them.
 const VARIABLES: [&str; 14] = [
     "ERL_EPMD_ADDRESS",
     "ERL_EPMD_PORT",
@@ -28,12 +28,12 @@ const VARIABLES: [&str; 14] = [
     "TZ",
 ];
 
-/// Removes from a command's environment what the machine or the caller of the tests has set.
+/// Removes from a command's environment the variables set by the machine or by the caller of the tests.
 pub fn without_variables(command: &mut Command) -> &mut Command {
     VARIABLES.iter().fold(command, |command, name| command.env_remove(name))
 }
 
-/// Waits until the daemon answers on its control socket, the last one that it opens.
+/// Waits until the daemon answers on its control socket, which it opens last.
 pub fn wait_until_up(daemon: &mut Program, socket: &Path) {
     wait_until(&format!("a daemon at {}", socket.display()), || {
         assert!(daemon.is_running(), "the daemon ended:\n{}", daemon.stderr());
@@ -41,17 +41,17 @@ pub fn wait_until_up(daemon: &mut Program, socket: &Path) {
     });
 }
 
-/// ALIVE2_REQ of a node.
+/// The ALIVE2_REQ of a node.
 pub fn alive2(name: &str, port: u16) -> Vec<u8> {
     Alive2::new(name).port(port).bytes()
 }
 
-/// Registers a node with the port mapper at `address`; none if it refuses or does not listen.
+/// Registers a node with the port mapper at `address`; none if it refuses or nothing is listening.
 pub fn register(address: SocketAddr, name: &str, port: u16) -> Option<TcpStream> {
     accepted(send(address, &alive2(name, port))?).map(|(stream, _)| stream)
 }
 
-/// Sends a request to a port mapper; none if it does not listen.
+/// Sends a request to a port mapper; none if nothing is listening.
 pub fn send(address: SocketAddr, request: &[u8]) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;

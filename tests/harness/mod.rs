@@ -1,7 +1,7 @@
-//! What the black-box tests share: hosts made of network namespaces, and programs that end with the test.
+//! Shared by the black-box tests: hosts made of network namespaces, and programs that end with the test.
 //!
-//! Nothing here sleeps for a fixed time: every wait is for a condition, with a deadline that fails the test
-//! and prints what every program of the test has said.
+//! Nothing here sleeps for a fixed time: every wait is for a condition, with a deadline that fails the test and prints
+//! the output of every program of the test.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the harness")]
 #![allow(
@@ -29,12 +29,12 @@ pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     wait_within(PATIENCE, what, condition);
 }
 
-/// Waits until `condition` holds; panics with `what` once `patience` is over.
+/// Waits until `condition` holds; panics with `what` after `patience`.
 pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience;
     let mut pause = Duration::from_micros(500);
     while !condition() {
-        assert!(Instant::now() < deadline, "waited {patience:?} in vain for: {what}");
+        assert!(Instant::now() < deadline, "timed out after {patience:?} waiting for: {what}");
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(16));
     }
@@ -51,8 +51,8 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Erlang's own epmd: `/usr/bin/epmd` may be anything, even pmd, so it is the one inside the Erlang installation, or the
-/// one that pmd's Debian package has put aside there. Without it the tests fail, because they would prove nothing.
+/// Erlang's own epmd. `/usr/bin/epmd` may be pmd, so this is the one inside the Erlang installation, or the one that
+/// pmd's Debian package has diverted there. Without it the tests fail, because they would prove nothing.
 pub fn stock_epmd() -> PathBuf {
     let program = std::env::var_os("EPMD_STOCK").map(PathBuf::from).or_else(|| {
         let versions = Path::new("/usr/lib/erlang").read_dir().ok()?;

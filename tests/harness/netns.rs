@@ -1,7 +1,7 @@
 //! Hosts for tests: network namespaces with their own addresses, host name, `/etc/hosts` and home directory.
 //!
-//! A [`Lan`] is a namespace that holds a bridge; every [`Host`] is a namespace with one leg on it. Nothing is
-//! changed in the namespace the test itself runs in, and everything is gone when the values are dropped.
+//! A [`Lan`] is a namespace that holds a bridge; every [`Host`] is a namespace connected to it. Nothing is changed in
+//! the test's own namespace, and everything is removed when the values are dropped.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::daemon::without_variables;
 
-/// A network namespace that exists as long as this value.
+/// A network namespace, removed when this value is dropped.
 #[derive(Debug)]
 pub struct NetNs {
     name: String,
@@ -57,7 +57,7 @@ impl NetNs {
             .collect()
     }
 
-    /// Runs `work` on a thread of its own inside the namespace: sockets it opens belong there.
+    /// Runs `work` on a new thread inside the namespace; sockets it opens belong to the namespace.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let path = Path::new("/run/netns").join(&self.name);
         std::thread::scope(|scope| {
@@ -78,7 +78,7 @@ impl NetNs {
 
 impl Drop for NetNs {
     fn drop(&mut self) {
-        // Daemons that put themselves into the background have no parent among us to end them.
+        // Background daemons are not children of the test, so they are killed here.
         for pid in self.processes() {
             let _ = kill_process(pid, Signal::KILL);
         }
@@ -86,7 +86,7 @@ impl Drop for NetNs {
     }
 }
 
-/// A switched network without a way out.
+/// An isolated switched network.
 #[derive(Debug)]
 pub struct Lan {
     switch: NetNs,
@@ -102,8 +102,8 @@ impl Lan {
         Lan { switch, next: AtomicU32::new(1) }
     }
 
-    /// Adds hosts of these names; each finds all of them (and only them) in its `/etc/hosts`. A name with a
-    /// dot gets its short form as an alias.
+    /// Adds hosts with these names; the `/etc/hosts` of each lists all of them and no others. A name with a dot gets
+    /// its short form as an alias.
     pub fn hosts<const N: usize>(&self, names: [&str; N]) -> [Host; N] {
         let hosts = names.map(|name| self.host(name));
         let table: String = hosts
@@ -146,13 +146,13 @@ impl Lan {
         Host { netns, name: name.to_owned(), ip, ip6, port, dir: TempDir::new().expect("a directory") }
     }
 
-    /// Takes the host's leg down or up: what an unplugged cable does.
+    /// Takes the host's link down or up, like unplugging its cable.
     pub fn plug(&self, host: &Host, plugged: bool) {
         self.switch.ip(&["link", "set", &host.port, if plugged { "up" } else { "down" }]);
     }
 }
 
-/// A host on a [`Lan`]: network, host name, hosts file and home of its own; the file system is shared.
+/// A host on a [`Lan`], with its own network, host name, hosts file and home; the file system is shared.
 #[derive(Debug)]
 pub struct Host {
     /// Its network namespace.
@@ -168,20 +168,20 @@ pub struct Host {
 }
 
 impl Host {
-    /// The host's own directory: `HOME` of what runs there, deleted with the host.
+    /// The host's own directory: `HOME` of its programs, deleted with the host.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The host's own place for pmd's files.
+    /// The host's directory for pmd's files.
     pub fn pmd_home(&self) -> PathBuf {
         self.dir().join("pmd")
     }
 
-    /// A command that will run on this host. Its pid is the pid of `program` itself.
+    /// A command that runs on this host. Its pid is that of `program` itself.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        // Every command gets a mount and a host-name namespace of its own; the steps `exec` each other, so
-        // that the process the test started is the program in the end.
+        // Every command gets its own mount and UTS namespaces; each step execs the next, so the process that the test
+        // started becomes the program.
         let script = "hostname \"$1\" && mount --bind \"$2\" /etc/hosts && shift 2 && exec \"$@\"";
         let mut command = Command::new("ip");
         command

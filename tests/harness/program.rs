@@ -1,4 +1,4 @@
-//! Programs under test: started, watched, and ended with the test; what they said is printed if it fails.
+//! Programs under test: they end with the test, and their output is printed if it fails.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,13 +12,13 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, wait_within};
 
-/// A program that runs beside the test.
+/// A program that runs alongside the test.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
     what: String,
     logs: TempDir,
-    /// Whether what it said is printed if the test fails.
+    /// Whether its output is printed if the test fails.
     loud: bool,
 }
 
@@ -28,8 +28,8 @@ impl Program {
         Program::spawn_with(command, Stdio::null())
     }
 
-    /// Starts `command` like [`Program::spawn`], but with a standard input that [`Program::say`] writes to and
-    /// that ends with the test.
+    /// Starts `command` like [`Program::spawn`], but with a standard input that [`Program::say`] writes to and that is
+    /// closed at the end of the test.
     pub fn spawn_listening(command: Command) -> Program {
         Program::spawn_with(command, Stdio::piped())
     }
@@ -55,13 +55,13 @@ impl Program {
         Program::adopt(child.unwrap_or_else(|error| panic!("starting {what}: {error}")), &what)
     }
 
-    /// Takes charge of a process that was started with standard streams of its own.
+    /// Takes ownership of a process that was started elsewhere.
     pub fn adopt(child: Child, what: &str) -> Program {
         let logs = TempDir::new().expect("a directory for the logs");
         Program { child, what: what.to_owned(), logs, loud: true }
     }
 
-    /// The same program, whose words are not printed if the test fails: its owner sees to that.
+    /// Disables printing its output when the test fails, because its owner does that.
     pub fn quietly(mut self) -> Program {
         self.loud = false;
         self
@@ -77,19 +77,19 @@ impl Program {
         &self.what
     }
 
-    /// Writes a line to its standard input. A program that no longer listens is not an error here: whoever
-    /// waits for the answer finds out, and knows more to say about it.
+    /// Writes a line to its standard input. Errors are ignored: the caller waits for the answer and reports more
+    /// context if there is none.
     pub fn say(&mut self, line: &str) {
         let input = self.child.stdin.as_mut().expect("a program started to listen");
         let _ = writeln!(input, "{line}");
     }
 
-    /// What it has written to standard output so far.
+    /// Its standard output so far.
     pub fn stdout(&self) -> String {
         self.read("stdout")
     }
 
-    /// What it has written to standard error so far.
+    /// Its standard error so far.
     pub fn stderr(&self) -> String {
         self.read("stderr")
     }
@@ -99,19 +99,19 @@ impl Program {
         String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until `text` stands in its standard output or error.
+    /// Waits until `text` appears in its standard output or error.
     pub fn wait_for_text(&self, text: &str) {
         wait_within(PATIENCE, &format!("{text:?} from {}", self.what), || {
             self.stdout().contains(text) || self.stderr().contains(text)
         });
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("asking for the exit status").is_none()
     }
 
-    /// Waits until it has ended.
+    /// Waits for it to exit.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let mut status = None;
         let what = format!("the end of {}", self.what);
@@ -122,13 +122,13 @@ impl Program {
         status.expect("it has ended")
     }
 
-    /// Sends a signal to the process (and to nothing else).
+    /// Sends a signal to the process only, not to its group.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a pid")).expect("a pid");
         kill_process(pid, signal).unwrap_or_else(|error| panic!("signalling {}: {error}", self.what));
     }
 
-    /// Stops the process, and waits until it has stopped: what happens from now on meets it all at once when it is thawed.
+    /// Stops the process and waits until it has stopped: it sees everything that happens meanwhile at once when thawed.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
         wait_within(PATIENCE, &format!("{} to stop", self.what), || {
@@ -142,7 +142,7 @@ impl Program {
         self.signal(Signal::CONT);
     }
 
-    /// The memory that the process has in use, in KiB.
+    /// The resident memory of the process, in KiB.
     pub fn resident_memory(&self) -> usize {
         let status = self.proc("status").expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process");
@@ -153,7 +153,7 @@ impl Program {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.pid()))
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Kills the process with SIGKILL and waits for its exit.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -169,7 +169,7 @@ impl Drop for Program {
     }
 }
 
-/// A pipe that takes nothing until it is read from: what reads from it, without waiting, and what writes to it.
+/// A full pipe, to which writes block until it is read from: a non-blocking reader, and the writer.
 pub fn full_pipe() -> (File, OwnedFd) {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
     rustix::io::ioctl_fionbio(&reader, true).expect("a pipe");
@@ -179,12 +179,12 @@ pub fn full_pipe() -> (File, OwnedFd) {
     (reader.into(), writer)
 }
 
-/// Runs `command` to its end and returns what it said; panics if it does not end within [`PATIENCE`].
+/// Runs `command` to its end and returns its output; panics if it does not end within [`PATIENCE`].
 pub fn run(command: Command) -> Output {
     run_within(PATIENCE, command)
 }
 
-/// [`run`] for what may take longer.
+/// [`run`] with a longer timeout.
 pub fn run_within(patience: Duration, command: Command) -> Output {
     let mut program = Program::spawn(command);
     let status = program.wait(patience);

@@ -1,4 +1,4 @@
-//! What commands say.
+//! The output of commands.
 
 use std::process::{Command, Output};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::program::run;
 
-/// What a command said.
+/// The output and exit code of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Said {
     /// Its exit code.
@@ -21,7 +21,7 @@ pub fn said(command: Command) -> Said {
 }
 
 impl Said {
-    /// What a program that has ended said.
+    /// The output of a program that has exited.
     pub fn of(output: &Output) -> Said {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Said {
@@ -36,7 +36,7 @@ impl Said {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{self:#?}"))
     }
 
-    /// Fails the test unless it ended with this code.
+    /// Fails the test unless the command exited with this code.
     pub fn ended_with(self, code: i32) -> Said {
         assert_eq!(self.code, code, "{self:#?}");
         self

@@ -1,18 +1,18 @@
-//! Requests as bytes, written out here so that the tests do not lean on the code they judge.
+//! Requests as bytes, built independently of the code under test.
 
-/// A request of any content, behind its two-byte length.
+/// A request with its two-byte length.
 pub(crate) fn packet(body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let length = u16::try_from(body.len()).expect("a request is shorter than 64 KiB");
     [&length.to_be_bytes(), body].concat()
 }
 
-/// The two bytes that announce a request of `length` bytes.
+/// The length prefix of a request of `length` bytes.
 pub(crate) fn header(length: u16) -> Vec<u8> {
     length.to_be_bytes().to_vec()
 }
 
-/// PORT_PLEASE2_REQ for the bytes given, terminator included where the caller wants one.
+/// PORT_PLEASE2_REQ for these bytes; the caller includes a terminator if wanted.
 pub(crate) fn port2(name: impl AsRef<[u8]>) -> Vec<u8> {
     packet([b"z", name.as_ref()].concat())
 }
@@ -37,12 +37,12 @@ pub(crate) fn stop(name: impl AsRef<[u8]>) -> Vec<u8> {
     packet([b"s", name.as_ref()].concat())
 }
 
-/// ALIVE2_REQ as today's Erlang sends it.
+/// ALIVE2_REQ as current Erlang sends it.
 pub(crate) fn alive2(name: impl AsRef<[u8]>) -> Vec<u8> {
     Alive2::new(name).bytes()
 }
 
-/// An ALIVE2_REQ of which every field can be bent.
+/// An ALIVE2_REQ whose fields can all be falsified.
 #[derive(Clone, Debug)]
 pub(crate) struct Alive2 {
     pub(crate) port: u16,
@@ -52,11 +52,11 @@ pub(crate) struct Alive2 {
     pub(crate) lowest: u16,
     pub(crate) name: Vec<u8>,
     pub(crate) extra: Vec<u8>,
-    /// What follows the last field inside the packet.
+    /// Bytes after the last field, inside the packet.
     pub(crate) trailing: Vec<u8>,
-    /// What to announce instead of the name's length.
+    /// Announced instead of the name's real length.
     pub(crate) name_length: Option<u16>,
-    /// What to announce instead of the extra field's length.
+    /// Announced instead of the extra field's real length.
     pub(crate) extra_length: Option<u16>,
 }
 

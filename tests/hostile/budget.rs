@@ -1,12 +1,12 @@
-//! The descriptors of the test process, which all tests that run at a time share.
+//! The descriptors of the test process, which concurrently running tests share.
 
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What one test may claim at most, as a share of the hard limit: two of the largest can run at a time.
+/// A test may claim at most the hard limit divided by this, so that two of the largest can run at a time.
 const SHARE: usize = 2;
-/// What stays unclaimed for files, logs and single connections, as a share of the hard limit.
+/// The hard limit divided by this stays unclaimed, for files, logs and single connections.
 const UNCLAIMED: usize = 10;
 
 static FREE: Mutex<Option<usize>> = Mutex::new(None);
@@ -29,7 +29,7 @@ impl Claim {
         Claim(count)
     }
 
-    /// How many they are.
+    /// The number of claimed descriptors.
     pub(crate) fn count(&self) -> usize {
         self.0
     }
@@ -43,13 +43,13 @@ impl Drop for Claim {
     }
 }
 
-/// How many descriptors a process may have: the hard limit, to which this process is raised.
+/// The hard limit of descriptors, to which this process raises its soft limit.
 pub(crate) fn descriptor_limit() -> usize {
     static LIMIT: OnceLock<usize> = OnceLock::new();
     *LIMIT.get_or_init(|| {
         let maximum = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("raising a soft limit");
-        // No limit at all is more than the tests want.
+        // An unlimited number is more than the tests need.
         maximum.and_then(|maximum| usize::try_from(maximum).ok()).unwrap_or(1 << 20)
     })
 }

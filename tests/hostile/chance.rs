@@ -1,17 +1,16 @@
-//! Random numbers that can be had again.
+//! Reproducible random numbers.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Replays a run: the seed that the failed one has printed.
+/// The environment variable with the seed that replays a failed run.
 const SEED: &str = "PMD_HOSTILE_SEED";
 
-/// A generator of numbers that look random (SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number
-/// generators", 2014).
+/// A pseudorandom generator (SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// A generator with a seed from the environment or the clock, which it prints for whoever replays a failure.
+    /// A generator seeded from the environment or the clock; prints the seed so that a failure can be replayed.
     pub(crate) fn printed() -> Chance {
         let asked = std::env::var(SEED).ok().map(|text| text.parse().expect("PMD_HOSTILE_SEED is a number"));
         let seed = asked.unwrap_or_else(|| {
@@ -22,7 +21,7 @@ impl Chance {
         Chance(seed)
     }
 
-    /// A generator whose numbers have nothing to do with those to come of this one, for another thread.
+    /// An independent generator, for another thread.
     pub(crate) fn split(&mut self) -> Chance {
         Chance(self.next())
     }
@@ -35,18 +34,18 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).expect("64 bits");
         usize::try_from(self.next() % bound).expect("less than the bound")
     }
 
-    /// One of several things.
+    /// A random element.
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
 
-    /// This many bytes.
+    /// This many random bytes.
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         let words = std::iter::repeat_with(|| self.next().to_le_bytes());
         words.flatten().take(count).collect()

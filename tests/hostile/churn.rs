@@ -1,4 +1,4 @@
-//! Nodes that come and go as fast as they can.
+//! Nodes that register and leave as fast as they can.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,22 +9,22 @@ use crate::client::{Client, Verdict};
 use crate::wire::{self, Alive2};
 use crate::world::{Node, Setting, World, play, without_new_processes};
 
-/// Threads that come and go.
+/// Threads that register and leave.
 const THREADS: usize = 8;
-/// How often each of them does.
+/// Registrations per thread.
 const LIVES: usize = 1_000;
-/// Where the nodes listen.
+/// The port on which the nodes listen.
 const PORT: u16 = 45_000;
-/// Names that all threads want; fewer than threads.
+/// Names that all threads compete for; fewer than threads.
 const CONTESTED: usize = 3;
 
-/// The ways in which a node's connection ends.
-fn leave(node: Node, way: usize) {
-    match way % 4 {
-        // Clients of C nodes do this without meaning to: they leave a part of the answer unread.
+/// Ends a node's connection in one of several manners.
+fn leave(node: Node, manner: usize) {
+    match manner % 4 {
+        // C nodes do this unintentionally: they leave part of the response unread.
         0 => node.client.reset_at_end(),
         1 => node.client.half_close(),
-        // Data on a registered connection ends the registration, too.
+        // Data on a registered connection also ends the registration.
         2 => assert!(node.client.send(b"\0")),
         _ => {}
     }
@@ -32,36 +32,36 @@ fn leave(node: Node, way: usize) {
 }
 
 #[test]
-fn a_name_is_free_the_moment_its_node_has_gone() {
+fn a_name_is_free_as_soon_as_its_node_is_gone() {
     come_and_go(&Setting::new());
 }
 
 #[test]
-fn a_name_of_another_thread_is_free_the_moment_its_node_has_gone() {
+fn a_name_held_by_another_thread_is_free_as_soon_as_its_node_is_gone() {
     come_and_go(&Setting::new().threads(3));
 }
 
 fn come_and_go(setting: &Setting) {
     play(setting, |world| {
-        // A node that comes back may listen on the port of its predecessor before it registers.
+        // A restarted node may listen on its predecessor's port before it registers.
         let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).expect("a free port");
         let live_all = || {
             std::thread::scope(|scope| {
                 let threads: Vec<_> =
                     (0..THREADS).map(|thread| scope.spawn(move || live(world, thread))).collect();
-                threads.into_iter().map(|thread| thread.join().expect("a thread of nodes")).collect()
+                threads.into_iter().map(|thread| thread.join().expect("joining a thread")).collect()
             })
         };
         let survivors: Vec<Node> = without_new_processes(|| world.while_looked_up(live_all));
         survivors.iter().for_each(|node| world.look_up(&node.request));
-        // They registered in any order, so they are looked for one by one.
+        // They registered in any order, so they are looked up one by one.
         let listing = world.ask(&wire::names());
         let lines = listing.split(|byte| *byte == b'\n').count() - 1;
         assert_eq!(lines, world.residents().len() + survivors.len(), "{}", listing.escape_ascii());
     });
 }
 
-/// Registers the same name again and again, each time right after the node before has gone.
+/// Registers the same name repeatedly, each time right after the previous node has gone.
 fn live(world: &World, thread: usize) -> Node {
     let name = format!("phoenix{thread}");
     let mut creations = HashSet::new();
@@ -74,7 +74,7 @@ fn live(world: &World, thread: usize) -> Node {
 }
 
 #[test]
-fn a_name_that_many_want_has_one_node_at_a_time() {
+fn a_contested_name_has_one_node_at_a_time() {
     play(&Setting::new().threads(3), |world| {
         let names: Vec<Contested> = (0..CONTESTED).map(|_| Contested::default()).collect();
         world.while_looked_up(|| {
@@ -86,29 +86,29 @@ fn a_name_that_many_want_has_one_node_at_a_time() {
             });
         });
         for (number, name) in names.iter().enumerate() {
-            let lives = name.creations.lock().expect("no thread has failed").len();
-            assert!(lives > 0, "nobody has ever got name {number}");
+            let lives = name.creations.lock().expect("no thread has panicked").len();
+            assert!(lives > 0, "name {number} was never registered");
         }
     });
 }
 
-/// What is known of a name that several want.
+/// The state of a contested name.
 #[derive(Debug, Default)]
 struct Contested {
     nodes: AtomicUsize,
     creations: Mutex<HashSet<u32>>,
 }
 
-/// Wants one name after the other, and gives each up again.
+/// Registers the names one after the other, and gives each up again.
 fn contest(world: &World, thread: usize, names: &[Contested]) {
     for time in 0..LIVES {
         let number = (thread + time) % names.len();
         let name = &names[number];
         match world.try_register(Alive2::new(format!("contested{number}"))) {
             Ok(node) => {
-                assert_eq!(name.nodes.fetch_add(1, Ordering::SeqCst), 0, "two nodes have the name {number}");
+                assert_eq!(name.nodes.fetch_add(1, Ordering::SeqCst), 0, "two nodes hold name {number}");
                 let creation = node.creation;
-                let new = name.creations.lock().expect("no thread has failed").insert(creation);
+                let new = name.creations.lock().expect("no thread has panicked").insert(creation);
                 assert!(new, "creation {creation} was given twice");
                 name.nodes.fetch_sub(1, Ordering::SeqCst);
                 leave(node, time);
@@ -119,7 +119,7 @@ fn contest(world: &World, thread: usize, names: &[Contested]) {
 }
 
 #[test]
-fn hundreds_of_nodes_that_leave_at_once_leave_nothing_behind() {
+fn hundreds_of_nodes_leaving_at_once_leave_nothing_behind() {
     play(&Setting::new(), |world| {
         for round in 0..5 {
             let nodes: Vec<Node> =

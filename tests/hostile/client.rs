@@ -1,4 +1,4 @@
-//! One connection to the daemon, as its peers see it.
+//! One connection to the daemon, seen from the client.
 
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -12,10 +12,10 @@ use rustix::net::{
 
 use crate::harness::PATIENCE;
 
-/// What comes back on a request that registers a node.
+/// The outcome of a registration request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Registered, with this creation.
+    /// Registered with this creation.
     Accepted(u32),
     /// The refusal of stock epmd; the connection stays open.
     Refused,
@@ -23,7 +23,7 @@ pub(crate) enum Verdict {
     Closed,
 }
 
-/// The client end of a connection. Closing it is dropping it.
+/// The client end of a connection. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Client(TcpStream);
 
@@ -33,7 +33,7 @@ impl Client {
         Client::over(TcpStream::connect(to).unwrap_or_else(|error| panic!("connecting to {to}: {error}")))
     }
 
-    /// Connects from one of the addresses of this host.
+    /// Connects from one of this host's addresses.
     pub(crate) fn connect_from(from: Ipv4Addr, to: SocketAddr) -> Client {
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let socket = socket.expect("a socket");
@@ -43,7 +43,7 @@ impl Client {
     }
 
     fn over(socket: TcpStream) -> Client {
-        // Answers are waited for, but not for ever.
+        // A missing response fails the test instead of hanging it.
         socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         Client(socket)
     }
@@ -64,18 +64,18 @@ impl Client {
         }
     }
 
-    /// Says that no more will be sent.
+    /// Shuts down the sending side.
     pub(crate) fn half_close(&self) {
-        // It fails if the daemon has closed already, which is just as well.
+        // It fails if the daemon has already closed, which does not matter.
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
-    /// Makes the end of the connection, which comes when this is dropped, a RST.
+    /// Makes dropping the connection send a RST.
     pub(crate) fn reset_at_end(&self) {
         set_socket_linger(&self.0, Some(Duration::ZERO)).expect("a socket");
     }
 
-    /// At most this many bytes, fewer if the connection ends, be it by a RST.
+    /// Reads this many bytes, or fewer if the connection ends, even by a RST.
     pub(crate) fn read(&self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         match (&self.0).take(u64::try_from(count).expect("64 bits")).read_to_end(&mut bytes) {
@@ -85,7 +85,7 @@ impl Client {
         }
     }
 
-    /// This many bytes, each by itself; fewer if the connection ends.
+    /// Reads this many bytes one by one; fewer if the connection ends.
     pub(crate) fn read_singly(&self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count);
         let mut byte = [0];
@@ -95,7 +95,7 @@ impl Client {
         bytes
     }
 
-    /// All bytes up to the end of the connection.
+    /// Reads up to the end of the connection.
     pub(crate) fn answer(&self) -> Vec<u8> {
         self.read(usize::MAX)
     }
@@ -112,13 +112,13 @@ impl Client {
         }
     }
 
-    /// Whether the connection is open and silent, as far as has been heard of it.
+    /// Whether the connection is open and there is nothing to read.
     pub(crate) fn is_open(&self) -> bool {
         let mut byte = [0];
         recv(&self.0, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK) == Err(Errno::AGAIN)
     }
 
-    /// Waits up to `pause` for a byte or the end; whether neither has come.
+    /// Waits up to `pause` for a byte or the end; returns whether neither has come.
     pub(crate) fn stays_silent_for(&self, pause: Duration) -> bool {
         self.0.set_read_timeout(Some(pause)).expect("a time limit");
         let mut byte = [0];
@@ -128,7 +128,7 @@ impl Client {
     }
 }
 
-/// Sends one request on a connection of its own and returns all that comes back.
+/// Sends one request on a new connection and returns the whole response.
 pub(crate) fn ask(to: SocketAddr, request: &[u8]) -> Vec<u8> {
     Client::sending(to, request).answer()
 }

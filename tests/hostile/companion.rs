@@ -1,4 +1,4 @@
-//! Nodes in processes of their own: this test binary, started once more.
+//! Nodes in separate processes: further instances of this test binary.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,22 +11,22 @@ use crate::harness::wait_until;
 use crate::wire::Alive2;
 use crate::world::starting;
 
-/// Tells the process which part it plays; without it, it plays none.
+/// The environment variable that makes an instance act as a companion.
 const PART: &str = "PMD_HOSTILE_PART";
-/// What a process says once its nodes are registered.
+/// Printed by a companion once its nodes are registered.
 const READY: &str = "all registered";
 
-/// A process whose nodes are registered.
+/// A process with registered nodes.
 #[derive(Debug)]
 pub(crate) struct Companion(Program);
 
 impl Companion {
-    /// A process that registers one node, and listens on its port if asked to.
+    /// A process that registers one node, and optionally listens on its port.
     pub(crate) fn holding(daemon: SocketAddr, name: &str, port: u16, listens: bool) -> Companion {
         Companion::start(format!("hold {daemon} {name} {port} {listens}"))
     }
 
-    /// A process that registers nodes of these numbers; see [`crowd_node`].
+    /// A process that registers the nodes with these numbers; see [`crowd_node`].
     pub(crate) fn crowd(daemon: SocketAddr, numbers: std::ops::Range<usize>) -> Companion {
         Companion::start(format!("crowd {daemon} {} {}", numbers.start, numbers.end))
     }
@@ -45,7 +45,7 @@ impl Companion {
         });
     }
 
-    /// Stops the process as a debugger or `kill -STOP` does, and waits until it stands still.
+    /// Stops the process as a debugger or `kill -STOP` does, and waits until it has stopped.
     pub(crate) fn freeze(&self) {
         self.0.freeze();
     }
@@ -55,20 +55,20 @@ impl Companion {
         self.0.thaw();
     }
 
-    /// Ends the process at once and waits for its end.
+    /// Kills the process and waits for its exit.
     pub(crate) fn kill(mut self) {
         self.0.kill();
     }
 }
 
-/// The node of a crowd that has this number.
+/// The node with this number in a crowd.
 pub(crate) fn crowd_node(number: usize) -> Alive2 {
     let port = u16::try_from(1024 + number % 60_000).expect("a port");
     Alive2::new(format!("crowd{number}")).port(port)
 }
 
 #[test]
-#[ignore = "no test: other tests start it as a process of its own"]
+#[ignore = "not a test: other tests start it as a separate process"]
 fn plays_its_part() {
     let Ok(part) = std::env::var(PART) else { return };
     let words: Vec<&str> = part.split(' ').collect();
@@ -98,7 +98,7 @@ fn play(daemon: &str, nodes: Vec<Alive2>) {
         client
     };
     let _nodes: Vec<Client> = nodes.into_iter().map(register).collect();
-    // One write, which is read as one piece.
+    // A single write, so that it is read in one piece.
     std::io::stderr().write_all(READY.as_bytes()).expect("standard error");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }

@@ -1,4 +1,4 @@
-//! Holders of a name that no longer do anything, and others that only look like it.
+//! Holders of a name that are frozen, and others that only look frozen.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::world::{Setting, World, play, starting, without_new_processes};
 
 /// The distribution port of the holders.
 const PORT: u16 = 45_000;
-/// The distribution port of whoever wants their name.
+/// The distribution port of newcomers that want the name.
 const OTHER: u16 = 45_001;
 
 /// Another address of the same host.
@@ -24,7 +24,7 @@ fn holder(world: &World, listens: bool) -> Companion {
     holder
 }
 
-/// A newcomer of that name is refused, and the holder stays.
+/// Checks that a newcomer with that name is refused and the holder stays.
 fn keeps_its_name(world: &World) {
     for _ in 0..10 {
         let refused = world.try_register(Alive2::new("holder").port(OTHER));
@@ -33,7 +33,7 @@ fn keeps_its_name(world: &World) {
     }
 }
 
-/// Waits until the name is free, as it is when its holder has ended.
+/// Waits until the name is free, which shows that its holder has ended.
 fn wait_until_free(world: &World) {
     world.wait_until_listed([]);
     assert_eq!(world.ask(&wire::port2("holder")), b"w\x01");
@@ -48,7 +48,7 @@ fn a_stopped_holder_whose_port_refuses_gives_way() {
         let newcomer = world.register(Alive2::new("holder").port(OTHER));
         world.look_up(&newcomer.request);
         world.wait_until_listed([&newcomer]);
-        // Neither its awakening nor its end means anything any more.
+        // Resuming or killing it no longer has any effect.
         holder.thaw();
         holder.kill();
         for _ in 0..20 {
@@ -85,7 +85,7 @@ fn a_running_holder_whose_port_refuses_keeps_its_name() {
 #[test]
 fn a_holder_whose_last_packets_are_lost_gives_way_although_its_port_listens() {
     play(&Setting::new(), |world| {
-        // The next node of the name may well listen on the port of the last one.
+        // The next node with the name may listen on the same port as the last one.
         let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).expect("a free port");
         let request = Alive2::new("holder").port(PORT);
         let holder = Client::connect_from(ELSEWHERE, world.address());
@@ -99,16 +99,16 @@ fn a_holder_whose_last_packets_are_lost_gives_way_although_its_port_listens() {
     });
 }
 
-/// Makes the kernel of this host drop every packet from this address of its own.
+/// Makes this host's kernel drop every packet from one of its own addresses.
 fn swallow_all_from(address: Ipv4Addr) {
     let from = address.to_string();
     for rule in [
-        // The rule for local addresses comes first, unless it is moved.
+        // The rule for local addresses has the highest priority, unless it is moved.
         vec!["add", "pref", "2", "lookup", "local"],
         vec!["del", "pref", "0"],
         vec!["add", "pref", "1", "blackhole", "from", &from],
     ] {
-        // This thread is on the host of the test, and so is what it starts.
+        // This thread is in the test host's namespace, and so are its child processes.
         let output =
             starting(|| Command::new("ip").arg("rule").args(&rule).output()).expect("`ip` of iproute2");
         assert!(output.status.success(), "ip rule {rule:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -116,7 +116,7 @@ fn swallow_all_from(address: Ipv4Addr) {
 }
 
 #[test]
-fn of_many_that_want_the_name_of_a_stopped_holder_one_gets_it() {
+fn exactly_one_of_many_newcomers_succeeds_a_stopped_holder() {
     play(&Setting::new(), |world| {
         let holder = holder(world, false);
         holder.freeze();
@@ -133,14 +133,14 @@ fn of_many_that_want_the_name_of_a_stopped_holder_one_gets_it() {
 }
 
 #[test]
-fn a_registry_of_stopped_holders_gives_way_to_all_their_successors() {
+fn all_stopped_holders_give_way_to_their_successors() {
     const MANY: usize = 100;
     play(&Setting::new(), |world| {
         let mut crowd = Companion::crowd(world.address(), 0..MANY);
         crowd.wait_until_registered();
         crowd.freeze();
-        // More newcomers at once than there are places in the queue of questions may be refused, as if nothing
-        // had been found out, but then come again, as Erlang does.
+        // Newcomers beyond the capacity of the holder check's queue may be refused without a check; they retry, as
+        // Erlang does.
         let mut successors: Vec<_> = (0..MANY).map(|_| None).collect();
         crate::harness::wait_until("every successor to be registered", || {
             for (number, successor) in successors.iter_mut().enumerate() {

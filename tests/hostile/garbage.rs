@@ -1,4 +1,4 @@
-//! Bytes that mean nothing, or almost something, and what they leave in the log.
+//! Random and malformed requests, and their log lines.
 
 use std::time::Instant;
 
@@ -8,23 +8,23 @@ use crate::harness::wait_until;
 use crate::wire::{self, Alive2};
 use crate::world::{Setting, World, play};
 
-/// Connections of each kind of garbage, shared out among the threads.
+/// Connections per kind of garbage, divided among the threads.
 const CONNECTIONS: usize = 12_000;
 /// Threads that send it.
 const THREADS: usize = 4;
-/// More than the longest request, by enough to be read in several pieces.
+/// Longer than the longest request, so that it is read in several pieces.
 const LONGEST: usize = 9_000;
 
-/// Bad requests that are sent one by one.
+/// Bad requests, sent one by one.
 const BAD: usize = 10_000;
-/// Lines that each of at most four threads may write in a second, and the notes of what was left out.
+/// The number of lines that at most four threads may log in a second, including notes about suppressed ones.
 const LINES_PER_SECOND: u64 = 4 * 40;
 
 #[test]
-fn random_bytes_of_all_sizes_in_random_pieces_harm_nobody() {
+fn random_bytes_in_random_pieces_are_harmless() {
     play(&Setting::new(), |world| {
         send_all(world, |chance| {
-            // Half of them short, where the length and the opcode are.
+            // Half of them are short, to hit the length and the opcode.
             let longest = *chance.pick(&[4, 40, 400, LONGEST]);
             let length = chance.below(longest) + 1;
             chance.bytes(length)
@@ -33,7 +33,7 @@ fn random_bytes_of_all_sizes_in_random_pieces_harm_nobody() {
 }
 
 #[test]
-fn random_requests_of_the_right_length_harm_nobody() {
+fn random_requests_of_the_right_length_are_harmless() {
     play(&Setting::new(), |world| {
         send_all(world, |chance| {
             let opcode = *chance.pick(b"xzndks\0\xff");
@@ -44,7 +44,7 @@ fn random_requests_of_the_right_length_harm_nobody() {
 }
 
 #[test]
-fn requests_with_a_few_bytes_bent_harm_nobody() {
+fn slightly_corrupted_requests_are_harmless() {
     play(&Setting::new(), |world| {
         let requests = [
             wire::alive2("mutant"),
@@ -67,7 +67,7 @@ fn requests_with_a_few_bytes_bent_harm_nobody() {
     });
 }
 
-/// One small change: a byte, a bit, a length, a cut, or something in between.
+/// Makes one small change: to a byte, a bit or a length, or by truncation or insertion.
 fn bend(chance: &mut Chance, request: &mut Vec<u8>) {
     let at = chance.below(request.len().max(1)).min(request.len().saturating_sub(1));
     match chance.below(7) {
@@ -84,7 +84,7 @@ fn bend(chance: &mut Chance, request: &mut Vec<u8>) {
             let again = request[at..].to_vec();
             request.extend(again);
         }
-        // The length in front follows what the others have done.
+        // The length prefix is adjusted to the earlier changes.
         _ => {
             let body = request.get(2..).unwrap_or_default().to_vec();
             *request = wire::packet(body);
@@ -92,7 +92,7 @@ fn bend(chance: &mut Chance, request: &mut Vec<u8>) {
     }
 }
 
-/// Sends what `make` makes on connections of its own, from several threads, while others are answered.
+/// Sends requests made by `make`, each on a new connection, from several threads, while lookups are answered.
 fn send_all(world: &World, make: impl Fn(&mut Chance) -> Vec<u8> + Sync) {
     let mut chance = Chance::printed();
     world.while_looked_up(|| {
@@ -110,7 +110,7 @@ fn send_all(world: &World, make: impl Fn(&mut Chance) -> Vec<u8> + Sync) {
     });
 }
 
-/// Sends in pieces of random sizes and goes away in a random manner.
+/// Sends in pieces of random sizes and ends the connection in a random manner.
 fn send_in_pieces(chance: &mut Chance, client: &Client, bytes: &[u8]) {
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -132,7 +132,7 @@ fn send_in_pieces(chance: &mut Chance, client: &Client, bytes: &[u8]) {
 }
 
 #[test]
-fn ten_thousand_bad_requests_write_few_lines_and_say_how_many_are_left_out() {
+fn ten_thousand_bad_requests_log_few_lines_and_the_number_suppressed() {
     play(&Setting::new(), |world| {
         let bad = [
             wire::packet("?"),
@@ -149,12 +149,12 @@ fn ten_thousand_bad_requests_write_few_lines_and_say_how_many_are_left_out() {
             let answer = world.ask(&bad[number % bad.len()]);
             assert!(matches!(answer.as_slice(), b"" | b"NO"), "{}", answer.escape_ascii());
         }
-        // Refusals are logged as well, and so are connections that end before a request.
+        // Refusals and connections that end before a request are also logged.
         for _ in 0..BAD / 100 {
             drop(world.dial());
             let _ = world.send(&Alive2::new(b"\xff").bytes()).verdict();
         }
-        // The first line of the next second says how many came before it.
+        // The first line of the next second reports the number suppressed before it.
         wait_until("the log to say how many lines were left out", || {
             world.ask(&bad[0]);
             world.log().contains("lines like the next were left out")
@@ -162,6 +162,6 @@ fn ten_thousand_bad_requests_write_few_lines_and_say_how_many_are_left_out() {
         let lines = world.log().lines().count();
         let bound = LINES_PER_SECOND * (start.elapsed().as_secs() + 2);
         assert!(u64::try_from(lines).expect("64 bits") <= bound, "{lines} lines, more than {bound}");
-        assert!(world.log().contains("unknown request 63"), "the first ones are written");
+        assert!(world.log().contains("unknown request 63"), "the first lines must be logged");
     });
 }

@@ -1,11 +1,11 @@
-//! Hostile input: whatever a peer does, registered nodes stay registered and everybody else is answered.
+//! Hostile input: whatever a peer does, registered nodes stay registered and other clients are answered.
 //!
-//! Every test starts a daemon under the name `epmd` on a host of its own, registers a few nodes, does something
-//! hostile, and then proves that the same process still has exactly those nodes, answers for them, takes a new
-//! one, and holds no descriptor more than before. Nothing is timed: a test waits for conditions, and its limits
-//! only keep a failure from hanging.
+//! Every test starts a daemon under the name `epmd` on its own host, registers a few nodes, does something hostile, and
+//! then proves that the same process still has exactly those nodes, answers for them, accepts a new one, and holds no
+//! more descriptors than before. Nothing is timed: a test waits for conditions, and its limits only keep a failure from
+//! hanging.
 //!
-//! Tests that draw random numbers print the seed; `PMD_HOSTILE_SEED` replays it.
+//! Tests that use random numbers print the seed; `PMD_HOSTILE_SEED` replays it.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Registrations that are refused: who gets the refusal, who keeps the name, and the clients that stay, as they may
-//! with stock epmd.
+//! Refused registrations: the refusal, the holder that keeps the name, and the clients that stay connected, as with
+//! stock epmd.
 
 use crate::budget::Claim;
 use crate::client::{Client, Verdict};
@@ -7,16 +7,16 @@ use crate::harness::wait_until;
 use crate::wire::{self, Alive2};
 use crate::world::{Node, Setting, World, play};
 
-/// Duplicates that come at once.
+/// Duplicates sent at once.
 const DUPLICATES: usize = 600;
-/// Refused registrations that are kept open.
+/// Refused registrations kept open.
 const REFUSED: usize = 5_000;
-/// Descriptors of the daemon in the tests that are about having too few.
+/// The daemon's descriptor limit in tests of descriptor shortage.
 const FEW: usize = 128;
-/// Clients that need two packets for their request.
+/// Clients that send their request in two packets.
 const SLOW: usize = 20;
 
-/// Registrations that cannot succeed, as duplicates or for their name.
+/// Registrations that must fail, as duplicates or because of their name.
 fn refused(world: &World, count: usize) -> Vec<Client> {
     (0..count)
         .map(|number| {
@@ -28,8 +28,8 @@ fn refused(world: &World, count: usize) -> Vec<Client> {
         .collect()
 }
 
-/// Everybody else is served: who asks, who needs two packets for it, and who registers.
-fn nobody_starves(world: &World) {
+/// Checks that others are served: lookups, requests in two packets, and registrations.
+fn others_are_served(world: &World) {
     world.look_up_residents();
     let whole = wire::port2("alpha");
     let expected = world.ask(&whole);
@@ -45,37 +45,37 @@ fn nobody_starves(world: &World) {
 }
 
 #[test]
-fn thousands_of_refused_registrations_stay_open_and_starve_nobody() {
+fn thousands_of_refused_registrations_stay_open_and_others_are_served() {
     let claim = Claim::of(REFUSED);
     play(&Setting::new(), |world| {
         let refused = world.while_looked_up(|| refused(world, claim.count()));
-        nobody_starves(world);
-        assert!(refused.iter().all(Client::is_open), "there is room for all, and yet some were closed");
+        others_are_served(world);
+        assert!(refused.iter().all(Client::is_open), "some were closed although there is room for all");
     });
 }
 
 #[test]
-fn more_refused_registrations_than_descriptors_starve_nobody() {
+fn others_are_served_with_more_refused_registrations_than_descriptors() {
     let claim = Claim::of(4 * FEW);
     play(&Setting::new().descriptors(FEW), |world| {
         let refused = world.while_looked_up(|| refused(world, claim.count()));
-        nobody_starves(world);
-        // The oldest have made room.
-        let first_open = refused.iter().position(Client::is_open).expect("some are left");
+        others_are_served(world);
+        // The oldest were closed to make room.
+        let first_open = refused.iter().position(Client::is_open).expect("some are open");
         assert!(first_open > 0 && refused[first_open..].iter().all(Client::is_open));
     });
 }
 
 #[test]
-fn more_refused_registrations_than_descriptors_on_several_threads_starve_nobody() {
+fn others_are_served_with_more_refused_registrations_than_descriptors_on_several_threads() {
     let claim = Claim::of(4 * FEW);
     play(&Setting::new().descriptors(FEW).threads(3), |world| {
-        // All at once, so that the daemon's threads share them.
+        // All at once, so that the daemon's threads share the load.
         let refused: Vec<Client> = world.while_stopped(|| {
             (0..claim.count()).map(|_| world.send(&Alive2::new(b"\xff").bytes())).collect()
         });
         assert!(refused.iter().all(|client| client.verdict() == Verdict::Refused));
-        nobody_starves(world);
+        others_are_served(world);
         drop(refused);
     });
 }
@@ -84,7 +84,7 @@ fn more_refused_registrations_than_descriptors_on_several_threads_starve_nobody(
 fn a_refusal_that_cannot_be_delivered_does_not_end_the_holder() {
     play(&Setting::new(), |world| {
         for _ in 0..20 {
-            // The daemon reads the request, and finds nobody to tell that it is refused.
+            // The daemon reads the request and cannot deliver the refusal.
             world.while_stopped(|| {
                 for resident in world.residents() {
                     let client = world.send(&resident.request.bytes());
@@ -102,7 +102,7 @@ fn hundreds_of_duplicates_at_once_are_all_refused_and_stay_open() {
     let claim = Claim::of(DUPLICATES);
     play(&Setting::new(), |world| {
         let duplicates: Vec<Client> = world.while_looked_up(|| {
-            // All of them wait when the daemon goes on.
+            // All of them are pending when the daemon resumes.
             let duplicates: Vec<Client> = world.while_stopped(|| {
                 (0..claim.count()).map(|n| world.send(&wire::alive2(["alpha", "beta"][n % 2]))).collect()
             });

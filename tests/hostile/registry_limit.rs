@@ -1,4 +1,4 @@
-//! As many nodes as there are descriptors for.
+//! Registries as large as the descriptor limit allows.
 
 use crate::budget::{Claim, descriptor_limit};
 use crate::client::{Client, Verdict};
@@ -7,22 +7,22 @@ use crate::harness::wait_until;
 use crate::wire::{self, Alive2};
 use crate::world::{Node, Setting, World, play, without_new_processes};
 
-/// So many nodes can register with so many descriptors.
+/// The number of nodes that must fit, and the descriptors available.
 const MOST: (usize, usize) = (19_000, 20_000);
-/// Times that a node of a full registry comes back.
+/// Times that a node of a full registry reconnects.
 const RETURNS: usize = 300;
 
 #[test]
-fn a_full_registry_of_128_descriptors_answers_and_takes_who_returns() {
+fn a_full_registry_of_128_descriptors_answers_and_accepts_returning_nodes() {
     fill(128, 85);
 }
 
 #[test]
-fn a_full_registry_of_256_descriptors_answers_and_takes_who_returns() {
+fn a_full_registry_of_256_descriptors_answers_and_accepts_returning_nodes() {
     fill(256, 180);
 }
 
-/// Fills the registry of a daemon with `limit` descriptors, which has to take at least `least` nodes.
+/// Fills the registry of a daemon with `limit` descriptors, which must accept at least `least` nodes.
 fn fill(limit: usize, least: usize) {
     play(&Setting::new().descriptors(limit), |world| {
         let mut nodes: Vec<Node> = Vec::new();
@@ -30,7 +30,7 @@ fn fill(limit: usize, least: usize) {
             match world.try_register(Alive2::new(format!("node{}", nodes.len()))) {
                 Ok(node) => nodes.push(node),
                 Err(verdict) => {
-                    assert_eq!(verdict, Verdict::Closed, "neither registered nor refused: just closed");
+                    assert_eq!(verdict, Verdict::Closed, "expected a close without a response");
                     break;
                 }
             }
@@ -38,25 +38,25 @@ fn fill(limit: usize, least: usize) {
         }
         let count = nodes.len() + world.residents().len();
         assert!(count >= least, "only {count} nodes of {limit} descriptors");
-        let said = format!("{count} nodes are registered, the limit");
+        let said = format!("the limit of {count} registered nodes is reached");
         wait_until("the log to say how many there are", || world.log().contains(&said));
 
         let rejected = |name: &str| world.try_register(Alive2::new(name)).err() == Some(Verdict::Closed);
         assert!((0..10).all(|n| rejected(&format!("more{n}"))));
         all_answered(world, &nodes);
 
-        // A place that is given up can be taken, and then the registry is full again.
+        // A freed slot can be used, and then the registry is full again.
         drop(nodes.remove(nodes.len() / 2));
         world.wait_until_listed(&nodes);
         nodes.push(world.register(Alive2::new("successor")));
         assert!(rejected("more"));
         all_answered(world, &nodes);
 
-        // Who wants a name that is taken is told so, full or not.
+        // Duplicates are refused even when the registry is full.
         let duplicate = world.try_register(Alive2::new("alpha"));
         assert_eq!(duplicate.err(), Some(Verdict::Refused));
 
-        // A node that comes back at once finds its place free, although nothing else could register.
+        // A node that reconnects at once gets its slot back, although no other node could register.
         without_new_processes(|| {
             for time in 0..RETURNS {
                 let Node { request, creation, client } = nodes.remove(time % nodes.len());
@@ -68,7 +68,7 @@ fn fill(limit: usize, least: usize) {
         });
         all_answered(world, &nodes);
 
-        // And so do all of them at once.
+        // So do all of them at once.
         let back: Vec<Node> = without_new_processes(|| {
             let asked: Vec<(Alive2, Client)> = world.while_stopped(|| {
                 let requests: Vec<Alive2> = nodes.drain(..).map(|node| node.request).collect();
@@ -80,7 +80,7 @@ fn fill(limit: usize, least: usize) {
     });
 }
 
-/// The node that has sent this request, and has to be registered now.
+/// The node that sent this request, which must be registered now.
 fn accepted(request: Alive2, client: Client) -> Node {
     match client.verdict() {
         Verdict::Accepted(creation) => Node { request, creation, client },
@@ -88,7 +88,7 @@ fn accepted(request: Alive2, client: Client) -> Node {
     }
 }
 
-/// Everybody is answered, in one piece or two.
+/// Checks that requests in one piece and in two are answered.
 fn all_answered(world: &World, nodes: &[Node]) {
     world.look_up_residents();
     nodes.iter().for_each(|node| world.look_up(&node.request));
@@ -105,7 +105,7 @@ fn all_answered(world: &World, nodes: &[Node]) {
 #[test]
 fn nineteen_thousand_nodes_are_registered_and_found() {
     let limit = descriptor_limit().min(MOST.1);
-    // Most of them live in other processes, because the limit holds for each.
+    // Most of them are in other processes, because the limit applies per process.
     let elsewhere = limit / 5 * 4;
     let _claim = Claim::of(limit / 5);
     play(&Setting::new().descriptors(limit), |world| {
@@ -125,7 +125,7 @@ fn nineteen_thousand_nodes_are_registered_and_found() {
         here.iter().step_by(7).for_each(|node| world.look_up(&node.request));
         let listing = world.ask(&wire::names());
         assert_eq!(listing.split(|byte| *byte == b'\n').count() - 1, count, "every node is listed");
-        // All leave, and some at once.
+        // All leave, some of them at the same time.
         world.while_looked_up(|| {
             crowds.into_iter().for_each(Companion::kill);
             drop(here);

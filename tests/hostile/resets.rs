@@ -1,15 +1,15 @@
-//! Peers that end with a RST, at every stage of a connection.
+//! Peers that reset the connection, at every stage.
 
 use crate::client::{Client, Verdict};
 use crate::wire::{self, Alive2};
 use crate::world::{Setting, World, play};
 
-/// Resets at each stage.
+/// Resets per stage.
 const TIMES: usize = 3_000;
 /// Threads that share them.
 const THREADS: usize = 4;
 
-/// Does something on a new connection, many times, and resets it.
+/// Repeatedly does something on a new connection and resets it.
 fn reset_after(world: &World, what: impl Fn(&Client, usize) + Sync) {
     world.while_looked_up(|| {
         std::thread::scope(|scope| {
@@ -28,12 +28,12 @@ fn reset_after(world: &World, what: impl Fn(&Client, usize) + Sync) {
 }
 
 #[test]
-fn resets_right_after_the_connection_was_made_harm_nobody() {
+fn resets_right_after_connecting_are_harmless() {
     play(&Setting::new(), |world| reset_after(world, |_, _| {}));
 }
 
 #[test]
-fn resets_after_half_a_request_harm_nobody() {
+fn resets_after_half_a_request_are_harmless() {
     let halves = crate::floods::halves();
     play(&Setting::new(), |world| {
         reset_after(world, |client, number| {
@@ -43,7 +43,7 @@ fn resets_after_half_a_request_harm_nobody() {
 }
 
 #[test]
-fn resets_after_a_question_whose_answer_is_not_read_harm_nobody() {
+fn resets_with_an_unread_response_are_harmless() {
     let questions = [wire::port2("alpha"), wire::names(), wire::dump(), wire::kill(), wire::port2("nobody")];
     play(&Setting::new(), |world| {
         reset_after(world, |client, number| {
@@ -53,7 +53,7 @@ fn resets_after_a_question_whose_answer_is_not_read_harm_nobody() {
 }
 
 #[test]
-fn resets_after_a_registration_whose_answer_is_not_read_unregister() {
+fn resets_with_an_unread_registration_response_unregister() {
     play(&Setting::new(), |world| {
         reset_after(world, |client, number| {
             client.send(&wire::alive2(format!("hasty{}", number % 100)));
@@ -72,10 +72,10 @@ fn resets_after_a_registration_unregister() {
 }
 
 #[test]
-fn resets_after_a_refused_registration_harm_nobody() {
+fn resets_after_a_refused_registration_are_harmless() {
     play(&Setting::new(), |world| {
         reset_after(world, |client, number| {
-            // Refused for its name, or as a duplicate, which takes a closer look at the holder, and time.
+            // Refused for its name, or as a duplicate, which takes longer because the holder is checked.
             let request = if number % 50 == 0 { Alive2::new("alpha") } else { Alive2::new(b"\xff") };
             client.send(&request.bytes());
             if number % 100 < 50 {
@@ -86,7 +86,7 @@ fn resets_after_a_refused_registration_harm_nobody() {
 }
 
 #[test]
-fn resets_before_the_connection_was_accepted_harm_nobody() {
+fn resets_before_accept_are_harmless() {
     let requests =
         [Vec::new(), wire::alive2("ghost"), wire::alive2("alpha"), wire::port2("alpha"), wire::names()];
     play(&Setting::new(), |world| {

@@ -1,4 +1,4 @@
-//! Clients that take their time: to read a long list, or to send a request.
+//! Clients that are slow to read a long list or to send a request.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,15 +11,14 @@ use crate::world::{LATE_DESCRIPTORS, Node, Setting, World, play};
 
 /// Nodes in the list.
 const NODES: usize = 5_000;
-/// Characters of each name: with them, the list is longer than 1 MiB.
+/// Characters of each name, which make the list longer than 1 MiB.
 const NAME: usize = 200;
 /// Clients that do not read.
 const READERS: usize = 300;
-/// What the daemon may need for all of them together, in KiB; a list for each would be three hundred times as much
-/// as this at least.
+/// The memory allowed for all of them together, in KiB. A copy of the list for each would need many times as much.
 const MEMORY: usize = 4 * 1024;
 
-/// Between two bytes of a slow sender: often enough to be no silence by any packet timeout.
+/// Pause between two bytes of a slow sender: far shorter than the packet timeout.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Fills the registry.
@@ -27,25 +26,25 @@ fn register_many(world: &World, count: usize) -> Vec<Node> {
     (0..count).map(|n| world.register(Alive2::new(format!("{n:0>NAME$}")))).collect()
 }
 
-/// Asks for the list and reads nothing.
+/// Requests the list and reads nothing.
 fn ask_only(daemon: SocketAddr) -> Client {
     Client::sending(daemon, &wire::names())
 }
 
-/// Clients that all wait in the daemon for their own reading, beside the connections that it holds.
+/// Clients that have requested the list and do not read it, in addition to the connections already held.
 fn readers(world: &World, held: usize, count: usize) -> Vec<Client> {
     let readers: Vec<Client> = (0..count).map(|_| ask_only(world.address())).collect();
     wait_until("all readers to be waited for", || world.count_connections() >= held + count);
     readers
 }
 
-/// Waits until the daemon holds no reader any more.
+/// Waits until the daemon has closed all readers.
 fn wait_until_let_go(world: &World, nodes: &[Node]) {
     wait_until("the readers to be let go", || world.count_connections() <= nodes.len() + LATE_DESCRIPTORS);
 }
 
 #[test]
-fn clients_that_never_read_a_long_list_delay_nobody_and_cost_no_memory() {
+fn clients_that_never_read_a_long_list_cost_no_memory_and_delay_no_one() {
     let claim = Claim::of(NODES + READERS);
     play(&Setting::new().ordinary_packets(), |world| {
         let nodes = register_many(world, claim.count() - READERS);
@@ -59,10 +58,10 @@ fn clients_that_never_read_a_long_list_delay_nobody_and_cost_no_memory() {
         world.look_up_residents();
         nodes.iter().step_by(50).for_each(|node| world.look_up(&node.request));
         assert!(world.ask(&wire::names()) == list);
-        // Who has waited long reads all of it.
+        // Clients that start reading late get the whole list.
         assert!(first[0].answer() == list);
         assert!(readers[0].answer() == list);
-        // And who does not is nothing to hold a node up.
+        // Clients that never read do not affect the nodes.
         world.while_looked_up(|| drop((readers, nodes)));
     });
 }
@@ -86,7 +85,7 @@ fn clients_that_read_byte_by_byte_get_the_whole_list() {
 }
 
 #[test]
-fn a_client_that_has_said_its_last_and_does_not_read_keeps_nobody_busy() {
+fn a_half_closed_client_that_does_not_read_causes_no_busy_loop() {
     let claim = Claim::of(NODES);
     play(&Setting::new().ordinary_packets(), |world| {
         let nodes = register_many(world, claim.count());
@@ -98,7 +97,7 @@ fn a_client_that_has_said_its_last_and_does_not_read_keeps_nobody_busy() {
 }
 
 #[test]
-fn clients_that_leave_in_the_middle_of_a_long_list_delay_nobody() {
+fn clients_that_leave_in_the_middle_of_a_long_list_delay_no_one() {
     let claim = Claim::of(NODES);
     play(&Setting::new().ordinary_packets(), |world| {
         let nodes = register_many(world, claim.count());
@@ -134,17 +133,17 @@ fn a_client_that_never_reads_is_closed_after_the_packet_timeout() {
 }
 
 #[test]
-fn a_byte_now_and_then_does_not_prolong_the_time_for_a_request() {
+fn single_bytes_do_not_extend_the_request_timeout() {
     play(&Setting::new().args(&["-packet_timeout", "1"]), |world| {
         let requests = [
-            // At this pace each of these takes many times the packet timeout.
+            // At this rate each of these takes many times the packet timeout.
             [wire::header(3_057), vec![b'z'; 3_057]].concat(),
             wire::port2("a".repeat(254)),
             Alive2::new("dripping").extra([7; 1_000]).bytes(),
             [wire::header(3_057), vec![b'n'; 3_057]].concat(),
         ];
         let drips: Vec<Client> = requests.iter().map(|_| world.dial()).collect();
-        // Others that are silent, to see that one does not prolong another's time either.
+        // Silent clients as well, to show that one client does not extend another's timeout.
         let silent: Vec<Client> = (0..5).map(|_| world.dial()).collect();
         for position in 0.. {
             let mut open = drips.iter().zip(&requests).filter(|(drip, _)| drip.is_open()).peekable();
@@ -154,18 +153,18 @@ fn a_byte_now_and_then_does_not_prolong_the_time_for_a_request() {
                 let byte = request.get(position..=position);
                 drip.send(byte.expect("closed before its request was complete"));
             }
-            // Whichever comes first: the pause or the end.
+            // Waits for the pause or for the end of the connection.
             one.stays_silent_for(PAUSE);
             world.look_up_residents();
         }
         for client in drips.iter().chain(&silent) {
-            assert_eq!(client.answer(), b"", "closed without an answer");
+            assert_eq!(client.answer(), b"", "expected a close without a response");
         }
     });
 }
 
 #[test]
-fn a_request_in_single_bytes_is_answered_while_there_is_time() {
+fn a_request_in_single_bytes_is_answered_within_the_timeout() {
     play(&Setting::new(), |world| {
         let whole = wire::port2(&world.residents()[4].request.name);
         let client = world.dial();

@@ -1,4 +1,4 @@
-//! A log that nobody reads: a service manager's journal that has stalled, or a terminal that is paused.
+//! A stalled log: a journal that hangs, or a paused terminal.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -8,19 +8,19 @@ use crate::harness::wait_until;
 use crate::wire::Alive2;
 use crate::world::{Setting, play};
 
-/// Times that all residents are looked up: together more lines than the daemon can have waiting.
+/// Times that all residents are looked up: together more log lines than the daemon can queue.
 const ROUNDS: usize = 400;
-/// What the daemon says about lines that it could not write.
+/// The daemon's message about lines that it could not write.
 const LOST: &str = " log lines were lost: ";
 
-/// What has been read from the log so far.
+/// The log as read so far.
 struct Log {
     pipe: File,
     text: String,
 }
 
 impl Log {
-    /// Reads until `text` has come.
+    /// Reads until `text` appears.
     fn wait_for(&mut self, text: &str) {
         let mut buffer = [0; 4096];
         wait_until(&format!("{text:?} in the log"), || {
@@ -32,7 +32,7 @@ impl Log {
         });
     }
 
-    /// The numbers of lines that were lost, as the daemon has counted them.
+    /// The numbers of lost lines that the daemon has reported.
     fn losses(&self) -> Vec<usize> {
         let reports = self.text.lines().filter_map(|line| line.split_once(LOST));
         reports
@@ -41,31 +41,31 @@ impl Log {
     }
 }
 
-/// Everybody is served while the log is stuck; when somebody reads it again, it says what is missing, and continues.
-fn nobody_waits_for_the_log(setting: Setting) {
+/// Clients are served while the log is stalled; when it is read again, it reports the lost lines and continues.
+fn clients_do_not_wait_for_the_log(setting: Setting) {
     let (pipe, writer) = full_pipe();
     let mut log = Log { pipe, text: String::new() };
     play(&setting.stderr(writer), |world| {
         let before = world.resident_memory();
         (0..ROUNDS).for_each(|_| world.look_up_residents());
         let grown = world.resident_memory().saturating_sub(before);
-        assert!(grown < 1024, "{grown} KiB more for a log that is stuck");
+        assert!(grown < 1024, "a stalled log cost {grown} KiB");
 
         log.wait_for(LOST);
         assert!(matches!(log.losses().as_slice(), [lost] if *lost > 0), "{:?}", log.losses());
         let node = world.register(Alive2::new("after_the_loss"));
         log.wait_for("after_the_loss");
-        assert_eq!(log.losses().len(), 1, "nothing more was lost");
+        assert_eq!(log.losses().len(), 1, "more lines were lost after the log resumed");
         drop(node);
     });
 }
 
 #[test]
 fn epmd_does_not_wait_for_its_log() {
-    nobody_waits_for_the_log(Setting::new().args(&["-d", "-d"]));
+    clients_do_not_wait_for_the_log(Setting::new().args(&["-d", "-d"]));
 }
 
 #[test]
 fn pmd_does_not_wait_for_its_log() {
-    nobody_waits_for_the_log(Setting::new().threads(2).log("trace"));
+    clients_do_not_wait_for_the_log(Setting::new().threads(2).log("trace"));
 }

@@ -1,4 +1,4 @@
-//! Where a test plays: a host of its own, a daemon, and a few nodes that nothing may happen to.
+//! The environment of a test: a host, a daemon, and a few resident nodes that must stay unaffected.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -20,10 +20,10 @@ use crate::{budget, harness};
 
 /// The port of the daemon; every host has its own.
 const PORT: u16 = 4369;
-/// Descriptors that the daemon may use for itself and did not yet when it was first looked at.
+/// Descriptors that the daemon itself may open after it was first inspected.
 pub(crate) const LATE_DESCRIPTORS: usize = 4;
 
-/// How the daemon and its host differ from the ordinary.
+/// Options for the daemon and its host.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setting {
     args: Vec<&'static str>,
@@ -45,7 +45,7 @@ impl Setting {
         Setting { args: args.to_vec(), ..self }
     }
 
-    /// With this many threads that serve the port: as `pmd`, because `epmd` takes no configuration.
+    /// With this many threads serving the port: as `pmd`, because `epmd` takes no configuration.
     pub(crate) fn threads(self, threads: usize) -> Setting {
         Setting { threads: Some(threads), ..self }
     }
@@ -55,8 +55,8 @@ impl Setting {
         Setting { descriptors: Some(limit), ..self }
     }
 
-    /// With packets of an ordinary network instead of the 64 KiB of a loopback one, so that the kernel buffers
-    /// no more of an answer than it does for a peer elsewhere.
+    /// With the MTU of an ordinary network instead of the loopback's 64 KiB, so that the kernel buffers no more of a
+    /// response than it does for a remote peer.
     pub(crate) fn ordinary_packets(self) -> Setting {
         Setting { mtu: Some(1500), ..self }
     }
@@ -66,12 +66,12 @@ impl Setting {
         Setting { stderr: Some(stderr.into()), ..self }
     }
 
-    /// With this level of the log, as `pmd`.
+    /// With this log level, as `pmd`.
     pub(crate) fn log(self, level: &'static str) -> Setting {
         Setting { log: Some(level), ..self }
     }
 
-    /// The daemon, with what it needs in `dir`.
+    /// The daemon's command, with its files in `dir`.
     fn command(&self, dir: &Path) -> Command {
         let mut words = Vec::new();
         if let Some(limit) = self.descriptors {
@@ -99,20 +99,20 @@ pub(crate) struct Node {
     pub(crate) client: Client,
 }
 
-/// The host and what runs on it.
+/// The host and the programs on it.
 #[derive(Debug)]
 pub(crate) struct World {
     epmd: Program,
-    /// The nodes that were registered first, the oldest first.
+    /// The nodes registered at the start, oldest first.
     residents: Vec<Node>,
-    /// Descriptors the daemon used once they were registered.
+    /// Descriptors in use once they were registered.
     descriptors: usize,
     _dir: TempDir,
 }
 
-/// Plays `scenario` against a daemon and a few registered nodes, and proves that it has touched neither.
+/// Runs `scenario` against a daemon with a few registered nodes, and proves that both are unaffected.
 pub(crate) fn play(setting: &Setting, scenario: impl FnOnce(&World) + Send) {
-    // Before anything is started that would inherit the lower limit.
+    // Raised before any child process could inherit the lower limit.
     budget::descriptor_limit();
     let netns = starting(|| {
         let netns = NetNs::new();
@@ -129,17 +129,17 @@ pub(crate) fn play(setting: &Setting, scenario: impl FnOnce(&World) + Send) {
     starting(|| drop(netns));
 }
 
-/// Held by who starts processes, and alone by who cannot bear that.
+/// Held for reading while a process is started, and for writing while none may be started.
 static STARTS: RwLock<()> = RwLock::new(());
 
-/// Runs what starts processes.
+/// Runs work that starts processes.
 pub(crate) fn starting<T>(work: impl FnOnce() -> T) -> T {
     let _held = STARTS.read().unwrap_or_else(PoisonError::into_inner);
     work()
 }
 
-/// Runs what relies on a connection being closed when it was dropped: while no process is started, because a new one
-/// has copies of all descriptors until it becomes the program that it is to be.
+/// Runs work that relies on dropped connections being closed. No process is started meanwhile, because a new one holds
+/// copies of all descriptors until it execs.
 pub(crate) fn without_new_processes<T>(work: impl FnOnce() -> T) -> T {
     let _held = STARTS.write().unwrap_or_else(PoisonError::into_inner);
     work()
@@ -153,9 +153,10 @@ impl World {
             .env("PMD_HOME", dir.path())
             .envs(setting.log.map(|level| ("PMD_LOG", level)));
         let mut epmd = match &setting.stderr {
-            Some(stderr) => {
-                Program::spawn_complaining_to(command, stderr.try_clone().expect("a copy").into())
-            }
+            Some(stderr) => Program::spawn_complaining_to(
+                command,
+                stderr.try_clone().expect("duplicating a descriptor").into(),
+            ),
             None => Program::spawn(command),
         };
         wait_until_up(&mut epmd, &dir.path().join(format!("pmd-{PORT}.sock")));
@@ -168,7 +169,7 @@ impl World {
             Alive2::new("d".repeat(254)).port(65_535),
         ];
         world.residents = residents.map(|request| world.register(request)).into();
-        // Not before it has closed what it needed for a moment.
+        // Waits until it has closed the descriptors it used during start-up.
         world.wait_until_at_rest();
         world.descriptors = world.descriptors_in_use().len();
         world
@@ -179,8 +180,8 @@ impl World {
         (Ipv4Addr::LOCALHOST, PORT).into()
     }
 
-    /// The daemon's address in another loopback network: connections to it have client ports of their own, which
-    /// those to a single address run short of.
+    /// The daemon's address in another loopback network, to have a separate range of client ports, because connections
+    /// to a single address would exhaust it.
     pub(crate) fn other_address(&self, network: u8) -> SocketAddr {
         (Ipv4Addr::new(127, network, 0, 1), PORT).into()
     }
@@ -195,28 +196,28 @@ impl World {
         Client::sending(self.address(), bytes)
     }
 
-    /// Sends one request on a connection of its own and returns all that comes back.
+    /// Sends one request on a new connection and returns the whole response.
     pub(crate) fn ask(&self, request: &[u8]) -> Vec<u8> {
         ask(self.address(), request)
     }
 
     // ---- nodes
 
-    /// The nodes that nothing may happen to, the oldest first.
+    /// The nodes that must stay unaffected, oldest first.
     pub(crate) fn residents(&self) -> &[Node] {
         &self.residents
     }
 
-    /// Registers a node, which has to succeed.
+    /// Registers a node, which must succeed.
     pub(crate) fn register(&self, request: Alive2) -> Node {
         let name = request.name.escape_ascii().to_string();
         self.try_register(request).unwrap_or_else(|verdict| panic!("registering {name}: {verdict:?}"))
     }
 
-    /// Registers a node, or says what came instead.
+    /// Registers a node, or returns the other outcome.
     pub(crate) fn try_register(&self, request: Alive2) -> Result<Node, Verdict> {
         let client = self.send(&request.bytes());
-        // Old clients get a shorter answer with a creation of two bits.
+        // Old clients get a shorter response with a creation of two bits.
         let verdict = match request.highest {
             6.. => client.verdict(),
             _ => match client.read(4).as_slice() {
@@ -230,19 +231,19 @@ impl World {
         }
     }
 
-    /// Looks a node up, which has to be there just as it was registered.
+    /// Looks a node up, which must be registered exactly as requested.
     pub(crate) fn look_up(&self, node: &Alive2) {
         let answer = self.ask(&wire::port2(&node.name));
         let name = node.name.escape_ascii();
-        assert!(answer == found(node), "look-up of {name}: {}", answer.escape_ascii());
+        assert!(answer == found(node), "lookup of {name}: {}", answer.escape_ascii());
     }
 
-    /// Looks every resident up.
+    /// Looks up every resident.
     pub(crate) fn look_up_residents(&self) {
         self.residents.iter().for_each(|node| self.look_up(&node.request));
     }
 
-    /// Plays `scenario` while somebody else keeps looking the residents up and has to be answered.
+    /// Runs `scenario` while another thread keeps looking up the residents, which must succeed.
     pub(crate) fn while_looked_up<T>(&self, scenario: impl FnOnce() -> T) -> T {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -261,7 +262,7 @@ impl World {
         })
     }
 
-    /// Waits until exactly the residents and `others` are listed, the newest first.
+    /// Waits until exactly the residents and `others` are listed, newest first.
     pub(crate) fn wait_until_listed<'a>(&'a self, others: impl IntoIterator<Item = &'a Node>) {
         let mut expected = names_header();
         let mut all: Vec<&Node> = self.residents.iter().chain(others).collect();
@@ -272,12 +273,12 @@ impl World {
 
     // ---- the daemon
 
-    /// How many descriptors the daemon has open beyond its own and those of the residents.
+    /// The number of descriptors the daemon has open beyond its own and those of the residents.
     pub(crate) fn count_connections(&self) -> usize {
         self.descriptors_in_use().len().saturating_sub(self.descriptors)
     }
 
-    /// The numbers of the daemon's open descriptors, ascending.
+    /// The daemon's open descriptors, in ascending order.
     pub(crate) fn descriptors_in_use(&self) -> Vec<usize> {
         let entries = std::fs::read_dir(format!("/proc/{}/fd", self.epmd.pid())).expect("the daemon runs");
         let mut numbers: Vec<usize> =
@@ -286,7 +287,7 @@ impl World {
         numbers
     }
 
-    /// Sets how many descriptors the running daemon may have.
+    /// Sets the descriptor limit of the running daemon.
     pub(crate) fn limit_descriptors(&self, limit: usize) {
         let limit = u64::try_from(limit).expect("64 bits");
         let pid = Pid::from_raw(i32::try_from(self.epmd.pid()).expect("a pid"));
@@ -294,14 +295,14 @@ impl World {
         prlimit(pid, Resource::Nofile, limit).expect("changing a limit of the daemon");
     }
 
-    /// The memory that the daemon has in use, in KiB.
+    /// The daemon's resident memory, in KiB.
     pub(crate) fn resident_memory(&self) -> usize {
         self.epmd.resident_memory()
     }
 
-    /// Waits until the daemon does nothing.
+    /// Waits until the daemon is idle.
     pub(crate) fn wait_until_at_rest(&self) {
-        // Once might be by chance.
+        // A single observation might be a coincidence.
         let mut restful = 0;
         wait_until("the daemon to rest", || {
             restful = if self.is_at_rest() { restful + 1 } else { 0 };
@@ -309,7 +310,7 @@ impl World {
         });
     }
 
-    /// Whether all of the daemon's threads sleep at this moment.
+    /// Whether all of the daemon's threads are sleeping.
     fn is_at_rest(&self) -> bool {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.epmd.pid())).expect("it runs");
         threads.flatten().all(|thread| {
@@ -318,12 +319,12 @@ impl World {
         })
     }
 
-    /// What the daemon has logged.
+    /// The daemon's log.
     pub(crate) fn log(&self) -> String {
         self.epmd.stderr()
     }
 
-    /// Stops the daemon while `meanwhile` runs: all that happens then meets it at once.
+    /// Stops the daemon while `meanwhile` runs, so that it sees everything that happened at once.
     pub(crate) fn while_stopped<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
         self.epmd.freeze();
         let thaw = OnDrop(|| self.epmd.thaw());
@@ -334,7 +335,7 @@ impl World {
 
     // ---- the proof
 
-    /// Proves that the same daemon still has the residents, and only them, and takes new nodes.
+    /// Proves that the same daemon still has the residents, and only them, and accepts new nodes.
     fn prove_untouched(&mut self) {
         assert!(self.epmd.is_running(), "the daemon has ended");
         self.wait_until_listed([]);
@@ -346,9 +347,9 @@ impl World {
         self.wait_until_listed([]);
         for node in &self.residents {
             let name = node.request.name.escape_ascii();
-            assert!(node.client.is_open(), "{name} was told something, or its connection was closed");
+            assert!(node.client.is_open(), "{name} received data, or its connection was closed");
         }
-        wait_until("the daemon to close what nobody uses", || self.count_connections() <= LATE_DESCRIPTORS);
+        wait_until("the daemon to close unused descriptors", || self.count_connections() <= LATE_DESCRIPTORS);
     }
 }
 
@@ -367,7 +368,7 @@ fn found(node: &Alive2) -> Vec<u8> {
     answer
 }
 
-/// What opens NAMES_RESP.
+/// The header of NAMES_RESP.
 pub(crate) fn names_header() -> Vec<u8> {
     u32::from(PORT).to_be_bytes().to_vec()
 }
@@ -377,7 +378,7 @@ pub(crate) fn names_line(node: &Alive2) -> Vec<u8> {
     [b"name ", node.name.as_slice(), b" at port ", node.port.to_string().as_bytes(), b"\n"].concat()
 }
 
-/// Does something when the scope is left, be it by a failure.
+/// Runs a function when the scope is left, even by a panic.
 struct OnDrop<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {

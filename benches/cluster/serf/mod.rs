@@ -1,8 +1,8 @@
 //! serf agents: HashiCorp's gossip membership, as packaged, with the profile for local networks.
 //!
-//! serf has two advantages here: it does not encrypt, and the change that is measured is a user event that is not
-//! coalesced, its fastest way to tell something to all members. The members are read from every agent's statistics,
-//! because serf deliberately delays its own membership events by a second and more.
+//! serf has two advantages here: it does not encrypt, and the measured change is an uncoalesced user event, its fastest
+//! means to inform all members. The members are read from every agent's statistics, because serf deliberately delays
+//! its own membership events by a second or more.
 
 mod rpc;
 
@@ -18,10 +18,10 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 use self::rpc::{Rpc, map, text};
 use crate::observation::{Event, Observation};
 
-/// How often an agent is asked for its number of members; small beside what is measured.
+/// How often an agent's number of members is polled; short compared with the measured times.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The command that runs an agent on a host.
+/// Returns the command that runs an agent on a host.
 pub(crate) fn command(site: &Site) -> Command {
     let mut command = mortal("serf");
     command.args(["agent", "-node", &site.name, "-bind", &site.ip.to_string(), "-log-level", "err"]);
@@ -53,7 +53,7 @@ pub(crate) async fn change(site: &Site, name: &str) -> Result<Instant> {
     Ok(begin)
 }
 
-/// Connects to an agent; the future that is returned reports changes and, while `counting`, the number of members.
+/// Connects to an agent. The returned future reports changes and, while `counting`, the number of members.
 pub(crate) async fn observe(
     site: &Site,
     host: usize,
@@ -67,7 +67,7 @@ pub(crate) async fn observe(
         let changes = async {
             while let Ok(event) = events.event().await {
                 let event = Event::Change(text(&event["Name"]).to_owned());
-                // At the end of the run the receiver is gone.
+                // The receiver is gone at the end of the run.
                 let _ = out.send(Observation { host, at: Instant::now(), event });
             }
         };
@@ -96,6 +96,6 @@ async fn count(
 async fn members(rpc: &mut Rpc) -> Result<usize> {
     let statistics = rpc.ask("stats", None).await?;
     let number = |key: &str| text(&statistics["serf"][key]).parse::<usize>();
-    let all = number("members").context("serf's statistics contain the members")?;
+    let all = number("members").context("serf's statistics lack the members")?;
     Ok(all - number("failed")? - number("left")?)
 }

@@ -1,7 +1,7 @@
-//! The client's side of serf's RPC: requests and answers on one connection, in turn, in MessagePack.
+//! A client for serf's RPC: requests and answers in turn on one connection, in MessagePack.
 //!
-//! serf speaks the MessagePack of before 2013, in which text and bytes are one type: requests must not contain values of
-//! today's binary type.
+//! serf uses the MessagePack format from before 2013, in which text and bytes are one type, so requests must not
+//! contain values of the newer binary type.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpStream as Socket};
@@ -33,14 +33,14 @@ impl Rpc {
         Ok(stream)
     }
 
-    /// Begins a session on a new connection.
+    /// Starts a session on a new connection.
     pub(crate) async fn handshake(stream: Socket) -> Result<Rpc> {
         let mut rpc = Rpc { stream: TcpStream::from_std(stream)?, read: Vec::new(), sequence: 0 };
         rpc.order("handshake", Some(map([("Version", 1.into())]))).await?;
         Ok(rpc)
     }
 
-    /// A request that is only acknowledged.
+    /// Sends a request that is only acknowledged.
     pub(crate) async fn order(&mut self, command: &str, body: Option<Value>) -> Result<()> {
         let sequence = self.sequence;
         self.sequence += 1;
@@ -53,17 +53,17 @@ impl Rpc {
         let head = self.next().await?;
         match text(&head["Error"]) {
             "" => Ok(()),
-            error => bail!("serf refused {command}: {error}"),
+            error => bail!("serf rejected {command}: {error}"),
         }
     }
 
-    /// A request whose answer has a body.
+    /// Sends a request whose answer has a body.
     pub(crate) async fn ask(&mut self, command: &str, body: Option<Value>) -> Result<Value> {
         self.order(command, body).await?;
         self.next().await
     }
 
-    /// Requests events of these kinds, which [`event`](Self::event) then returns.
+    /// Subscribes to events of these kinds, which [`event`](Self::event) then returns.
     pub(crate) async fn subscribe(&mut self, kinds: &str) -> Result<()> {
         self.order("stream", Some(map([("Type", kinds.into())]))).await
     }
@@ -98,7 +98,7 @@ pub(crate) fn map<const N: usize>(entries: [(&str, Value); N]) -> Value {
     Value::Map(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
 }
 
-/// The text of a value; empty if it is none.
+/// The text of a value, or the empty string if it is not text.
 pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! pmd daemons on the hosts of a fleet: nothing is configured but the cookie.
+//! pmd daemons on the hosts of a fleet, configured with nothing but the cluster secret.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,7 +14,8 @@ use crate::fleet::cell::mortal;
 /// The port of every daemon.
 pub const PORT: u16 = 4369;
 
-/// The command that runs a daemon with its files in `home`, where the cookie is created if it is missing.
+/// Returns the command that runs a daemon with its files in `home`, and creates the cluster secret there if it is
+/// missing.
 pub fn command(program: &Path, home: &Path) -> Result<Command> {
     let cookie = home.join("cookie");
     if !cookie.exists() {

@@ -1,15 +1,15 @@
-//! What pmd's benchmarks share.
+//! Shared code of pmd's benchmarks.
 //!
-//! A crate rather than a module of each benchmark: each uses a different part of it, and Cargo keeps it from depending
-//! on any of them.
+//! This is a crate rather than a module, because each benchmark uses a different part of it, and Cargo keeps it from
+//! depending on any of them.
 //!
-//! Floors, from the ground: fleet, process, stats · daemon, options · report.
+//! Floors, from the bottom up: fleet, process, stats · daemon, options · report.
 
 #[path = "../../../tests/harness/fleet/mod.rs"]
 #[allow(
     clippy::expect_used,
     clippy::panic,
-    reason = "shared with the tests, and stops where the setup is broken"
+    reason = "shared with the tests, and panics if the setup is broken"
 )]
 pub mod fleet;
 

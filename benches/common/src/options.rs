@@ -1,4 +1,4 @@
-//! The command line options that every benchmark has, and its exit status.
+//! The common command line options and the exit status of all benchmarks.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 
 use crate::fleet::installed;
 
-/// Options that every benchmark has.
+/// The common options of all benchmarks.
 #[derive(Debug, Clone, Args)]
 pub struct RunOptions {
-    /// Check in a few seconds that everything can be measured; the figures mean little and are not judged
+    /// Check in a few seconds that everything can be measured; the figures are not meaningful and not checked
     #[arg(long, conflicts_with = "check")]
     pub quick: bool,
     /// Exit with status 1 if a bar is missed
@@ -20,7 +20,7 @@ pub struct RunOptions {
     /// The pmd binary [default: the one Cargo built for this benchmark]
     #[arg(long, value_name = "PATH")]
     pmd: Option<PathBuf>,
-    /// Measure although this build is not optimised
+    /// Measure even though this build is not optimised
     #[arg(long, hide = true)]
     unoptimised: bool,
     /// Cargo passes this to every benchmark target
@@ -29,13 +29,13 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// The pmd binary to measure; `built` is the one that Cargo built.
+    /// The pmd binary to measure. `built` is the one that Cargo built.
     pub fn pmd(&self, built: &str) -> Result<PathBuf> {
         let path = self.pmd.as_deref().unwrap_or(Path::new(built));
         path.canonicalize().with_context(|| format!("{}", path.display()))
     }
 
-    /// One of two values: that of a quick run, or that of a full one.
+    /// Selects the value for a quick run or for a full run.
     pub fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }
@@ -44,19 +44,21 @@ impl RunOptions {
     pub fn run(&self, name: &str, measure: impl FnOnce() -> Result<bool>) -> ExitCode {
         if cfg!(debug_assertions) && !self.quick && !self.unoptimised {
             // `cargo test --all-targets` runs unoptimised benchmarks too; their figures would mislead.
-            eprintln!("{name}: not an optimised build, nothing measured; use `cargo bench --bench {name}`");
+            eprintln!(
+                "{name}: nothing measured, because this build is not optimised; use `cargo bench --bench {name}`"
+            );
             return ExitCode::SUCCESS;
         }
         exit_code(name, measure())
     }
 }
 
-/// The name that a value has on the command line.
+/// The name of a value on the command line.
 pub fn name_of(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// The exit status for the outcome of the benchmark `name`, whose error is printed.
+/// The exit status for the outcome of the benchmark `name`. Prints the error, if any.
 pub fn exit_code(name: &str, outcome: Result<bool>) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -68,9 +70,12 @@ pub fn exit_code(name: &str, outcome: Result<bool>) -> ExitCode {
     }
 }
 
-/// Fails with a remedy if a [fleet](crate::fleet) cannot be set up here, or one of these other programs is missing.
+/// Fails with a hint if a [fleet](crate::fleet) cannot be set up here, or if one of these other programs is missing.
 pub fn require_fleet(programs: &[(&str, &str)]) -> Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "the hosts are network namespaces: run this as root");
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the hosts are network namespaces, which need root; run this as root"
+    );
     for (program, package) in
         [("ip", "iproute2"), ("nft", "nftables"), ("setpriv", "util-linux")].iter().chain(programs)
     {

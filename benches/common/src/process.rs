@@ -1,4 +1,4 @@
-//! Child processes, and what the kernel knows about them: CPU time, memory, descriptors.
+//! Child processes and their kernel statistics: CPU time, memory, descriptors.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
-/// A process that has not come up by then never will.
+/// The timeout for a process to start.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A child process that is killed when this value is dropped.
@@ -22,7 +22,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` without input; what it prints goes to the file `log`.
+    /// Starts `command` without input and redirects its output to the file `log`.
     pub fn start(command: &mut Command, log: &Path) -> Result<Process> {
         let file = File::create(log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
@@ -30,12 +30,13 @@ impl Process {
         Ok(Process { child, log: Some(log.to_owned()) })
     }
 
-    /// Its id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until `ready`, asking every `interval`. Fails with the log if the process exits first, or takes too long.
+    /// Waits until `ready` returns true, polling every `interval`. Fails with the log if the process exits first or
+    /// takes too long.
     pub fn wait_until(&mut self, interval: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
         let begin = Instant::now();
         while !ready() {
@@ -66,12 +67,12 @@ impl From<Child> for Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Fails only if it has exited already.
+        // This only fails if it has already exited.
         let _ = self.kill();
     }
 }
 
-/// User and system time that these processes have used together, including threads that have ended.
+/// The total user and system time of these processes, including threads that have ended.
 ///
 /// Their CPU clocks count nanoseconds. `/proc/PID/stat` counts hundredths of a second, too coarse for short slices, and
 /// `/proc/PID/task` forgets the threads that have ended.
@@ -84,17 +85,17 @@ pub fn cpu_time(pids: &[u32]) -> Result<Duration> {
     pids.iter().map(used).sum()
 }
 
-/// Memory of a process in bytes.
+/// The memory of a process in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
     /// Its resident set.
     pub resident: u64,
-    /// Its proportional set: pages shared with other processes count by the share it has in them.
+    /// Its proportional set, in which pages shared with other processes count in proportion.
     pub proportional: u64,
 }
 
-/// Memory of a process. `smaps_rollup` counts pages; `VmRSS` of `status` lags by some hundred kilobytes, because its
-/// counters are kept per CPU.
+/// Reads the memory of a process. `smaps_rollup` counts pages; `VmRSS` in `status` may be off by several hundred
+/// kilobytes, because its counters are kept per CPU.
 pub fn memory(pid: u32) -> Result<Memory> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;

@@ -11,36 +11,36 @@ use jiff::Zoned;
 
 use crate::options::RunOptions;
 
-/// A limit that a figure is held to.
+/// A figure and the limit that it must meet.
 #[derive(Debug)]
 pub struct Bar {
     what: String,
     measured: f64,
     limit: f64,
-    /// Whether less than the limit is wanted, and not more.
+    /// Whether the limit is a maximum instead of a minimum.
     at_most: bool,
     unit: &'static str,
     null: Option<f64>,
 }
 
 impl Bar {
-    /// A figure that may be `limit` at most.
+    /// A figure that must be at most `limit`.
     pub fn at_most(what: impl Into<String>, measured: f64, limit: f64) -> Bar {
         Bar { what: what.into(), measured, limit, at_most: true, unit: "", null: None }
     }
 
-    /// A figure that must be `limit` at least.
+    /// A figure that must be at least `limit`.
     pub fn at_least(what: impl Into<String>, measured: f64, limit: f64) -> Bar {
         Bar { at_most: false, ..Bar::at_most(what, measured, limit) }
     }
 
-    /// The same in this unit.
+    /// Sets the unit.
     #[must_use]
     pub fn unit(self, unit: &'static str) -> Bar {
         Bar { unit, ..self }
     }
 
-    /// The same beside the figure of a null server, below which no server can get.
+    /// Adds the figure of a null server, which is a lower bound for any server.
     #[must_use]
     pub fn null(self, null: f64) -> Bar {
         Bar { null: Some(null), ..self }
@@ -55,7 +55,7 @@ impl Bar {
     }
 }
 
-/// Collects the bars, and what could not be measured, while the tables are printed.
+/// Collects bars and failed measurements while the tables are printed.
 #[derive(Debug)]
 pub struct Report {
     quick: bool,
@@ -65,7 +65,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Prints the title and the circumstances: when, where, which pmd, and these other `facts`.
+    /// Prints the title and a description of the run: time, machine, pmd version, and these other `facts`.
     pub fn begin(title: &str, options: &RunOptions, pmd: &Path, facts: &[String]) -> Result<Report> {
         let mut out = io::stdout().lock();
         let kernel = read("/proc/sys/kernel/osrelease");
@@ -77,7 +77,7 @@ impl Report {
             writeln!(out, "- {fact}")?;
         }
         if options.quick || cfg!(debug_assertions) {
-            writeln!(out, "- a smoke test: the figures mean little")?;
+            writeln!(out, "- smoke test: the figures are not meaningful")?;
         }
         Ok(Report { quick: options.quick, check: options.check, bars: Vec::new(), failures: Vec::new() })
     }
@@ -87,19 +87,19 @@ impl Report {
         self.bars.push(bar);
     }
 
-    /// Notes that something could not be measured.
+    /// Records a failed measurement.
     pub fn failure(&mut self, what: impl Into<String>) {
         self.failures.push(what.into());
     }
 
-    /// Prints the bars and what could not be measured. Returns false if there is any such thing, or if a bar is missed
-    /// that is to be checked.
+    /// Prints the bars and the failed measurements. Returns false if a measurement failed, or if a bar is missed that
+    /// must be checked.
     pub fn finish(mut self) -> Result<bool> {
         let with_null = self.bars.iter().any(|bar| bar.null.is_some());
         let row = |bar: &Bar| {
             let verdict = match (bar.is_measured(), bar.is_met()) {
                 (false, _) => "NOT MEASURED",
-                _ if self.quick => "not judged",
+                _ if self.quick => "not checked",
                 (_, true) => "met",
                 (_, false) => "MISSED",
             };
@@ -129,8 +129,8 @@ impl Report {
     }
 }
 
-/// Prints one table, with a note below it. `head` has the names of the columns between bars. Columns of numbers are
-/// aligned to the right.
+/// Prints a table with a note below it. `head` contains the column names, separated by `|`. Columns of numbers are
+/// right-aligned.
 pub fn table(title: &str, head: &str, rows: &[Vec<String>], note: &str) -> Result<()> {
     let head: Vec<&str> = head.split('|').map(str::trim).collect();
     let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
@@ -170,7 +170,7 @@ pub fn count(value: impl Into<u64>) -> String {
     thousands(&value.into().to_string())
 }
 
-/// About three significant digits, with thousands separators; a dash for a figure that does not exist.
+/// About three significant digits, with thousands separators; a dash for NaN.
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_owned();
@@ -186,7 +186,7 @@ pub fn number(value: f64) -> String {
     format!("{sign}{size}")
 }
 
-/// The first line that a program prints about its version.
+/// The first line of a program's version output.
 pub fn version(command: &mut Command) -> String {
     match command.output() {
         Ok(output) => {

@@ -1,7 +1,7 @@
 //! Probing a member when its link ends or falls silent.
 //!
 //! ```text
-//!                 ┌─────────────── somebody reached it ─────────────▶ Cleared
+//!                 ┌────────────── an observer reached it ───────────▶ Cleared
 //!   trigger ──▶ Case: dial it, ask helpers to do the same
 //!                 ├── two observers: nothing listens there ─────────▶ Suspect, short wait
 //!                 └── all answered or timed out, none reached it ───▶ Suspect, usual wait

@@ -42,14 +42,14 @@ impl World {
         self.now_ms = at_ms;
         let dialled = matches!(what, What::Dialled { .. });
         let Some(daemon) = self.daemon(number).filter(|daemon| daemon.boot == boot || dialled) else {
-            self.nobody(number, &what);
+            self.refuse_or_time_out(number, &what);
             return true;
         };
         let wakes = matches!(what, What::Wake);
         if daemon.frozen {
             // Its host accepts connections, but the caller gets no answer and times out.
             if dialled {
-                self.nobody(number, &what);
+                self.refuse_or_time_out(number, &what);
             } else if !wakes {
                 daemon.waiting.push_back(what);
             }
@@ -70,7 +70,7 @@ impl World {
     }
 
     /// Handles an event for a daemon that is no longer running.
-    fn nobody(&mut self, number: usize, what: &What) {
+    fn refuse_or_time_out(&mut self, number: usize, what: &What) {
         let state = self.hosts.get(number).map_or(HostState::Vanished, |host| host.state);
         if let What::Dialled { from, from_boot, purpose, .. } = *what {
             let Some(id) = self.hosts.get(number).map(|host| host.id) else { return };

@@ -1,9 +1,9 @@
-//! Processes: which sockets they have open, and whether they run.
+//! Queries on processes: which sockets they have open, and whether they are running.
 
 use std::collections::BTreeSet;
 use std::fs;
 
-/// The processes that have one of these sockets open, as far as this user may look.
+/// The processes that have one of these sockets open, as far as this user can see.
 pub fn holders(inodes: &BTreeSet<u64>) -> Vec<i32> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     processes

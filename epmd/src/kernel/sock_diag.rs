@@ -1,7 +1,7 @@
 //! Queries for single TCP sockets over netlink, sock_diag(7).
 //!
-//! A query costs one lookup in the kernel. Reading the text tables of `/proc/net` walks every socket of the machine, which
-//! takes seconds where there are 100,000.
+//! A query costs one lookup in the kernel. Reading the text tables of `/proc/net` walks every socket of the machine,
+//! which takes seconds where there are 100,000.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -20,19 +20,19 @@ const NLM_F_DUMP: u16 = 0x300;
 const IPPROTO_TCP: u8 = 6;
 /// TCP_LISTEN.
 const LISTEN: u8 = 10;
-/// ENOENT as an error message carries it: there is no such socket.
+/// ENOENT as encoded in an error message: no such socket.
 const NO_SUCH_SOCKET: i32 = -2;
-/// Bytes of `struct nlmsghdr`, and with `struct inet_diag_req_v2`.
+/// The size of `struct nlmsghdr`, and of a request with `struct inet_diag_req_v2`.
 const HEADER: usize = 16;
 const REQUEST: u32 = 72;
-/// More than the kernel puts into one datagram.
+/// A buffer size that exceeds the kernel's largest datagram.
 const DATAGRAM: usize = 32 * 1024;
 
 /// The socket at `local` that is connected to `remote`.
 ///
 /// # Errors
 ///
-/// If the kernel cannot be asked: a sandbox may forbid it.
+/// If the kernel cannot be queried; a sandbox may forbid it.
 pub(super) fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Socket>> {
     // The kernel finds an IPv4 connection of a dual-stack socket by its IPv4 addresses, too.
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -46,12 +46,12 @@ pub(super) fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Op
 ///
 /// # Errors
 ///
-/// If the kernel cannot be asked.
+/// If the kernel cannot be queried.
 pub(super) fn listeners(port: u16) -> io::Result<Vec<Socket>> {
-    let nobody = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
-    let own = SocketAddr::new(nobody.ip(), port);
-    let mut found = ask(NLM_F_DUMP, AddressFamily::INET, 1 << LISTEN, own, nobody)?;
-    found.extend(ask(NLM_F_DUMP, AddressFamily::INET6, 1 << LISTEN, own, nobody)?);
+    let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+    let own = SocketAddr::new(any.ip(), port);
+    let mut found = ask(NLM_F_DUMP, AddressFamily::INET, 1 << LISTEN, own, any)?;
+    found.extend(ask(NLM_F_DUMP, AddressFamily::INET6, 1 << LISTEN, own, any)?);
     found.retain(|socket| socket.local.port() == port);
     Ok(found)
 }
@@ -128,7 +128,7 @@ fn next_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     Some((kind, body))
 }
 
-/// Whether an error message says that there is no such socket.
+/// Returns `Ok` if the error message means that the socket does not exist.
 fn no_such_socket(message: &[u8]) -> io::Result<()> {
     match u32_at(message, 0).map(u32::cast_signed) {
         Some(NO_SUCH_SOCKET) => Ok(()),

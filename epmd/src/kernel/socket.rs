@@ -1,17 +1,17 @@
-//! What the kernel says about one socket.
+//! The kernel's information on a socket.
 
 use std::net::SocketAddr;
 
 /// A TCP socket of this network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
-    /// Its own address.
+    /// Its local address.
     pub local: SocketAddr,
     /// The address it is connected to; unspecified if it listens.
     pub remote: SocketAddr,
     /// Whether it listens.
     pub listens: bool,
-    /// The user who made it.
+    /// The user id of its creator.
     pub uid: u32,
     /// Identifies it among a process's descriptors; 0 if no process has it open.
     pub inode: u64,

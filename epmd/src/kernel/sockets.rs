@@ -15,7 +15,7 @@ const LISTEN: &str = "0A";
 ///
 /// # Errors
 ///
-/// If the tables cannot be read. That the IPv6 table is missing is no error: the system may be without IPv6.
+/// If the tables cannot be read. A missing IPv6 table is not an error, because the system may not support IPv6.
 pub fn find(wanted: impl Fn(&Socket) -> bool) -> io::Result<Vec<Socket>> {
     let mut found = Vec::new();
     for table in TABLES {
@@ -63,7 +63,7 @@ fn parse_line(line: &str) -> Option<Socket> {
     let local = parse_end(fields.next()?)?;
     let remote = parse_end(fields.next()?)?;
     let listens = fields.next()? == LISTEN;
-    // The queues, the timer and the retransmissions come in between.
+    // The queues, the timer and the retransmissions are in between.
     let uid = fields.nth(3)?.parse().ok()?;
     let inode = fields.nth(1)?.parse().ok()?;
     Some(Socket { local, remote, listens, uid, inode })
@@ -96,11 +96,11 @@ mod tests {
     fn a_line_of_the_table_is_understood() {
         let line = "   1: 0100007F:1111 00000000:0000 0A 00000000:00000000 00:00000000 00000000   105  \
                     0 4242 1 0000000000000000 100 0 0 10 0";
-        let socket = parse_line(line).expect("it is right");
+        let socket = parse_line(line).expect("a valid line");
         assert_eq!(socket.local, ([127, 0, 0, 1], 4369).into());
         assert_eq!((socket.listens, socket.uid, socket.inode), (true, 105, 4242));
         let line = line.replace("0100007F", "00000000000000000000000001000000").replace(" 0A ", " 01 ");
-        let socket = parse_line(&line).expect("it is right");
+        let socket = parse_line(&line).expect("a valid line");
         assert_eq!((socket.local, socket.listens), ((Ipv6Addr::LOCALHOST, 4369).into(), false));
         assert_eq!(parse_line("  sl  local_address rem_address   st"), None);
         assert_eq!(parse_line(""), None);

@@ -1,19 +1,19 @@
 //! The creation counter of one Erlang node name.
 //!
-//! Erlang compares a creation only between two lives of *one* name, to tell a restarted node's pids from its
-//! predecessor's. So every name has a counter of its own, which starts from the clock and then counts up.
+//! Erlang only compares creations of the *same* name, to tell a restarted node's pids from its predecessor's. Every
+//! name therefore has its own counter, which starts from the clock and then counts up.
 
 /// Values below this are reserved by Erlang (0 is "unknown", 1 to 3 are the old two-bit form).
 const LOWEST: u32 = 4;
 
-/// The counter of a name that has never been seen, or was forgotten: one more than the clock's seconds.
+/// The counter of a name that is new or was forgotten: the clock's seconds plus one.
 ///
 /// `now` is in seconds since the Unix epoch; past 2106 only its low 32 bits count.
 pub fn first(now: u64) -> u32 {
     next(u32::try_from(now & u64::from(u32::MAX)).unwrap_or(u32::MAX))
 }
 
-/// The counter after one more life of the name; wraps past the reserved values.
+/// The counter for the next registration of the name; wraps around past the reserved values.
 pub fn next(creation: u32) -> u32 {
     creation.checked_add(1).unwrap_or(LOWEST).max(LOWEST)
 }

@@ -7,12 +7,12 @@ use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
 use super::table::{Claim, Holder, Registration};
 
-/// A node's connection. The socket closes when the last reference to the registration goes.
+/// A node's connection. The socket is closed when the last reference to the registration is dropped.
 #[derive(Debug)]
 pub struct NodeSocket(OwnedFd);
 
 impl NodeSocket {
-    /// Takes the socket over.
+    /// Takes ownership of the socket.
     pub fn new(socket: OwnedFd) -> NodeSocket {
         NodeSocket(socket)
     }
@@ -22,15 +22,15 @@ impl NodeSocket {
         &self.0
     }
 
-    /// Gives the socket back.
+    /// Returns the socket.
     pub fn into_socket(self) -> OwnedFd {
         self.0
     }
 
-    /// Whether the node's side is known to be gone: the end of the stream, an error, or data, which ends a
-    /// registration as well, waits to be read. Never blocks.
+    /// Whether the node's side is known to be gone: the end of the stream, an error, or data, which also ends a
+    /// registration, is ready to be read. Never blocks.
     ///
-    /// This is what a killed node leaves behind until its shard has seen the end; a newcomer with the same name must not be
+    /// A killed node is in this state until its shard has noticed the end; a newcomer with the same name must not be
     /// refused because of that.
     pub fn is_gone(&self) -> bool {
         let mut byte = [0];
@@ -38,9 +38,9 @@ impl NodeSocket {
         !matches!(peeked, Err(Errno::AGAIN | Errno::INTR))
     }
 
-    /// Ends the connection, from any thread; the one that watches it sees the end and cleans up.
+    /// Ends the connection, from any thread. The thread that watches it sees the end and cleans up.
     pub fn disconnect(&self) {
-        // It can only fail if the connection has ended already.
+        // This can only fail if the connection has already ended.
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 }
@@ -57,7 +57,7 @@ impl Holder for NodeSocket {
     }
 }
 
-/// The connection that holds a registration; none if it was adopted.
+/// The connection that holds a registration; `None` if it was adopted.
 #[must_use]
 pub fn socket_of(entry: &Registration<NodeSocket>) -> Option<&NodeSocket> {
     match &entry.claim {

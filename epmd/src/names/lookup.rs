@@ -1,7 +1,7 @@
 //! The table that lookups are answered from.
 //!
-//! It is split into shards by the hash of the name, so that lookups on several threads rarely meet a writer. A lock is held
-//! for one lookup or one change, never longer.
+//! It is sharded by the hash of the name, so that lookups on several threads rarely contend with a writer. A lock is
+//! held for one lookup or one change, never longer.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -11,7 +11,7 @@ use pmd_protocol::epmd::Alive2;
 
 use super::table::{ByName, Registration};
 
-/// Shards: many more than threads, so that two threads rarely want the same one.
+/// The number of shards: many more than threads, so that two threads rarely need the same one.
 const SHARDS: usize = 64;
 
 /// Registrations by name.
@@ -30,7 +30,7 @@ impl<H> LookupTable<H> {
         LookupTable { hasher, shards }
     }
 
-    /// Passes the registration of `name` to `answer`; false if there is none.
+    /// Passes the registration of `name` to `answer`; returns false if there is none.
     pub fn find(&self, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
         let shard = self.shard(name).read().unwrap_or_else(PoisonError::into_inner);
         match shard.get(name) {
@@ -57,7 +57,7 @@ impl<H> LookupTable<H> {
     }
 
     fn shard(&self, name: &str) -> &RwLock<HashSet<ByName<H>, RandomState>> {
-        // The high bits choose the shard: the table inside it uses the low ones.
+        // The high bits choose the shard, because the table inside it uses the low ones.
         let hash = self.hasher.hash_one(name);
         let index = usize::try_from(hash >> 58).unwrap_or_default();
         &self.shards[index % SHARDS]

@@ -1,7 +1,7 @@
 //! The Erlang nodes registered on this host, shared by all threads.
 //!
-//! [`table`] decides who has which name; [`lookup`] answers the hot path. A change is decided under a short lock, can be
-//! looked up before the call returns, and is then reported to the [`Observer`].
+//! [`table`] decides which node holds a name; [`lookup`] serves the hot path. A change is decided under a short lock,
+//! can be looked up before the call returns, and is then reported to the [`Observer`].
 
 pub mod creation;
 pub mod holder;
@@ -21,7 +21,7 @@ use table::{Claim, Duplicate, Names};
 /// A registration that a node's connection holds.
 pub type Registration = table::Registration<NodeSocket>;
 
-/// Hears of every change, in the order in which they happened.
+/// Is notified of every change, in the order in which the changes happen.
 ///
 /// It is called while the lock that orders changes is held, so it must neither block nor call back.
 pub trait Observer: Debug + Send + Sync {
@@ -52,7 +52,8 @@ pub struct NameRegistry {
 }
 
 impl NameRegistry {
-    /// An empty registry that tells clients `configured_port` and remembers at least `old_names` names that have ended.
+    /// An empty registry that reports `configured_port` to clients and remembers at least `old_names` unregistered
+    /// names.
     #[must_use]
     pub fn new(configured_port: i32, old_names: usize, observer: Box<dyn Observer>) -> NameRegistry {
         NameRegistry {
@@ -63,7 +64,7 @@ impl NameRegistry {
         }
     }
 
-    /// The port that clients are told.
+    /// The port that is reported to clients.
     #[must_use]
     pub fn configured_port(&self) -> i32 {
         self.configured_port
@@ -87,7 +88,7 @@ impl NameRegistry {
         Ok(entry)
     }
 
-    /// Ends the registration `id` of `name`, if it is still the current one; observers are told `reason`.
+    /// Ends the registration `id` of `name`, if it is still the current one, and reports `reason` to the observer.
     pub fn unregister(&self, name: &str, id: u64, now_ms: u64, reason: &'static str) -> bool {
         let mut names = self.names();
         let Some(ended) = names.unregister(name, id) else { return false };
@@ -96,7 +97,8 @@ impl NameRegistry {
         true
     }
 
-    /// Takes a name over from another port mapper until its node registers again; false if it is registered.
+    /// Takes over a name from another port mapper until its node registers again; returns false if the name is already
+    /// registered.
     pub fn adopt(&self, alive2: &Alive2<'_>, now_ms: u64) -> bool {
         let mut names = self.names();
         let Some(entry) = names.adopt(alive2, now_ms) else { return false };
@@ -115,29 +117,29 @@ impl NameRegistry {
         self.names().get(name).map(Arc::clone)
     }
 
-    /// Every registration, the newest first.
+    /// All registrations, newest first.
     pub fn all(&self) -> Vec<Arc<Registration>> {
         self.names().iter().map(Arc::clone).collect()
     }
 
-    /// How many nodes are registered, and how many old names are remembered.
+    /// The number of registered nodes, and of remembered old names.
     pub fn count(&self) -> (usize, usize) {
         let names = self.names();
         (names.len(), names.old_names())
     }
 
-    /// Passes what a node has registered to `answer`; false if there is no such node. The hot path: no lock is shared with
-    /// registrations of other names, and nothing is allocated.
+    /// Passes the registration of a node to `answer`; returns false if there is no such node. This is the hot path: it
+    /// shares no lock with registrations of other names and allocates nothing.
     pub fn find(&self, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
         self.lookup.find(name, answer)
     }
 
-    /// The whole answer to NAMES_REQ.
+    /// The complete answer to NAMES_REQ.
     pub fn render_names(&self) -> Arc<[u8]> {
         self.names().render_names(self.configured_port)
     }
 
-    /// The whole answer to DUMP_REQ.
+    /// The complete answer to DUMP_REQ.
     pub fn render_dump(&self) -> Arc<[u8]> {
         self.names().render_dump(self.configured_port)
     }

@@ -1,26 +1,26 @@
-//! Names that were registered once, and the creation each of them had last.
+//! Names that are no longer registered, with their last creations.
 //!
-//! They are remembered so that a restarted node gets a creation its predecessor did not have even if the clock
-//! stands still. The memory is bounded the way stock epmd bounds it: the oldest record goes when a name that
-//! is *new* arrives while more than the threshold are remembered, and the newcomer inherits its counter.
+//! They are remembered so that a restarted node gets a creation that its predecessor did not have, even if the clock
+//! does not advance. The memory is bounded as in stock epmd: if more than the threshold are remembered when a *new*
+//! name arrives, the oldest record is dropped and the newcomer inherits its counter.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// What is remembered of one name.
+/// The record of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OldName {
     /// The name.
     pub name: Arc<str>,
-    /// The creation of its last life.
+    /// The creation of its last registration.
     pub creation: u32,
-    /// The distribution port of its last life.
+    /// The distribution port of its last registration.
     pub port: u16,
-    /// The number of the descriptor its connection had, for DUMP.
+    /// The descriptor number of its last connection, for DUMP.
     pub descriptor: i32,
 }
 
-/// The memory of old names, oldest first.
+/// The remembered names, oldest first.
 #[derive(Debug)]
 pub struct OldNames {
     threshold: usize,
@@ -30,7 +30,7 @@ pub struct OldNames {
 }
 
 impl OldNames {
-    /// An empty memory that starts to forget beyond `threshold` names.
+    /// Remembers nothing yet; starts to forget beyond `threshold` names.
     pub fn new(threshold: usize) -> OldNames {
         OldNames { threshold, next: 0, by_age: BTreeMap::new(), by_name: HashMap::new() }
     }
@@ -45,13 +45,13 @@ impl OldNames {
         self.by_age.insert(age, old);
     }
 
-    /// Takes a returning name out of the memory.
+    /// Removes and returns the record of a name that is registered again.
     pub fn recall(&mut self, name: &str) -> Option<OldName> {
         let age = self.by_name.remove(name)?;
         self.by_age.remove(&age)
     }
 
-    /// Takes the oldest name out, if more than the threshold are remembered: called for a name that is new.
+    /// Removes and returns the oldest record if more than the threshold are remembered. Called for a new name.
     pub fn recycle(&mut self) -> Option<OldName> {
         if self.by_age.len() <= self.threshold {
             return None;
@@ -61,12 +61,12 @@ impl OldNames {
         Some(old)
     }
 
-    /// All remembered names, the one unregistered longest ago first.
+    /// All remembered names, in the order in which they were unregistered.
     pub fn iter(&self) -> impl Iterator<Item = &OldName> {
         self.by_age.values()
     }
 
-    /// How many names are remembered.
+    /// The number of remembered names.
     pub fn len(&self) -> usize {
         self.by_age.len()
     }

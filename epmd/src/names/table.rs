@@ -1,7 +1,7 @@
-//! The Erlang nodes registered on this host: who holds which name, in which order, with which creation.
+//! The Erlang nodes registered on this host: their names, their order and their creations.
 //!
-//! A state machine without sockets or a clock: the time is handed in, and the holder of a registration is a type parameter
-//! that only has to know its descriptor number.
+//! A state machine without sockets or a clock: callers pass the time, and the holder of a registration is a type
+//! parameter that only needs to know its descriptor number.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
@@ -13,9 +13,9 @@ use pmd_protocol::epmd::{Alive2, encode};
 use super::creation;
 use super::old_names::{OldName, OldNames};
 
-/// How many old names stock epmd remembers at least.
+/// The number of old names that stock epmd remembers at least.
 pub const OLD_NAMES: usize = 1000;
-/// How many it remembers with any `-d`.
+/// The number of old names that stock epmd remembers with any `-d`.
 pub const OLD_NAMES_DEBUG: usize = 5;
 
 /// Keeps a registration alive.
@@ -24,19 +24,19 @@ pub trait Holder {
     fn descriptor(&self) -> i32;
 }
 
-/// Why a name counts as registered.
+/// The reason why a name counts as registered.
 #[derive(Debug)]
 pub enum Claim<H> {
     /// A connection holds it.
     Held(H),
-    /// It was taken over from another port mapper and its node is expected to register again.
+    /// It was taken over from another port mapper, and its node is expected to register again.
     Adopted,
 }
 
 /// One registered Erlang node. Immutable: a new registration is a new value with a new [`id`](Self::id).
 #[derive(Debug)]
 pub struct Registration<H> {
-    /// Unique in this daemon's life and increasing: a later registration has a larger one.
+    /// Unique and increasing while this daemon runs: a later registration has a larger id.
     pub id: u64,
     /// The part of the node name before the `@`.
     pub name: Arc<str>,
@@ -50,18 +50,18 @@ pub struct Registration<H> {
     pub highest_version: u16,
     /// The lowest distribution version it speaks.
     pub lowest_version: u16,
-    /// Tells this registration of the name apart from earlier ones.
+    /// Distinguishes this registration of the name from earlier ones.
     pub creation: u32,
     /// When it registered, in milliseconds since the Unix epoch.
     pub registered_ms: u64,
-    /// What the node said in its extra field.
+    /// The node's extra field.
     pub extra: Box<[u8]>,
-    /// Why it counts.
+    /// The reason why it counts as registered.
     pub claim: Claim<H>,
 }
 
 impl<H> Registration<H> {
-    /// What the node has said about itself, which is what a lookup is answered with.
+    /// The node's own description, with which lookups are answered.
     pub fn alive2(&self) -> Alive2<'_> {
         Alive2 {
             port: self.port,
@@ -99,12 +99,12 @@ impl<H> PartialEq for ByName<H> {
 
 impl<H> Eq for ByName<H> {}
 
-/// A name that is taken: the registration that has it, and the holder that wanted it.
+/// The error for a name that is taken: its registration, and the rejected holder.
 #[derive(Debug)]
 pub struct Duplicate<H> {
-    /// The registration in the way.
+    /// The registration that holds the name.
     pub current: Arc<Registration<H>>,
-    /// Handed back to the caller.
+    /// The rejected holder, returned to the caller.
     pub newcomer: H,
 }
 
@@ -115,12 +115,12 @@ pub struct Names<H> {
     by_name: HashSet<ByName<H>>,
     by_id: BTreeMap<u64, Arc<Registration<H>>>,
     old: OldNames,
-    /// The body of the NAMES answer; rendered when it is asked for and dropped by every change.
+    /// The NAMES answer; rendered on demand and dropped by every change.
     rendered: Option<Arc<[u8]>>,
 }
 
 impl<H: Holder> Names<H> {
-    /// No names; remembers at least `old_names` of those that leave.
+    /// An empty table that remembers at least `old_names` unregistered names.
     pub fn new(old_names: usize) -> Names<H> {
         Names {
             next_id: 1,
@@ -133,7 +133,7 @@ impl<H: Holder> Names<H> {
 
     /// Registers a node, unless its name is held; `now_ms` is in milliseconds since the Unix epoch.
     ///
-    /// An adopted name gives way to its node. A refused registration changes nothing.
+    /// An adopted name is replaced by its node's own registration. A refused registration changes nothing.
     pub fn register(
         &mut self,
         alive2: &Alive2<'_>,
@@ -154,7 +154,7 @@ impl<H: Holder> Names<H> {
         Ok(self.insert(alive2, Claim::Held(holder), creation, now_ms))
     }
 
-    /// Takes a name over from another port mapper; a name that is registered already stays as it is.
+    /// Takes over a name from another port mapper. A name that is already registered is not changed.
     pub fn adopt(&mut self, alive2: &Alive2<'_>, now_ms: u64) -> Option<Arc<Registration<H>>> {
         if self.get(alive2.name).is_some() {
             return None;
@@ -183,12 +183,12 @@ impl<H: Holder> Names<H> {
         self.by_name.get(name).map(|entry| &entry.0)
     }
 
-    /// Every registration, the newest first: the order of NAMES and DUMP.
+    /// All registrations, newest first: the order of NAMES and DUMP.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Registration<H>>> {
         self.by_id.values().rev()
     }
 
-    /// How many names are registered.
+    /// The number of registered names.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -198,12 +198,12 @@ impl<H: Holder> Names<H> {
         self.by_id.is_empty()
     }
 
-    /// How many old names are remembered.
+    /// The number of remembered old names.
     pub fn old_names(&self) -> usize {
         self.old.len()
     }
 
-    /// The whole answer to NAMES_REQ; the same allocation until something changes.
+    /// The complete answer to NAMES_REQ; the same allocation until something changes.
     pub fn render_names(&mut self, configured_port: i32) -> Arc<[u8]> {
         if let Some(rendered) = &self.rendered {
             return Arc::clone(rendered);
@@ -217,7 +217,7 @@ impl<H: Holder> Names<H> {
         rendered
     }
 
-    /// The whole answer to DUMP_REQ: the registered names, then the remembered ones.
+    /// The complete answer to DUMP_REQ: the registered names, then the remembered ones.
     pub fn render_dump(&self, configured_port: i32) -> Arc<[u8]> {
         let mut out = encode::names_header(configured_port).to_vec();
         for entry in self.iter() {
@@ -319,9 +319,9 @@ mod tests {
     fn a_second_registration_is_refused_and_changes_nothing() {
         let mut names = names();
         let first = register(&mut names, "a");
-        let refused = names.register(&alive2("a"), Socket(10), NOW).expect_err("it is taken");
+        let refused = names.register(&alive2("a"), Socket(10), NOW).expect_err("the name is taken");
         assert_eq!((refused.current.id, refused.newcomer.0), (first.id, 10));
-        names.unregister("a", first.id).expect("it was there");
+        names.unregister("a", first.id).expect("it was registered");
         assert_eq!(register(&mut names, "a").creation, first.creation + 1);
     }
 
@@ -379,7 +379,7 @@ mod tests {
         }
         let restarted = register(&mut names, "a");
         names.unregister("a", restarted.id);
-        // "b" is now the oldest of three, one more than the threshold.
+        // Now "b" is the oldest of three, one more than the threshold.
         let later = NOW + 3_600_000;
         let fresh = names.register(&alive2("fresh"), Socket(1), later).expect("free");
         assert_eq!(fresh.creation, creation::first(NOW / 1000));
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(names.len(), 1);
     }
 
-    /// What a client may do to one of a few names.
+    /// A client's operation on one of a few names.
     #[derive(Debug, Clone, Copy)]
     enum Act {
         Register(usize),
@@ -406,7 +406,7 @@ mod tests {
         Adopt(usize),
     }
 
-    /// The same rules in the plainest form: a list of active names, oldest first, and a list of old ones.
+    /// A reference model of the same rules: a list of active names, oldest first, and a list of old ones.
     #[derive(Debug, Default)]
     struct Model {
         active: Vec<(usize, u32, bool)>,

@@ -1,4 +1,4 @@
-//! What each request does, and what the answer is.
+//! The effect of each request, and its answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use rustix::net::{SendFlags, send};
 use super::connections::{Checking, Incoming, State};
 use super::holder_check::Check;
 use super::locality::socket_is_local;
-use super::shard::{Shard, last_words};
+use super::shard::{Shard, final_send_flags};
 use super::shared::Asker;
 use super::trace;
 use crate::descriptors::Class;
@@ -19,21 +19,21 @@ use crate::names::holder::{NodeSocket, socket_of};
 use crate::names::table::Duplicate;
 use crate::planted::panic_if_planted;
 
-/// How often a name is tried for whose holder turned out to be gone. More than once only if somebody else takes
-/// it in between and goes away as well.
+/// The number of attempts to register a name whose holder turned out to be gone. More than one is only needed if
+/// another node takes the name in between and is gone as well.
 const ATTEMPTS: usize = 3;
 
-/// What is known of the holder of a name.
+/// What is known about the holder of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    /// Nothing yet: worth a check.
-    Open,
+enum HolderState {
+    /// It was not checked yet.
+    Unchecked,
     /// It was checked and is alive.
-    Settled,
+    Alive,
 }
 
 impl Shard {
-    /// Carries out a complete request, and measures how long that takes if it is its turn.
+    /// Carries out a complete request, and measures the latency of one in [`EVERY`].
     pub(super) fn answer(&mut self, incoming: Incoming, body: &[u8]) {
         let measured = self.requests.is_multiple_of(EVERY);
         self.requests = self.requests.wrapping_add(1);
@@ -57,7 +57,7 @@ impl Shard {
             Ok(Request::PortPlease2 { name }) if self.may_ask(&incoming) => self.look_up(&incoming, name),
             Ok(Request::Names) if self.may_ask(&incoming) => self.names(incoming),
             Ok(Request::Alive2(alive2)) if self.allows(&incoming, "ALIVE2") => {
-                self.register(incoming, &alive2, body, Doubt::Open);
+                self.register(incoming, &alive2, body, HolderState::Unchecked);
             }
             Ok(Request::Dump) if self.allows(&incoming, "DUMP") => {
                 self.shared.counters.dump_requests.add();
@@ -72,26 +72,26 @@ impl Shard {
             Err(RequestError::Refused { highest_version, refusal }) => {
                 if self.allows(&incoming, "ALIVE2") {
                     self.shared.counters.registrations_invalid.add();
-                    self.complain(incoming.peer, || format!("ALIVE2_REQ refused: {refusal}"));
+                    self.log_bad_input(incoming.peer, || format!("ALIVE2_REQ refused: {refusal}"));
                     self.refuse(incoming, highest_version);
                 }
             }
             Err(RequestError::Malformed(malformed)) => {
                 self.shared.counters.malformed.add();
-                self.complain(incoming.peer, || malformed.to_string());
+                self.log_bad_input(incoming.peer, || malformed.to_string());
             }
         }
     }
 
-    /// The verdict on the holder of a name has come.
+    /// Completes a registration after the check of the name's holder.
     pub(super) fn conclude(&mut self, checking: Checking, dead: bool) {
         let Checking { incoming, body, suspect } = checking;
         if dead {
             self.evict(&suspect, "holder_frozen");
         }
-        // The request is parsed once more because what it borrowed from is long gone.
+        // The request is parsed again because the buffer that it borrowed from is gone.
         if let Ok(Request::Alive2(alive2)) = parse::parse_request(&body) {
-            self.register(incoming, &alive2, &body, Doubt::Settled);
+            self.register(incoming, &alive2, &body, HolderState::Alive);
         }
     }
 
@@ -118,17 +118,17 @@ impl Shard {
         }
         self.pause_before_write();
         trace::bytes(&self.answer);
-        // An answer is at most 2 kB, which a fresh socket always takes whole.
-        let _ = send(&incoming.socket, &self.answer, last_words(incoming.watched));
+        // An answer has at most 2 kB, which always fits into the buffer of a fresh socket.
+        let _ = send(&incoming.socket, &self.answer, final_send_flags(incoming.watched));
         tracing::debug!("got PORT2_REQ, {}", if self.answer.len() > 2 { "ok" } else { "not found" });
     }
 
-    /// Whether lookups from there are answered.
+    /// Whether this peer's lookups are answered.
     fn may_ask(&mut self, incoming: &Incoming) -> bool {
         if self.shared.directory.may_ask(incoming.peer) || socket_is_local(&incoming.socket, incoming.peer) {
             return true;
         }
-        self.complain(incoming.peer, || "lookup refused: epmd_access does not allow it".into());
+        self.log_bad_input(incoming.peer, || "lookup refused: epmd_access does not allow it".into());
         false
     }
 
@@ -139,23 +139,26 @@ impl Shard {
         let answer = self.shared.directory.names(&asker);
         let pause = self.options.delay_write;
         if !pause.is_zero() {
-            // The test aid pauses before the header and before every line, as often as stock writes.
+            // The test aid pauses before the header and before every line, because stock writes each separately.
             let lines = answer.iter().filter(|byte| **byte == b'\n').count();
             std::thread::sleep(pause * (1 + u32::try_from(lines).unwrap_or(u32::MAX)));
         }
         self.send_and_close(incoming, answer);
     }
 
-    fn register(&mut self, incoming: Incoming, alive2: &Alive2<'_>, body: &[u8], doubt: Doubt) {
+    fn register(&mut self, incoming: Incoming, alive2: &Alive2<'_>, body: &[u8], holder_state: HolderState) {
         if incoming.last || !self.has_room_for(alive2.name) {
-            // Its holder may be dead without having left.
+            // Its holder may be dead without having unregistered.
             if let Some(current) = self.shared.names.get(alive2.name) {
-                return self.doubt(incoming, alive2, body, current, doubt);
+                return self.check_or_refuse(incoming, alive2, body, current, holder_state);
             }
             self.shared.counters.registrations_full.add();
             let most = self.shared.descriptors.max_registered();
-            self.complain(incoming.peer, || {
-                format!("ALIVE2_REQ for '{}' closed: {most} nodes are registered, the limit", alive2.name)
+            self.log_bad_input(incoming.peer, || {
+                format!(
+                    "ALIVE2_REQ for '{}' closed: the limit of {most} registered nodes is reached",
+                    alive2.name
+                )
             });
             return;
         }
@@ -163,7 +166,7 @@ impl Shard {
         let mut holder = NodeSocket::new(socket);
         for _ in 0..ATTEMPTS {
             match self.shared.names.register(alive2, holder, (self.shared.now_ms)()) {
-                Ok(entry) => return self.welcome(entry, alive2.highest_version, watched),
+                Ok(entry) => return self.confirm(entry, alive2.highest_version, watched),
                 Err(Duplicate { current, newcomer }) => {
                     holder = newcomer;
                     if socket_of(&current).is_some_and(NodeSocket::is_gone) {
@@ -171,7 +174,7 @@ impl Shard {
                     } else {
                         self.shared.descriptors.release(Class::Registered);
                         let incoming = Incoming { socket: holder.into_socket(), peer, watched, last };
-                        return self.doubt(incoming, alive2, body, current, doubt);
+                        return self.check_or_refuse(incoming, alive2, body, current, holder_state);
                     }
                 }
             }
@@ -184,8 +187,8 @@ impl Shard {
         self.make_room(Class::Registered) || (self.end_if_gone(name) && self.make_room(Class::Registered))
     }
 
-    /// Ends the registration of this name if its node has left and only its end has not been seen to, so that another
-    /// of the name can have its place although there is no other.
+    /// Ends the registration of this name if its node is gone but the end was not processed yet, so that a new node of
+    /// that name can take its place even if the registry is full.
     fn end_if_gone(&self, name: &str) -> bool {
         let Some(entry) = self.shared.names.get(name) else { return false };
         let gone = socket_of(&entry).is_some_and(NodeSocket::is_gone);
@@ -195,19 +198,19 @@ impl Shard {
         gone
     }
 
-    /// The place of a registration that has ended is free, whenever its connection is closed.
+    /// Frees the place of an ended registration, even if its connection is closed later.
     fn release_place(&self, entry: &Registration) {
         if socket_of(entry).is_some() {
             self.shared.descriptors.release(Class::Registered);
         }
     }
 
-    /// A node has its name: tell it, and watch its connection.
-    fn welcome(&mut self, entry: Arc<Registration>, highest_version: u16, watched: bool) {
+    /// Confirms a registration to its node, and watches the connection.
+    fn confirm(&mut self, entry: Arc<Registration>, highest_version: u16, watched: bool) {
         let reply = encode::alive2_reply(highest_version, Some(entry.creation));
         self.pause_before_write();
         trace::bytes(reply.as_bytes());
-        // One write of the whole reply: clients take two pieces for garbage.
+        // The whole reply is sent in one write, because clients reject it if it arrives in two pieces.
         let sent = socket_of(&entry)
             .map_or(Ok(0), |node| send(node.socket(), reply.as_bytes(), SendFlags::NOSIGNAL));
         if sent != Ok(reply.as_bytes().len()) {
@@ -220,16 +223,16 @@ impl Shard {
         self.install(State::Registered(entry), watched);
     }
 
-    /// The name is taken by a connection that looks alive: look closer, or refuse.
-    fn doubt(
+    /// Handles a name that is held by a connection that looks alive: checks the holder, or refuses the newcomer.
+    fn check_or_refuse(
         &mut self,
         incoming: Incoming,
         alive2: &Alive2<'_>,
         body: &[u8],
         suspect: Arc<Registration>,
-        doubt: Doubt,
+        holder_state: HolderState,
     ) {
-        if doubt == Doubt::Settled || incoming.last || !self.make_room(Class::Waiting) {
+        if holder_state == HolderState::Alive || incoming.last || !self.make_room(Class::Waiting) {
             return self.refuse_duplicate(incoming, alive2);
         }
         let checking = Checking { incoming, body: body.to_vec(), suspect: Arc::clone(&suspect) };
@@ -258,11 +261,11 @@ impl Shard {
 
     fn refuse_duplicate(&mut self, incoming: Incoming, alive2: &Alive2<'_>) {
         self.shared.counters.registrations_duplicate.add();
-        self.complain(incoming.peer, || format!("ALIVE2_REQ refused: '{}' is in use", alive2.name));
+        self.log_bad_input(incoming.peer, || format!("ALIVE2_REQ refused: '{}' is in use", alive2.name));
         self.refuse(incoming, alive2.highest_version);
     }
 
-    /// Answers that a registration is refused, and keeps the connection, as stock does.
+    /// Refuses a registration and keeps the connection open, as stock does.
     fn refuse(&mut self, incoming: Incoming, highest_version: u16) {
         self.pause_before_write();
         let reply = encode::alive2_reply(highest_version, None);
@@ -283,15 +286,16 @@ impl Shard {
             tracing::warn!("epmd killed");
             self.shared.host.killed();
         } else {
-            self.complain(incoming.peer, || "KILL_REQ refused: nodes are registered".into());
+            self.log_bad_input(incoming.peer, || "KILL_REQ refused: nodes are registered".into());
         }
     }
 
     fn stop(&mut self, incoming: &Incoming, name: &[u8]) {
         if !self.options.relaxed_command_check {
             self.shared.counters.forbidden.add();
-            return self
-                .complain(incoming.peer, || "STOP_REQ refused: it needs -relaxed_command_check".into());
+            return self.log_bad_input(incoming.peer, || {
+                "STOP_REQ refused: it requires -relaxed_command_check".into()
+            });
         }
         self.shared.counters.stop_requests.add();
         let entry = std::str::from_utf8(name).ok().and_then(|name| self.shared.names.get(name));
@@ -308,12 +312,12 @@ impl Shard {
         let _ = send(&incoming.socket, reply, SendFlags::NOSIGNAL);
     }
 
-    /// Whether a request that only this host may send comes from this host.
+    /// Whether a request that is only allowed from this host comes from this host.
     fn allows(&mut self, incoming: &Incoming, request: &str) -> bool {
         let local = socket_is_local(&incoming.socket, incoming.peer);
         if !local {
-            self.complain(incoming.peer, || {
-                format!("{request}_REQ refused: it does not come from this host")
+            self.log_bad_input(incoming.peer, || {
+                format!("{request}_REQ refused: it is only allowed from this host")
             });
         }
         local

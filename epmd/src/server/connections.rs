@@ -1,4 +1,4 @@
-//! The connections of one shard that wait for something, and when they have waited long enough.
+//! The waiting connections of one shard, and their deadlines.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use slab::Slab;
 
 use crate::names::Registration;
 
-/// What a connection waits for.
+/// The state of a waiting connection.
 ///
 /// ```text
 ///               request complete                  name free
@@ -22,67 +22,67 @@ use crate::names::Registration;
 /// ```
 #[derive(Debug)]
 pub(super) enum State {
-    /// For the rest of its request.
+    /// Waits for the rest of its request.
     Reading(Box<Reading>),
-    /// For the peer to read the rest of the answer.
+    /// Waits for the peer to read the rest of the answer.
     Writing(Box<Writing>),
-    /// For the verdict on the holder of the name it wants.
+    /// Waits for the check of the holder of its name.
     Checking(Box<Checking>),
-    /// For the end of its node.
+    /// Waits for the end of its node.
     Registered(Arc<Registration>),
-    /// For nothing: its registration was refused, and stock epmd leaves such a connection open.
+    /// Waits for nothing: its registration was refused, and stock epmd leaves such connections open.
     Refused(OwnedFd),
 }
 
-/// A connection at the moment something is done with it.
+/// A connection that is being handled.
 #[derive(Debug)]
 pub(super) struct Incoming {
     /// The connection.
     pub socket: OwnedFd,
-    /// Its other end; none if that is no internet address.
+    /// The address of its peer; `None` if that is not an IP address.
     pub peer: Option<SocketAddr>,
-    /// Whether epoll knows the socket already.
+    /// Whether the socket is already registered with epoll.
     pub watched: bool,
-    /// Whether it uses the last descriptor of the process, so that it cannot stay.
+    /// Whether it uses the last descriptor of the process, so that it must be closed soon.
     pub last: bool,
 }
 
-/// A connection whose request is not complete.
+/// A connection whose request is incomplete.
 #[derive(Debug)]
 pub(super) struct Reading {
     /// The connection.
     pub incoming: Incoming,
-    /// What has come so far.
+    /// The bytes received so far.
     pub input: Vec<u8>,
-    /// When it is closed. Only a complete request counts as a sign of life, so this never moves.
+    /// When it is closed. This is never extended, because only a complete request counts.
     pub deadline: Instant,
 }
 
-/// A connection whose answer is longer than its socket takes at once.
+/// A connection whose answer does not fit into the socket's buffer.
 #[derive(Debug)]
 pub(super) struct Writing {
     /// The connection.
     pub socket: OwnedFd,
-    /// The whole answer, shared with everybody who gets the same.
+    /// The whole answer, shared between all connections that get the same one.
     pub answer: Arc<[u8]>,
-    /// How much of it is written.
+    /// The number of bytes already written.
     pub written: usize,
-    /// When it is closed unless the peer reads.
+    /// When it is closed unless the peer reads the answer.
     pub deadline: Instant,
 }
 
-/// A registration that waits to hear whether the holder of its name is alive.
+/// A registration that waits for the check of the holder of its name.
 #[derive(Debug)]
 pub(super) struct Checking {
     /// The connection.
     pub incoming: Incoming,
-    /// The whole request, to be carried out once more.
+    /// The whole request, to be carried out again.
     pub body: Vec<u8>,
-    /// The registration in question.
+    /// The registration that is being checked.
     pub suspect: Arc<Registration>,
 }
 
-/// Names a connection for epoll and for verdicts; never equal for two connections of one table.
+/// Identifies a connection for epoll and for holder checks; unique within a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Token(pub u64);
 
@@ -92,14 +92,14 @@ pub(super) struct Table {
     slots: Slab<(u32, State)>,
     generation: u32,
     deadlines: BTreeSet<(Instant, Token)>,
-    /// By token, which is by age.
+    /// Ordered by token, and therefore by age.
     refused: BTreeSet<Token>,
 }
 
 impl Table {
     /// Adds a connection.
     pub(super) fn insert(&mut self, state: State) -> Token {
-        // 31 bits, so that the top bit of a token is free for what is no connection.
+        // 31 bits, so that the top bit of a token is free for events that do not concern a connection.
         self.generation = (self.generation + 1) & (u32::MAX >> 1);
         let deadline = deadline(&state);
         let refused = matches!(state, State::Refused(_));
@@ -115,7 +115,7 @@ impl Table {
         token
     }
 
-    /// Takes a connection out, if it is still there.
+    /// Removes and returns a connection, if it is still there.
     pub(super) fn remove(&mut self, token: Token) -> Option<State> {
         let key = self.key(token)?;
         let (_, state) = self.slots.remove(key);
@@ -134,17 +134,17 @@ impl Table {
         self.slots.get(key).map(|(_, state)| state)
     }
 
-    /// The next moment at which a connection has waited long enough.
+    /// The next deadline of a connection.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// A connection that has waited long enough at `now`.
+    /// A connection whose deadline has passed at `now`.
     pub(super) fn overdue(&self, now: Instant) -> Option<Token> {
         self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, token)| *token)
     }
 
-    /// The connection of this kind that has been there longest: closest to its deadline, or refused first.
+    /// The oldest connection of this kind: the one closest to its deadline, or refused first.
     fn oldest(&self, kind: Kind) -> Option<Token> {
         match kind {
             Kind::Waiting => self.deadlines.first().map(|(_, token)| *token),
@@ -159,8 +159,7 @@ impl Table {
     }
 }
 
-/// The tables of all shards, as one of them sees them: it works with its own, and makes room in the others' if that
-/// is what it takes.
+/// The tables of all shards, as seen by one of them. It works with its own, and makes room in the others if necessary.
 #[derive(Debug)]
 pub(super) struct Tables {
     all: Arc<[Mutex<Table>]>,
@@ -168,20 +167,20 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Tables for `count` shards, at least one: the first one's and those of the others.
+    /// Tables for `count` shards, but at least one: those of the first shard, then those of the others.
     pub(super) fn for_shards(count: usize) -> (Tables, impl Iterator<Item = Tables>) {
         let all: Arc<[Mutex<Table>]> = (0..count.max(1)).map(|_| Mutex::default()).collect();
         let of = move |own| Tables { all: Arc::clone(&all), own };
         (of(0), (1..count).map(of))
     }
 
-    /// The shard's own. Nobody holds it for longer than a change takes.
+    /// The shard's own table. The lock is only held for the duration of a change.
     pub(super) fn own(&self) -> MutexGuard<'_, Table> {
         self.all[self.own].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the connection out that has to make room: the oldest of the kind there is more of, in all tables
-    /// together, so that neither kind can crowd out the other.
+    /// Removes and returns the connection to close: the oldest of the more numerous kind in all tables together, so
+    /// that neither kind can crowd out the other.
     pub(super) fn give_up(&self) -> Option<State> {
         let count = |count: fn(&Table) -> usize| self.each().map(|table| count(&table)).sum::<usize>();
         let refused = count(|table| table.refused.len());
@@ -192,7 +191,7 @@ impl Tables {
     }
 
     fn give_up_of(&self, kind: Kind) -> Option<State> {
-        // Ages of refused connections cannot be compared between tables, so the fullest gives one up.
+        // The ages of refused connections cannot be compared between tables, so the fullest table gives one up.
         let mut table = match kind {
             Kind::Waiting => self
                 .each()
@@ -214,13 +213,13 @@ impl Tables {
         table.remove(token)
     }
 
-    /// Each table, locked while it is looked at and no longer.
+    /// All tables, each locked only while it is used.
     fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Table>> {
         self.all.iter().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The two kinds of connections that can be given up.
+/// The two kinds of connections that can be closed to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Its request is not complete, or its answer not read.

@@ -1,12 +1,12 @@
-//! Is the holder of a name, whose connection still stands, dead all the same?
+//! Checks whether the holder of a name is dead although its connection is still open.
 //!
-//! A duplicate registration is refused, as stock does, unless the holder is provably gone. The cheap proof (its
-//! connection has ended) is found by the shard itself. This module looks for the expensive one, for which it asks the
-//! kernel, and may read `/proc` and try a connection, so it runs on a thread of its own:
+//! A duplicate registration is refused, as by stock, unless the holder is provably gone. The shard itself finds the
+//! cheap proof (the connection has ended). This module looks for the expensive ones, for which it queries the kernel
+//! and may read `/proc` and try a connection, so it runs on its own thread:
 //!
-//! - no process has the other end of the connection open: its last packet is on the way, or was swallowed by a
+//! - no process has the other end of the connection open: its last packet is in flight, or was dropped by a
 //!   firewall; or
-//! - *every* process that has it open is stopped or a zombie, and nobody listens on the distribution port. Either
+//! - *every* process that has it open is stopped or a zombie, and nothing listens on the distribution port. Either
 //!   alone is normal: a stopped node under a debugger still listens, and a test program may register a port it does
 //!   not listen on.
 
@@ -28,16 +28,16 @@ use crate::names::Registration;
 use crate::names::holder::socket_of;
 use crate::planted::panic_if_planted;
 
-/// Checks that may wait at a time. Beyond that duplicates are refused at once, so that a flood of them costs
+/// The number of checks that may be queued. Beyond that, duplicates are refused at once, so that a flood of them costs
 /// neither memory nor more than this one thread.
 const QUEUE: usize = 64;
-/// How long an answer of the distribution port is waited for; on this host it comes at once or never.
-const CONNECT_PATIENCE: Duration = Duration::from_millis(250);
+/// The timeout for a connection to the distribution port; on this host it succeeds at once or never.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// A check that is asked for.
+/// A request for a check.
 #[derive(Debug)]
 pub(super) struct Check {
-    /// The registration whose holder is in doubt.
+    /// The registration whose holder is checked.
     pub suspect: Arc<Registration>,
     /// The connection that waits for the result.
     pub asker: Token,
@@ -45,12 +45,12 @@ pub(super) struct Check {
     pub inbox: Arc<Inbox>,
 }
 
-/// Hands checks to their thread.
+/// Passes checks to their thread.
 #[derive(Debug, Clone)]
 pub(super) struct HolderCheck(SyncSender<Check>);
 
 impl HolderCheck {
-    /// Starts the thread; it ends with the last `HolderCheck`.
+    /// Starts the thread, which ends when the last `HolderCheck` is dropped.
     pub(super) fn start(host: Arc<dyn Host>) -> std::io::Result<(HolderCheck, JoinHandle<()>)> {
         let (sender, receiver) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new().name("holder-check".into());
@@ -62,7 +62,7 @@ impl HolderCheck {
         Ok((HolderCheck(sender), running))
     }
 
-    /// Asks for a check; gives it back if too many wait.
+    /// Requests a check; returns it if too many are queued.
     pub(super) fn ask(&self, check: Check) -> Result<(), Check> {
         self.0.try_send(check).map_err(|refused| match refused {
             TrySendError::Full(check) | TrySendError::Disconnected(check) => check,
@@ -78,7 +78,7 @@ fn answer_all(checks: &Receiver<Check>) {
     }
 }
 
-/// Whether the holder is provably dead although its connection stands.
+/// Whether the holder is provably dead although its connection is open.
 fn is_dead(suspect: &Registration) -> bool {
     let Some(socket) = socket_of(suspect) else { return false };
     let own = getsockname(socket).ok();
@@ -87,7 +87,8 @@ fn is_dead(suspect: &Registration) -> bool {
     let (Some(own), Some(peer)) = (as_internet(own), as_internet(peer)) else { return false };
     let Some(end) = end_of_holder(peer, own) else { return false };
     let End::Open { inode } = end else { return true };
-    // From the cheapest to the most expensive, and nothing that the node could notice before it is known to be frozen.
+    // Ordered from cheapest to most expensive, and nothing that the node could notice happens before it is known to be
+    // frozen.
     nobody_listens(suspect.port, peer) && owners_are_frozen(inode) && port_refuses(suspect.port, peer)
 }
 
@@ -98,15 +99,15 @@ enum End {
     Closed,
     /// It is open as the socket of this inode.
     Open {
-        /// Names it among a process's descriptors.
+        /// Identifies the socket among a process's descriptors.
         inode: u64,
     },
 }
 
-/// The socket at `local` that is connected to `remote`; none if the kernel does not tell.
+/// The socket at `local` that is connected to `remote`; `None` if the kernel does not show it.
 fn end_of_holder(local: SocketAddr, remote: SocketAddr) -> Option<End> {
-    // A kernel that does not even show this process's own end tells of another network namespace (the socket was
-    // inherited from it), and proves nothing.
+    // If the kernel does not even show this process's own end, the socket was inherited from another network namespace,
+    // and the answer proves nothing.
     sockets::connection(remote, local).ok()??;
     match sockets::connection(local, remote).ok()? {
         Some(socket) if socket.inode != 0 => Some(End::Open { inode: socket.inode }),
@@ -114,8 +115,8 @@ fn end_of_holder(local: SocketAddr, remote: SocketAddr) -> Option<End> {
     }
 }
 
-/// Whether the kernel knows no listener at `port` that a connection to the node could reach: a node that listens,
-/// as nodes do, is not worth a closer look.
+/// Whether the kernel shows no listener on `port` that a connection to the node could reach. A node that listens needs
+/// no further checks.
 fn nobody_listens(port: u16, peer: SocketAddr) -> bool {
     let reachable = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback() || ip == peer.ip();
     sockets::listeners(port)
@@ -124,17 +125,17 @@ fn nobody_listens(port: u16, peer: SocketAddr) -> bool {
 
 fn port_refuses(port: u16, peer: SocketAddr) -> bool {
     let refuses = |address: SocketAddr| {
-        TcpStream::connect_timeout(&address, CONNECT_PATIENCE)
+        TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
             .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     };
-    // A node may listen on one address family only, whichever it used to register.
+    // A node may listen on only one address family, regardless of which one it registered over.
     refuses(SocketAddr::new(peer.ip(), port)) && refuses(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
 /// Whether no running process has the socket open.
 fn owners_are_frozen(inode: u64) -> bool {
     let owners = processes::holders(&BTreeSet::from([inode]));
-    // None at all means that somebody has it open whom this process may not see, which proves nothing.
+    // No owner at all means that a process that we may not inspect has it open, which proves nothing.
     !owners.is_empty() && owners.into_iter().all(processes::is_frozen)
 }
 
@@ -161,7 +162,7 @@ mod tests {
     fn an_end_that_nobody_has_open_is_closed() {
         let (client, _server) = connection();
         let (local, remote) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
-        // It waits for the other end, which is still open.
+        // The socket now waits for the other end, which is still open.
         drop(client);
         assert_eq!(end_of_holder(local, remote), Some(End::Closed));
     }

@@ -1,4 +1,4 @@
-//! What other threads have for a shard: results of holder checks, calls for help, and the word to end.
+//! Messages from other threads to a shard: results of holder checks, calls for help, and the request to stop.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use super::connections::Token;
 
-/// The inbox of one shard, with a bell that its epoll set watches.
+/// The inbox of one shard, with an eventfd (the bell) that its epoll set watches.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    // At most one for each connection in the state Checking, so it is bounded by the queue of checks.
+    // There is at most one for each connection in state Checking, so it is bounded by the queue of checks.
     checked: Mutex<Vec<(Token, bool)>>,
     help_wanted: AtomicBool,
     stopped: AtomicBool,
@@ -20,7 +20,7 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Leaves the result of a holder check for the connection `asker`, and wakes its shard.
+    /// Delivers the result of a holder check for the connection `asker`, and wakes its shard.
     pub(super) fn deliver(&self, asker: Token, dead: bool) {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).push((asker, dead));
         self.ring();
@@ -37,11 +37,11 @@ impl Inbox {
     }
 
     pub(super) fn ring(&self) {
-        // A full counter means that the bell rings already.
+        // A full counter means that the bell is already set.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 
-    /// Asks the shard to help with accepting; false if it does already.
+    /// Asks the shard to help with accepting; returns false if it already does.
     pub(super) fn call_for_help(&self) -> bool {
         let rested = !self.help_wanted.swap(true, Ordering::Relaxed);
         if rested {
@@ -56,28 +56,28 @@ impl Inbox {
         std::mem::take(&mut *self.checked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The bell.
+    /// The eventfd to watch.
     pub(super) fn bell(&self) -> &OwnedFd {
         &self.bell
     }
 
-    /// Whether the shard is to help with accepting.
+    /// Whether the shard should help with accepting.
     pub(super) fn is_help_wanted(&self) -> bool {
         self.help_wanted.load(Ordering::Relaxed)
     }
 
-    /// The shard rests again.
+    /// Notes that the shard has stopped helping.
     pub(super) fn rest(&self) {
         self.help_wanted.store(false, Ordering::Relaxed);
     }
 
-    /// Tells the shard to end.
+    /// Tells the shard to stop.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         self.ring();
     }
 
-    /// Whether the shard was told to end.
+    /// Whether the shard was told to stop.
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }

@@ -1,8 +1,8 @@
-//! The listening sockets: which addresses, in which order, and what a failure means.
+//! The listening sockets: their addresses, their order and the handling of failures.
 //!
-//! Stock epmd's rules: without a list, all IPv4 and all IPv6 addresses; with one, always the two loopback
-//! addresses and then the listed ones. An address that is in use means that a port mapper runs already. Unlike
-//! stock, a wildcard in the list is listened on once instead of colliding with the implied loopback.
+//! Stock epmd's rules: without a list, all IPv4 and all IPv6 addresses; with one, always the two loopback addresses and
+//! then the listed ones. An address that is in use means that a port mapper is already running. Unlike stock, a
+//! wildcard in the list is bound once instead of colliding with the implied loopback.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,12 +16,12 @@ use rustix::net::{
     sockopt,
 };
 
-/// How long the kernel holds a connection back that has sent nothing yet. Most clients send their request with
-/// the handshake's last packet, so the accepting thread finds it at its first try and is woken once, not twice.
+/// How long the kernel holds back a connection that has sent nothing yet. Most clients send their request with the last
+/// packet of the handshake, so the accepting thread can read it at once and is woken once instead of twice.
 const DEFER_ACCEPT: Duration = Duration::from_secs(1);
 
 sockopt_impl!(
-    /// TCP_DEFER_ACCEPT, tcp(7): seconds until a silent connection is handed over after all.
+    /// TCP_DEFER_ACCEPT, tcp(7): seconds until a silent connection is handed over anyway.
     DeferAccept,
     Both,
     libc::IPPROTO_TCP,
@@ -34,32 +34,32 @@ sockopt_impl!(
 pub struct Listener {
     socket: OwnedFd,
     address: Option<SocketAddr>,
-    /// Whether it belongs to a supervisor, who goes on listening.
+    /// Whether it belongs to a supervisor, which keeps listening.
     inherited: bool,
     closed: AtomicBool,
 }
 
-/// Why there is no listening socket.
+/// The reason why listening failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody listens there, most likely a port mapper.
+    /// Another process is listening there, most likely a port mapper.
     #[error("{0} is in use")]
     InUse(SocketAddr),
-    /// The system refused the address.
+    /// The system rejected the address.
     #[error("cannot listen on {address}: {source}")]
     Failed {
         /// The address.
         address: SocketAddr,
-        /// The system's reason.
+        /// The system's error.
         source: Errno,
     },
     /// No address family works.
-    #[error("none of the addresses could be listened on")]
+    #[error("cannot listen on any of the addresses")]
     Nothing,
 }
 
 impl Listener {
-    /// Takes over a socket that a supervisor has bound and listens on; any family will do.
+    /// Takes over a listening socket from a supervisor; any address family is accepted.
     pub fn inherited(socket: OwnedFd) -> Result<Listener, Errno> {
         if !sockopt::socket_acceptconn(&socket)? {
             return Err(Errno::INVAL);
@@ -69,14 +69,14 @@ impl Listener {
         Ok(Listener { socket, address, inherited: true, closed: AtomicBool::new(false) })
     }
 
-    /// Ends listening, for all threads that share it: from now on the address is free, and whoever connects to it is
-    /// refused. One that a supervisor has handed over is left as it is.
+    /// Stops listening, for all threads that share the socket: the address is free from now on, and new connections are
+    /// refused. A socket from a supervisor is not affected.
     pub fn close(&self) {
         if self.inherited {
             return;
         }
         self.closed.store(true, Ordering::Relaxed);
-        // It listens until the process ends if the system refuses.
+        // If this fails, the socket listens until the process exits.
         let _ = shutdown(&self.socket, Shutdown::Both);
     }
 
@@ -85,7 +85,7 @@ impl Listener {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// The address it listens on, if it is an internet address.
+    /// The address it listens on, if it is an IP address.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
@@ -101,11 +101,11 @@ impl AsFd for Listener {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Wanted {
     address: IpAddr,
-    /// Not asked for, but added: a failure is no reason to give up.
+    /// It was added, not requested, so a failure is not fatal.
     implied: bool,
 }
 
-/// Listens on `port` of the addresses that `listed` stands for; see the module for the rules.
+/// Listens on `port` of the addresses that `listed` implies, see the module documentation for the rules.
 pub fn bind_all(listed: &[IpAddr], port: u16) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
     for wanted in wanted(listed) {
@@ -113,7 +113,7 @@ pub fn bind_all(listed: &[IpAddr], port: u16) -> Result<Vec<Listener>, ListenErr
         match bind_one(address) {
             Ok(listener) => listeners.push(listener),
             Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT) => {
-                tracing::debug!("{address}: the system has no such address family");
+                tracing::debug!("{address}: the system does not support this address family");
             }
             Err(Errno::ADDRINUSE) => return Err(ListenError::InUse(address)),
             Err(error) if wanted.implied => tracing::warn!("cannot listen on {address}: {error}"),
@@ -123,7 +123,8 @@ pub fn bind_all(listed: &[IpAddr], port: u16) -> Result<Vec<Listener>, ListenErr
     if listeners.is_empty() { Err(ListenError::Nothing) } else { Ok(listeners) }
 }
 
-/// Whether sockets at `there` are what [`bind_all`] would make of `listed`, but for loopback addresses that it adds.
+/// Whether sockets at `there` are those that [`bind_all`] would create for `listed`, apart from the loopback addresses
+/// that it adds.
 pub fn is_as_listed(listed: &[IpAddr], there: &[SocketAddr]) -> bool {
     let there: Vec<IpAddr> = there.iter().map(SocketAddr::ip).collect();
     let wanted: Vec<IpAddr> = wanted(listed).into_iter().map(|wanted| wanted.address).collect();
@@ -143,7 +144,7 @@ fn wanted(listed: &[IpAddr]) -> Vec<Wanted> {
         .chain(listed.iter().map(|&address| Wanted { address, implied: false }));
     let mut wanted: Vec<Wanted> = Vec::new();
     for next in all {
-        // A wildcard covers every address of its family, so it is the only one of them.
+        // A wildcard covers all addresses of its family, so it is the only one of that family.
         let covered = listed.iter().any(|other| {
             wildcards.contains(other) && other.is_ipv4() == next.address.is_ipv4() && *other != next.address
         });
@@ -164,18 +165,18 @@ fn bind_one(address: SocketAddr) -> Result<Listener, Errno> {
     }
     bind(&socket, &address)?;
     if has_syn_cookies() {
-        // A kernel without the option serves as well, only with one wake-up more for each look-up.
+        // The server works without this option, but needs one more wake-up for each lookup.
         let seconds = u32::try_from(DEFER_ACCEPT.as_secs()).unwrap_or(1);
         let _ = nix::sys::socket::setsockopt(&socket, DeferAccept, &seconds);
     }
-    // The kernel cuts this down to net.core.somaxconn.
+    // The kernel limits this to net.core.somaxconn.
     listen(&socket, i32::MAX)?;
     let address = getsockname(&socket).ok().and_then(|own| SocketAddr::try_from(own).ok());
     Ok(Listener { socket, address, inherited: false, closed: AtomicBool::new(false) })
 }
 
-/// Whether connections get through while thousands of silent ones wait: the kernel keeps those that it holds back
-/// in a queue of bounded length, and without SYN cookies a full queue means that nobody else gets in.
+/// Whether connections get through while thousands of silent ones are pending. The kernel keeps deferred connections in
+/// a bounded queue, and without SYN cookies, a full queue blocks all others.
 fn has_syn_cookies() -> bool {
     std::fs::read_to_string("/proc/sys/net/ipv4/tcp_syncookies").is_ok_and(|text| text.trim() != "0")
 }
@@ -252,7 +253,7 @@ mod tests {
         let address = first[0].address().expect("an internet address");
         first.iter().for_each(Listener::close);
         assert!(first[0].is_closed());
-        let refused = TcpStream::connect(address).expect_err("nobody listens");
+        let refused = TcpStream::connect(address).expect_err("nothing listens");
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         let successor = bind_all(&[Ipv4Addr::LOCALHOST.into()], address.port());
         assert!(successor.is_ok(), "{successor:?}");

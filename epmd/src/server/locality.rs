@@ -1,21 +1,21 @@
-//! Who counts as local: only they may register, dump, kill or stop.
+//! Which peers count as local: only they may register, dump, kill or stop.
 //!
-//! Stock epmd's rule, decided from the two addresses of a connection: the peer is a loopback address, or both
-//! ends have the same address. An IPv4 peer on a dual-stack socket (as systemd's socket units make them) shows
-//! up as an IPv4-mapped IPv6 address; for those only the second half of the rule holds.
+//! Stock epmd's rule, decided from the two addresses of a connection: the peer is a loopback address, or both ends have
+//! the same address. An IPv4 peer on a dual-stack socket (which systemd's socket units create) appears as an
+//! IPv4-mapped IPv6 address; for these, only the second half of the rule applies.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 use rustix::net::getsockname;
 
-/// Whether a peer at `peer` counts as local to the end at `own`.
+/// Whether a peer with the address `peer` counts as local on a connection to `own`.
 pub fn is_local(peer: IpAddr, own: IpAddr) -> bool {
     peer.is_loopback() || peer == own
 }
 
-/// The same for an accepted socket. A peer without an IP address (a Unix socket handed over by a supervisor)
-/// is never local.
+/// Whether the peer of an accepted socket counts as local. A peer without an IP address (on a Unix socket from a
+/// supervisor) is never local.
 pub fn socket_is_local(socket: impl AsFd, peer: Option<SocketAddr>) -> bool {
     let Some(peer) = peer else { return false };
     if peer.ip().is_loopback() {

@@ -1,8 +1,8 @@
-//! The EPMD protocol on TCP: what stock epmd does, for as many nodes as there are descriptors.
+//! The EPMD server on TCP: compatible with stock epmd, for as many nodes as the descriptors allow.
 //!
-//! One thread, the first `shard`, accepts, and others help when it cannot keep up. A lookup whose request arrives in one
-//! piece is accepted, read, answered and closed inline, without a task, an allocation or a log line; only what has to wait
-//! gets an entry in the thread's table of `connections` and in its epoll set.
+//! One thread, the first `shard`, accepts connections, and others help when it cannot keep up. A lookup whose request
+//! arrives in one piece is accepted, read, answered and closed inline, without a task, an allocation or a log line;
+//! only connections that must wait get an entry in the thread's table of `connections` and in its epoll set.
 
 mod answer;
 mod connections;
@@ -26,10 +26,11 @@ use shard::Shard;
 
 pub use shared::{Asker, Directory, Handoff, Host, Options, Shared};
 
-/// Descriptors that each shard needs: its epoll set, its bell, and a connection that it has just accepted.
+/// The number of descriptors that each shard needs: its epoll set, its eventfd, and a connection that it has just
+/// accepted.
 pub const SHARD_DESCRIPTORS: usize = 3;
 
-/// A running server. Its threads go on until [`stop`](Server::stop).
+/// A running server. Its threads run until [`stop`](Server::stop).
 #[derive(Debug)]
 pub struct Server {
     listeners: Arc<[Listener]>,
@@ -42,9 +43,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If the system refuses a thread or a descriptor.
+    /// If a thread or a descriptor cannot be created.
     pub fn start(shared: Shared, listeners: Arc<[Listener]>, options: Options) -> io::Result<Server> {
-        // Stock's test aids stop the whole server while they pause.
+        // Stock's test aids pause the whole server.
         let paused = !(options.delay_accept.is_zero() && options.delay_write.is_zero());
         let count = if paused { 1 } else { options.threads };
         let (shared, options) = (Arc::new(shared), Arc::new(options));
@@ -68,23 +69,23 @@ impl Server {
         Ok(Server { listeners, shards, holder_check: Some((holder_check, checking)) })
     }
 
-    /// Stops listening: the addresses are free from now on, unless a supervisor has handed the sockets over.
+    /// Stops listening: the addresses are free from now on, unless the sockets came from a supervisor.
     pub fn close(&self) {
         self.listeners.iter().for_each(Listener::close);
     }
 
-    /// Stops listening, ends the threads and waits for their end. All connections are closed.
+    /// Stops listening, stops the threads and waits for them. All connections are closed.
     pub fn stop(mut self) {
         self.close();
         for (inbox, _) in &self.shards {
             inbox.stop();
         }
         for (_, running) in self.shards.drain(..) {
-            // How it ended was reported where it happened.
+            // A failure was already reported by the thread itself.
             let _ = running.join();
         }
         if let Some((questions, running)) = self.holder_check.take() {
-            // The thread ends with the last sender of questions.
+            // The thread ends when the last sender is dropped.
             drop(questions);
             let _ = running.join();
         }

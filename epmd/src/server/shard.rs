@@ -1,15 +1,16 @@
 //! One of the threads that serve the EPMD port.
 //!
-//! The first shard waits for the listening sockets. It accepts one connection per wake-up, because a failing accept costs
-//! almost as much as a successful one, and more only while several are waiting. If that does not end, it calls the next
-//! shard, which accepts until none is left and rests again: a quiet host keeps one thread warm, a busy one uses its cores. A
-//! connection stays with the shard that has accepted it.
+//! The first shard waits for the listening sockets. It accepts one connection per wake-up, because a failing accept
+//! costs almost as much as a successful one, and more only while several are pending. Under sustained load it calls the
+//! next shard, which accepts until none is left and then goes back to sleep: a quiet host uses one warm thread, a busy
+//! one all cores. A connection stays with the shard that accepted it.
 //!
-//! A shard never blocks on a peer, and survives every error of accept. When the process runs out of descriptors, a shard
-//! gives up the least valuable connection; when there is none, it serves new ones through a descriptor that is kept in
-//! [reserve](crate::reserve) for that.
+//! A shard never blocks on a peer, and survives every error of accept. When the process runs out of descriptors, a
+//! shard closes the least valuable connection; if there is none, it serves new ones through a descriptor kept in
+//! [reserve](crate::reserve).
 //!
-//! More than 500 lines: every method works on the state of the one thread, and splitting it would only spread that state.
+//! This file has more than 500 lines, because all methods work on the state of one thread and splitting it would only
+//! scatter that state.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -32,19 +33,20 @@ use crate::descriptors::{Class, Full};
 use crate::names::holder::socket_of;
 use crate::rate_limit::{BURST, Decision, PERIOD, RateLimit};
 
-/// Connections accepted in a row before waiting connections get their turn, and other shards are asked to help.
+/// The number of connections accepted in a row before waiting connections are handled and other shards are asked to
+/// help.
 const ACCEPT_BATCH: usize = 64;
-/// Every how many wake-ups it is tried whether more than one connection waits.
+/// The number of wake-ups between checks whether more than one connection is pending.
 const PROBE: u32 = 16;
-/// Events taken from the kernel at a time.
+/// The number of events fetched from the kernel at a time.
 const EVENTS: usize = 256;
-/// Bit of an epoll token that says: no connection.
+/// The bit of an epoll token that marks events that do not concern a connection.
 const SPECIAL: u64 = 1 << 63;
 /// The token of the inbox; listeners are the special tokens from 0.
 const INBOX: u64 = SPECIAL | (1 << 32);
-/// How long a thread rests that can neither accept nor make room: the kernel's table of files is full.
+/// How long a thread sleeps that can neither accept nor make room, because the kernel's file table is full.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(5);
-/// Longer than any daemon runs: what a packet timeout without end comes down to.
+/// Longer than any daemon runs; stands for an unlimited packet timeout.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// The state of one thread.
@@ -55,26 +57,26 @@ pub(super) struct Shard {
     pub(super) holder_check: HolderCheck,
     pub(super) inbox: Arc<Inbox>,
     pub(super) tables: Tables,
-    /// Where answers are put together; kept so that answering allocates nothing.
+    /// The buffer for answers, reused so that answering allocates nothing.
     pub(super) answer: Vec<u8>,
     listeners: Arc<[Listener]>,
     /// The other shards, if this is the first.
     helpers: Vec<Arc<Inbox>>,
     epoll: OwnedFd,
-    /// What was read from the connection at hand.
+    /// The bytes read from the current connection.
     input: Vec<u8>,
     /// Wake-ups by a listening socket so far.
     wakes: u32,
-    /// Whether there were several connections to be had at the last try.
-    crowded: bool,
+    /// Whether several connections were pending at the last check.
+    several_pending: bool,
     log_limit: RateLimit,
-    /// Counts requests, to measure some of them.
+    /// The number of requests, of which some are measured.
     pub(super) requests: u32,
     packet_timeout: Duration,
 }
 
 impl Shard {
-    /// A shard that [runs](Self::run) on calls for help only.
+    /// A shard that only accepts connections when called for help.
     pub(super) fn helper(
         shared: Arc<Shared>,
         options: Arc<Options>,
@@ -95,7 +97,7 @@ impl Shard {
             epoll,
             input: Vec::with_capacity(MAX_FIRST_READ),
             wakes: 0,
-            crowded: false,
+            several_pending: false,
             log_limit: RateLimit::new(Instant::now(), BURST, PERIOD),
             requests: 0,
             packet_timeout: options.packet_timeout.min(FOREVER),
@@ -104,7 +106,7 @@ impl Shard {
         })
     }
 
-    /// The shard that waits for the listening sockets, and calls `helpers` when it needs to.
+    /// The shard that waits for the listening sockets, and calls `helpers` when necessary.
     pub(super) fn first(
         shared: Arc<Shared>,
         options: Arc<Options>,
@@ -122,7 +124,7 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Takes messages for this shard.
+    /// The inbox for messages to this shard.
     pub(super) fn inbox(&self) -> Arc<Inbox> {
         Arc::clone(&self.inbox)
     }
@@ -132,7 +134,7 @@ impl Shard {
         let watched = Watched::new(Arc::clone(&self.shared.host), "epmd");
         match self.serve() {
             Ok(()) => watched.done(),
-            Err(error) => watched.failed(format!("the kernel refuses to wait for connections: {error}")),
+            Err(error) => watched.failed(format!("cannot wait for connections: {error}")),
         }
     }
 
@@ -145,7 +147,7 @@ impl Shard {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
             }
-            // First what has ended: it makes room for newcomers, and frees names that they may want.
+            // Existing connections come first: closing them makes room for newcomers and frees names.
             for event in &events {
                 let token = event.data.u64();
                 if token & SPECIAL == 0 {
@@ -166,8 +168,8 @@ impl Shard {
         }
     }
 
-    /// Writes a log line about bad input, unless there were too many; `line` is only called if it is written.
-    pub(super) fn complain(&mut self, peer: Option<SocketAddr>, line: impl FnOnce() -> String) {
+    /// Logs bad input within the rate limit; `line` is only called if it is written.
+    pub(super) fn log_bad_input(&mut self, peer: Option<SocketAddr>, line: impl FnOnce() -> String) {
         match self.log_limit.check(Instant::now()) {
             Decision::HoldBack { .. } => return,
             Decision::Write { held_back: 0 } => {}
@@ -181,11 +183,11 @@ impl Shard {
 
     fn time_to_next_deadline(&self) -> Option<Timespec> {
         let wait = self.tables.own().next_deadline()?.saturating_duration_since(Instant::now());
-        // One millisecond more, so that the deadline is over when the kernel's clock says so.
+        // One millisecond is added so that the deadline has passed when epoll returns.
         (wait + Duration::from_millis(1)).try_into().ok()
     }
 
-    /// A connection waits at a listening socket.
+    /// Handles a connection pending on a listening socket.
     fn wake(&mut self, listener: u64) {
         let pause = self.options.delay_accept;
         if !pause.is_zero() {
@@ -195,24 +197,24 @@ impl Shard {
             return;
         };
         if self.listeners[index].is_closed() {
-            // The kernel would tell of its end for ever.
+            // Otherwise epoll would report its end forever.
             let _ = epoll::delete(&self.epoll, &self.listeners[index]);
             return;
         }
         self.wakes = self.wakes.wrapping_add(1);
-        if !self.crowded && !self.wakes.is_multiple_of(PROBE) {
+        if !self.several_pending && !self.wakes.is_multiple_of(PROBE) {
             self.accept(index, 1);
             return;
         }
         let accepted = self.accept(index, ACCEPT_BATCH);
-        self.crowded = accepted > 1;
+        self.several_pending = accepted > 1;
         if accepted == ACCEPT_BATCH {
-            // The first that rests: there is no use in waking more than one at a time.
+            // Only the first idle helper is woken; waking more than one at a time is useless.
             let _ = self.helpers.iter().any(|helper| helper.call_for_help());
         }
     }
 
-    /// Accepts and serves at most `most` connections; returns how many there were.
+    /// Accepts and serves at most `most` connections; returns their number.
     fn accept(&mut self, listener: usize, most: usize) -> usize {
         let listeners = Arc::clone(&self.listeners);
         let mut accepted = 0;
@@ -229,11 +231,11 @@ impl Shard {
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
-                // Some connections may have ended since the last look at them.
+                // Some connections may have ended since they were last checked.
                 Err(Errno::MFILE) if accepted > 0 => break,
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                     self.shared.counters.accept_errors.add();
-                    self.complain(None, || format!("cannot accept a connection: {error}"));
+                    self.log_bad_input(None, || format!("cannot accept a connection: {error}"));
                     if self.shed() {
                         continue;
                     }
@@ -242,13 +244,13 @@ impl Shard {
                     }
                     accepted += 1;
                 }
-                // Closed a moment ago.
+                // The listener was closed a moment ago.
                 Err(Errno::INVAL) if listeners[listener].is_closed() => break,
                 Err(error) => {
-                    // Errors of the network that the connection has met before it was accepted; accept(2)
-                    // says to treat them like a connection that is not there.
+                    // Network errors that hit the connection before it was accepted; accept(2) says to treat them like
+                    // EAGAIN.
                     self.shared.counters.accept_errors.add();
-                    self.complain(None, || format!("cannot accept a connection: {error}"));
+                    self.log_bad_input(None, || format!("cannot accept a connection: {error}"));
                     break;
                 }
             }
@@ -256,7 +258,7 @@ impl Shard {
         accepted
     }
 
-    /// Gives the reserved descriptor up, serves one connection with it, and takes it back.
+    /// Releases the reserved descriptor, serves one connection with it, and takes it back.
     fn accept_with_the_last_descriptor(&mut self, listener: &Listener) -> bool {
         let shared = Arc::clone(&self.shared);
         let served = shared.reserve.lend(|| {
@@ -275,27 +277,29 @@ impl Shard {
         served
     }
 
-    /// Reads what a new connection has sent already, which mostly is all of it.
+    /// Reads what a new connection has already sent, which is usually the whole request.
     fn receive(&mut self, incoming: Incoming) {
         self.shared.counters.connections_accepted.add();
         let pause = self.options.delay_accept;
         if !pause.is_zero() {
             std::thread::sleep(pause);
         }
-        // Out of `self` for the moment, so that the request may borrow from it while it is carried out.
+        // Moved out of `self` temporarily, so that the request can borrow from it while it is carried out.
         let mut input = std::mem::take(&mut self.input);
         input.clear();
         match rustix::io::read(&incoming.socket, rustix::buffer::spare_capacity(&mut input)) {
-            Ok(0) => self.complain(incoming.peer, || "connection closed before a request came".into()),
-            Ok(_) => self.digest(incoming, &input),
+            Ok(0) => {
+                self.log_bad_input(incoming.peer, || "connection closed before a request arrived".into());
+            }
+            Ok(_) => self.carry_out_if_complete(incoming, &input),
             Err(Errno::AGAIN | Errno::INTR) => self.wait_for_more(incoming, &[]),
-            Err(error) => self.complain(incoming.peer, || format!("cannot read a request: {error}")),
+            Err(error) => self.log_bad_input(incoming.peer, || format!("cannot read a request: {error}")),
         }
         self.input = input;
     }
 
-    /// Carries out what has come so far, if it is a whole request.
-    fn digest(&mut self, incoming: Incoming, input: &[u8]) {
+    /// Carries out the request if the bytes received so far complete it.
+    fn carry_out_if_complete(&mut self, incoming: Incoming, input: &[u8]) {
         trace::bytes(input);
         let Some(incoming) = self.pass_on(incoming, input) else { return };
         match parse::frame(input) {
@@ -303,12 +307,12 @@ impl Shard {
             Ok(None) => self.wait_for_more(incoming, input),
             Err(error) => {
                 self.shared.counters.malformed.add();
-                self.complain(incoming.peer, || error.to_string());
+                self.log_bad_input(incoming.peer, || error.to_string());
             }
         }
     }
 
-    /// Hands a connection that is not EPMD over; gives back any other.
+    /// Hands off a connection that is not EPMD; returns any other.
     fn pass_on(&self, incoming: Incoming, input: &[u8]) -> Option<Incoming> {
         let Some(handoff) = &self.shared.handoff else { return Some(incoming) };
         if !handoff.wants(input) {
@@ -333,7 +337,8 @@ impl Shard {
         self.install(State::Reading(Box::new(reading)), watched);
     }
 
-    /// Sends a whole answer; keeps the connection if it does not fit the socket, closes it otherwise.
+    /// Sends a whole answer. Keeps the connection if the answer does not fit into the socket's buffer, and closes it
+    /// otherwise.
     pub(super) fn send_and_close(&mut self, incoming: Incoming, answer: Arc<[u8]>) {
         let writing = Writing { socket: incoming.socket, answer, written: 0, deadline: Instant::now() };
         self.write(Box::new(writing), incoming.watched, incoming.last);
@@ -345,7 +350,7 @@ impl Shard {
             if rest.is_empty() {
                 return;
             }
-            match send(&writing.socket, rest, last_words(watched)) {
+            match send(&writing.socket, rest, final_send_flags(watched)) {
                 Ok(sent) => writing.written += sent,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
@@ -360,13 +365,13 @@ impl Shard {
         self.install(State::Writing(writing), watched);
     }
 
-    /// Counts one more connection of `class`, closing the least valuable one if that is what it takes.
+    /// Counts one more connection of `class`, closing the least valuable one if necessary.
     pub(super) fn make_room(&mut self, class: Class) -> bool {
         loop {
             match self.shared.descriptors.reserve(class) {
                 Ok(()) => return true,
                 Err(Full::Class) => return false,
-                // Tried again, because another thread may be quicker to take the place that was made.
+                // Tried again, because another thread may take the freed place first.
                 Err(Full::Process) if self.shed() => {}
                 Err(Full::Process) => return false,
             }
@@ -385,11 +390,11 @@ impl Shard {
         let mut table = self.tables.own();
         let token = table.insert(state);
         let Some(state) = table.get(token) else { return };
-        // One shot: whatever happens first moves the connection on, and a registration's socket may outlive
-        // its place in the table for as long as somebody else looks at it.
+        // One shot: the first event moves the connection on, and a registration's socket may outlive its entry in the
+        // table while another thread uses it.
         let input = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
-        // Not the end of the peer's side, which is there to stay: a peer that has sent its last and does not read
-        // would keep the thread busy.
+        // Without RDHUP, which would stay signalled: a peer that has shut down its side and does not read would keep
+        // the thread busy.
         let output = epoll::EventFlags::OUT | epoll::EventFlags::ONESHOT;
         let (socket, flags) = match state {
             State::Reading(reading) => (&reading.incoming.socket, input),
@@ -399,7 +404,7 @@ impl Shard {
                 let Some(node) = socket_of(entry) else { return };
                 (node.socket(), input)
             }
-            // Not watched: the verdict comes in any case, and soon.
+            // Not watched, because the result of the check arrives soon in any case.
             State::Checking(_) => return,
         };
         let data = epoll::EventData::new_u64(token.0);
@@ -415,7 +420,7 @@ impl Shard {
         }
     }
 
-    /// Something has happened on a waiting connection.
+    /// Handles an event on a waiting connection.
     fn progress(&mut self, token: Token) {
         let next = match self.tables.own().get(token) {
             None | Some(State::Checking(_)) => return,
@@ -451,7 +456,7 @@ impl Shard {
         let mut buffer = [0; MAX_FIRST_READ];
         let limit = parse::read_limit(&reading.input).min(buffer.len());
         match rustix::io::read(&reading.incoming.socket, buffer.get_mut(..limit).unwrap_or_default()) {
-            Ok(0) => self.complain(reading.incoming.peer, || {
+            Ok(0) => self.log_bad_input(reading.incoming.peer, || {
                 "connection closed before its request was complete".into()
             }),
             Ok(length) => {
@@ -459,13 +464,15 @@ impl Shard {
                 self.read_more(reading);
             }
             Err(Errno::AGAIN | Errno::INTR) => self.read_more(reading),
-            Err(error) => self.complain(reading.incoming.peer, || format!("cannot read a request: {error}")),
+            Err(error) => {
+                self.log_bad_input(reading.incoming.peer, || format!("cannot read a request: {error}"));
+            }
         }
     }
 
     fn read_more(&mut self, reading: Box<Reading>) {
         match parse::frame(&reading.input) {
-            // Its deadline stays what it was: only a complete request is a sign of life.
+            // The deadline is not extended, because only a complete request counts.
             Ok(None) => {
                 if self.make_room(Class::Waiting) {
                     self.install(State::Reading(reading), true);
@@ -473,7 +480,7 @@ impl Shard {
             }
             _ => {
                 let Reading { incoming, input, .. } = *reading;
-                self.digest(Incoming { watched: true, ..incoming }, &input);
+                self.carry_out_if_complete(Incoming { watched: true, ..incoming }, &input);
             }
         }
     }
@@ -503,21 +510,21 @@ impl Shard {
             return;
         }
         loop {
-            // Looked up first: the table must not be held while a connection is closed.
+            // Looked up first, because the table must not be locked while a connection is closed.
             let overdue = self.tables.own().overdue(now);
             let Some(token) = overdue else { return };
             self.shared.counters.timeouts.add();
-            tracing::debug!("a connection has not completed its request in time, closing it");
+            tracing::debug!("closing a connection that did not complete its request in time");
             self.close(token, "timeout");
         }
     }
 
-    /// Takes a connection out of the table, if it is still there.
+    /// Removes and returns a connection from the table, if it is still there.
     fn take(&mut self, token: Token) -> Option<State> {
         self.tables.own().remove(token)
     }
 
-    /// Closes a connection and ends what it held.
+    /// Closes a connection and ends its registration, if any.
     fn close(&mut self, token: Token, reason: &'static str) {
         if let Some(state) = self.take(token) {
             self.end(state, reason);
@@ -535,18 +542,18 @@ impl Shard {
     }
 }
 
-/// How to send what a connection is closed after: held back until the close, so that the answer and the end of the
-/// stream leave in one segment, which halves the packets and the client's wake-ups.
+/// The flags for the last data before a close: the kernel holds it back until the close, so that the answer and the end
+/// of the stream leave in one segment, which halves the packets and the client's wake-ups.
 ///
-/// Not if the request came in pieces (`watched`): then more may have come that nobody reads, and a close with
-/// unread input discards what is held back.
-pub(super) fn last_words(watched: bool) -> SendFlags {
+/// This does not apply if the request arrived in pieces (`watched`): more input may have arrived, and a close with
+/// unread input discards the data held back.
+pub(super) fn final_send_flags(watched: bool) -> SendFlags {
     if watched { SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL | SendFlags::MORE }
 }
 
-/// Reads what has come on a connection that is about to be closed: left unread, it would turn the end of the
-/// stream into a reset.
+/// Reads the remaining input of a connection that is about to be closed. Unread input would turn the end of the stream
+/// into a reset.
 fn drain(socket: &OwnedFd) {
-    // As much as stock reads; whatever is beyond that ends in a reset there as well.
+    // As much as stock reads; anything beyond that ends in a reset there as well.
     let _ = rustix::io::read(socket, &mut [0; MAX_FIRST_READ + 1]);
 }

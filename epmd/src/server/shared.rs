@@ -1,4 +1,4 @@
-//! What a server is given: the directory it answers from, where other connections go, and how it behaves.
+//! The inputs of a server: the directory it answers from, the handler of other connections, and its options.
 
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +18,7 @@ use crate::reserve::Reserve;
 /// A connection as a [`Directory`] sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker<'a> {
-    /// The address of its other end; none if that is no internet address.
+    /// The address of its peer; `None` if that is not an IP address.
     pub peer: Option<SocketAddr>,
     /// The socket.
     socket: BorrowedFd<'a>,
@@ -31,7 +31,7 @@ impl<'a> Asker<'a> {
         Asker { peer, socket: socket.as_fd() }
     }
 
-    /// The address that it was made to. Costs a system call.
+    /// The local address of the connection. Costs a system call.
     #[must_use]
     pub fn own_address(&self) -> Option<IpAddr> {
         let own = getsockname(self.socket).ok()?;
@@ -45,19 +45,19 @@ impl<'a> Asker<'a> {
     }
 }
 
-/// What lookups are answered from.
+/// The source of answers to lookups.
 pub trait Directory: Debug + Send + Sync {
-    /// Passes what is registered as `name` to `answer`; false if nothing is. Must not block.
+    /// Passes the registration of `name` to `answer`; returns false if there is none. Must not block.
     fn find(&self, asker: &Asker<'_>, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool;
 
-    /// The whole answer to NAMES_REQ.
+    /// The complete answer to NAMES_REQ.
     fn names(&self, asker: &Asker<'_>) -> Arc<[u8]>;
 
     /// Whether lookups from another host are answered.
     fn may_ask(&self, peer: Option<SocketAddr>) -> bool;
 }
 
-/// The plainest directory: the nodes of this host, for everybody, as stock epmd has it.
+/// The simplest directory: the nodes of this host, open to all, as in stock epmd.
 impl Directory for NameRegistry {
     fn find(&self, _: &Asker<'_>, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
         NameRegistry::find(self, name, answer)
@@ -72,9 +72,9 @@ impl Directory for NameRegistry {
     }
 }
 
-/// Connections on the EPMD port that speak something else.
+/// The handler of connections on the EPMD port that speak another protocol.
 pub trait Handoff: Debug + Send + Sync {
-    /// Whether a connection that begins with `head` is not for EPMD.
+    /// Whether a connection that starts with `head` does not speak EPMD.
     fn wants(&self, head: &[u8]) -> bool;
 
     /// Takes such a connection over, or closes it. Must not block.
@@ -83,21 +83,21 @@ pub trait Handoff: Debug + Send + Sync {
 
 /// The program that a server runs in.
 pub trait Host: Debug + Send + Sync {
-    /// A KILL request was obeyed: the program is to end.
+    /// A KILL request was accepted: the program must exit.
     fn killed(&self);
 
-    /// One of the server's threads has ended without having been told to. It serves nobody any more, and holds its port.
+    /// One of the server's threads ended unexpectedly. The port is still bound, but the thread serves no more clients.
     fn thread_ended(&self, thread: &str, reason: &str);
 }
 
-/// How a server behaves.
+/// The options of a server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Threads that may serve the port.
+    /// The number of threads that may serve the port.
     pub threads: usize,
-    /// Whether KILL is obeyed while nodes are registered, and STOP at all.
+    /// Whether KILL is accepted while nodes are registered, and whether STOP is accepted at all.
     pub relaxed_command_check: bool,
-    /// Time for a connection to complete its request.
+    /// The time within which a connection must complete its request.
     pub packet_timeout: Duration,
     /// Stock's test aid: a pause after each accept.
     pub delay_accept: Duration,
@@ -106,7 +106,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Stock epmd's, on one thread.
+    /// The options of stock epmd, with one thread.
     fn default() -> Options {
         Options {
             threads: 1,
@@ -118,14 +118,14 @@ impl Default for Options {
     }
 }
 
-/// What the threads of a server share.
+/// The state shared by the threads of a server.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The nodes of this host.
     pub names: Arc<NameRegistry>,
-    /// What lookups are answered from: often the same.
+    /// The source of answers to lookups, often the same.
     pub directory: Arc<dyn Directory>,
-    /// Takes connections that are not EPMD.
+    /// The handler of connections that are not EPMD.
     pub handoff: Option<Arc<dyn Handoff>>,
     /// The program around the server.
     pub host: Arc<dyn Host>,
@@ -133,17 +133,17 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// Measures some of the requests.
     pub latency: Arc<Latency>,
-    /// Shares out the process's descriptors.
+    /// Limits the use of the process's descriptors.
     pub descriptors: Arc<Descriptors>,
-    /// The descriptor to accept with when there is no other.
+    /// The descriptor for accepting when no other is left.
     pub reserve: Arc<Reserve>,
     /// The wall clock, in milliseconds since the Unix epoch.
     pub now_ms: fn() -> u64,
 }
 
 impl Shared {
-    /// A server that answers from `names` and uses at most `descriptor_limit` descriptors; everything else as stock epmd has
-    /// it.
+    /// A server that answers from `names` and uses at most `descriptor_limit` descriptors; everything else is as in
+    /// stock epmd.
     #[must_use]
     pub fn new(names: Arc<NameRegistry>, host: Arc<dyn Host>, descriptor_limit: usize) -> Shared {
         Shared {
@@ -166,12 +166,12 @@ fn wall_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Reports the end of a thread that was not told to end, however it comes about.
+/// Reports the unexpected end of a thread, whatever the cause.
 #[derive(Debug)]
 pub(super) struct Watched {
     host: Arc<dyn Host>,
     thread: &'static str,
-    /// The reason to report; none once the thread was told to end.
+    /// The reason to report; `None` once the thread was told to stop.
     reason: Option<String>,
 }
 
@@ -180,12 +180,12 @@ impl Watched {
         Watched { host, thread, reason: Some("it panicked".into()) }
     }
 
-    /// The thread fails, for this reason.
+    /// Reports that the thread fails for this reason.
     pub(super) fn failed(mut self, reason: String) {
         self.reason = Some(reason);
     }
 
-    /// The thread ends because it was told to.
+    /// Notes that the thread ends because it was told to.
     pub(super) fn done(mut self) {
         self.reason = None;
     }

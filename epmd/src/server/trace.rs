@@ -1,26 +1,26 @@
-//! The most verbose levels of the log: every piece that is read or written, in hexadecimal and as characters, and all names
-//! after each change.
+//! The most verbose log levels: all data read or written, in hexadecimal and as characters, and all names after each
+//! change.
 
 use std::fmt::Write;
 
 use crate::names::NameRegistry;
 
-/// The target of the listings, by which they can be left out.
+/// The log target of the listings, by which they can be filtered out.
 pub const NAMES: &str = "pmd::names";
 
-/// Bytes that are shown of one piece.
+/// The number of bytes shown of one piece of data.
 const SHOWN: usize = 1024;
-/// Bytes in one row.
+/// The number of bytes in one row.
 const ROW: usize = 16;
 
-/// Logs a piece that was read or written, if anybody wants to know.
+/// Logs data that was read or written, if the level is enabled.
 pub(super) fn bytes(piece: &[u8]) {
     if tracing::enabled!(tracing::Level::TRACE) {
         tracing::trace!("got {} bytes{}", piece.len(), dump(piece));
     }
 }
 
-/// Logs all names, if anybody wants to know.
+/// Logs all names, if the level is enabled.
 pub(super) fn names(registry: &NameRegistry) {
     if !tracing::enabled!(target: NAMES, tracing::Level::TRACE) {
         return;

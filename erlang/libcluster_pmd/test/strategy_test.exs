@@ -70,7 +70,7 @@ defmodule Cluster.Strategy.PmdTest do
   end
 
   @tag :live
-  test "many events cause one request, and irrelevant ones none" do
+  test "many events cause one request, and irrelevant events cause none" do
     strategy = start(names: :all, polling_interval: 3_600_000)
     assert_receive :asked
     for _ <- 1..1000, do: event(strategy, :name_up)
@@ -129,7 +129,7 @@ defmodule Cluster.Strategy.PmdTest do
     assert_raise ArgumentError, fn -> String.to_existing_atom("flood" <> "400@h") end
   end
 
-  test "a node without a name says so" do
+  test "an unnamed node logs why it does not connect" do
     unless Node.alive?() do
       log =
         capture_log(fn ->

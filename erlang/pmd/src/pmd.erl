@@ -1,6 +1,6 @@
 %%% @doc Client for pmd, the port mapper that joins the hosts of a cluster into one registry.
 %%%
-%%% All functions talk to this host's daemon over its control socket, which they find the same way as the `pmd' command:
+%%% All functions talk to this host's daemon over its control socket, which they find as the `pmd' command does:
 %%% `PMD_SOCKET'; otherwise `pmd-PORT.sock' in `PMD_HOME'; otherwise in `~/.pmd', and if nothing answers there, in
 %%% `/run/pmd'. PORT is `ERL_EPMD_PORT', or 4369. Nothing has to be started: the application has no processes of its
 %%% own.

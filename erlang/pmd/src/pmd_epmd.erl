@@ -14,8 +14,8 @@
 %%%     that it has announced.</li>
 %%% </ol>
 %%%
-%%% So where there is no pmd, nothing is lost and nothing is logged. The node registers as always, with the port mapper
-%%% of its host.
+%%% So without pmd, nothing changes and nothing is logged. The node registers as always, with the port mapper of its
+%%% host.
 %%%
 %%% `net_kernel' itself waits for these responses, so the daemon has one second, and any failure here means no more than
 %%% "not found".
@@ -119,7 +119,7 @@ at_its_host({error, _} = Unresolved, Id, Port, Family) ->
 at_its_host(Resolved, _, _, _) ->
     Resolved.
 
-%% Runs in a process of its own: whatever a response does to that process, net_kernel receives no message and no exit
+%% Runs in a separate process: whatever a response does to that process, net_kernel receives no message and no exit
 %% signal, keeps no garbage, and continues when the time is up.
 aside(Question) ->
     Deadline = erlang:monotonic_time(millisecond) + ?PATIENCE,
@@ -137,7 +137,7 @@ aside(Question) ->
     receive
         {'DOWN', Monitor, process, Pid, {?MODULE, Answer}} -> Answer;
         {'DOWN', Monitor, process, Pid, _} -> none
-    %% The process has a deadline of its own; this is the backstop.
+    %% The process has its own deadline; this is the backstop.
     after ?PATIENCE + ?PATIENCE div 2 ->
         erlang:demonitor(Monitor, [flush]),
         exit(Pid, kill),

@@ -34,7 +34,7 @@
 
 %% The daemon's response heads are about 120 bytes long.
 -define(MAX_HEAD, 8192).
-%% Room for "ffffffffffffffff" and a chunk extension, which nobody sends.
+%% Room for "ffffffffffffffff" and a chunk extension, which pmd does not send.
 -define(MAX_CHUNK_LINE, 128).
 
 %% @doc The bytes of a request. `connection: close' makes the end of the response the end of the connection.

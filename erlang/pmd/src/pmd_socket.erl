@@ -1,7 +1,7 @@
 %%% @private
 %%% The daemon's control socket: where it is, and requests over it.
 %%%
-%%% It is found the same way as by the `pmd' command: `PMD_SOCKET'; otherwise `pmd-PORT.sock' in `PMD_HOME'; otherwise in
+%%% It is found as by the `pmd' command: `PMD_SOCKET'; otherwise `pmd-PORT.sock' in `PMD_HOME'; otherwise in
 %%% `~/.pmd', and if nothing answers there, in `/run/pmd'. PORT is that of the node's port mapper: `ERL_EPMD_PORT', or
 %%% 4369.
 -module(pmd_socket).
@@ -38,7 +38,7 @@ paths() ->
             Own ++ [filename:join("/run/pmd", File)]
     end.
 
-%% The same way as erl_epmd: erlexec turns ERL_EPMD_PORT into an argument.
+%% As erl_epmd does: erlexec turns ERL_EPMD_PORT into an argument.
 port() ->
     case {init:get_argument(epmd_port), environment("ERL_EPMD_PORT")} of
         {{ok, [[Port | _] | _]}, _} -> Port;
@@ -70,7 +70,7 @@ connect([Path | Paths], Timeout, Before) ->
         _:_ -> connect(Paths, Timeout, worse(Before, {socket, enametoolong}))
     end.
 
-%% Prefers a reason that says more than that there is no daemon.
+%% Prefers a more specific reason than `no_daemon'.
 worse(no_daemon, Reason) -> Reason;
 worse(Reason, _) -> Reason.
 

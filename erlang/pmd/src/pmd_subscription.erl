@@ -36,7 +36,7 @@
     stream :: undefined | pmd_stream:stream(),
     status :: undefined | 100..599,
     reader = pmd_sse:new() :: pmd_sse:reader(),
-    %% What the subscriber has been told about the connection.
+    %% The connection state that the subscriber was last told.
     told = nothing :: nothing | connected | disconnected,
     silence :: undefined | reference(),
     delay = pmd_backoff:first() :: pos_integer()
@@ -67,7 +67,7 @@ stop(Subscription) ->
     {ok, #state{}, {continue, more | {absent, pmd:reason()}}} | {stop, {shutdown, pmd:reason()}}.
 init({To, Tag, #{kinds := Kinds, since := Since, boot := Boot}}) ->
     State = #state{to = To, monitor = monitor(process, To), tag = Tag, kinds = Kinds, since = Since, boot = Boot},
-    %% Waits for the first piece, so that nothing is missed that happens once the subscription exists.
+    %% Waits for the first piece, so that no event after the return of `subscribe' is missed.
     case connect(State) of
         {ok, Connected} -> {ok, Connected, {continue, more}};
         {error, {invalid_request, _} = Reason} -> {stop, {shutdown, Reason}};
@@ -165,7 +165,7 @@ more(#state{stream = Stream, to = To} = State) ->
     case process_info(To, message_queue_len) of
         {message_queue_len, Waiting} when Waiting > ?CROWDED ->
             erlang:send_after(?CROWD_PAUSE, self(), more),
-            %% While nothing is read, silence says nothing about the daemon.
+            %% While nothing is read, silence is not a sign of a dead daemon.
             {noreply, listen(undefined, State)};
         _ ->
             ok = pmd_stream:more(Stream),

@@ -23,7 +23,7 @@ asked(Family, Answer) ->
 -define(V6, {0, 0, 0, 0, 0, 0, 0, 1}).
 -define(MAPPED, {0, 0, 0, 0, 0, 16#ffff, 16#7f4d, 16#0102}).
 
-an_entry_is_used_test_() ->
+uses_an_entry_test_() ->
     [
         ?_assertEqual({ok, {127, 77, 1, 2}, 4000, 6}, asked(inet, found([entry(<<"127.77.1.2:4000">>)]))),
         ?_assertEqual({ok, ?MAPPED, 4000, 6}, asked(inet6, found([entry(<<"127.77.1.2:4000">>)]))),
@@ -32,7 +32,7 @@ an_entry_is_used_test_() ->
     ].
 
 %% What erl_epmd does: resolve the host, then ask the port mapper there for the port.
-otherwise_it_is_as_without_pmd_test_() ->
+falls_back_to_erl_epmd_test_() ->
     Stock = {ok, {127, 0, 0, 1}},
     Head = <<"HTTP/1.1 200 OK\r\n\r\n">>,
     [
@@ -78,7 +78,7 @@ unresolved(Family, Id, Nodes) ->
     end,
     pmd_fake:with(Answer, fun() -> pmd_epmd:address_please("bar", ?UNRESOLVABLE, Family) end).
 
-a_host_that_cannot_be_resolved_is_reached_where_its_daemon_is_test_() ->
+unresolvable_host_is_reached_at_its_daemons_address_test_() ->
     Stock = erl_epmd:address_please("bar", ?UNRESOLVABLE, inet),
     [
         ?_assertMatch({error, _}, Stock),
@@ -90,7 +90,7 @@ a_host_that_cannot_be_resolved_is_reached_where_its_daemon_is_test_() ->
         ?_assertEqual(Stock, unresolved(inet, <<"far">>, <<"[]">>))
     ].
 
-an_answer_that_is_cut_off_is_none_test_() ->
+truncated_response_is_ignored_test_() ->
     Answer = string:trim(iolist_to_binary(found([entry(<<"127.77.1.2:1">>)]))),
     {Body, 4} = binary:match(Answer, <<"\r\n\r\n">>),
     [
@@ -98,7 +98,7 @@ an_answer_that_is_cut_off_is_none_test_() ->
         || Length <- lists:seq(Body, byte_size(Answer) - 1)
     ].
 
-what_is_asked_for_is_one_name_test() ->
+name_is_escaped_in_the_request_test() ->
     Answer = fun(_, Socket) -> gen_tcp:send(Socket, found([])), gen_tcp:close(Socket) end,
     pmd_fake:with(Answer, fun() ->
         pmd_epmd:address_please("b&r", localhost, inet),
@@ -106,7 +106,7 @@ what_is_asked_for_is_one_name_test() ->
         ?assertEqual(<<"GET /v1/lookup?kind=name&name=%62%26%72%40%6C%6F%63%61%6C%68%6F%73%74 HTTP/1.0">>, Line)
     end).
 
-without_a_daemon_it_is_as_without_pmd_test() ->
+falls_back_without_a_daemon_test() ->
     true = os:putenv("PMD_SOCKET", "/nonexistent/pmd.sock"),
     ?assertEqual({ok, {127, 0, 0, 1}}, pmd_epmd:address_please("bar", "localhost", inet)),
     %% Longer than a socket address can be.
@@ -115,7 +115,7 @@ without_a_daemon_it_is_as_without_pmd_test() ->
     true = os:unsetenv("PMD_SOCKET").
 
 %% The wait for a daemon that hangs, or that drips single bytes, has a limit.
-nobody_waits_long_test_() ->
+waiting_is_bounded_test_() ->
     Silent = fun(_, Socket) -> pmd_fake:hold_open(Socket) end,
     Slow = fun(_, Socket) -> slowly(Socket) end,
     [
@@ -137,7 +137,7 @@ slowly(Socket) ->
     end.
 
 %% net_kernel is the caller: nothing may be left in its mailbox, and nothing may be linked to it.
-nothing_is_left_behind_test() ->
+leaves_no_messages_or_links_test() ->
     [asked(inet, Answer) || Answer <- [found([entry(<<"127.77.1.2:1">>)]), <<"no">>, found([])]],
     ?assertEqual({messages, []}, process_info(self(), messages)),
     ?assertMatch({monitors, []}, process_info(self(), monitors)).
@@ -191,7 +191,7 @@ map_ports(Listener) ->
 clean() ->
     [os:unsetenv(Name) || Name <- ["PMD_SOCKET", "ERL_EPMD_PORT", "PMD_EPMD_TUNNELS"]].
 
-everything_else_is_erl_epmd_test() ->
+other_functions_are_erl_epmds_test() ->
     Callbacks = [{F, A} || {F, A} <- erl_epmd:module_info(exports), lists:member(F, [
         start, start_link, stop, port_please, listen_port_please, names, register_node, address_please, open
     ])],
@@ -199,7 +199,7 @@ everything_else_is_erl_epmd_test() ->
     ?assertEqual({ok, 0}, pmd_epmd:listen_port_please("a", "b")).
 
 %% The module is used as a single file, at a time when little of OTP has started.
-it_needs_no_other_module_of_this_application_test() ->
+needs_no_other_module_of_this_application_test() ->
     {ok, {_, [{imports, Imports}]}} = beam_lib:chunks(code:which(pmd_epmd), [imports]),
     Modules = lists:usort([Module || {Module, _, _} <- Imports]),
     ?assertEqual([], [Module || Module <- Modules, lists:prefix("pmd", atom_to_list(Module))]).

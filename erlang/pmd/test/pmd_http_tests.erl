@@ -42,7 +42,7 @@ pieces_test_() ->
         Size <- [1, 2, 3, 5, 7, 16, 1000]
     ].
 
-an_answer_that_is_cut_off_is_not_one_test_() ->
+truncated_response_is_an_error_test_() ->
     [
         ?_assertEqual({error, closed}, read(binary:part(Text, 0, Length), 1000))
         || Text <- [?LENGTH, ?CHUNKED], Length <- lists:seq(0, byte_size(Text) - 1)
@@ -77,13 +77,13 @@ refuse_test_() ->
         Size <- [1, 100000]
     ].
 
-nothing_in_a_path_is_syntax_test() ->
+path_segments_are_escaped_test() ->
     ?assertEqual(
         <<"/v1/a%2F..%3F%20%0D%0A?k=%26%3D%25&%C3%A4=-._~Z9">>,
         pmd_http:path([<<"v1">>, <<"a/..? \r\n">>], [{<<"k">>, <<"&=%">>}, {<<"ä"/utf8>>, <<"-._~Z9">>}])
     ).
 
-a_request_has_the_length_of_its_body_test() ->
+request_announces_the_length_of_its_body_test() ->
     ?assertEqual(
         <<"POST /v1/x HTTP/1.1\r\nhost: pmd\r\nconnection: close\r\n"
           "content-type: application/json\r\ncontent-length: 3\r\n\r\nabc">>,

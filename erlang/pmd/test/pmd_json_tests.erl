@@ -56,10 +56,10 @@ refuse_test_() ->
         ]
     ].
 
-the_deepest_is_taken_test() ->
+deepest_allowed_nesting_is_decoded_test() ->
     ?assertMatch({ok, [_]}, pmd_json:decode(iolist_to_binary([lists:duplicate(32, $[), lists:duplicate(32, $])]))).
 
-what_is_encoded_is_decoded_test_() ->
+encode_decode_round_trip_test_() ->
     [
         ?_assertEqual({ok, Value}, pmd_json:decode(iolist_to_binary(pmd_json:encode(Value))))
         || Value <- [
@@ -71,7 +71,7 @@ what_is_encoded_is_decoded_test_() ->
 atoms_are_encoded_as_strings_test() ->
     ?assertEqual(<<"{\"port\":\"a\"}">>, iolist_to_binary(pmd_json:encode(#{port => a}))).
 
-what_has_no_form_is_refused_test_() ->
+unencodable_terms_are_rejected_test_() ->
     [?_assertError(badarg, pmd_json:encode(Value)) || Value <- [<<255>>, {1}, self(), #{1 => 2}, [<<255>>]]].
 
 %% However a text is mutated, it is either decoded or rejected.

@@ -17,7 +17,7 @@ read(Text, Size, Reader, Messages) ->
         Error -> Error
     end.
 
-a_stream_is_read_in_whatever_pieces_it_comes_test_() ->
+stream_is_read_in_pieces_of_any_size_test_() ->
     Expected = [
         #{event => <<"hello">>, data => <<"{\"last\":7}">>},
         #{event => <<>>, data => <<>>, id => 9},
@@ -26,7 +26,7 @@ a_stream_is_read_in_whatever_pieces_it_comes_test_() ->
     ],
     [?_assertEqual({ok, Expected}, read(?STREAM, Size)) || Size <- lists:seq(1, byte_size(?STREAM))].
 
-what_does_not_end_is_an_error_test_() ->
+endless_line_is_an_error_test_() ->
     Long = binary:copy(<<"x">>, 70000),
     [
         ?_assertEqual({error, too_long}, read(Long, 1000)),

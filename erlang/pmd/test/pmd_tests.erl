@@ -33,7 +33,7 @@ lookup_test() ->
         ?assertEqual({<<"GET /v1/lookup?name=b%C3%A4r&kind=service HTTP/1.1">>, <<>>}, pmd_fake:request())
     end).
 
-what_the_daemon_refuses_is_told_test_() ->
+errors_of_the_daemon_are_returned_test_() ->
     [
         ?_assertEqual({error, Reason}, pmd_fake:with(always(Answer), fun() -> pmd:lookup(x) end))
         || {Answer, Reason} <- [
@@ -52,7 +52,7 @@ what_the_daemon_refuses_is_told_test_() ->
         ]
     ].
 
-a_daemon_without_a_cluster_still_knows_its_own_names_test() ->
+names_work_without_a_cluster_test() ->
     Name = <<"{\"host\":\"here\",\"names\":[{\"name\":\"a\",\"port\":1,\"creation\":7,\"node_type\":77,"
         "\"registered_at\":\"now\",\"adopted\":false}]}">>,
     Answer = fun(Line, Socket) ->
@@ -71,7 +71,7 @@ a_daemon_without_a_cluster_still_knows_its_own_names_test() ->
         ?assertMatch({error, {no_cluster, _}}, pmd:names(#{scope => cluster}))
     end).
 
-nobody_answers_test() ->
+no_daemon_test() ->
     true = os:putenv("PMD_SOCKET", "/nonexistent/pmd.sock"),
     ?assertEqual({error, no_daemon}, pmd:lookup(x)),
     ?assertEqual({error, no_daemon}, pmd:names()),
@@ -82,13 +82,13 @@ nobody_answers_test() ->
     ?assertEqual({error, {socket, enametoolong}}, pmd:lookup(x)),
     true = os:unsetenv("PMD_SOCKET").
 
-an_answer_that_does_not_come_is_not_waited_for_test() ->
+missing_response_times_out_test() ->
     pmd_fake:with(fun(_, Socket) -> pmd_fake:hold_open(Socket) end, fun() ->
         ?assertEqual({error, timeout}, pmd:lookup(x, #{timeout => 100})),
         ?assertEqual({error, timeout}, pmd:register(x, 1, #{timeout => 100}))
     end).
 
-wrong_arguments_are_told_apart_test_() ->
+invalid_arguments_are_named_test_() ->
     [
         ?_assertEqual({error, {invalid, Argument}}, apply(pmd, Function, Arguments))
         || {Function, Arguments, Argument} <- [
@@ -134,7 +134,7 @@ got(Pattern) ->
     after 10000 -> error({nothing, Pattern})
     end.
 
-a_service_lives_as_long_as_its_owner_test() ->
+service_ends_with_its_owner_test() ->
     pmd_fake:with(registers(self()), fun() ->
         Owner = spawn(fun() ->
             {ok, _} = pmd:register(<<"web">>, 80, #{metadata => #{k => "v"}}),
@@ -151,7 +151,7 @@ a_service_lives_as_long_as_its_owner_test() ->
         ?assertEqual({released, gone}, got(released))
     end).
 
-a_service_lives_as_long_as_its_handle_test() ->
+service_ends_with_its_handle_test() ->
     pmd_fake:with(registers(self()), fun() ->
         {ok, First} = pmd:register(web, 80),
         ?assertEqual(ok, pmd:unregister(First)),
@@ -162,7 +162,7 @@ a_service_lives_as_long_as_its_handle_test() ->
         ?assertEqual({released, gone}, got(released))
     end).
 
-a_service_comes_back_with_its_daemon_test_() ->
+service_is_registered_again_after_a_daemon_restart_test_() ->
     {timeout, 60, fun() ->
         {ok, Handle} =
             pmd_fake:with(registers(self()), fun() ->
@@ -179,7 +179,7 @@ a_service_comes_back_with_its_daemon_test_() ->
         end)
     end}.
 
-who_unregisters_somebody_elses_service_ends_it_test() ->
+unregistering_by_name_ends_a_held_service_test() ->
     pmd_fake:with(registers(self()), fun() ->
         {ok, Handle} = pmd:register(web, 80),
         {holds, _, Socket} = got(holds),
@@ -189,7 +189,7 @@ who_unregisters_somebody_elses_service_ends_it_test() ->
         ?assertMatch({'DOWN', Monitor, process, Handle, normal}, got('DOWN'))
     end).
 
-a_name_that_is_taken_is_an_error_test() ->
+taken_name_is_an_error_test() ->
     pmd_fake:with(always(failure(409, "conflict")), fun() ->
         ?assertEqual({error, {conflict, <<"m; h">>}}, pmd:register(web, 80))
     end).
@@ -251,7 +251,7 @@ events_are_messages_test() ->
         receive {pmd_event, _, _} = Left -> error(Left) after 0 -> ok end
     end).
 
-a_stream_is_resumed_by_number_test_() ->
+stream_resumes_by_number_test_() ->
     {timeout, 60, fun() ->
         {Subscription, _} =
             pmd_fake:with(opens(self(), <<"one">>, 7), fun() ->
@@ -285,7 +285,7 @@ a_stream_is_resumed_by_number_test_() ->
         end)
     end}.
 
-a_daemon_that_is_not_there_yet_is_waited_for_test_() ->
+subscription_waits_for_an_absent_daemon_test_() ->
     {timeout, 60, fun() ->
         true = os:putenv("PMD_SOCKET", "/nonexistent/pmd.sock"),
         {ok, Subscription} = pmd:subscribe(all, #{since => 3, boot => <<"one">>}),
@@ -300,7 +300,7 @@ a_daemon_that_is_not_there_yet_is_waited_for_test_() ->
         end)
     end}.
 
-a_stream_that_cannot_be_read_is_opened_again_test_() ->
+unreadable_stream_is_reopened_test_() ->
     [
         {timeout, 20, fun() ->
             pmd_fake:with(streams(self()), fun() ->
@@ -320,12 +320,12 @@ a_stream_that_cannot_be_read_is_opened_again_test_() ->
      || Text <- [binary:copy(<<"a">>, 70000), binary:copy(<<"data: aaaaaaaaaaaaaaaaaaaaaaaaa\n">>, 5000)]
     ].
 
-a_kind_that_the_daemon_does_not_know_is_an_error_test() ->
+unknown_event_kind_is_an_error_test() ->
     pmd_fake:with(always(failure(400, "invalid_request")), fun() ->
         ?assertEqual({error, {invalid_request, <<"m; h">>}}, pmd:subscribe(node_suspect))
     end).
 
-the_end_of_the_subscriber_is_the_end_of_the_stream_test() ->
+stream_ends_with_the_subscriber_test() ->
     pmd_fake:with(opens(self(), <<"one">>, 0), fun() ->
         Subscriber = spawn(fun() -> {ok, _} = pmd:subscribe(all), receive stop -> ok end end),
         {stream, _, _} = got(stream),
@@ -333,8 +333,8 @@ the_end_of_the_subscriber_is_the_end_of_the_stream_test() ->
         ?assertEqual({over, gone}, got(over))
     end).
 
-%% A subscriber that does not read its messages is not sent ever more of them.
-a_subscriber_that_is_behind_is_not_flooded_test_() ->
+%% A subscriber that does not read its messages does not receive an unbounded number of them.
+slow_subscriber_is_not_flooded_test_() ->
     {timeout, 60, fun() ->
         pmd_fake:with(streams(self()), fun() ->
             Test = self(),

@@ -1,4 +1,4 @@
-//! What a certificate says.
+//! Parsing of certificates.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -15,35 +15,35 @@ use x509_parser::time::ASN1Time;
 
 use super::error::CaError;
 
-/// A certificate, and what people want to know of it.
+/// A certificate and its fields for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// The certificate itself.
+    /// The encoded certificate.
     pub der: CertificateDer<'static>,
-    /// Whom it is for.
+    /// The subject's distinguished name.
     pub subject: String,
-    /// Who issued it.
+    /// The issuer's distinguished name.
     pub issuer: String,
-    /// The names of the host.
+    /// The host's names.
     pub names: Vec<String>,
-    /// The addresses of the host.
+    /// The host's addresses.
     pub addresses: Vec<IpAddr>,
-    /// Whether it is that of an authority.
+    /// Whether it is a CA certificate.
     pub authority: bool,
-    /// From when on it is valid.
+    /// Start of the validity period.
     pub not_before: Timestamp,
-    /// Until when it is valid.
+    /// End of the validity period.
     pub not_after: Timestamp,
-    /// The public key: a `SubjectPublicKeyInfo`.
+    /// The public key as `SubjectPublicKeyInfo` in DER.
     pub public_key: Vec<u8>,
 }
 
 impl Certificate {
-    /// Reads the certificates in a text of the file at `path`; at least one.
+    /// Parses the certificates in `text`, the content of the file at `path`; at least one.
     ///
     /// # Errors
     ///
-    /// If there is none, or one that cannot be understood.
+    /// If there is none, or one cannot be parsed.
     pub(super) fn all_of_pem(text: &str, path: &Path) -> Result<Vec<Certificate>, CaError> {
         let wrong = |problem| CaError::Content { path: path.into(), problem };
         let mut all = Vec::new();
@@ -52,20 +52,20 @@ impl Certificate {
             all.push(Certificate::of_der(der.into_owned(), path)?);
         }
         if all.is_empty() {
-            return Err(wrong("has no certificate in it"));
+            return Err(wrong("contains no certificate"));
         }
         Ok(all)
     }
 
-    /// Reads one certificate of the file at `path`.
+    /// Parses one certificate of the file at `path`.
     ///
     /// # Errors
     ///
-    /// If it cannot be understood.
+    /// If it cannot be parsed.
     pub(super) fn of_der(der: CertificateDer<'static>, path: &Path) -> Result<Certificate, CaError> {
         let wrong = || CaError::Content {
             path: path.into(),
-            problem: "has a certificate in it that cannot be understood",
+            problem: "contains a certificate that cannot be parsed",
         };
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| wrong())?;
         let (mut names, mut addresses) = (Vec::new(), Vec::new());
@@ -93,12 +93,12 @@ impl Certificate {
         Ok(Certificate { der, ..certificate })
     }
 
-    /// The SHA-256 of the certificate, 64 hexadecimal digits.
+    /// The SHA-256 fingerprint of the certificate as 64 hexadecimal digits.
     pub fn sha256(&self) -> String {
         Sha256::digest(&self.der).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The id of the daemon that has this certificate.
+    /// The id of the daemon with this certificate.
     pub fn node_id(&self) -> NodeId {
         NodeId::new(Sha256::digest(&self.public_key).into())
     }

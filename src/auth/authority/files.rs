@@ -1,4 +1,4 @@
-//! The files of an authority and of the hosts that it certifies.
+//! The files of an authority and of certified hosts.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,10 +12,10 @@ use crate::base::files::SecretError;
 use crate::base::files::make_private_folder;
 pub(super) use crate::base::files::{PUBLIC, SECRET};
 
-/// Most that is read of a file: a chain of certificates is some kilobytes long.
+/// Maximum number of bytes read from a file; a certificate chain has a few kilobytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Reads a file.
+/// Reads a certificate file.
 pub(super) fn read(path: &Path) -> Result<String, CaError> {
     let failed = |source| CaError::Read { path: path.into(), source };
     let mut text = String::new();
@@ -29,23 +29,22 @@ pub(super) fn read(path: &Path) -> Result<String, CaError> {
     }
 }
 
-/// Reads a private key that nobody else can read.
+/// Reads a private key, which must be readable only by its owner.
 pub(super) fn read_key(path: &Path) -> Result<KeyPair, CaError> {
     let text = files::read_secret(path, MAX_FILE).map_err(|error| match error {
         SecretError::Read(source) => CaError::Read { path: path.into(), source },
         SecretError::Exposed(mode) => CaError::Exposed { path: path.into(), mode },
     })?;
-    let wrong =
-        |_| CaError::Content { path: path.into(), problem: "has no private key in it that can be used" };
+    let wrong = |_| CaError::Content { path: path.into(), problem: "contains no usable private key" };
     KeyPair::from_pem(&text).map_err(wrong)
 }
 
-/// Makes a folder for the owner alone, unless it is there.
+/// Creates a directory accessible only to its owner, unless it exists.
 pub(super) fn make_folder(folder: &Path) -> Result<(), CaError> {
     make_private_folder(folder).map_err(|source| CaError::Write { path: folder.into(), source })
 }
 
-/// Writes a file that must not be there yet.
+/// Writes a file that must not exist yet.
 pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), CaError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => CaError::Exists { path: path.into() },
@@ -54,7 +53,7 @@ pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), CaErro
     files::make(path, text, mode).map_err(failed)
 }
 
-/// Puts a file into the place of what may be there; readers see the old or the new one, whole.
+/// Writes a file, atomically replacing an existing one.
 pub(super) fn replace(path: &Path, text: &str, mode: u32) -> Result<(), CaError> {
     files::replace(path, text, mode).map_err(|source| CaError::Write { path: path.into(), source })
 }

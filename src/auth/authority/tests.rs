@@ -17,8 +17,8 @@ fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().expect("a time")
 }
 
-fn after(life: Duration) -> Timestamp {
-    now() + jiff::SignedDuration::try_from(life).expect("a time")
+fn after(time: Duration) -> Timestamp {
+    now() + jiff::SignedDuration::try_from(time).expect("a time")
 }
 
 fn unix(time: Timestamp) -> UnixTime {
@@ -43,7 +43,7 @@ fn roots(authority: &Authority) -> Arc<RootCertStore> {
     roots.into()
 }
 
-/// What a client makes of a server with this chain.
+/// Verifies this chain as a client does for a server.
 fn as_server(authority: &Authority, issued: &Issued, name: &str, at: Timestamp) -> Result<(), Error> {
     let verifier = WebPkiServerVerifier::builder_with_provider(roots(authority), default_provider().into());
     let (leaf, rest) = chain(issued);
@@ -52,7 +52,7 @@ fn as_server(authority: &Authority, issued: &Issued, name: &str, at: Timestamp) 
     verifier.verify_server_cert(&leaf, &rest, &name, &[], unix(at)).map(|_| ())
 }
 
-/// What a server makes of a client with this chain.
+/// Verifies this chain as a server does for a client.
 fn as_client(authority: &Authority, issued: &Issued, at: Timestamp) -> Result<(), Error> {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(authority), default_provider().into());
     let (leaf, rest) = chain(issued);
@@ -78,12 +78,12 @@ fn a_certificate_serves_both_ends_of_a_link() {
     let issued = issued(&authority, "host1");
     assert_eq!(as_server(&authority, &issued, "host1", after(DAY)), Ok(()));
     assert_eq!(as_client(&authority, &issued, after(DAY)), Ok(()));
-    // A clock that is a little behind.
+    // The verifier's clock may be slow by less than an hour.
     assert_eq!(as_client(&authority, &issued, now() - jiff::SignedDuration::from_mins(50)), Ok(()));
 }
 
 #[test]
-fn a_certificate_is_for_its_host_by_both_its_names_and_for_no_other() {
+fn a_certificate_is_valid_for_both_names_of_its_host_only() {
     let authority = authority();
     let issued = authority
         .issue(&host("Host1.example.org."), &["10.0.0.1".parse().expect("an address")], None, now(), YEAR)
@@ -104,7 +104,7 @@ fn a_certificate_is_for_its_host_by_both_its_names_and_for_no_other() {
 }
 
 #[test]
-fn a_certificate_ends() {
+fn a_certificate_expires() {
     let authority = authority();
     let issued = issued(&authority, "host1");
     assert_eq!(as_client(&authority, &issued, after(364 * DAY)), Ok(()));
@@ -128,16 +128,16 @@ fn a_certificate_does_not_outlive_its_authority() {
     let issued = authority.issue(&host("host1"), &[], None, late, YEAR).expect("a certificate");
     assert!(issued.shortened);
     assert_eq!(issued.certificate.not_after, authority.certificate().not_after);
-    let ended = authority.issue(&host("host1"), &[], None, after(10 * YEAR), YEAR);
-    assert!(matches!(ended, Err(CaError::Ended(_))), "{ended:?}");
+    let expired = authority.issue(&host("host1"), &[], None, after(10 * YEAR), YEAR);
+    assert!(matches!(expired, Err(CaError::Ended(_))), "{expired:?}");
 }
 
 #[test]
-fn another_authority_and_a_host_certify_nobody() {
+fn certificates_of_other_authorities_and_of_hosts_are_rejected() {
     let (one, other) = (authority(), authority());
     let issued_by_other = issued(&other, "host1");
     assert!(as_client(&one, &issued_by_other, after(DAY)).is_err());
-    // A host that plays the authority with its own certificate and key.
+    // A host cannot act as an authority with its own certificate and key.
     let host_certificate = issued(&one, "host1");
     let pem = host_certificate.chain.clone();
     assert!(matches!(
@@ -147,36 +147,36 @@ fn another_authority_and_a_host_certify_nobody() {
 }
 
 #[test]
-fn what_a_certificate_says_can_be_read() {
+fn the_fields_of_a_certificate_are_parsed() {
     let authority = authority();
     let ip = "fd00::1".parse().expect("an address");
     let issued = authority.issue(&host("host1.example.org"), &[ip], None, now(), 90 * DAY).expect("one");
-    let said = &issued.certificate;
-    assert_eq!((said.subject.as_str(), said.issuer.as_str()), ("CN=host1.example.org", "CN=test"));
+    let parsed = &issued.certificate;
+    assert_eq!((parsed.subject.as_str(), parsed.issuer.as_str()), ("CN=host1.example.org", "CN=test"));
     assert_eq!(
-        (said.names.as_slice(), said.addresses.as_slice()),
+        (parsed.names.as_slice(), parsed.addresses.as_slice()),
         (["host1.example.org".to_owned(), "host1".to_owned()].as_slice(), [ip].as_slice())
     );
-    assert!(!said.authority);
+    assert!(!parsed.authority);
     assert_eq!(
-        (said.not_before, said.not_after),
+        (parsed.not_before, parsed.not_after),
         (now() - jiff::SignedDuration::from_hours(1), after(90 * DAY))
     );
-    assert_eq!(said.public_key, issued.key.subject_public_key_info());
-    assert_eq!(said.node_id().to_string().len(), 64);
-    assert_ne!(said.sha256(), said.node_id().to_string());
+    assert_eq!(parsed.public_key, issued.key.subject_public_key_info());
+    assert_eq!(parsed.node_id().to_string().len(), 64);
+    assert_ne!(parsed.sha256(), parsed.node_id().to_string());
     assert!(authority.certificate().authority);
 }
 
 #[test]
-fn names_of_hosts_are_names_of_hosts() {
+fn invalid_host_names_are_rejected() {
     for right in ["host1", "HOST1", "web_1", "a.b.c", "host1."] {
         assert!(right.parse::<HostName>().is_ok(), "{right}");
     }
     for wrong in ["", ".", "*.example.org", "a/b", "../x", "a b", "-a.", "x@y", "10.0.0.1", "::1", "a\nb"] {
         assert!(wrong.parse::<HostName>().is_err(), "{wrong}");
     }
-    // The first label of this one is a number, which is no name alone.
+    // The first label is a number, which is not a valid name on its own.
     assert_eq!(host("1.example.org").names(), ["1.example.org"]);
 }
 
@@ -191,7 +191,7 @@ fn an_authority_is_kept_in_two_files_and_never_overwritten() {
     let before = std::fs::read(dir.join(CERTIFICATE)).expect("a file");
     assert!(matches!(authority().write(&dir), Err(CaError::Exists { .. })));
     std::fs::remove_file(dir.join(CERTIFICATE)).expect("it is there");
-    assert!(matches!(authority().write(&dir), Err(CaError::Exists { .. })), "the key alone is one");
+    assert!(matches!(authority().write(&dir), Err(CaError::Exists { .. })), "the key alone counts");
     std::fs::write(dir.join(CERTIFICATE), before).expect("room");
     assert!(Authority::read(&dir).is_ok());
     std::fs::set_permissions(dir.join(KEY), std::fs::Permissions::from_mode(0o640)).expect("ours");
@@ -217,26 +217,26 @@ fn a_renewed_certificate_has_the_same_key() {
     let chain = read_certificates(&first.certificate).expect("a chain");
     assert_eq!(chain.iter().map(|one| one.subject.as_str()).collect::<Vec<_>>(), ["CN=host1", "CN=test"]);
     assert_eq!(chain[0].der, two.der);
-    // Its files would be those of the authority.
+    // The host's files would overwrite those of the authority.
     let itself = issue_files(&dir, &dir, &host("CA"), &[], now(), YEAR);
     assert!(matches!(itself, Err(CaError::Oneself(_))), "{itself:?}");
 }
 
 #[test]
-fn files_of_another_kind_are_told_apart() {
+fn files_of_the_wrong_type_are_rejected() {
     let folder = TempDir::new().expect("a folder");
     let dir = folder.path().join("ca");
     authority().write(&dir).expect("room");
-    let complaint = |path: &Path| read_certificates(path).expect_err("it is wrong").to_string();
+    let error_of = |path: &Path| read_certificates(path).expect_err("it is wrong").to_string();
     let key = dir.join(KEY);
-    assert_eq!(complaint(&key), format!("{} has no certificate in it", key.display()));
+    assert_eq!(error_of(&key), format!("{} contains no certificate", key.display()));
     let binary = folder.path().join("binary");
     std::fs::write(&binary, [0xff, 0xfe, 0]).expect("room");
-    assert_eq!(complaint(&binary), format!("{} is not a PEM file", binary.display()));
-    // The key of one authority beside the certificate of another.
+    assert_eq!(error_of(&binary), format!("{} is not a PEM file", binary.display()));
+    // The key of one authority next to the certificate of another.
     let other = folder.path().join("other");
     authority().write(&other).expect("room");
     std::fs::copy(other.join(CERTIFICATE), dir.join(CERTIFICATE)).expect("room");
     let mixed = Authority::read(&dir).expect_err("it is wrong").to_string();
-    assert!(mixed.ends_with("ca.pem does not belong to the private key beside it"), "{mixed}");
+    assert!(mixed.ends_with("ca.pem does not match the private key next to it"), "{mixed}");
 }

@@ -1,7 +1,8 @@
-//! Log lines that peers can cause, written so that a peer which repeats itself does not fill the log.
+//! Rate limit for log lines that peers can cause, so that a peer cannot fill the log.
 //!
-//! The first line of a kind is written at once. Further lines of that kind are counted for ten seconds, and one line then
-//! says how many there were. All kinds together share one limit, because a peer may cause a new kind each time.
+//! The first line of a kind is written immediately. Further lines of that kind are counted for ten seconds, and one
+//! line then says how many there were. All kinds together share another limit, because a peer may cause a new kind each
+//! time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +12,12 @@ use tokio::runtime::Handle;
 
 use pmd_epmd::rate_limit::{BURST, Decision, PERIOD, RateLimit};
 
-/// For how long lines of one kind are counted.
+/// How long lines of one kind are counted.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Kinds that are told apart at a time. The lines of further kinds are only limited together.
+/// Maximum number of kinds with their own limit. Lines of further kinds are subject only to the shared limit.
 const KINDS: usize = 256;
 
-/// A limit of one line in each [`WINDOW`] for each kind. The time is an argument.
+/// A limit of one line per [`WINDOW`] and kind. The caller passes the time.
 #[derive(Debug, Default)]
 struct Kinds(BTreeMap<String, RateLimit>);
 
@@ -45,7 +46,7 @@ impl Kinds {
     }
 }
 
-/// Writes lines of many kinds, few of each.
+/// A log with a rate limit per kind of line.
 #[derive(Debug)]
 pub struct LimitedLog {
     runtime: Handle,
@@ -54,14 +55,14 @@ pub struct LimitedLog {
 }
 
 impl LimitedLog {
-    /// A log that has written nothing yet. Summaries are written by tasks on `runtime`.
+    /// Creates a log that writes summaries with tasks on `runtime`.
     pub fn new(runtime: Handle) -> Arc<LimitedLog> {
         let all = Mutex::new(RateLimit::new(Instant::now(), BURST, PERIOD));
         Arc::new(LimitedLog { runtime, kinds: Mutex::default(), all })
     }
 
-    /// Calls `write` to write a line of this `kind`: now, later with the number of lines held back, or never. `write` puts
-    /// the text it is given at the end of the line.
+    /// Calls `write` to write a line of this `kind`: now, later with the number of suppressed lines, or never. `write`
+    /// appends its argument to the line.
     pub fn warn(self: &Arc<Self>, kind: String, write: impl FnOnce(&str) + Send + 'static) {
         let now = Instant::now();
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +107,7 @@ mod tests {
     const FIRST: Decision = Decision::Write { held_back: 0 };
 
     #[test]
-    fn a_line_is_written_once_and_those_like_it_are_counted() {
+    fn a_line_is_written_once_and_similar_ones_are_counted() {
         let start = Instant::now();
         let mut kinds = Kinds::default();
         assert_eq!(kinds.check(start, "a"), FIRST);
@@ -117,16 +118,16 @@ mod tests {
         }
         assert_eq!(kinds.check(start + WINDOW / 2, "b"), FIRST, "another peer has its own limit");
         assert_eq!(kinds.sum_up(start + WINDOW, "a"), Some(42));
-        // The peer continues.
+        // The peer continues, so lines are counted again.
         assert_eq!(kinds.check(start + WINDOW, "a"), Decision::HoldBack { held_back: 1 });
         assert_eq!(kinds.remaining(start + WINDOW, "a"), WINDOW);
         assert_eq!(kinds.sum_up(start + 2 * WINDOW, "a"), Some(1));
-        // It has been quiet since.
+        // After a quiet window, the next line is written again.
         assert_eq!(kinds.check(start + 3 * WINDOW, "a"), FIRST);
     }
 
     #[test]
-    fn a_line_that_comes_before_a_late_summary_takes_its_place() {
+    fn a_line_before_a_late_summary_replaces_it() {
         let start = Instant::now();
         let mut kinds = Kinds::default();
         assert_eq!(kinds.check(start, "a"), FIRST);

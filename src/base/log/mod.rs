@@ -1,4 +1,4 @@
-//! The log: where lines go, which of them are kept in memory, and how many of one kind are written.
+//! The log: its setup, a writer that never blocks, recent lines in memory, and rate limits.
 
 pub mod limited;
 pub mod panics;

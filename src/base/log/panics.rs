@@ -1,7 +1,7 @@
-//! Panics, written to the log.
+//! Writes panics to the log, where log collectors and `pmd debug` find them.
 //!
-//! There, collectors and `pmd debug` find them. Rust would print them directly to standard error: when that is blocked, the
-//! thread would block in its panic, and nobody would learn that it is gone.
+//! By default, Rust prints them directly to standard error. If that is blocked, the thread would block in its panic
+//! handler, and its end would go unnoticed.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
@@ -10,7 +10,7 @@ use tracing::Level;
 
 use super::writer::LogWriter;
 
-/// Writes panics to the log from now on, and has `writer` write them before the thread, or the process, ends.
+/// Installs a panic hook that logs panics and flushes `writer` before the thread or process ends.
 pub fn to_log(writer: Option<LogWriter>) {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -29,7 +29,7 @@ fn write(panic: &PanicHookInfo<'_>) {
     let current = std::thread::current();
     let name = current.name().unwrap_or("unnamed");
     let what = panic.to_string().replacen(":\n", ": ", 1);
-    // Captured only if the environment asks for it.
+    // Captured only if RUST_BACKTRACE is set.
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
         tracing::error!("thread {name} {what}\n{backtrace}");

@@ -1,4 +1,4 @@
-//! The latest lines of the log, kept in memory for `pmd debug`, because only the service manager knows where the log goes.
+//! Keeps the latest log lines in memory for `pmd debug`, because only the service manager knows where the log goes.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -6,20 +6,20 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that are kept: enough for a few minutes of trouble.
+/// Number of lines that are kept: enough for a few minutes of trouble.
 const LINES: usize = 500;
-/// Bytes of a line that are kept. With [`LINES`], at most 512 KiB.
+/// Maximum length of a line in bytes. With [`LINES`], the total is at most 512 KiB.
 const LONGEST: usize = 1024;
 
-/// The lines of this process, the oldest first. A process has only one log.
+/// The lines, the oldest first. Static because a process has only one log.
 static RING: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 
-/// Receives the lines of the log.
+/// Writes log lines to the ring.
 #[derive(Debug, Clone, Copy)]
 pub struct LogRing;
 
 impl Write for LogRing {
-    /// Keeps one line: the log writes each with one call.
+    /// Keeps one line; `tracing` writes each line with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let kept = line.get(..LONGEST).unwrap_or(line);
         let text = String::from_utf8_lossy(kept).trim_end().to_owned();
@@ -44,7 +44,7 @@ impl MakeWriter<'_> for LogRing {
     }
 }
 
-/// The lines that are kept, the oldest first.
+/// The kept lines, the oldest first.
 pub fn recent() -> String {
     let ring = RING.lock().unwrap_or_else(PoisonError::into_inner);
     ring.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_latest_lines_are_kept_and_none_is_long() {
+    fn number_and_length_of_the_lines_are_limited() {
         for number in 0..LINES + 3 {
             LogRing
                 .write_all(format!("line {number} {}\n", "x".repeat(number * 10)).as_bytes())

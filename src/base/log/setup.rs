@@ -1,4 +1,4 @@
-//! The log of a daemon that runs as pmd: lines for people, or JSON for collectors, on standard error.
+//! Sets up the log of a daemon that runs as pmd: text or JSON lines on standard error.
 
 use std::io::{self, IsTerminal};
 
@@ -11,17 +11,17 @@ use super::panics;
 use super::ring::LogRing;
 use super::writer::{Flush, LogWriter};
 
-/// What is logged: a level, or `target=level` pairs with commas between them.
+/// The variable for the log filter: a level, or comma-separated `target=level` pairs.
 pub const FILTER: &str = "PMD_LOG";
-/// `json` for one JSON object a line; anything else for lines for people.
+/// The variable for the log format: `json` for one JSON object per line, anything else for text.
 pub const FORMAT: &str = "PMD_LOG_FORMAT";
 
-/// Sets the log up from the environment. A filter that cannot be parsed is reported and ignored. The process keeps the
-/// returned value until it ends.
+/// Sets up the log from the environment. A filter that cannot be parsed is reported and ignored. The caller keeps the
+/// returned guard until the process ends.
 ///
 /// # Errors
 ///
-/// If the system has no thread left.
+/// If the log thread cannot be created.
 pub fn init() -> io::Result<Flush> {
     let asked = std::env::var(FILTER).unwrap_or_default();
     let usual = || Targets::new().with_default(LevelFilter::INFO);
@@ -40,13 +40,13 @@ pub fn init() -> io::Result<Flush> {
     } else {
         lines.boxed()
     };
-    // The lines for `pmd debug` stay at a level that an operator would read, even if the log itself is at trace level.
+    // The lines for `pmd debug` stay at level info, even if the log itself is at trace level.
     let recent = fmt::layer().with_writer(LogRing).with_ansi(false).with_target(false);
     let recent = recent.with_filter(LevelFilter::INFO);
-    // This fails only if a log was set up before, which then stays.
+    // This fails only if a log has been set up before, which is then kept.
     let _ = tracing_subscriber::registry().with(filter).with(lines).with(recent).try_init();
     if let Some(error) = complaint {
-        tracing::warn!("{FILTER} is {asked:?}, which is not a filter ({error}); logging at level info");
+        tracing::warn!("{FILTER}={asked:?} is not a valid filter ({error}); logging at level info");
     }
     Ok(flush)
 }

@@ -1,11 +1,11 @@
-//! Writes log lines on a thread of its own, so that a thread that logs never waits for whoever reads the log.
+//! Writes log lines on a separate thread, so that threads that log never wait for the reader of the log.
 //!
-//! When the journal stalls, or nobody reads the pipe behind standard error, writing blocks; the threads that serve the EPMD
-//! port would then stop at their next log line. Lines wait in a bounded queue instead. When it is full, lines are lost
-//! until half of it has been written, and one line then says how many.
+//! If the journal stalls, or the pipe behind standard error is not read, writes block, and the threads that serve the
+//! EPMD port would stop at their next log line. Instead, lines wait in a bounded queue. When it is full, lines are
+//! dropped until half of it has been written, and one line then reports how many were lost.
 //!
-//! `tracing-appender` does the same for other needs: it bounds the number of lines but not their bytes, tells nobody how
-//! many it has lost, and cannot be flushed while it is in use, which a panic needs.
+//! `tracing-appender` does not fit: it limits the number of lines but not their bytes, does not report lost lines, and
+//! cannot be flushed while it is in use, which is needed after a panic.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -16,22 +16,22 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that can wait to be written: some hundred lines.
+/// Capacity of the queue in bytes: a few hundred lines.
 const CAPACITY: usize = 64 * 1024;
-/// Most bytes of one write: as many as a pipe takes in one piece (PIPE_BUF).
+/// Maximum number of bytes per write: as many as a pipe takes atomically (PIPE_BUF).
 const CHUNK: usize = 4096;
-/// Bytes of memory that the queue keeps while it is empty.
+/// Bytes of memory that the empty queue keeps.
 const KEPT: usize = 2 * CHUNK;
 /// How long the end of the process, or of a thread that panics, waits for lines to be written.
 const FLUSH: Duration = Duration::from_secs(1);
-/// How often a standard error that does not block is tried again; another file may have taken its place.
+/// Retry interval for a non-blocking standard error, which may be replaced by another file in the meantime.
 const RETRY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Takes log lines, each with one call of `write`.
+/// Queues log lines, each with one call of `write`.
 #[derive(Debug, Clone, Default)]
 pub struct LogWriter(Arc<Shared>);
 
-/// Waits at its end until the lines before it are written, but not for long.
+/// Flushes the log when it is dropped.
 #[derive(Debug)]
 pub struct Flush(LogWriter);
 
@@ -45,9 +45,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     text: VecDeque<u8>,
-    /// Lines that were lost since the last report.
+    /// Number of lines lost since the last report.
     lost: u64,
-    /// Whether everything was written and the thread waits for more.
+    /// Whether everything has been written and the thread waits for more.
     idle: bool,
 }
 
@@ -56,7 +56,7 @@ impl LogWriter {
     ///
     /// # Errors
     ///
-    /// If the system has no thread left.
+    /// If the thread cannot be created.
     pub fn start() -> io::Result<LogWriter> {
         LogWriter::writing_to(StandardError, |lost| {
             tracing::warn!("{lost} log lines were lost: standard error was blocked");
@@ -73,20 +73,21 @@ impl LogWriter {
         Ok(writer)
     }
 
-    /// Waits until all lines are written, but at most a second.
+    /// Waits until all lines are written, but at most one second.
     pub fn flush(&self) {
         let queue = self.0.queue();
         let _ = self.0.emptied.wait_timeout_while(queue, FLUSH, |queue| !queue.idle);
     }
 
-    /// Flushes when the returned value is dropped.
+    /// Returns a guard that flushes when it is dropped.
     pub fn flush_at_end(&self) -> Flush {
         Flush(self.clone())
     }
 
     fn push(&self, line: &[u8]) {
         let mut queue = self.0.queue();
-        // After a loss nothing is taken until it was reported: the report stands where the lines are missing.
+        // After a loss, no line is queued until the loss has been reported, so that the report is where the lines are
+        // missing.
         if queue.lost > 0 || queue.text.len() + line.len() > CAPACITY {
             queue.lost += 1;
             return;
@@ -129,12 +130,12 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread: it ends with the process.
+    /// The main loop of the thread, which ends with the process.
     fn run(&self, mut output: impl Write, report: impl Fn(u64)) {
         let mut chunk = [0; CHUNK];
         loop {
             let length = self.next(&mut chunk);
-            // There is nobody who could be told that the log cannot be written.
+            // There is nowhere to report that the log cannot be written.
             let _ = output.write_all(chunk.get(..length).unwrap_or_default());
             let lost = self.queue().take_lost();
             if lost > 0 {
@@ -143,7 +144,7 @@ impl Shared {
         }
     }
 
-    /// Waits for text and takes some of it.
+    /// Waits for text, and moves some of it to `chunk`.
     fn next(&self, chunk: &mut [u8; CHUNK]) -> usize {
         let mut queue = self.queue();
         while queue.text.is_empty() {
@@ -157,23 +158,24 @@ impl Shared {
 }
 
 impl Queue {
-    /// Whole lines, as far as they fit.
+    /// Moves the whole lines that fit to `chunk`, and returns their length.
     fn take(&mut self, chunk: &mut [u8; CHUNK]) -> usize {
         let most = self.text.len().min(CHUNK);
         let last = self.text.range(..most).rposition(|byte| *byte == b'\n');
         let length = last.map_or(most, |last| last + 1);
-        // It has as many bytes.
+        // This cannot fail: the queue has that many bytes.
         let _ = self.text.read_exact(chunk.get_mut(..length).unwrap_or_default());
         length
     }
 
-    /// How many lines were lost, once there is room for the line that says so.
+    /// The number of lost lines, once there is room for the line that reports it; 0 before.
     fn take_lost(&mut self) -> u64 {
         if self.text.len() <= CAPACITY / 2 { std::mem::take(&mut self.lost) } else { 0 }
     }
 }
 
-/// Descriptor 2, whatever it is at the moment. It is not locked, so that a thread that panics does not wait for this one.
+/// File descriptor 2. Unlike `std::io::Stderr`, it has no lock, so that a thread that panics does not wait for this
+/// one.
 struct StandardError;
 
 impl Write for StandardError {
@@ -181,7 +183,7 @@ impl Write for StandardError {
         let stderr = rustix::stdio::stderr();
         loop {
             match rustix::io::write(stderr, text) {
-                // Whoever shares it has made it so.
+                // Another process that shares the file may have made it non-blocking.
                 Err(Errno::AGAIN) => poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&RETRY))?,
                 written => return Ok(written?),
             };
@@ -199,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    /// Tells of each write, which takes until there is an answer.
+    /// Reports each write, and blocks until the test allows it to return.
     struct Stage {
         written: Sender<String>,
         go_on: Receiver<()>,
@@ -208,7 +210,7 @@ mod tests {
     impl Write for Stage {
         fn write(&mut self, text: &[u8]) -> io::Result<usize> {
             let _ = self.written.send(String::from_utf8_lossy(text).into_owned());
-            // Without a sender nobody holds it up any more.
+            // Once the sender is dropped, writes no longer block.
             let _ = self.go_on.recv();
             Ok(text.len())
         }
@@ -223,7 +225,7 @@ mod tests {
         let (go, go_on) = channel();
         let (report, reports) = channel();
         let report = move |lost| {
-            // The test has ended.
+            // This fails if the test has ended.
             let _ = report.send(lost);
         };
         let log = LogWriter::writing_to(Stage { written, go_on }, report).expect("a thread");
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_and_what_is_lost_is_counted() {
+    fn logging_never_blocks_and_lost_lines_are_counted() {
         let (log, writes, go, reports) = start();
         let line = format!("{}\n", "x".repeat(99));
         log.push(line.as_bytes());
@@ -258,7 +260,7 @@ mod tests {
             log.push(line.as_bytes());
         }
         log.push(b"short\n");
-        // It is reported when there is room, and not before.
+        // The loss is reported only when there is room.
         go.send(()).expect("it listens");
         for write in &writes {
             assert_eq!(write.len() % line.len(), 0);
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_blocks_does_not_hold_up_the_end_for_long() {
+    fn a_blocked_output_delays_the_end_only_briefly() {
         let (log, writes, _go, _) = start();
         log.push(b"line\n");
         assert_eq!(writes.recv().as_deref(), Ok("line\n"));

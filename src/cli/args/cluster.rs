@@ -1,4 +1,4 @@
-//! Arguments of the commands for the cluster and for the identity of its daemons.
+//! Arguments of commands for the cluster and for the identity of its daemons.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -15,11 +15,11 @@ use crate::config::value::{parse_duration, positive_duration};
 #[derive(Debug, Args)]
 pub struct Join {
     /// Addresses of daemons of the cluster.
-    // The help is an attribute because rustdoc would read its brackets as a link.
+    // The help text is an attribute because rustdoc would parse its brackets as a link.
     #[arg(required = true, value_name = "ADDR", value_parser = parse_peer,
         help = "Address of a daemon of the cluster: HOST, HOST:PORT or [IPV6]:PORT; the port defaults to the local daemon's")]
     pub addresses: Vec<String>,
-    /// How long joining may take
+    /// Time limit for joining
     #[arg(short, long, value_name = "TIME", value_parser = positive_duration, default_value = "10s")]
     pub timeout: Duration,
 }
@@ -35,10 +35,10 @@ pub struct Leave {
 /// Options of `pmd status`.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Status {
-    /// Whether to keep showing it.
+    /// The `--watch` flag.
     #[command(flatten)]
     pub watch: Watch,
-    /// Wait at most this long until all daemons have the same registry; exit with 6 if they do not
+    /// Wait up to this long for all daemons to have the same registry; exit with 6 if they do not
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "watch")]
     pub wait_converged: Option<Duration>,
 }
@@ -54,7 +54,7 @@ pub struct Services {
 /// Options of `pmd discover`.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Discover {
-    /// Listen this long before printing what was found
+    /// Listen this long before printing the daemons found
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
 }
@@ -62,7 +62,7 @@ pub struct Discover {
 /// The subcommands of `pmd cookie`.
 #[derive(Debug, Subcommand)]
 pub enum Cookie {
-    /// Print the secret; during a rotation both, the new one first
+    /// Print the secret; during a rotation, print both, the new one first
     #[command(help_template = HELP, before_help = "\
 Examples:
   pmd cookie show
@@ -117,7 +117,7 @@ Examples:
 /// Options of `pmd ca init`.
 #[derive(Debug, Args)]
 pub struct CaInit {
-    /// Where to put ca.pem and ca.key [default: ca, beside the cookie]
+    /// Directory for ca.pem and ca.key [default: ca, beside the cookie]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// The name of the authority
@@ -131,12 +131,12 @@ pub struct CaInit {
 /// Options of `pmd ca issue`.
 #[derive(Debug, Args)]
 pub struct CaIssue {
-    /// The name of the host; with a long name, the short name is certified too
+    /// The name of the host; a long name also certifies the short name
     pub host: HostName,
-    /// Where ca.pem and ca.key are [default: ca, beside the cookie]
+    /// Directory that holds ca.pem and ca.key [default: ca, beside the cookie]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Where to put HOST.pem and HOST.key; an existing key is reused [default: the same directory]
+    /// Directory for HOST.pem and HOST.key; an existing key is reused [default: the same directory]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Days until it expires
@@ -152,22 +152,22 @@ pub struct CaIssue {
 pub struct CaShow {
     /// The file [default: ca.pem of the authority]
     pub file: Option<PathBuf>,
-    /// Where ca.pem is [default: ca, beside the cookie]
+    /// Directory that holds ca.pem [default: ca, beside the cookie]
     #[arg(long, value_name = "DIR", conflicts_with = "file")]
     pub dir: Option<PathBuf>,
 }
 
-/// The address of a daemon. Its form is checked here, so that mistakes are found before a lookup.
+/// Checks the form of a daemon's address, so that mistakes are reported before any name is resolved.
 pub(super) fn parse_peer(text: &str) -> Result<String, String> {
-    let form = |why: &str| Err(format!("{why}; an address is HOST, HOST:PORT or [IPV6]:PORT"));
+    let form = |why: &str| Err(format!("{why}; an address has the form HOST, HOST:PORT or [IPV6]:PORT"));
     if text.is_empty() {
-        return form("it is empty");
+        return form("the address is empty");
     }
     if text.contains('@') {
-        return form("that is the name of an Erlang node");
+        return form("this is the name of an Erlang node");
     }
     if text.contains("://") {
-        return form("that is a URL");
+        return form("this is a URL");
     }
     if text.contains(|c: char| c.is_whitespace() || c == ',' || c == '/') {
         return form("each argument is one address");
@@ -185,7 +185,7 @@ pub(super) fn parse_peer(text: &str) -> Result<String, String> {
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
     if host.is_empty() {
-        return form("it names no host");
+        return form("the host is missing");
     }
     match port.map(str::parse::<Port>) {
         Some(Err(error)) => form(&error.to_string()),
@@ -198,25 +198,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_daemons_have_three_forms() {
-        for right in
+    fn daemon_addresses_have_three_forms() {
+        for valid in
             ["host1", "host1.example.org:4370", "10.0.0.1", "10.0.0.1:4369", "::1", "[::1]", "[fd00::1]:4369"]
         {
-            assert_eq!(parse_peer(right).as_deref(), Ok(right));
+            assert_eq!(parse_peer(valid).as_deref(), Ok(valid));
         }
-        for (wrong, why) in [
-            ("", "it is empty"),
-            ("rabbit@host1", "that is the name of an Erlang node"),
-            ("http://host1", "that is a URL"),
+        for (invalid, why) in [
+            ("", "the address is empty"),
+            ("rabbit@host1", "this is the name of an Erlang node"),
+            ("http://host1", "this is a URL"),
             ("host1,host2", "each argument is one address"),
             ("host1:", "a port is a number from 1 to 65535"),
             ("host1:http", "a port is a number from 1 to 65535"),
-            (":4369", "it names no host"),
+            (":4369", "the host is missing"),
             ("[host1]:4369", "the text in brackets is not an IPv6 address"),
             ("[::1]4369", "the text after the address is not a port"),
         ] {
-            let said = parse_peer(wrong).expect_err(wrong);
-            assert_eq!(said, format!("{why}; an address is HOST, HOST:PORT or [IPV6]:PORT"));
+            let error = parse_peer(invalid).expect_err(invalid);
+            assert_eq!(error, format!("{why}; an address has the form HOST, HOST:PORT or [IPV6]:PORT"));
         }
     }
 }

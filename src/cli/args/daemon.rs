@@ -1,4 +1,4 @@
-//! Arguments of the commands for the daemon itself: start, health, and the switch between epmd and pmd.
+//! Arguments of commands for the daemon itself: start, health, and switching between epmd and pmd.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -51,19 +51,19 @@ pub struct Demo {
     pub no_erlang: bool,
 }
 
-/// Addresses that were given with one flag.
+/// The addresses given with one flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressList(pub Vec<IpAddr>);
 
 fn parse_list(text: &str) -> Result<AddressList, String> {
     match parse_addresses(text)? {
-        addresses if addresses.is_empty() => Err("an IP address is needed".into()),
+        addresses if addresses.is_empty() => Err("an IP address is required".into()),
         addresses => Ok(AddressList(addresses)),
     }
 }
 
 impl Start {
-    /// All addresses to listen on; none if there was no flag.
+    /// All addresses to listen on; none if the flag was not used.
     pub fn addresses(&self) -> Option<Vec<IpAddr>> {
         let all: Vec<IpAddr> = self.bind.iter().flat_map(|list| list.0.iter().copied()).collect();
         Some(all).filter(|all| !all.is_empty())
@@ -73,7 +73,7 @@ impl Start {
 /// Options of `pmd doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// A node to which each hop is tested
+    /// Also test each hop to this node
     #[arg(value_name = "NAME@HOST")]
     pub node: Option<String>,
 }
@@ -89,7 +89,7 @@ pub struct Health {
 /// Options of `pmd debug`.
 #[derive(Debug, Args)]
 pub struct Debug {
-    /// The file to write, as .tar.gz [default: pmd-debug-PORT.tar.gz in this directory]
+    /// The .tar.gz file to write [default: pmd-debug-PORT.tar.gz in the current directory]
     pub file: Option<PathBuf>,
     /// Replace the file if it exists
     #[arg(long)]
@@ -116,7 +116,7 @@ pub struct Handover {
     /// How long to wait for the nodes to come back
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
     pub wait: Duration,
-    /// The epmd to start [default: that of the newest Erlang installation, or the one in PATH]
+    /// The epmd to start [default: from the newest Erlang installation, or from PATH]
     #[arg(long, value_name = "FILE")]
     pub epmd: Option<PathBuf>,
     /// Hand over even if epmd cannot hold all nodes

@@ -1,14 +1,14 @@
-//! The forms of a command's output.
+//! Output formats.
 
 use clap::ValueEnum;
 
-/// The form of a command's data.
+/// The output format of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// A table for people.
     #[default]
     Table,
-    /// For people with wide screens: more columns.
+    /// A table with more columns, for wide screens.
     Wide,
     /// One JSON document.
     Json,
@@ -19,12 +19,12 @@ pub enum Format {
 }
 
 impl Format {
-    /// Whether programs read the output as JSON, errors included.
+    /// Whether the output is JSON, including errors.
     pub fn is_json(self) -> bool {
         matches!(self, Format::Json | Format::Jsonl)
     }
 
-    /// Whether people read the output.
+    /// Whether the output is meant for people.
     pub fn is_for_people(self) -> bool {
         matches!(self, Format::Table | Format::Wide)
     }

@@ -1,4 +1,4 @@
-//! Arguments of the commands for Erlang nodes and their paths to other hosts.
+//! Arguments of commands for Erlang nodes and their paths to other hosts.
 
 use std::ffi::OsString;
 
@@ -18,12 +18,12 @@ pub struct Env {
     pub elixir: bool,
 }
 
-/// The syntax of the variables.
+/// The syntax in which variables are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// A shell.
+    /// A POSIX shell.
     Sh,
-    /// A unit file.
+    /// A systemd unit file.
     Systemd,
     /// An Elixir release.
     Elixir,
@@ -51,7 +51,7 @@ pub struct Run {
 /// Options of `pmd ping`.
 #[derive(Debug, Args)]
 pub struct Ping {
-    /// The node, with its host unless it runs on this one
+    /// The node, with its host unless it is local
     #[arg(value_name = "NODE[@HOST]")]
     pub node: String,
 }

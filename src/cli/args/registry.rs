@@ -1,4 +1,4 @@
-//! Arguments of the commands for names and services.
+//! Arguments of commands for names and services.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub struct Names {
     /// List the nodes of all hosts of the cluster
     #[arg(long)]
     pub cluster: bool,
-    /// Whether to keep showing it.
+    /// The `--watch` flag.
     #[command(flatten)]
     pub watch: Watch,
 }
@@ -34,7 +34,7 @@ pub struct Lookup {
     /// Print all matches, not just the best one
     #[arg(short, long)]
     pub all: bool,
-    /// Wait at most this long until it is registered
+    /// Wait up to this long for it to be registered
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
 }
@@ -65,7 +65,7 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A name.
+/// Options of `pmd unregister`.
 #[derive(Debug, Args)]
 pub struct Named {
     /// The name of the service
@@ -78,7 +78,7 @@ pub struct Subscribe {
     /// Only events of this kind; may be repeated
     #[arg(short, long, value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS.map(EventKind::as_str)), hide_possible_values = true)]
     pub kind: Vec<String>,
-    /// Start after the event with this number; 0 for every event that the daemon still has [default: from now on]
+    /// Start after the event with this number; 0 for all events that the daemon still has [default: new events only]
     #[arg(short, long, value_name = "NUMBER")]
     pub since: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! What to tell the user when the daemon does not answer, or another program holds its port.
+//! Error messages for a daemon that does not answer and for a port held by another program.
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
@@ -7,7 +7,7 @@ use crate::control::client::ClientError;
 use crate::takeover::owner::Owner;
 use crate::takeover::port::Port;
 
-/// Why a daemon cannot have this port.
+/// The failure that explains which process holds the port.
 pub fn port_conflict(found: &Port, target: &Target) -> Failure {
     let (port, holder) = (target.port, found.holder());
     let (message, hint) = if found.owners.iter().any(Owner::is_pmd) {
@@ -16,7 +16,7 @@ pub fn port_conflict(found: &Port, target: &Target) -> Failure {
                 "port {port} is held by another pmd, which does not answer on {}: {holder}",
                 target.socket.display()
             ),
-            "name its control socket with --socket, or stop it with a signal".to_owned(),
+            "specify its control socket with --socket, or stop it with a signal".to_owned(),
         )
     } else if found.mapper.is_some() {
         (
@@ -32,7 +32,7 @@ pub fn port_conflict(found: &Port, target: &Target) -> Failure {
     Failure::new(Exit::Conflict, message, hint)
 }
 
-/// Turns a failed answer into a failure with the best advice for this host.
+/// Converts a client error into a failure. If no daemon is reachable, the hint depends on what holds the port.
 pub async fn explain<T>(target: &Target, answer: std::result::Result<T, ClientError>) -> Result<T> {
     let error = match answer {
         Ok(answer) => return Ok(answer),

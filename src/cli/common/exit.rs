@@ -2,35 +2,35 @@
 
 use std::process::{ExitCode, ExitStatus};
 
-/// How a command ends.
+/// The outcome of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Done,
-    /// A failure without a code of its own.
+    /// An error without a specific code.
     General,
-    /// Wrong flags, environment or configuration.
+    /// Invalid flags, environment or configuration.
     Usage,
-    /// No daemon answers.
+    /// The daemon is not reachable.
     NotReachable,
-    /// Nothing has that name.
+    /// The name was not found.
     NotFound,
-    /// Not permitted, or unsafe.
+    /// Not permitted or unsafe.
     Refused,
     /// Timed out.
     TimedOut,
-    /// A name or a port is taken.
+    /// A name or port is already in use.
     Conflict,
     /// The daemon, or something that depends on it, is unhealthy.
     Unhealthy,
-    /// The user interrupted it.
+    /// Interrupted by the user.
     Interrupted,
     /// The exit status of a command that pmd ran for the user.
     Command(u8),
 }
 
 impl Exit {
-    /// The number.
+    /// The numeric exit code.
     pub fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
@@ -47,7 +47,7 @@ impl Exit {
         }
     }
 
-    /// The exit with this number, as reported by a background daemon that failed.
+    /// The exit for the code of a failed background daemon.
     pub fn of_code(code: i32) -> Exit {
         let known = [
             Exit::Usage,
@@ -61,7 +61,7 @@ impl Exit {
         known.into_iter().find(|exit| i32::from(exit.code()) == code).unwrap_or(Exit::General)
     }
 
-    /// The exit of a command that pmd ran for the user, by the rules of shells.
+    /// The exit of a command that pmd ran for the user, following shell conventions.
     pub fn of_command(status: ExitStatus) -> Exit {
         use std::os::unix::process::ExitStatusExt;
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_are_those_of_the_manual() {
+    fn the_codes_match_the_manual() {
         let all = [
             (Exit::Done, 0),
             (Exit::General, 1),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_of_a_command_is_passed_on() {
+    fn the_exit_status_of_a_command_is_returned() {
         assert_eq!(Exit::of_command(ExitStatus::from_raw(7 << 8)), Exit::Command(7));
         assert_eq!(Exit::of_command(ExitStatus::from_raw(15)), Exit::Command(143));
     }

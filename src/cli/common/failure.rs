@@ -1,4 +1,4 @@
-//! Why a command failed: an exit code, a code for programs, a sentence for people, and what to do next.
+//! A failed command: the exit code, an error code for programs, a message for people, and a hint.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,25 +9,25 @@ use crate::config::ConfigError;
 use crate::control::api::ErrorInfo;
 use crate::control::client::ClientError;
 
-/// The result of a command, or of a part of it.
+/// The result of a command or of a step of it.
 pub type Result<T> = std::result::Result<T, Failure>;
 
-/// A command that failed.
+/// The failure of a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// The exit of the process.
+    /// The exit code of the process.
     pub exit: Exit,
-    /// For programs.
+    /// The error code for programs.
     pub code: String,
-    /// For people; empty if nothing is to be reported.
+    /// The message for people; empty if there is nothing to report.
     pub message: String,
-    /// What to do next.
+    /// A suggestion for the user.
     pub hint: String,
 }
 
 impl Failure {
-    /// A failure whose code for programs follows from the exit.
+    /// A failure whose error code is derived from the exit code.
     pub fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Failure {
         let code = match exit {
             Exit::Usage => "usage",
@@ -43,27 +43,27 @@ impl Failure {
         Failure { exit, code: code.to_owned(), message: message.into(), hint: hint.into() }
     }
 
-    /// The reader of standard output has gone: the command ends successfully and silently.
+    /// The reader of standard output has closed it: the command ends successfully, without a message.
     pub fn broken_pipe() -> Failure {
         Failure::new(Exit::Done, "", "")
     }
 
-    /// A program that the user named does not start; the exit is the one that shells use.
+    /// A program named by the user could not be started; the exit code is that of shells.
     pub fn command(program: &OsStr, error: &io::Error) -> Failure {
         let exit = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
         let message = format!("cannot run {}: {error}", program.display());
-        let hint = "check that the program exists, is in the PATH and can be executed";
+        let hint = "check that the program exists, is in PATH and is executable";
         Failure::new(Exit::Command(exit), message, hint)
     }
 
-    /// The failure for programs.
+    /// The failure as reported to programs.
     pub fn info(&self) -> ErrorInfo {
         let text = |text: &str| without_numbers(text).into_owned();
         ErrorInfo { code: self.code.clone(), message: text(&self.message), hint: text(&self.hint) }
     }
 }
 
-/// A failed write to standard output, whose reader may have gone.
+/// A failed write to standard output, which the reader may have closed.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {

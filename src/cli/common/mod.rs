@@ -1,4 +1,4 @@
-//! What the commands share: the daemon they talk to, how they run, what they print, and how they fail.
+//! Code shared by the commands: selecting the daemon, running, printing, and reporting failures.
 
 pub mod diagnosis;
 pub mod exit;

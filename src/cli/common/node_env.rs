@@ -1,9 +1,9 @@
-//! The environment variables that a node needs to see the cluster.
+//! The environment variables that a node needs to reach other hosts of the cluster.
 
 use crate::config::{environment, settings};
 use crate::control::api::TunnelList;
 
-/// Names the resolver file of a node.
+/// The variable that holds the path of a node's resolver configuration.
 const INETRC: &str = "ERL_INETRC";
 
 /// The variables and their values.

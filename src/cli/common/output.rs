@@ -1,4 +1,4 @@
-//! What commands print: data on standard output in the requested form, messages on standard error.
+//! Output of commands: data on standard output in the requested format, messages on standard error.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -12,18 +12,18 @@ use crate::base::text::{printable, without_numbers};
 use crate::cli::args::Format;
 use crate::control::api::ErrorBody;
 
-/// Where and how a command prints.
+/// How a command prints.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
-    /// The form of the data.
+    /// The format of the data.
     pub format: Format,
     colour: bool,
-    /// Whether each document replaces the one before on the terminal.
+    /// Whether each document replaces the previous one on the terminal.
     redraws: bool,
 }
 
 impl Output {
-    /// Prints in this form; in colour only where `colour` allows it and standard output is a terminal.
+    /// Output in this format, in colour if `colour` and the environment allow it and standard output is a terminal.
     pub fn new(format: Format, colour: bool) -> Output {
         let terminal =
             io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
@@ -31,12 +31,12 @@ impl Output {
         Output { format, colour: colour && allowed && terminal, redraws: false }
     }
 
-    /// Whether there are colours.
+    /// Whether output is coloured.
     pub fn has_colour(&self) -> bool {
         self.colour
     }
 
-    /// The same for a command that prints repeatedly: it redraws a terminal, and prints JSON lines otherwise.
+    /// The output of a command that prints repeatedly: redraws a terminal, otherwise prints JSON lines.
     pub fn watched(self) -> Output {
         if io::stdout().is_terminal() && !self.format.is_json() {
             Output { redraws: true, ..self }
@@ -45,7 +45,7 @@ impl Output {
         }
     }
 
-    /// Prints `items`, which are the list in `document`.
+    /// Prints a list: `document` as JSON, or `items` as lines or a table.
     pub fn list<T: Serialize>(
         &self,
         document: &impl Serialize,
@@ -57,7 +57,7 @@ impl Output {
         Ok(out.flush()?)
     }
 
-    /// Writes what [`Output::list`] prints.
+    /// Writes the output of [`Output::list`].
     pub fn write_list<T: Serialize>(
         &self,
         out: &mut impl Write,
@@ -79,7 +79,7 @@ impl Output {
         }
     }
 
-    /// Prints one document; `human` writes it for people.
+    /// Prints one document; `human` writes the version for people.
     pub fn one(
         &self,
         document: &impl Serialize,
@@ -95,13 +95,12 @@ impl Output {
         Ok(out.flush()?)
     }
 
-    /// Text in a colour, if there are any.
+    /// The text, coloured if colours are enabled.
     pub fn paint(&self, colour: Colour, text: &str) -> String {
         if self.colour { colour.paint(text) } else { text.to_owned() }
     }
 
-    /// Reports why a command failed: to people on standard error, and on standard output to programs that asked
-    /// for JSON.
+    /// Reports a failure on standard error, and if JSON was requested also on standard output.
     pub fn failure(&self, failure: &Failure) {
         if failure.message.is_empty() {
             return;
@@ -114,7 +113,7 @@ impl Output {
         if self.format.is_json() {
             let mut out = stdout();
             let body = ErrorBody { error: failure.info() };
-            // If this cannot be written either, the exit code remains.
+            // If this fails too, the exit code still reports the failure.
             let _ = json(&mut out, &body, self.format == Format::Json).and_then(|()| out.flush());
         }
     }
@@ -122,7 +121,7 @@ impl Output {
     fn begin(&self) -> io::Result<BufWriter<StdoutLock<'static>>> {
         let mut out = stdout();
         if self.redraws {
-            // At once, so that it does not wipe out a message on standard error.
+            // Flushed at once, so that it does not erase a later message on standard error.
             out.write_all(b"\x1b[H\x1b[2J")?;
             out.flush()?;
         }
@@ -130,7 +129,7 @@ impl Output {
     }
 }
 
-/// Writes a message to standard error. A closed standard error is not a failure.
+/// Writes a message to standard error. Ignores errors: standard error may be closed.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", without_numbers(text));
 }
@@ -140,7 +139,7 @@ pub fn stdout() -> BufWriter<StdoutLock<'static>> {
     BufWriter::new(io::stdout().lock())
 }
 
-/// Writes a JSON document and ends the line.
+/// Writes a JSON document and a newline.
 pub fn json(out: &mut impl Write, document: &impl Serialize, pretty: bool) -> io::Result<()> {
     if pretty {
         serde_json::to_writer_pretty(&mut *out, document)?;
@@ -150,7 +149,7 @@ pub fn json(out: &mut impl Write, document: &impl Serialize, pretty: bool) -> io
     writeln!(out)
 }
 
-/// A document as lines of path and value, separated by a tab.
+/// Writes a document as lines of path and value, separated by a tab.
 fn flat(out: &mut impl Write, path: &str, value: &Value) -> io::Result<()> {
     let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     match value {
@@ -177,7 +176,7 @@ mod tests {
     #[test]
     fn a_document_can_be_flat() {
         let mut out = Vec::new();
-        flat(&mut out, "", &json!({"a": {"b": [1, "x\ny"]}, "c": null})).expect("memory takes it");
+        flat(&mut out, "", &json!({"a": {"b": [1, "x\ny"]}, "c": null})).expect("in-memory write");
         assert_eq!(String::from_utf8(out).expect("text"), "a.b.0\t1\na.b.1\tx\\ny\nc\tnull\n");
     }
 }

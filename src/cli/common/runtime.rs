@@ -1,4 +1,4 @@
-//! Runs commands that wait: for the daemon, for time, or for a signal.
+//! Runs asynchronous commands.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -10,16 +10,16 @@ use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::output::note;
 
-/// Work that takes longer than this is announced.
+/// Operations that take longer than this show a progress message.
 const SILENT: Duration = Duration::from_secs(1);
 
-/// The longest wait.
+/// The upper limit for a wait.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// The work of a command.
+/// The future of a command.
 type Work<'a> = Pin<&'a mut dyn Future<Output = Result<Exit>>>;
 
-/// Runs a command until it is done or interrupted.
+/// Runs a command until it completes or is interrupted.
 pub fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     let work: Work<'_> = pin!(work);
     run(pin!(async {
@@ -30,33 +30,33 @@ pub fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     }))
 }
 
-/// Runs a command that handles interruptions itself.
+/// Runs a command that handles interrupts itself.
 pub fn block_on_uninterrupted(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     run(pin!(work))
 }
 
-/// Not generic: compiling the runtime's loop for each command would cost a lot of code.
+/// Not generic, so that the runtime's loop is not compiled for each command.
 fn run(work: Work<'_>) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         Failure::new(
             Exit::General,
-            format!("cannot start: {error}"),
+            format!("cannot start the async runtime: {error}"),
             "free memory or file descriptors, and try again",
         )
     })?;
     let done = runtime.block_on(work);
-    // A blocking thread that still waits, as for the resolver, must not delay the exit.
+    // A blocking thread, such as one waiting for the resolver, must not delay the exit.
     runtime.shutdown_background();
     done
 }
 
-/// When a wait ends. Very long waits are cut, as the clock would overflow.
-pub fn deadline(patience: Duration) -> Instant {
-    Instant::now() + patience.min(LONGEST)
+/// The end of a wait that starts now. Very long waits are shortened because the clock would overflow.
+pub fn deadline(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(LONGEST)
 }
 
-/// Tells people what `work` is if it takes more than a moment.
+/// Runs `work`, and prints `doing` if it takes longer than a second.
 pub async fn with_progress<T>(doing: &str, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     tokio::select! {

@@ -1,23 +1,23 @@
-//! The signals that end a program.
+//! The signals that terminate a program.
 
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind, signal};
 
 use super::failure::Result;
 
-/// SIGTERM, SIGINT and SIGHUP: of `kill`, of Ctrl-C, and of a closed terminal.
+/// Receives SIGTERM (`kill`), SIGINT (Ctrl-C) and SIGHUP (a closed terminal).
 #[derive(Debug)]
 pub struct Signals([unix::Signal; 3]);
 
 impl Signals {
-    /// From now on these signals no longer end the process.
+    /// Installs handlers: from now on, these signals no longer terminate the process.
     pub fn new() -> Result<Signals> {
         let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
         let [terminate, interrupt, hangup] = kinds.map(signal);
         Ok(Signals([terminate?, interrupt?, hangup?]))
     }
 
-    /// Waits for one of them.
+    /// Waits for the next of these signals.
     pub async fn next(&mut self) -> Signal {
         let [terminate, interrupt, hangup] = &mut self.0;
         tokio::select! {

@@ -1,7 +1,8 @@
-//! What `pmd takeover` and `pmd handover` share: one port mapper stops, the other starts, and the nodes move to it.
+//! Code shared by `pmd takeover` and `pmd handover`: stop one port mapper, start the other, and wait for the nodes to
+//! register with it.
 //!
-//! Between the stop and the start nothing answers on the port; that takes some milliseconds. If the new port mapper does
-//! not start, the old one is started again.
+//! Nothing answers on the port for the few milliseconds between stop and start. If the new port mapper does not start,
+//! the old one is started again.
 
 use std::fmt;
 use std::io;
@@ -29,44 +30,44 @@ use crate::takeover::process::Process;
 use crate::takeover::stock::Stock;
 use crate::takeover::{ask, systemd};
 
-/// How long a port mapper may take to stop, to release the port, or to answer.
-pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How often the port mapper is asked for the nodes that are back.
+/// Time limit for a port mapper to stop, to release the port, or to answer.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often to check which nodes are back.
 const POLL: Duration = Duration::from_millis(250);
-/// The units of stock epmd. The socket comes first: it would start the service again.
+/// The units of stock epmd. The socket comes first because it would restart the service.
 pub const EPMD_UNITS: [&str; 2] = ["epmd.socket", "epmd.service"];
 /// The units of pmd, which replace those of stock epmd.
 pub const PMD_UNITS: [&str; 2] = ["pmd.socket", "pmd.service"];
 
-/// A port mapper of this host, and how to stop and start it.
+/// A port mapper on this host, with everything needed to stop and start it.
 #[derive(Debug)]
 pub enum Mapper {
-    /// A stock epmd: its process if it runs, and how to start one like it if that is known.
+    /// A stock epmd: its process if it is running, and the command to start it, if known.
     Epmd(Option<Owner>, Option<Stock>),
-    /// Units of systemd that run a stock epmd.
+    /// systemd units that run a stock epmd.
     EpmdUnits(Vec<String>),
-    /// A pmd in the background.
+    /// A background pmd.
     Pmd {
-        /// Its process, if it runs.
+        /// Its process id, if it is running.
         pid: Option<u32>,
-        /// The addresses that it listens on, if not on all.
+        /// The addresses it listens on; empty for all addresses.
         bind: Vec<IpAddr>,
-        /// Whether it obeys KILL and STOP while nodes are registered.
+        /// Whether it accepts KILL and STOP while nodes are registered.
         relaxed: bool,
     },
-    /// Units of systemd that run pmd.
+    /// systemd units that run pmd.
     PmdUnits {
         /// Their names.
         units: Vec<String>,
-        /// Whether they are enabled when they are started, and disabled when they are stopped.
+        /// Whether to enable them on start and disable them on stop.
         enabled: bool,
     },
 }
 
-/// A change from one port mapper to the other.
+/// A switch from one port mapper to another.
 #[derive(Debug)]
 pub struct Switch<'a> {
-    /// The flags of the command.
+    /// The global flags.
     pub global: &'a Global,
     /// The pmd that starts or stops.
     pub target: &'a Target,
@@ -74,11 +75,11 @@ pub struct Switch<'a> {
     pub from: Mapper,
     /// The port mapper that starts.
     pub to: Mapper,
-    /// Units that will start the old port mapper again at the next boot.
+    /// Units that will start the old port mapper at the next boot.
     pub enabled_units: Vec<String>,
 }
 
-/// A node that moves.
+/// A node that has to register with the new port mapper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Node {
     /// Its name.
@@ -90,25 +91,25 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that has not come back yet.
+    /// A node that has not registered with the new port mapper yet.
     pub fn new(name: String, port: u16) -> Node {
         Node { name, port, back: false }
     }
 }
 
-/// What was done.
+/// The result of the command.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// The port.
     pub port: u16,
-    /// The program that holds it now: `pmd` or `epmd`.
+    /// The program that now holds the port: `pmd` or `epmd`.
     pub held_by: &'static str,
-    /// Whether this command changed that.
+    /// Whether this command switched the port mapper.
     pub changed: bool,
-    /// The process that holds the port, if it is known.
+    /// The process that holds the port, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// The nodes that were registered before.
+    /// The nodes that were registered before the switch.
     pub nodes: Vec<Node>,
 }
 
@@ -149,22 +150,22 @@ impl Mapper {
             Mapper::Epmd(None, _) => Ok(()),
             Mapper::Epmd(Some(owner), _) => {
                 let process = Process::open(owner.pid).map_err(refused)?;
-                // Checked now that its process id cannot be reused.
+                // Checked only now, when the process is pinned by its pidfd.
                 if !owner::owner(owner.pid).is_some_and(|now| now.is_epmd()) {
                     return Err(Failure::new(
                         Exit::Conflict,
-                        format!("the process {} has changed meanwhile", owner.pid),
-                        "check again: pmd takeover --dry-run",
+                        format!("process {} is no longer an epmd", owner.pid),
+                        "run the command again",
                     ));
                 }
                 process.terminate().map_err(refused)?;
-                if with_progress("waiting for epmd to stop", process.ended(PATIENCE)).await? {
+                if with_progress("waiting for epmd to stop", process.ended(TIMEOUT)).await? {
                     return Ok(());
                 }
                 Err(Failure::new(
                     Exit::TimedOut,
-                    format!("{owner} did not stop within {} s", PATIENCE.as_secs()),
-                    format!("kill it yourself: kill -9 {}; then run `pmd start`", owner.pid),
+                    format!("{owner} did not stop within {} s", TIMEOUT.as_secs()),
+                    format!("kill it with `kill -9 {}`, then run `pmd start`", owner.pid),
                 ))
             }
             Mapper::EpmdUnits(units) | Mapper::PmdUnits { units, .. } => {
@@ -174,7 +175,7 @@ impl Mapper {
         }
     }
 
-    /// Starts it and waits until it answers. Returns its process id if that is known.
+    /// Starts it and waits until it answers. Returns its process id, if known.
     async fn start(&self, global: &Global, target: &Target) -> Result<Option<u32>> {
         let failed = |reason: String| {
             let hint = match self {
@@ -208,7 +209,7 @@ impl Mapper {
         Ok(holder.and_then(|owner| u32::try_from(owner.pid).ok()))
     }
 
-    /// Keeps units of pmd that were stopped from starting again at the next boot.
+    /// Prevents stopped units of pmd from starting at the next boot.
     fn disable(&self) -> io::Result<()> {
         match self {
             Mapper::PmdUnits { units, enabled: true } => systemd::disable(units),
@@ -231,7 +232,7 @@ impl fmt::Display for Mapper {
 }
 
 impl Switch<'_> {
-    /// Shows what [`Switch::run`] would do.
+    /// Prints the steps of [`Switch::run`].
     pub fn show(&self, nodes: &[Node], output: Output) -> Result<Exit> {
         let mut steps = vec![
             format!("stop {}, with {} registered", self.from, number_of(nodes)),
@@ -239,10 +240,10 @@ impl Switch<'_> {
         ];
         if !nodes.is_empty() {
             if self.to.program() == "pmd" {
-                steps.push("answer lookups of the nodes until they are back".to_owned());
+                steps.push("answer lookups for the nodes until they are back".to_owned());
             }
             steps.push(
-                "wait until every node has registered again; OTP 23.3 and later do so within 2 s".to_owned(),
+                "wait until every node has registered again, within 2 s on OTP 23.3 and later".to_owned(),
             );
         }
         let plan = json!({ "dry_run": true, "steps": steps, "nodes": nodes });
@@ -254,8 +255,8 @@ impl Switch<'_> {
         Ok(Exit::Done)
     }
 
-    /// Stops the old port mapper and starts the new one, whose process id it returns if that is known. Not to be
-    /// interrupted: in between the host has no port mapper.
+    /// Stops the old port mapper, starts the new one, and returns its process id, if known. Must not be interrupted: in
+    /// between, the host has no port mapper.
     pub async fn run(&self, nodes: &[Node]) -> Result<Option<u32>> {
         self.from.stop(self.target).await?;
         note(&format!("stopped {}, with {} registered", self.from, number_of(nodes)));
@@ -283,18 +284,18 @@ impl Switch<'_> {
     /// Starts the old port mapper again.
     async fn undo(&self, mut failure: Failure) -> Failure {
         if let Mapper::PmdUnits { units, .. } = &self.to {
-            // As far as possible: the failure is reported either way.
+            // Best effort: the original failure is reported in any case.
             let _ = systemd::stop(units).and_then(|()| self.to.disable());
         }
         let old = self.from.program();
         match self.from.start(self.global, self.target).await {
             Ok(_) => {
-                failure.message += &format!("; {old} was started again, and its nodes come back to it");
+                failure.message += &format!("; {old} was started again, and its nodes will register again");
             }
             Err(again) => {
                 failure.message += &format!("; starting {old} again failed too: {}", again.message);
                 failure.hint = format!(
-                    "start {old} by hand, or no node can be found: {}",
+                    "start {old} manually; until then, no node can be found: {}",
                     self.from.command(self.target)
                 );
             }
@@ -302,19 +303,19 @@ impl Switch<'_> {
         failure
     }
 
-    /// Waits until the nodes have registered with the new port mapper, and reports.
+    /// Waits until the nodes have registered with the new port mapper, and prints the report.
     ///
-    /// `look` marks the nodes that are back; it returns false if it cannot tell.
+    /// `look` marks the nodes that are back; it returns false if the port mapper does not answer.
     pub async fn conclude(
         &self,
         pid: Option<u32>,
         mut nodes: Vec<Node>,
-        patience: Duration,
+        timeout: Duration,
         interrupt: &mut Interrupt,
         look: impl AsyncFnMut(&mut [Node]) -> bool,
         output: Output,
     ) -> Result<Exit> {
-        let waited = wait_for_nodes(&mut nodes, patience, interrupt, look).await;
+        let waited = wait_for_nodes(&mut nodes, timeout, interrupt, look).await;
         let (old, new) = (self.from.program(), self.to.program());
         let report = Report { port: self.target.port, held_by: new, changed: true, pid, nodes };
         let exit = report.print(output)?;
@@ -329,7 +330,7 @@ impl Switch<'_> {
 }
 
 impl Report {
-    /// Reports that the port is held by the right program already.
+    /// Reports that the requested port mapper already holds the port.
     pub fn print_unchanged(
         port: u16,
         held_by: &'static str,
@@ -342,7 +343,7 @@ impl Report {
         Ok(Exit::Done)
     }
 
-    /// Shows the nodes; ends with `Unhealthy` if some are missing.
+    /// Prints the nodes; returns `Unhealthy` if some are missing.
     fn print(&self, output: Output) -> Result<Exit> {
         let table = Table {
             columns: &[
@@ -368,49 +369,49 @@ impl Report {
     }
 }
 
-/// The addresses that make a port mapper listen where this one does; none means all addresses.
+/// The addresses to bind so that a port mapper listens where the other one did; empty means all addresses.
 pub fn addresses_to_bind(listening: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     let listening: Vec<IpAddr> = listening.collect();
     if listening.is_empty() || listening.iter().any(IpAddr::is_unspecified) {
         return Vec::new();
     }
-    let outside: Vec<IpAddr> = listening.into_iter().filter(|ip| !ip.is_loopback()).collect();
-    if outside.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { outside }
+    let external: Vec<IpAddr> = listening.into_iter().filter(|ip| !ip.is_loopback()).collect();
+    if external.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { external }
 }
 
 fn number_of(nodes: &[Node]) -> String {
     if nodes.is_empty() { "no nodes".to_owned() } else { count(nodes.len(), "node", "nodes") }
 }
 
-/// Ctrl-C, which must not leave a host without a port mapper: it only counts where it is asked for.
+/// Ctrl-C, checked only at points where stopping does not leave the host without a port mapper.
 #[derive(Debug)]
 pub struct Interrupt(Signal);
 
 impl Interrupt {
-    /// From now on, Ctrl-C no longer ends this process.
+    /// Installs a handler: from now on, Ctrl-C no longer terminates this process.
     pub fn new() -> Result<Interrupt> {
         Ok(Interrupt(signal(SignalKind::interrupt())?))
     }
 
-    /// Whether the user has pressed Ctrl-C.
-    pub fn came(&mut self) -> bool {
+    /// Whether Ctrl-C was pressed.
+    pub fn received(&mut self) -> bool {
         self.0.recv().now_or_never().is_some()
     }
 
-    async fn comes(&mut self) {
+    async fn wait(&mut self) {
         self.0.recv().await;
     }
 }
 
 async fn wait_until_free(port: u16) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while owner::listening(port).is_ok_and(|sockets| !sockets.is_empty()) {
         if Instant::now() > deadline {
             let holder = Port::look(port).await.holder();
             return Err(Failure::new(
                 Exit::Conflict,
-                format!("port {port} did not become free: it is held by {holder}"),
-                "find out what starts it, and stop that first",
+                format!("port {port} is still held by {holder}"),
+                "find out what starts it, and disable that first",
             ));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -418,9 +419,9 @@ async fn wait_until_free(port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a port mapper answers on this host's loopback.
+/// Waits until a port mapper answers on loopback.
 async fn wait_for_mapper(port: u16) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while ask::names(([127, 0, 0, 1], port).into(), LOCAL).await.is_err() {
         if Instant::now() > deadline {
             return false;
@@ -432,24 +433,24 @@ async fn wait_for_mapper(port: u16) -> bool {
 
 async fn wait_for_nodes(
     nodes: &mut [Node],
-    patience: Duration,
+    timeout: Duration,
     interrupt: &mut Interrupt,
     mut look: impl AsyncFnMut(&mut [Node]) -> bool,
 ) -> Exit {
-    let deadline = Instant::now() + patience;
-    let mut told = false;
+    let deadline = Instant::now() + timeout;
+    let mut announced = false;
     loop {
         let all_back = look(nodes).await && nodes.iter().all(|node| node.back);
         if all_back || Instant::now() >= deadline {
             return Exit::Done;
         }
-        if !told {
+        if !announced {
             note("waiting for the nodes to come back ...");
-            told = true;
+            announced = true;
         }
         tokio::select! {
             () = tokio::time::sleep(POLL.min(deadline - Instant::now())) => {}
-            () = interrupt.comes() => return Exit::Interrupted,
+            () = interrupt.wait() => return Exit::Interrupted,
         }
     }
 }

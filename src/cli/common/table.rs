@@ -1,17 +1,17 @@
-//! Tables: columns that know their heading and how to fill a cell, and their layout for people and for scripts.
+//! Tables, with a layout for people and one for scripts.
 
 use std::io::{self, Write};
 
 use crate::base::text::printable;
 
-/// Colours. They only ever show a state.
+/// Colours, used only for states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colour {
-    /// Good.
+    /// A good state.
     Green,
-    /// Needs attention.
+    /// A state that needs attention.
     Yellow,
-    /// Bad.
+    /// A bad state.
     Red,
 }
 
@@ -36,12 +36,12 @@ pub struct Column<T> {
 }
 
 impl<T> Column<T> {
-    /// A column that every table shows.
+    /// A column of every table.
     pub const fn new(heading: &'static str, cell: fn(&T) -> String) -> Column<T> {
         Column { heading, wide: false, cell }
     }
 
-    /// A column for wide screens and for scripts.
+    /// A column that is only shown on wide screens and to scripts.
     pub const fn wide(heading: &'static str, cell: fn(&T) -> String) -> Column<T> {
         Column { heading, wide: true, cell }
     }
@@ -50,11 +50,11 @@ impl<T> Column<T> {
 /// A table of items.
 #[derive(Debug)]
 pub struct Table<'a, T> {
-    /// The columns. A state comes last, where its colour cannot shift other columns.
+    /// The columns. The state is the last one, so that its colour does not shift other columns.
     pub columns: &'a [Column<T>],
     /// The colour of an item's last cell.
     pub colour: fn(&T) -> Option<Colour>,
-    /// What people are told if there are no items.
+    /// The message for people if there are no items.
     pub empty: String,
 }
 
@@ -96,7 +96,7 @@ struct Row {
     colour: Option<Colour>,
 }
 
-/// Not generic, so that the layout is compiled once for all commands.
+/// Not generic, so that the layout code is compiled only once.
 fn align(out: &mut dyn Write, headings: Vec<String>, rows: Vec<Row>) -> io::Result<()> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -110,7 +110,7 @@ fn align(out: &mut dyn Write, headings: Vec<String>, rows: Vec<Row>) -> io::Resu
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    // Colours are added after the layout, which would count their bytes as letters.
+    // Colours are added after the layout, which would count escape sequences as characters.
     for (line, (colour, state)) in table.lines().zip(states) {
         let line = line.trim_end();
         match (colour, line.strip_suffix(state.as_str())) {
@@ -140,7 +140,7 @@ mod tests {
     fn table(wide: bool, coloured: bool) -> String {
         let mut out = Vec::new();
         let items = [("joe", "well"), ("robert\u{1b}[2J", "ill"), ("müller", "")];
-        PEOPLE.write_aligned(&mut out, &items, wide, coloured).expect("memory takes it");
+        PEOPLE.write_aligned(&mut out, &items, wide, coloured).expect("in-memory write");
         String::from_utf8(out).expect("text")
     }
 

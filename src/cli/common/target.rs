@@ -19,16 +19,16 @@ pub struct Target {
     pub port: u16,
     /// Its control socket.
     pub socket: PathBuf,
-    /// The flags that select the same daemon in another command; they begin with a space if there are any.
+    /// The flags that select the same daemon in another command, each preceded by a space.
     flags: String,
 }
 
-/// The configuration file, and whether the user named it.
+/// The configuration file of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFile {
     /// Its path.
     pub path: PathBuf,
-    /// Whether the user named it, so that it must exist.
+    /// Whether the user specified it, so that it must exist.
     pub asked_for: bool,
 }
 
@@ -45,7 +45,7 @@ impl ConfigFile {
         }
     }
 
-    /// Reads it. A default file need not exist.
+    /// Reads the file. A default file need not exist.
     pub fn read(&self) -> std::result::Result<RawConfig, ConfigError> {
         Ok(file::read(&self.path, self.asked_for)?.unwrap_or_default())
     }
@@ -54,7 +54,7 @@ impl ConfigFile {
 impl Target {
     /// The daemon that these flags select.
     ///
-    /// An invalid configuration file only causes a warning: the daemon may have been started before it was edited.
+    /// An invalid configuration file only causes a warning: the daemon may have started before the file was edited.
     pub fn of(global: &Global) -> Result<Target> {
         let paths = Paths::of_process();
         let port = match global.port {
@@ -91,7 +91,7 @@ impl Target {
         Client::new(&self.socket)
     }
 
-    /// Another command for the same daemon, to be shown.
+    /// The text of another command for the same daemon.
     pub fn command(&self, words: &str) -> String {
         format!("pmd{} {words}", self.flags)
     }
@@ -122,7 +122,7 @@ pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
     Ok(settings)
 }
 
-/// The option that set the addresses to listen on.
+/// The name of the option that sets the addresses to listen on.
 pub fn bind_option(start: &Start) -> &'static str {
     let set = |variable: &&str| environment::of_process(variable).is_some_and(|value| !value.is_empty());
     if start.addresses().is_some() {
@@ -134,12 +134,12 @@ pub fn bind_option(start: &Start) -> &'static str {
         .unwrap_or("bind in the configuration file")
 }
 
-/// The values of a repeatable flag; none if it was not used.
+/// The values of a repeatable flag; none if the flag was not used.
 fn some(values: &[String]) -> Option<Vec<String>> {
     Some(values.to_vec()).filter(|values| !values.is_empty())
 }
 
-/// The same file as an absolute path: a background daemon runs in another directory.
+/// The absolute path of a file, because a background daemon runs in another directory.
 pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

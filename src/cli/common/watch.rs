@@ -1,4 +1,4 @@
-//! Commands with `--watch`: they show the same thing once, or repeatedly.
+//! Commands with `--watch`, which print once or repeatedly.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::runtime::block_on;
 /// How often a watched command prints.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// Runs `show` once, or repeatedly until it is interrupted.
+/// Runs `show` once, or repeatedly until interrupted.
 pub fn run(watch: bool, output: Output, mut show: impl AsyncFnMut(Output) -> Result<()>) -> Result<Exit> {
     let output = if watch { output.watched() } else { output };
     block_on(async {

@@ -1,4 +1,4 @@
-//! `pmd status --wait-converged`: waiting until all daemons have the same registry.
+//! `pmd status --wait-converged`: waits until all daemons have the same registry.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use crate::cli::common::{Exit, Failure, Result, with_progress};
 use crate::control::api::{ClusterStatus, ErrorCode, Status};
 use crate::control::client::{Client, ClientError};
 
-/// Pause between attempts: short enough for people and for scripts.
+/// Pause between attempts, short enough not to delay users and scripts.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Waits until all daemons have the same registry, and returns the status of this daemon then.
-pub(super) async fn wait(client: &Client, patience: Duration) -> Result<Status> {
-    with_progress("waiting for all daemons to have the same registry", look(client, patience)).await
+/// Waits until all daemons have the same registry, and returns the status of this daemon.
+pub(super) async fn wait(client: &Client, timeout: Duration) -> Result<Status> {
+    with_progress("waiting for all daemons to have the same registry", poll(client, timeout)).await
 }
 
-async fn look(client: &Client, patience: Duration) -> Result<Status> {
-    let deadline = deadline(patience);
+async fn poll(client: &Client, timeout: Duration) -> Result<Status> {
+    let deadline = deadline(timeout);
     let mut seen = Agreement::default();
-    let mut last = Last::Silence("the daemon did not answer".to_owned());
+    let mut last = Last::NoAnswer("the daemon did not answer".to_owned());
     loop {
         // The deadline may be earlier than the client's own timeout.
         match timeout_at(deadline, client.status_asking_peers()).await {
-            Err(_) => return Err(late(patience, &last)),
+            Err(_) => return Err(timed_out(timeout, &last)),
             Ok(Ok(status)) => {
                 let cluster = status.cluster.as_ref().ok_or_else(no_cluster)?;
                 if seen.holds(cluster) {
@@ -33,29 +33,29 @@ async fn look(client: &Client, patience: Duration) -> Result<Status> {
                 }
                 last = Last::Disagreement(missing(cluster));
             }
-            // The daemon may still start: start scripts need that.
+            // The daemon may start later, as start scripts require.
             Ok(Err(error)) if is_not_yet(&error) => {
                 seen = Agreement::default();
-                last = Last::Silence(error.to_string());
+                last = Last::NoAnswer(error.to_string());
             }
             Ok(Err(error)) => return Err(error.into()),
         }
         if Instant::now() + POLL > deadline {
             tokio::time::sleep_until(deadline).await;
-            return Err(late(patience, &last));
+            return Err(timed_out(timeout, &last));
         }
         sleep(POLL).await;
     }
 }
 
-/// The last answer. One is not enough: the last report of a peer may be about an earlier registry.
+/// The last answer. A single answer is not enough, because the last report of a peer may be about an earlier registry.
 #[derive(Debug, Default)]
 struct Agreement {
     last: Option<(String, usize)>,
 }
 
 impl Agreement {
-    /// Whether all daemons agree now, on the same registry as at the last attempt.
+    /// Whether all daemons agree, on the same registry as in the previous attempt.
     fn holds(&mut self, cluster: &ClusterStatus) -> bool {
         let now = cluster.converged.then(|| (cluster.fingerprint.clone(), cluster.members));
         let holds = now.is_some() && now == self.last;
@@ -79,21 +79,21 @@ fn missing(cluster: &ClusterStatus) -> String {
 /// The outcome of the last attempt.
 #[derive(Debug)]
 enum Last {
-    /// No daemon answered.
-    Silence(String),
+    /// The daemon did not answer.
+    NoAnswer(String),
     /// The daemons did not agree.
     Disagreement(String),
 }
 
-fn late(patience: Duration, last: &Last) -> Failure {
+fn timed_out(timeout: Duration, last: &Last) -> Failure {
     let (reason, hint) = match last {
-        Last::Silence(reason) => (reason, "check whether it is running: pmd status; start it: pmd start"),
+        Last::NoAnswer(reason) => (reason, "check whether it is running: pmd status; start it: pmd start"),
         Last::Disagreement(reason) => (
             reason,
-            "pmd peers shows which peers disagree, pmd nodes which members are suspect; or wait longer",
+            "run pmd peers to see which peers disagree and pmd nodes to see suspect members, or wait longer",
         ),
     };
-    let message = format!("the daemons did not converge within {}: {reason}", time(patience));
+    let message = format!("the daemons did not converge within {}: {reason}", time(timeout));
     Failure::new(Exit::TimedOut, message, hint)
 }
 
@@ -103,7 +103,7 @@ fn no_cluster() -> Failure {
         ..Failure::new(
             Exit::Conflict,
             "this daemon is not part of a cluster",
-            "stop it and start it with pmd start: a daemon that was started as epmd, or by an earlier version, is not",
+            "restart it with pmd start: a daemon started as epmd or by an earlier version does not join a cluster",
         )
     }
 }
@@ -153,12 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_for_a_timeout_is_told() {
+    fn a_timeout_is_explained() {
         assert_eq!(missing(&cluster("a", 3, false)), "only 1 of 3 peers agreed");
         assert_eq!(missing(&cluster("a", 3, true)), "the registry kept changing");
-        let failure = late(Duration::from_secs(10), &Last::Silence("nobody answers".into()));
+        let failure = timed_out(Duration::from_secs(10), &Last::NoAnswer("no answer".into()));
         assert_eq!(failure.exit, Exit::TimedOut);
-        assert_eq!(failure.message, "the daemons did not converge within 10s: nobody answers");
+        assert_eq!(failure.message, "the daemons did not converge within 10s: no answer");
         assert_eq!((no_cluster().exit, no_cluster().code.as_str()), (Exit::Conflict, "no_cluster"));
     }
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::control::json;
 use crate::directory::services::Metadata;
 
-/// The cluster part of [`Status`](super::Status); absent if the daemon is not a member of one, as when it was started by the
-/// name `epmd`.
+/// The cluster section of [`Status`](super::Status); absent if the daemon is not a member of one, as when it was
+/// started as `epmd`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterStatus {
     /// The name of the cluster.
@@ -32,7 +32,7 @@ pub struct ClusterStatus {
     pub agreeing: usize,
     /// Whether all of them did.
     pub converged: bool,
-    /// The fingerprint of the whole registry, 64 hexadecimal digits. Equal fingerprints mean equal members and equal entries.
+    /// The fingerprint of the whole registry, 64 hexadecimal digits. Equal fingerprints mean equal members and entries.
     pub fingerprint: String,
     /// Erlang nodes in the whole cluster.
     pub names: usize,
@@ -43,7 +43,7 @@ pub struct ClusterStatus {
     pub certificate_expires_at: Option<Timestamp>,
 }
 
-/// How daemons prove their identity, in addition to the cookie.
+/// How daemons prove their identity, in addition to the cluster secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdentityMode {
@@ -131,10 +131,10 @@ pub struct Peer {
     /// The round-trip time, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u64>,
-    /// How far the peer's clock is ahead of this host's; negative if it is behind, absent until the peer has reported its clock.
+    /// How far the peer's clock is ahead of this host's; negative if it is behind, absent until the peer reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_ahead_ms: Option<i64>,
-    /// Phi of the failure detector: minus the decimal logarithm of the probability that suspecting the peer is a mistake.
+    /// Phi of the failure detector: minus the decimal logarithm of the probability that suspecting the peer is wrong.
     pub phi: f64,
     /// Time since its last heartbeat.
     pub heard_ms: u64,
@@ -163,7 +163,7 @@ pub struct Found {
     /// The name of its cluster, if the plugin knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// Whether it belongs to a cluster of the same name with a different cookie.
+    /// Whether it belongs to a cluster of the same name with a different secret.
     #[serde(default)]
     pub other_cookie: bool,
     /// Time since it was last found.

@@ -1,4 +1,4 @@
-//! The daemon itself: its status, its health and its end.
+//! The daemon itself: status, health, stop and reload.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,13 +18,13 @@ pub struct Status {
     pub version: String,
     /// Its process id.
     pub pid: u32,
-    /// Different for every start of a daemon.
+    /// Identifies this start of the daemon.
     pub boot_id: String,
     /// The name of this host.
     pub host: String,
     /// The EPMD port.
     pub port: i32,
-    /// The addresses it listens on; sockets without an address, as a supervisor may pass, are left out.
+    /// The addresses it listens on; inherited sockets without an address are omitted.
     pub listening: Vec<SocketAddr>,
     /// The control socket.
     pub socket: PathBuf,
@@ -102,7 +102,7 @@ pub struct Health {
 /// The answer to `POST /v1/stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopping {
-    /// The process id of the daemon that stops.
+    /// The process id of the daemon that is stopping.
     pub pid: u32,
 }
 
@@ -117,7 +117,7 @@ pub struct Reloaded {
     pub needs_restart: Vec<String>,
 }
 
-/// Everything that is counted since the daemon started.
+/// Counters since the daemon started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// On the EPMD port.

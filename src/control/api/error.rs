@@ -1,8 +1,8 @@
-//! Errors.
+//! Error responses.
 
 use serde::{Deserialize, Serialize};
 
-/// The body of every answer that is an error.
+/// The body of every error response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// The error.
@@ -14,7 +14,7 @@ pub struct ErrorBody {
 pub struct ErrorInfo {
     /// For programs: the code of an [`ErrorCode`], or one of a later version.
     pub code: String,
-    /// For people.
+    /// For people: what went wrong.
     pub message: String,
     /// What to do next.
     pub hint: String,
@@ -75,7 +75,7 @@ impl ErrorCode {
         }
     }
 
-    /// The HTTP status that goes with it.
+    /// The HTTP status of responses with this code.
     pub fn status(self) -> u16 {
         match self {
             ErrorCode::InvalidRequest | ErrorCode::Oneself => 400,
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_what_serde_makes_of_them() {
+    fn codes_match_their_serde_names() {
         use ErrorCode::{
             Conflict, Ending, Full, InvalidRequest, MethodNotAllowed, NoCluster, NotFound, Oneself, Refused,
             Timeout, TooLarge, Unreachable, Unresolvable,

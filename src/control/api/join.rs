@@ -19,8 +19,8 @@ pub struct Join {
 
 /// The answer to `POST /v1/join` if at least one daemon admitted this one.
 ///
-/// Otherwise the answer is the error of the first address: `unresolvable` (404), `unreachable` (502), `refused` (403: cookie,
-/// certificate, cluster or version), `oneself` (400) or `timeout` (408).
+/// Otherwise the answer is the error of the first address: `unresolvable` (404), `unreachable` (502), `refused` (403:
+/// cluster secret, certificate, cluster or version), `oneself` (400) or `timeout` (408).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
     /// The name of the cluster.
@@ -59,8 +59,8 @@ pub struct JoinFailure {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Leave {
-    /// Tell this member to leave instead of this daemon: an address of it, or the name of its host. It stays away until it is
-    /// told to join.
+    /// Tell this member to leave instead of this daemon: its address or the name of its host. It stays out of the
+    /// cluster until it is told to join.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
 }

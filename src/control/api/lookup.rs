@@ -1,4 +1,4 @@
-//! Lookups.
+//! Lookups of nodes and services.
 
 use std::net::SocketAddr;
 

@@ -1,7 +1,7 @@
-//! The types of the control API, as they are on the wire.
+//! The JSON types of the control API.
 //!
-//! Times are RFC 3339 in UTC with milliseconds; durations have their unit in the key. Readers must ignore keys
-//! they do not know: later versions add some.
+//! Times are RFC 3339 in UTC with milliseconds; durations have their unit in the key. Clients must ignore unknown keys,
+//! because later versions add some.
 
 mod cluster;
 mod daemon;

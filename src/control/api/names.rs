@@ -74,11 +74,11 @@ pub struct ClusterName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adopt {
-    /// The nodes that another port mapper had registered.
+    /// The nodes that were registered with another port mapper.
     pub names: Vec<AdoptedName>,
 }
 
-/// A node that another port mapper had registered.
+/// A node that was registered with another port mapper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdoptedName {
@@ -100,7 +100,7 @@ pub struct AdoptedName {
 }
 
 impl AdoptedName {
-    /// The request with which the node itself would register.
+    /// The request that the node itself would register with.
     pub fn as_alive2(&self) -> Alive2<'_> {
         Alive2 {
             port: self.port,

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::error::ErrorInfo;
 use crate::control::json;
 
-/// `GET /v1/refusals`: connections that this daemon or its peer rejected, and tunnels that were refused, during the last day;
-/// a few dozen at most.
+/// `GET /v1/refusals`: connections that this daemon or its peer rejected, and tunnels that were refused, within the
+/// last day; a few dozen at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalList {
     /// The connections, latest first.
@@ -21,10 +21,10 @@ pub struct RefusalList {
 pub struct Refusal {
     /// The address.
     pub address: IpAddr,
-    /// Whether this daemon dialled, and not the peer.
+    /// Whether this daemon dialled, rather than the peer.
     pub dialled: bool,
-    /// `cookie`, `tls`, `cluster`, `version`, `identity`, `other`, `refused` (by the other side), `timeout`, `connection`,
-    /// `protocol`, `full`, `rule` or `tunnel`, and more in later versions.
+    /// `cookie`, `tls`, `cluster`, `version`, `identity`, `other`, `refused` (by the peer), `timeout`, `connection`,
+    /// `protocol`, `full`, `rule` or `tunnel`; and more in later versions.
     pub reason: String,
     /// The reason, in a sentence.
     pub what: String,
@@ -44,7 +44,7 @@ pub struct Refusal {
 pub struct Reach {
     /// Addresses of one daemon, as for [`Join`](super::Join); eight at most.
     pub addresses: Vec<String>,
-    /// Its id, if no other daemon will do.
+    /// The id that the daemon must have; absent if any will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
@@ -82,12 +82,12 @@ pub enum ReachLeg {
     Timeout,
     /// A listener on the port; the host refused the connection.
     Listener,
-    /// A handshake with whatever is listening.
+    /// The handshake.
     Handshake,
     /// The certificate or key.
     Tls,
     /// The cluster's name and version, and the peer's own checks.
     Cluster,
-    /// The cookie.
+    /// The cluster secret.
     Cookie,
 }

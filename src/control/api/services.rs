@@ -15,8 +15,8 @@ pub struct ServiceList {
     pub services: Vec<ServiceInfo>,
 }
 
-/// A registered service: the answer to `POST /v1/services` and `DELETE /v1/services/NAME`, and the first line of the answer to
-/// `POST /v1/services/hold`.
+/// A registered service: the answer to `POST /v1/services` and `DELETE /v1/services/NAME`, and the first line of the
+/// answer to `POST /v1/services/hold`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceInfo {
     /// Its name.
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_without_an_end_has_no_key_for_it() {
+    fn a_service_that_does_not_expire_omits_the_key() {
         let service = ServiceInfo {
             name: "web".into(),
             port: 80,

@@ -1,4 +1,4 @@
-//! What the control API says about aliases and tunnels.
+//! Aliases, tunnels and the test of each hop to a node.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::lookup::Kind;
 
-/// The tunnel part of [`Status`](super::Status).
+/// The tunnel section of [`Status`](super::Status).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelStatus {
     /// Open tunnels with an end on this host.
     pub open: usize,
     /// The most that can be open.
     pub limit: usize,
-    /// Bytes carried since the daemon started, both ways.
+    /// Bytes carried since the daemon started, in both directions.
     pub bytes: u64,
     /// Listening sockets that lead to other hosts.
     pub entries: usize,
@@ -29,7 +29,7 @@ pub struct TunnelList {
     pub inetrc: PathBuf,
     /// The hosts file that it names.
     pub hosts_file: PathBuf,
-    /// The EPMD port of this daemon, which nodes must be told if it is not 4369.
+    /// The EPMD port of this daemon. Nodes need to be given it if it is not 4369.
     pub port: u16,
     /// The loopback address of each host.
     pub aliases: Vec<AliasInfo>,
@@ -71,7 +71,7 @@ pub struct TunnelInfo {
     pub host: String,
     /// Its path: `direct`, `reverse` or `relay`; and more in later versions.
     pub path: String,
-    /// Bytes carried, both ways.
+    /// Bytes carried, in both directions.
     pub bytes: u64,
 }
 

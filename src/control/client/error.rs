@@ -9,7 +9,7 @@ use crate::control::api::ErrorInfo;
 /// Why a request has no useful response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No daemon listens.
+    /// No daemon is listening.
     #[error("no pmd answers on {}", .socket.display())]
     NotReachable {
         /// The socket.
@@ -23,7 +23,7 @@ pub enum ClientError {
         /// The socket.
         socket: PathBuf,
     },
-    /// A daemon listens, but does not respond.
+    /// A daemon is listening but does not respond.
     #[error("the pmd behind {} did not answer within {} s", .socket.display(), .after.as_secs())]
     Late {
         /// The socket.
@@ -42,7 +42,7 @@ pub enum ClientError {
         /// What went wrong.
         info: ErrorInfo,
     },
-    /// The response is not one of a daemon of this version.
+    /// This version does not understand the response.
     #[error("this version of pmd does not understand the response: {0}")]
     Strange(String),
 }
@@ -67,7 +67,7 @@ impl ClientError {
         hint.to_owned()
     }
 
-    /// Whether no daemon was there, which may change soon.
+    /// Whether no daemon was running, which may change soon.
     pub fn is_absence(&self) -> bool {
         matches!(self, ClientError::NotReachable { .. } | ClientError::Lost(_))
     }

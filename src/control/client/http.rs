@@ -22,9 +22,9 @@ use crate::control::endpoints::{Call, Method};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Bytes of a response: far more than a list of as many nodes as a host has ports.
+/// Maximum bytes of a response: far more than a list with one node for every port of a host.
 const MAX_RESPONSE: usize = 128 * 1024 * 1024;
-/// Everything but what RFC 3986 calls unreserved (section 2.3).
+/// All but the unreserved characters of RFC 3986, section 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Sends requests to the daemon behind one control socket.
@@ -36,9 +36,9 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// Sends a request and reads the whole body of a response that is no error.
+    /// Sends a request and reads the whole body of a successful response.
     ///
-    /// Boxed, or it would be compiled into each kind of request.
+    /// Boxed, so that it is not compiled into each kind of request.
     pub(super) fn ask(&self, call: Call, target: String, body: Bytes) -> BoxFuture<'_, Result<Bytes>> {
         Box::pin(async move {
             let body = self.open(call, &target, body).await?;
@@ -46,7 +46,7 @@ impl Http {
         })
     }
 
-    /// Sends a request; returns the body of a response that is no error, to be read as it arrives.
+    /// Sends a request; returns the body of a successful response, to be read as it arrives.
     pub(super) async fn open(&self, call: Call, target: &str, body: Bytes) -> Result<Incoming> {
         let response = self.send(call, target, body).await?;
         let status = response.status();
@@ -93,7 +93,7 @@ impl Http {
         .await
     }
 
-    /// What `work` returns, if it does within the timeout.
+    /// Runs `work` with the timeout.
     pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let late = |_| ClientError::Late { socket: self.socket.clone(), after: self.timeout };
         tokio::time::timeout(self.timeout, work).await.map_err(late)?

@@ -22,7 +22,7 @@ pub use stream::{Events, Held, Message};
 
 /// How long a response may take by default.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of names that are handed over in one request, below the server's limit for a body.
+/// Bytes of names adopted in one request, below the server's limit for a body.
 const ADOPT_BYTES: usize = 48 * 1024;
 
 /// Talks to the daemon behind one control socket.
@@ -37,9 +37,9 @@ impl Client {
         Client { http: Http { socket: socket.into(), timeout: TIMEOUT } }
     }
 
-    /// The same client, which waits for a response no longer than `patience`.
-    pub fn with_patience(mut self, patience: Duration) -> Client {
-        self.http.timeout = patience;
+    /// The same client with a different response timeout.
+    pub fn with_patience(mut self, timeout: Duration) -> Client {
+        self.http.timeout = timeout;
         self
     }
 
@@ -110,12 +110,12 @@ impl Client {
         self.post(Call::Stop, &()).await
     }
 
-    /// Makes the daemon reread its configuration file, cookie and certificates.
+    /// Makes the daemon reread its configuration file, cluster secret and certificates.
     pub async fn reload(&self) -> Result<api::Reloaded> {
         self.post(Call::Reload, &()).await
     }
 
-    /// Makes the daemon answer for the names of another port mapper, in as many requests as it takes.
+    /// Makes the daemon answer for the names of another port mapper, in several requests if necessary.
     pub async fn adopt(&self, names: &[api::AdoptedName]) -> Result<api::AdoptOutcome> {
         let mut outcome = api::AdoptOutcome::default();
         let mut rest = names;
@@ -145,7 +145,7 @@ impl Client {
         Ok(Events::new(body))
     }
 
-    /// Joins the cluster of the daemons at these addresses. May take a little longer than the timeout in the request.
+    /// Joins the cluster of the daemons at these addresses. Can take a little longer than the timeout in the request.
     pub async fn join(&self, join: &api::Join) -> Result<api::Joined> {
         self.post(Call::Join, join).await
     }

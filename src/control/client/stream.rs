@@ -1,6 +1,6 @@
 //! Responses that do not end: events, and services held by a connection.
 //!
-//! The event stream is decoded by `sse-stream` and not by `eventsource-stream`: the latter drops blocks without data, and with them
+//! The event stream is decoded by `sse-stream`, not by `eventsource-stream`, which drops blocks without data and thus
 //! the numbers in pmd's keep-alives, from which a reader of few kinds resumes.
 
 use std::fmt;
@@ -19,13 +19,13 @@ use crate::control::api::{ServiceEnded, ServiceInfo};
 
 /// Longest line of the event stream: far more than any event, whose name has at most 1,020 bytes, escaped or not.
 const MAX_EVENT_LINE: usize = 64 * 1024;
-/// Longest line about a held service: far more than a service with all the metadata that it may have.
+/// Longest line about a held service: far more than a service with the most metadata allowed.
 const MAX_SERVICE_LINE: usize = 256 * 1024;
 
 /// One message of an event stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
-    /// The latest number on the stream, in this message or before it.
+    /// The latest number on the stream, from this message or an earlier one.
     pub id: Option<u64>,
     /// The kind; empty for a keep-alive.
     pub event: String,
@@ -33,7 +33,7 @@ pub struct Message {
     pub data: String,
 }
 
-/// The events of a daemon, until it ends.
+/// A daemon's events, until it shuts down.
 pub struct Events {
     blocks: BoxStream<'static, std::result::Result<Sse, sse_stream::Error>>,
     id: Option<u64>,
@@ -69,7 +69,7 @@ impl Events {
         Events { blocks: SseByteStream::new(bounded).boxed(), id: None }
     }
 
-    /// The next message; none when the daemon has ended.
+    /// The next message; none when the daemon has shut down.
     pub async fn next(&mut self) -> Result<Option<Message>> {
         let block = match self.blocks.next().await {
             None => return Ok(None),
@@ -86,7 +86,7 @@ impl Events {
     }
 }
 
-/// A service that is registered as long as this value and the daemon live.
+/// A service that stays registered until this value is dropped or the daemon stops.
 pub struct Held {
     /// The service.
     pub service: ServiceInfo,
@@ -106,11 +106,11 @@ impl Held {
             Some(Ok(line)) => Ok(Held { service: parse(line.as_bytes())?, lines }),
             Some(Err(LinesCodecError::Io(error))) => Err(ClientError::Lost(error.to_string())),
             Some(Err(error)) => Err(ClientError::Strange(error.to_string())),
-            None => Err(ClientError::Lost("the daemon has ended".into())),
+            None => Err(ClientError::Lost("the daemon has stopped".into())),
         }
     }
 
-    /// Waits until the daemon ends the service: returns its reason, or none if the connection broke.
+    /// Waits until the daemon ends the service; returns the reason, or none if the connection broke.
     pub async fn ended(&mut self) -> Option<String> {
         let line = self.lines.next().await?.ok()?;
         serde_json::from_str(&line).ok().map(|ServiceEnded { ended }| ended)
@@ -124,7 +124,7 @@ fn lines(body: Incoming) -> Lines {
     FramedRead::new(reader, LinesCodec::new_with_max_length(MAX_SERVICE_LINE)).boxed()
 }
 
-/// A value from the JSON of a response.
+/// Parses the JSON of a response.
 pub(super) fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T> {
     serde_json::from_slice(json).map_err(|error| ClientError::Strange(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! The cluster: who is in it, what is registered there, and coming and going.
+//! The cluster: its members, links and registrations, and joining and leaving it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,22 +24,22 @@ use crate::link::dial::DialError;
 use crate::link::handshake::HandshakeError;
 use crate::link::inbox::Ended;
 
-/// Time to join, unless the request says otherwise.
+/// Default time limit of a join.
 const JOIN: Duration = Duration::from_secs(10);
-/// The longest that a request may ask for.
+/// The longest time limit that a request may set.
 const LONGEST_JOIN: Duration = Duration::from_secs(600);
-/// Time for a new member to be seen after the handshake.
+/// How long to wait after the handshake until the members of the cluster are known here.
 const SEEN: Duration = Duration::from_secs(2);
-/// Addresses in one request.
+/// Addresses per request.
 const MAX_JOIN: usize = 64;
 
-/// The daemon's part in a cluster, or the error if it takes none.
+/// The cluster membership, or the error for a daemon that has none.
 pub(super) fn of(member: &MaybeMember) -> Result<&Arc<Member>, ApiError> {
     member.as_ref().ok_or_else(|| {
         ApiError::new(
             ErrorCode::NoCluster,
-            "this daemon takes no part in a cluster: it was started by the name epmd",
-            "start it as pmd: pmd stop, then pmd start (nodes register again within seconds)",
+            "this daemon is not in a cluster: it was started as epmd",
+            "restart it as pmd: pmd stop, then pmd start (nodes register again within seconds)",
         )
     })
 }
@@ -50,7 +50,7 @@ impl From<Ended> for ApiError {
     }
 }
 
-/// The part of `/v1/status` about the cluster.
+/// The cluster section of `/v1/status`.
 pub(super) fn status(cluster: &Cluster, local: &Local, view: &ClusterView) -> api::ClusterStatus {
     let own = cluster.local();
     let tls = own.tls();
@@ -78,20 +78,20 @@ pub(super) fn status(cluster: &Cluster, local: &Local, view: &ClusterView) -> ap
     }
 }
 
-/// What is wrong with the cluster, in sentences.
+/// Problems of the cluster, one sentence each.
 pub(super) fn warnings(view: &ClusterView) -> Vec<String> {
     use pmd_core::node::Alarm;
     let mut warnings: Vec<String> = Vec::new();
     for (_, alarm) in &view.alarms {
         let warning = match alarm {
             Alarm::Forked(id) => format!(
-                "two daemons write under the identity {id:.8}: remove the key file of one of them and restart it"
+                "two daemons use the identity {id:.8}: remove the key file of one of them and restart it"
             ),
             Alarm::IdentityTaken => {
-                "another daemon has this one's key: remove the key file of one of them and restart it"
+                "another daemon has the same key as this one: remove the key file of one of them and restart it"
                     .to_owned()
             }
-            Alarm::Violation(id) => format!("the daemon {id:.8} has violated the protocol: see the log"),
+            Alarm::Violation(id) => format!("daemon {id:.8} violated the protocol: see the log"),
         };
         if !warnings.contains(&warning) {
             warnings.push(warning);
@@ -218,16 +218,16 @@ pub(super) async fn join(
     let cluster = &of(&member)?.cluster;
     let asked: api::Join = body.parse()?;
     if asked.addresses.is_empty() || asked.addresses.len() > MAX_JOIN {
-        let message = format!("from 1 to {MAX_JOIN} addresses can be joined at once");
+        let message = format!("a join takes 1 to {MAX_JOIN} addresses");
         return Err(ApiError::new(
             ErrorCode::InvalidRequest,
             message,
-            "name the host of a daemon in the cluster",
+            "give the address of a daemon in the cluster",
         ));
     }
-    let patience = asked.timeout_ms.map_or(JOIN, Duration::from_millis).min(LONGEST_JOIN);
+    let limit = asked.timeout_ms.map_or(JOIN, Duration::from_millis).min(LONGEST_JOIN);
     let attempts = asked.addresses.iter().map(async |address| {
-        let joined = tokio::time::timeout(patience, cluster.join(address)).await;
+        let joined = tokio::time::timeout(limit, cluster.join(address)).await;
         (address.clone(), joined.unwrap_or(Err(JoinError::Timeout)))
     });
     let (mut peers, mut failed) = (Vec::new(), Vec::new());
@@ -266,16 +266,25 @@ pub(super) async fn join(
     }))
 }
 
-/// Waits until the daemons that were joined are members here; returns how many members there are then.
+/// Waits until this daemon knows at least as many members as each daemon it joined; returns their number.
 async fn wait_until_seen(cluster: &Cluster, ids: &[NodeId]) -> Result<usize, Ended> {
-    let mut members = cluster.watch_members();
+    let (mut members, mut summaries) = (cluster.watch_members(), cluster.watch_summaries());
     let seen = async {
         loop {
             let view = cluster.core().view().await?;
-            if ids.iter().all(|id| view.member(id).is_some()) {
-                return Ok(view.members.len() + 1);
+            let own = view.members.len() + 1;
+            let is_seen = |id: &NodeId| {
+                view.member(id).is_some()
+                    && view.links_to(*id).any(|link| link.peer_members.is_some_and(|theirs| own >= theirs))
+            };
+            if ids.iter().all(is_seen) {
+                return Ok(own);
             }
-            members.changed().await.map_err(|_| Ended)?;
+            let changed = tokio::select! {
+                changed = members.changed() => changed,
+                changed = summaries.changed() => changed,
+            };
+            changed.map_err(|_| Ended)?;
         }
     };
     match tokio::time::timeout(SEEN, seen).await {
@@ -285,7 +294,7 @@ async fn wait_until_seen(cluster: &Cluster, ids: &[NodeId]) -> Result<usize, End
 }
 
 pub(super) fn join_error(asked: &str, error: &JoinError) -> ApiError {
-    let port = "the port that pmd listens on there (4369) and firewalls in between";
+    let port = "the port (4369) and any firewall in between";
     if error.is_oneself() {
         return ApiError::new(
             ErrorCode::Oneself,
@@ -295,37 +304,37 @@ pub(super) fn join_error(asked: &str, error: &JoinError) -> ApiError {
     }
     match error {
         JoinError::Malformed(_) => {
-            ApiError::new(ErrorCode::InvalidRequest, error.to_string(), "give it as HOST or HOST:PORT")
+            ApiError::new(ErrorCode::InvalidRequest, error.to_string(), "use HOST or HOST:PORT")
         }
         JoinError::Unresolvable { .. } => ApiError::new(
             ErrorCode::Unresolvable,
             error.to_string(),
-            "correct the name, or give the address of the host",
+            "check the name, or give the host's address",
         ),
         JoinError::Timeout => ApiError::new(
             ErrorCode::Timeout,
-            format!("{asked} has not answered in time"),
+            format!("{asked} did not answer in time"),
             format!("check the address, {port}"),
         ),
         JoinError::Left => ApiError::new(ErrorCode::Conflict, error.to_string(), "join again: pmd join"),
         JoinError::Full => ApiError::new(
             ErrorCode::Full,
             error.to_string(),
-            "raise the limit of open descriptors (ulimit -Hn) and restart the daemon",
+            "raise the descriptor limit (ulimit -Hn) and restart the daemon",
         ),
         JoinError::Ended(ended) => ApiError::from(*ended),
         JoinError::Dial(DialError::NoAddress) => ApiError::new(
             ErrorCode::Unresolvable,
             format!("{asked} has no address"),
-            "give the address of the host",
+            "give the host's address",
         ),
         JoinError::Dial(DialError::Connect { address, source }) => {
             let code = match source.kind() {
                 std::io::ErrorKind::TimedOut => ErrorCode::Timeout,
                 _ => ErrorCode::Unreachable,
             };
-            let message = format!("nobody answers at {address}: {source}");
-            ApiError::new(code, message, format!("see that pmd runs there, and check {port}"))
+            let message = format!("cannot connect to {address}: {source}");
+            ApiError::new(code, message, format!("start pmd there, or check {port}"))
         }
         JoinError::Dial(DialError::Handshake { address, source }) => {
             handshake_error(&address.to_string(), source)
@@ -334,43 +343,44 @@ pub(super) fn join_error(asked: &str, error: &JoinError) -> ApiError {
 }
 
 fn handshake_error(at: &str, error: &HandshakeError) -> ApiError {
-    let refused = |message: String, hint: &str| ApiError::new(ErrorCode::Refused, message, hint);
-    let cookie = "copy the cookie file from a host of the cluster (pmd cookie path), then pmd reload";
+    let rejected = |message: String, hint: &str| ApiError::new(ErrorCode::Refused, message, hint);
+    let cookie = "copy the cluster secret from a host of the cluster (pmd cookie path), then run pmd reload";
     match error {
         HandshakeError::Timeout => ApiError::new(
             ErrorCode::Timeout,
-            format!("the daemon at {at} has not completed the handshake in time"),
-            "see whether that host is overloaded, and try again",
+            format!("{at} did not complete the handshake in time"),
+            "check whether that host is overloaded, and try again",
         ),
         HandshakeError::Io(_) | HandshakeError::Closed => ApiError::new(
             ErrorCode::Unreachable,
-            format!("whoever listens at {at} is no pmd, or closes the connection: {error}"),
-            "see that pmd runs there and not epmd (pmd takeover replaces it)",
+            format!("handshake with {at} failed: {error}"),
+            "check that pmd is running there and not a stock epmd (pmd takeover replaces it)",
         ),
-        HandshakeError::Refused { reason: Reason::Refused, text } if text.contains("cookie") => {
-            refused(format!("the daemon at {at} has refused this one: {text}"), cookie)
+        HandshakeError::Refused { reason: Reason::Cookie, text } => {
+            rejected(format!("{at} rejected this daemon: {text}"), cookie)
         }
-        HandshakeError::Cookie => refused(format!("the daemon at {at} has another cookie"), cookie),
-        HandshakeError::Refused { text, .. } => refused(
-            format!("the daemon at {at} has refused this one: {text}"),
-            "pmd status shows the name of the cluster and the version on both hosts",
+        HandshakeError::Cookie => rejected(format!("this daemon rejected {at}: {error}"), cookie),
+        HandshakeError::Refused { text, .. } => rejected(
+            format!("{at} rejected this daemon: {text}"),
+            "compare the cluster name and the version that pmd status shows on both hosts",
         ),
-        HandshakeError::Cluster(theirs) => refused(
-            format!("the daemon at {at} belongs to the cluster {theirs:?}"),
-            "set the same cluster in both configuration files",
+        HandshakeError::Cluster(theirs) => rejected(
+            format!("{at} belongs to cluster {theirs:?}"),
+            "set the same cluster name in both configuration files",
         ),
-        HandshakeError::Protocol(_) => {
-            refused(format!("the daemon at {at}: {error}"), "update the older of the two")
-        }
-        HandshakeError::Tls(_) | HandshakeError::Id | HandshakeError::Name(_) => refused(
-            format!("the daemon at {at} is not accepted: {error}"),
-            "see that both hosts have certificates of the same authority: pmd ca show",
+        HandshakeError::Protocol(_) => rejected(
+            format!("this daemon rejected {at}: {error}"),
+            "update pmd on the host with the older version",
         ),
-        HandshakeError::Twin => refused(
-            format!("the daemon at {at} has the same key as this one: one was copied from the other"),
-            "remove the key file of one of the two (node-PORT.key) and restart it",
+        HandshakeError::Tls(_) | HandshakeError::Id | HandshakeError::Name(_) => rejected(
+            format!("handshake with {at} failed: {error}"),
+            "check that both hosts have certificates of the same authority: pmd ca show",
         ),
-        _ => refused(format!("the daemon at {at} is not accepted: {error}"), "see the logs of both daemons"),
+        HandshakeError::Twin => rejected(
+            format!("{at} has the same key as this daemon: one was copied from the other"),
+            "remove the key file (node-PORT.key) on one of the two hosts and restart its daemon",
+        ),
+        _ => rejected(format!("handshake with {at} failed: {error}"), "check the logs of both daemons"),
     }
 }
 
@@ -400,22 +410,24 @@ pub(super) async fn leave(
     Ok(Json(api::LeftCluster { cluster: cluster.local().cluster().to_owned(), members }))
 }
 
-/// Tells the members that go by `peer` to leave; how many they were.
+/// Tells the members that `peer` names to leave; returns their number.
 async fn evict(cluster: &Cluster, peer: &str) -> Result<usize, ApiError> {
     let (code, message, hint) = match cluster.evict(peer).await? {
         Eviction::Left(told) => return Ok(told),
-        Eviction::Unknown => {
-            (ErrorCode::NotFound, format!("no member goes by {peer:?}"), "pmd nodes lists the members")
-        }
+        Eviction::Unknown => (
+            ErrorCode::NotFound,
+            format!("no member has the name or address {peer:?}"),
+            "pmd nodes lists the members",
+        ),
         Eviction::Oneself => (
             ErrorCode::Oneself,
             format!("{peer} is this daemon itself"),
-            "to leave with this one, give no address: pmd leave",
+            "to make this daemon leave, run pmd leave without an address",
         ),
         Eviction::Stayed => (
             ErrorCode::Timeout,
-            format!("{peer} was told to leave and is still a member"),
-            "see whether it answers (pmd peers) and is of this version (pmd nodes); one that is gone drops out by itself",
+            format!("{peer} was told to leave but is still a member"),
+            "check its link (pmd peers) and its version (pmd nodes); a member that is down is removed automatically",
         ),
     };
     Err(ApiError::new(code, message, hint))

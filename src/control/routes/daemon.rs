@@ -1,4 +1,4 @@
-//! The daemon itself: how it is, and what can be done with it.
+//! The daemon itself: status, health, stop and reload.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::control::reload::Reloader;
 use crate::directory::Directory;
 use crate::directory::services::MAX_SERVICES;
 
-/// Descriptors below which a warning is due.
+/// Descriptor limits below this cause a warning.
 const FEW_DESCRIPTORS: usize = 4096;
-/// Time for the daemon to answer on its own port when it is asked whether it is ready.
+/// How long the readiness check waits for an answer on the daemon's own port.
 const SELF_TEST: Duration = Duration::from_secs(2);
 
 pub(super) async fn status(
@@ -46,7 +46,7 @@ pub(super) async fn status(
         cluster = Some(cluster::status(&member.cluster, local, &view));
         tunnels = Some(tunnel::status(member));
         if ask {
-            // For the next look: what peers said last may be seconds old.
+            // The answers arrive later; the next status shows them.
             member.cluster.core().ask_digests().await?;
         }
     }
@@ -88,9 +88,9 @@ fn warnings(measured: &Measured, registered: usize, adopted: usize) -> Vec<Strin
         ));
     }
     if registered >= most {
-        warnings.push(format!("all {most} places for nodes are taken: no more nodes can register"));
+        warnings.push(format!("all {most} node slots are in use: no more nodes can register"));
     } else if registered >= most - most / 10 {
-        warnings.push(format!("{registered} of {most} places for nodes are taken"));
+        warnings.push(format!("{registered} of {most} node slots are in use"));
     }
     match adopted {
         0 => {}
@@ -120,7 +120,7 @@ pub(super) async fn health(
     }
     if ready {
         if directory.local().names().count().0 >= measured.descriptors.max_registered() {
-            problems.push("all places for nodes are taken".to_owned());
+            problems.push("all node slots are in use".to_owned());
         }
         if let Err(problem) = self_test(&about.listening).await {
             problems.push(problem);
@@ -131,9 +131,9 @@ pub(super) async fn health(
     Ok((status, Json(api::Health { healthy, problems })).into_response())
 }
 
-/// Asks the daemon's own port whether it answers, as a client would.
+/// Sends a lookup to the daemon's own port, as a client would.
 async fn self_test(listening: &[SocketAddr]) -> Result<(), String> {
-    // An inherited socket may have no address that could be connected to.
+    // An inherited socket may have no address to connect to.
     let Some(address) = listening.first() else { return Ok(()) };
     let ip = match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -148,7 +148,7 @@ async fn self_test(listening: &[SocketAddr]) -> Result<(), String> {
 }
 
 pub(super) async fn stop(State(shutdown): State<Shutdown>) -> (StatusCode, Json<api::Stopping>) {
-    // Requests that are being answered get their answers before the end, this one included.
+    // Requests in progress, including this one, are still answered.
     shutdown.request(Reason::Stop);
     (StatusCode::ACCEPTED, Json(api::Stopping { pid: std::process::id() }))
 }

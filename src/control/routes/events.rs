@@ -1,4 +1,4 @@
-//! The event stream: its parameters.
+//! The parameters of the event stream.
 
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ pub(super) async fn subscribe(
 ) -> Result<Response, ApiError> {
     let parameters = Parameters::of(query, &["since", "boot", "kind"])?;
     let invalid = |message: String, hint: String| ApiError::new(ErrorCode::InvalidRequest, message, hint);
-    // A browser that reconnects repeats the first address, but reports its progress in the header.
+    // A browser that reconnects repeats the original URL and sends its position in the header.
     let last_id = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let since = match last_id.or(parameters.get("since")) {
         None => None,
         Some(number) => Some(number.parse().map_err(|_| {
             invalid(
-                format!("{number:?} is not the number of an event"),
-                "numbers start at 1; 0 stands for all events".into(),
+                format!("{number:?} is not an event number"),
+                "numbers start at 1; 0 means all events".into(),
             )
         })?),
     };
@@ -39,10 +39,7 @@ pub(super) async fn subscribe(
     for asked in parameters.all("kind").flat_map(|list| list.split(',')) {
         let Some(kind) = events::KINDS.into_iter().find(|kind| kind.as_str() == asked) else {
             let known = events::KINDS.map(|kind| kind.as_str()).join(", ");
-            return Err(invalid(
-                format!("unknown kind of event {asked:?}"),
-                format!("the kinds are: {known}"),
-            ));
+            return Err(invalid(format!("unknown event kind {asked:?}"), format!("the kinds are: {known}")));
         };
         kinds.push(kind);
     }

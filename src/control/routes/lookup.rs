@@ -1,4 +1,4 @@
-//! Finding whatever goes by a name.
+//! Lookup of nodes and services by name.
 
 use std::cmp::Reverse;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,9 +46,9 @@ pub(super) async fn lookup(
             Some(_) => unknown_host(host),
             None => ApiError::new(
                 ErrorCode::NotFound,
-                format!("this pmd does not know the host {host:?}"),
+                format!("unknown host {host:?}"),
                 format!(
-                    "it is not a member here, and this pmd knows only its own host, {own}: ask it with `pmd names {host}`"
+                    "this daemon is not in a cluster and knows only {own}; query that host with `pmd names {host}`"
                 ),
             ),
         });
@@ -63,12 +63,12 @@ pub(super) async fn lookup(
         Some(_) => ApiError::new(
             ErrorCode::NotFound,
             format!("nothing named {asked:?} is registered in the cluster"),
-            "pmd names --cluster and pmd services --cluster list what is; --wait waits for it",
+            "pmd names --cluster and pmd services --cluster list what is registered; --wait waits for it",
         ),
         None => ApiError::new(
             ErrorCode::NotFound,
             format!("nothing named {name:?} is registered on {own}"),
-            "pmd names and pmd services list what is; --wait waits for it",
+            "pmd names and pmd services list what is registered; --wait waits for it",
         ),
     })
 }
@@ -77,13 +77,13 @@ pub(super) async fn lookup(
 pub(super) fn unknown_host(host: &str) -> ApiError {
     ApiError::new(
         ErrorCode::NotFound,
-        format!("no host of the cluster is called {host:?}"),
+        format!("the cluster has no host named {host:?}"),
         "pmd nodes lists the hosts; pmd join adds one",
     )
 }
 
-/// Everything with this name, the best first: this host, then members that are not suspected, then the nearest. None if no such
-/// host is known.
+/// All entries with this name, best first: this host, then members that are not suspected, then by round-trip time.
+/// None if the host is unknown.
 pub(super) async fn find(
     directory: &Directory,
     member: Option<&Member>,
@@ -98,7 +98,7 @@ pub(super) async fn find(
     Ok(Some(found))
 }
 
-/// The place of an answer among the others. `Reverse(None)` sorts last: the distance is unknown.
+/// The sort key of a match. An unknown round-trip time becomes `Reverse(None)`, which sorts last.
 fn rank(view: &ClusterView, found: &Match) -> impl Ord + use<> {
     let origin = found.origin.unwrap_or(NodeId::MIN);
     let suspect = |identity: &NodeId| {

@@ -17,7 +17,7 @@ use axum::{Router, middleware};
 use super::endpoints::{Call, Method, endpoints};
 use super::handles::Handles;
 
-/// The paths that the web listener serves too: the status page and monitoring read them, and none changes anything.
+/// The paths that the web listener also serves, for the status page and monitoring. All are read-only.
 pub fn read_only(handles: Handles) -> Router {
     let on_page = endpoints().iter().filter_map(|endpoint| Some((endpoint.call, endpoint.web?)));
     routes(on_page).with_state(handles)

@@ -1,4 +1,4 @@
-//! Text for monitoring and for support bundles: the metrics, and the latest lines of the log.
+//! Plain text for monitoring and support bundles: the metrics and the latest log lines.
 
 use std::sync::Arc;
 

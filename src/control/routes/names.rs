@@ -1,4 +1,4 @@
-//! Erlang nodes.
+//! Listing and adopting Erlang nodes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::control::handles::{MaybeMember, Measured};
 use crate::control::json::timestamp;
 use crate::directory::Directory;
 
-/// Names per piece of a list, so that a long one is never in memory as a whole.
+/// Names per chunk of a list, so that a long list is never in memory as a whole.
 const NAMES_AT_ONCE: usize = 256;
 
 fn is_adopted(entry: &Registration) -> bool {
@@ -65,7 +65,7 @@ pub(super) async fn list(
     Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }
 
-/// Whether the whole cluster is asked for, and not this host.
+/// Whether the request asks for the whole cluster instead of this host.
 pub(super) fn in_cluster(parameters: &Parameters) -> Result<bool, ApiError> {
     match parameters.get("scope") {
         None | Some("host") => Ok(false),
@@ -108,7 +108,7 @@ pub(super) async fn adopt(
             return Err(ApiError::new(
                 ErrorCode::InvalidRequest,
                 format!("{:?} cannot be registered: {reason}", entry.name),
-                "leave it out; none of the names was taken over",
+                "remove it from the request; no name was taken over",
             ));
         }
     }
@@ -118,8 +118,8 @@ pub(super) async fn adopt(
         if names.count().0 >= measured.descriptors.max_registered() {
             return Err(ApiError::new(
                 ErrorCode::Full,
-                "all places for nodes are taken",
-                "raise the limit of open descriptors (ulimit -Hn) and restart the daemon",
+                "all node slots are in use",
+                "raise the descriptor limit (ulimit -Hn) and restart the daemon",
             ));
         }
         if names.adopt(&entry.as_alive2(), now) {
@@ -132,7 +132,7 @@ pub(super) async fn adopt(
     tracing::info!(
         adopted,
         registered,
-        "names taken over from another port mapper until their nodes register again"
+        "took over names from another port mapper until their nodes register again"
     );
     Ok(Json(outcome))
 }

@@ -1,4 +1,4 @@
-//! Why daemons cannot connect: who was refused, and at which step a connection to another daemon fails.
+//! Why daemons cannot connect: rejected connections, and the step at which a connection to another daemon fails.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -45,32 +45,28 @@ pub(super) async fn reach(
     let cluster = &of(&member)?.cluster;
     let asked: api::Reach = body.parse()?;
     if asked.addresses.is_empty() || asked.addresses.len() > MAX_ADDRESSES {
-        let message = format!("there are {} addresses", asked.addresses.len());
-        return Err(ApiError::new(
-            ErrorCode::InvalidRequest,
-            message,
-            format!("give one to {MAX_ADDRESSES}"),
-        ));
+        let message = format!("{} addresses given", asked.addresses.len());
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message, format!("give 1 to {MAX_ADDRESSES}")));
     }
     let id = match asked.id.as_deref().map(str::parse::<NodeId>) {
         None => None,
         Some(Ok(id)) => Some(id),
         Some(Err(_)) => {
-            let message = "the id is not that of a daemon";
-            return Err(ApiError::new(ErrorCode::InvalidRequest, message, "give its 64 hexadecimal digits"));
+            let message = "the id is not a daemon id";
+            return Err(ApiError::new(ErrorCode::InvalidRequest, message, "give 64 hexadecimal digits"));
         }
     };
     let tried = asked
         .addresses
         .iter()
-        .map(async |address| (address, go(&measured.descriptors, cluster, address, id).await));
+        .map(async |address| (address, try_address(&measured.descriptors, cluster, address, id).await));
     let mut reached = api::Reached::default();
     for (asked, outcome) in join_all(tried).await {
         match outcome {
             Ok(address) => reached.address = reached.address.or(Some(address)),
             Err(error @ (JoinError::Full | JoinError::Ended(_))) => return Err(join_error(asked, &error)),
             Err(error) => {
-                let (asked, leg) = (asked.clone(), leg(&error));
+                let (asked, leg) = (asked.clone(), failed_step(&error));
                 let error = join_error(&asked, &error).into_info();
                 reached.failed.push(api::ReachFailure { asked, leg, error });
             }
@@ -79,8 +75,8 @@ pub(super) async fn reach(
     Ok(Json(reached))
 }
 
-/// Connects to an address, through both handshakes, and closes; the address that answered.
-async fn go(
+/// Connects to an address, completes both handshakes and closes; returns the address that answered.
+async fn try_address(
     descriptors: &Arc<Descriptors>,
     cluster: &Cluster,
     asked: &str,
@@ -94,7 +90,7 @@ async fn go(
     Ok(peer.address)
 }
 
-fn leg(error: &JoinError) -> ReachLeg {
+fn failed_step(error: &JoinError) -> ReachLeg {
     match error {
         JoinError::Unresolvable { .. } | JoinError::Malformed(_) => ReachLeg::Name,
         JoinError::Timeout => ReachLeg::Timeout,
@@ -108,8 +104,7 @@ fn leg(error: &JoinError) -> ReachLeg {
         },
         JoinError::Dial(DialError::Handshake { source, .. }) => match source {
             HandshakeError::Cookie => ReachLeg::Cookie,
-            // What the other side says is text; older ones say the same.
-            HandshakeError::Refused { text, .. } if text.contains("cookie") => ReachLeg::Cookie,
+            HandshakeError::Refused { reason: Reason::Cookie, .. } => ReachLeg::Cookie,
             HandshakeError::Tls(_) | HandshakeError::Id | HandshakeError::Name(_) | HandshakeError::Twin => {
                 ReachLeg::Tls
             }

@@ -1,4 +1,4 @@
-//! What all handlers share: parameters and bodies of requests, and errors.
+//! Shared by all handlers: request parameters, request bodies and errors.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, Request};
@@ -17,7 +17,7 @@ pub(super) type Asked = Query<Vec<(String, String)>>;
 /// The result of most handlers.
 pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
-/// An answer that is an error.
+/// An error response.
 #[derive(Debug)]
 pub(super) struct ApiError {
     code: ErrorCode,
@@ -30,7 +30,7 @@ impl ApiError {
         ApiError { code, message: message.into(), hint: hint.into() }
     }
 
-    /// The body of the answer.
+    /// The error in the body of the response.
     pub(super) fn into_info(self) -> api::ErrorInfo {
         api::ErrorInfo { code: self.code.as_str().to_owned(), message: self.message, hint: self.hint }
     }
@@ -44,7 +44,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Reads the body, within its limits, before anything else looks at the request.
+/// Reads the body, within its limits, before the handler runs.
 pub(super) async fn read_body(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let body = match tokio::time::timeout(REQUEST_TIMEOUT, to_bytes(body, MAX_REQUEST)).await {
@@ -72,14 +72,14 @@ impl RequestBody {
         serde_json::from_slice(&self.0).map_err(|error| {
             ApiError::new(
                 ErrorCode::InvalidRequest,
-                format!("the body is not the JSON that this path expects: {error}"),
+                format!("the body is not the JSON that this path takes: {error}"),
                 "docs/reference.md shows the body of every request",
             )
         })
     }
 }
 
-/// The parameters of a request. Unknown ones are an error: ignoring a misspelt one would give a wrong answer.
+/// The parameters of a request. Unknown ones are errors, because ignoring a misspelt one would give a wrong answer.
 #[derive(Debug)]
 pub(super) struct Parameters(Vec<(String, String)>);
 
@@ -103,7 +103,7 @@ impl Parameters {
         self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a switch is on: `name`, `name=true` or `name=1`.
+    /// Whether a flag is set: `name`, `name=true` or `name=1`.
     pub(super) fn switch(&self, name: &str) -> Option<bool> {
         self.get(name).map(|value| matches!(value, "" | "1" | "true"))
     }
@@ -111,7 +111,7 @@ impl Parameters {
 
 pub(super) async fn no_such_path() -> ApiError {
     let paths: Vec<&str> = endpoints::paths().collect();
-    ApiError::new(ErrorCode::NotFound, "no such path", format!("the paths are {}", paths.join(", ")))
+    ApiError::new(ErrorCode::NotFound, "no such path", format!("the paths are: {}", paths.join(", ")))
 }
 
 pub(super) async fn no_such_method() -> ApiError {

@@ -1,4 +1,4 @@
-//! Services.
+//! Listing, registering and removing services.
 
 use std::sync::Arc;
 
@@ -68,8 +68,8 @@ pub(super) async fn hold(
     if new.ttl_ms.is_some() {
         return Err(ApiError::new(
             ErrorCode::InvalidRequest,
-            "a held service has no time to live: it lives as long as the connection",
-            "leave ttl_ms out, or register it with POST /v1/services",
+            "a held service cannot have a ttl_ms: it lasts as long as its connection",
+            "omit ttl_ms, or use POST /v1/services",
         ));
     }
     let (Registered::New(service) | Registered::Renewed(service)) =
@@ -84,26 +84,25 @@ fn register_service(local: &Local, new: api::NewService, held: bool) -> Result<R
         ApiError::new(
             ErrorCode::InvalidRequest,
             error.to_string(),
-            "a service name has 1 to 255 bytes without white space and without @",
+            "a service name has 1 to 255 bytes, without whitespace or @",
         )
     })?;
     if new.ttl_ms == Some(0) {
-        let message = "a time to live of 0 would end the service at once";
-        return Err(ApiError::new(ErrorCode::InvalidRequest, message, "give it at least 1 ms"));
+        let message = "with a ttl_ms of 0, the service would expire at once";
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message, "use at least 1"));
     }
     let new = NewService { name, port: new.port, metadata: new.metadata, ttl_ms: new.ttl_ms, held };
     local.register_service(new, now_ms()).map_err(|error| {
         let (code, hint) = match &error {
             ServiceError::Taken { name, .. } => (
                 ErrorCode::Conflict,
-                format!("choose another name, or end the other one: pmd unregister {name}"),
+                format!("choose another name, or remove that service: pmd unregister {name}"),
             ),
-            ServiceError::Port => (ErrorCode::InvalidRequest, "give a port from 1 to 65535".to_owned()),
-            ServiceError::TooMany => (
-                ErrorCode::Full,
-                "unregister services that are not needed; pmd services lists them".to_owned(),
-            ),
-            ServiceError::Metadata => (ErrorCode::InvalidRequest, "keep the metadata short".to_owned()),
+            ServiceError::Port => (ErrorCode::InvalidRequest, "use a port from 1 to 65535".to_owned()),
+            ServiceError::TooMany => {
+                (ErrorCode::Full, "unregister unused services; pmd services lists them".to_owned())
+            }
+            ServiceError::Metadata => (ErrorCode::InvalidRequest, "shorten the metadata".to_owned()),
         };
         ApiError::new(code, error.to_string(), hint)
     })
@@ -119,7 +118,7 @@ pub(super) async fn unregister(
         None if local.names().get(&name).is_some() => Err(ApiError::new(
             ErrorCode::NotFound,
             format!("{name:?} is an Erlang node, not a service"),
-            "an Erlang node is registered as long as it runs: stop the node",
+            "an Erlang node stays registered while it runs: stop the node",
         )),
         None => Err(ApiError::new(
             ErrorCode::NotFound,

@@ -1,4 +1,4 @@
-//! Aliases and tunnels: what there is, and whether the way to a node is open.
+//! Aliases and tunnels, and the test of each hop to a node.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use crate::tunnel::connect::OpenError;
 use crate::tunnel::probe::greet;
 use crate::tunnel::table::Side;
 
-/// How long a daemon that has just started, and knows of others, may take to join them before a node starts without them.
+/// How long a node waits for a daemon that has just started to join the daemons it knows of.
 const FIRST_JOIN: Duration = Duration::from_secs(2);
-/// How long a node may take to answer the greeting.
-const GREETING: Duration = Duration::from_secs(5);
-/// What a node is greeted as. A node that is called this would be in the way of itself only.
+/// How long a node may take to answer the distribution probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The node name that the probe uses. It conflicts only with a real node of this name.
 const OWN_NAME: &str = "pmd-ping";
 
-/// The part of `/v1/status` about tunnels.
+/// The tunnel section of `/v1/status`.
 pub(super) fn status(member: &Member) -> api::TunnelStatus {
     let tunnels = &member.tunnels;
     api::TunnelStatus {
@@ -49,7 +49,7 @@ fn for_a_node(query: Asked) -> Result<bool, ApiError> {
         Some("node") => Ok(true),
         Some(other) => {
             let message = format!("unknown purpose {other:?}");
-            Err(ApiError::new(ErrorCode::InvalidRequest, message, "there is one: for=node"))
+            Err(ApiError::new(ErrorCode::InvalidRequest, message, "the only purpose is: for=node"))
         }
     }
 }
@@ -62,10 +62,10 @@ pub(super) async fn list(
     let member = cluster::of(&member)?;
     let tunnels = &member.tunnels;
     if for_a_node(query)? {
-        let young = about.started.elapsed() < FIRST_JOIN;
-        let company = young && !member.cluster.joiner().list().await.is_empty();
-        // A host that comes later is found as well: nodes look again every few seconds.
-        let _ = tokio::time::timeout(FIRST_JOIN, tunnels.until_shown(company)).await;
+        let is_new = about.started.elapsed() < FIRST_JOIN;
+        let has_candidates = is_new && !member.cluster.joiner().list().await.is_empty();
+        // Hosts that join later are found too: nodes reread the file every few seconds.
+        let _ = tokio::time::timeout(FIRST_JOIN, tunnels.until_shown(has_candidates)).await;
     }
     let settings = tunnels.settings();
     let mut aliases: Vec<_> = tunnels
@@ -116,11 +116,7 @@ pub(super) async fn ping(
         return ping_here(own, &entry.name, entry.port, begin).await.map(Json);
     }
     let permit = Permit::take(&measured.descriptors).ok_or_else(|| {
-        ApiError::new(
-            ErrorCode::Full,
-            "no free descriptor",
-            "raise the limit of open descriptors (ulimit -Hn)",
-        )
+        ApiError::new(ErrorCode::Full, "no free descriptor", "raise the descriptor limit (ulimit -Hn)")
     })?;
     let pinged = ping_there(&directory, member, &asked.node, (name, host), begin).await;
     drop(permit);
@@ -128,17 +124,17 @@ pub(super) async fn ping(
 }
 
 async fn ping_here(host: &str, name: &str, port: u16, begin: Instant) -> Result<api::Pinged, ApiError> {
-    let mut legs = Legs::new(begin);
-    legs.add("lookup", format!("{name} is registered here with port {port}"));
+    let mut hops = Hops::new(begin);
+    hops.add("lookup", format!("{name} is registered here with port {port}"));
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect(address).await.map_err(|error| {
-        let message = format!("{name} is registered and does not accept connections on {address}: {error}");
-        ApiError::new(ErrorCode::Silent, message, "see whether the node hangs or is stopped")
+        let message = format!("{name} is registered but does not accept connections on {address}: {error}");
+        ApiError::new(ErrorCode::Silent, message, "check whether the node hangs or is suspended")
     })?;
-    legs.add("exit", format!("the node accepts connections on {address}"));
-    let node = greeted(greet(&mut stream, &own_name(host)), name).await?;
-    legs.add("greeting", format!("{node} answers as Erlang nodes do"));
-    Ok(legs.done(node, host.to_owned(), port, "local", None))
+    hops.add("exit", format!("the node accepts connections on {address}"));
+    let node = probed(greet(&mut stream, &own_name(host)), name).await?;
+    hops.add("greeting", format!("{node} responds as an Erlang node"));
+    Ok(hops.done(node, host.to_owned(), port, "local", None))
 }
 
 async fn ping_there(
@@ -148,7 +144,7 @@ async fn ping_there(
     (name, host): (&str, &str),
     begin: Instant,
 ) -> Result<api::Pinged, ApiError> {
-    let mut legs = Legs::new(begin);
+    let mut hops = Hops::new(begin);
     let found = find(directory, Some(member), name, Some(host)).await?.ok_or_else(|| unknown_host(host))?;
     let node = found.into_iter().find_map(|found| match &*found.entry {
         Entry::Name(node) => Some((found.origin?, found.host, node.port)),
@@ -156,106 +152,117 @@ async fn ping_there(
     });
     let Some((origin, found_host, port)) = node else {
         let message = format!("no node named {name:?} is registered on {host}");
-        return Err(ApiError::new(ErrorCode::NotFound, message, "pmd names --cluster lists what is"));
+        return Err(ApiError::new(
+            ErrorCode::NotFound,
+            message,
+            "pmd names --cluster lists the registered nodes",
+        ));
     };
-    legs.add("lookup", format!("{name} is registered on {found_host} with port {port}"));
+    hops.add("lookup", format!("{name} is registered on {found_host} with port {port}"));
     let target = Target { origin, kind: Kind::NAME, name: name.into() };
     let tunnel = Box::pin(connect::open(&member.tunnels, &target, 0)).await;
     let tunnel = tunnel.map_err(|error| open_error(asked, &error))?;
     let mut stream = tunnel.stream;
-    legs.put(
+    hops.put(
         "daemon",
-        format!("{}: the daemon at {} has proven the cookie", tunnel.path, tunnel.address),
+        format!("{}: completed the handshake via {}", tunnel.path, tunnel.address),
         tunnel.handshake,
     );
-    legs.put(
+    hops.put(
         "exit",
-        format!("it lets this host in, and the node accepts connections on port {}", tunnel.opened.port),
+        format!("its rules allow this host, and the node accepts connections on port {}", tunnel.opened.port),
         tunnel.answered,
     );
-    legs.mark();
+    hops.mark();
     let own = own_name(member.cluster.local().host().as_str());
-    let node = greeted(greet(&mut stream, &own), name).await?;
-    legs.add("greeting", format!("{node} answers as Erlang nodes do"));
-    Ok(legs.done(node, found_host, tunnel.opened.port, tunnel.path, Some(tunnel.address)))
+    let node = probed(greet(&mut stream, &own), name).await?;
+    hops.add("greeting", format!("{node} responds as an Erlang node"));
+    Ok(hops.done(node, found_host, tunnel.opened.port, tunnel.path, Some(tunnel.address)))
 }
 
 fn own_name(host: &str) -> String {
-    // Always the same: each new one would stay with the node as an atom.
+    // Always the same, because the probed node keeps every new name as an atom.
     format!("{OWN_NAME}@{host}")
 }
 
-async fn greeted(
-    greeting: impl Future<Output = std::io::Result<Option<String>>>,
+async fn probed(
+    probe: impl Future<Output = std::io::Result<Option<String>>>,
     name: &str,
 ) -> Result<String, ApiError> {
-    let hint =
-        "a node with TLS distribution does not answer in the clear; else see whether it hangs or is stopped";
-    match tokio::time::timeout(GREETING, greeting).await {
+    let hint = "check whether the node hangs or is suspended; a node with TLS distribution cannot be probed";
+    match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
         Ok(Ok(node)) => Ok(node.unwrap_or_else(|| name.to_owned())),
         Ok(Err(error)) => {
-            let message = format!("{name} accepts connections and does not answer the greeting: {error}");
+            let message =
+                format!("{name} accepts connections but does not respond as an Erlang node: {error}");
             Err(ApiError::new(ErrorCode::Silent, message, hint))
         }
         Err(_) => {
-            let message = format!("{name} has not answered the greeting within {} s", GREETING.as_secs());
+            let message = format!(
+                "{name} accepts connections but did not respond within {} s",
+                PROBE_TIMEOUT.as_secs()
+            );
             Err(ApiError::new(ErrorCode::Timeout, message, hint))
         }
     }
 }
 
 fn open_error(asked: &str, error: &OpenError) -> ApiError {
-    let message = format!("no way to {asked}: {error}");
+    let message = format!("cannot reach {asked}: {error}");
     match error {
         OpenError::Refused { reason: Reason::Busy, .. } => ApiError::new(
             ErrorCode::Full,
             message,
-            "try again; pmd status on both hosts shows how many tunnels there are",
+            "try again; pmd status on both hosts shows the number of open tunnels",
         ),
-        OpenError::Refused { reason: Reason::Silent, .. } => {
-            ApiError::new(ErrorCode::Silent, message, "see on that host whether the node hangs or is stopped")
-        }
+        OpenError::Refused { reason: Reason::Silent, .. } => ApiError::new(
+            ErrorCode::Silent,
+            message,
+            "check on that host whether the node hangs or is suspended",
+        ),
         OpenError::Refused { .. } => ApiError::new(
             ErrorCode::Refused,
             message,
-            "see on that host what [[allow]] in its configuration lets through, and what the log of its daemon says",
+            "check the [[allow]] rules in that host's configuration, and the log of its daemon",
         ),
-        OpenError::Timeout => ApiError::new(ErrorCode::Timeout, message, "pmd peers shows the links"),
+        OpenError::Timeout => {
+            ApiError::new(ErrorCode::Timeout, message, "check the link to that host: pmd peers")
+        }
         OpenError::Crowded(_) => ApiError::new(
             ErrorCode::Unreachable,
             message,
-            "try again in a moment; pmd_dial_requests_total of pmd metrics counts what the links had no room for",
+            "try again shortly; pmd_dial_requests_total in pmd metrics counts requests dropped by busy links",
         ),
         OpenError::Ended(ended) => ApiError::from(*ended),
         _ => ApiError::new(
             ErrorCode::Unreachable,
             message,
-            "see that port 4369 of that host can be reached from here, or let a member relay (relay = true)",
+            "check that port 4369 of that host is reachable from here, or set relay = true on a member",
         ),
     }
 }
 
-/// The way so far.
-struct Legs {
+/// The hops so far.
+struct Hops {
     begin: Instant,
     last: Instant,
-    legs: Vec<api::Leg>,
+    hops: Vec<api::Leg>,
 }
 
-impl Legs {
-    fn new(begin: Instant) -> Legs {
-        Legs { begin, last: begin, legs: Vec::new() }
+impl Hops {
+    fn new(begin: Instant) -> Hops {
+        Hops { begin, last: begin, hops: Vec::new() }
     }
 
-    /// A leg that began at the end of the last.
-    fn add(&mut self, leg: &str, what: String) {
+    /// Adds a hop that began when the previous one ended.
+    fn add(&mut self, hop: &str, what: String) {
         let took = self.last.elapsed();
-        self.put(leg, what, took);
+        self.put(hop, what, took);
         self.mark();
     }
 
-    fn put(&mut self, leg: &str, what: String, took: Duration) {
-        self.legs.push(api::Leg { leg: leg.to_owned(), what, took_us: micros(took) });
+    fn put(&mut self, hop: &str, what: String, took: Duration) {
+        self.hops.push(api::Leg { leg: hop.to_owned(), what, took_us: micros(took) });
     }
 
     fn mark(&mut self) {
@@ -271,7 +278,7 @@ impl Legs {
         address: Option<SocketAddr>,
     ) -> api::Pinged {
         let took_us = micros(self.begin.elapsed());
-        api::Pinged { node, host, port, path: path.to_owned(), address, legs: self.legs, took_us }
+        api::Pinged { node, host, port, path: path.to_owned(), address, legs: self.hops, took_us }
     }
 }
 

@@ -13,7 +13,7 @@ use super::*;
 
 const COOKIE: &str = "0123456789abcdef";
 
-/// How long a test waits for something before it fails.
+/// How long a test waits before it fails.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn id(number: u8) -> NodeId {
@@ -37,13 +37,13 @@ fn ours(address: &str, number: u8) -> Find {
     Find { cluster: Some("prod".into()), id: Some(id(number)), ..Find::at(address) }
 }
 
-/// A UDP port that nobody uses.
+/// Returns an unused UDP port.
 fn free_port() -> u16 {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
     socket.local_addr().expect("its address").port()
 }
 
-/// The loopback network, the only one that is the same on all hosts that run tests.
+/// The loopback network, the only one that exists on every host.
 fn loopback(_: &[IpAddr]) -> io::Result<Vec<Network>> {
     Ok(vec![Network::V4 { from: Ipv4Addr::LOCALHOST, to: Ipv4Addr::new(127, 255, 255, 255) }])
 }
@@ -56,18 +56,18 @@ async fn next(receiver: &mut mpsc::Receiver<(&'static str, Find)>) -> Find {
     find
 }
 
-/// Runs a daemon's plugin, whose finds the returned receiver gets.
+/// Runs a daemon's plugin and returns the receiver of its finds.
 fn run(tasks: &mut JoinSet<()>, broadcast: Broadcast) -> mpsc::Receiver<(&'static str, Find)> {
     let (sender, receiver) = mpsc::channel(super::super::FINDS);
     tasks.spawn(async move {
         let error = broadcast.run(&Finds::new(NAME, sender)).await;
-        panic!("it does not go on: {error:?}");
+        panic!("the plugin failed: {error:?}");
     });
     receiver
 }
 
 #[tokio::test]
-async fn daemons_of_one_host_hear_each_other_and_tell_kin_from_strangers() {
+async fn daemons_of_one_host_hear_each_other_and_recognize_their_cluster() {
     let port = free_port();
     let mut tasks = JoinSet::new();
     let daemons = [
@@ -78,14 +78,14 @@ async fn daemons_of_one_host_hear_each_other_and_tell_kin_from_strangers() {
     ];
     let mut receivers = daemons.map(|settings| run(&mut tasks, Broadcast { settings, networks: loopback }));
     let of_prod = |number| ours(&format!("127.0.0.1:400{number}"), number);
-    let stranger = |number| Find { id: None, ..of_prod(number) };
-    let other_cookie = |number| Find { other_cookie: true, ..stranger(number) };
-    let other_cluster = |number| Find { cluster: Some("test".into()), ..stranger(number) };
+    let foreign = |number| Find { id: None, ..of_prod(number) };
+    let other_cookie = |number| Find { other_cookie: true, ..foreign(number) };
+    let other_cluster = |number| Find { cluster: Some("test".into()), ..foreign(number) };
     for (receiver, mut expected) in receivers.iter_mut().zip([
         vec![of_prod(2), other_cookie(3), other_cluster(4)],
         vec![of_prod(1), other_cookie(3), other_cluster(4)],
         vec![other_cookie(1), other_cookie(2), other_cluster(4)],
-        vec![stranger(1), stranger(2), stranger(3)],
+        vec![foreign(1), foreign(2), foreign(3)],
     ]) {
         let all = expected.clone();
         while !expected.is_empty() {
@@ -97,7 +97,7 @@ async fn daemons_of_one_host_hear_each_other_and_tell_kin_from_strangers() {
 }
 
 #[tokio::test]
-async fn noise_is_survived() {
+async fn invalid_datagrams_are_ignored() {
     let port = free_port();
     let mut tasks = JoinSet::new();
     let silent = Broadcast { settings: settings("prod", 1, COOKIE, port), networks: |_| Ok(Vec::new()) };
@@ -105,7 +105,7 @@ async fn noise_is_survived() {
     let sender = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     let good = settings("prod", 2, COOKIE, port).datagram().expect("a beacon");
     let long = [good.as_slice(), &[0; 2000]].concat();
-    // Nothing is received before the plugin listens, so everything is sent repeatedly.
+    // Datagrams sent before the plugin listens are lost, so everything is sent repeatedly.
     let mut again = tokio::time::interval(Duration::from_millis(5));
     let find = loop {
         tokio::select! {
@@ -122,18 +122,18 @@ async fn noise_is_survived() {
 }
 
 #[tokio::test]
-async fn a_port_that_somebody_else_has_is_an_error_that_says_what_to_do() {
+async fn a_port_in_use_is_an_error_with_a_remedy() {
     let other = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
     let port = other.local_addr().expect("its address").port();
     let broadcast = Broadcast::new(settings("prod", 1, COOKIE, port));
     let (sender, _receiver) = mpsc::channel(1);
-    let error = broadcast.run(&Finds::new(NAME, sender)).await.expect_err("it is taken").to_string();
+    let error = broadcast.run(&Finds::new(NAME, sender)).await.expect_err("the port is in use").to_string();
     assert!(error.starts_with(&format!("cannot listen for beacons on UDP port {port}: ")), "{error}");
     assert!(error.ends_with("; choose another port with broadcast:PORT"), "{error}");
 }
 
 #[test]
-fn a_beacon_is_judged_by_the_cookies_of_the_moment() {
+fn a_beacon_is_verified_with_the_current_cookies() {
     let from = "10.0.0.9:50000".parse().expect("an address");
     let (sender, cookies) = watch::channel(Arc::new(Cookies::of_text(COOKIE)));
     let own = BeaconSettings { cookies, ..settings("prod", 1, COOKIE, 1) };
@@ -141,13 +141,13 @@ fn a_beacon_is_judged_by_the_cookies_of_the_moment() {
     assert_eq!(own.classify(&datagram, from), BeaconKind::Ours(id(2), ours("10.0.0.9:4002", 2)));
 
     sender.send_replace(Arc::new(Cookies::of_text("another-cookie-!")));
-    let stranger = Find { other_cookie: true, id: None, ..ours("10.0.0.9:4002", 2) };
-    assert_eq!(own.classify(&datagram, from), BeaconKind::Foreign(stranger));
+    let foreign = Find { other_cookie: true, id: None, ..ours("10.0.0.9:4002", 2) };
+    assert_eq!(own.classify(&datagram, from), BeaconKind::Foreign(foreign));
     assert_ne!(own.datagram().expect("a beacon"), own.datagram().expect("another"));
 }
 
 #[test]
-fn while_the_cookie_is_changed_beacons_by_either_are_of_this_cluster() {
+fn both_cookies_are_accepted_during_a_rotation() {
     const NEW: &str = "the-next-cookie-!";
     let from = "10.0.0.9:50000".parse().expect("an address");
     let both = settings("prod", 1, &format!("{NEW}\n{COOKIE}\n"), 1);
@@ -159,7 +159,7 @@ fn while_the_cookie_is_changed_beacons_by_either_are_of_this_cluster() {
             "{cookie}"
         );
     }
-    // Its own beacons are made with the first secret, which daemons that have finished the change know.
+    // Its own beacons use the first secret, which daemons that have finished the rotation know.
     let datagram = both.datagram().expect("a beacon");
     let theirs = |cookie| settings("prod", 2, cookie, 1).classify(&datagram, from);
     assert!(matches!(theirs(NEW), BeaconKind::Ours(..)));
@@ -167,19 +167,19 @@ fn while_the_cookie_is_changed_beacons_by_either_are_of_this_cluster() {
 }
 
 #[test]
-fn its_own_beacons_are_ignored_and_link_local_addresses_keep_their_link() {
+fn own_beacons_are_ignored_and_link_local_addresses_keep_their_scope() {
     let own = settings("prod", 1, COOKIE, 1);
     let from = "[fe80::1%7]:50000".parse().expect("an address");
     assert_eq!(own.classify(&own.datagram().expect("a beacon"), from), BeaconKind::Ignored);
-    // A beacon with its id is ignored even if somebody else made it.
-    let liar = settings("test", 1, "another-cookie-!", 1).datagram().expect("a beacon");
-    assert_eq!(own.classify(&liar, from), BeaconKind::Ignored);
+    // A beacon with its id is ignored even if another daemon sent it.
+    let forged = settings("test", 1, "another-cookie-!", 1).datagram().expect("a beacon");
+    assert_eq!(own.classify(&forged, from), BeaconKind::Ignored);
     let other = settings("prod", 2, COOKIE, 1).datagram().expect("a beacon");
     assert_eq!(own.classify(&other, from), BeaconKind::Ours(id(2), ours("[fe80::1%7]:4002", 2)));
 }
 
 #[tokio::test]
-async fn a_network_that_refuses_does_not_keep_the_others_waiting() {
+async fn a_failing_network_does_not_affect_the_others() {
     fn one_of_two(bind: &[IpAddr]) -> io::Result<Vec<Network>> {
         let nowhere = Network::V4 { from: Ipv4Addr::new(192, 0, 2, 77), to: Ipv4Addr::BROADCAST };
         Ok([vec![nowhere, Network::V6 { from: Ipv6Addr::UNSPECIFIED, interface: 99_999 }], loopback(bind)?]
@@ -195,7 +195,7 @@ async fn a_network_that_refuses_does_not_keep_the_others_waiting() {
     assert_eq!(next(&mut daemons[1]).await, ours("127.0.0.1:4001", 1));
 }
 
-/// A network namespace that exists as long as this value.
+/// A network namespace, removed when this is dropped.
 struct Host(String);
 
 impl Host {
@@ -206,10 +206,10 @@ impl Host {
         Host(name)
     }
 
-    /// Sets up one end of a cable as the interface `lan`, with addresses that end with `number`.
+    /// Sets up one end of a veth pair as the interface `lan`, with addresses that end in `number`.
     fn plug_in(&self, number: u8, broadcast: &str) {
         let name = &self.0;
-        // The kernel must not add an address, which would not be usable at once.
+        // A link-local address generated by the kernel would not be usable immediately.
         ip(&format!("-n {name} link set lan addrgenmode none"));
         ip(&format!("-n {name} link set lan up"));
         ip(&format!("-n {name} addr add 10.77.0.{number}/24{broadcast} dev lan"));
@@ -239,7 +239,7 @@ fn ip(arguments: &str) {
     assert!(status.expect("there is a program ip").success(), "ip {arguments} (which needs root)");
 }
 
-/// Two hosts with a cable between them find addresses, by IPv4 and by IPv6, at which the other can be dialled.
+/// Two connected hosts find each other by IPv4 and by IPv6, at addresses that can be dialled.
 fn find_each_other(broadcast: &str) {
     let (one, two) = (Host::new(), Host::new());
     ip(&format!("-n {} link add lan type veth peer name lan netns {}", one.0, two.0));
@@ -265,15 +265,15 @@ fn find_each_other(broadcast: &str) {
                 expected.retain(|start| !find.address.starts_with(start.as_str()));
             }
         };
-        tokio::time::timeout(DEADLINE, find_all).await.expect("it is found in both ways");
-        // Keeps running, because the other daemon may still need its next beacons.
+        tokio::time::timeout(DEADLINE, find_all).await.expect("it is found over IPv4 and IPv6");
+        // Kept running, because the other daemon may still need its beacons.
         (tasks, receiver)
     };
     let ((one_done, mut one_is), (two_done, mut two_is)) = (mpsc::channel(1), mpsc::channel(1));
     let run_one = |host: &Host, number, done: mpsc::Sender<()>| {
         host.enter(async move {
             let _running = serve(number).await;
-            done.send(()).await.expect("somebody waits");
+            done.send(()).await.expect("the receiver waits");
             done.closed().await;
         });
     };
@@ -282,7 +282,7 @@ fn find_each_other(broadcast: &str) {
         scope.spawn(move || run_one(one, 1, one_done));
         scope.spawn(move || run_one(two, 2, two_done));
         let found = (one_is.blocking_recv(), two_is.blocking_recv());
-        // Both end now, even if one of them has failed.
+        // Lets both end, even if one of them has failed.
         drop((one_is, two_is));
         assert_eq!(found, (Some(()), Some(())));
     });
@@ -298,9 +298,9 @@ fn hosts_find_each_other_by_limited_broadcast_and_by_multicast() {
     find_each_other("");
 }
 
-/// A host with two cables listens on the address of one and ignores what comes in over the other.
+/// A host with two networks listens on the address of one and ignores beacons from the other.
 #[test]
-fn beacons_are_taken_from_networks_that_are_listened_on_and_no_others() {
+fn beacons_are_accepted_only_on_networks_with_a_listening_address() {
     const PORT: u16 = 4369;
     let (one, two) = (Host::new(), Host::new());
     for (cable, network) in [("lan", 77), ("wan", 88)] {
@@ -320,11 +320,11 @@ fn beacons_are_taken_from_networks_that_are_listened_on_and_no_others() {
             socket
         })
     };
-    // The beacon on the other cable is sent first.
+    // The beacon on the other network is sent first.
     let senders = [
         (socket(&two, "10.88.0.2"), "10.88.0.255", beacon(2)),
         (socket(&two, "10.77.0.2"), "10.77.0.255", beacon(3)),
-        // Another daemon on this host.
+        // From another daemon on the same host.
         (socket(&one, "10.77.0.1"), "10.77.0.255", beacon(4)),
     ];
     let of_cable =
@@ -342,8 +342,8 @@ fn beacons_are_taken_from_networks_that_are_listened_on_and_no_others() {
             while counts.iter().any(|count| *count < 5) {
                 tokio::select! {
                     find = next(&mut receiver) => {
-                        let place = expected.iter().position(|expected| *expected == find);
-                        counts[place.unwrap_or_else(|| panic!("heard {find:?}"))] += 1;
+                        let index = expected.iter().position(|expected| *expected == find);
+                        counts[index.unwrap_or_else(|| panic!("heard {find:?}"))] += 1;
                     }
                     _ = again.tick() => {
                         for (socket, to, datagram) in senders {

@@ -25,7 +25,7 @@ fn foreign(address: &str) -> Find {
 }
 
 #[test]
-fn an_address_is_handed_out_once_in_whatever_form_it_is_found() {
+fn an_address_is_returned_once_however_it_is_written() {
     let (mut candidates, mut rng) = candidates();
     for text in ["10.0.0.1", "10.0.0.1:4369", "::ffff:10.0.0.1"] {
         candidates.found(0, "dns", Find::at(text), &mut rng).expect("an address");
@@ -37,7 +37,7 @@ fn an_address_is_handed_out_once_in_whatever_form_it_is_found() {
 }
 
 #[test]
-fn a_pause_grows_and_ends_with_a_link() {
+fn pauses_grow_until_a_link_is_established() {
     let (mut candidates, mut rng) = candidates();
     let mut now = 0;
     candidates.found(now, seeds::NAME, Find::at(A), &mut rng).expect("an address");
@@ -61,7 +61,7 @@ fn a_pause_grows_and_ends_with_a_link() {
 }
 
 #[test]
-fn oneself_is_not_dialled_again() {
+fn the_own_address_is_not_dialled_again() {
     let (mut candidates, mut rng) = candidates();
     candidates.found(0, "dns", Find::at(A), &mut rng).expect("an address");
     assert_eq!(candidates.due(0), [A]);
@@ -85,14 +85,14 @@ fn other_clusters_are_listed_and_never_dialled() {
     assert_eq!(list.len(), 2);
     assert_eq!((list[0].cluster.as_deref(), list[0].heard_ms), (Some("test"), 1000));
     assert!(list[1].other_cookie && !list[1].member);
-    // A lost member with that id does not change this.
+    // The loss of a member with that id does not change this.
     candidates.member_found(id(2));
     candidates.member_lost(0, id(2), &mut rng);
     assert_eq!(candidates.due(10_000), [""; 0]);
 }
 
 #[test]
-fn nobody_without_the_cookie_can_stop_a_dial() {
+fn a_dial_cannot_be_prevented_without_the_cookie() {
     let (mut candidates, mut rng) = candidates();
     candidates.found(0, seeds::NAME, Find::at(A), &mut rng).expect("an address");
     candidates.found(0, "broadcast", foreign(A), &mut rng).expect("an address");
@@ -104,7 +104,7 @@ fn nobody_without_the_cookie_can_stop_a_dial() {
 }
 
 #[test]
-fn what_somebody_names_is_dialled_at_once() {
+fn a_named_address_is_dialled_at_once() {
     let (mut candidates, mut rng) = candidates();
     candidates.found(0, "dns", Find::at(A), &mut rng).expect("an address");
     for now in [0, 0, 0, 0] {
@@ -130,7 +130,7 @@ fn what_somebody_names_is_dialled_at_once() {
 }
 
 #[test]
-fn what_turns_out_to_be_of_this_cluster_is_dialled() {
+fn a_foreign_address_is_dialled_once_it_is_of_this_cluster() {
     let (mut candidates, mut rng) = candidates();
     candidates.found(0, "broadcast", foreign(A), &mut rng).expect("an address");
     candidates.found(0, "broadcast", beacon(A, 1), &mut rng).expect("an address");
@@ -146,14 +146,14 @@ fn a_member_is_not_dialled_at_another_address() {
     assert!(candidates.list(0)[0].member);
     candidates.member_lost(0, id(1), &mut rng);
     assert_eq!(candidates.due(MAX_SPREAD_MS), ["[fe80::1%2]:4369"]);
-    // Gossip finds it while it is being dialled.
+    // It becomes a member by gossip while it is being dialled.
     candidates.member_found(id(1));
     candidates.failed(0, "[fe80::1%2]:4369", &mut rng);
     assert_eq!(candidates.due(100_000), [""; 0]);
 }
 
 #[test]
-fn a_newcomer_is_dialled_by_few_of_a_great_cluster() {
+fn a_newcomer_is_dialled_by_few_members_of_a_large_cluster() {
     let early = (0..1000).filter(|seed| {
         let (mut candidates, _) = candidates();
         (0..1000_u16).for_each(|number| {
@@ -163,7 +163,7 @@ fn a_newcomer_is_dialled_by_few_of_a_great_cluster() {
         });
         let mut rng = StdRng::seed_from_u64(*seed);
         candidates.found(0, "broadcast", beacon(A, 200), &mut rng).expect("an address");
-        // Gossip needs about this long to tell all members.
+        // Gossip takes about this long to reach all members.
         !candidates.due(200).is_empty()
     });
     let early = early.count();
@@ -171,7 +171,7 @@ fn a_newcomer_is_dialled_by_few_of_a_great_cluster() {
 }
 
 #[test]
-fn beacons_sent_again_do_not_decide_how_often_is_dialled() {
+fn replayed_beacons_do_not_increase_the_dial_rate() {
     let (mut candidates, mut rng) = candidates();
     candidates.found(0, "broadcast", beacon(A, 1), &mut rng).expect("an address");
     let mut dials = 0;
@@ -187,7 +187,7 @@ fn beacons_sent_again_do_not_decide_how_often_is_dialled() {
 }
 
 #[test]
-fn what_is_not_found_again_is_forgotten_unless_it_is_a_seed() {
+fn addresses_not_found_again_are_forgotten_except_seeds() {
     let (mut candidates, mut rng) = candidates();
     candidates.found(0, seeds::NAME, Find::at("seed"), &mut rng).expect("an address");
     for host in ["gone", "there", "dialled"] {
@@ -207,7 +207,7 @@ fn what_is_not_found_again_is_forgotten_unless_it_is_a_seed() {
 }
 
 #[test]
-fn a_forgotten_address_is_not_dialled_twice_at_once_either() {
+fn a_forgotten_address_is_not_dialled_twice_at_once() {
     let (mut candidates, mut rng) = candidates();
     candidates.found(0, seeds::NAME, Find::at(A), &mut rng).expect("an address");
     candidates.forget(A);
@@ -226,7 +226,7 @@ fn a_forgotten_address_is_not_dialled_twice_at_once_either() {
 }
 
 #[test]
-fn a_flood_without_the_cookie_takes_no_place_of_what_was_found() {
+fn a_flood_without_the_cookie_displaces_no_other_finds() {
     let (mut candidates, mut rng) = candidates();
     candidates.found(0, seeds::NAME, Find::at("seed"), &mut rng).expect("an address");
     candidates.found(0, "dns", Find::at("found"), &mut rng).expect("an address");
@@ -251,18 +251,18 @@ fn a_flood_without_the_cookie_takes_no_place_of_what_was_found() {
     assert!(["found:4369", "seed:4369"].iter().all(|name| list.iter().any(|one| one.address == *name)));
     assert!(list.iter().all(|one| one.heard_ms < MAX_CANDIDATES as u64 || !one.address.starts_with("10.")));
     candidates.found(9000, "broadcast", foreign(A), &mut rng).expect("an address");
-    assert!(candidates.list(9000).iter().all(|one| one.address != A), "nothing there is worth less");
+    assert!(candidates.list(9000).iter().all(|one| one.address != A), "there is nothing it may displace");
 }
 
 #[test]
-fn no_more_than_some_are_dialled_at_once() {
+fn concurrent_dials_are_limited() {
     let (mut candidates, mut rng) = candidates();
     for port in 1..=100 {
         candidates.found(port, "dns", Find::at(format!("10.0.0.1:{port}")), &mut rng).expect("an address");
     }
     let first = candidates.due(1000);
     assert_eq!(first.len(), MAX_DIALS);
-    assert_eq!(first[0], "10.0.0.1:1", "the one that has waited longest");
+    assert_eq!(first[0], "10.0.0.1:1", "the one waiting longest");
     assert_eq!((candidates.due(1000), candidates.poll_timeout()), (Vec::new(), None));
     candidates.failed(1000, &first[0], &mut rng);
     assert_eq!(candidates.due(1000), [format!("10.0.0.1:{}", MAX_DIALS + 1)]);
@@ -300,7 +300,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn no_address_is_dialled_twice_at_once_and_no_stranger_ever(
+    fn no_address_is_dialled_twice_at_once_and_no_foreign_one_ever(
         steps in prop::collection::vec(step(), 1..400),
         seed: u64,
     ) {
@@ -342,7 +342,7 @@ proptest! {
                     if dialling.remove(&name(address)) {
                         candidates.failed(now, &name(address), &mut rng);
                         prop_assert!(!candidates.due(now + millis(REDIAL.pause(1)) / 2 - 1).contains(&name(address)) );
-                        // Addresses that were handed out instead.
+                        // Addresses that were returned instead.
                         dialling.extend(candidates.entries.iter().filter(|(_, entry)| entry.dialling).map(|(a, _)| a.to_string()));
                     }
                 }

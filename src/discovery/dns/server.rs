@@ -1,8 +1,8 @@
-//! Queries to name servers.
+//! DNS queries for SRV records.
 //!
-//! They are sent as by a stub resolver (RFC 1035, section 7; RFC 7766): over UDP to each server in turn, in as many rounds
-//! as the configuration says, and over TCP if the answer does not fit into a datagram. There is no cache, and no connection
-//! is kept, because there is at most one query every few seconds.
+//! This is a stub resolver (RFC 1035, section 7; RFC 7766): it queries each server in turn over UDP, for the configured
+//! number of attempts, and uses TCP if the answer was truncated. It has no cache and reuses no connections, because
+//! there is at most one query every few seconds.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,14 +15,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// Longest answer that is read from a datagram. Servers send at most 512 bytes unless they are asked for more.
+/// Longest datagram that is read. Servers send at most 512 bytes unless the query allows more.
 const LONGEST_DATAGRAM: usize = 4096;
 
-/// Asks for the SRV records of `name` and returns the answer of the first server that has one.
+/// Queries the SRV records of `name` and returns the first server's answer.
 ///
 /// # Errors
 ///
-/// If no server has an answer: the failure of the last one.
+/// The failure of the last server, if none answered.
 pub(super) async fn ask_for_srv(servers: &ResolvConf, name: Name<Vec<u8>>) -> io::Result<Message<Vec<u8>>> {
     let mut question = MessageBuilder::new_vec();
     question.header_mut().set_random_id();
@@ -34,7 +34,7 @@ pub(super) async fn ask_for_srv(servers: &ResolvConf, name: Name<Vec<u8>>) -> io
     for _ in 0..servers.options.attempts.max(1) {
         for server in &servers.servers {
             match ask(server.addr, &question, server.request_timeout).await {
-                // Another server may work.
+                // Another server may succeed.
                 Ok(answer) if answer.header().rcode() == Rcode::SERVFAIL => {
                     last = io::Error::other(format!("the name server {} failed", server.addr));
                 }
@@ -49,20 +49,20 @@ pub(super) async fn ask_for_srv(servers: &ResolvConf, name: Name<Vec<u8>>) -> io
 async fn ask(
     server: SocketAddr,
     question: &Message<Vec<u8>>,
-    patience: Duration,
+    limit: Duration,
 ) -> io::Result<Message<Vec<u8>>> {
     let late = |_| {
         io::Error::new(io::ErrorKind::TimedOut, format!("the name server {server} did not answer in time"))
     };
-    let answer = timeout(patience, by_datagram(server, question)).await.map_err(late)??;
+    let answer = timeout(limit, by_datagram(server, question)).await.map_err(late)??;
     if !answer.header().tc() {
         return Ok(answer);
     }
-    timeout(patience, by_stream(server, question)).await.map_err(late)?
+    timeout(limit, by_stream(server, question)).await.map_err(late)?
 }
 
-/// Ignores everything but the answer, because anybody can send datagrams to the socket. An attacker who does not see the
-/// query has to guess its id and port.
+/// Ignores all datagrams except the answer, because anybody can send to the socket. An off-path attacker has to guess
+/// the query's id and port.
 async fn by_datagram(server: SocketAddr, question: &Message<Vec<u8>>) -> io::Result<Message<Vec<u8>>> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -88,7 +88,5 @@ async fn by_stream(server: SocketAddr, question: &Message<Vec<u8>>) -> io::Resul
     let mut bytes = vec![0; stream.read_u16().await?.into()];
     stream.read_exact(&mut bytes).await?;
     let answer = Message::from_octets(bytes).ok().filter(|answer| answer.is_answer(question));
-    answer.ok_or_else(|| {
-        io::Error::other(format!("the name server {server} sent something else than an answer"))
-    })
+    answer.ok_or_else(|| io::Error::other(format!("the name server {server} sent an invalid answer")))
 }

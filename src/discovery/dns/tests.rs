@@ -11,18 +11,18 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-/// What the server answers to a query.
+/// The server's reaction to a query.
 #[derive(Clone, Debug)]
 enum Reply {
-    /// These hosts and ports.
+    /// SRV records with these hosts and ports.
     Records(Vec<(String, u16)>),
-    /// There is no such name.
+    /// The name does not exist.
     NoSuchName,
     /// Something that is not an answer.
     Garbage(Vec<u8>),
-    /// The answer does not fit into a datagram; these records over TCP.
+    /// A truncated answer over UDP, and these records over TCP.
     Truncated(Vec<(String, u16)>),
-    /// The server fails.
+    /// A server failure.
     Failure,
     /// No answer.
     Silence,
@@ -41,7 +41,7 @@ impl Server {
         let answers: Answers = Arc::new(answers);
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
-            // Another program may have the TCP port of that number.
+            // Another program may use the TCP port with that number.
             if let Ok(tcp) = TcpListener::bind(udp.local_addr().expect("its address")).await {
                 break (udp, tcp);
             }
@@ -124,7 +124,7 @@ fn set(addresses: &[&str]) -> Addresses {
 }
 
 #[tokio::test]
-async fn srv_records_tell_host_and_port() {
+async fn srv_records_give_host_and_port() {
     let server = Server::new(|name| {
         assert_eq!(name, "_pmd._tcp.test");
         Reply::Records(at(&[("a.test.", 4369), ("b_1.test.", 99), (".", 1), ("c.test.", 0)]))
@@ -135,7 +135,7 @@ async fn srv_records_tell_host_and_port() {
 }
 
 #[tokio::test]
-async fn a_short_name_is_looked_for_in_the_search_domains() {
+async fn a_short_name_is_looked_up_in_the_search_domains() {
     let server = Server::new(|name| match name {
         "_pmd._tcp.cluster.test" => Reply::Records(at(&[("a.test.", 4369)])),
         _ => Reply::NoSuchName,
@@ -144,11 +144,11 @@ async fn a_short_name_is_looked_for_in_the_search_domains() {
     let found = server.asks("_pmd._tcp").look_up().await.expect("an answer");
     assert_eq!(found, set(&["a.test:4369"]));
     let found = server.asks("_pmd._tcp.").look_up().await.expect("an answer");
-    assert_eq!(found, set(&[]), "a dot at the end is the end");
+    assert_eq!(found, set(&[]), "a trailing dot disables the search domains");
 }
 
 #[test]
-fn the_order_is_that_of_the_system() {
+fn the_search_order_is_that_of_the_system() {
     let mut options = ResolvOptions::default();
     for domain in ["a.test", "b.test"] {
         options.search.push(domain.parse().expect("a name"));
@@ -160,7 +160,7 @@ fn the_order_is_that_of_the_system() {
 }
 
 #[tokio::test]
-async fn a_name_that_stands_for_nothing_is_no_error() {
+async fn a_name_without_records_is_not_an_error() {
     let server = Server::new(|name| match name {
         "_empty._tcp.test" => Reply::Records(vec![]),
         _ => Reply::NoSuchName,
@@ -172,7 +172,7 @@ async fn a_name_that_stands_for_nothing_is_no_error() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_fit_is_asked_for_by_tcp() {
+async fn a_truncated_answer_is_queried_over_tcp() {
     let all = (0..200).map(|number| (format!("host{number}.test."), 4369));
     let all: Vec<_> = all.collect();
     let expected: Addresses =
@@ -183,7 +183,7 @@ async fn an_answer_that_does_not_fit_is_asked_for_by_tcp() {
 }
 
 #[tokio::test]
-async fn servers_that_fail_and_servers_that_lie_are_errors_with_the_name_in_them() {
+async fn failures_and_invalid_answers_are_errors_that_name_the_query() {
     for reply in [
         Reply::Failure,
         Reply::Silence,
@@ -199,22 +199,22 @@ async fn servers_that_fail_and_servers_that_lie_are_errors_with_the_name_in_them
 }
 
 #[tokio::test]
-async fn where_one_server_fails_another_one_is_asked() {
+async fn the_next_server_is_queried_if_one_fails() {
     for reply in [Reply::Failure, Reply::Silence] {
         let said = reply.clone();
         let failing = Server::new(move |_| said.clone()).await;
-        let well = Server::new(|_| Reply::Records(at(&[("a.test", 4369)]))).await;
+        let working = Server::new(|_| Reply::Records(at(&[("a.test", 4369)]))).await;
         let mut dns = failing.asks("_pmd._tcp.test");
         let Servers::These(configuration) = &mut dns.servers else { unreachable!("these are asked") };
-        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), well.port);
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), working.port);
         configuration.servers.push(ServerConf::new(address, Transport::UdpTcp));
         assert_eq!(dns.look_up().await.expect("an answer"), set(&["a.test:4369"]), "{reply:?}");
     }
 }
 
-/// As with a headless service in Kubernetes: no addresses at first, then those of the pods that are ready.
+/// Like a headless service in Kubernetes: no addresses at first, then those of the ready pods.
 #[tokio::test]
-async fn a_name_is_followed_as_its_records_change() {
+async fn changed_records_are_found() {
     let now = Arc::new(Mutex::new(Vec::new()));
     let shown = Arc::clone(&now);
     let server = Server::new(move |_| Reply::Records(shown.lock().expect("no panic").clone())).await;
@@ -230,13 +230,13 @@ async fn a_name_is_followed_as_its_records_change() {
 }
 
 #[test]
-fn a_name_is_looked_up_less_and_less_often_while_nothing_changes() {
+fn lookups_become_rarer_while_nothing_changes() {
     let seconds = [1, 2, 3, 4, 5, 6].map(|same| PAUSES.pause(same).as_secs());
     assert_eq!(seconds, [5, 10, 20, 40, 60, 60]);
 }
 
 #[tokio::test]
-async fn what_is_found_is_reported() {
+async fn addresses_are_reported() {
     let server = Server::new(|_| Reply::Records(at(&[("a.test", 4369)]))).await;
     let (sender, mut receiver) = mpsc::channel(1);
     let dns = server.asks("_pmd._tcp.test");
@@ -249,10 +249,10 @@ async fn what_is_found_is_reported() {
 }
 
 #[tokio::test]
-async fn addresses_are_what_the_system_says() {
+async fn addresses_come_from_the_system_resolver() {
     let localhost = Dns::new("localhost".into(), 99).look_up().await.expect("every host has it");
     assert!(localhost.contains("127.0.0.1:99"), "{localhost:?}");
-    // This name is never registered (RFC 6761). Where no name server answers at all, the lookup fails.
+    // This name never exists (RFC 6761). If no name server answers at all, the lookup fails.
     match Dns::new("pmd.invalid".into(), 99).look_up().await {
         Ok(found) => assert_eq!(found, set(&[])),
         Err(error) => assert!(error.to_string().starts_with("cannot look up pmd.invalid: "), "{error}"),

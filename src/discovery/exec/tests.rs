@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-/// Far longer than any test takes.
+/// Longer than any test takes.
 const NEVER: Duration = Duration::from_secs(600);
 
 fn shell(script: &str) -> Exec {
@@ -27,21 +27,21 @@ async fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), value).await.expect("it comes true")
+    tokio::time::timeout(Duration::from_secs(60), value).await.expect("the condition becomes true")
 }
 
-/// Waits until the file contains a line, and returns it as a number.
+/// Waits until the file contains a whole line, and returns it as a number.
 async fn number_in(path: &Path) -> i32 {
     let number = || std::fs::read_to_string(path).ok()?.strip_suffix('\n')?.parse().ok();
     until(number).await
 }
 
-/// Waits until there is no such process, not even a zombie.
+/// Waits until the process no longer exists, not even as a zombie.
 async fn gone(pid: i32) {
     until(|| (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())).await;
 }
 
-/// Waits until the process has ended, whether its parent has waited for it or not.
+/// Waits until the process has exited, whether or not it has been reaped.
 async fn ended(pid: i32) {
     let has_ended = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -51,7 +51,7 @@ async fn ended(pid: i32) {
 }
 
 #[tokio::test]
-async fn every_line_is_reported_but_for_comments() {
+async fn every_line_except_comments_is_reported() {
     let (sender, mut receiver) = mpsc::channel(16);
     let exec = shell("printf 'one\\n\\n# none\\n  10.0.0.1:99 # two\\n[::1]'; echo 'no error' >&2");
     let finds = Finds::new(exec.name(), sender);
@@ -65,14 +65,14 @@ async fn every_line_is_reported_but_for_comments() {
 }
 
 #[tokio::test]
-async fn a_program_that_fails_has_found_nothing() {
+async fn a_failed_program_is_an_error() {
     assert_eq!(error_of("echo host; echo >&2; echo 'no key' >&2; exit 3").await, "exit status: 3: no key");
     assert_eq!(error_of("exit 1").await, "exit status: 1");
     assert_eq!(error_of("kill -9 $$").await, "signal: 9 (SIGKILL)");
     assert_eq!(error_of("printf 'a\\033[2Jb\\n' >&2; exit 1").await, "exit status: 1: a[2Jb");
     let missing = Exec::new("/no/such/program".parse().expect("a command"));
     let error = missing.addresses().await.expect_err("there is none").to_string();
-    assert!(error.starts_with("it cannot be started: No such file"), "{error}");
+    assert!(error.starts_with("cannot be started: No such file"), "{error}");
 }
 
 #[tokio::test]
@@ -84,10 +84,10 @@ async fn the_error_names_the_program() {
 }
 
 #[tokio::test]
-async fn what_is_no_address_is_an_error_that_names_the_line() {
+async fn an_invalid_address_is_an_error_that_names_the_line() {
     let error = error_of("echo one; echo '<html>'").await;
     assert!(error.starts_with("line 2 of its output, \"<html>\", is not an address: "), "{error}");
-    assert_eq!(error_of("printf '\\377'").await, "it printed something that is not UTF-8");
+    assert_eq!(error_of("printf '\\377'").await, "its output is not UTF-8");
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn a_program_that_prints_too_much_is_stopped() {
     assert_eq!(error_of("yes").await, "it was killed because it printed more than 65536 bytes");
     assert_eq!(error_of("seq -f a%g 1001").await, "it printed more than 1000 lines");
     assert_eq!(shell("seq -f a%g 1000").addresses().await.expect("addresses").len(), 1000);
-    // It is not blocked by a standard error that nobody reads.
+    // Much output on standard error does not block the program.
     let much = shell("head -c 1000000 /dev/zero >&2 && echo host");
     assert_eq!(much.addresses().await.expect("an address"), ["host"]);
 }
@@ -109,7 +109,7 @@ async fn a_program_that_takes_too_long_is_killed_with_its_children() {
         file("child").display(),
         file("self").display()
     );
-    // How long it takes to get there is not known, so the timeout is doubled until it does.
+    // The time to write the files is unknown, so the timeout is doubled until they exist.
     let mut timeout = Duration::from_millis(50);
     while !file("self").exists() {
         let exec = Exec { timeout, ..shell(&script) };
@@ -126,7 +126,7 @@ async fn a_program_that_takes_too_long_is_killed_with_its_children() {
 async fn a_program_ends_with_its_plugin() {
     let folder = TempDir::new().expect("a folder");
     let file = |name: &str| folder.path().join(name);
-    // The program itself has ended, and only its child still has the pipe open.
+    // The program itself has exited, and only its child still has the pipe open.
     let script =
         format!("echo $$ > {}; sleep 1000 & echo $! > {}", file("self").display(), file("child").display());
     let exec = shell(&script);

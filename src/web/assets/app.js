@@ -1,6 +1,5 @@
 "use strict";
-// Lists are fetched once; from then on the event stream says what changes. What comes from the network goes into the
-// page as text only.
+// Lists are fetched once and then updated from the event stream. Data from the network is inserted as text only.
 
 const PAGE = 50;
 const POLL_MS = 5000;
@@ -30,7 +29,7 @@ function age(at) {
 const rtt = (peer) => (peer && peer.rtt_us !== undefined ? (peer.rtt_us / 1000).toFixed(2) + " ms" : "");
 const phi = (peer) => (peer ? peer.phi.toFixed(2) : "");
 
-// One view for each table: the columns as [heading, text, class], and the rows.
+// One view per table: its rows, and its columns as [heading, text, class].
 const views = [
   view("members", "Members", () => state.nodes, [
     ["Host", (n) => n.host + (n.oneself ? " (this host)" : "")],
@@ -123,7 +122,7 @@ function view(id, title, rows, columns) {
 }
 
 function put(node, text) {
-  // Only what is new is read out.
+  // Screen readers announce a node whenever it is set, even to the same text.
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -176,7 +175,7 @@ async function fetchNumbers() {
   state.peers = new Map(peers.peers.map((peer) => [peer.id, peer]));
 }
 
-// Events that come while the lists are on their way may be in them or not: applied again, they do no harm.
+// Events that arrive while the lists are being fetched may already be in them; applying an event twice is harmless.
 let waiting = null;
 let again = false;
 async function fetchAll() {
@@ -194,7 +193,7 @@ async function fetchAll() {
   }
   waiting = null;
   draw();
-  // Without a connection, its return fetches everything.
+  // If the connection is lost, reconnecting fetches everything.
   if (again && lost === null) later();
   again = false;
 }
@@ -207,7 +206,7 @@ function later() {
 }
 
 function apply(event) {
-  // This daemon's own entries are told without an id.
+  // Events of this daemon may lack an id.
   event.node_id ??= state.status?.cluster?.id;
   const list = event.kind.startsWith("name_") ? state.names : state.services;
   if (event.kind.startsWith("node_")) later();

@@ -1,12 +1,12 @@
-//! What differs from run to run, made equal: times, ids, ports of the kernel's choice, counts of what goes on by itself.
+//! Masks values that differ from run to run: times, ids, ephemeral ports, and counts of background activity.
 
 use serde_json::Value;
 
 use crate::world::World;
 
-/// Lines that are shown of what is generated and long.
+/// Lines shown of long generated output.
 const SHOWN: usize = 3;
-/// Columns whose cells differ.
+/// Columns whose cells vary.
 const COLUMNS: [&str; 17] = [
     "AGE",
     "CLOCK",
@@ -26,7 +26,7 @@ const COLUMNS: [&str; 17] = [
     "VERSION",
     "ENDS",
 ];
-/// Keys of JSON whose values differ; of those that are objects, all values.
+/// JSON keys whose values vary; for objects, all values in them.
 const KEYS: [&str; 33] = [
     "age_seconds",
     "at",
@@ -62,14 +62,14 @@ const KEYS: [&str; 33] = [
     "uptime_seconds",
     "version",
 ];
-/// Rows of `pmd status` with counts of what goes on by itself.
+/// Rows of `pmd status` with counts of background activity.
 const COUNTS: [&str; 5] = ["descriptors", "tunnels", "lookups", "registrations", "connections"];
 
 /// The masks of one command's transcript.
 #[derive(Debug)]
 pub(super) struct Masks {
     homes: Vec<String>,
-    /// Those of the last wide table: the ones that the plain form leaves out.
+    /// Headings of the last wide table, which the plain format omits.
     headings: Vec<String>,
 }
 
@@ -141,7 +141,7 @@ impl Masks {
         shown + "...\n"
     }
 
-    /// A table: the columns are where its headings are, which also proves that it is aligned.
+    /// A table: columns are located by its headings, which also checks the alignment.
     fn table(&mut self, lines: &[&str]) -> String {
         let starts = columns(lines[0]);
         let rows: Vec<Vec<String>> = lines.iter().map(|line| cells(line, &starts)).collect();
@@ -163,7 +163,7 @@ impl Masks {
         rows.iter().map(line).collect()
     }
 
-    /// Values between tabs: either those of the last wide table, or paths with values.
+    /// Tab-separated values: either the columns of the last wide table, or paths with values.
     fn plain(&self, lines: &[&str]) -> String {
         let lines = lines.iter().filter(|line| !line.starts_with("counters."));
         let row = |line: &&str| {
@@ -195,12 +195,12 @@ impl Masks {
     }
 }
 
-/// Whether a line is made of headings.
+/// Whether a line consists of headings.
 fn is_heading(line: &str) -> bool {
     line.contains("  ") && line.chars().all(|c| c.is_ascii_uppercase() || c == ' ' || c == '-')
 }
 
-/// Where columns begin: after two blanks or more.
+/// The starts of the columns, each after two or more blanks.
 fn columns(heading: &str) -> Vec<usize> {
     let bytes = heading.as_bytes();
     let begins = |at: &usize| {
@@ -209,7 +209,7 @@ fn columns(heading: &str) -> Vec<usize> {
     (0..bytes.len()).filter(begins).collect()
 }
 
-/// The cells of a row. Two blanks have to stand before each.
+/// The cells of a row, each of which must be preceded by two blanks.
 fn cells(line: &str, starts: &[usize]) -> Vec<String> {
     let letters: Vec<char> = line.chars().collect();
     let ends = starts.iter().skip(1).copied().chain([usize::MAX]);
@@ -223,7 +223,7 @@ fn cells(line: &str, starts: &[usize]) -> Vec<String> {
 }
 
 fn mask_value(key: &str, value: &mut Value) {
-    // Many, and all of them numbers, which the schema sees to.
+    // There are many, and the schema checks that all are numbers.
     if key == "counters" {
         *value = "<counters>".into();
     }
@@ -233,11 +233,11 @@ fn mask_value(key: &str, value: &mut Value) {
     }
     match value {
         Value::Object(fields) => {
-            // The daemons of a demonstration take what is free.
+            // The daemons of `pmd demo` use ephemeral ports.
             if fields.contains_key("home") {
                 fields.insert("port".into(), Value::from(0));
             }
-            // A round-trip time is there as soon as the kernel knows it.
+            // The round-trip time is present once the kernel has measured it.
             if fields.contains_key("phi") {
                 fields.entry("rtt_us").or_insert(Value::from(0));
             }
@@ -252,7 +252,7 @@ fn mask_value(key: &str, value: &mut Value) {
     }
 }
 
-/// Keeps the type of a value and nothing else.
+/// Keeps only the type of a value.
 fn mask_all(key: &str, value: &mut Value) {
     match value {
         Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| mask_all(key, value)),
@@ -276,7 +276,7 @@ fn mask_line(line: &str) -> String {
         }
         let mask = mask_word(&masked, &word, counts);
         if word == "ms" {
-            // The number is a word of its own.
+            // The number is a separate word.
             let number = masked.trim_end().trim_end_matches(|c: char| c.is_ascii_digit() || c == '.').len();
             masked.truncate(number);
             masked += "<span>";
@@ -318,14 +318,14 @@ fn mask_word(before: &str, word: &str, counts: bool) -> String {
     format!("{mask}{rest}")
 }
 
-/// An address whose port the kernel has chosen.
+/// An address with an ephemeral port.
 fn with_own_port(word: &str) -> Option<String> {
     let (ip, port) = word.rsplit_once(':')?;
     let chosen = port.parse::<u16>().is_ok_and(|port| port >= 32_768);
     (chosen && ip.parse::<std::net::Ipv4Addr>().is_ok()).then(|| format!("{ip}:<port>"))
 }
 
-/// What was padded to a width that differs is not.
+/// Collapses padding whose width varies.
 fn single_gaps(line: &str) -> String {
     let indent = line.len() - line.trim_start().len();
     let pieces: Vec<&str> =
@@ -333,7 +333,7 @@ fn single_gaps(line: &str) -> String {
     format!("{}{}", &line[..indent], pieces.join("  "))
 }
 
-/// Paths that differ: where `pmd demo` lives, and which epmd is installed.
+/// Paths that vary: the directory of `pmd demo`, and the installed epmd.
 fn masked_paths(text: &str) -> String {
     let mut masked = String::new();
     let mut rest = text;

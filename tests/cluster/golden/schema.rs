@@ -1,4 +1,4 @@
-//! JSON against the schema that is published for it.
+//! Validation of JSON output against the published schema.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::machine::Said;
 
-/// Where the schema is.
+/// The path of the schema.
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/json-schema.json");
 
-/// Says about each document of standard input, `[[definition, command, document]...]`, what is wrong with it.
+/// Reads `[[definition, command, document]...]` from standard input and prints what is wrong with each document.
 const VALIDATOR: &str = r#"
 import json, sys
 from jsonschema import Draft202012Validator
@@ -25,12 +25,12 @@ for name, command, document in json.load(sys.stdin):
         print(f"{command}: {error.json_path}: {error.message}")
 "#;
 
-/// What was printed as JSON.
+/// The collected JSON output.
 #[derive(Debug, Default)]
 pub(super) struct Documents(Vec<Value>);
 
 impl Documents {
-    /// Keeps what a command has printed if JSON was asked for.
+    /// Keeps a command's output if it is JSON.
     pub(super) fn collect(&mut self, args: &[&str], said: &Said) {
         let lines = args.contains(&"jsonl") || matches!(args[0], "subscribe") || args.contains(&"--watch");
         if !args.contains(&"--json") && !args.contains(&"jsonl") && !args.contains(&"--watch") {
@@ -48,7 +48,7 @@ impl Documents {
             serde_json::from_str(text)
                 .unwrap_or_else(|error| panic!("{args:?}: not JSON: {error}\n{said:#?}"))
         };
-        // In the form of lines, a list has no frame: each line is one of its items.
+        // In JSON lines, each line is one item of a list.
         let failed = serde_json::from_str(&said.stdout).is_ok_and(|found: Value| !found["error"].is_null());
         let whole = !lines || failed;
         let found: Vec<Value> =
@@ -63,7 +63,7 @@ impl Documents {
         }
     }
 
-    /// Fails the test unless every document is as the schema says.
+    /// Fails the test unless every document matches the schema.
     pub(super) fn are_valid(&self) {
         let mut child = Command::new("python3")
             .args(["-c", VALIDATOR, SCHEMA])
@@ -78,6 +78,6 @@ impl Documents {
         let output = child.wait_with_output().expect("it ends");
         assert!(output.status.success(), "no validator: install the package python3-jsonschema");
         let wrong = String::from_utf8_lossy(&output.stdout);
-        assert!(wrong.is_empty(), "not as docs/json-schema.json says:\n{wrong}");
+        assert!(wrong.is_empty(), "does not match docs/json-schema.json:\n{wrong}");
     }
 }

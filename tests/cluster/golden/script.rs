@@ -1,29 +1,29 @@
-//! What is typed, in this order: later commands see what earlier ones have done.
+//! The commands of the transcripts, in order: later commands see the effects of earlier ones.
 //!
-//! Hosts 0 and 1 are a cluster of two with an Erlang node each; host 2 is on its own.
+//! Hosts 0 and 1 are a cluster of two with an Erlang node each; host 2 is not in the cluster.
 
 use rustix::process::Signal;
 
 use Step::{Alone, Epmd, Erl, Quietly, Run, Until};
 
-/// One thing that is done for a transcript.
+/// One step of a transcript.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// The command with these words after it, on that host.
+    /// Runs the command with these arguments on that host.
     Run(usize, &'static str),
-    /// Another command, which belongs to the set-up and has to succeed.
+    /// Runs another command as set-up, which must succeed.
     Quietly(usize, &'static str),
-    /// The command, until it has printed so many lines; then it gets the signal.
+    /// Runs the command until it has printed this many lines, and then sends it the signal.
     Until(usize, &'static str, usize, Signal),
-    /// A stock epmd is started on that host.
+    /// Starts a stock epmd on that host.
     Epmd(usize),
-    /// An Erlang node of this name is started on that host.
+    /// Starts an Erlang node with this name on that host.
     Erl(usize, &'static str),
-    /// What was started is gone again.
+    /// Stops the started programs.
     Alone,
 }
 
-/// Every command, with the words that lead to it.
+/// Every command, by its full name.
 pub(super) const SCRIPT: &[(&str, &[Step])] = &[
     (
         "version",

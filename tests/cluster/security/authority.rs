@@ -1,4 +1,4 @@
-//! Clusters with an authority of their own: a key alone is not enough there, nor is the cookie.
+//! Clusters with a certificate authority, where neither a self-signed key nor the cookie is enough.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use pmd_protocol::peer::frame::Hello;
 use super::intruder::{Card, Talk};
 use crate::world::{COOKIE, World};
 
-/// Makes an authority, and certificates of it for these hosts.
+/// Creates an authority and certificates for these hosts.
 fn authority(world: &World, name: &str, hosts: &[&str]) -> PathBuf {
     let folder = world.shared(name);
     let path = folder.display().to_string();
@@ -19,7 +19,7 @@ fn authority(world: &World, name: &str, hosts: &[&str]) -> PathBuf {
     folder
 }
 
-/// The keys that make a daemon show the certificate for `host`.
+/// The configuration that makes a daemon use the certificate for `host`.
 fn identity(folder: &Path, host: &str) -> String {
     let folder = folder.display();
     format!(
@@ -28,7 +28,7 @@ fn identity(folder: &Path, host: &str) -> String {
 }
 
 #[test]
-fn only_the_authoritys_certificates_lead_into_its_cluster() {
+fn only_certificates_of_the_authority_are_accepted() {
     let mut world = World::new(4);
     let ours = authority(&world, "ours", &["h1", "h2", "intruder"]);
     let theirs = authority(&world, "theirs", &["h3", "intruder"]);
@@ -40,7 +40,7 @@ fn only_the_authoritys_certificates_lead_into_its_cluster() {
     world.start(3);
     world.run(1, &["join", "h1"]).ended_with(0);
     world.wait_until_agreed(&[0, 1]);
-    // Another authority, and none; both directions.
+    // Another authority, and no authority; in both directions.
     for (from, to) in [(2, "h1"), (3, "h1"), (0, "h3"), (0, "h4")] {
         let said = world.run(from, &["join", to]);
         assert_eq!(said.code, 5, "h{} joins {to}: {said:#?}", from + 1);
@@ -52,7 +52,7 @@ fn only_the_authoritys_certificates_lead_into_its_cluster() {
         let _ = talk.say(&Frame::Hello(hello));
         talk
     };
-    // The intruder speaks right: with all it needs, it is let in.
+    // The intruder speaks the protocol correctly: with valid credentials it is admitted.
     let card = Card::issued(&ours, "intruder");
     let mut talk = greet(&card, "intruder");
     talk.hear_hello();
@@ -60,7 +60,7 @@ fn only_the_authoritys_certificates_lead_into_its_cluster() {
     talk.say(&Frame::Proof(proof)).expect("a proof");
     talk.hear_proof();
     drop(talk);
-    // The name is part of the certificate, not a matter of taste.
+    // The host name must match the certificate.
     for host in ["h1", "h2", "h4", "", "*"] {
         let ending = greet(&card, host).hear_out().without_proof();
         assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Close(_))), "{host}: {ending:?}");
@@ -73,7 +73,7 @@ fn only_the_authoritys_certificates_lead_into_its_cluster() {
 }
 
 #[test]
-fn a_daemon_does_not_start_with_the_certificate_of_another_host() {
+fn a_daemon_does_not_start_with_another_hosts_certificate() {
     let world = World::new(1);
     let folder = authority(&world, "ours", &["h2"]);
     world[0].configure(&identity(&folder, "h2"));

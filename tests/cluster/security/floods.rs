@@ -1,4 +1,4 @@
-//! Strangers in numbers: they get their share of attention, and no more.
+//! Floods by unauthenticated peers use bounded resources.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,32 +17,32 @@ use crate::lookups::port_please;
 use crate::machine::PORT;
 use crate::world::{COOKIE, PATIENCE, World};
 
-/// Connections of a flood: more than a daemon with stock epmd's way to wait could have at all.
+/// Connections of a flood: more than stock epmd's `select` could handle.
 const FLOOD: usize = 3_000;
-/// What strangers may cost in memory, in KiB.
+/// The memory that unauthenticated peers may cost, in KiB.
 const MAX_GROWTH: usize = 4 * 1024;
 
-/// A flood that goes on until it is dropped.
+/// A flood that continues until it is dropped.
 struct Flood {
     over: Arc<AtomicBool>,
-    /// Bytes that were sent, bit by bit.
+    /// Bytes sent so far.
     sent: Arc<AtomicUsize>,
     working: Option<Working<()>>,
 }
 
 impl Flood {
-    /// Keeps many connections open from `host`, each with the beginning of a TLS handshake that comes byte by byte.
+    /// Keeps many connections open from `host`, each sending the beginning of a TLS handshake byte by byte.
     fn begin(world: &World, host: usize, to: SocketAddr) -> Flood {
         let over = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicUsize::new(0));
         let (end, count) = (Arc::clone(&over), Arc::clone(&sent));
         let working = world.site(host).cell.begin(move || {
-            // A record of 512 bytes, announced; its content never comes to an end.
+            // The header of a record of 512 bytes, which is never completed.
             let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[0x42; 400]].concat();
             let mut lines: Vec<(TcpStream, usize)> = Vec::new();
             while !end.load(Ordering::Relaxed) {
                 while lines.len() < FLOOD && !end.load(Ordering::Relaxed) {
-                    // The kernel's queue may be full for a moment.
+                    // The accept queue may be full for a moment.
                     let Ok(stream) = TcpStream::connect_timeout(&to, Duration::from_millis(200)) else {
                         break;
                     };
@@ -53,7 +53,7 @@ impl Flood {
                     let sent = stream.write(&hello[*done..=*done]).is_ok();
                     *done = (*done + 1).min(hello.len() - 1);
                     count.fetch_add(usize::from(sent), Ordering::Relaxed);
-                    // One that was closed makes room for the next.
+                    // A closed connection is replaced.
                     sent && !matches!(stream.read(&mut [0; 64]), Ok(0))
                 });
                 std::thread::sleep(Duration::from_millis(20));
@@ -73,7 +73,7 @@ impl Drop for Flood {
 }
 
 #[test]
-fn half_open_handshakes_in_thousands_disturb_nobody() {
+fn thousands_of_half_open_handshakes_do_not_affect_others() {
     let mut world = World::new(4);
     for host in [0, 1, 2] {
         world.start(host);
@@ -83,12 +83,12 @@ fn half_open_handshakes_in_thousands_disturb_nobody() {
     let watch = world.watch(1);
     let resident = world.register(0, "resident", 41_000);
     world.wait_for_names(&[0, 1], [&resident]);
-    // What a daemon needs for its first hundred connections it keeps; it is not the strangers' doing.
+    // A daemon keeps the memory of its first hundred connections, which is not caused by the flood.
     let before = after_some_use(&world);
 
     let flood = Flood::begin(&world, 3, (world[0].ip, PORT).into());
     wait_until("the flood to rise", || flood.sent.load(Ordering::Relaxed) > 3 * FLOOD);
-    // The link stands, and news go both ways over it; look-ups are answered.
+    // The link stays up and carries updates in both directions; lookups are answered.
     for round in 0..20 {
         let here = world.register(0, &format!("here{round}"), 42_000);
         let there = world.register(1, &format!("there{round}"), 42_000);
@@ -96,7 +96,7 @@ fn half_open_handshakes_in_thousands_disturb_nobody() {
         let answer = port_please(&world, 1, world[0].ip, "resident");
         assert!(answer.starts_with(&[119, 0]), "{answer:?}");
     }
-    // Somebody else can still join.
+    // Another host can still join.
     world.run(2, &["join", "h1"]).ended_with(0);
     world.wait_until_agreed(&[0, 1, 2]);
     let during = world[0].resident_memory();
@@ -125,23 +125,23 @@ fn after_some_use(world: &World) -> usize {
 }
 
 #[test]
-fn strangers_who_are_through_with_tls_cost_little_too() {
+fn unauthenticated_peers_after_tls_cost_little_memory() {
     let mut world = World::new(4);
     world.start(0);
     world.start(1);
     let before = after_some_use(&world);
-    // As many as are let through at once, from an address of their own; each sends all that it may, and waits.
+    // As many handshakes as are allowed at once, from one address; each sends as much as is allowed, and waits.
     let mut most = 0;
     for _ in 0..5 {
         let card = Card::fresh();
         let mut talks = Vec::new();
-        // Those of the round before have their places until the daemon has seen them go.
+        // Connections of the previous round hold their slots until the daemon has noticed their end.
         wait_within(PATIENCE, "room for more than 20 strangers", || {
             talks.extend((talks.len()..60).map_while(|_| Talk::dial(&world, 2, 0, Some(&card)).ok()));
             talks.len() > 20
         });
         for talk in &mut talks {
-            // All but the last byte of the longest greeting.
+            // All but the last byte of the longest Hello.
             let length = pmd_protocol::limits::MAX_HANDSHAKE_FRAME;
             let mut bytes = u32::try_from(length).expect("a length").to_be_bytes().to_vec();
             bytes.extend([1, 1]);
@@ -150,21 +150,21 @@ fn strangers_who_are_through_with_tls_cost_little_too() {
         }
         most = most.max(world[0].resident_memory());
     }
-    assert!(most <= before + MAX_GROWTH, "{before} KiB before, {most} KiB with strangers");
+    assert!(most <= before + MAX_GROWTH, "{before} KiB before, {most} KiB during the flood");
     world.run(1, &["join", "h1"]).ended_with(0);
     world.wait_until_agreed(&[0, 1]);
 }
 
 #[test]
-fn requests_to_dial_in_thousands_are_few_for_those_who_get_them() {
+fn thousands_of_dial_back_requests_are_rate_limited() {
     const REQUESTS: u64 = 20_000;
     let world = World::joined(4);
     let id = |host: usize| -> NodeId { world.status(host).expect("a daemon").id.parse().expect("an id") };
     let (asker, target) = (id(1), id(2));
-    // One that has the cookie, which is more than a stranger has.
+    // An authenticated member.
     let card = Card::fresh();
     let mut talk = Talk::dial(&world, 3, 0, Some(&card)).expect("TLS");
-    talk.greet(card.hello(), COOKIE).expect("a greeting");
+    talk.handshake(card.hello(), COOKIE).expect("a handshake");
     talk.hear_proof();
     talk.phase = Phase::Proven;
     let begin = Instant::now();
@@ -175,12 +175,12 @@ fn requests_to_dial_in_thousands_are_few_for_those_who_get_them() {
     }
     let counts = |host: usize| world.block_on(world[host].api().status()).expect("a daemon").counters;
     wait_until("all of them to be looked at", || counts(0).others.frames_received >= REQUESTS);
-    // What one peer may cause at once, and in each second that it took.
+    // The burst allowed for one peer, plus its rate for each second it took.
     let (passed, seconds) = (counts(0).others.dial_requests_passed, begin.elapsed().as_secs() + 1);
     let most = 512 + 128 * seconds;
     assert!((1..=most).contains(&passed), "{passed} passed on in {seconds} s");
     assert!(counts(0).others.dial_requests_refused >= REQUESTS - most);
-    // And what came from there was at most carried out: it went no further.
+    // The receiver at most carried the requests out and forwarded none.
     assert_eq!((counts(1).others.dial_requests_passed, counts(2).others.dial_requests_passed), (0, 0));
     for host in [0, 1, 2, 3] {
         assert_eq!(counts(host).others.violations, 0);
@@ -190,21 +190,21 @@ fn requests_to_dial_in_thousands_are_few_for_those_who_get_them() {
 }
 
 #[test]
-fn a_peer_that_is_refused_again_and_again_is_told_of_in_few_lines() {
+fn repeated_rejections_of_a_peer_are_logged_in_few_lines() {
     const TIMES: usize = 40;
     let mut world = World::new(2);
     world.start(0);
     for _ in 0..TIMES {
         let card = Card::fresh();
         let mut talk = Talk::dial(&world, 1, 0, Some(&card)).expect("TLS");
-        talk.greet(card.hello(), "a cookie of no cluster").expect("a greeting");
+        talk.handshake(card.hello(), "a cookie of no cluster").expect("a handshake");
         talk.hear_out().without_proof();
     }
     let lines = || {
         let log = world[0].log();
         log.lines().filter(|line| line.contains("rejected peer")).map(str::to_owned).collect::<Vec<_>>()
     };
-    // However long they have taken, each is written or counted.
+    // However long it took, each rejection is logged or counted.
     let told = |line: &String| {
         let count = line.split_once(" (").and_then(|(_, rest)| rest.split_once(" more like this"));
         count.map_or(1, |(count, _)| count.parse::<usize>().expect("a number"))

@@ -7,7 +7,7 @@ use pmd_protocol::peer::{Frame, Phase};
 use super::intruder::{Card, Talk};
 use crate::world::{COOKIE, World};
 
-/// A frame of this type and so many bytes after its length, all of them the same.
+/// A frame of this type with `length` bytes after its length field, all of them equal.
 fn frame(kind: u8, layout: u8, length: usize) -> Vec<u8> {
     let mut bytes = u32::try_from(length).expect("a length").to_be_bytes().to_vec();
     bytes.extend([kind, layout]);
@@ -22,18 +22,18 @@ fn world() -> World {
     world
 }
 
-/// A link to the daemon as an honest one would have it: proven.
+/// An authenticated link to the daemon, as an honest peer would have.
 fn proven(world: &World) -> Talk {
     let card = Card::fresh();
     let mut talk = Talk::dial(world, 1, 0, Some(&card)).expect("TLS");
-    talk.greet(card.hello(), COOKIE).expect("a greeting");
+    talk.handshake(card.hello(), COOKIE).expect("a handshake");
     talk.hear_proof();
     talk.phase = Phase::Proven;
     talk
 }
 
 #[test]
-fn strangers_may_send_little_and_only_greetings() {
+fn only_short_handshake_frames_are_accepted_before_the_proof() {
     let world = world();
     let node = world.register(0, "alice", 41_001);
     let heartbeat = some_heartbeat();
@@ -46,13 +46,13 @@ fn strangers_may_send_little_and_only_greetings() {
         ("no type", vec![0, 0, 0, 1, 1]),
         ("a Hello of nothing", frame(1, 1, 2)),
         ("a Hello of rubbish", frame(1, 1, 600)),
-        ("a proof before the greeting", frame(2, 1, 35)),
+        ("a proof before the Hello", frame(2, 1, 35)),
         ("a heartbeat", early),
         ("a thousand of an unknown type", unknown),
         ("HTTP", b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec()),
     ] {
         let mut talk = Talk::dial(&world, 1, 0, Some(&Card::fresh())).expect("TLS");
-        // It may be refused before all of it is sent.
+        // The daemon may close before everything is sent.
         let _ = talk.say_bytes(&bytes);
         let ending = talk.hear_out().without_proof();
         assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Close(_))), "{what}: {ending:?}");
@@ -67,18 +67,18 @@ fn some_heartbeat() -> Heartbeat {
 }
 
 #[test]
-fn a_member_may_send_what_this_version_does_not_know() {
+fn unknown_frames_of_a_member_are_skipped() {
     let world = world();
     let mut talk = proven(&world);
-    // A newer version's, in type and in layout; and bodies that are none.
+    // Unknown types and layouts, as of a newer version, and malformed bodies.
     for bytes in [frame(200, 1, 1_000), frame(16, 9, 100), frame(18, 1, MAX_FRAME), frame(19, 1, 2)] {
-        talk.say_bytes(&bytes).expect("the link stands");
+        talk.say_bytes(&bytes).expect("the link is up");
     }
-    // It still does, and the daemon still talks: it has to, to find out whether this one lives.
-    talk.say(&Frame::Heartbeat(some_heartbeat())).expect("the link stands");
+    // The link is still up, and the daemon sends heartbeats to check whether this peer is alive.
+    talk.say(&Frame::Heartbeat(some_heartbeat())).expect("the link is up");
     let mut heartbeats = 0;
     while heartbeats < 2 {
-        match talk.hear().expect("the link stands") {
+        match talk.hear().expect("the link is up") {
             Frame::Heartbeat(_) => heartbeats += 1,
             Frame::Close(bye) => panic!("{bye:?}"),
             _ => {}
@@ -87,7 +87,7 @@ fn a_member_may_send_what_this_version_does_not_know() {
 }
 
 #[test]
-fn a_member_that_sends_too_long_a_frame_is_cut_off_and_no_more() {
+fn an_oversized_frame_closes_only_its_own_link() {
     let world = world();
     let node = world.register(0, "alice", 41_001);
     for bytes in [frame(18, 1, MAX_FRAME + 1), vec![0xff; 8], vec![0, 0, 0, 1, 1]] {

@@ -1,4 +1,4 @@
-//! A daemon that is none: it speaks TLS and frames, with whatever key, name and proof it likes.
+//! A fake daemon that speaks TLS and frames with any key, name and proof.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -27,17 +27,17 @@ use sha2::{Digest, Sha256};
 use crate::machine::PORT;
 use crate::world::{PATIENCE, World};
 
-/// A key and a certificate to show.
+/// A key and a certificate.
 #[derive(Debug)]
 pub(super) struct Card {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    /// Whose key it is.
+    /// The id derived from the key.
     pub(super) id: NodeId,
 }
 
 impl Card {
-    /// One that nobody has seen, signed by itself.
+    /// A new self-signed certificate.
     pub(super) fn fresh() -> Card {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(Vec::new()).expect("a certificate without a name");
@@ -46,7 +46,7 @@ impl Card {
         Card::new(vec![certificate], der)
     }
 
-    /// What `pmd ca issue` has put into files.
+    /// The key and certificate written by `pmd ca issue`.
     pub(super) fn issued(folder: &Path, host: &str) -> Card {
         let chain = CertificateDer::pem_file_iter(folder.join(format!("{host}.pem"))).expect("a certificate");
         let chain: Vec<_> = chain.collect::<Result<_, _>>().expect("certificates");
@@ -59,7 +59,7 @@ impl Card {
         Card { chain, key, id }
     }
 
-    /// What the one with this card would say who it is.
+    /// The Hello of a daemon with this certificate.
     pub(super) fn hello(&self) -> Hello {
         Hello {
             protocol: PROTOCOL,
@@ -85,7 +85,7 @@ pub(super) struct Talk {
     tls: Tls,
     role: Role,
     me: NodeId,
-    /// Whose certificate was shown.
+    /// The id from the peer's certificate.
     pub(super) peer: NodeId,
     read: Vec<u8>,
     pub(super) phase: Phase,
@@ -97,25 +97,25 @@ enum Tls {
     Server(Box<StreamOwned<ServerConnection, TcpStream>>),
 }
 
-/// How a conversation ended.
+/// The end of a conversation.
 #[derive(Debug)]
 pub(super) struct Ending {
-    /// What the daemon had said by then, as far as it was understood.
+    /// The daemon's frames up to then, as far as they could be decoded.
     pub(super) frames: Vec<Frame>,
-    /// The connection's own end.
+    /// How the connection ended.
     pub(super) error: Option<io::Error>,
 }
 
 impl Ending {
-    /// Fails the test if the daemon has proven that it knows the cookie: it does that to those only who it believes.
+    /// Fails the test if the daemon has sent its proof, which it sends only to peers that it trusts.
     pub(super) fn without_proof(self) -> Ending {
         let proof = self.frames.iter().any(|frame| matches!(frame, Frame::Proof(_)));
-        assert!(!proof, "an intruder was believed: {self:?}");
+        assert!(!proof, "an intruder was trusted: {self:?}");
         self
     }
 
-    /// What the daemon gave as its reason.
-    pub(super) fn farewell(&self) -> String {
+    /// The reason that the daemon gave.
+    pub(super) fn close_reason(&self) -> String {
         let bye = self.frames.iter().find_map(|frame| match frame {
             Frame::Close(bye) => Some(format!("{:?}: {}", bye.reason, bye.text)),
             _ => None,
@@ -132,8 +132,8 @@ pub(super) fn connect(world: &World, from: usize, to: Ipv4Addr) -> TcpStream {
 }
 
 impl Talk {
-    /// Dials the daemon of `to` from `from`, showing `card`, or no certificate. The daemon's answer to a certificate
-    /// comes later: TLS 1.3 lets a client speak before.
+    /// Dials the daemon of `to` from `from`, with the certificate of `card` or none. The daemon's verdict on the
+    /// certificate comes later: TLS 1.3 lets a client send data before.
     pub(super) fn dial(world: &World, from: usize, to: usize, card: Option<&Card>) -> io::Result<Talk> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
@@ -161,7 +161,7 @@ impl Talk {
         Ok(Talk { tls, role: Role::Initiator, me, peer, read: Vec::new(), phase: Phase::Handshake })
     }
 
-    /// Answers a daemon that has dialled, showing `card`.
+    /// Accepts a connection from a daemon, with the certificate of `card`.
     pub(super) fn answer(mut stream: TcpStream, card: &Card) -> io::Result<Talk> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -188,7 +188,7 @@ impl Talk {
         self.say_bytes(&bytes)
     }
 
-    /// Sends bytes, whatever they are.
+    /// Sends raw bytes.
     pub(super) fn say_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.tls {
             Tls::Client(tls) => tls.write_all(bytes).and_then(|()| tls.flush()),
@@ -219,7 +219,7 @@ impl Talk {
         }
     }
 
-    /// The next frame, which has to be a Hello.
+    /// The next frame, which must be a Hello.
     pub(super) fn hear_hello(&mut self) -> Hello {
         match self.hear() {
             Ok(Frame::Hello(hello)) => hello,
@@ -227,7 +227,7 @@ impl Talk {
         }
     }
 
-    /// The next frame, which has to be a Proof.
+    /// The next frame, which must be a Proof.
     pub(super) fn hear_proof(&mut self) -> Proof {
         match self.hear() {
             Ok(Frame::Proof(proof)) => proof,
@@ -235,13 +235,13 @@ impl Talk {
         }
     }
 
-    /// Listens until the daemon ends it.
+    /// Reads until the daemon closes the connection.
     pub(super) fn hear_out(mut self) -> Ending {
         let mut frames = Vec::new();
         loop {
             match self.hear() {
                 Ok(frame) => frames.push(frame),
-                // Whoever has nothing more to say and holds the line would end here, late.
+                // Reached after a timeout if the daemon is silent but keeps the connection open.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     panic!("the line stays open: {frames:?}")
                 }
@@ -250,7 +250,7 @@ impl Talk {
         }
     }
 
-    /// This side's proof by `cookie`, as an honest daemon would make it.
+    /// This side's proof with `cookie`, as an honest daemon would compute it.
     pub(super) fn proof(&self, cookie: &str) -> Proof {
         let exporter = match &self.tls {
             Tls::Client(tls) => tls.conn.export_keying_material([0; 32], EXPORTER_LABEL, Some(b"")),
@@ -266,8 +266,8 @@ impl Talk {
         Proof { mac: session.prove(cookies.current().expect("a cookie"), self.role), other: None }
     }
 
-    /// Greets as an honest daemon that knows `cookie`, up to its own proof.
-    pub(super) fn greet(&mut self, hello: Hello, cookie: &str) -> io::Result<Hello> {
+    /// Performs the handshake as an honest daemon that knows `cookie`, up to its own proof.
+    pub(super) fn handshake(&mut self, hello: Hello, cookie: &str) -> io::Result<Hello> {
         self.say(&Frame::Hello(hello))?;
         let theirs = self.hear_hello();
         let proof = self.proof(cookie);
@@ -276,7 +276,7 @@ impl Talk {
     }
 }
 
-/// Believes every certificate: that of a man in the middle has to.
+/// Accepts every certificate, as a man in the middle must.
 #[derive(Debug)]
 struct Credulous;
 

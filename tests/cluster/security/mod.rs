@@ -1,7 +1,7 @@
-//! Who is not let in, and what strangers can do to a daemon.
+//! Authentication between daemons, and attacks by unauthenticated peers.
 //!
-//! The attacks are made by a client of the test's own, which speaks TLS and frames. That it speaks them right is the
-//! first thing that is tested: with the cookie, it is let in.
+//! The attacks come from a client in the tests that speaks TLS and frames. A first test shows that it does so
+//! correctly: with the cookie, it is admitted.
 
 mod authority;
 mod floods;

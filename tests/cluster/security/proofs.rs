@@ -1,4 +1,4 @@
-//! The proof of the cookie: of no use to anybody but who makes it, and only there.
+//! The proof of the cookie is valid only for its sender and its session.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -27,12 +27,12 @@ fn world() -> World {
     world
 }
 
-/// Nothing has come of it.
+/// Checks that no intruder was admitted.
 fn nobody_has_got_in(world: &World) {
     world.wait_until_agreed(&[0, 1]);
 }
 
-/// Makes the first host dial the intruder, and returns the connection and what will come of the join.
+/// Makes the first host dial the intruder, and returns the connection and the future result of the join.
 fn lured(world: &World) -> (TcpStream, impl FnOnce() -> Result<(), ClientError>) {
     let listener = world.site(INTRUDER).cell.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("its port");
     let join = Join { addresses: vec![world[INTRUDER].ip.to_string()], timeout_ms: Some(30_000) };
@@ -51,7 +51,7 @@ fn lured(world: &World) -> (TcpStream, impl FnOnce() -> Result<(), ClientError>)
     (stream, wait)
 }
 
-/// Fails the test unless a join has come to nothing because of who was there.
+/// Fails the test unless a join was rejected because of the peer's identity.
 fn assert_refused(outcome: Result<(), ClientError>) {
     match outcome {
         Err(ClientError::Api { info, .. }) if info.code == "refused" => {}
@@ -60,28 +60,28 @@ fn assert_refused(outcome: Result<(), ClientError>) {
 }
 
 #[test]
-fn the_cookie_and_a_key_of_its_own_are_what_a_daemon_needs() {
+fn a_daemon_needs_only_the_cookie_and_its_own_key() {
     let world = world();
     let card = Card::fresh();
     let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
-    let theirs = talk.greet(card.hello(), COOKIE).expect("a greeting");
+    let theirs = talk.handshake(card.hello(), COOKIE).expect("a handshake");
     assert_eq!((theirs.host.as_str(), theirs.id), ("h1", talk.peer));
     let proof = talk.hear_proof();
-    assert_ne!(proof.mac, talk.proof(COOKIE).mac, "both sides prove the same");
-    talk.say(&Frame::Close(Close { reason: Reason::Leaving, text: String::new() })).expect("a farewell");
+    assert_ne!(proof.mac, talk.proof(COOKIE).mac, "both sides' proofs are equal");
+    talk.say(&Frame::Close(Close { reason: Reason::Leaving, text: String::new() })).expect("a Close");
     nobody_has_got_in(&world);
 }
 
 #[test]
-fn without_the_cookie_nobody_gets_in() {
+fn a_daemon_without_the_cookie_is_rejected() {
     let world = world();
     let card = Card::fresh();
-    // The last is an empty line: no cookie at all.
+    // The last one is empty: no cookie at all.
     for cookie in ["a-cookie-of-another-cluster", &COOKIE[1..], "\n"] {
         let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
-        talk.greet(card.hello(), cookie).expect("a greeting");
+        talk.handshake(card.hello(), cookie).expect("a handshake");
         let ending = talk.hear_out().without_proof();
-        assert!(ending.farewell().starts_with("Refused"), "{ending:?}");
+        assert!(ending.close_reason().starts_with("Refused"), "{ending:?}");
     }
     let counts = world.block_on(world[0].api().status()).expect("a status").counters;
     assert_eq!(counts.others.handshakes_cookie, 3, "{counts:?}");
@@ -89,10 +89,10 @@ fn without_the_cookie_nobody_gets_in() {
 }
 
 #[test]
-fn without_a_certificate_nobody_is_listened_to() {
+fn a_client_without_a_certificate_is_rejected() {
     let world = world();
     let mut talk = Talk::dial(&world, INTRUDER, 0, None).expect("a client may speak before it is refused");
-    // Whether there is still somebody to hear it does not matter.
+    // The daemon may already have closed the connection.
     let _ = talk.say(&Frame::Hello(Card::fresh().hello()));
     let ending = talk.hear_out();
     assert!(ending.frames.is_empty(), "{ending:?}");
@@ -102,14 +102,14 @@ fn without_a_certificate_nobody_is_listened_to() {
 }
 
 #[test]
-fn older_tls_is_not_spoken() {
+fn tls_1_2_is_rejected() {
     let world = world();
     let mut stream = connect(&world, INTRUDER, world[0].ip);
-    std::io::Write::write_all(&mut stream, &client_hello_of_tls12()).expect("room for a greeting");
+    std::io::Write::write_all(&mut stream, &client_hello_of_tls12()).expect("sending the Hello");
     let mut answer = Vec::new();
     // The daemon may close with a reset, after its alert.
     let _ = stream.read_to_end(&mut answer);
-    // RFC 8446, section 6: an alert, fatal, protocol_version; or the line is cut before that has got through.
+    // RFC 8446, section 6: a fatal protocol_version alert, unless the connection is closed before it arrives.
     let alert = answer.first() == Some(&0x15) && answer.ends_with(&[2, 70]);
     assert!(alert || answer.is_empty(), "{answer:02x?}");
     let counts = world.block_on(world[0].api().status()).expect("a status").counters;
@@ -132,7 +132,7 @@ fn client_hello_of_tls12() -> Vec<u8> {
         &[0, 13, 0, 6, 0, 4, 4, 3, 8, 4],
     ]
     .concat();
-    let length = |length: usize| u16::try_from(length).expect("a short greeting").to_be_bytes();
+    let length = |length: usize| u16::try_from(length).expect("a short Hello").to_be_bytes();
     hello.extend(length(extensions.len()));
     hello.extend(extensions);
     let mut message = vec![1, 0];
@@ -145,89 +145,89 @@ fn client_hello_of_tls12() -> Vec<u8> {
 }
 
 #[test]
-fn nobody_can_call_himself_somebody_else() {
+fn a_forged_id_is_rejected() {
     let world = world();
     let card = Card::fresh();
     let victim = world.status(1).expect("a status").id.parse().expect("an id");
     let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
-    talk.say(&Frame::Hello(Hello { id: victim, ..card.hello() })).expect("a greeting");
+    talk.say(&Frame::Hello(Hello { id: victim, ..card.hello() })).expect("a handshake");
     let ending = talk.hear_out().without_proof();
     assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Close(_))), "{ending:?}");
     nobody_has_got_in(&world);
 }
 
 #[test]
-fn a_proof_that_is_sent_back_proves_nothing() {
+fn a_reflected_proof_is_rejected() {
     let world = world();
     let card = Card::fresh();
     let (stream, outcome) = lured(&world);
     let mut talk = Talk::answer(stream, &card).expect("TLS");
     let _hello = talk.hear_hello();
-    talk.say(&Frame::Hello(card.hello())).expect("a greeting");
+    talk.say(&Frame::Hello(card.hello())).expect("a handshake");
     let proof = talk.hear_proof();
-    talk.say(&Frame::Proof(proof)).expect("a reflection");
+    talk.say(&Frame::Proof(proof)).expect("sending the reflected proof");
     talk.hear_out();
     assert_refused(outcome());
     nobody_has_got_in(&world);
 }
 
 #[test]
-fn a_proof_that_was_recorded_proves_nothing() {
+fn a_replayed_proof_is_rejected() {
     let world = world();
     let card = Card::fresh();
     let (stream, outcome) = lured(&world);
     let mut talk = Talk::answer(stream, &card).expect("TLS");
     let _hello = talk.hear_hello();
-    talk.say(&Frame::Hello(card.hello())).expect("a greeting");
+    talk.say(&Frame::Hello(card.hello())).expect("a handshake");
     let recorded = talk.hear_proof();
     drop(talk);
     outcome().expect_err("a join that led nowhere");
     for to in [0, 1] {
         let mut talk = Talk::dial(&world, INTRUDER, to, Some(&card)).expect("TLS");
-        talk.say(&Frame::Hello(card.hello())).expect("a greeting");
+        talk.say(&Frame::Hello(card.hello())).expect("a handshake");
         let _hello = talk.hear_hello();
-        talk.say(&Frame::Proof(recorded)).expect("a replay");
+        talk.say(&Frame::Proof(recorded)).expect("sending the replayed proof");
         talk.hear_out().without_proof();
     }
     nobody_has_got_in(&world);
 }
 
 #[test]
-fn a_man_in_the_middle_gets_nowhere_whichever_names_he_uses() {
+fn a_man_in_the_middle_is_rejected_under_any_id() {
     let world = world();
     let card = Card::fresh();
-    // With his own key on both sides, as he has no other. Under his own name: both sides greet him, and he passes the
-    // proof of the first on to the second.
+    // The attacker has only its own key. Under its own id, both sides send Hello, and it forwards the first side's
+    // proof to the second.
     let (stream, outcome) = lured(&world);
     let mut first = Talk::answer(stream, &card).expect("TLS");
     let hello_of_first = first.hear_hello();
     let mut second = Talk::dial(&world, INTRUDER, 1, Some(&card)).expect("TLS");
-    second.say(&Frame::Hello(card.hello())).expect("a greeting");
+    second.say(&Frame::Hello(card.hello())).expect("a handshake");
     let hello_of_second = second.hear_hello();
-    first.say(&Frame::Hello(card.hello())).expect("a greeting");
+    first.say(&Frame::Hello(card.hello())).expect("a handshake");
     let proof = first.hear_proof();
-    second.say(&Frame::Proof(proof)).expect("a proof of somebody else");
+    second.say(&Frame::Proof(proof)).expect("a forwarded proof");
     let ending = second.hear_out().without_proof();
-    assert!(ending.farewell().starts_with("Refused"), "{ending:?}");
+    assert!(ending.close_reason().starts_with("Refused"), "{ending:?}");
     drop(first);
     outcome().expect_err("a join that led nowhere");
 
-    // Under their names: neither believes that it is the other's key.
+    // Under the victims' ids: each side notices that the key does not match.
     let mut second = Talk::dial(&world, INTRUDER, 1, Some(&card)).expect("TLS");
-    second.say(&Frame::Hello(hello_of_first)).expect("a greeting");
+    second.say(&Frame::Hello(hello_of_first)).expect("a handshake");
     let ending = second.hear_out().without_proof();
-    assert!(ending.farewell().starts_with("Violation"), "{ending:?}");
+    assert!(ending.close_reason().starts_with("Violation"), "{ending:?}");
     let (stream, outcome) = lured(&world);
     let mut first = Talk::answer(stream, &card).expect("TLS");
     let _hello = first.hear_hello();
-    first.say(&Frame::Hello(hello_of_second)).expect("a greeting");
+    first.say(&Frame::Hello(hello_of_second)).expect("a handshake");
     first.hear_out().without_proof();
     assert_refused(outcome());
     nobody_has_got_in(&world);
 }
 
 #[test]
-fn plain_epmd_takes_no_registration_of_another_host() {
+fn registrations_from_other_hosts_are_refused() {
     let world = world();
     let first = (world[0].ip, PORT).into();
     for from in [1, INTRUDER] {

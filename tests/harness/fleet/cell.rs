@@ -1,7 +1,7 @@
-//! A thread in namespaces of its own: the cheapest thing that a host can be made of.
+//! A thread with its own namespaces: the cheapest form of a test host.
 //!
-//! The namespaces have no name and no file: they live as long as the thread and the processes it started, and those
-//! get SIGKILL from the kernel when the thread ends. So nothing stays behind, not even after a test that was killed.
+//! The namespaces have no name and no file: they exist as long as the thread and the processes it started, which the
+//! kernel kills (SIGKILL) when the thread ends. So nothing is left behind, even if the test is killed.
 
 use std::any::Any;
 use std::ffi::OsStr;
@@ -15,16 +15,16 @@ use std::thread::JoinHandle;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-/// What the thread is told to do.
+/// Work for the thread.
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread with network, host name and mounts of its own.
+/// A thread with its own network, host name and mounts.
 #[derive(Debug)]
 pub struct Cell {
     name: String,
-    /// The number that the kernel knows the thread by.
+    /// The kernel's thread id.
     tid: i32,
-    /// None only while the cell is being dropped.
+    /// `None` only while the cell is being dropped.
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -40,7 +40,7 @@ impl Cell {
             .stack_size(256 * 1024)
             .spawn(move || {
                 isolate(&host);
-                born.send(rustix::thread::gettid().as_raw_nonzero().get()).expect("its maker waits");
+                born.send(rustix::thread::gettid().as_raw_nonzero().get()).expect("the creator waits");
                 inbox.into_iter().for_each(|job| job());
             })
             .expect("a thread");
@@ -55,16 +55,16 @@ impl Cell {
         &self.name
     }
 
-    /// The file that stands for its network.
+    /// The file that represents its network namespace.
     pub fn network(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/task/{}/ns/net", std::process::id(), self.tid))
     }
 
-    /// Begins `work` in the cell; the value that is returned waits for its end.
+    /// Starts `work` in the cell; the returned value can wait for its end.
     pub fn begin<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Working<T> {
         let (result, done) = channel();
         let job: Job = Box::new(move || {
-            // Whoever waits goes on with the panic. Nobody has to wait.
+            // A panic resumes in the thread that waits, if any.
             let _ = result.send(catch_unwind(AssertUnwindSafe(work)));
         });
         self.jobs.as_ref().expect("the cell lives").send(job).expect("the thread lives as long as the cell");
@@ -76,23 +76,23 @@ impl Cell {
         self.begin(work).end()
     }
 
-    /// Runs all these `ip` commands, one to a line, in the cell.
+    /// Runs these `ip` commands, one per line, in the cell.
     pub fn ip(&self, commands: &str) {
         self.begin_ip(commands.to_owned()).end();
     }
 
-    /// [`ip`](Self::ip) that is not waited for.
+    /// Like [`ip`](Self::ip), without waiting.
     pub fn begin_ip(&self, commands: String) -> Working<()> {
         self.begin(move || feed("ip", &["-batch", "-"], &commands))
     }
 
-    /// Has nftables take this in, in the cell: all of it or nothing.
+    /// Applies an nftables ruleset in the cell, atomically.
     pub fn nft(&self, ruleset: &str) {
         let ruleset = ruleset.to_owned();
         self.run(move || feed("nft", &["-f", "-"], &ruleset));
     }
 
-    /// Puts one file in the place of another, for all that runs in the cell.
+    /// Mounts one file over another, for all programs in the cell.
     pub fn cover(&self, place: &'static str, with: &Path) {
         let with = with.to_owned();
         self.run(move || {
@@ -119,12 +119,12 @@ impl Drop for Cell {
     }
 }
 
-/// Work that a cell has begun.
+/// Work that a cell has started.
 #[derive(Debug)]
 pub struct Working<T>(std::sync::mpsc::Receiver<Result<T, Box<dyn Any + Send>>>);
 
 impl<T> Working<T> {
-    /// Waits for its end, and panics if it did.
+    /// Waits for its end, and panics if it panicked.
     pub fn end(self) -> T {
         match self.0.recv().expect("a cell finishes what it has begun") {
             Ok(value) => value,
@@ -133,7 +133,7 @@ impl<T> Working<T> {
     }
 }
 
-/// A command that ends, whatever happens, with the thread that starts it.
+/// A command that the kernel kills when the thread that started it ends.
 pub fn mortal(program: impl AsRef<OsStr>) -> Command {
     // The kernel keeps the death signal over `exec`; to set it between fork and exec in here would need `unsafe`.
     let mut command = Command::new("setpriv");
@@ -141,17 +141,17 @@ pub fn mortal(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Gives the calling thread namespaces of its own.
+/// Moves the calling thread into new namespaces.
 fn isolate(name: &str) {
     let own = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNS;
     unshare(own).expect("namespaces need root");
     nix::unistd::sethostname(name).expect("a host name");
-    // What is mounted from now on is nobody else's business.
+    // Later mounts stay private to this thread.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("mounts of its own");
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
 }
 
-/// Runs a command that reads `text`, and panics if it fails.
+/// Runs a command with `text` on standard input, and panics if it fails.
 fn feed(program: &str, args: &[&str], text: &str) {
     let mut child = Command::new(program)
         .args(args)
@@ -160,9 +160,9 @@ fn feed(program: &str, args: &[&str], text: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("the tests need `{program}`: {error}"));
-    // One that fails early does not read all; its status tells.
+    // A command that fails early may not read everything; its status is checked below.
     let _ = child.stdin.take().expect("a pipe").write_all(text.as_bytes());
-    let output = child.wait_with_output().expect("its end");
+    let output = child.wait_with_output().expect("waiting for it to exit");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {}: {said}", args.join(" "));
 }

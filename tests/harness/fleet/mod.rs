@@ -1,7 +1,7 @@
-//! Many hosts on one network, brought up in a few seconds, whose cables can be cut in any direction.
+//! Many hosts on one network, started within seconds, between which traffic can be cut in either direction.
 //!
-//! The switch is a [`Cell`] that holds a bridge; every [`Site`] is a cell with one leg on it. Addresses are
-//! 10.77.0.0/16 and fd77::/64. Nothing is changed in the namespaces that the test itself runs in.
+//! The switch is a [`Cell`] that holds a bridge; every [`Site`] is a cell connected to it. Addresses are 10.77.0.0/16
+//! and fd77::/64. Nothing is changed in the test's own namespaces.
 
 pub mod cell;
 
@@ -13,9 +13,9 @@ use std::path::Path;
 use cell::Cell;
 use tempfile::NamedTempFile;
 
-/// Sites to every 250 addresses of the third byte.
+/// Sites per value of the third address byte.
 const BLOCK: usize = 250;
-/// The rules that decide what the switch drops: whatever goes from one port to another in the set `cut`.
+/// The switch drops traffic from one port to another if the pair is in the set `cut`.
 const SWITCH_RULES: &str = "table bridge pmd {
     set cut { type ifname . ifname; }
     chain forward {
@@ -43,30 +43,30 @@ pub struct Site {
     pub ip: Ipv4Addr,
     /// Its IPv6 address.
     pub ip6: Ipv6Addr,
-    /// Where its programs run.
+    /// The cell in which its programs run.
     pub cell: Cell,
     /// Its port on the switch.
     port: String,
 }
 
-/// What a host has sent and received, as its port on the switch counts it: whole Ethernet frames.
+/// Traffic of a host as counted by its port on the switch, in whole Ethernet frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Bytes that it has sent.
+    /// Bytes sent.
     pub sent_bytes: u64,
-    /// Packets that it has sent.
+    /// Packets sent.
     pub sent_packets: u64,
-    /// Bytes that it has received.
+    /// Bytes received.
     pub received_bytes: u64,
-    /// Packets that it has received.
+    /// Packets received.
     pub received_packets: u64,
 }
 
 impl Fleet {
-    /// So many hosts, `h1` and on, each of which finds all of them by name.
+    /// Creates `count` hosts, `h1` and so on, each of which resolves all names.
     pub fn new(count: usize) -> Fleet {
         let switch = Cell::new("switch");
-        // Ports of a switch have nothing to say themselves.
+        // Switch ports send no packets of their own.
         switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1");
         switch.ip("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n");
         switch.nft(SWITCH_RULES);
@@ -96,7 +96,7 @@ impl Fleet {
         &self.sites
     }
 
-    /// Drops everything that goes from one of `from` to one of `to`, silently; the other direction is not touched.
+    /// Silently drops traffic from any of `from` to any of `to`; the other direction is not affected.
     pub fn cut_one_way(&self, from: &[usize], to: &[usize]) {
         let ports = |places: &[usize]| -> Vec<&str> {
             places.iter().map(|place| self.sites[*place].port.as_str()).collect()
@@ -111,24 +111,24 @@ impl Fleet {
         self.switch.nft(&format!("add element bridge pmd cut {{ {} }}\n", pairs.join(", ")));
     }
 
-    /// Drops everything between the two groups.
+    /// Drops all traffic between the two groups.
     pub fn cut(&self, some: &[usize], others: &[usize]) {
         self.cut_one_way(some, others);
         self.cut_one_way(others, some);
     }
 
-    /// Lets everything pass again.
+    /// Removes all cuts.
     pub fn heal(&self) {
         self.switch.nft("flush set bridge pmd cut\n");
     }
 
-    /// Takes a host's leg down or up: what an unplugged cable does.
+    /// Takes a host's link down or up, like unplugging its cable.
     pub fn plug(&self, place: usize, plugged: bool) {
         let state = if plugged { "up" } else { "down" };
         self.switch.ip(&format!("link set {} {state}\n", self.sites[place].port));
     }
 
-    /// Makes everything that goes to a host trickle: so many kilobits per second.
+    /// Limits traffic to a host to this many kilobits per second.
     pub fn slow_down(&self, place: usize, kbit: u32) {
         let port = self.sites[place].port.clone();
         self.switch.run(move || {
@@ -140,7 +140,7 @@ impl Fleet {
         });
     }
 
-    /// What every host has sent and received so far.
+    /// The traffic of every host so far.
     pub fn traffic(&self) -> Vec<Traffic> {
         let text =
             self.switch.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").expect("counters"));
@@ -165,7 +165,7 @@ impl Site {
 }
 
 impl Traffic {
-    /// A line of `/proc/net/dev`: what the switch receives, the host has sent.
+    /// Parses a line of `/proc/net/dev`; what the switch has received, the host has sent.
     fn parse(line: &str) -> Traffic {
         let (_, numbers) = line.split_once(':').expect("NAME: NUMBERS");
         let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
@@ -177,7 +177,7 @@ impl Traffic {
         }
     }
 
-    /// What has come to it since `earlier`.
+    /// The traffic since `earlier`.
     pub fn since(&self, earlier: &Traffic) -> Traffic {
         Traffic {
             sent_bytes: self.sent_bytes - earlier.sent_bytes,
@@ -192,10 +192,10 @@ fn mac(place: usize) -> String {
     format!("02:77:00:00:{:02x}:{:02x}", place / 256, place % 256)
 }
 
-/// The `ip` commands that make a site part of the network.
+/// The `ip` commands that connect a site to the network.
 ///
-/// All neighbours are entered for good: the kernel has one table with room for 1,024 that it learns itself, for all
-/// namespaces together, and a hundred hosts that talk to each other need ten thousand.
+/// Neighbour entries are permanent: the kernel's table has room for 1,024 learned entries in all namespaces together,
+/// and a hundred hosts that talk to each other need ten thousand.
 fn configuration(site: &Site, all: &[Site]) -> String {
     let mut commands = format!(
         "addr add {}/16 dev eth0\naddr add {}/64 dev eth0 nodad\nlink set eth0 up\n",
@@ -210,14 +210,14 @@ fn configuration(site: &Site, all: &[Site]) -> String {
     commands
 }
 
-/// The `/etc/hosts` of all of them.
+/// The `/etc/hosts` of all sites.
 fn host_table(sites: &[Site]) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a file");
-    writeln!(file, "127.0.0.1 localhost\n::1 localhost ip6-localhost").expect("room");
+    writeln!(file, "127.0.0.1 localhost\n::1 localhost ip6-localhost").expect("writing");
     for Site { name, ip, ip6, .. } in sites {
-        writeln!(file, "{ip} {name}\n{ip6} {name}").expect("room");
+        writeln!(file, "{ip} {name}\n{ip6} {name}").expect("writing");
     }
-    // Everybody may read the real one.
+    // The real file is readable by all users.
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).expect("permissions");
     file
