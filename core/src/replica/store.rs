@@ -176,10 +176,8 @@ impl<S: Share> Store<S> {
 
     /// Begins a new generation of this daemon with the same entries.
     pub fn renew(&mut self, generation: Generation) {
-        let mut content = Content::new(generation);
-        for (key, value) in self.own.iter() {
-            content.put(Key::clone(key), value.clone());
-        }
+        let entries = self.own.iter().map(|(key, value)| (Key::clone(key), value.clone()));
+        let content = Content::with_entries(generation, entries);
         self.own = Arc::new(content);
         self.update_stamp(self.me);
     }
