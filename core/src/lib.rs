@@ -17,6 +17,7 @@
 //!
 //! ```text
 //!   id  tuning  facts    identities, parameters, facts shared between their holders
+//!   attest               what a daemon signs
 //!   membership  overlay  who is alive; which members to link to
 //!   replica              what is registered, and what lookups see of it
 //!   gossip  event        what to send on each link; what to report to users
@@ -35,6 +36,7 @@
     )
 )]
 
+pub mod attest;
 pub mod event;
 pub mod facts;
 pub mod gossip;

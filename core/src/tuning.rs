@@ -77,6 +77,11 @@ pub struct MembershipTuning {
     /// Unit: milliseconds. Default: 300, enough for a refutation over the slowest common links. Range: above twice the
     /// round-trip time. Source: our own; goal G5 asks for one second in total.
     pub refused_wait_ms: u64,
+    /// How long a member has to refute that a peer considers it down, counted from the first suspicion here.
+    ///
+    /// Unit: milliseconds. Default: 300. Range: above the time in which news cross the cluster twice. Source: our own;
+    /// no longer than `refused_wait_ms`, so that it does not delay the news of a killed process.
+    pub refute_wait_ms: u64,
     /// How long a suspect has to refute after at least three observers, this daemon among them, got no answer from it.
     ///
     /// Unit: milliseconds. Default: 1,000. Range: from `refused_wait_ms`. Source: Lifeguard, section IV-B: an
@@ -105,6 +110,7 @@ impl MembershipTuning {
         helpers: 3,
         suspicion_periods: 4.0,
         refused_wait_ms: 300,
+        refute_wait_ms: 300,
         confirmed_wait_ms: 1_000,
         remember_down_ms: 86_400_000,
         late_ms: 200,

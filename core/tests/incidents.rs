@@ -8,7 +8,7 @@ mod support;
 use pmd_core::node::Alarm;
 use pmd_core::sim::World;
 use pmd_core::tuning::Tuning;
-use pmd_protocol::peer::{Base, Digest, Frame, Key, Kind, Op, Stamp, Update, Value, Version};
+use pmd_protocol::peer::{Attestation, Base, Digest, Frame, Key, Kind, Op, Stamp, Update, Value, Version};
 use support::{cluster, cluster_of, downs, found, happened, is_fine, state, time_until};
 
 /// A daemon that missed a failure still considers the dead member alive and tells all others.
@@ -186,8 +186,8 @@ fn a_death_during_a_freeze_is_learned_afterwards() {
 
 /// The new generation counts, whatever its clock reads, and nothing of the old one remains.
 #[test]
-fn clock_a_year_off() {
-    for (seed, skew) in [(14, 0), (15, -31_536_000_000), (16, 31_536_000_000)] {
+fn clock_off() {
+    for (seed, skew) in [(14, 0), (15, -80_000_000), (16, 80_000_000)] {
         let mut world = cluster(seed, 8);
         world.register(3, "old", 1);
         world.run_for(5_000);
@@ -206,6 +206,31 @@ fn clock_a_year_off() {
         world.run_for(10_000);
         is_fine(&world);
         assert_eq!(world.alarms(), []);
+    }
+}
+
+/// A daemon whose clock is a year off is not admitted, and an operator is told. Once its clock is right, it is welcome.
+#[test]
+fn clock_a_year_off() {
+    for (seed, skew) in [(15, -31_536_000_000), (16, 31_536_000_000)] {
+        let mut world = cluster(seed, 8);
+        world.register(3, "old", 1);
+        world.run_for(5_000);
+        world.kill(3);
+        world.restart(3, skew);
+        world.join(3, 0);
+        world.run_for(10_000);
+        let from = if skew > 0 { 0..8 } else { 3..4 };
+        let is_told = |(_, number, alarm): &(u64, usize, Alarm)| {
+            from.contains(number) && matches!(alarm, Alarm::Future(_))
+        };
+        assert!(world.alarms().iter().any(is_told), "{skew}: {:?}", world.alarms());
+        time_until(&mut world, "old", 0, 1_000);
+        world.kill(3);
+        world.restart(3, 0);
+        world.join(3, 0);
+        assert!(world.run_until(10_000, World::is_converged), "{skew}: {}", state(&world));
+        is_fine(&world);
     }
 }
 
@@ -257,8 +282,10 @@ fn poison_update_harms_nobody() {
     let stamp = Stamp { generation, version: Version(1_000), digest: Digest::of([7; 32]) };
     let key = Key::new(Kind(200), b"unknown", 0).unwrap();
     let put = |version| (Version(version), Op::Put(key.clone(), Value::new(&[0xff; 100]).unwrap()));
-    let update =
-        |base, ops| Frame::Update(Update { origin, stamp, base, after: Version::ZERO, last: true, ops });
+    let update = |base, ops| {
+        let attestation = Attestation::default();
+        Frame::Update(Update { origin, stamp, attestation, base, after: Version::ZERO, last: true, ops })
+    };
     let poisons = [
         update(Base::Nothing, vec![put(1_000)]),
         update(Base::Nothing, vec![put(9), put(3)]),

@@ -25,7 +25,7 @@ fn a_snapshot_shows_a_fork_too() {
         pull(&mut replica, &Store::with_own(id, Arc::clone(one.at(2)), tuning(4)), id, usize::MAX);
         let [snapshot] = &parts(id, other.content(), None, usize::MAX)[..] else { unreachable!() };
         assert_eq!(
-            replica.apply(Source(0), snapshot.clone()).unwrap().fork,
+            replica.apply(Source(0), snapshot.clone(), |_| true).unwrap().fork,
             fork && one.at(2).contradicts(other.content())
         );
         assert!(same(replica.content(&id).unwrap(), other.content()));
@@ -44,12 +44,12 @@ fn an_interrupted_transfer_changes_nothing() {
     assert!(cut.len() >= 3);
     let mut replica = replica(0, 4);
     for part in &cut[..cut.len() - 1] {
-        assert_eq!(replica.apply(Source(1), part.clone()).unwrap().effect, Effect::Staged);
+        assert_eq!(replica.apply(Source(1), part.clone(), |_| true).unwrap().effect, Effect::Staged);
         assert!(replica.content(&origin.id()).is_none());
     }
     replica.drop_source(Source(1));
     let last = cut.last().unwrap().clone();
-    assert!(matches!(replica.apply(Source(1), last).unwrap().effect, Effect::Missing(_)));
+    assert!(matches!(replica.apply(Source(1), last, |_| true).unwrap().effect, Effect::Missing(_)));
     assert!(replica.content(&origin.id()).is_none());
 }
 
@@ -61,7 +61,7 @@ fn a_transfer_cannot_grow_beyond_its_limit() {
     let mut replica = Store::new(node(9), generation(0), small);
     let results: Vec<_> = parts(origin.id(), origin.content(), None, 300)
         .into_iter()
-        .map(|part| replica.apply(Source(1), part).is_err())
+        .map(|part| replica.apply(Source(1), part, |_| true).is_err())
         .collect();
     assert!(results.contains(&true));
     assert!(replica.content(&origin.id()).is_none());
@@ -73,7 +73,7 @@ fn false_updates_are_refused() {
     let [correct] = &parts(origin.id(), origin.content(), None, usize::MAX)[..] else { unreachable!() };
     let refused = |update: Update| {
         let mut replica = replica(0, 4);
-        let result = replica.apply(Source(1), update);
+        let result = replica.apply(Source(1), update, |_| true);
         assert!(result.is_err(), "{result:?}");
         assert!(replica.content(&origin.id()).is_none());
     };
@@ -101,7 +101,7 @@ fn put(replica: &mut Replica, entry: &Entry) {
 fn bring(to: &mut Replica, from: &Replica, origin: NodeId) {
     if let Some(mut transfer) = from.transfer(&origin, to.store().stamp(&origin)) {
         while let Some(part) = transfer.next_part(1000) {
-            to.apply(Source(0), part, 0).unwrap();
+            to.apply(Source(0), part, 0, |_| true).unwrap();
         }
     }
 }

@@ -118,7 +118,7 @@ proptest! {
         let origin = Origin::play(&acts, windows.0);
         let mut replica = replica(0, windows.1);
         for (source, update) in before.iter().filter_map(|sent| update(&origin, sent)) {
-            let _ = replica.apply(source, update).unwrap();
+            let _ = replica.apply(source, update, |_| true).unwrap();
         }
         let sender = origin.at(from);
         let join = match replica.content(&origin.id()) {
@@ -128,7 +128,7 @@ proptest! {
         let holder = Store::with_own(origin.id(), Arc::clone(sender), tuning(windows.0));
         let log = pull(&mut replica, &holder, origin.id(), budget);
         prop_assert!(same(replica.content(&origin.id()).unwrap(), &join));
-        prop_assert!(log.iter().all(|applied| !applied.fork));
+        prop_assert!(log.iter().all(|applied| !applied.fork && !applied.doubt));
     }
 
     /// The result of a transfer between replicas is the join as well, although their tombstones have different gaps.
@@ -162,7 +162,7 @@ proptest! {
         let mut replica = replica(0, window);
         for (source, update) in traffic.iter().filter_map(|sent| update(&origin, sent)) {
             let before = replica.stamp(&origin.id());
-            let applied = replica.apply(source, update).unwrap();
+            let applied = replica.apply(source, update, |_| true).unwrap();
             let after = replica.stamp(&origin.id());
             prop_assert!(after >= before);
             let moved = matches!(applied.effect, Effect::Applied { .. });
@@ -175,7 +175,7 @@ proptest! {
         let origin = Origin::play(&acts, window);
         let mut replica = replica(0, window);
         for (source, update) in traffic.iter().filter_map(|sent| update(&origin, sent)) {
-            let applied = replica.apply(source, update).unwrap();
+            let applied = replica.apply(source, update, |_| true).unwrap();
             prop_assert!(!applied.fork);
             truth_holds(&replica, &origin)?;
         }
@@ -189,7 +189,7 @@ proptest! {
         let own = Arc::clone(me.content());
         for (source, update) in traffic.iter().filter_map(|sent| update(&other_me, sent)) {
             let (claim, have) = (update.stamp, own.stamp());
-            let applied = me.store.apply(source, update).unwrap();
+            let applied = me.store.apply(source, update, |_| true).unwrap();
             prop_assert!(same(me.content(), &own));
             let expected = if claim.generation > have.generation {
                 OwnClaim::LaterGeneration
@@ -220,7 +220,7 @@ proptest! {
         let (mut latest, mut live) = (None, None);
         for (now, (sent, is_live, moment)) in (0_u64..).zip(&traffic) {
             if let Some((source, update)) = update(&origin, sent) {
-                replica.apply(source, update, now).unwrap();
+                replica.apply(source, update, now, |_| true).unwrap();
             }
             let stamp = replica.store().stamp(&origin.id());
             prop_assert!(stamp >= latest, "the version went backwards");
@@ -242,7 +242,7 @@ proptest! {
         let mut replica = replica(0, 3);
         let old = traffic.iter().filter_map(|sent| update(&origin, sent)).collect::<Vec<_>>();
         for (source, update) in &old {
-            replica.apply(*source, update.clone()).unwrap();
+            replica.apply(*source, update.clone(), |_| true).unwrap();
         }
         origin.act(&Act::Restart);
         for act in &after {
@@ -251,7 +251,7 @@ proptest! {
         pull(&mut replica, &origin.store, origin.id(), 200);
         prop_assert!(same(replica.content(&origin.id()).unwrap(), origin.content()));
         for (source, update) in old {
-            prop_assert_eq!(replica.apply(source, update).unwrap().effect, Effect::Known);
+            prop_assert_eq!(replica.apply(source, update, |_| true).unwrap().effect, Effect::Known);
             prop_assert!(same(replica.content(&origin.id()).unwrap(), origin.content()));
         }
     }
@@ -300,7 +300,7 @@ proptest! {
         let writer = Origin::play(&acts, usize::MAX);
         let mut replica = replica(0, other);
         for (source, update) in traffic.iter().filter_map(|sent| update(&writer, sent)) {
-            replica.apply(source, update).unwrap();
+            replica.apply(source, update, |_| true).unwrap();
             prop_assert!(replica.content(&writer.id()).is_none_or(|content| content.tombstones() <= other));
         }
     }
@@ -338,7 +338,7 @@ proptest! {
                     content.ops_after(then.stamp().version).map(|(_, op)| op.key().clone()).collect();
                 let differs = |(key, _): (&Arc<Key>, _)| !since.contains(&**key) && have.get(key) != then.get(key);
                 if have.iter().any(differs) || then.iter().any(differs) {
-                    prop_assert!(log.iter().any(|applied| applied.fork), "the fork was not noticed");
+                    prop_assert!(log.iter().any(|applied| applied.fork || applied.doubt), "the fork was not noticed");
                 }
             }
         }
@@ -347,7 +347,7 @@ proptest! {
             let ahead = clones.iter().zip(clones.iter().rev()).filter(|(one, other)| {
                 let mut hears = Store::with_own(id, Arc::clone(one.content()), tuning(window));
                 let [update] = &parts(id, other.content(), None, usize::MAX)[..] else { unreachable!() };
-                let heard = hears.apply(Source(0), update.clone()).unwrap();
+                let heard = hears.apply(Source(0), update.clone(), |_| true).unwrap();
                 heard.effect == Effect::Own(OwnClaim::Ahead)
             });
             prop_assert!(ahead.count() > 0, "neither of the two noticed");

@@ -82,8 +82,8 @@ pub const MAX_VERSION_TEXT: usize = 64;
 /// Operations in one update. More do not fit into a frame of maximal size, because each takes at least 6 bytes.
 pub const MAX_OPS: usize = 64 * 1024 / 6;
 
-/// Updates in one frame. More do not fit into a frame of maximal size, because each takes at least 80 bytes.
-pub const MAX_UPDATES: usize = 64 * 1024 / 80;
+/// Updates in one frame. More do not fit into a frame of maximal size, because each takes at least 113 bytes.
+pub const MAX_UPDATES: usize = 64 * 1024 / 113;
 
 /// Longest frame (kind, layout and body) that a peer may send before it has proven that it belongs to the cluster. A
 /// `Hello` takes at most 700 bytes, and unknown peers must not be able to make the daemon buffer more.
@@ -101,6 +101,12 @@ pub const FRAME_FIXED: usize = 2;
 
 /// Addresses that a daemon advertises: enough for the networks of a typical host, and few enough for a `Hello`.
 pub const MAX_ADDRESSES: usize = 8;
+
+/// Longest public key of a daemon, in bytes: RSA with 4096 bits takes 550.
+pub const MAX_PUBLIC_KEY: usize = 600;
+
+/// Longest signature of a daemon, in bytes: RSA with 4096 bits takes 514.
+pub const MAX_SIGNATURE: usize = 514;
 
 /// Longest name of a cluster, in bytes.
 pub const MAX_CLUSTER_NAME: usize = 64;

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 use pmd_protocol::limits::{
     FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_FRAME, MAX_HANDSHAKE_FRAME,
-    MAX_HOST_NAME, MAX_KEY_NAME, MAX_LOST, MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_UPDATES, MAX_VALUE,
-    MAX_VERSION_TEXT,
+    MAX_HOST_NAME, MAX_KEY_NAME, MAX_LOST, MAX_RANGES, MAX_REASON, MAX_SIGNATURE, MAX_STAMPS, MAX_UPDATES,
+    MAX_VALUE, MAX_VERSION_TEXT,
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
@@ -16,7 +16,8 @@ use pmd_protocol::peer::frame::{
     Open, Opened, PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Summary, Tally,
 };
 use pmd_protocol::peer::{
-    Base, Digest, Generation, Key, Kind, NodeId, Op, Stamp, Update, Updates, Value, Version,
+    Attestation, Base, Digest, Generation, Key, Kind, NodeId, Op, Signature, Stamp, StatementHash, Update,
+    Updates, Value, Version,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -61,13 +62,30 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![(key(), value()).prop_map(|(key, value)| Op::Put(key, value)), key().prop_map(Op::Delete)]
 }
 
+fn attestation() -> impl Strategy<Value = Attestation> {
+    let signature =
+        prop_oneof![Just(vec![]), vec(any::<u8>(), 66..=66), vec(any::<u8>(), MAX_SIGNATURE..=MAX_SIGNATURE)];
+    (any::<[u8; 32]>(), signature).prop_map(|(other, signature)| Attestation {
+        other: StatementHash(other),
+        signature: Signature::new(&signature).unwrap(),
+    })
+}
+
 fn update() -> impl Strategy<Value = Update> {
     let base =
         prop_oneof![Just(Base::Nothing), any::<u64>().prop_map(|version| Base::After(Version(version)))];
     let ops = vec((any::<u64>().prop_map(Version), op()), 0..6);
-    (id(), stamp(), base, any::<(u64, bool)>(), ops).prop_map(|(origin, stamp, base, (after, last), ops)| {
-        Update { origin, stamp, base, after: Version(after), last, ops }
-    })
+    (id(), (stamp(), attestation()), base, any::<(u64, bool)>(), ops).prop_map(
+        |(origin, (stamp, attestation), base, (after, last), ops)| Update {
+            origin,
+            stamp,
+            attestation,
+            base,
+            after: Version(after),
+            last,
+            ops,
+        },
+    )
 }
 
 fn handshake() -> impl Strategy<Value = Frame> {
@@ -91,6 +109,7 @@ fn handshake() -> impl Strategy<Value = Frame> {
         Reason::Busy,
         Reason::Violation,
         Reason::Silent,
+        Reason::Cookie,
     ];
     let close =
         (select(reasons), "[ -~]{0,256}").prop_map(|(reason, text)| Frame::Close(Close { reason, text }));
@@ -302,6 +321,7 @@ fn lists_and_texts_beyond_their_limits_are_malformed() {
     let empty = Update {
         origin: NodeId::MIN,
         stamp: Stamp::default(),
+        attestation: Attestation::default(),
         base: Base::Nothing,
         after: Version::ZERO,
         last: true,
@@ -334,6 +354,7 @@ fn a_message_that_does_not_fit_is_not_encoded() {
     let update = Update {
         origin: NodeId::MIN,
         stamp: Stamp::default(),
+        attestation: Attestation::default(),
         base: Base::Nothing,
         after: Version::ZERO,
         last: true,

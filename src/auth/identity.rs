@@ -74,10 +74,14 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(all)
 }
 
-/// The id of the daemon with this certificate: the SHA-256 of its public key, as SubjectPublicKeyInfo in DER.
+/// The public key of a certificate, as SubjectPublicKeyInfo in DER.
+pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, rustls::Error> {
+    Ok(ParsedCertificate::try_from(certificate)?.subject_public_key_info().as_ref().to_vec())
+}
+
+/// The daemon that has this certificate: the SHA-256 of its public key.
 pub(super) fn id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, rustls::Error> {
-    let parsed = ParsedCertificate::try_from(certificate)?;
-    Ok(NodeId::new(Sha256::digest(parsed.subject_public_key_info().as_ref()).into()))
+    Ok(NodeId::new(Sha256::digest(public_key(certificate)?).into()))
 }
 
 /// Reads a file that must be readable only by its owner.

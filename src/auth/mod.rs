@@ -5,6 +5,7 @@ pub mod cookie;
 pub mod error;
 mod identity;
 mod key;
+pub mod keys;
 pub mod proof;
 pub mod tls;
 mod verify;

@@ -16,6 +16,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::error::TlsError;
 use super::identity::{self, Identity};
+use super::keys::DaemonKeys;
 use super::verify::PeerVerifier;
 use crate::config::types::IdentitySource;
 
@@ -39,6 +40,7 @@ pub struct Tls {
     /// One configuration per protocol, in the order of [`ALPNS`].
     clients: [Arc<ClientConfig>; ALPNS.len()],
     certificate: CertificateDer<'static>,
+    keys: Arc<DaemonKeys>,
 }
 
 impl Tls {
@@ -73,7 +75,9 @@ impl Tls {
     ) -> Result<Tls, TlsError> {
         let Identity { chain, key } = identity;
         let certificate = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
+        let public = identity::public_key(&certificate)?;
         let id = identity::id_of(&certificate)?;
+        let keys = Arc::new(DaemonKeys::new(provider, &public, key.clone_key())?);
         let mut server = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>)
@@ -93,13 +97,19 @@ impl Tls {
             client.alpn_protocols = vec![alpn.to_vec()];
             Arc::new(client)
         });
-        Ok(Tls { id, checks_names, server: Arc::new(server), clients, certificate })
+        Ok(Tls { id, checks_names, server: Arc::new(server), clients, certificate, keys })
     }
 
     /// This daemon's id: the hash of its public key.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// This daemon's key, for what it says about itself.
+    #[must_use]
+    pub fn keys(&self) -> Arc<DaemonKeys> {
+        Arc::clone(&self.keys)
     }
 
     /// The configuration of the accepting side.

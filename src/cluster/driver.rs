@@ -22,6 +22,7 @@ use super::bridge::{Bridge, Facts};
 use super::core::{CoreCommand, Sent, Weight};
 use super::view::ClusterView;
 use crate::base::clock::now_ms;
+use crate::base::log::limited::LimitedLog;
 use crate::link::dial::Dialer;
 use crate::link::inbox::{Close, LinkEnd, LinkMessage};
 use crate::link::local_identity::LocalIdentity;
@@ -57,6 +58,8 @@ pub(super) struct Start {
     pub summaries: watch::Sender<u64>,
     /// The listening addresses, if the advertised addresses are derived from the network interfaces.
     pub follow_interfaces: Option<Vec<SocketAddr>>,
+    /// Limits log lines that peers can cause.
+    pub log: Arc<LimitedLog>,
     /// Connects the core with the rest of the daemon.
     pub bridge: Bridge,
     /// Serves the links that this daemon dials.
@@ -85,7 +88,7 @@ pub(super) fn seed() -> std::io::Result<[u8; 32]> {
 /// Runs the core on this thread until it receives the stop command.
 pub(super) async fn run(start: Start) {
     let Start { node, settings, clock, local, identity, summaries, .. } = start;
-    let Start { follow_interfaces, bridge, links, dialer, .. } = start;
+    let Start { follow_interfaces, log, bridge, links, dialer, .. } = start;
     let (mut commands, mut messages) = (start.commands, start.messages);
     bridge.begin();
     let mut driver = Driver {
@@ -95,6 +98,7 @@ pub(super) async fn run(start: Start) {
         local,
         identity,
         summaries,
+        log,
         bridge,
         serving: links,
         dialer,
@@ -150,6 +154,7 @@ struct Driver {
     local: Arc<LocalIdentity>,
     identity: watch::Sender<Identity>,
     summaries: watch::Sender<u64>,
+    log: Arc<LimitedLog>,
     bridge: Bridge,
     serving: Links,
     dialer: Dialer,
@@ -398,9 +403,17 @@ impl Driver {
             ),
             Alarm::Violation(id) => {
                 self.serving.counters().violations.add();
-                tracing::warn!(?id, "protocol violation by a peer, closing its link");
+                let write = move |more: &str| {
+                    tracing::warn!(?id, "protocol violation by a peer, closing its link{more}");
+                };
+                self.log.warn(format!("violation by {id}"), write);
             }
+            Alarm::Future(id) => tracing::warn!(
+                ?id,
+                "rejected a member whose start time is more than a day ahead of this host's clock: check both clocks"
+            ),
         }
+        self.alarms.retain(|(_, known)| *known != alarm);
         if self.alarms.len() >= ALARMS {
             self.alarms.remove(0);
         }

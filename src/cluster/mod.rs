@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use crate::auth::cookie::Cookies;
 use crate::auth::tls::Tls;
 use crate::base::clock::now_ms;
+use crate::base::log::limited::LimitedLog;
 use crate::base::stats::Counters;
 use crate::base::supervise::Supervisor;
 use crate::config::cluster::ClusterSettings;
@@ -130,7 +131,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         relay: settings.tunnel.relay,
     };
     let node_settings = NodeSettings {
-        id: tls.id(),
+        keys: tls.keys(),
         seed: driver::seed()?,
         addresses,
         host,
@@ -161,6 +162,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         identity,
         summaries,
         follow_interfaces: settings.advertise.is_empty().then(|| listening.to_vec()),
+        log: LimitedLog::new(Handle::current()),
         bridge: Bridge::new(Arc::clone(local), Arc::clone(&directory), members),
         links: links.clone(),
         dialer: dialer.clone(),

@@ -18,6 +18,10 @@
 //! links of the overlay, and each link remembers what its peer knows, as it does for the registry. An idle cluster of
 //! any size therefore sends nothing about its members, and news takes a few hops instead of several periods.
 //!
+//! What a member says about itself is signed, and [`MemberTable::merge`] has the signature checked before it applies the
+//! statement. What others say about it is an accusation: a member that somebody calls dead is suspected here and has
+//! [`refute_wait_ms`](MembershipTuning::refute_wait_ms) to object, so that one daemon cannot remove another by its word.
+//!
 //! Tables merge like replicas: the record of a member with the greater [`Standing`] counts, regardless of the order in
 //! which records arrive and how often.
 
@@ -25,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pmd_protocol::peer::{Generation, NodeId};
+use pmd_protocol::peer::{Attestation, Generation, NodeId, PublicKey};
 
 use super::identity::Identity;
 use super::record::{Liveness, Record, RecordError, Standing, State, decode};
@@ -87,19 +91,42 @@ pub struct MemberTable<S = Unshared> {
     events: VecDeque<MembershipEvent>,
 }
 
-/// A member that will be down at this time unless its record changes first.
+/// A member is down at this time unless its record changes before.
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
+    since_ms: u64,
     due_ms: u64,
     standing: Standing,
+}
+
+/// How the caller judges records that others have sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Judge<G, F> {
+    /// Whether the member has signed what the record says in its name.
+    pub is_genuine: G,
+    /// Whether this daemon hears a member itself, so that it need not believe others that the member is gone.
+    pub is_heard: F,
+    /// Records of generations that begin later than this are ignored; milliseconds since the Unix epoch.
+    pub latest_ms: u64,
+}
+
+/// What came of records that another daemon has sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// The records: they are what their sender knows.
+    pub known: Vec<Arc<Record>>,
+    /// Accusations of members that this daemon hears itself. The accused have to be told.
+    pub refuted: Vec<Arc<Record>>,
+    /// Members whose records were ignored, because by this daemon's clock their generations begin in the future.
+    pub future: Vec<NodeId>,
 }
 
 impl<S: Share> MemberTable<S> {
     /// The table of a daemon that knows no other member.
     #[must_use]
-    pub fn new(identity: Identity, tuning: MembershipTuning, share: S) -> Self {
+    pub fn new(identity: Identity, key: PublicKey, tuning: MembershipTuning, share: S) -> Self {
         Self {
-            own: Arc::new(Record::alive(identity)),
+            own: Arc::new(Record::alive(identity, key)),
             tuning,
             records: Facts::default(),
             share,
@@ -152,21 +179,88 @@ impl<S: Share> MemberTable<S> {
         self.live == 0
     }
 
-    /// Merges encoded records, and returns them, because the sender is known to have them.
+    /// Merges encoded records of another daemon.
     ///
     /// # Errors
     ///
-    /// If they are malformed. Nothing has changed then.
-    pub fn merge(&mut self, now_ms: u64, records: &[u8]) -> Result<Vec<Arc<Record>>, RecordError> {
-        let records = decode(records)?;
-        let wait_ms = self.suspicion_ms();
-        Ok(records.into_iter().map(|record| self.merge_record(now_ms, record, wait_ms)).collect())
+    /// If they are malformed or forged. The records before the wrong one have been merged.
+    pub fn merge<G, F>(
+        &mut self,
+        now_ms: u64,
+        records: &[u8],
+        judge: &Judge<G, F>,
+    ) -> Result<Merged, RecordError>
+    where
+        G: Fn(&Record) -> bool,
+        F: Fn(&NodeId) -> bool,
+    {
+        let mut merged = Merged::default();
+        for record in decode(records)? {
+            let id = record.identity.id;
+            if id != self.own.identity.id && record.identity.generation.boot_ms > judge.latest_ms {
+                merged.future.push(id);
+                continue;
+            }
+            let known = self.shared_record(&id).cloned();
+            let is_news =
+                known.as_ref().is_none_or(|known| record.statement_order() > known.statement_order());
+            if is_news && !(judge.is_genuine)(&record) {
+                return Err(RecordError::Forged(id));
+            }
+            let wait_ms = self.suspicion_ms();
+            let Some(known) = known.filter(|known| known.is_live()) else {
+                merged.known.push(self.merge_record(now_ms, record, wait_ms));
+                continue;
+            };
+            // First what the member says itself, then what others say about that.
+            let state = record.state;
+            let stated = if state == State::Left { State::Left } else { State::Alive };
+            if is_news {
+                self.merge_record(now_ms, Record { state: stated, ..record.clone() }, wait_ms);
+            }
+            let latest = self.record(&id).map(Record::statement_order);
+            if state != stated && latest.is_none_or(|latest| record.statement_order() >= latest) {
+                self.accuse(now_ms, &id, state, judge, &mut merged);
+            }
+            // Only the signed parts of news were checked. What is no news is not stored but for its place in the order.
+            let theirs = if is_news { record } else { record.with_statement_of(&known) };
+            merged.known.push(self.share.share(&id, theirs));
+        }
+        Ok(merged)
     }
 
-    /// Merges the record of a daemon that has proven its identity and is therefore alive. If the table has a greater
-    /// record, the daemon must be told.
-    pub fn meet(&mut self, now_ms: u64, identity: Identity) {
-        self.merge_record(now_ms, Record::alive(identity), 0);
+    /// Merges what others say about the latest statement of a live member.
+    fn accuse<G, F: Fn(&NodeId) -> bool>(
+        &mut self,
+        now_ms: u64,
+        id: &NodeId,
+        state: State,
+        judge: &Judge<G, F>,
+        merged: &mut Merged,
+    ) {
+        let Some(known) = self.shared_record(id).filter(|known| known.state < state).cloned() else { return };
+        let accused = Record { state, ..Record::clone(&known) };
+        let is_own = *id == self.own.identity.id;
+        if !is_own && (judge.is_heard)(id) {
+            merged.refuted.push(Arc::new(accused));
+            return;
+        }
+        if is_own || state == State::Suspect {
+            self.merge_record(now_ms, accused, self.suspicion_ms());
+            return;
+        }
+        // It is down unless it refutes that. The time in which it was suspected before counts.
+        let wait_ms = self.tuning.refute_wait_ms;
+        match self.suspicions.get_mut(id) {
+            Some(suspicion) => {
+                let due_ms = suspicion.since_ms.saturating_add(wait_ms).max(now_ms);
+                suspicion.due_ms = suspicion.due_ms.min(due_ms);
+            }
+            None => {
+                let suspect = Record { state: State::Suspect, ..accused };
+                self.merge_record(now_ms, suspect, wait_ms);
+            }
+        }
     }
 
     /// Suspects a member that could not be reached. It will be down in `wait_ms` unless it refutes the suspicion.
@@ -187,7 +281,7 @@ impl<S: Share> MemberTable<S> {
                 }
                 false
             }
-            State::Down => false,
+            State::Down | State::Left => false,
         }
     }
 
@@ -207,7 +301,8 @@ impl<S: Share> MemberTable<S> {
     /// Begins a new generation without a restart, because others know operations of the current one that this daemon
     /// does not, see [`MembershipEvent::LaterGeneration`].
     pub fn begin_generation(&mut self, generation: Generation) {
-        self.set_own(Record::alive(Identity { generation, renewal: 0, ..self.own.identity.clone() }));
+        let identity = Identity { generation, renewal: 0, ..self.own.identity.clone() };
+        self.set_own(Record::alive(identity, self.own.key.clone()));
     }
 
     /// Advertises new addresses of this daemon. Returns whether they have changed.
@@ -218,13 +313,26 @@ impl<S: Share> MemberTable<S> {
             return false;
         }
         let renewal = own.renewal.saturating_add(1);
-        self.set_own(Record::alive(Identity { renewal, ..moved }));
+        self.set_own(Record::alive(Identity { renewal, ..moved }, self.own.key.clone()));
         true
+    }
+
+    /// Sets a member's signature of the statement that the table has, or this daemon's own.
+    pub fn attest(&mut self, id: &NodeId, attestation: Attestation) {
+        let Some(record) = self.shared_record(id).filter(|record| record.attestation != attestation) else {
+            return;
+        };
+        let record = Record { attestation, ..Record::clone(record) };
+        if *id == self.own.identity.id {
+            self.own = Arc::new(record);
+        } else {
+            self.records.insert(self.share.share(id, record));
+        }
     }
 
     /// Tells the other members that this daemon leaves. The table must not be used after that.
     pub fn leave(&mut self) {
-        self.set_own(Record { state: State::Down, ..Record::clone(&self.own) });
+        self.set_own(Record { state: State::Left, ..Record::clone(&self.own) });
     }
 
     /// Ends suspicions that have timed out and forgets old records. `now_ms` is monotonic.
@@ -315,7 +423,7 @@ impl<S: Share> MemberTable<S> {
                 self.live += usize::from(!was_live);
                 if liveness == Liveness::Suspect {
                     let due_ms = now_ms.saturating_add(wait_ms);
-                    self.suspicions.insert(id, Suspicion { due_ms, standing });
+                    self.suspicions.insert(id, Suspicion { since_ms: now_ms, due_ms, standing });
                 }
                 let before = before.as_deref();
                 if before.is_none_or(|before| before.identity != identity || before.state != record.state) {
@@ -343,7 +451,7 @@ impl<S: Share> MemberTable<S> {
         }
         if record.identity.generation > self.own.identity.generation {
             self.events.push_back(MembershipEvent::LaterGeneration { identity: record.identity.clone() });
-        } else if record.state == State::Down || record.identity.renewal > self.own.identity.renewal {
+        } else if !record.is_live() || record.identity.renewal > self.own.identity.renewal {
             self.renew_after(record.identity.renewal);
         } else if let Some(incarnation) = record.incarnation.checked_add(1) {
             self.set_own(Record { incarnation, ..Record::clone(&self.own) });
@@ -359,11 +467,12 @@ impl<S: Share> MemberTable<S> {
         let renewal = renewal.max(self.own.identity.renewal).saturating_add(1);
         let identity = Identity { renewal, ..self.own.identity.clone() };
         self.events.push_back(MembershipEvent::Renewed { identity: identity.clone() });
-        self.set_own(Record::alive(identity));
+        self.set_own(Record::alive(identity, self.own.key.clone()));
     }
 
     fn set_own(&mut self, record: Record) {
-        self.own = Arc::new(record);
+        // The signature was that of another statement.
+        self.own = Arc::new(Record { attestation: Attestation::default(), ..record });
         self.events.push_back(MembershipEvent::News { id: self.own.identity.id });
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pmd_protocol::peer::frame::{Have, Heartbeat, Observation, Probe, Probed, Pull, Reason};
+use pmd_protocol::peer::frame::{Have, Heartbeat, Observation, Probe, Probed, Pull};
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update};
 
 use super::{Alarm, LinkId, Node, Output, ProbeFor, Purpose};
+use crate::attest::{Signed, hash_content};
 use crate::facts::Share;
 use crate::gossip::reconcile;
 use crate::replica::store::{Effect, Need, OwnClaim, Source};
@@ -46,7 +47,9 @@ impl<S: Share> Node<S> {
             Frame::Pull(pull) => self.handle_pull(link, &pull),
             Frame::Prune(prune) => {
                 if let Some(link) = self.links.get_mut(&link) {
-                    prune.origins.into_iter().for_each(|origin| link.make_lazy(origin));
+                    let known =
+                        prune.origins.into_iter().filter(|origin| self.table.record(origin).is_some());
+                    known.for_each(|origin| link.make_lazy(origin));
                 }
             }
             Frame::Ranges(ranges) => {
@@ -131,19 +134,31 @@ impl<S: Share> Node<S> {
 
     fn handle_update(&mut self, id: LinkId, update: Update) {
         let (origin, stamp, whole) = (update.origin, update.stamp, update.last);
-        let applied = match self.replica.apply(Source(id.0), update, self.now.mono_ms) {
+        // Without the record of the origin there is no key to check the update with. The record is on its way, and then this
+        // daemon asks for the entries.
+        let Some(record) = self.table.record(&origin) else { return };
+        let statement = record.statement();
+        let keys = &*self.keys;
+        let is_genuine = |update: &Update| {
+            let signed = Signed::with_content(hash_content(&origin, &stamp), &update.attestation);
+            // The same signature may have come with the record.
+            record.signed() == signed || signed.is_genuine(keys, &record.key)
+        };
+        let attestation = update.attestation.clone();
+        let applied = match self.replica.apply(Source(id.0), update, self.now.mono_ms, is_genuine) {
             Ok((applied, patch)) => {
                 self.publish(patch);
                 applied
             }
-            Err(_) => {
-                let peer = self.links.get(&id).map(|link| link.peer.id);
-                self.outputs.extend(peer.map(|peer| Output::Alarm(Alarm::Violation(peer))));
-                self.close(id, Reason::Violation);
-                return;
-            }
+            Err(_) => return self.close_violation(id),
         };
-        if applied.fork {
+        if matches!(applied.effect, Effect::Applied { .. }) && attestation.other == statement {
+            // The latest signature covers the record as well: a newcomer verifies one for both.
+            let signed = Signed::with_content(hash_content(&origin, &stamp), &attestation);
+            self.table.attest(&origin, signed.member_attestation());
+        }
+        let is_from_origin = self.links.get(&id).is_some_and(|link| link.peer.id == origin);
+        if applied.fork || (applied.doubt && is_from_origin) {
             self.outputs.push_back(Output::Alarm(Alarm::Forked(origin)));
         }
         let have = self.replica.store().stamp(&origin);
@@ -189,6 +204,9 @@ impl<S: Share> Node<S> {
         let me = self.me();
         let comparing = !have.complete.is_empty();
         for (origin, theirs) in &have.stamps {
+            if self.table.record(origin).is_none() {
+                continue;
+            }
             let own = self.replica.store().stamp(origin);
             let Some(link) = self.links.get_mut(&id) else { return };
             let shared = self.replica.store().shared_stamp(origin, *theirs);
@@ -200,7 +218,8 @@ impl<S: Share> Node<S> {
                     }
                 }
                 Some(own) if own == *theirs => {}
-                _ if *origin == me => self.answer_claim(OwnClaim::Ahead, *theirs),
+                // Only what this daemon itself has signed counts, so the peer has to send it.
+                own if *origin == me => link.pull(*origin, own, false),
                 own if comparing => link.pull(*origin, own, false),
                 _ => self.grafts.summary(now_ms, id, *origin, *theirs),
             }
@@ -223,6 +242,9 @@ impl<S: Share> Node<S> {
     fn handle_pull(&mut self, id: LinkId, pull: &Pull) {
         let Some(link) = self.links.get_mut(&id) else { return };
         for (origin, have) in &pull.wants {
+            if self.table.record(origin).is_none() {
+                continue;
+            }
             if pull.graft {
                 link.make_eager(*origin);
             }

@@ -1,11 +1,13 @@
 //! The inputs and outputs of a node.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pmd_protocol::peer::entry::EntryTooLong;
 use pmd_protocol::peer::frame::{Observation, Reason};
 use pmd_protocol::peer::{Entry, Frame, Host, KeyError, NodeId};
 
+use crate::attest::Keys;
 use crate::event::ClusterEvent;
 use crate::gossip::link::LinkId;
 use crate::membership::Identity;
@@ -24,8 +26,8 @@ pub struct Now {
 /// The settings that a node starts with.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The hash of its public key.
-    pub id: NodeId,
+    /// Its key, of which its id is the hash, and the check of the signatures of others.
+    pub keys: Arc<dyn Keys>,
     /// Random bytes: the nonce of its generation and the seed of all its random choices.
     pub seed: [u8; 32],
     /// The addresses it can be reached at, in order of preference.
@@ -149,4 +151,7 @@ pub enum Alarm {
     IdentityTaken,
     /// A peer has violated the protocol, and its link was closed.
     Violation(NodeId),
+    /// By this daemon's clock, the generation of this member begins more than a day in the future: one of the two clocks is
+    /// wrong, or somebody tries to make the member's generation unsurpassable.
+    Future(NodeId),
 }

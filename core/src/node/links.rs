@@ -7,7 +7,7 @@ use pmd_protocol::peer::Frame;
 use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::{Lost, Reason};
 
-use super::{LinkId, Node, Output};
+use super::{Alarm, LinkId, Node, Output};
 use crate::facts::Share;
 use crate::gossip::link::Link;
 use crate::membership::Identity;
@@ -43,6 +43,15 @@ impl<S: Share> Node<S> {
             return;
         }
         let now_ms = self.now.mono_ms;
+        let is_future = self.is_from_the_future(&peer);
+        if let Some(known) = self.generation_of(&who).filter(|known| is_future || peer.generation < *known) {
+            // Whatever the clocks say, this is not the process that the table knows.
+            self.table.suspect(now_ms, &who, known, self.tuning.membership.refute_wait_ms);
+        }
+        if is_future {
+            self.outputs.push_back(Output::Close { link: id, reason: Reason::Refused });
+            return;
+        }
         if let Some(old) = self.by_peer.get(&who).copied() {
             // If both sides dialled at once, both keep the link dialled by the lower id. A peer that dials again has
             // lost the first link; so has a peer whose link has been silent for too long.
@@ -60,7 +69,7 @@ impl<S: Share> Node<S> {
         self.overlay.linked(&who);
         self.evidence.drop_case(&who);
         let is_new = self.generation_of(&who) != Some(peer.generation);
-        let mut link = Link::new(peer.clone(), initiated, now_ms, self.phase_ms, &self.tuning);
+        let mut link = Link::new(peer, initiated, now_ms, self.phase_ms, &self.tuning);
         link.send_heartbeat(now_ms, self.pace(&who));
         let members: Vec<_> = self.lost.keys().filter(|id| **id != who).take(MAX_LOST).copied().collect();
         if !members.is_empty() {
@@ -69,7 +78,6 @@ impl<S: Share> Node<S> {
         self.links.insert(id, link);
         self.by_peer.insert(who, id);
         self.source = Some(id);
-        self.table.meet(now_ms, peer);
         self.send_own_record(id, who);
         if is_new {
             self.send_all_records(id);
@@ -127,6 +135,13 @@ impl<S: Share> Node<S> {
             self.overlay.failed(self.now.mono_ms, link.peer.id, &mut self.rng);
             self.outputs.push_back(Output::Close { link: id, reason });
         }
+    }
+
+    /// Closes a link whose peer has sent what no correct daemon sends.
+    pub(super) fn close_violation(&mut self, id: LinkId) {
+        let peer = self.links.get(&id).map(|link| link.peer.id);
+        self.outputs.extend(peer.map(|peer| Output::Alarm(Alarm::Violation(peer))));
+        self.close(id, Reason::Violation);
     }
 
     pub(super) fn linked(&self) -> BTreeSet<NodeId> {

@@ -10,10 +10,10 @@ use rand::seq::IteratorRandom;
 
 use super::{Alarm, Challenge, Leaving, LinkId, Node, Output, ProbeFor};
 use crate::event::ClusterChange;
-use crate::facts::Share;
+use crate::facts::{About, Share};
 use crate::membership::evidence::{ProbeAction, ProbeOutcome, Trigger};
-use crate::membership::record;
-use crate::membership::table::MembershipEvent;
+use crate::membership::record::{self, Record, RecordError};
+use crate::membership::table::{Judge, MembershipEvent, Merged};
 use crate::membership::{Identity, Liveness};
 use crate::replica::view::Rank;
 
@@ -29,6 +29,10 @@ const RENEWAL_MS: u64 = 1_000;
 /// If a member does not renew itself within this time after a challenge, it may be dead and is probed. It is not
 /// challenged again before then.
 const CHALLENGE_MS: u64 = 3_000;
+/// How far in the future, by this daemon's clock, the generation of a member may begin.
+const MAX_AHEAD_MS: u64 = 24 * 60 * 60 * 1_000;
+/// The minimum interval between alarms about generations that begin later than that.
+const FUTURE_ALARM_MS: u64 = 60_000;
 /// The number of lost members that are remembered for dialling. Beyond that, those lost first are forgotten.
 const MAX_LOST_MEMBERS: usize = 4_096;
 
@@ -83,13 +87,70 @@ impl<S: Share> Node<S> {
         }
     }
 
+    /// Merges records of another daemon.
+    pub(super) fn merge(&mut self, records: &[u8]) -> Result<Merged, RecordError> {
+        let Self { table, keys, replica, links, by_peer, now, .. } = self;
+        let judge = Judge {
+            is_genuine: |record: &Record| {
+                let signed = record.signed();
+                // The same signature may have come with the entries.
+                let known = replica.store().signed(&record.identity.id);
+                known.is_some_and(|known| known == signed) || signed.is_genuine(&**keys, &record.key)
+            },
+            is_heard: |id: &NodeId| {
+                let link = by_peer.get(id).and_then(|link| links.get(link));
+                link.is_some_and(|link| link.phi.is_fresh(now.mono_ms))
+            },
+            latest_ms: now.wall_ms.saturating_add(MAX_AHEAD_MS),
+        };
+        let merged = table.merge(now.mono_ms, records, &judge)?;
+        if let Some(id) = merged.future.first() {
+            self.report_future(*id);
+        }
+        Ok(merged)
+    }
+
+    /// Whether the generation of a peer begins too far in the future, which is reported.
+    pub(super) fn is_from_the_future(&mut self, peer: &Identity) -> bool {
+        let is_future = peer.generation.boot_ms > self.now.wall_ms.saturating_add(MAX_AHEAD_MS);
+        if is_future {
+            self.report_future(peer.id);
+        }
+        is_future
+    }
+
+    fn report_future(&mut self, id: NodeId) {
+        if self.next_future_alarm_ms <= self.now.mono_ms {
+            self.next_future_alarm_ms = self.now.mono_ms.saturating_add(FUTURE_ALARM_MS);
+            self.outputs.push_back(Output::Alarm(Alarm::Future(id)));
+        }
+    }
+
+    /// Tells members that are accused of being gone although this daemon hears them. They refute it to everybody.
+    pub(super) fn forward_refuted(&mut self, refuted: Vec<Arc<Record>>) {
+        for record in refuted {
+            let (records, _) = record::encode([&*record], usize::MAX);
+            let link = self.by_peer.get(record.about()).and_then(|link| self.links.get_mut(link));
+            if let Some(link) = link {
+                link.send(Frame::Membership(Membership { records }));
+            }
+        }
+    }
+
     pub(super) fn handle_membership(&mut self, id: LinkId, records: &[u8]) {
-        // Malformed records are ignored.
-        let Ok(records) = self.table.merge(self.now.mono_ms, records) else { return };
+        let merged = match self.merge(records) {
+            Ok(merged) => merged,
+            Err(RecordError::Malformed) => return,
+            Err(RecordError::Forged(_)) => return self.close_violation(id),
+        };
+        self.forward_refuted(merged.refuted);
         let mut dead = Vec::new();
-        for record in records {
+        for record in merged.known {
             let (member, theirs) = (record.identity.id, record.standing());
             let Some(link) = self.links.get_mut(&id) else { return };
+            if self.table.record(&member).is_none() {
+                continue;
+            }
             link.peer_knows(record);
             let Some(own) = self.table.record(&member).map(|record| record.standing()) else { continue };
             if own > theirs && own.is_down() && own.differs_in_liveness(&theirs) {

@@ -19,13 +19,15 @@ mod members;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use pmd_protocol::HostName;
 use pmd_protocol::peer::entry::EntryTooLong;
-use pmd_protocol::peer::{Entry, Frame, Generation, Host, NodeId};
+use pmd_protocol::peer::{Entry, Frame, Generation, Host, NodeId, Stamp};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
+use crate::attest::{Keys, Signed, hash_content, id_of};
 use crate::event::{ClusterChange, ClusterEvent, cluster_changes};
 use crate::facts::{Share, Unshared};
 use crate::gossip::link::Link;
@@ -33,7 +35,7 @@ pub use crate::gossip::link::LinkId;
 use crate::gossip::tree::{Grafts, Parents};
 use crate::membership::evidence::Evidence;
 use crate::membership::health::Health;
-use crate::membership::record::Standing;
+use crate::membership::record::{Record, Standing};
 use crate::membership::table::MemberTable;
 use crate::membership::{Identity, Liveness};
 use crate::overlay::Overlay;
@@ -53,6 +55,7 @@ const MAX_IDLE_OUTPUTS: usize = 64;
 #[derive(Debug)]
 pub struct Node<S = Unshared> {
     now: Now,
+    keys: Arc<dyn Keys>,
     tuning: Tuning,
     host: Host,
     rng: ChaCha8Rng,
@@ -79,10 +82,14 @@ pub struct Node<S = Unshared> {
     woken_ms: u64,
     /// When this daemon may next renew itself because others consider it dead.
     next_renewal_ms: u64,
+    /// When an operator may next be told that somebody's generation begins in the future.
+    next_future_alarm_ms: u64,
     /// Live members that were told that others consider them dead.
     challenges: BTreeMap<NodeId, Challenge>,
     /// The link that the message being handled arrived on.
     source: Option<LinkId>,
+    /// The version of its own entries that this daemon has signed last.
+    signed_stamp: Option<Stamp>,
     /// When this daemon began new generations because others knew a later one.
     new_generations: VecDeque<u64>,
     /// A generation that others consider this daemon's latest. It was not superseded, because this daemon has already
@@ -140,7 +147,9 @@ impl<S: Share> Node<S> {
     ///
     /// If its description of itself is too long.
     pub fn sharing(settings: Settings, now: Now, share: S) -> Result<Self, EntryTooLong> {
-        let Settings { id, seed, addresses, host, tuning } = settings;
+        let Settings { keys, seed, addresses, host, tuning } = settings;
+        let public_key = keys.public_key();
+        let id = id_of(&public_key);
         let mut rng = ChaCha8Rng::from_seed(seed);
         let generation = Generation { boot_ms: now.wall_ms, nonce: rng.random() };
         let mut replica = Replica::sharing(id, generation, tuning.replica, share.clone());
@@ -150,7 +159,13 @@ impl<S: Share> Node<S> {
         let exchange = tuning.gossip.exchange_ms;
         Ok(Self {
             now,
-            table: MemberTable::new(Identity::new(id, generation, &addresses), tuning.membership, share),
+            keys,
+            table: MemberTable::new(
+                Identity::new(id, generation, &addresses),
+                public_key,
+                tuning.membership,
+                share,
+            ),
             overlay: Overlay::new(id, tuning.gossip),
             evidence: Evidence::new(id, &tuning.membership),
             health: Health::new(&tuning.membership),
@@ -167,8 +182,10 @@ impl<S: Share> Node<S> {
             next_surplus_ms: now.mono_ms.saturating_add(tuning.gossip.surplus_ms),
             woken_ms: now.mono_ms,
             next_renewal_ms: now.mono_ms,
+            next_future_alarm_ms: now.mono_ms,
             challenges: BTreeMap::new(),
             source: None,
+            signed_stamp: None,
             new_generations: VecDeque::new(),
             contested: None,
             leaving: Leaving::No,
@@ -195,6 +212,12 @@ impl<S: Share> Node<S> {
     /// The live members besides this one.
     pub fn members(&self) -> impl Iterator<Item = (&Identity, Liveness)> {
         self.table.members()
+    }
+
+    /// The record of a member or of this daemon.
+    #[must_use]
+    pub fn record(&self, id: &NodeId) -> Option<&Record> {
+        self.table.record(id)
     }
 
     /// The number of live members besides this one.
@@ -254,9 +277,10 @@ impl<S: Share> Node<S> {
     /// Handles a message from a one-shot connection of a proven member, see [`Output::OneShot`].
     pub fn handle_one_shot(&mut self, now: Now, frame: Frame) {
         self.now = now;
-        if let Frame::Membership(membership) = frame {
-            // Malformed records are ignored.
-            let _ = self.table.merge(now.mono_ms, &membership.records);
+        if let Frame::Membership(membership) = frame
+            && let Ok(merged) = self.merge(&membership.records)
+        {
+            self.forward_refuted(merged.refuted);
         }
         self.process_membership();
     }
@@ -303,6 +327,7 @@ impl<S: Share> Node<S> {
     /// Updates are built from the current state of the registry, so callers should take a message only when they can
     /// write it.
     pub fn poll_transmit(&mut self, link: LinkId, budget: usize) -> Option<Frame> {
+        self.sign_own();
         self.links.get_mut(&link)?.poll(self.now.mono_ms, &self.replica, &self.table, budget)
     }
 
@@ -314,6 +339,20 @@ impl<S: Share> Node<S> {
 
     fn me(&self) -> NodeId {
         self.replica.store().me()
+    }
+
+    /// Signs what this daemon says about itself, if that has changed: once for all changes since the last message.
+    fn sign_own(&mut self) {
+        let (me, stamp) = (self.me(), self.replica.store().own().stamp());
+        let Some(record) = self.table.record(&me) else { return };
+        if self.signed_stamp == Some(stamp) && !record.attestation.signature.as_bytes().is_empty() {
+            return;
+        }
+        self.signed_stamp = Some(stamp);
+        let content = hash_content(&me, &stamp);
+        let signed = Signed::sign(&*self.keys, record.statement(), content);
+        self.table.attest(&me, signed.member_attestation());
+        self.replica.attest(&me, signed.content_attestation());
     }
 
     /// Publishes a change of this daemon's own entries, and sends it to all peers.

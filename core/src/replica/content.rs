@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use pmd_protocol::peer::{Digest, Generation, Key, Op, Stamp, Value, Version};
+use pmd_protocol::peer::{Attestation, Digest, Generation, Key, Op, Stamp, Value, Version};
 use sha2::{Digest as _, Sha256};
 
 /// Entries that share a block have the same version divided by this.
@@ -39,6 +39,8 @@ type BlockHash = [u8; 32];
 #[derive(Clone, Debug)]
 pub struct Content {
     stamp: Stamp,
+    /// The origin's signature of the stamp.
+    attestation: Attestation,
     entries: BTreeMap<Arc<Key>, Slot>,
     puts: BTreeMap<Version, Arc<Key>>,
     tombstones: BTreeMap<Version, Arc<Key>>,
@@ -81,6 +83,9 @@ pub enum ApplyError {
     /// The operations violate the protocol; close the link.
     #[error("{0}")]
     Malformed(&'static str),
+    /// The origin has not signed this. No correct daemon passes it on.
+    #[error("a statement that its origin has not signed")]
+    Forged,
     /// The operations do not lead to the sender's content, because the histories differ. Request a snapshot.
     #[error("the operations do not lead to the sender's content")]
     Contradiction,
@@ -92,6 +97,7 @@ impl Content {
     pub fn new(generation: Generation) -> Self {
         Self {
             stamp: Stamp::start(generation),
+            attestation: Attestation::default(),
             entries: BTreeMap::new(),
             puts: BTreeMap::new(),
             tombstones: BTreeMap::new(),
@@ -118,6 +124,18 @@ impl Content {
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         self.stamp
+    }
+
+    /// The origin's signature of this version. This daemon's own content is signed before it is sent, and not with
+    /// every change.
+    #[must_use]
+    pub fn attestation(&self) -> &Attestation {
+        &self.attestation
+    }
+
+    /// Sets the signature of this version.
+    pub fn attest(&mut self, attestation: Attestation) {
+        self.attestation = attestation;
     }
 
     /// The value of a key.
@@ -330,7 +348,8 @@ impl Content {
         replaced: &BTreeSet<Version>,
         added: &[(Version, &Key, &Value)],
     ) -> Option<BlockHash> {
-        let (first, last) = (block.saturating_mul(BLOCK), block.saturating_mul(BLOCK).saturating_add(BLOCK - 1));
+        let (first, last) =
+            (block.saturating_mul(BLOCK), block.saturating_mul(BLOCK).saturating_add(BLOCK - 1));
         let versions = Version(first)..=Version(last);
         let mut hash = Sha256::new_with_prefix(b"pmd block\0");
         let mut is_empty = true;

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pmd_protocol::peer::frame::Summary;
-use pmd_protocol::peer::{Digest, Generation, Key, NodeId, Stamp, Update, Value};
+use pmd_protocol::peer::{Attestation, Digest, Generation, Key, NodeId, Stamp, Update, Value};
 
 use crate::facts::{About, Fact, Facts, Share, Unshared};
 use crate::id::fingerprint_of;
@@ -172,7 +172,12 @@ impl<S: Share> Replica<S> {
         self.update_fingerprint(me);
     }
 
-    /// Applies an update from `source`. `now_ms` is monotonic.
+    /// Sets the origin's signature of the version that the replica has.
+    pub fn attest(&mut self, origin: &NodeId, attestation: Attestation) {
+        self.store.attest(origin, attestation);
+    }
+
+    /// Applies an update from `source`. `now_ms` is monotonic; `is_genuine` tells whether the origin has signed its stamp.
     ///
     /// # Errors
     ///
@@ -182,9 +187,10 @@ impl<S: Share> Replica<S> {
         source: Source,
         update: Update,
         now_ms: u64,
+        is_genuine: impl FnOnce(&Update) -> bool,
     ) -> Result<(Applied, Option<Patch>), ApplyError> {
         let origin = update.origin;
-        let applied = self.store.apply(source, update)?;
+        let applied = self.store.apply(source, update, is_genuine)?;
         let Effect::Applied { now, changes, .. } = &applied.effect else { return Ok((applied, None)) };
         let is_live = self.member(&origin).is_some_and(|member| member.generation == now.generation);
         let patch = if is_live && self.view.is_visible(&origin) {

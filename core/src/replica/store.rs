@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pmd_protocol::peer::{Base, Generation, Key, NodeId, Op, Stamp, Update, Value, Version};
+use pmd_protocol::peer::{Attestation, Base, Generation, Key, NodeId, Op, Stamp, Update, Value, Version};
 
 use super::content::{ApplyError, Content, KeyChange};
 use super::transfer::{Stage, StageError, Transfer};
+use crate::attest::{Signed, hash_content};
 use crate::facts::{Fact, Facts, Share, Unshared};
 use crate::tuning::ReplicaTuning;
 
@@ -81,11 +82,14 @@ pub struct Applied {
     pub effect: Effect,
     /// Whether the content and the update cannot come from one writer.
     pub fork: bool,
+    /// Whether the update does not fit the content although its stamp is genuine. If the origin itself has sent it, that
+    /// shows a fork as well; anybody else may have altered the operations.
+    pub doubt: bool,
 }
 
 impl Applied {
     fn plain(effect: Effect) -> Self {
-        Self { effect, fork: false }
+        Self { effect, fork: false, doubt: false }
     }
 }
 
@@ -130,6 +134,19 @@ impl<S: Share> Store<S> {
     #[must_use]
     pub fn content(&self, origin: &NodeId) -> Option<&Arc<Content>> {
         if *origin == self.me { Some(&self.own) } else { self.others.get(origin) }
+    }
+
+    /// The content of this daemon.
+    #[must_use]
+    pub fn own(&self) -> &Arc<Content> {
+        &self.own
+    }
+
+    /// What an origin has signed of the version that the store has.
+    #[must_use]
+    pub fn signed(&self, origin: &NodeId) -> Option<Signed> {
+        let content = self.content(origin)?;
+        Some(Signed::with_content(hash_content(origin, &content.stamp()), content.attestation()))
     }
 
     /// The stamp of one origin.
@@ -182,40 +199,71 @@ impl<S: Share> Store<S> {
         self.update_stamp(self.me);
     }
 
-    /// Applies an update from `source`.
+    /// Sets the origin's signature of the version that the store has.
+    pub fn attest(&mut self, origin: &NodeId, attestation: Attestation) {
+        let content = if *origin == self.me { Some(&mut self.own) } else { self.others.get_mut(origin) };
+        if let Some(content) = content.filter(|content| *content.attestation() != attestation) {
+            Arc::make_mut(content).attest(attestation);
+        }
+    }
+
+    /// Applies an update from `source`. `is_genuine` tells whether the origin has signed the update's stamp; it is only
+    /// called for stamps that are news.
     ///
     /// # Errors
     ///
     /// If the update violates the protocol. Nothing has changed then.
-    pub fn apply(&mut self, source: Source, update: Update) -> Result<Applied, ApplyError> {
+    pub fn apply(
+        &mut self,
+        source: Source,
+        update: Update,
+        is_genuine: impl FnOnce(&Update) -> bool,
+    ) -> Result<Applied, ApplyError> {
         let origin = update.origin;
         if origin == self.me {
-            return Ok(Applied::plain(Effect::Own(self.own_claim(update.stamp))));
+            let claim = self.own_claim(update.stamp);
+            if claim != OwnClaim::Old && !is_genuine(&update) {
+                return Err(ApplyError::Forged);
+            }
+            return Ok(Applied::plain(Effect::Own(claim)));
         }
         let have = self.stamp(&origin);
         if let Some(have) = have.filter(|have| update.stamp <= *have) {
             self.stages.remove(&(origin, source));
-            return Ok(Applied { effect: Effect::Known, fork: have.contradicts(&update.stamp) });
+            let fork = have.contradicts(&update.stamp);
+            if fork && !is_genuine(&update) {
+                return Err(ApplyError::Forged);
+            }
+            return Ok(Applied { fork, ..Applied::plain(Effect::Known) });
         }
         if let Base::After(from) = update.base
             && let Some(refusal) = unusable(from, update.stamp, have)
         {
             return Ok(refusal);
         }
-        let (stamp, base) = (update.stamp, update.base);
+        // The parts of a transfer have one stamp, which was checked with the first of them.
+        let is_staged = self.stages.get(&(origin, source)).is_some_and(|stage| stage.is_of(&update));
+        if !is_staged && !is_genuine(&update) {
+            return Err(ApplyError::Forged);
+        }
+        let (stamp, base, attestation) = (update.stamp, update.base, update.attestation.clone());
         let ops = match self.stage(source, update)? {
             Staged::Complete(ops) => ops,
             Staged::Waiting => return Ok(Applied::plain(Effect::Staged)),
             Staged::Gap => return Ok(Applied::plain(Effect::Missing(Need::Newer(have)))),
         };
         match base {
-            Base::Nothing => Content::from_snapshot(stamp, ops).map(|content| self.replace(origin, content)),
-            Base::After(from) => self.extend(origin, from, stamp, ops),
+            Base::Nothing => Content::from_snapshot(stamp, ops).map(|mut content| {
+                content.attest(attestation);
+                self.replace(origin, content)
+            }),
+            Base::After(from) => self.extend(origin, from, (stamp, attestation), ops),
         }
         .or_else(|error| match error {
-            // A wrong snapshot is the sender's fault. A delta may fail to fit although its sender is correct.
+            // A wrong snapshot is the sender's fault. A delta may fail to fit although its sender is correct: the snapshot
+            // will show whether two daemons write under one identity.
             ApplyError::Contradiction if base != Base::Nothing => {
-                Ok(Applied { effect: Effect::Missing(Need::Snapshot), fork: true })
+                Ok(Applied { doubt: true, ..Applied::plain(Effect::Missing(Need::Snapshot)) })
             }
             error => Err(error),
         })
@@ -290,7 +338,7 @@ impl<S: Share> Store<S> {
         &mut self,
         origin: NodeId,
         from: Version,
-        to: Stamp,
+        (to, attestation): (Stamp, Attestation),
         ops: Vec<(Version, Op)>,
     ) -> Result<Applied, ApplyError> {
         let before = self.stamp(&origin);
@@ -299,10 +347,12 @@ impl<S: Share> Store<S> {
         else {
             let mut content = Content::new(to.generation);
             content.extend(from, to, ops)?;
+            content.attest(attestation);
             return Ok(self.replace(origin, content));
         };
         let content = Arc::make_mut(content);
         let changes = content.extend(from, to, ops)?;
+        content.attest(attestation);
         content.trim(self.tuning.tombstones);
         self.update_stamp(origin);
         self.drop_stages_up_to(origin, to);
@@ -322,7 +372,7 @@ impl<S: Share> Store<S> {
         self.others.insert(origin, self.share.share(&origin, content));
         self.update_stamp(origin);
         self.drop_stages_up_to(origin, now);
-        Applied { effect: Effect::Applied { before, now, changes }, fork }
+        Applied { fork, ..Applied::plain(Effect::Applied { before, now, changes }) }
     }
 
     fn update_stamp(&mut self, origin: NodeId) {
@@ -356,5 +406,6 @@ fn unusable(from: Version, stamp: Stamp, have: Option<Stamp>) -> Option<Applied>
         return Some(Applied::plain(Effect::Missing(Need::Newer(have))));
     }
     // The stamp is greater but the version is the same, so only its digest is greater.
-    (version == stamp.version).then_some(Applied { effect: Effect::Missing(Need::Snapshot), fork: true })
+    (version == stamp.version)
+        .then_some(Applied { doubt: true, ..Applied::plain(Effect::Missing(Need::Snapshot)) })
 }

@@ -50,7 +50,8 @@ impl Transfer {
         if self.done {
             return None;
         }
-        let mut left = budget.saturating_sub(Update::FIXED);
+        let fixed = Update::FIXED + self.content.attestation().signature.as_bytes().len();
+        let mut left = budget.saturating_sub(fixed);
         let mut ops: Vec<(Version, Op)> = Vec::new();
         let mut add = |(version, op): (Version, Op)| {
             let fits = ops.is_empty() || (op.size() <= left && ops.len() < MAX_OPS);
@@ -67,7 +68,15 @@ impl Transfer {
         };
         self.sent = ops.last().map_or(after, |(version, _)| *version);
         self.done = last;
-        Some(Update { origin: self.origin, stamp: self.content.stamp(), base: self.base, after, last, ops })
+        Some(Update {
+            origin: self.origin,
+            stamp: self.content.stamp(),
+            attestation: self.content.attestation().clone(),
+            base: self.base,
+            after,
+            last,
+            ops,
+        })
     }
 }
 

@@ -20,6 +20,7 @@
 mod faults;
 mod heap;
 mod invariants;
+pub mod keys;
 mod network;
 mod pool;
 mod traffic;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use pmd_protocol::peer::codec::encode;
 use pmd_protocol::peer::{Entry, Frame, Host, Metadata, NodeId, Service, Stamp};
@@ -11,9 +12,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::faults::Faults;
 use super::heap::Heap;
+use super::keys::SimKeys;
 use super::network::{Daemon, HostState, Scope, SimNode, What};
 use super::pool::Pool;
 use super::traffic::Traffic;
+use crate::attest::{Keys, id_of};
 use crate::event::ClusterEvent;
 use crate::membership::Identity;
 use crate::node::{Alarm, Command, Node, Now, Purpose, Settings};
@@ -56,6 +59,7 @@ pub struct World {
 #[derive(Debug)]
 pub(super) struct HostOf {
     pub(super) id: NodeId,
+    keys: SimKeys,
     seed: u64,
     pub(super) boots: u64,
     pub(super) state: HostState,
@@ -95,8 +99,10 @@ impl World {
 
     /// Starts a daemon on a new host, and returns the number of the host.
     pub fn start(&mut self) -> usize {
+        let keys = SimKeys::new(&self.rng.random());
         let host = HostOf {
-            id: NodeId::new(self.rng.random()),
+            id: id_of(&keys.public_key()),
+            keys,
             seed: self.rng.random(),
             boots: 0,
             state: HostState::Vanished,
@@ -110,9 +116,9 @@ impl World {
     /// Starts a daemon on a new host whose disk, including the key, is a copy of another's. Returns the number of the
     /// new host.
     pub fn start_copy_of(&mut self, number: usize) -> Option<usize> {
-        let id = self.hosts.get(number)?.id;
-        let seed = self.rng.random();
-        self.hosts.push(HostOf { id, seed, boots: 0, state: HostState::Vanished, daemon: None });
+        let HostOf { id, keys, .. } = self.hosts.get(number)?;
+        let (id, keys, seed) = (*id, keys.clone(), self.rng.random());
+        self.hosts.push(HostOf { id, keys, seed, boots: 0, state: HostState::Vanished, daemon: None });
         self.restart(self.hosts.len() - 1, 0);
         Some(self.hosts.len() - 1)
     }
@@ -146,7 +152,7 @@ impl World {
         let mut seed = ChaCha8Rng::seed_from_u64(host.seed.wrapping_add(host.boots));
         let Some(about) = self::host(number) else { return };
         let settings = Settings {
-            id: host.id,
+            keys: Arc::new(host.keys.clone()),
             seed: seed.random(),
             addresses: vec![address_of(number)],
             host: about,

@@ -142,7 +142,7 @@ pub fn pull(to: &mut Store, from: &Store, origin: NodeId, budget: usize) -> Vec<
         let Some(mut transfer) = from.transfer(&origin, have) else { break };
         let mut again = false;
         while let Some(part) = transfer.next_part(budget) {
-            let applied = to.apply(Source(7), part).unwrap();
+            let applied = to.apply(Source(7), part, |_| true).unwrap();
             match applied.effect {
                 Effect::Missing(Need::Snapshot) => (again, have) = (true, None),
                 Effect::Missing(Need::Newer(stamp)) => (again, have) = (true, stamp),

@@ -30,7 +30,7 @@ use crate::limits::{
 };
 
 /// The protocol version that this crate speaks. It is raised when daemons can no longer talk to older ones.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// Declares every kind of frame once: its number on the wire, and its name, which is also the name of its body type.
 macro_rules! frames {

@@ -3,6 +3,7 @@
 //! The wire format and the cluster node (`pmd-core`) share these types. Decoded values are valid and bounded, so
 //! callers need no further checks.
 
+pub mod attestation;
 mod bounded;
 pub mod codec;
 pub mod entry;
@@ -11,6 +12,7 @@ pub mod id;
 pub mod key;
 pub mod update;
 
+pub use attestation::{Attestation, PublicKey, Signature, StatementHash};
 pub use codec::{Decoded, FrameError, Phase, Skip};
 pub use entry::{Entry, EntryError, Host, Metadata, MetadataError, Name, Service};
 pub use frame::Frame;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attestation::Attestation;
 use super::bounded;
 use super::id::{NodeId, Stamp, Version};
 use super::key::Op;
@@ -23,6 +24,8 @@ pub struct Update {
     pub origin: NodeId,
     /// The version that the replica has once all parts are applied.
     pub stamp: Stamp,
+    /// The origin's signature of that version.
+    pub attestation: Attestation,
     /// The version that it must have before.
     pub base: Base,
     /// The operations up to this version were in earlier parts. In the first part, this is the version of the base.
@@ -55,11 +58,13 @@ impl Base {
 
 impl Update {
     /// The maximum number of bytes that an update takes in a frame, not counting its operations.
-    pub const FIXED: usize = 128;
+    pub const FIXED: usize = 192;
 
     /// The maximum number of bytes that it takes in a frame.
     #[must_use]
     pub fn size(&self) -> usize {
-        Self::FIXED + self.ops.iter().map(|(_, op)| op.size()).sum::<usize>()
+        Self::FIXED
+            + self.attestation.signature.as_bytes().len()
+            + self.ops.iter().map(|(_, op)| op.size()).sum::<usize>()
     }
 }

@@ -91,6 +91,9 @@ pub(super) fn warnings(view: &ClusterView) -> Vec<String> {
                 "another daemon has the same key as this one: remove the key file of one of them and restart it"
                     .to_owned()
             }
+            Alarm::Future(id) => format!(
+                "daemon {id:.8} was rejected because it started more than a day ahead of this host's clock: check both clocks"
+            ),
             Alarm::Violation(id) => format!("daemon {id:.8} violated the protocol: see the log"),
         };
         if !warnings.contains(&warning) {
