@@ -244,7 +244,7 @@ fn storm(seed: u64, count: usize) -> World {
                 running[one] = false;
             }
             7 | 8 => {
-                let skew = rng.random_range(-43_200_000..43_200_000);
+                let skew = rng.random_range(-86_400_000..86_400_000);
                 world.restart(one, skew);
                 running[one] = true;
                 world.join(one, other);

@@ -186,8 +186,8 @@ fn a_death_during_a_freeze_is_learned_afterwards() {
 
 /// The new generation counts, whatever its clock reads, and nothing of the old one remains.
 #[test]
-fn clock_off() {
-    for (seed, skew) in [(14, 0), (15, -80_000_000), (16, 80_000_000)] {
+fn clock_a_year_off() {
+    for (seed, skew) in [(14, 0), (15, -31_536_000_000), (16, 31_536_000_000)] {
         let mut world = cluster(seed, 8);
         world.register(3, "old", 1);
         world.run_for(5_000);
@@ -209,29 +209,25 @@ fn clock_off() {
     }
 }
 
-/// A daemon whose clock is a year off is not admitted, and an operator is told. Once its clock is right, it is welcome.
+/// A daemon whose clock is centuries ahead is not admitted, because its key would be used up. Once its clock is right, it
+/// is welcome.
 #[test]
-fn clock_a_year_off() {
-    for (seed, skew) in [(15, -31_536_000_000), (16, 31_536_000_000)] {
-        let mut world = cluster(seed, 8);
-        world.register(3, "old", 1);
-        world.run_for(5_000);
-        world.kill(3);
-        world.restart(3, skew);
-        world.join(3, 0);
-        world.run_for(10_000);
-        let from = if skew > 0 { 0..8 } else { 3..4 };
-        let is_told = |(_, number, alarm): &(u64, usize, Alarm)| {
-            from.contains(number) && matches!(alarm, Alarm::Future(_))
-        };
-        assert!(world.alarms().iter().any(is_told), "{skew}: {:?}", world.alarms());
-        time_until(&mut world, "old", 0, 1_000);
-        world.kill(3);
-        world.restart(3, 0);
-        world.join(3, 0);
-        assert!(world.run_until(10_000, World::is_converged), "{skew}: {}", state(&world));
-        is_fine(&world);
-    }
+fn clock_two_centuries_ahead() {
+    let mut world = cluster(16, 8);
+    world.register(3, "old", 1);
+    world.run_for(5_000);
+    world.kill(3);
+    world.restart(3, 200 * 31_536_000_000);
+    world.join(3, 0);
+    world.run_for(10_000);
+    let future = |alarm: &Alarm| matches!(alarm, Alarm::Future(id) if world.number_of(id) == Some(3));
+    assert!(world.alarms().iter().any(|(_, _, alarm)| future(alarm)), "{:?}", world.alarms());
+    time_until(&mut world, "old", 0, 1_000);
+    world.kill(3);
+    world.restart(3, 0);
+    world.join(3, 0);
+    assert!(world.run_until(10_000, World::is_converged), "{}", state(&world));
+    is_fine(&world);
 }
 
 #[test]

@@ -410,7 +410,7 @@ impl Driver {
             }
             Alarm::Future(id) => tracing::warn!(
                 ?id,
-                "rejected a member whose start time is more than a day ahead of this host's clock: check both clocks"
+                "rejected a member whose start time is more than 100 years ahead of this host's clock: check both clocks"
             ),
         }
         self.alarms.retain(|(_, known)| *known != alarm);

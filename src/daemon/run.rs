@@ -245,6 +245,8 @@ async fn run(
     prepared: Option<Prepared>,
     options: &RunOptions,
 ) -> Result<Reason, StartError> {
+    // Before anything can tell others that the daemon exists: a signal must not end it without the orderly shutdown.
+    let signals = Signals::new(options.signals)?;
     let listening = listeners.iter().filter_map(Listener::address).collect();
     let parts = Parts::new(&settings, listening, descriptor_limit);
     let joined = match settings.cluster.as_ref().zip(prepared) {
@@ -291,7 +293,6 @@ async fn run(
     };
     parts.supervisor.task("expiry of services", expire_services(Arc::clone(&parts.local)));
     parts.supervisor.task("expiry of adoptions", expire_adoptions(Arc::clone(&parts.local)));
-    let signals = Signals::new(options.signals)?;
     // All descriptors are open now, except for those of the server. Until it runs, connections wait in the kernel.
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         parts.measured.descriptors.set_own(open.count() + SHARD_DESCRIPTORS * settings.threads);

@@ -37,7 +37,7 @@ const BATCH: usize = 64 * 1024;
 /// A link with pending data is closed if its peer's TCP window stays closed for this long.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time to write the closing frame and for the peer to close in return.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A request to dial back, received over a peer's link.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ pub mod wire;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a condition may take before the test fails; generous, because nothing here measures time.
@@ -42,10 +43,15 @@ pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -
 
 /// A port that was free on both loopback addresses a moment ago.
 pub fn free_port() -> u16 {
+    /// Below the ports that the kernel gives to outgoing connections, which may take any of theirs at any time.
+    const PORTS: std::ops::Range<u16> = 20_000..32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
-        let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = v4.local_addr().expect("its address").port();
-        if TcpListener::bind(("::1", port)).is_ok() {
+        // Tests of one program run at the same time and must not get the same port one after the other.
+        let offset = NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        let port = PORTS.start + offset;
+        let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if is_free && TcpListener::bind(("::1", port)).is_ok() {
             return port;
         }
     }

@@ -151,7 +151,7 @@ pub enum Alarm {
     IdentityTaken,
     /// A peer has violated the protocol, and its link was closed.
     Violation(NodeId),
-    /// By this daemon's clock, the generation of this member begins more than a day in the future: one of the two clocks is
-    /// wrong, or somebody tries to make the member's generation unsurpassable.
+    /// By this daemon's clock, the generation of this member begins more than a hundred years in the future: one of the
+    /// two clocks is wrong.
     Future(NodeId),
 }

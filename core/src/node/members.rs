@@ -29,8 +29,10 @@ const RENEWAL_MS: u64 = 1_000;
 /// If a member does not renew itself within this time after a challenge, it may be dead and is probed. It is not
 /// challenged again before then.
 const CHALLENGE_MS: u64 = 3_000;
-/// How far in the future, by this daemon's clock, the generation of a member may begin.
-const MAX_AHEAD_MS: u64 = 24 * 60 * 60 * 1_000;
+/// How far in the future, by this daemon's clock, the generation of a member may begin: a hundred years. Clocks that are
+/// years apart are common (a board without a battery starts in 1970) and do no harm, because only the member itself can
+/// raise its generation. This bound keeps a key from being used up, so that no later generation is left.
+const MAX_AHEAD_MS: u64 = 100 * 366 * 24 * 60 * 60 * 1_000;
 /// The minimum interval between alarms about generations that begin later than that.
 const FUTURE_ALARM_MS: u64 = 60_000;
 /// The number of lost members that are remembered for dialling. Beyond that, those lost first are forgotten.

@@ -92,7 +92,7 @@ pub(super) fn warnings(view: &ClusterView) -> Vec<String> {
                     .to_owned()
             }
             Alarm::Future(id) => format!(
-                "daemon {id:.8} was rejected because it started more than a day ahead of this host's clock: check both clocks"
+                "daemon {id:.8} was rejected because it started more than 100 years ahead of this host's clock: check both clocks"
             ),
             Alarm::Violation(id) => format!("daemon {id:.8} violated the protocol: see the log"),
         };
