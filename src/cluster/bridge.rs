@@ -40,7 +40,7 @@ pub(super) struct Facts<'a> {
 
 impl Facts<'_> {
     /// A member's host name: as published, or as given in the handshake of its link; empty if neither is known.
-    fn host_of(&self, id: &NodeId) -> String {
+    pub(super) fn host_of(&self, id: &NodeId) -> String {
         let published = self.node.replica().view().host(id).map(ToString::to_string);
         let end = || self.ends.values().find(|end| end.peer.id == *id).map(|end| end.host.to_string());
         published.or_else(end).unwrap_or_default()

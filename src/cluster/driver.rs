@@ -66,6 +66,8 @@ pub(super) struct Start {
     pub links: Links,
     /// Dials peers.
     pub dialer: Dialer,
+    /// Whether a member may tell this daemon to leave.
+    pub leave_on_request: bool,
     /// Notified when a member has told this daemon to leave.
     pub told_to_leave: mpsc::Sender<()>,
     /// Commands to the core.
@@ -102,6 +104,7 @@ pub(super) async fn run(start: Start) {
         bridge,
         serving: links,
         dialer,
+        leave_on_request: start.leave_on_request,
         told_to_leave: start.told_to_leave,
         links: LinkTable::default(),
         pool: Pool::default(),
@@ -158,6 +161,7 @@ struct Driver {
     bridge: Bridge,
     serving: Links,
     dialer: Dialer,
+    leave_on_request: bool,
     told_to_leave: mpsc::Sender<()>,
     links: LinkTable,
     pool: Pool,
@@ -242,9 +246,9 @@ impl Driver {
                 }
             }
             LinkMessage::Frame { link, frame } => {
-                if self.links.ends.contains_key(&link) {
+                if let Some(peer) = self.links.ends.get(&link).map(|end| end.peer.id) {
                     match frame {
-                        Frame::Depart(told) => self.depart(&told),
+                        Frame::Depart(told) => self.depart(&peer, &told),
                         frame => {
                             let is_summary = matches!(&frame, Frame::Tally(_))
                                 || matches!(&frame, Frame::Heartbeat(beat) if beat.summary.is_some());
@@ -259,8 +263,8 @@ impl Driver {
             // Frames are sent after every input, so nothing else is needed.
             LinkMessage::Writable(_) => {}
             LinkMessage::Dialled(event) => self.node.handle_link(now, event),
-            LinkMessage::Oneshot(Frame::Depart(told)) => self.depart(&told),
-            LinkMessage::Oneshot(frame) => self.node.handle_one_shot(now, frame),
+            LinkMessage::Oneshot { peer, frame: Frame::Depart(told) } => self.depart(&peer, &told),
+            LinkMessage::Oneshot { frame, .. } => self.node.handle_one_shot(now, frame),
             LinkMessage::OneshotUp { peer, sender } => self.pool.add(peer, sender),
         }
         self.execute_outputs();
@@ -309,12 +313,20 @@ impl Driver {
     }
 
     /// Handles a request from a member to leave, unless it is meant for another generation of this daemon.
-    fn depart(&self, told: &Depart) {
+    fn depart(&self, peer: &NodeId, told: &Depart) {
         let own = self.node.identity();
         if (told.target, told.generation) != (own.id, own.generation) || self.local.has_left() {
             return;
         }
-        tracing::warn!("another member told this daemon to leave the cluster; use pmd join to rejoin");
+        let facts = Facts { node: &self.node, now_ms: self.now().mono_ms, ends: &self.links.ends };
+        let host = facts.host_of(peer);
+        if !self.leave_on_request {
+            let write = move |more: &str| {
+                tracing::warn!(host, "ignored a member's request to leave (leave_on_request = false){more}");
+            };
+            return self.log.warn(format!("request to leave by {peer}"), write);
+        }
+        tracing::warn!(host, "a member told this daemon to leave the cluster; use pmd join to rejoin");
         // A full channel means that the daemon is already about to leave.
         let _ = self.told_to_leave.try_send(());
     }

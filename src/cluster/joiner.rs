@@ -50,7 +50,7 @@ impl Joining {
                 for address in self.candidates.due(self.now_ms()) {
                     let cluster = Arc::clone(&self.cluster);
                     self.dials.spawn(async move {
-                        let joined = cluster.join(&address).await;
+                        let joined = cluster.rejoin(&address).await;
                         (address, joined)
                     });
                 }

@@ -157,17 +157,40 @@ impl Cluster {
         self.summaries.clone()
     }
 
-    /// Joins the cluster of the daemon at `asked`; returns after the handshake.
+    /// Joins the daemon at `asked` because a user wants it; returns once both have proven that they belong together. A
+    /// daemon that has left is a member again from then on, whether or not the other one answers: if all daemons have
+    /// left, one has to be the first to return.
     ///
     /// # Errors
     ///
-    /// If no daemon answers, or one side rejects the other.
+    /// If nothing answers there, or one side rejects the other.
     pub async fn join(&self, asked: &str) -> Result<Partner, JoinError> {
         let departures = self.local.departures();
+        if !self.local.rejoin(departures) {
+            return Err(JoinError::Left);
+        }
+        self.reach(asked, departures).await
+    }
+
+    /// Joins the daemon at `asked` for a daemon that looks for its cluster on its own. Unlike [`join`](Self::join), it
+    /// never undoes a user's decision to leave.
+    ///
+    /// # Errors
+    ///
+    /// As for [`join`](Self::join), and if this daemon has left.
+    pub async fn rejoin(&self, asked: &str) -> Result<Partner, JoinError> {
+        let departures = self.local.departures();
+        if self.local.has_left() {
+            return Err(JoinError::Left);
+        }
+        self.reach(asked, departures).await
+    }
+
+    async fn reach(&self, asked: &str, departures: u64) -> Result<Partner, JoinError> {
         let addresses = self.resolve(asked).await?;
         let permit = Permit::take(&self.descriptors).ok_or(JoinError::Full)?;
         let mut peer = self.dialer.reach(&addresses, None, ALPN_LINK).await?;
-        if !self.local.rejoin(departures) {
+        if self.local.has_left() || self.local.departures() != departures {
             return Err(JoinError::Left);
         }
         peer.departures = departures;

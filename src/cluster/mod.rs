@@ -166,6 +166,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         bridge: Bridge::new(Arc::clone(local), Arc::clone(&directory), members),
         links: links.clone(),
         dialer: dialer.clone(),
+        leave_on_request: settings.leave_on_request,
         told_to_leave,
         commands,
         messages,

@@ -33,6 +33,8 @@ pub struct ClusterSettings {
     pub discovery: Vec<Spec>,
     /// Which hosts may look up names over EPMD.
     pub epmd_access: EpmdAccess,
+    /// Whether another member may tell this daemon to leave.
+    pub leave_on_request: bool,
     /// Who may see the status page.
     pub web: WebAccess,
     /// Aliases and tunnels.
@@ -104,6 +106,7 @@ impl ClusterSettings {
             seeds: raw.join.iter().flatten().chain(peers).cloned().collect(),
             discovery,
             epmd_access: raw.epmd_access(),
+            leave_on_request: raw.leave_on_request(),
             web: raw.web(),
             tunnel: TunnelSettings::from_raw(raw, port, paths),
             tuning: tuning(raw),

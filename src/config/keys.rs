@@ -245,6 +245,11 @@ keys! {
         default: EpmdAccess::default(),
     }
 
+    /// Whether another member may tell this daemon to leave the cluster (`pmd leave HOST` there).
+    leave_on_request: bool {
+        default: true,
+    }
+
     /// Who may see the status page: clients on loopback addresses, nobody, or all clients.
     web: WebAccess {
         default: WebAccess::default(),

@@ -47,7 +47,12 @@ pub enum LinkMessage {
     /// The outcome of a dial or a probe.
     Dialled(LinkEvent),
     /// A frame was received on a one-shot connection.
-    Oneshot(Frame),
+    Oneshot {
+        /// The peer.
+        peer: NodeId,
+        /// The frame.
+        frame: Frame,
+    },
     /// A peer has opened a one-shot connection, which can carry answers.
     OneshotUp {
         /// The peer.

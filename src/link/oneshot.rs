@@ -88,11 +88,12 @@ impl Protocol for Oneshots {
 /// its answers.
 async fn serve(peer: ProvenPeer, inbox: CoreInbox, output: Option<mpsc::Receiver<Frame>>) {
     let ProvenPeer { hello, mut frames, .. } = peer;
+    let peer = hello.id;
     let mut output = match output {
         Some(output) => output,
         None => {
             let (sender, receiver) = mpsc::channel(QUEUE);
-            let up = LinkMessage::OneshotUp { peer: hello.id, sender };
+            let up = LinkMessage::OneshotUp { peer, sender };
             if inbox.send(up).await.is_err() {
                 return;
             }
@@ -109,7 +110,7 @@ async fn serve(peer: ProvenPeer, inbox: CoreInbox, output: Option<mpsc::Receiver
             }
             read = frames.next() => match read {
                 Some(Ok(Decoded::Frame(frame @ (Frame::Membership(_) | Frame::Depart(_))))) => {
-                    if inbox.send(LinkMessage::Oneshot(frame)).await.is_err() {
+                    if inbox.send(LinkMessage::Oneshot { peer, frame }).await.is_err() {
                         return;
                     }
                 }

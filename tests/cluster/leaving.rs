@@ -63,6 +63,36 @@ fn a_daemon_that_leaves_keeps_running_and_can_rejoin() {
 }
 
 #[test]
+fn a_cluster_that_everybody_has_left_can_be_joined_again() {
+    let world = World::joined(3);
+    for host in world.all() {
+        world.run(host, &["leave"]).ended_with(0);
+    }
+    // The first to return finds nobody, but is a member again.
+    assert_eq!(world.run(0, &["join", "h2"]).code, 5);
+    assert!(world.status(0).is_some_and(|status| !status.left));
+    world.run(1, &["join", "h1"]).ended_with(0);
+    world.run(2, &["join", "h1"]).ended_with(0);
+    world.wait_until_agreed(&world.all());
+}
+
+#[test]
+fn a_daemon_can_refuse_to_be_told_to_leave() {
+    let mut world = World::new(3);
+    world[2].configure("leave_on_request = false\n");
+    world.start_all();
+    world.run(1, &["join", "h1"]).ended_with(0);
+    world.run(2, &["join", "h1"]).ended_with(0);
+    world.wait_until_agreed(&world.all());
+    let said = world.run(0, &["leave", "h3"]);
+    assert_eq!(said.code, 6, "{said:#?}");
+    let log = world[2].log();
+    let ignored = log.lines().find(|line| line.contains("ignored a member's request to leave"));
+    assert!(ignored.is_some_and(|line| line.contains("h1")), "{log}");
+    world.wait_until_agreed(&world.all());
+}
+
+#[test]
 fn a_member_told_to_leave_stays_away_until_it_joins() {
     // With more than six hosts, not every pair has a link.
     let mut world = World::new(8);
