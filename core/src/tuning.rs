@@ -20,11 +20,19 @@ pub struct ReplicaTuning {
     /// Unit: keys. Default: 1,024, twice the names of a busy host, about 100 KB if all are used. Range: 0 (always
     /// snapshots) to 100,000. Source: our own; the alternative costs one snapshot.
     pub tombstones: usize,
-    /// The size above which a transfer in several parts is abandoned.
+    /// The size of all unfinished transfers of one sender above which they are abandoned.
     ///
-    /// Unit: bytes for each origin and sender. Default: 16 MiB, five times the registrations that a host with the
-    /// usual descriptor limit can hold. Range: from 64 KiB. Source: our own.
+    /// Unit: bytes for each sender. Default: 16 MiB, as for `entry_bytes`. Range: from 64 KiB. Source: our own.
     pub staged_bytes: usize,
+    /// The most entries that an origin may have. A peer that sends more violates the protocol.
+    ///
+    /// Unit: entries for each origin. Default: 65,536, three times the nodes that a host with the usual descriptor limit
+    /// can register. Range: from 1,000; the same on all hosts. Source: our own.
+    pub entries: usize,
+    /// The most bytes that the names and values of an origin's entries may take.
+    ///
+    /// Unit: bytes for each origin. Default: 16 MiB. Range: from 1 MiB; the same on all hosts. Source: our own.
+    pub entry_bytes: usize,
     /// How long entries of an origin that is not a live member are kept, so that after a partition a delta suffices
     /// instead of a snapshot.
     ///
@@ -40,8 +48,14 @@ pub struct ReplicaTuning {
 
 impl ReplicaTuning {
     /// The defaults.
-    pub const DEFAULT: Self =
-        Self { tombstones: 1024, staged_bytes: 16 * 1024 * 1024, keep_dead_ms: 600_000, max_dead: 4096 };
+    pub const DEFAULT: Self = Self {
+        tombstones: 1024,
+        staged_bytes: 16 * 1024 * 1024,
+        entries: 65_536,
+        entry_bytes: 16 * 1024 * 1024,
+        keep_dead_ms: 600_000,
+        max_dead: 4096,
+    };
 }
 
 impl Default for ReplicaTuning {

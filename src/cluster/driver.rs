@@ -420,6 +420,20 @@ impl Driver {
                 };
                 self.log.warn(format!("violation by {id}"), write);
             }
+            Alarm::Full => {
+                let write = |more: &str| {
+                    tracing::warn!(
+                        "this host has more registrations than the cluster allows one host: others do not see the \
+                         newest{more}"
+                    );
+                };
+                self.log.warn("full".into(), write);
+            }
+            Alarm::TableFull => {
+                let write =
+                    |more: &str| tracing::warn!("the member table is full: new members are not seen{more}");
+                self.log.warn("table full".into(), write);
+            }
             Alarm::Future(id) => tracing::warn!(
                 ?id,
                 "rejected a member whose start time is more than 100 years ahead of this host's clock: check both clocks"

@@ -70,6 +70,8 @@ pub enum MembershipEvent {
         /// Its new identity.
         identity: Identity,
     },
+    /// A new member was left out, because the table is full.
+    Full,
     /// Others know a later generation of this daemon's identity than its own. It must begin a new one.
     LaterGeneration {
         /// The identity in that generation.
@@ -87,6 +89,8 @@ pub struct MemberTable<S = Unshared> {
     live: usize,
     /// When each dead member was found dead, oldest first.
     dead: BTreeSet<(u64, NodeId)>,
+    /// The same by member.
+    dead_since: BTreeMap<NodeId, u64>,
     suspicions: BTreeMap<NodeId, Suspicion>,
     events: VecDeque<MembershipEvent>,
 }
@@ -132,6 +136,7 @@ impl<S: Share> MemberTable<S> {
             share,
             live: 0,
             dead: BTreeSet::new(),
+            dead_since: BTreeMap::new(),
             suspicions: BTreeMap::new(),
             events: VecDeque::new(),
         }
@@ -361,6 +366,7 @@ impl<S: Share> MemberTable<S> {
             self.dead.first().copied().filter(|(since, _)| self.is_forgotten(now_ms, *since))
         {
             self.dead.remove(&(since, id));
+            self.dead_since.remove(&id);
             self.records.remove(&id);
         }
     }
@@ -409,13 +415,14 @@ impl<S: Share> MemberTable<S> {
             return;
         }
         if known.is_none() && self.records.len() >= MAX_KNOWN {
+            self.events.push_back(MembershipEvent::Full);
             return;
         }
         let before = self.records.insert(Arc::clone(record));
         let was_live = before.as_ref().is_some_and(|record| record.is_live());
         self.suspicions.remove(&id);
-        if before.is_some() && !was_live {
-            self.dead.retain(|(_, dead)| *dead != id);
+        if let Some(since) = self.dead_since.remove(&id) {
+            self.dead.remove(&(since, id));
         }
         let identity = record.identity.clone();
         match record.liveness() {
@@ -434,6 +441,7 @@ impl<S: Share> MemberTable<S> {
             }
             None => {
                 self.dead.insert((now_ms, id));
+                self.dead_since.insert(id, now_ms);
                 if was_live {
                     self.live -= 1;
                     self.events.push_back(MembershipEvent::Down { identity });

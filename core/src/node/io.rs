@@ -60,6 +60,9 @@ pub enum CommandError {
     /// See [`KeyError`].
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// This daemon has as many entries as an origin may have.
+    #[error("this host has as many entries as the cluster allows one host to have")]
+    Full,
     /// This daemon has left the cluster, or is about to.
     #[error("the daemon is leaving the cluster")]
     Leaving,
@@ -151,6 +154,10 @@ pub enum Alarm {
     IdentityTaken,
     /// A peer has violated the protocol, and its link was closed.
     Violation(NodeId),
+    /// This daemon has as many entries as an origin may have, so the others do not see its newest registrations.
+    Full,
+    /// The member table is full, so new members are not seen.
+    TableFull,
     /// By this daemon's clock, the generation of this member begins more than a hundred years in the future: one of the
     /// two clocks is wrong.
     Future(NodeId),

@@ -50,6 +50,7 @@ impl<S: Share> Node<S> {
                 MembershipEvent::Down { identity } => self.member_down(identity),
                 // The generation is the same, so nothing else changes.
                 MembershipEvent::Renewed { .. } => self.health.worse(),
+                MembershipEvent::Full => self.outputs.push_back(Output::Alarm(Alarm::TableFull)),
                 MembershipEvent::LaterGeneration { identity } => self.begin_generation(identity.generation),
             }
         }

@@ -250,6 +250,10 @@ impl<S: Share> Node<S> {
         match command {
             Command::Put(entry) => {
                 let (key, value) = entry.write()?;
+                if !self.replica.store().has_room_for(&key, &value) {
+                    self.outputs.push_back(Output::Alarm(Alarm::Full));
+                    return Err(CommandError::Full);
+                }
                 let patch = self.replica.put(key, value);
                 self.publish_own(patch);
             }

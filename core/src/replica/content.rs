@@ -46,6 +46,8 @@ pub struct Content {
     tombstones: BTreeMap<Version, Arc<Key>>,
     deleted: BTreeMap<Arc<Key>, Version>,
     floor: Version,
+    /// Bytes of all names and values.
+    bytes: usize,
     /// The hash of each block that has entries, by block number; empty if there are few entries.
     blocks: BTreeMap<u64, BlockHash>,
 }
@@ -103,6 +105,7 @@ impl Content {
             tombstones: BTreeMap::new(),
             deleted: BTreeMap::new(),
             floor: Version::ZERO,
+            bytes: 0,
             blocks: BTreeMap::new(),
         }
     }
@@ -153,6 +156,29 @@ impl Content {
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The number of entries, and the bytes of their names and values.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.entries.len(), self.bytes)
+    }
+
+    /// The size that the content would have after these operations.
+    #[must_use]
+    pub fn size_after<'a>(&self, ops: impl Iterator<Item = &'a Op>) -> (usize, usize) {
+        let (mut entries, mut bytes) = self.size();
+        for op in ops {
+            if let Some(old) = self.get(op.key()) {
+                entries = entries.saturating_sub(1);
+                bytes = bytes.saturating_sub(size_of(op.key(), old));
+            }
+            if let Op::Put(key, value) = op {
+                entries += 1;
+                bytes += size_of(key, value);
+            }
+        }
+        (entries, bytes)
     }
 
     /// Whether there are no entries.
@@ -451,6 +477,7 @@ impl Content {
 
     fn set(&mut self, version: Version, key: Arc<Key>, value: Value) -> KeyChange {
         let before = self.forget(&key);
+        self.bytes += size_of(&key, &value);
         self.entries.insert(Arc::clone(&key), Slot { version, value: value.clone() });
         self.puts.insert(version, Arc::clone(&key));
         KeyChange { key, before, after: Some(value) }
@@ -470,6 +497,7 @@ impl Content {
         }
         let slot = self.entries.remove(key)?;
         self.puts.remove(&slot.version);
+        self.bytes -= size_of(key, &slot.value);
         Some(slot.value)
     }
 }
@@ -507,6 +535,11 @@ fn check_order(from: Version, to: Version, ops: &[(Version, Op)]) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// The bytes of an entry that count towards the limit of its origin.
+fn size_of(key: &Key, value: &Value) -> usize {
+    key.name().len() + value.as_bytes().len()
 }
 
 /// The number of the block that an entry with this version belongs to.

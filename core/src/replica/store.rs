@@ -252,6 +252,15 @@ impl<S: Share> Store<S> {
             Staged::Waiting => return Ok(Applied::plain(Effect::Staged)),
             Staged::Gap => return Ok(Applied::plain(Effect::Missing(Need::Newer(have)))),
         };
+        let of_base = self.content(&origin).filter(|_| base != Base::Nothing);
+        let of_base = of_base.filter(|content| content.stamp().generation == stamp.generation);
+        let size = match of_base {
+            Some(content) => content.size_after(ops.iter().map(|(_, op)| op)),
+            None => Content::new(stamp.generation).size_after(ops.iter().map(|(_, op)| op)),
+        };
+        if !self.is_within_limits(size) {
+            return Err(ApplyError::Malformed("more entries than an origin may have"));
+        }
         match base {
             Base::Nothing => Content::from_snapshot(stamp, ops).map(|mut content| {
                 content.attest(attestation);
@@ -322,7 +331,10 @@ impl<S: Share> Store<S> {
             return Ok(Staged::Complete(update.ops));
         }
         let mut stage = stage.unwrap_or_else(|| Stage::new(&update));
-        let staged = stage.add(update, self.tuning.staged_bytes).map(|()| stage);
+        let others =
+            self.stages.iter().filter(|((_, from), _)| *from == source).map(|(_, stage)| stage.bytes());
+        let limit = self.tuning.staged_bytes.saturating_sub(others.sum());
+        let staged = stage.add(update, limit).map(|()| stage);
         match staged {
             Ok(stage) if last => Ok(Staged::Complete(stage.into_ops())),
             Ok(stage) => {
@@ -373,6 +385,18 @@ impl<S: Share> Store<S> {
         self.update_stamp(origin);
         self.drop_stages_up_to(origin, now);
         Applied { fork, ..Applied::plain(Effect::Applied { before, now, changes }) }
+    }
+
+    /// Whether an origin may have so many entries and bytes.
+    fn is_within_limits(&self, (entries, bytes): (usize, usize)) -> bool {
+        entries <= self.tuning.entries && bytes <= self.tuning.entry_bytes
+    }
+
+    /// Whether there is room for another entry of this daemon.
+    #[must_use]
+    pub fn has_room_for(&self, key: &Key, value: &Value) -> bool {
+        let op = Op::Put(key.clone(), value.clone());
+        self.is_within_limits(self.own.size_after(std::iter::once(&op)))
     }
 
     fn update_stamp(&mut self, origin: NodeId) {

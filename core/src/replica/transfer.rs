@@ -130,6 +130,11 @@ impl Stage {
         Ok(())
     }
 
+    /// The bytes of the operations so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The operations of all parts.
     pub(super) fn into_ops(self) -> Vec<(Version, Op)> {
         self.ops

@@ -91,6 +91,10 @@ pub(super) fn warnings(view: &ClusterView) -> Vec<String> {
                 "another daemon has the same key as this one: remove the key file of one of them and restart it"
                     .to_owned()
             }
+            Alarm::Full => "this host has more registrations than the cluster allows one host: other hosts do not see \
+                            the newest"
+                .to_owned(),
+            Alarm::TableFull => "the member table is full: new members are not seen".to_owned(),
             Alarm::Future(id) => format!(
                 "daemon {id:.8} was rejected because it started more than 100 years ahead of this host's clock: check both clocks"
             ),
