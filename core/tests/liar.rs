@@ -170,3 +170,20 @@ fn daemons_that_nobody_knows_are_not_remembered() {
     is_fine(&world);
     assert_eq!(world.alarms(), []);
 }
+
+/// A member cannot be one host for its peers and another in the registry, whose names tunnels and rules go by.
+#[test]
+fn a_member_that_takes_another_name_in_the_registry_is_not_linked() {
+    let mut world = honest(11, 8);
+    let liar = world.start();
+    world.introduce_as(liar, "evil");
+    world.join(liar, 0);
+    world.run_for(20_000);
+    let id = world.node(liar).unwrap().identity().id;
+    for number in 0..8 {
+        let node = world.node(number).unwrap();
+        assert!(node.links().all(|(_, link)| link.peer.id != id), "{number}");
+    }
+    let blamed = |alarm: &Alarm| matches!(alarm, Alarm::Violation(peer) if *peer == id);
+    assert!(world.alarms().iter().any(|(_, by, alarm)| *by == 0 && blamed(alarm)), "{:?}", world.alarms());
+}

@@ -8,6 +8,7 @@ use pmd_core::node::{Command, LinkEvent, LinkId, Node, Now, Output, Settings};
 use pmd_core::replica::content::Content;
 use pmd_core::replica::store::{Effect, Need, Source, Store};
 use pmd_core::tuning::{ReplicaTuning, Tuning};
+use pmd_protocol::HostName;
 use pmd_protocol::limits::{FRAME_FIXED, MAX_FRAME};
 use pmd_protocol::peer::codec::{Decoded, Phase, decode, encode};
 use pmd_protocol::peer::frame::{Observation, Reason};
@@ -23,7 +24,12 @@ pub fn frames(mut data: &[u8]) {
     for (link, peer) in [(1, 2), (2, 3)] {
         node.handle_link(
             now,
-            LinkEvent::Up { link: LinkId(link), peer: identity(peer), initiated: link == 1 },
+            LinkEvent::Up {
+                link: LinkId(link),
+                peer: identity(peer),
+                initiated: link == 1,
+                host: host_name(),
+            },
         );
         drain(&mut node);
     }
@@ -39,7 +45,12 @@ pub fn frames(mut data: &[u8]) {
                 let peer = identity(2 + (step >> 4) % 4);
                 node.handle_link(
                     now,
-                    LinkEvent::Up { link: LinkId(next_link), peer, initiated: next_link % 2 == 0 },
+                    LinkEvent::Up {
+                        link: LinkId(next_link),
+                        peer,
+                        initiated: next_link % 2 == 0,
+                        host: host_name(),
+                    },
                 );
                 next_link += 1;
             }
@@ -204,6 +215,10 @@ fn drain(node: &mut Node) {
 fn identity(number: u8) -> Identity {
     let generation = Generation { boot_ms: 5, nonce: number.into() };
     Identity::new(id_of(&key(number)), generation, &[([10, 0, 0, number], 4369).into()])
+}
+
+fn host_name() -> HostName {
+    "fuzz".parse().expect("a name")
 }
 
 fn key(number: u8) -> PublicKey {

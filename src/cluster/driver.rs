@@ -236,7 +236,7 @@ impl Driver {
                     return;
                 }
                 tracing::info!(%host, %address, dialled = initiated, "link up");
-                self.node.handle_link(now, LinkEvent::Up { link, peer, initiated });
+                self.node.handle_link(now, LinkEvent::Up { link, peer, initiated, host });
             }
             LinkMessage::Down { link, reason } => {
                 if let Some(end) = self.links.ends.remove(&link) {

@@ -182,6 +182,14 @@ impl ClusterDirectory {
         self.read().version
     }
 
+    /// Host names that several live members claim, or another member than the daemon of the host `own`.
+    pub fn contested(&self, own: &str) -> Vec<(String, Vec<NodeId>)> {
+        let own = own.to_lowercase();
+        let state = self.read();
+        let contested = state.hosts.iter().filter(|(name, ids)| ids.len() > 1 || **name == own);
+        contested.map(|(name, ids)| (name.clone(), ids.iter().copied().collect())).collect()
+    }
+
     /// Whether there are no other hosts.
     pub fn is_alone(&self) -> bool {
         self.read().hosts.is_empty()
@@ -432,6 +440,19 @@ mod tests {
         directory.clear();
         let left = directory.hosts(Some(gone.version)).expect("this host has left");
         assert_eq!(left.left, BTreeSet::from(["far".to_owned()]));
+    }
+
+    #[test]
+    fn names_that_several_daemons_claim_are_known() {
+        let directory = ClusterDirectory::default();
+        let third = NodeId::new([3; 32]);
+        directory.apply(ME, &up(OTHER, &[host("far")]));
+        assert_eq!(directory.contested("here"), []);
+        assert_eq!(directory.contested("FAR"), [("far".to_owned(), vec![OTHER])]);
+        directory.apply(ME, &up(third, &[host("Far")]));
+        assert_eq!(directory.contested("here"), [("far".to_owned(), vec![OTHER, third])]);
+        directory.apply(ME, &Patch::Hide { origin: third, entries: Vec::new() });
+        assert_eq!(directory.contested("here"), []);
     }
 
     #[test]

@@ -203,3 +203,23 @@ fn a_program_started_after_join_finds_the_hosts_in_the_hosts_file() {
         assert!(said.stdout.lines().any(|line| line.split(' ').nth(1) == Some(&*name)), "{said:#?}");
     }
 }
+
+#[test]
+fn a_host_name_that_two_daemons_claim_is_warned_of_on_every_host() {
+    let mut world = World::new(4);
+    world[2].configure("host_name = \"h2\"\n");
+    world.start_all();
+    for host in 1..4 {
+        world.run(host, &["join", "h1"]).ended_with(0);
+    }
+    let warns = |world: &World, host: usize, of: &str| {
+        let status = world.block_on(world[host].api().status());
+        status.is_ok_and(|status| status.warnings.iter().any(|warning| warning.contains(of)))
+    };
+    world.wait_on(&[0, 3], "the warning", |host| warns(&world, host, "both claim the host name h2"));
+    world.wait_on(&[1, 2], "the warning", |host| warns(&world, host, "claims the name of this host, h2"));
+    world[2].terminate();
+    world.wait_on(&[0, 1, 3], "no warning", |host| {
+        !warns(&world, host, "the name of this host") && !warns(&world, host, "the host name")
+    });
+}

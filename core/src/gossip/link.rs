@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use pmd_protocol::HostName;
 use pmd_protocol::limits::{MAX_STAMPS, MAX_UPDATES};
 use pmd_protocol::peer::frame::{Have, Heartbeat, Membership, Prune, Pull, Summary, Tally};
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update, Updates};
@@ -43,6 +44,8 @@ pub struct LinkId(pub u64);
 pub struct Link {
     /// The identity that the peer has proven.
     pub peer: Identity,
+    /// The name of the peer's host in the handshake.
+    pub host: HostName,
     /// Whether this daemon dialled.
     pub initiated: bool,
     /// When the link came up; monotonic milliseconds.
@@ -100,9 +103,16 @@ pub struct Link {
 impl Link {
     /// A link that has just come up. `phase_ms` is an arbitrary number that is the same for all links of this daemon.
     #[must_use]
-    pub fn new(peer: Identity, initiated: bool, now_ms: u64, phase_ms: u64, tuning: &Tuning) -> Self {
+    pub fn new(
+        (peer, host): (Identity, HostName),
+        initiated: bool,
+        now_ms: u64,
+        phase_ms: u64,
+        tuning: &Tuning,
+    ) -> Self {
         Self {
             peer,
+            host,
             initiated,
             phase_ms,
             since_ms: now_ms,

@@ -152,6 +152,9 @@ impl<S: Share> Node<S> {
             }
             Err(_) => return self.close_violation(id),
         };
+        if matches!(applied.effect, Effect::Applied { .. }) {
+            self.check_host_name(origin);
+        }
         if matches!(applied.effect, Effect::Applied { .. }) && attestation.other == statement {
             // The latest signature covers the record as well: a newcomer verifies one for both.
             let signed = Signed::with_content(hash_content(&origin, &stamp), &attestation);

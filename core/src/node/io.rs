@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pmd_protocol::HostName;
 use pmd_protocol::peer::entry::EntryTooLong;
 use pmd_protocol::peer::frame::{Observation, Reason};
 use pmd_protocol::peer::{Entry, Frame, Host, KeyError, NodeId};
@@ -79,6 +80,8 @@ pub enum LinkEvent {
         peer: Identity,
         /// Whether this daemon dialled.
         initiated: bool,
+        /// The name of the peer's host in the handshake, which the certificate confirms if an authority issued it.
+        host: HostName,
     },
     /// A link has ended, other than by [`Output::Close`].
     Down {

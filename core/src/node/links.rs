@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pmd_protocol::HostName;
 use pmd_protocol::limits::MAX_LOST;
 use pmd_protocol::peer::Frame;
 use pmd_protocol::peer::NodeId;
@@ -35,7 +36,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    pub(super) fn link_up(&mut self, id: LinkId, peer: Identity, initiated: bool) {
+    pub(super) fn link_up(&mut self, id: LinkId, (peer, host): (Identity, HostName), initiated: bool) {
         let who = peer.id;
         if who == self.me() {
             // This daemon has dialled itself.
@@ -69,7 +70,7 @@ impl<S: Share> Node<S> {
         self.overlay.linked(&who);
         self.evidence.drop_case(&who);
         let is_new = self.generation_of(&who) != Some(peer.generation);
-        let mut link = Link::new(peer, initiated, now_ms, self.phase_ms, &self.tuning);
+        let mut link = Link::new((peer, host), initiated, now_ms, self.phase_ms, &self.tuning);
         link.send_heartbeat(now_ms, self.pace(&who));
         let members: Vec<_> = self.lost.keys().filter(|id| **id != who).take(MAX_LOST).copied().collect();
         if !members.is_empty() {
@@ -79,6 +80,7 @@ impl<S: Share> Node<S> {
         self.by_peer.insert(who, id);
         self.source = Some(id);
         self.send_own_record(id, who);
+        self.check_host_name(who);
         if is_new {
             self.send_all_records(id);
         }
@@ -134,6 +136,17 @@ impl<S: Share> Node<S> {
             // If the link is still wanted, it will be dialled again.
             self.overlay.failed(self.now.mono_ms, link.peer.id, &mut self.rng);
             self.outputs.push_back(Output::Close { link: id, reason });
+        }
+    }
+
+    /// Closes the link to a peer whose entries name another host than its handshake: tunnels and rules go by that name.
+    pub(super) fn check_host_name(&mut self, peer: NodeId) {
+        let Some(id) = self.by_peer.get(&peer).copied() else { return };
+        let (Some(link), Some(claimed)) = (self.links.get(&id), self.replica.view().host(&peer)) else {
+            return;
+        };
+        if !claimed.as_str().eq_ignore_ascii_case(link.host.as_str()) {
+            self.close_violation(id);
         }
     }
 

@@ -293,7 +293,7 @@ impl<S: Share> Node<S> {
     pub fn handle_link(&mut self, now: Now, event: LinkEvent) {
         self.now = now;
         match event {
-            LinkEvent::Up { link, peer, initiated } => self.link_up(link, peer, initiated),
+            LinkEvent::Up { link, peer, initiated, host } => self.link_up(link, (peer, host), initiated),
             LinkEvent::Down { link, reason } => self.link_down(link, reason),
             LinkEvent::Failed { peer } => self.link_failed(peer),
             LinkEvent::Probed { token, observation } => self.probed(token, observation),

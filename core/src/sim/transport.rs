@@ -1,5 +1,6 @@
 //! The delivery of bytes, dials and timers to the daemons.
 
+use pmd_protocol::HostName;
 use pmd_protocol::limits::{FRAME_FIXED, MAX_FRAME};
 use pmd_protocol::peer::Frame;
 use pmd_protocol::peer::codec::{Decoded, Phase, decode, encode};
@@ -204,7 +205,8 @@ impl World {
             if let Some(daemon) = self.daemon(number) {
                 daemon.links.insert(link, end);
             }
-            let up = LinkEvent::Up { link, peer: caller, initiated: false };
+            let Some(host) = self.name_of(from) else { return };
+            let up = LinkEvent::Up { link, peer: caller, initiated: false, host };
             self.with(number, |node, now| node.handle_link(now, up));
         }
     }
@@ -233,7 +235,8 @@ impl World {
                 if let Some(daemon) = self.daemon(number) {
                     daemon.links.insert(link, end);
                 }
-                LinkEvent::Up { link, peer, initiated: true }
+                let Some(host) = self.name_of(from) else { return };
+                LinkEvent::Up { link, peer, initiated: true, host }
             }
         };
         self.with(number, |node, now| node.handle_link(now, event));
@@ -242,6 +245,11 @@ impl World {
     /// The identity that a daemon presents in a handshake, which omits its renewals.
     fn introduction(&self, number: usize) -> Option<Identity> {
         self.node(number).map(|node| Identity { renewal: 0, ..node.identity().clone() })
+    }
+
+    /// The name of a host in its handshakes.
+    fn name_of(&self, number: usize) -> Option<HostName> {
+        self.hosts.get(number)?.name.parse().ok()
     }
 
     fn boot_of(&self, number: usize) -> u64 {

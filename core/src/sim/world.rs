@@ -60,6 +60,8 @@ pub struct World {
 pub(super) struct HostOf {
     pub(super) id: NodeId,
     keys: SimKeys,
+    /// The name of the host in its handshakes.
+    pub(super) name: String,
     seed: u64,
     pub(super) boots: u64,
     pub(super) state: HostState,
@@ -103,6 +105,7 @@ impl World {
         let host = HostOf {
             id: id_of(&keys.public_key()),
             keys,
+            name: format!("host{}", self.hosts.len()),
             seed: self.rng.random(),
             boots: 0,
             state: HostState::Vanished,
@@ -118,7 +121,8 @@ impl World {
     pub fn start_copy_of(&mut self, number: usize) -> Option<usize> {
         let HostOf { id, keys, .. } = self.hosts.get(number)?;
         let (id, keys, seed) = (*id, keys.clone(), self.rng.random());
-        self.hosts.push(HostOf { id, keys, seed, boots: 0, state: HostState::Vanished, daemon: None });
+        let name = format!("host{}", self.hosts.len());
+        self.hosts.push(HostOf { id, keys, name, seed, boots: 0, state: HostState::Vanished, daemon: None });
         self.restart(self.hosts.len() - 1, 0);
         Some(self.hosts.len() - 1)
     }
@@ -173,6 +177,13 @@ impl World {
         }));
         self.drain(number);
         self.check(number, Scope::Everything);
+    }
+
+    /// Lets a host call itself otherwise in its handshakes than in its entries.
+    pub fn introduce_as(&mut self, number: usize, name: &str) {
+        if let Some(host) = self.hosts.get_mut(number) {
+            host.name = name.to_owned();
+        }
     }
 
     /// Makes one daemon dial another, as `pmd join` does.

@@ -79,9 +79,11 @@ pub(super) fn status(cluster: &Cluster, local: &Local, view: &ClusterView) -> ap
 }
 
 /// Problems of the cluster, one sentence each.
-pub(super) fn warnings(view: &ClusterView) -> Vec<String> {
+pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
     use pmd_core::node::Alarm;
-    let mut warnings: Vec<String> = Vec::new();
+    let own = cluster.local().host().as_str();
+    let contested = cluster.directory().contested(own).into_iter();
+    let mut warnings: Vec<String> = contested.map(|(host, ids)| contested_name(own, &host, &ids)).collect();
     for (_, alarm) in &view.alarms {
         let warning = match alarm {
             Alarm::Forked(id) => format!(
@@ -105,6 +107,18 @@ pub(super) fn warnings(view: &ClusterView) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// The warning about a host name that more than one daemon claims.
+fn contested_name(own: &str, host: &str, ids: &[NodeId]) -> String {
+    let listed: Vec<_> = ids.iter().map(|id| format!("{id:.8}")).collect();
+    let listed = listed.join(" and ");
+    let who = if host.eq_ignore_ascii_case(own) {
+        format!("daemon {listed} claims the name of this host, {host}")
+    } else {
+        format!("daemons {listed} both claim the host name {host}")
+    };
+    format!("{who}: rename one of the hosts and restart its daemon")
 }
 
 pub(super) async fn nodes(
