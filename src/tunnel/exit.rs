@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::state::Tunnels;
 use super::stream::{bare, first_frame};
 use super::table::Side;
-use super::{pipe, rules};
+use super::{pipe, proven, rules};
 use crate::cluster::addresses::advertised;
 use crate::link::handshake::{Frames, ProvenPeer, close};
 
@@ -62,6 +62,15 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
     let Some(member) = tunnels.parts.directory.host_of(&hello.id) else {
         let refusal = Refusal(Reason::Busy, "the host is not a known member of the cluster".into());
         return refuse(frames, refusal).await;
+    };
+    // The member wrote its own entry, so the rules apply to the name that its handshake proved.
+    let member = match proven::check(&host, &member) {
+        Ok(proven) => proven,
+        Err(wrong) => {
+            counters.tunnels_wrong_host.add();
+            refusals.note(address.ip(), false, "host", &wrong.to_string());
+            return refuse(frames, Refusal::new(wrong.to_string())).await;
+        }
     };
     let found = match rules::check(&tunnels.policy().allow, &member, &open.name) {
         Ok(()) => find(&tunnels, &open),

@@ -20,6 +20,7 @@ pub mod hosts_file;
 pub mod path;
 pub mod pipe;
 pub mod probe;
+pub mod proven;
 pub mod reachability;
 pub mod relay;
 pub mod rendezvous;
