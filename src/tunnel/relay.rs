@@ -31,6 +31,8 @@ use crate::link::handshake;
 use crate::link::handshake::{HandshakeError, ProvenPeer, close};
 use crate::link::local_identity::LocalIdentity;
 
+/// The name of the path through a relay.
+pub(super) const RELAY: &str = "relay";
 /// Timeout for a dial-back.
 const TIMEOUT: Duration = Duration::from_secs(4);
 /// Time without an answer after which a request is repeated, so that peers forward it further. Usually links take a few
@@ -140,7 +142,7 @@ async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), Dial
         let accepted = accept(&tunnels.parts.identity, stream, early, request.asker);
         let accepted = tokio::time::timeout(handshake::TIMEOUT, accepted).await;
         let accepted = accepted.unwrap_or(Err(HandshakeError::Timeout));
-        (accepted.map_err(|source| DialError::Handshake { address, source })?, "relay")
+        (accepted.map_err(|source| DialError::Handshake { address, source })?, RELAY)
     } else {
         (peer, "reverse")
     };
@@ -264,8 +266,14 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>) {
         return refuse(peer, Reason::Busy, "one of the two hosts is not a known member").await;
     }
     // The permit is for the target's connection, whose own permit is released when it is delivered here.
-    let room = (tunnels.table().seat(), tunnels.rendezvous.expect(target), tunnels.permit());
-    let (Some(_seat), Some(mut expected), Some(_permit)) = room else {
+    let _seat = match tunnels.table().seat_for(asker, Some(peer.address.ip())) {
+        Ok(seat) => seat,
+        Err(error) => {
+            error.count(&tunnels.parts.counters);
+            return refuse(peer, Reason::Busy, &error.to_string()).await;
+        }
+    };
+    let (Some(mut expected), Some(_permit)) = (tunnels.rendezvous.expect(target), tunnels.permit()) else {
         tunnels.parts.counters.tunnels_full.add();
         return refuse(peer, Reason::Busy, "the limit of relayed connections is reached").await;
     };

@@ -31,5 +31,6 @@ mod partitions;
 mod registrations;
 mod security;
 mod sizes;
+mod tunnel_exits;
 mod watch;
 mod world;
