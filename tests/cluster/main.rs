@@ -23,6 +23,7 @@ mod harness;
 mod joining;
 mod leaving;
 mod lookups;
+mod lost_aliases;
 mod machine;
 mod metrics;
 mod network;
