@@ -14,7 +14,7 @@ use pmd_protocol::peer::{Frame, Kind};
 use tokio::net::TcpStream;
 
 use super::listener::NoListener;
-use super::relay::RELAY;
+use super::path::Path;
 use super::state::Tunnels;
 use super::stream::{bare, first_frame};
 use super::table::{NoSeat, Side};
@@ -89,7 +89,7 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
         Err(refusal) => return refuse(frames, refusal).await,
     };
     // Behind a relay, the address is that of the relay, which many members share.
-    let network = (path != RELAY).then(|| address.ip());
+    let network = (path != Path::Relay.as_str()).then(|| address.ip());
     let seat = match tunnels.table().seat_for(hello.id, network) {
         Ok(seat) => seat,
         Err(error) => {

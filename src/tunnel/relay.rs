@@ -17,6 +17,7 @@ use pmd_protocol::peer::{Frame, NodeId};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::dialback::{Decision, likely};
+use super::path::Path;
 use super::rendezvous::Expected;
 use super::state::Tunnels;
 use super::stream::{bare, first_frame};
@@ -31,8 +32,6 @@ use crate::link::handshake;
 use crate::link::handshake::{HandshakeError, ProvenPeer, close};
 use crate::link::local_identity::LocalIdentity;
 
-/// The name of the path through a relay.
-pub(super) const RELAY: &str = "relay";
 /// Timeout for a dial-back.
 const TIMEOUT: Duration = Duration::from_secs(4);
 /// Time without an answer after which a request is repeated, so that peers forward it further. Usually links take a few
@@ -142,7 +141,7 @@ async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), Dial
         let accepted = accept(&tunnels.parts.identity, stream, early, request.asker);
         let accepted = tokio::time::timeout(handshake::TIMEOUT, accepted).await;
         let accepted = accepted.unwrap_or(Err(HandshakeError::Timeout));
-        (accepted.map_err(|source| DialError::Handshake { address, source })?, RELAY)
+        (accepted.map_err(|source| DialError::Handshake { address, source })?, Path::Relay.as_str())
     } else {
         (peer, "reverse")
     };
