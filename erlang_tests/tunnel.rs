@@ -3,7 +3,7 @@
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::run;
 use crate::harness::{pmd, wait_until};
-use crate::support::cluster::{api, cluster, hosts_file, islands, node};
+use crate::support::cluster::{api, cluster, configure, hosts_file, islands, node};
 use crate::support::mapper::assert_no_stock_epmd;
 use crate::support::node::Node;
 use crate::support::succeeded;
@@ -91,6 +91,10 @@ fn a_running_node_finds_hosts_that_join_and_names_that_move() {
     let [alpha, beta, gamma, rival] =
         islands(&lan, ["alpha", "beta", "gamma.example.org", "gamma.example.net"]);
     let hosts = [alpha, beta];
+    // They have no domain, so hosts of other domains need a rule.
+    for host in &hosts {
+        configure(host, "[[tunnel_rule]]\nhost = \"gamma.example.*\"\nmode = \"always\"\n");
+    }
     let _daemons = cluster(&hosts);
     let (mut one, two) = connected(&hosts);
     let _late = crate::support::cluster::start(&gamma);

@@ -45,6 +45,10 @@ pmd_epmd::counters! {
     tunnels_failed,
     /// Tunnels from other hosts that were rejected.
     tunnels_refused,
+    /// Tunnels rejected at either end because the other daemon proved another host name than the registry shows.
+    tunnels_wrong_host,
+    /// Tunnels from other hosts rejected because their member or address had its share of tunnels already.
+    tunnels_over_share,
     /// Tunnels and listeners that there was no room for.
     tunnels_full,
     /// Dial-back requests forwarded for others, once per link.

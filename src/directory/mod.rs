@@ -28,8 +28,10 @@ use local::Local;
 /// A node or service that is registered on another host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
-    /// The daemon of that host.
+    /// The daemon of that host, according to the registry.
     pub origin: NodeId,
+    /// The host that was asked for, in lower case. The daemon has to prove this name before it gets a tunnel.
+    pub host: Box<str>,
     /// Whether it is an Erlang node or a service.
     pub kind: Kind,
     /// Its name.
@@ -178,7 +180,7 @@ impl Others {
         answer: &mut dyn FnMut(&Alive2<'_>),
     ) -> bool {
         let Some((origin, registered, entry)) = self.cluster.find(name, host) else { return false };
-        let target = Target { origin, kind: Kind::NAME, name: name.into() };
+        let target = Target { origin, host: host.into(), kind: Kind::NAME, name: name.into() };
         let port = self.entrances.entry(address, target, registered);
         let Some((port, found)) = port.zip(alive2(&entry)) else { return false };
         answer(&Alive2 { port, ..found });

@@ -117,12 +117,14 @@ families! { |seen, to| {
         });
     gauge pmd_tunnels_limit "Most tunnels that can be open." = to.one(seen.tunnels.as_ref()?.limit);
     counter pmd_tunnels_total
-        "Tunnels, by result: opened or failed from this host, accepted or refused by it, or over its limit (full)."
+        "Tunnels, by result: opened or failed from this host, accepted or refused by it, refused because a host lied about its name (wrong_host) or had its share (over_share), or over its limit (full)."
         = to.by("result", [
             ("opened", seen.traffic()?.tunnels_opened),
             ("accepted", seen.traffic()?.tunnels_accepted),
             ("failed", seen.traffic()?.tunnels_failed),
             ("refused", seen.traffic()?.tunnels_refused),
+            ("wrong_host", seen.traffic()?.tunnels_wrong_host),
+            ("over_share", seen.traffic()?.tunnels_over_share),
             ("full", seen.traffic()?.tunnels_full),
         ]);
     counter pmd_tunnel_bytes_total "Bytes carried by tunnels, both ways." = to.one(seen.tunnels.as_ref()?.bytes);

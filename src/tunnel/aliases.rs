@@ -11,10 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::config::types::AliasRange;
 
-/// How long a host that vanished without leaving stays listed. While it is listed, clients that resolve its name reach
-/// the alias, which answers immediately that the host is down; otherwise they would wait for an address that does not
-/// answer.
-pub const LISTED_S: u64 = 3_600;
+/// How long a host that was a member when this daemon stopped stays listed after the restart, until it is a member
+/// again. All other names disappear with their host: one that lingers would outlive whoever claimed it.
+pub const AWAITED_S: u64 = 60;
 /// Maximum number of absent hosts that are remembered.
 const REMEMBERED: usize = 4_096;
 
@@ -27,6 +26,8 @@ struct Assigned {
     here: bool,
     /// Whether it left the cluster, as opposed to vanishing.
     left: bool,
+    /// Whether it was a member when this daemon stopped, and has not been one since.
+    awaited: bool,
 }
 
 /// The aliases of all hosts.
@@ -68,7 +69,8 @@ impl Aliases {
             // A host that was a member when the file was written was one until this daemon stopped, and probably still
             // is.
             let seen_s = if state == "here" { now_s } else { seen_s };
-            let assigned = Assigned { address, seen_s, here: false, left: state == "left" };
+            let awaited = state == "here";
+            let assigned = Assigned { address, seen_s, here: false, left: state == "left", awaited };
             if let Some(before) = aliases.hosts.insert(host.to_owned(), assigned) {
                 aliases.taken.remove(&before.address);
             }
@@ -102,6 +104,7 @@ impl Aliases {
                 assigned.seen_s = if here && assigned.here { assigned.seen_s } else { now_s };
             }
             assigned.left = !here && (assigned.left || left.contains(host));
+            assigned.awaited &= !here && !assigned.left;
             assigned.here = here;
         }
         self.without.clear();
@@ -123,7 +126,7 @@ impl Aliases {
         match free {
             Some(address) => {
                 self.taken.insert(address);
-                let assigned = Assigned { address, seen_s: now_s, here: true, left: false };
+                let assigned = Assigned { address, seen_s: now_s, here: true, left: false, awaited: false };
                 self.hosts.insert(host.to_owned(), assigned);
             }
             None => {
@@ -170,7 +173,7 @@ impl Aliases {
         self.hosts
             .iter()
             .filter(move |(_, assigned)| {
-                assigned.here || (!assigned.left && now_s.saturating_sub(assigned.seen_s) < LISTED_S)
+                assigned.here || (assigned.awaited && now_s.saturating_sub(assigned.seen_s) < AWAITED_S)
             })
             .map(|(host, assigned)| (host.as_str(), assigned.address))
     }
@@ -182,14 +185,15 @@ impl Aliases {
 }
 
 /// Whether this name is safe in a hosts file. It comes from another host, and must not break the syntax, look like an
-/// address or refer to this host.
+/// address or refer to this host, as `localhost` and the usual `ip6-localhost`, `ip6-allnodes` and so on do.
 #[must_use]
 pub fn is_safe_name(host: &str) -> bool {
-    let short = host.split('.').next().unwrap_or_default();
-    !short.is_empty()
+    // Empty parts include the one after a trailing dot, which resolvers ignore.
+    let is_ordinary = |part: &str| !part.is_empty() && !part.eq_ignore_ascii_case("localhost");
+    host.split('.').all(is_ordinary)
+        && !host.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("ip6-"))
         && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
         && host.parse::<Ipv4Addr>().is_err()
-        && !short.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]
@@ -220,17 +224,22 @@ mod tests {
     }
 
     #[test]
-    fn names_are_listed_until_the_host_leaves_or_is_absent_for_long() {
+    fn names_disappear_with_their_host_and_a_restart_waits_for_it() {
         let mut aliases = Aliases::new(AliasRange::default());
         aliases.update(0, &set(&["dies", "leaves", "stays"]), &none());
         aliases.update(10, &set(&["stays"]), &set(&["leaves"]));
         let listed = |aliases: &Aliases, now| -> Vec<String> {
             aliases.listed(now).map(|(host, _)| host.to_owned()).collect()
         };
-        assert_eq!(listed(&aliases, 11), ["dies", "stays"]);
-        assert_eq!(listed(&aliases, 10 + LISTED_S), ["stays"]);
-        let again = Aliases::parse(AliasRange::default(), &aliases.render(), 10_000_000);
-        assert_eq!(listed(&again, 10_000_000), ["stays"], "it was there when this daemon ended");
+        assert_eq!(listed(&aliases, 10), ["stays"]);
+        let restart = 10_000_000;
+        let mut again = Aliases::parse(AliasRange::default(), &aliases.render(), restart);
+        again.update(restart, &none(), &none());
+        assert_eq!(listed(&again, restart), ["stays"], "it was there when this daemon ended");
+        assert!(listed(&again, restart + AWAITED_S).is_empty(), "it did not come back");
+        again.update(restart + 1, &set(&["stays"]), &none());
+        again.update(restart + 2, &none(), &none());
+        assert!(listed(&again, restart + 2).is_empty(), "it came back and is gone");
     }
 
     #[test]
@@ -248,7 +257,23 @@ mod tests {
 
     #[test]
     fn unsafe_names_are_rejected() {
-        for wrong in ["localhost", "localhost.x", "10.0.0.1", "a b", "a\nb", "#", "", ".x"] {
+        for wrong in [
+            "localhost",
+            "LOCALHOST",
+            "localhost.x",
+            "a.localhost",
+            "10.0.0.1",
+            "a b",
+            "a\nb",
+            "#",
+            "",
+            ".x",
+            "db5.",
+            "localhost.",
+            "a..b",
+            "ip6-localhost",
+            "IP6-allnodes",
+        ] {
             assert!(!is_safe_name(wrong), "{wrong:?}");
         }
         assert!(is_safe_name("db-1_x.example.org"));

@@ -11,6 +11,7 @@ use pmd_protocol::peer::{Decoded, Frame, NodeId};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use super::proven::{self, WrongHost};
 use super::relay::NoDialBack;
 use super::state::Tunnels;
 use super::stream::bare;
@@ -61,6 +62,9 @@ pub enum OpenError {
     /// The attempts timed out.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
+    /// The daemon that the registry names is not the wanted host.
+    #[error(transparent)]
+    WrongHost(#[from] WrongHost),
     /// This daemon is shutting down.
     #[error(transparent)]
     Ended(#[from] Ended),
@@ -205,6 +209,7 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
                     // The direct path was overtaken. That counts as a failure, so that others wait less for it.
                     tunnels.paths().tried(Monotonic::now().as_ms(), origin, path::Path::Direct, false);
                 }
+                check_host(tunnels, &peer, target)?;
                 return ask(peer, target, creation, path.as_str(), begin.elapsed()).await;
             }
             Err(PathError::Dial(error)) if path == path::Path::Direct => direct = Some(error),
@@ -219,6 +224,17 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
         Some(error) if crowded => OpenError::Crowded(error),
         Some(error) => OpenError::Dial(error),
     })
+}
+
+/// Checks that the daemon at the other end is the host that was asked for. Its id was checked by whoever reached it.
+fn check_host(tunnels: &Tunnels, peer: &ProvenPeer, target: &Target) -> Result<(), WrongHost> {
+    let checked = proven::check(&peer.host, &target.host).map(drop);
+    if let Err(wrong) = &checked {
+        tunnels.parts.counters.tunnels_wrong_host.add();
+        let text = format!("no tunnel to {:?} on {:?}: {wrong}", target.name, target.host);
+        tunnels.parts.refusals.note(peer.address.ip(), true, "host", &text);
+    }
+    checked
 }
 
 /// Reaches `target` through the first relay that succeeds.

@@ -2,20 +2,23 @@
 //!
 //! Only registered nodes and services can be reached, only by members, and only if the rules allow it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::SinkExt;
+use pmd_epmd::names::holder::{NodeSocket, socket_of};
 use pmd_protocol::peer::frame::{Back, Open, Opened, Reason};
 use pmd_protocol::peer::{Frame, Kind};
 use tokio::net::TcpStream;
 
+use super::listener::NoListener;
+use super::path::Path;
 use super::state::Tunnels;
 use super::stream::{bare, first_frame};
-use super::table::Side;
-use super::{pipe, rules};
-use crate::cluster::addresses::advertised;
+use super::table::{NoSeat, Side};
+use super::{listener, pipe, proven, rules};
 use crate::link::handshake::{Frames, ProvenPeer, close};
 
 /// Timeout for connecting to the target.
@@ -38,6 +41,8 @@ impl Refusal {
 struct Found {
     port: u16,
     registration: u64,
+    /// The user who registered it, where that is known.
+    owner: Option<u32>,
 }
 
 /// Serves a tunnel of another daemon until it ends.
@@ -63,6 +68,15 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
         let refusal = Refusal(Reason::Busy, "the host is not a known member of the cluster".into());
         return refuse(frames, refusal).await;
     };
+    // The member wrote its own entry, so the rules apply to the name that its handshake proved.
+    let member = match proven::check(&host, &member) {
+        Ok(proven) => proven,
+        Err(wrong) => {
+            counters.tunnels_wrong_host.add();
+            refusals.note(address.ip(), false, "host", &wrong.to_string());
+            return refuse(frames, Refusal::new(wrong.to_string())).await;
+        }
+    };
     let found = match rules::check(&tunnels.policy().allow, &member, &open.name) {
         Ok(()) => find(&tunnels, &open),
         Err(text) => {
@@ -74,17 +88,22 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
         Ok(found) => found,
         Err(refusal) => return refuse(frames, refusal).await,
     };
-    let (Some(_permit), Some(seat)) = (tunnels.permit(), tunnels.table().seat()) else {
-        counters.tunnels_full.add();
-        return refuse(frames, Refusal(Reason::Busy, "the limit of open tunnels is reached".into())).await;
-    };
-    let mut local = match connect(&tunnels, found.port).await {
-        Ok(local) => local,
+    // Behind a relay, the address is that of the relay, which many members share.
+    let network = (path != Path::Relay.as_str()).then(|| address.ip());
+    let seat = match tunnels.table().seat_for(hello.id, network) {
+        Ok(seat) => seat,
         Err(error) => {
-            let text =
-                format!("{:?} is registered but not listening on port {}: {error}", open.name, found.port);
-            return refuse(frames, Refusal(Reason::Silent, text)).await;
+            error.count(counters);
+            return refuse(frames, Refusal(Reason::Busy, error.to_string())).await;
         }
+    };
+    let Some(_permit) = tunnels.permit() else {
+        counters.tunnels_full.add();
+        return refuse(frames, Refusal(Reason::Busy, NoSeat::Full.to_string())).await;
+    };
+    let mut local = match connect(&tunnels, &open.name, found).await {
+        Ok(local) => local,
+        Err(refusal) => return refuse(frames, refusal).await,
     };
     let took_us = u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX);
     if frames.send(&Frame::Opened(Opened { port: found.port, took_us })).await.is_err() {
@@ -114,23 +133,40 @@ fn find(tunnels: &Tunnels, open: &Open) -> Result<Found, Refusal> {
             if open.creation != 0 && open.creation != entry.creation {
                 return Err(Refusal::new(format!("the node {:?} has restarted since the lookup", open.name)));
             }
-            Ok(Found { port: entry.port, registration: entry.id })
+            let owner = socket_of(&entry).and_then(NodeSocket::owner);
+            Ok(Found { port: entry.port, registration: entry.id, owner })
         }
         Kind::SERVICE => {
             let service = local.service(&open.name).ok_or_else(nothing)?;
-            Ok(Found { port: service.port, registration: service.id })
+            // Only administrators can use the control socket, and they may register what other users run.
+            Ok(Found { port: service.port, registration: service.id, owner: None })
         }
         _ => Err(nothing()),
     }
 }
 
-/// Connects to a program on this host, on a loopback address or one of the host's own addresses.
-async fn connect(tunnels: &Tunnels, port: u16) -> std::io::Result<TcpStream> {
-    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let own = advertised(&tunnels.parts.listening).into_iter().map(|address| address.ip());
+/// Connects to the program that registered, at an address where it listens.
+async fn connect(tunnels: &Tunnels, name: &str, found: Found) -> Result<TcpStream, Refusal> {
+    let Found { port, owner, .. } = found;
+    let parts = &tunnels.parts;
+    let own_ports: BTreeSet<u16> =
+        parts.listening.iter().map(SocketAddr::port).chain([parts.ports.1]).collect();
+    let look = move || listener::find(port, owner, &own_ports);
+    let addresses = match tokio::task::spawn_blocking(look).await {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(error)) => {
+            // A program that does not listen yet may do so soon.
+            let reason = match error {
+                NoListener::Nobody(_) => Reason::Silent,
+                _ => Reason::Refused,
+            };
+            return Err(Refusal(reason, format!("{name:?} is registered but cannot be reached: {error}")));
+        }
+        // The daemon is shutting down.
+        Err(_) => return Err(Refusal(Reason::Busy, "the daemon is shutting down".into())),
+    };
     let mut last = std::io::ErrorKind::ConnectionRefused.into();
-    for address in loopback.into_iter().chain(own) {
-        let address = SocketAddr::new(address, port);
+    for address in addresses {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => {
                 let _ = socket.set_nodelay(true);
@@ -140,7 +176,8 @@ async fn connect(tunnels: &Tunnels, port: u16) -> std::io::Result<TcpStream> {
             Err(_) => last = std::io::ErrorKind::TimedOut.into(),
         }
     }
-    Err(last)
+    let text = format!("{name:?} is registered but does not accept connections on port {port}: {last}");
+    Err(Refusal(Reason::Silent, text))
 }
 
 /// Truncates text so that it fits into a close frame.

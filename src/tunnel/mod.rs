@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   node ──▶ 127.77.x.y:4369   "where is bar?"    answered here, on behalf of the alias's host
-//!   node ──▶ 127.77.x.y:PORT ─▶ entry ══ TLS, pmd-tunnel/1 ══▶ exit ──▶ 127.0.0.1:PORT of bar, on its host
+//!   node ──▶ 127.77.x.y:PORT ─▶ entry ══ TLS, pmd-tunnel/1 ══▶ exit ──▶ ADDRESS:PORT where bar listens, on its host
 //! ```
 //!
 //! [`aliases`], [`hosts_file`], [`rules`], [`path`] and [`dialback`] are pure logic without I/O. [`sync`] follows the
 //! cluster and writes the files for Erlang nodes. [`entry`] listens on the aliases, [`connect`] opens a tunnel to a
-//! host, [`exit`] connects to its node, and [`pipe`] copies the bytes. [`relay`] opens the paths that are not direct.
+//! host, [`exit`] connects to its node where [`listener`] finds it, and [`pipe`] copies the bytes. [`relay`] opens the paths that are not direct.
 //! [`probe`] checks whether a node answers. The nodes' own handshake, Erlang cookie and TLS pass through unchanged, end
 //! to end.
 
@@ -17,9 +17,11 @@ pub mod dialback;
 pub mod entry;
 pub mod exit;
 pub mod hosts_file;
+pub mod listener;
 pub mod path;
 pub mod pipe;
 pub mod probe;
+pub mod proven;
 pub mod reachability;
 pub mod relay;
 pub mod rendezvous;

@@ -17,6 +17,7 @@ use pmd_protocol::peer::{Frame, NodeId};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::dialback::{Decision, likely};
+use super::path::Path;
 use super::rendezvous::Expected;
 use super::state::Tunnels;
 use super::stream::{bare, first_frame};
@@ -140,7 +141,7 @@ async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), Dial
         let accepted = accept(&tunnels.parts.identity, stream, early, request.asker);
         let accepted = tokio::time::timeout(handshake::TIMEOUT, accepted).await;
         let accepted = accepted.unwrap_or(Err(HandshakeError::Timeout));
-        (accepted.map_err(|source| DialError::Handshake { address, source })?, "relay")
+        (accepted.map_err(|source| DialError::Handshake { address, source })?, Path::Relay.as_str())
     } else {
         (peer, "reverse")
     };
@@ -264,8 +265,14 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>) {
         return refuse(peer, Reason::Busy, "one of the two hosts is not a known member").await;
     }
     // The permit is for the target's connection, whose own permit is released when it is delivered here.
-    let room = (tunnels.table().seat(), tunnels.rendezvous.expect(target), tunnels.permit());
-    let (Some(_seat), Some(mut expected), Some(_permit)) = room else {
+    let _seat = match tunnels.table().seat_for(asker, Some(peer.address.ip())) {
+        Ok(seat) => seat,
+        Err(error) => {
+            error.count(&tunnels.parts.counters);
+            return refuse(peer, Reason::Busy, &error.to_string()).await;
+        }
+    };
+    let (Some(mut expected), Some(_permit)) = (tunnels.rendezvous.expect(target), tunnels.permit()) else {
         tunnels.parts.counters.tunnels_full.add();
         return refuse(peer, Reason::Busy, "the limit of relayed connections is reached").await;
     };

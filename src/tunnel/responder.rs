@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use pmd_epmd::kernel::processes;
+use pmd_epmd::kernel::sockets::{self, Socket};
 use pmd_protocol::epmd::codec::{ServerCodec, ServerReply};
 use pmd_protocol::epmd::{Alive2, Registration, Request};
 use tokio::io::AsyncWriteExt;
@@ -33,6 +35,21 @@ pub(super) struct Responders {
     /// Whether the daemon's own sockets listen on all IPv4 addresses.
     covered: bool,
     open: BTreeMap<Ipv4Addr, DropGuard>,
+    /// The aliases on whose port another program listens, and its user.
+    lost: BTreeMap<Ipv4Addr, u32>,
+}
+
+/// Who has the port of an alias that this daemon could not get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// This daemon, with a socket on all addresses.
+    Covered,
+    /// This daemon, with a socket on this address.
+    Own,
+    /// A program of this user.
+    By(u32),
+    /// Nobody any more.
+    Free,
 }
 
 impl Responders {
@@ -40,33 +57,56 @@ impl Responders {
     pub(super) fn new(entrances: Arc<TunnelEntrances>) -> Responders {
         let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let covered = entrances.tunnels().parts.listening.iter().any(|address| address.ip() == all);
-        Responders { entrances, covered, open: BTreeMap::new() }
+        Responders { entrances, covered, open: BTreeMap::new(), lost: BTreeMap::new() }
     }
 
-    /// Listens on exactly these aliases.
-    pub(super) fn listen_on(&mut self, aliases: BTreeSet<Ipv4Addr>) {
+    /// Listens on exactly these aliases. Returns those on whose port a program of another process listens, with its
+    /// user: nodes must not be sent there, because that program would answer them in the name of the alias's host.
+    pub(super) fn listen_on(&mut self, aliases: BTreeSet<Ipv4Addr>) -> BTreeMap<Ipv4Addr, u32> {
         if self.covered {
-            return;
+            return BTreeMap::new();
         }
         self.open.retain(|alias, _| aliases.contains(alias));
+        self.lost.retain(|alias, _| aliases.contains(alias));
         for alias in aliases {
             if self.open.contains_key(&alias) {
                 continue;
             }
             let address = SocketAddr::new(alias.into(), self.entrances.tunnels().parts.ports.1);
             match self.listen(alias, address) {
-                Ok(Some(stop)) => drop(self.open.insert(alias, stop)),
-                Ok(None) => self.entrances.tunnels().parts.counters.tunnels_full.add(),
-                // An inherited socket already covers this address.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    self.covered = true;
-                    return;
+                Ok(Some(stop)) => {
+                    self.lost.remove(&alias);
+                    self.open.insert(alias, stop);
                 }
+                Ok(None) => self.entrances.tunnels().parts.counters.tunnels_full.add(),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => match taken(address) {
+                    // An inherited socket.
+                    Ok(Taken::Covered) => {
+                        self.covered = true;
+                        self.lost.clear();
+                        return BTreeMap::new();
+                    }
+                    Ok(Taken::Own | Taken::Free) => {}
+                    Ok(Taken::By(user)) => {
+                        if self.lost.insert(alias, user) != Some(user) {
+                            self.entrances.tunnels().complain(|| lost_text(address, user));
+                        }
+                    }
+                    Err(unknown) => {
+                        let complain = || {
+                            format!(
+                                "cannot listen on {address}: {error}; the kernel does not say who does: {unknown}"
+                            )
+                        };
+                        self.entrances.tunnels().complain(complain);
+                    }
+                },
                 Err(error) => {
                     self.entrances.tunnels().complain(|| format!("cannot listen on {address}: {error}"));
                 }
             }
         }
+        self.lost.clone()
     }
 
     fn listen(&self, alias: Ipv4Addr, address: SocketAddr) -> io::Result<Option<DropGuard>> {
@@ -79,6 +119,36 @@ impl Responders {
         tokio::spawn(serve(Arc::clone(&self.entrances), alias, listener, stop.clone(), permit, held));
         Ok(Some(stop.drop_guard()))
     }
+}
+
+/// Asks the kernel who has the port of an alias.
+fn taken(address: SocketAddr) -> io::Result<Taken> {
+    let listeners = sockets::listeners(address.port())?;
+    let is_own = |socket: &Socket| processes::holds_itself(&BTreeSet::from([socket.inode]));
+    who_has(address.ip(), &listeners, is_own)
+}
+
+fn who_has(
+    alias: IpAddr,
+    listeners: &[Socket],
+    is_own: impl Fn(&Socket) -> io::Result<bool>,
+) -> io::Result<Taken> {
+    let all = |socket: &&Socket| socket.local.ip().to_canonical().is_unspecified();
+    let exact = |socket: &&Socket| socket.local.ip().to_canonical() == alias;
+    let exact = listeners.iter().find(exact);
+    let Some(found) = exact.or_else(|| listeners.iter().find(all)) else { return Ok(Taken::Free) };
+    Ok(match (is_own(found)?, exact.is_some()) {
+        (true, true) => Taken::Own,
+        (true, false) => Taken::Covered,
+        (false, _) => Taken::By(found.uid),
+    })
+}
+
+/// What to do about a program that has taken the port of an alias.
+pub(super) fn lost_text(address: SocketAddr, user: u32) -> String {
+    format!(
+        "another program (of user {user}) listens on {address}, in place of pmd: stop it (ss -ltnp shows it)"
+    )
 }
 
 async fn serve(
@@ -138,4 +208,37 @@ async fn answer(entrances: &Arc<TunnelEntrances>, alias: Ipv4Addr, socket: TcpSt
     // This fails only if the peer is gone.
     let _ = framed.get_mut().shutdown().await;
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: u32 = 1_000;
+
+    fn who(sockets: &[(&str, bool)]) -> Taken {
+        let alias: IpAddr = "127.77.1.2".parse().expect("an address");
+        let sockets: Vec<Socket> = (1..)
+            .zip(sockets)
+            .map(|(inode, (ip, own))| Socket {
+                local: SocketAddr::new(ip.parse().expect("an address"), 4369),
+                remote: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+                listens: true,
+                uid: if *own { 0 } else { USER },
+                inode,
+            })
+            .collect();
+        who_has(alias, &sockets, |socket| Ok(socket.uid == 0)).expect("the kernel answers")
+    }
+
+    #[test]
+    fn only_a_socket_of_this_daemon_on_all_addresses_covers_the_aliases() {
+        assert_eq!(who(&[("0.0.0.0", true)]), Taken::Covered);
+        assert_eq!(who(&[("::", true)]), Taken::Covered);
+        assert_eq!(who(&[("127.77.1.2", true)]), Taken::Own);
+        assert_eq!(who(&[("10.1.2.3", true), ("127.77.1.2", false)]), Taken::By(USER));
+        assert_eq!(who(&[("0.0.0.0", true), ("127.77.1.2", false)]), Taken::By(USER));
+        assert_eq!(who(&[("0.0.0.0", false)]), Taken::By(USER));
+        assert_eq!(who(&[("10.1.2.3", true), ("127.77.9.9", false)]), Taken::Free);
+    }
 }

@@ -16,6 +16,15 @@ pub fn mode(policy: &TunnelPolicy, host: &str) -> Mode {
     policy.rules.iter().find(|rule| matches_host(&rule.host, host)).map_or(policy.mode, |rule| rule.mode)
 }
 
+/// Whether nodes on the host `own` may resolve `host` through pmd: if its name has `own`'s domain or none, or if the
+/// whole name matches a rule. A member chooses its own name, so it could take those of all domains otherwise.
+#[must_use]
+pub fn may_resolve(policy: &TunnelPolicy, own: &str, host: &str) -> bool {
+    let domain = |name: &str| name.split_once('.').map(|(_, domain)| domain.to_lowercase());
+    let foreign = domain(host);
+    foreign.is_none() || foreign == domain(own) || policy.rules.iter().any(|rule| matches(&rule.host, host))
+}
+
 /// Checks whether `host` may reach `name`. Without rules, every member may reach everything.
 ///
 /// # Errors
@@ -116,6 +125,25 @@ mod tests {
         assert_eq!(mode(&policy, "db9.example.org"), Mode::Always);
         assert_eq!(mode(&policy, "db1"), Mode::Never);
         assert_eq!(mode(&policy, "web"), Mode::WhenNeeded);
+    }
+
+    #[test]
+    fn hosts_of_other_domains_are_resolved_only_by_a_rule_for_the_whole_name() {
+        let rule = |host: &str| TunnelRule { host: pattern(host), mode: Mode::Always };
+        let policy = |rules: &[TunnelRule]| TunnelPolicy { rules: rules.to_vec(), ..TunnelPolicy::default() };
+        for (own, host, without_rule) in [
+            ("web.example.org", "db.Example.org", true),
+            ("web.example.org", "db", true),
+            ("web", "db", true),
+            ("web", "db.example.org", false),
+            ("web.example.org", "mail.example.com", false),
+            ("web.example.org", "db.eu.example.org", false),
+            ("web.example.org", "example.org", false),
+        ] {
+            assert_eq!(may_resolve(&policy(&[]), own, host), without_rule, "{own} {host}");
+            assert!(may_resolve(&policy(&[rule(&host.to_lowercase())]), own, host), "{own} {host}");
+        }
+        assert!(!may_resolve(&policy(&[rule("db")]), "web", "db.example.org"), "any domain may have a db");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::aliases::Aliases;
 use super::entry::TunnelEntrances;
 use super::reachability::Reachable;
-use super::responder::Responders;
+use super::responder::{Responders, lost_text};
 use super::state::{Alias, Tunnels};
 use super::table::Side;
 use super::{hosts_file, rules};
@@ -126,15 +126,33 @@ impl Sync {
         let mut changed = self.aliases.update(now_s(), &members, left);
         let doubtful = members.iter().filter(|host| rules::mode(&policy, host) == Mode::WhenNeeded);
         self.reachable.check(doubtful.cloned().collect());
-        let listed: BTreeMap<&str, Ipv4Addr> = self
-            .aliases
-            .listed(now_s())
+        let own = self.tunnels.parts.identity.host().as_str();
+        let (here, foreign): (Vec<_>, Vec<_>) =
+            self.aliases.listed(now_s()).partition(|(host, _)| rules::may_resolve(&policy, own, host));
+        let mut listed: BTreeMap<&str, Ipv4Addr> = here
+            .into_iter()
             .filter(|(host, _)| match rules::mode(&policy, host) {
                 Mode::Always => true,
                 Mode::WhenNeeded => !self.reachable.is_plain(host),
                 Mode::Never => false,
             })
             .collect();
+        let lost = self.responders.listen_on(listed.values().copied().collect());
+        let mut warnings: Vec<String> = listed
+            .iter()
+            .filter_map(|(host, address)| {
+                let at = SocketAddr::new((*address).into(), self.tunnels.parts.ports.1);
+                let text = lost_text(at, *lost.get(address)?);
+                Some(format!("nodes on this host cannot reach {host} through pmd: {text}"))
+            })
+            .collect();
+        if let Some((first, _)) = foreign.first() {
+            warnings.push(format!(
+                "{} hosts outside this host's domain, such as {first}, are not resolved for nodes: add a [[tunnel_rule]] for their full names",
+                foreign.len()
+            ));
+        }
+        listed.retain(|_, address| !lost.contains_key(address));
         let names: BTreeMap<Ipv4Addr, Alias> = self
             .aliases
             .all()
@@ -143,10 +161,8 @@ impl Sync {
             })
             .collect();
         changed |= self.tunnels.aliases() != names;
-        self.responders.listen_on(listed.values().copied().collect());
-        let own = self.tunnels.parts.identity.host().as_str();
         let text = hosts_file::hosts_text(own, listed.iter().map(|(host, address)| (*host, *address)));
-        let mut warnings = text.warnings;
+        warnings.extend(text.warnings);
         warnings.extend(self.aliases.without().map(|host| {
             format!("no alias is left for {host}: widen alias_range ({})", self.tunnels.settings().range)
         }));

@@ -1,7 +1,7 @@
 //! Queries on processes: which sockets they have open, and whether they are running.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::{fs, io};
 
 /// The processes that have one of these sockets open, as far as this user can see.
 pub fn holders(inodes: &BTreeSet<u64>) -> Vec<i32> {
@@ -10,6 +10,15 @@ pub fn holders(inodes: &BTreeSet<u64>) -> Vec<i32> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid| !inodes.is_empty() && holds(*pid, inodes))
         .collect()
+}
+
+/// Whether this process has one of these sockets open.
+///
+/// # Errors
+///
+/// If its descriptors cannot be listed.
+pub fn holds_itself(inodes: &BTreeSet<u64>) -> io::Result<bool> {
+    Ok(holds_in(fs::read_dir("/proc/self/fd")?, inodes))
 }
 
 /// Whether a process is stopped or a zombie.
@@ -22,7 +31,12 @@ pub fn is_frozen(pid: i32) -> bool {
 
 fn holds(pid: i32, inodes: &BTreeSet<u64>) -> bool {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|target| {
+    holds_in(descriptors, inodes)
+}
+
+fn holds_in(mut descriptors: fs::ReadDir, inodes: &BTreeSet<u64>) -> bool {
+    let mut targets = descriptors.by_ref().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    targets.any(|target| {
         let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
         inode.and_then(|inode| inode.parse().ok()).is_some_and(|inode: u64| inodes.contains(&inode))
     })

@@ -1,11 +1,13 @@
 //! The connection that keeps a node registered.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::net::{RecvFlags, Shutdown, getpeername, getsockname, recv, shutdown};
 
 use super::table::{Claim, Holder, Registration};
+use crate::kernel::sockets;
 
 /// A node's connection. The socket is closed when the last reference to the registration is dropped.
 #[derive(Debug)]
@@ -38,6 +40,16 @@ impl NodeSocket {
         !matches!(peeked, Err(Errno::AGAIN | Errno::INTR))
     }
 
+    /// The user id of the process that registered the node; `None` if the kernel does not say, as for a connection from
+    /// another network namespace.
+    pub fn owner(&self) -> Option<u32> {
+        let own = SocketAddr::try_from(getsockname(&self.0).ok()?).ok()?;
+        let peer = SocketAddr::try_from(getpeername(&self.0).ok()??).ok()?;
+        let socket = sockets::connection(peer, own).ok()??;
+        // A socket that no process has open is shown as one of root.
+        (socket.inode != 0).then_some(socket.uid)
+    }
+
     /// Ends the connection, from any thread. The thread that watches it sees the end and cleans up.
     pub fn disconnect(&self) {
         // This can only fail if the connection has already ended.
@@ -63,5 +75,25 @@ pub fn socket_of(entry: &Registration<NodeSocket>) -> Option<&NodeSocket> {
     match &entry.claim {
         Claim::Held(socket) => Some(socket),
         Claim::Adopted => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn the_owner_is_the_user_of_the_other_end() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).expect("a port");
+            let node = TcpStream::connect(listener.local_addr().expect("bound")).expect("a connection");
+            let (accepted, _) = listener.accept().expect("a connection");
+            let holder = NodeSocket::new(accepted.into());
+            assert_eq!(holder.owner(), Some(rustix::process::geteuid().as_raw()));
+            drop(node);
+            assert_eq!(holder.owner(), None, "nobody has the other end open");
+        }
     }
 }

@@ -123,7 +123,8 @@ fn on_the_wire(member: Option<&Member>, found: &Match) -> Option<api::Match> {
     let entry = match (found.origin, member) {
         (None, _) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
         (Some(origin), Some(member)) => {
-            let target = Target { origin, kind: found.entry.kind(), name: name.as_str().into() };
+            let host = found.host.to_lowercase().into();
+            let target = Target { origin, host, kind: found.entry.kind(), name: name.as_str().into() };
             member.entrances.address_of(&target)
         }
         (Some(_), None) => None,

@@ -159,7 +159,8 @@ async fn ping_there(
         ));
     };
     hops.add("lookup", format!("{name} is registered on {found_host} with port {port}"));
-    let target = Target { origin, kind: Kind::NAME, name: name.into() };
+    let wanted = found_host.to_lowercase().into();
+    let target = Target { origin, host: wanted, kind: Kind::NAME, name: name.into() };
     let tunnel = Box::pin(connect::open(&member.tunnels, &target, 0)).await;
     let tunnel = tunnel.map_err(|error| open_error(asked, &error))?;
     let mut stream = tunnel.stream;
@@ -219,6 +220,11 @@ fn open_error(asked: &str, error: &OpenError) -> ApiError {
             ErrorCode::Silent,
             message,
             "check on that host whether the node hangs or is suspended",
+        ),
+        OpenError::WrongHost(_) => ApiError::new(
+            ErrorCode::Refused,
+            message,
+            "find out which daemon uses that host name without owning it: pmd nodes shows the ids",
         ),
         OpenError::Refused { .. } => ApiError::new(
             ErrorCode::Refused,

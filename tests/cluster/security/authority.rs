@@ -9,7 +9,7 @@ use super::intruder::{Card, Talk};
 use crate::world::{COOKIE, World};
 
 /// Creates an authority and certificates for these hosts.
-fn authority(world: &World, name: &str, hosts: &[&str]) -> PathBuf {
+pub(super) fn authority(world: &World, name: &str, hosts: &[&str]) -> PathBuf {
     let folder = world.shared(name);
     let path = folder.display().to_string();
     world.run(0, &["ca", "init", "--dir", &path]).ended_with(0);
@@ -20,7 +20,7 @@ fn authority(world: &World, name: &str, hosts: &[&str]) -> PathBuf {
 }
 
 /// The configuration that makes a daemon use the certificate for `host`.
-fn identity(folder: &Path, host: &str) -> String {
+pub(super) fn identity(folder: &Path, host: &str) -> String {
     let folder = folder.display();
     format!(
         "ca_cert_path = \"{folder}/ca.pem\"\ncert_path = \"{folder}/{host}.pem\"\nkey_path = \"{folder}/{host}.key\"\n"

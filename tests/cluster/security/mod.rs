@@ -6,5 +6,7 @@
 mod authority;
 mod floods;
 mod frames;
+mod impostors;
 mod intruder;
+pub(crate) mod liar;
 mod proofs;

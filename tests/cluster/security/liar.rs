@@ -1,0 +1,251 @@
+//! A member that lies: a daemon built on `pmd-core` that knows the cluster secret, signs what it says with its own key,
+//! and writes another host name in its entry of the registry than the one that it proves in handshakes.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use pmd::auth::cookie::Cookies;
+use pmd::auth::proof::Role;
+use pmd::auth::tls::{ALPN_LINK, ALPN_TUNNEL, Tls};
+use pmd::base::clock::now_ms;
+use pmd::config::types::IdentitySource;
+use pmd::link::connection::Connection;
+use pmd::link::dial::Dialer;
+use pmd::link::handshake::{self, Frames};
+use pmd::link::local_identity::LocalIdentity;
+use pmd_core::node::{Command, LinkEvent, LinkId, Node, Now, Output, Purpose, Settings};
+use pmd_core::tuning::Tuning;
+use pmd_epmd::descriptors::Descriptors;
+use pmd_protocol::peer::frame::{Observation, Open, Opened};
+use pmd_protocol::peer::{Decoded, Entry, Frame, Host, Kind, Metadata, Name};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use crate::machine::PORT;
+use crate::world::{COOKIE, PATIENCE, World};
+
+/// The only link of a liar.
+const LINK: LinkId = LinkId(1);
+
+/// A lying member; it is one until this value is dropped.
+#[derive(Debug)]
+pub(crate) struct Liar {
+    local: Arc<LocalIdentity>,
+    /// Tunnels that others have requested from it.
+    asked: Arc<AtomicUsize>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// An open tunnel.
+#[derive(Debug)]
+pub(crate) struct Tunnel(#[allow(dead_code, reason = "the tunnel ends when it is dropped")] Frames);
+
+/// The identity of a daemon with its own key in this folder.
+pub(crate) fn own_key(folder: &Path) -> IdentitySource {
+    IdentitySource::Auto { key: folder.join("liar.key") }
+}
+
+/// The identity of a daemon with a certificate of the authority in this folder.
+pub(crate) fn certified(folder: &Path, host: &str) -> IdentitySource {
+    IdentitySource::Authority {
+        ca: folder.join("ca.pem"),
+        certificate: folder.join(format!("{host}.pem")),
+        key: folder.join(format!("{host}.key")),
+    }
+}
+
+impl Liar {
+    /// A member on the host `at` that joins the first host. It proves the name `proven`, and its entry says `claimed`.
+    /// It registers a node `rabbit`.
+    pub(crate) fn start(
+        world: &World,
+        at: usize,
+        proven: &str,
+        claimed: &str,
+        source: &IdentitySource,
+    ) -> Liar {
+        let tls = Arc::new(Tls::load(source, proven).expect("an identity"));
+        let host = Host {
+            host: claimed.parse().expect("a host name"),
+            version: "1".into(),
+            metadata: Metadata::default(),
+            leaving: false,
+            relay: false,
+        };
+        let settings = Settings {
+            keys: tls.keys(),
+            seed: [7; 32],
+            addresses: vec![(world[at].ip, PORT).into()],
+            host,
+            tuning: Tuning::default(),
+        };
+        let mut node = Node::new(settings, Now { mono_ms: 0, wall_ms: now_ms() }).expect("a node");
+        let now = Now { mono_ms: 0, wall_ms: now_ms() };
+        node.handle_command(now, Command::Put(rabbit())).expect("a registration");
+        let identity = watch::channel(node.identity().clone()).1;
+        let cookies = Arc::new(Cookies::of_text(COOKIE));
+        let proven = proven.parse().expect("a host name");
+        let local = Arc::new(LocalIdentity::new("pmd".into(), proven, identity, tls, cookies));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (stop, stopped) = watch::channel(false);
+
+        let first: SocketAddr = (world[0].ip, PORT).into();
+        let (link, listener) = world.site(at).cell.run(move || {
+            (
+                TcpStream::connect(first).expect("a daemon"),
+                TcpListener::bind(("0.0.0.0", PORT)).expect("a port"),
+            )
+        });
+        let (own, count) = (Arc::clone(&local), Arc::clone(&asked));
+        let thread = std::thread::spawn(move || {
+            runtime().block_on(async {
+                tokio::spawn(accept(listener, Arc::clone(&own), count));
+                be_member(link, first, &own, node, stopped).await;
+            });
+        });
+        Liar { local, asked, stop, thread: Some(thread) }
+    }
+
+    /// How many tunnels others have requested from it.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Opens a tunnel from the host `at` to the node `name` on the host `to`, or returns why it was refused.
+    pub(crate) fn open(&self, world: &World, at: usize, to: usize, name: &str) -> Result<Tunnel, String> {
+        let address: SocketAddr = (world[to].ip, PORT).into();
+        let socket = world.site(at).cell.run(move || TcpStream::connect(address)).expect("a daemon");
+        let open = Open { kind: Kind::NAME, name: name.to_owned(), creation: 0 };
+        world.block_on(async {
+            let mut frames = dial(&self.local, socket, address, ALPN_TUNNEL).await.1;
+            frames.send(&Frame::Open(open)).await.map_err(|error| error.to_string())?;
+            loop {
+                match tokio::time::timeout(PATIENCE, frames.next()).await.expect("an answer") {
+                    Some(Ok(Decoded::Frame(Frame::Opened(_)))) => return Ok(Tunnel(frames)),
+                    Some(Ok(Decoded::Frame(Frame::Close(close)))) => return Err(close.text),
+                    Some(Ok(_)) => {}
+                    other => return Err(format!("{other:?}")),
+                }
+            }
+        })
+    }
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn rabbit() -> Entry {
+    Entry::Name(Name {
+        name: "rabbit".parse().expect("a name"),
+        port: 25_672,
+        node_type: 77,
+        protocol: 0,
+        highest_version: 6,
+        lowest_version: 5,
+        creation: 1,
+        registered_ms: 0,
+        extra: Box::default(),
+    })
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+async fn dial(
+    local: &Arc<LocalIdentity>,
+    socket: TcpStream,
+    address: SocketAddr,
+    alpn: &[u8],
+) -> (pmd_core::membership::Identity, Frames) {
+    socket.set_nonblocking(true).expect("a socket");
+    let socket = tokio::net::TcpStream::from_std(socket).expect("a socket");
+    let descriptors = Arc::new(Descriptors::new(1_024));
+    let runtime = tokio::runtime::Handle::current();
+    let dialer = Dialer::new(Arc::clone(local), descriptors, Arc::default(), runtime, PATIENCE);
+    let proven = dialer.reach_over(Connection::new(socket, address, Vec::new()), None, alpn).await;
+    let proven = proven.expect("a handshake");
+    (proven.identity(), proven.frames)
+}
+
+/// Keeps the link to the first host, with everything that the node says on it.
+async fn be_member(
+    link: TcpStream,
+    address: SocketAddr,
+    local: &Arc<LocalIdentity>,
+    mut node: Node,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let begin = Instant::now();
+    let now = || Now {
+        mono_ms: u64::try_from(begin.elapsed().as_millis()).expect("a short test"),
+        wall_ms: now_ms(),
+    };
+    let (peer, mut frames) = dial(local, link, address, ALPN_LINK).await;
+    node.handle_link(now(), LinkEvent::Up { link: LINK, peer, initiated: true });
+    loop {
+        while let Some(output) = node.poll_output() {
+            match output {
+                Output::Dial { peer, purpose: Purpose::Link } => {
+                    node.handle_link(now(), LinkEvent::Failed { peer: peer.id });
+                }
+                Output::Dial { purpose: Purpose::Probe(token), .. } => {
+                    node.handle_link(now(), LinkEvent::Probed { token, observation: Observation::Silent });
+                }
+                Output::Close { .. } => return,
+                _ => {}
+            }
+        }
+        while let Some(frame) = node.poll_transmit(LINK, 32 * 1024) {
+            if frames.send(&frame).await.is_err() {
+                return;
+            }
+        }
+        let due = Duration::from_millis(node.poll_timeout().saturating_sub(now().mono_ms));
+        tokio::select! {
+            frame = frames.next() => match frame {
+                Some(Ok(Decoded::Frame(frame))) => node.handle_frame(now(), LINK, frame),
+                Some(Ok(_)) => {}
+                _ => return,
+            },
+            () = tokio::time::sleep(due) => node.handle_timeout(now()),
+            _ = stopped.changed() => return,
+        }
+    }
+}
+
+/// Accepts connections as an honest daemon would, and counts the tunnels that are requested.
+async fn accept(listener: TcpListener, local: Arc<LocalIdentity>, asked: Arc<AtomicUsize>) {
+    listener.set_nonblocking(true).expect("a socket");
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
+    while let Ok((socket, address)) = listener.accept().await {
+        let (local, asked) = (Arc::clone(&local), Arc::clone(&asked));
+        tokio::spawn(async move {
+            let tls = local.tls();
+            let accepted =
+                TlsAcceptor::from(tls.server()).accept(Connection::new(socket, address, Vec::new()));
+            let Ok(stream) = accepted.await else { return };
+            let proven = handshake::run(TlsStream::from(stream), &local, &tls, Role::Acceptor).await;
+            let Ok(mut proven) = proven else { return };
+            while let Some(Ok(frame)) = proven.frames.next().await {
+                if matches!(frame, Decoded::Frame(Frame::Open(_))) {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    let _ = proven.frames.send(&Frame::Opened(Opened { port: 1, took_us: 0 })).await;
+                }
+            }
+        });
+    }
+}
