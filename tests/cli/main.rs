@@ -17,6 +17,7 @@ mod events;
 mod harness;
 mod identity;
 mod lifecycle;
+mod local_users;
 mod lookups;
 mod metrics;
 mod output;
