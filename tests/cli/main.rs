@@ -22,6 +22,7 @@ mod lookups;
 mod metrics;
 mod output;
 mod panics;
+mod promises;
 mod reference;
 mod register;
 mod stub;
