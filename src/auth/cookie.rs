@@ -14,8 +14,7 @@ use rand::rngs::SysRng;
 use sha2::Sha256;
 
 use crate::base::files;
-use crate::base::files::SecretError;
-use crate::base::files::make_private_folder;
+use crate::base::files::{Reader, SecretError, make_private_folder};
 
 /// Minimum length of a secret in bytes. Erlang generates cookies of 20 letters; a shorter one was typed by hand and
 /// could be guessed offline from a recorded proof.
@@ -110,6 +109,14 @@ pub enum CookieError {
         /// Its permissions.
         mode: u32,
     },
+    /// The file belongs to another user.
+    #[error("the cookie file {} belongs to another user (uid {owner})", .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The user's number.
+        owner: u32,
+    },
     /// The file contains no secret, too many, or one that is too short or too long.
     #[error("the cookie file {} {problem}", .path.display())]
     Content {
@@ -131,6 +138,7 @@ impl CookieError {
                 format!("make its directory writable, or write a cluster secret to {} yourself", path.display())
             }
             CookieError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            CookieError::Foreign { path, owner } => files::foreign_hint(path, *owner),
             CookieError::Content { .. } => {
                 "the file must hold one secret of 16 to 255 characters; pmd cookie rotate generates a good one"
                     .to_owned()
@@ -144,9 +152,10 @@ impl Cookies {
     ///
     /// # Errors
     ///
-    /// If the file does not exist, is readable by users other than its owner, or contains no valid secret.
+    /// If the file does not exist, is readable by users other than its owner, belongs to a user who is neither that of
+    /// this process nor root, or contains no valid secret.
     pub fn read(path: &Path) -> Result<Cookies, CookieError> {
-        let secrets = read_secrets(path)?;
+        let secrets = read_as(path, Reader::Daemon)?;
         Ok(Cookies { keys: secrets.iter().map(|secret| CookieKey::new(secret.as_bytes())).collect() })
     }
 
@@ -184,15 +193,20 @@ impl Cookies {
     }
 }
 
-/// Reads the secrets in the file at `path`, the current one first.
+/// Reads the secrets in the file at `path`, the current one first, for a command: root may read those of any user.
 ///
 /// # Errors
 ///
 /// See [`Cookies::read`].
 pub fn read_secrets(path: &Path) -> Result<Vec<String>, CookieError> {
-    let text = files::read_secret(path, MAX_FILE).map_err(|error| match error {
+    read_as(path, Reader::Command)
+}
+
+fn read_as(path: &Path, reader: Reader) -> Result<Vec<String>, CookieError> {
+    let text = files::read_secret(path, MAX_FILE, reader).map_err(|error| match error {
         SecretError::Read(source) => CookieError::Read { path: path.into(), source },
         SecretError::Exposed(mode) => CookieError::Exposed { path: path.into(), mode },
+        SecretError::Foreign(owner) => CookieError::Foreign { path: path.into(), owner },
     })?;
     let secrets: Vec<String> = text
         .lines()
@@ -217,14 +231,14 @@ pub fn read_secrets(path: &Path) -> Result<Vec<String>, CookieError> {
     }
 }
 
-/// Atomically replaces the content of the file at `path` with `cookies`.
+/// Atomically replaces the content of the file at `path` with `cookies`, and keeps its owner.
 ///
 /// # Errors
 ///
 /// If the file cannot be written; it is unchanged then.
 pub fn replace(path: &Path, cookies: &[String]) -> Result<(), CookieError> {
     let text: String = cookies.iter().map(|cookie| format!("{cookie}\n")).collect();
-    files::replace(path, &text, files::SECRET).map_err(|source| make_error(path, source))
+    files::replace_for_its_owner(path, &text, files::SECRET).map_err(|source| make_error(path, source))
 }
 
 /// Generates a random secret of 64 hexadecimal digits.
@@ -285,6 +299,22 @@ mod tests {
         // The mode of Erlang's own cookie file.
         let (_folder, path) = file("ABCDEFGHIJKLMNOPQRST", 0o400);
         assert!(Cookies::read(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_rejected() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (_folder, path) = file("ABCDEFGHIJKLMNOPQRST", 0o600);
+        std::os::unix::fs::chown(&path, Some(4242), None).expect("root may");
+        let error = Cookies::read(&path).expect_err("its owner knows it");
+        assert!(matches!(error, CookieError::Foreign { owner: 4242, .. }), "{error}");
+        assert!(error.hint().contains(&format!("chown 0 {}", path.display())), "{}", error.hint());
+        // Root may still rotate it for its owner.
+        replace(&path, &["another-cookie-of-mine".into()]).expect("root may");
+        assert_eq!(read_secrets(&path).expect("root may"), ["another-cookie-of-mine"]);
+        assert_eq!(std::fs::metadata(&path).expect("a file").uid(), 4242);
     }
 
     #[test]

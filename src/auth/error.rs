@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::base::files::foreign_hint;
+
 /// Why a daemon's key or certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -29,6 +31,14 @@ pub enum TlsError {
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// A private key belongs to another user.
+    #[error("the key {} belongs to another user (uid {owner})", .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The user's number.
+        owner: u32,
     },
     /// A file has invalid content.
     #[error("cannot use {}: {reason}", .path.display())]
@@ -62,6 +72,7 @@ impl TlsError {
             TlsError::Read { .. } => "check that the file exists and that pmd's user can read it".into(),
             TlsError::Make { .. } => "make its directory writable for pmd's user".into(),
             TlsError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            TlsError::Foreign { path, owner } => foreign_hint(path, *owner),
             TlsError::Unusable { .. } => "pmd ca show FILE prints the content of a certificate".into(),
             TlsError::Name { host, .. } => format!("issue a certificate for this host: pmd ca issue {host}"),
             TlsError::OtherKey => "restart the daemon to use the new key".into(),

@@ -14,8 +14,7 @@ use sha2::{Digest, Sha256};
 use super::error::TlsError;
 use super::key::new_key;
 use crate::base::files;
-use crate::base::files::SecretError;
-use crate::base::files::make_private_folder;
+use crate::base::files::{Reader, SecretError, make_private_folder};
 
 /// Maximum number of bytes read from a key or certificate file: enough for a chain of several certificates.
 const MAX_FILE: u64 = 256 * 1024;
@@ -84,11 +83,12 @@ pub(super) fn id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, rustls::
     Ok(NodeId::new(Sha256::digest(public_key(certificate)?).into()))
 }
 
-/// Reads a file that must be readable only by its owner.
+/// Reads a file that must be readable only by its owner, which is the user of this process or root.
 fn read_private(path: &Path) -> Result<String, TlsError> {
-    files::read_secret(path, MAX_FILE).map_err(|error| match error {
+    files::read_secret(path, MAX_FILE, Reader::Daemon).map_err(|error| match error {
         SecretError::Read(source) => TlsError::Read { path: path.into(), source },
         SecretError::Exposed(mode) => TlsError::Exposed { path: path.into(), mode },
+        SecretError::Foreign(owner) => TlsError::Foreign { path: path.into(), owner },
     })
 }
 

@@ -29,7 +29,7 @@ pub fn run(action: &Ca, output: Output) -> Result<Exit> {
 }
 
 fn init(args: &CaInit, output: Output) -> Result<Exit> {
-    let dir = folder(args.dir.as_deref());
+    let dir = folder(args.dir.as_deref())?;
     let authority = Authority::new(&args.name, Timestamp::now(), DAY * args.days)?;
     authority.write(&dir)?;
     let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
@@ -52,7 +52,7 @@ fn init(args: &CaInit, output: Output) -> Result<Exit> {
 }
 
 fn issue(args: &CaIssue, output: Output) -> Result<Exit> {
-    let dir = folder(args.dir.as_deref());
+    let dir = folder(args.dir.as_deref())?;
     let out = args.out.as_deref().map_or_else(|| dir.clone(), absolute);
     let now = Timestamp::now();
     let done = authority::issue_files(&dir, &out, &args.host, &args.ip, now, DAY * args.days)?;
@@ -86,8 +86,10 @@ fn write_files(out: &mut dyn Write, certificate: &Path, key: &Path) -> io::Resul
 }
 
 fn show(args: &CaShow, output: Output) -> Result<Exit> {
-    let own = || folder(args.dir.as_deref()).join(CERTIFICATE);
-    let path = args.file.as_deref().map_or_else(own, absolute);
+    let path = match &args.file {
+        Some(file) => absolute(file),
+        None => folder(args.dir.as_deref())?.join(CERTIFICATE),
+    };
     let certificates = authority::read_certificates(&path)?;
     let now = Timestamp::now();
     let report = Shown { path: &path, certificates: certificates.iter().map(Details::of).collect() };
@@ -112,8 +114,12 @@ fn show(args: &CaShow, output: Output) -> Result<Exit> {
 }
 
 /// The directory of the authority.
-fn folder(asked: Option<&Path>) -> PathBuf {
-    absolute(&asked.map_or_else(|| Paths::of_process().state().join("ca"), Path::to_owned))
+fn folder(asked: Option<&Path>) -> Result<PathBuf> {
+    let folder = match asked {
+        Some(folder) => folder.to_owned(),
+        None => Paths::to_keep()?.state().join("ca"),
+    };
+    Ok(absolute(&folder))
 }
 
 #[derive(Debug, Serialize)]
@@ -234,7 +240,7 @@ impl From<CaError> for Failure {
             CaError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             CaError::Read { source, .. } | CaError::Write { source, .. } if denied(source) => Exit::Refused,
             CaError::Exists { .. } => Exit::Conflict,
-            CaError::Exposed { .. } | CaError::Ended(_) => Exit::Refused,
+            CaError::Exposed { .. } | CaError::Foreign { .. } | CaError::Ended(_) => Exit::Refused,
             CaError::Content { .. } | CaError::Name(_) | CaError::Oneself(_) => Exit::Usage,
             CaError::Read { .. } | CaError::Write { .. } | CaError::Crypto(_) => Exit::General,
         };

@@ -1,8 +1,6 @@
 //! `pmd cookie`: the cluster secret, which admits daemons to a cluster. It is not the Erlang cookie of the nodes.
 
-use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -71,7 +69,7 @@ struct Report<'a> {
 
 /// The configured file, or the default file of this user's daemon.
 fn file(global: &Global) -> Result<PathBuf> {
-    let paths = Paths::of_process();
+    let paths = Paths::to_keep()?;
     // An unreadable configuration is an error because it may name another file.
     let config = ConfigFile::of(global, &paths).read()?;
     Ok(absolute(&config.cookie_file.unwrap_or_else(|| paths.cookie())))
@@ -123,24 +121,11 @@ fn finish_rotation(path: &Path) -> Result<Outcome> {
     }
 }
 
-/// Replaces the file and keeps its owner, since root may run this for the user of the daemon.
+/// Replaces the file.
 fn put(path: &Path, cookies: &[String]) -> Result<()> {
     // If the path is a symbolic link, replace its target.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let owner = fs::metadata(&path).map(|found| (found.uid(), found.gid()));
-    replace(&path, cookies)?;
-    let now = fs::metadata(&path).map(|found| (found.uid(), found.gid()));
-    if let (Ok((uid, gid)), Ok(now)) = (owner, now)
-        && (uid, gid) != now
-        && let Err(error) = chown(&path, Some(uid), Some(gid))
-    {
-        note(&format!(
-            "warning: {} now belongs to another user ({error}); fix it: chown {uid}:{gid} {}",
-            path.display(),
-            path.display()
-        ));
-    }
-    Ok(())
+    Ok(replace(&path, cookies)?)
 }
 
 /// Makes the daemon of this host reload the file, if it is running. Returns whether it did.
@@ -210,7 +195,7 @@ impl From<CookieError> for Failure {
             {
                 Exit::Refused
             }
-            CookieError::Exposed { .. } => Exit::Refused,
+            CookieError::Exposed { .. } | CookieError::Foreign { .. } => Exit::Refused,
             CookieError::Read { .. } | CookieError::Make { .. } => Exit::General,
             CookieError::Content { .. } => Exit::Usage,
         };
@@ -220,6 +205,7 @@ impl From<CookieError> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
     use tempfile::TempDir;

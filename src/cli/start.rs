@@ -10,6 +10,7 @@ use super::args::{Global, Start};
 use super::common::diagnosis::port_conflict;
 use super::common::output::{json, stdout};
 use super::common::{Exit, Failure, Output, Result, Target, block_on, launch, note, target};
+use crate::base::files;
 use crate::base::log::setup;
 use crate::base::shutdown::Reason;
 use crate::config::settings::{self, Settings};
@@ -171,8 +172,13 @@ fn open_log(settings: &Settings) -> Option<PathBuf> {
     if std::fs::metadata(&log).is_ok_and(|found| found.len() > MAX_LOG) {
         std::fs::rename(&log, log.with_extension("log.old")).ok()?;
     }
-    std::fs::File::options().create(true).append(true).open(&log).ok()?;
-    Some(log)
+    match files::open_log(&log) {
+        Ok(_) => Some(log),
+        Err(error) => {
+            tracing::warn!("cannot open the log file {}, so nothing is logged: {error}", log.display());
+            None
+        }
+    }
 }
 
 fn json_banner(ready: &Ready) {

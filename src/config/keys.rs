@@ -160,7 +160,8 @@ keys! {
         variables: [Variable::Value(environment::BIND), Variable::Value(environment::ADDRESS)],
     }
 
-    /// Whether KILL is accepted while nodes are registered. STOP is accepted only with `true`.
+    /// Whether KILL is accepted while nodes are registered, and from every user of this host. STOP is accepted only
+    /// with `true`.
     relaxed_command_check: bool {
         default: false,
         variables: [Variable::Value("PMD_RELAXED_COMMAND_CHECK"), Variable::Presence(environment::RELAXED)],

@@ -65,6 +65,12 @@ pub enum ConfigError {
         /// Why the value is invalid.
         reason: String,
     },
+    /// The user has no home directory, so there is no place for the files.
+    #[error("the user with uid {user} has no home directory for pmd's files")]
+    NoHome {
+        /// The user's number.
+        user: u32,
+    },
     /// A value is invalid, whichever source it came from.
     #[error("invalid value {key} = {value:?}: {reason}")]
     Value {
@@ -88,6 +94,9 @@ impl ConfigError {
             ConfigError::Invalid { hint: Some(hint), .. } => hint.clone(),
             ConfigError::Invalid { path, line, .. } => format!("correct line {line} of {}", path.display()),
             ConfigError::Environment { variable, .. } => format!("correct or unset {variable}"),
+            ConfigError::NoHome { .. } => {
+                "set PMD_HOME to a directory that belongs to this user alone, or set HOME".into()
+            }
             ConfigError::Value { key, .. } => {
                 format!("correct {key} in the configuration file, on the command line or in the environment")
             }

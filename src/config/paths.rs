@@ -5,13 +5,22 @@
 //! | any user with `PMD_HOME` set | `$PMD_HOME` | `$PMD_HOME` | `$PMD_HOME` |
 //! | root | `/run/pmd`, or systemd's `RUNTIME_DIRECTORY` | `/etc/pmd`, or `CONFIGURATION_DIRECTORY` | `/var/lib/pmd`, or systemd's `STATE_DIRECTORY` |
 //! | any other user | `~/.pmd`, or systemd's `RUNTIME_DIRECTORY` | `~/.pmd`, or `CONFIGURATION_DIRECTORY` | `~/.pmd`, or systemd's `STATE_DIRECTORY` |
+//!
+//! For a user without a home directory, `/run/user/UID/pmd` takes the place of `~/.pmd`. It belongs to that user alone,
+//! unlike anything below `/tmp`, but vanishes with the user's last session, so commands that keep secrets refuse it:
+//! [`Paths::to_keep`].
 
 use std::path::{Path, PathBuf};
 
+use super::ConfigError;
 use super::environment::{self, Lookup};
 
 /// The directory for the sockets of root's daemon, and of one that runs as a systemd system service.
 const SYSTEM_RUNTIME: &str = "/run/pmd";
+/// The parent of the directories that logind creates, one for each user and for that user alone.
+const SESSION_RUNTIME: &str = "/run/user";
+/// The user id of root.
+const ROOT: u32 = 0;
 /// The directory for the configuration of the system daemon.
 const SYSTEM_CONFIG: &str = "/etc/pmd";
 /// The directory for the cluster secret and keys of the system daemon.
@@ -25,22 +34,46 @@ pub struct Paths {
     state: PathBuf,
     /// Whether a client falls back to the system daemon.
     system_too: bool,
+    /// The user without a home directory, if the secrets would therefore be lost with the user's session.
+    homeless: Option<u32>,
 }
 
 impl Paths {
     /// The directories for the user of this process.
     pub fn of_process() -> Paths {
-        Paths::of(&environment::of_process, rustix::process::geteuid().is_root(), std::env::home_dir())
+        Paths::of(&environment::of_process, rustix::process::geteuid().as_raw(), std::env::home_dir())
+    }
+
+    /// The directories for the user of this process, for commands that keep secrets in them.
+    ///
+    /// # Errors
+    ///
+    /// If the user has no home directory, and no variable names another one.
+    pub fn to_keep() -> Result<Paths, ConfigError> {
+        Paths::of_process().lasting()
+    }
+
+    fn lasting(self) -> Result<Paths, ConfigError> {
+        match self.homeless {
+            Some(user) => Err(ConfigError::NoHome { user }),
+            None => Ok(self),
+        }
     }
 
     /// The directories of a daemon that runs as a systemd system service.
     pub fn of_system() -> Paths {
-        Paths::of(&|_| None, true, None)
+        Paths::of(&|_| None, ROOT, None)
     }
 
-    fn of(variables: Lookup<'_>, root: bool, home: Option<PathBuf>) -> Paths {
+    fn of(variables: Lookup<'_>, user: u32, home: Option<PathBuf>) -> Paths {
         if let Some(home) = environment::path(variables, environment::HOME) {
-            return Paths { sockets: home.clone(), config: home.clone(), state: home, system_too: false };
+            return Paths {
+                sockets: home.clone(),
+                config: home.clone(),
+                state: home,
+                system_too: false,
+                homeless: None,
+            };
         }
         // systemd separates directories by colons; the first one is used.
         let given = |variable| {
@@ -49,21 +82,26 @@ impl Paths {
         };
         let (runtime, state) = (given("RUNTIME_DIRECTORY"), given("STATE_DIRECTORY"));
         let configuration = given("CONFIGURATION_DIRECTORY");
-        if root {
+        if user == ROOT {
             return Paths {
                 sockets: runtime.unwrap_or_else(|| SYSTEM_RUNTIME.into()),
                 config: configuration.unwrap_or_else(|| SYSTEM_CONFIG.into()),
                 state: state.unwrap_or_else(|| SYSTEM_STATE.into()),
                 system_too: false,
+                homeless: None,
             };
         }
-        // Without a home, the parent is world-writable; the mode of the socket still protects the socket.
-        let home = home.unwrap_or_else(std::env::temp_dir).join(".pmd");
+        let homeless = Some(user).filter(|_| home.is_none() && state.is_none());
+        let home = match home {
+            Some(home) => home.join(".pmd"),
+            None => PathBuf::from(format!("{SESSION_RUNTIME}/{user}/pmd")),
+        };
         Paths {
             sockets: runtime.unwrap_or_else(|| home.clone()),
             config: configuration.unwrap_or_else(|| home.clone()),
             state: state.unwrap_or(home),
             system_too: true,
+            homeless,
         }
     }
 
@@ -123,11 +161,15 @@ mod tests {
 
     use super::*;
 
-    fn paths(set: &[(&str, &str)], root: bool) -> (String, String) {
+    fn of(set: &[(&str, &str)], user: u32, home: Option<&str>) -> Paths {
         let lookup = |name: &str| {
             set.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
         };
-        let paths = Paths::of(&lookup, root, Some("/home/joe".into()));
+        Paths::of(&lookup, user, home.map(PathBuf::from))
+    }
+
+    fn paths(set: &[(&str, &str)], root: bool) -> (String, String) {
+        let paths = of(set, if root { ROOT } else { 1000 }, Some("/home/joe"));
         (paths.socket(4369).display().to_string(), paths.config_file().display().to_string())
     }
 
@@ -139,6 +181,21 @@ mod tests {
     fn every_user_has_directories() {
         assert_eq!(paths(&[], true), are("/run/pmd/pmd-4369.sock", "/etc/pmd/pmd.toml"));
         assert_eq!(paths(&[], false), are("/home/joe/.pmd/pmd-4369.sock", "/home/joe/.pmd/pmd.toml"));
+    }
+
+    #[test]
+    fn a_user_without_a_home_shares_nothing_and_keeps_nothing() {
+        let homeless = of(&[], 1000, None);
+        assert_eq!(homeless.socket(4369), Path::new("/run/user/1000/pmd/pmd-4369.sock"));
+        assert!(homeless.cookie().starts_with("/run/user/1000"));
+        let error = homeless.lasting().expect_err("the secret would be lost");
+        assert_eq!(error.to_string(), "the user with uid 1000 has no home directory for pmd's files");
+        assert!(error.hint().contains("PMD_HOME"));
+        for variable in ["PMD_HOME", "STATE_DIRECTORY"] {
+            assert!(of(&[(variable, "/srv/pmd")], 1000, None).lasting().is_ok(), "{variable}");
+        }
+        assert!(of(&[], 1000, Some("/home/joe")).lasting().is_ok());
+        assert!(of(&[], ROOT, None).lasting().is_ok());
     }
 
     #[test]

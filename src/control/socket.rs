@@ -3,13 +3,13 @@
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::base::files::make_private_folder;
@@ -144,17 +144,30 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
 fn make(path: &Path, group: Option<Gid>) -> io::Result<ControlSocket> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // Linux gives the file the mode of the unbound socket, less the umask: the owner's, whatever the umask is.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    // Nobody can connect before `listen`, so the mode is restricted in time whatever the umask is.
-    if let Some(group) = group {
-        std::os::unix::fs::chown(path, None, Some(group.as_raw()))?;
-    }
-    let mode = if group.is_some() { 0o660 } else { 0o600 };
-    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     let itself = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if let Some(group) = group {
+        open_to_group(&itself, group)?;
+    }
     let file = SocketFile { path: path.into(), itself: itself.into() };
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(ControlSocket { listener: socket.into(), file })
+}
+
+/// Gives a group access to the socket file behind this descriptor. Its name may lead to another file by now.
+fn open_to_group(itself: &OwnedFd, group: Gid) -> io::Result<()> {
+    let found = rustix::fs::fstat(itself)?;
+    let is_socket = FileType::from_raw_mode(found.st_mode) == FileType::Socket;
+    if !is_socket || found.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::new(ErrorKind::PermissionDenied, "another process has replaced it"));
+    }
+    let group = rustix::fs::Gid::from_raw(group.as_raw());
+    rustix::fs::chownat(itself, "", None, Some(group), AtFlags::EMPTY_PATH)?;
+    // A descriptor opened with O_PATH has no fchmod; its entry in /proc leads to the file, not to a name.
+    let by_descriptor = format!("/proc/self/fd/{}", itself.as_raw_fd());
+    std::fs::set_permissions(by_descriptor, Permissions::from_mode(0o660))
 }
 
 #[cfg(test)]
@@ -199,6 +212,18 @@ mod tests {
         assert!(UnixStream::connect(&settings.socket).is_ok());
         drop(second);
         assert!(!settings.socket.exists());
+    }
+
+    #[test]
+    fn a_group_gets_nothing_else_in_place_of_the_socket() {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().join("swapped");
+        std::fs::write(&path, "secret").expect("a file");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let swapped = rustix::fs::open(&path, flags, Mode::empty()).expect("a descriptor");
+        assert!(open_to_group(&swapped, Gid::current()).is_err());
+        assert_eq!(mode(&path), 0o600);
     }
 
     #[test]

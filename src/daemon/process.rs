@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::base::files;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The variable that tells a daemon that its standard output is a pipe on which its parent waits for
@@ -154,8 +155,7 @@ pub fn announce_ready(log: Option<&Path>) -> io::Result<()> {
     rustix::stdio::dup2_stdout(&null)?;
     match log {
         Some(path) => {
-            let file = File::options().create(true).append(true).open(path)?;
-            rustix::stdio::dup2_stderr(&file)?;
+            rustix::stdio::dup2_stderr(&files::open_log(path)?)?;
         }
         None => rustix::stdio::dup2_stderr(&null)?,
     }

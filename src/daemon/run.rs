@@ -362,6 +362,8 @@ fn server_options(settings: &Settings) -> Options {
     Options {
         threads: settings.threads,
         relaxed_command_check: settings.relaxed_command_check,
+        // A daemon that was started under the name `epmd` behaves like it.
+        kill_by_anyone: settings.cluster.is_none(),
         packet_timeout: settings.packet_timeout,
         delay_accept: settings.delay_accept,
         delay_write: settings.delay_write,

@@ -6,7 +6,11 @@
 //! The program must exit with status 0 within [10 seconds](TIMEOUT), after printing at most [64 KiB](MAX_OUTPUT) in
 //! [1,000 lines](MAX_LINES). Otherwise its output is ignored, and the first line of its standard error is logged. The
 //! program is killed with all its children when it times out or the daemon stops.
+//!
+//! The program gets only the variables in [`ENVIRONMENT`] of the daemon's environment, which may hold what is meant for
+//! the daemon alone: the service manager's sockets, credentials of other programs.
 
+use std::ffi::OsString;
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -29,6 +33,10 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 pub const MAX_OUTPUT: usize = 64 * 1024;
 /// Maximum number of output lines. `Candidates` remembers about as many addresses.
 pub const MAX_LINES: usize = 1000;
+/// The variables of the daemon that the program gets, if they are set: what a program needs to run, and what it needs
+/// to ask this daemon.
+pub const ENVIRONMENT: [&str; 8] =
+    ["PATH", "HOME", "LANG", "PMD_HOME", "PMD_CONFIG", "PMD_SOCKET", "PMD_CLUSTER", "PMD_HOST_NAME"];
 /// Bytes of standard error that are searched for the first line.
 const MAX_STDERR: u64 = 4096;
 /// Maximum number of characters of a line in an error message.
@@ -58,6 +66,8 @@ impl Exec {
         let mut command = Command::new(self.command.program());
         command
             .args(self.command.arguments())
+            .env_clear()
+            .envs(environment(|name| std::env::var_os(name)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -89,6 +99,13 @@ impl Discovery for Exec {
             }
         })
     }
+}
+
+/// The environment of the program.
+fn environment(
+    of_daemon: impl Fn(&str) -> Option<OsString>,
+) -> impl Iterator<Item = (&'static str, OsString)> {
+    ENVIRONMENT.into_iter().filter_map(move |name| Some((name, of_daemon(name)?)))
 }
 
 /// Why the output of a run is ignored.

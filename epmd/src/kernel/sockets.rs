@@ -49,6 +49,15 @@ pub fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<So
     })
 }
 
+/// The user who created the socket at `local` that is connected to `remote`; `None` if the kernel does not show it, or if
+/// no process has it open any more: then the kernel names root, whoever it was. Costs one lookup in the kernel, and does
+/// not fall back to the tables, which can take seconds to read.
+#[must_use]
+pub fn user_of(local: SocketAddr, remote: SocketAddr) -> Option<u32> {
+    let socket = sock_diag::connection(local, remote).ok()??;
+    (socket.inode != 0).then_some(socket.uid)
+}
+
 /// The sockets that listen on `port`.
 ///
 /// # Errors
@@ -90,6 +99,19 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_user_of_a_connection_is_known_until_it_is_closed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client =
+            std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("a connection");
+        let (server, peer) = listener.accept().expect("a connection");
+        let own = server.local_addr().expect("bound");
+        assert_eq!(user_of(peer, own), Some(rustix::process::geteuid().as_raw()));
+        drop(client);
+        // The kernel keeps the closed end, and says that it is root's.
+        assert_eq!(user_of(peer, own), None);
+    }
 
     #[test]
     #[cfg(target_endian = "little")]

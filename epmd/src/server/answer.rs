@@ -1,10 +1,12 @@
 //! The effect of each request, and its answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use pmd_protocol::epmd::{Alive2, Request, RequestError, encode, parse};
-use rustix::net::{SendFlags, send};
+use rustix::net::{SendFlags, getsockname, send};
+use rustix::process::geteuid;
 
 use super::connections::{Checking, Incoming, State};
 use super::holder_check::Check;
@@ -13,6 +15,7 @@ use super::shard::{Shard, final_send_flags};
 use super::shared::Asker;
 use super::trace;
 use crate::descriptors::Class;
+use crate::kernel::sockets;
 use crate::latency::{Asked, EVERY};
 use crate::names::Registration;
 use crate::names::holder::{NodeSocket, socket_of};
@@ -278,15 +281,23 @@ impl Shard {
     fn kill(&mut self, incoming: &Incoming) {
         self.shared.counters.kill_requests.add();
         let (names, _) = self.shared.names.count();
-        let allowed = names == 0 || self.options.relaxed_command_check;
+        let refusal = if self.options.relaxed_command_check {
+            None
+        } else if names > 0 {
+            Some("nodes are registered")
+        } else if !self.options.kill_by_anyone && !is_of_trusted_user(incoming) {
+            Some("only root and the daemon's user may end it, with pmd stop")
+        } else {
+            None
+        };
         self.pause_before_write();
-        let reply = if allowed { encode::KILL_OK } else { encode::KILL_REFUSED };
+        let reply = if refusal.is_none() { encode::KILL_OK } else { encode::KILL_REFUSED };
         let _ = send(&incoming.socket, reply, SendFlags::NOSIGNAL);
-        if allowed {
+        if let Some(refusal) = refusal {
+            self.log_bad_input(incoming.peer, || format!("KILL_REQ refused: {refusal}"));
+        } else {
             tracing::warn!("epmd killed");
             self.shared.host.killed();
-        } else {
-            self.log_bad_input(incoming.peer, || "KILL_REQ refused: nodes are registered".into());
         }
     }
 
@@ -329,4 +340,13 @@ impl Shard {
             std::thread::sleep(pause);
         }
     }
+}
+
+/// Whether root or the user of this process has opened this connection, according to the kernel. If the kernel does not
+/// say who did, nobody is trusted.
+fn is_of_trusted_user(incoming: &Incoming) -> bool {
+    let own = getsockname(&incoming.socket).ok().and_then(|own| SocketAddr::try_from(own).ok());
+    let (Some(peer), Some(own)) = (incoming.peer, own) else { return false };
+    let user = sockets::user_of(peer, own);
+    user.is_some_and(|user| user == 0 || user == geteuid().as_raw())
 }

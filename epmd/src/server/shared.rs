@@ -97,6 +97,9 @@ pub struct Options {
     pub threads: usize,
     /// Whether KILL is accepted while nodes are registered, and whether STOP is accepted at all.
     pub relaxed_command_check: bool,
+    /// Whether any local user may end a server without nodes by KILL, as with stock epmd. Otherwise only root and the
+    /// user of this process may.
+    pub kill_by_anyone: bool,
     /// The time within which a connection must complete its request.
     pub packet_timeout: Duration,
     /// Stock's test aid: a pause after each accept.
@@ -111,6 +114,7 @@ impl Default for Options {
         Options {
             threads: 1,
             relaxed_command_check: false,
+            kill_by_anyone: true,
             packet_timeout: Duration::from_secs(60),
             delay_accept: Duration::ZERO,
             delay_write: Duration::ZERO,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use crate::base::files::foreign_hint;
+
 /// Why a certificate cannot be created, issued or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
@@ -44,6 +46,14 @@ pub enum CaError {
         /// Its permissions.
         mode: u32,
     },
+    /// A private key belongs to another user.
+    #[error("the private key {} belongs to another user (uid {owner})", .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The user's number.
+        owner: u32,
+    },
     /// A file has invalid content.
     #[error("{} {problem}", .path.display())]
     Content {
@@ -82,6 +92,7 @@ impl CaError {
                 "choose a directory that this user can write to with --dir or --out".to_owned()
             }
             CaError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            CaError::Foreign { path, owner } => foreign_hint(path, *owner),
             CaError::Content { .. } => {
                 "name a file created by pmd ca, or restore it from a backup".to_owned()
             }

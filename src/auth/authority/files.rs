@@ -8,9 +8,8 @@ use rcgen::KeyPair;
 
 use super::error::CaError;
 use crate::base::files;
-use crate::base::files::SecretError;
-use crate::base::files::make_private_folder;
 pub(super) use crate::base::files::{PUBLIC, SECRET};
+use crate::base::files::{Reader, SecretError, make_private_folder};
 
 /// Maximum number of bytes read from a file; a certificate chain has a few kilobytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -31,9 +30,10 @@ pub(super) fn read(path: &Path) -> Result<String, CaError> {
 
 /// Reads a private key, which must be readable only by its owner.
 pub(super) fn read_key(path: &Path) -> Result<KeyPair, CaError> {
-    let text = files::read_secret(path, MAX_FILE).map_err(|error| match error {
+    let text = files::read_secret(path, MAX_FILE, Reader::Command).map_err(|error| match error {
         SecretError::Read(source) => CaError::Read { path: path.into(), source },
         SecretError::Exposed(mode) => CaError::Exposed { path: path.into(), mode },
+        SecretError::Foreign(owner) => CaError::Foreign { path: path.into(), owner },
     })?;
     let wrong = |_| CaError::Content { path: path.into(), problem: "contains no usable private key" };
     KeyPair::from_pem(&text).map_err(wrong)

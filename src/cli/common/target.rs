@@ -99,7 +99,7 @@ impl Target {
 
 /// Settings from flags, environment and file.
 pub fn settings(global: &Global, start: &Start) -> Result<Settings> {
-    let paths = Paths::of_process();
+    let paths = Paths::to_keep()?;
     let config = ConfigFile::of(global, &paths);
     let from_file = config.read()?;
     let flags = RawConfig {

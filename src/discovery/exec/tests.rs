@@ -64,6 +64,42 @@ async fn every_line_except_comments_is_reported() {
     running.abort();
 }
 
+#[test]
+fn a_program_gets_only_the_listed_variables() {
+    let all = [
+        ("PATH", "/bin"),
+        ("HOME", "/home/joe"),
+        ("PMD_HOST_NAME", "host1"),
+        ("PMD_COOKIE_FILE", "/x"),
+        ("NOTIFY_SOCKET", "/run/systemd/notify"),
+        ("LISTEN_FDS", "2"),
+        ("LD_PRELOAD", "/x.so"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ];
+    let daemon = |name: &str| all.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+    let given: Vec<_> = environment(daemon).collect();
+    let value = |text: &str| OsString::from(text);
+    assert_eq!(
+        given,
+        [("PATH", value("/bin")), ("HOME", value("/home/joe")), ("PMD_HOST_NAME", value("host1"))]
+    );
+}
+
+#[tokio::test]
+async fn a_program_does_not_inherit_the_daemons_environment() {
+    // Cargo sets variables of its own for tests.
+    assert!(std::env::vars().any(|(name, _)| name.starts_with("CARGO")));
+    let error = error_of(
+        "env | grep -v '^PWD=\\|^SHLVL=\\|^_=\\|^OLDPWD=' | sed 's/=.*//' | tr '\\n' ' ' >&2; exit 1",
+    )
+    .await;
+    let names = error.strip_prefix("exit status: 1: ").unwrap_or_default();
+    assert!(names.contains("PATH"), "{error}");
+    for name in names.split_whitespace() {
+        assert!(ENVIRONMENT.contains(&name), "{name} in {error}");
+    }
+}
+
 #[tokio::test]
 async fn a_failed_program_is_an_error() {
     assert_eq!(error_of("echo host; echo >&2; echo 'no key' >&2; exit 3").await, "exit status: 3: no key");
