@@ -323,20 +323,7 @@ impl Link {
     /// How many facts about members and origins this link remembers.
     #[must_use]
     pub fn remembered(&self) -> usize {
-        let sets = [
-            &self.members,
-            &self.wanted,
-            &self.lazy,
-            &self.dirty,
-            &self.summaries,
-            &self.to_prune,
-            &self.pruned,
-        ];
-        self.known_members.len()
-            + self.known.len()
-            + sets.map(BTreeSet::len).iter().sum::<usize>()
-            + self.pulls.len()
-            + self.grafts.len()
+        self.known_members.len() + self.known.len() + self.lazy.len() + self.wanted.len() + self.dirty.len()
     }
 
     /// The latest summary of the peer's registry, if any.

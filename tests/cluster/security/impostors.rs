@@ -63,21 +63,24 @@ fn check(world: &World, source: impl Fn(&str) -> IdentitySource) {
     drop(honest);
     assert_eq!(wrong_hosts(world), 0);
 
+    // Its peers close its link as soon as its entry arrives, so nobody finds it under the other name.
     let liar = Liar::start(world, 2, "evil", "db5", &source("evil"));
-    until_listed(world, "db5");
-    assert!(!attracts(world, &liar, "db5"), "{}", world[0].log());
-    until_logged(world, &["cannot open a tunnel", "proved to be host", "evil", "db5"]);
-    let said = world.run(0, &["ping", "rabbit@db5"]);
-    assert!(said.stderr.contains("proved to be host \"evil\""), "{said:#?}");
+    until_logged(world, &["protocol violation"]);
+    until_gone(world, "db5");
+    assert_ne!(world.run(0, &["ping", "rabbit@db5"]).code, 0);
     drop(liar);
 
     let liar = Liar::start(world, 2, "evil", "web7", &source("evil"));
-    until_listed(world, "web7");
-    let before = wrong_hosts(world);
-    let refused = liar.open(world, 2, 0, "shell").expect_err("it is not a web host");
-    assert!(refused.contains("proved to be host \"evil\""), "{refused}");
-    assert_eq!(wrong_hosts(world), before + 1);
-    until_logged(world, &["rejected a tunnel from evil to \"shell\"", "proved to be host"]);
+    liar.open(world, 2, 0, "shell").expect_err("it is not a web host");
+    until_gone(world, "web7");
+    liar.open(world, 2, 0, "shell").expect_err("it is not a web host");
+}
+
+/// Waits until the first host shows no node on the host of this name.
+fn until_gone(world: &World, host: &str) {
+    world.wait_on(&[0], "the impostor to be gone", |first| {
+        world.names(first).iter().all(|(_, at, _)| at != host)
+    });
 }
 
 const RULE: &str = "[[allow]]\nhost = \"web*\"\nname = \"*\"\n";
