@@ -107,7 +107,7 @@ fn help_begins_with_examples() {
     let place = |text: &str| help.find(text).unwrap_or_else(|| panic!("no {text:?} in\n{help}"));
     assert!(place("Examples:") < place("Usage:"));
     assert!(place("Usage:") < place("Commands:"));
-    assert!(help.contains("Exit codes: 0 done"), "{help}");
+    assert!(help.contains("Exit codes: 0 success"), "{help}");
     for command in ["start", "names", "lookup", "register", "subscribe", "takeover"] {
         let help = home.prints(&[command, "--help"]);
         assert!(help.find("Examples:") < help.find("Usage:"), "{help}");
