@@ -16,7 +16,7 @@
 //! computes the digest that its content would have, and rejects the delta if the sender's digest differs.
 //!
 //! The origin signs the digest, so it has to be collision resistant: it is the root of a hash tree over the entries in
-//! the order of their versions, in blocks of [`BLOCK`] versions. A change costs the hashes of the blocks it touches and
+//! the order of their versions, in blocks of 64 versions. A change costs the hashes of the blocks it touches and
 //! one hash over the hashes of all blocks.
 //!
 //! This file has more than 500 lines, because the digest is computed from the private maps of the content: in a file of its
