@@ -145,7 +145,10 @@ impl<S: Share> Node<S> {
         let (Some(link), Some(claimed)) = (self.links.get(&id), self.replica.view().host(&peer)) else {
             return;
         };
-        if !claimed.as_str().eq_ignore_ascii_case(link.host.as_str()) {
+        // Entries of an earlier generation may be of a time when the host had another name.
+        let is_current =
+            self.replica.store().stamp(&peer).is_some_and(|stamp| stamp.generation == link.peer.generation);
+        if is_current && !claimed.as_str().eq_ignore_ascii_case(link.host.as_str()) {
             self.close_violation(id);
         }
     }
