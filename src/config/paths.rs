@@ -48,7 +48,7 @@ impl Paths {
     ///
     /// # Errors
     ///
-    /// If the user has no home directory, and no variable names another one.
+    /// If the user has no home directory, and no variable names a directory.
     pub fn to_keep() -> Result<Paths, ConfigError> {
         Paths::of_process().lasting()
     }

@@ -186,7 +186,7 @@ async fn serve(
     }
 }
 
-/// Listens on `address`, on the `wanted` port if it is ephemeral and free, and on another one otherwise.
+/// Listens on `address`, on the `wanted` port if it is ephemeral and free, and otherwise on a port that the kernel chooses.
 ///
 /// A port outside the ephemeral range was configured, most likely on all hosts (such as RabbitMQ's 25672). An entry on
 /// it would prevent the start of this host's own node, which listens on that port on all addresses.

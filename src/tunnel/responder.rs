@@ -39,7 +39,7 @@ pub(super) struct Responders {
     lost: BTreeMap<Ipv4Addr, u32>,
 }
 
-/// Who has the port of an alias that this daemon could not get.
+/// The owner of an alias port that this daemon could not bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Taken {
     /// This daemon, with a socket on all addresses.
@@ -121,7 +121,7 @@ impl Responders {
     }
 }
 
-/// Asks the kernel who has the port of an alias.
+/// Asks the kernel which socket owns the port of an alias.
 fn taken(address: SocketAddr) -> io::Result<Taken> {
     let listeners = sockets::listeners(address.port())?;
     let is_own = |socket: &Socket| processes::holds_itself(&BTreeSet::from([socket.inode]));

@@ -67,7 +67,7 @@ fn names_request() -> Vec<Case> {
     ]
 }
 
-/// The leading number is the configured port, even if another one is used; clients compare it with theirs.
+/// The leading number is the configured port, even if the daemon uses a different one; clients compare it with theirs.
 fn headers() -> Vec<Case> {
     let case = |name| {
         case(name).play(|t| {
