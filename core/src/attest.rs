@@ -91,10 +91,6 @@ impl Signed {
     }
 }
 
-fn message(member: StatementHash, content: StatementHash) -> [u8; 80] {
-    let mut message = [0; 80];
-    for (to, from) in message.iter_mut().zip(b"pmd statements 2".iter().chain(&member.0).chain(&content.0)) {
-        *to = *from;
-    }
-    message
+fn message(member: StatementHash, content: StatementHash) -> Vec<u8> {
+    [b"pmd statements 2".as_slice(), &member.0, &content.0].concat()
 }
