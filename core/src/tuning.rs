@@ -72,7 +72,7 @@ pub struct MembershipTuning {
     ///
     /// Unit: milliseconds. Default: 1,000. Range: 200 to 10,000. Source: the period of memberlist's LAN profile.
     pub probe_period_ms: u64,
-    /// The timeout of a dial that probes a member.
+    /// The timeout of a dial that probes a member, while this daemon is healthy.
     ///
     /// Unit: milliseconds. Default: 400. Range: above three round trips, below half of `probe_period_ms`. Source:
     /// memberlist's LAN profile (500).

@@ -181,7 +181,7 @@ fn a_suspect_is_dead_unless_it_refutes_in_time() {
         if refutes {
             let mut suspect = self::table(1);
             let answer = hear(&mut suspect, 0, &[table.record(&id(1)).unwrap().clone()]);
-            assert_eq!(answer, [MembershipEvent::News { id: id(1) }]);
+            assert_eq!(answer, [MembershipEvent::News { id: id(1) }, MembershipEvent::Refuted]);
             hear(&mut table, 399, &[suspect.record(&id(1)).unwrap().clone()]);
         }
         table.handle_timeout(400, 0);

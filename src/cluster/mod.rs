@@ -17,7 +17,7 @@ pub mod view;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pmd_core::node::{Node, Now, Settings as NodeSettings};
 use pmd_epmd::descriptors::Descriptors;
@@ -143,9 +143,8 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let (identity, watched) = watch::channel(node.identity().clone());
     let own = LocalIdentity::new(settings.name.clone(), settings.host.clone(), watched, tls, cookies);
     let own = Arc::new(own);
-    let probe = Duration::from_millis(settings.tuning.membership.probe_rtt_ms);
     let runtime = Handle::current();
-    let dialer = Dialer::new(Arc::clone(&own), Arc::clone(descriptors), Arc::clone(refusals), runtime, probe);
+    let dialer = Dialer::new(Arc::clone(&own), Arc::clone(descriptors), Arc::clone(refusals), runtime);
     let (inbox, messages) = CoreInbox::new();
     let (dial_requests, asked_to_dial) = mpsc::channel(DIAL_REQUESTS);
     let links = Links::new(inbox, Arc::clone(counters), dial_requests);

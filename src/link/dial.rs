@@ -93,20 +93,18 @@ pub struct Dialer {
     refusals: Arc<Refusals>,
     runtime: Handle,
     permits: Arc<Semaphore>,
-    probe_timeout: Duration,
 }
 
 impl Dialer {
-    /// Creates a dialer whose connections run on `runtime`; a probe takes at most `probe_timeout`.
+    /// Creates a dialer whose connections run on `runtime`.
     pub fn new(
         local: Arc<LocalIdentity>,
         descriptors: Arc<Descriptors>,
         refusals: Arc<Refusals>,
         runtime: Handle,
-        probe_timeout: Duration,
     ) -> Dialer {
         let permits = Arc::new(Semaphore::new(MAX_DIALS));
-        Dialer { local, descriptors, refusals, runtime, permits, probe_timeout }
+        Dialer { local, descriptors, refusals, runtime, permits }
     }
 
     /// The runtime on which connections are served.
@@ -141,10 +139,15 @@ impl Dialer {
                     }
                 }
                 (Purpose::Link, None) => LinkEvent::Failed { peer: peer.id },
-                (Purpose::Probe(token), Some(_permits)) => {
-                    LinkEvent::Probed { token, observation: dialer.probe(&peer).await }
+                (Purpose::Probe { token, timeout_ms }, Some(_permits)) => {
+                    let probe = dialer.probe(&peer);
+                    let observed = tokio::time::timeout(Duration::from_millis(timeout_ms), probe).await;
+                    LinkEvent::Probed { token, observation: observed.unwrap_or(Observation::Silent) }
                 }
-                (Purpose::Probe(token), None) => LinkEvent::Probed { token, observation: Observation::Silent },
+                // Could not look is not silent.
+                (Purpose::Probe { token, .. }, None) => {
+                    LinkEvent::Probed { token, observation: Observation::Unknown }
+                }
             };
             // Fails only if the core has ended, and with it the daemon.
             let _ = links.inbox().send(LinkMessage::Dialled(event)).await;
@@ -206,28 +209,25 @@ impl Dialer {
 
     /// Whether a member answers in the expected generation.
     async fn probe(&self, peer: &Identity) -> Observation {
-        let attempt = async {
-            let mut observation = Observation::Silent;
-            let mut sockets = Sockets::dial(&peer.addresses);
-            while let Some((address, connected)) = sockets.next().await {
-                let asked = async {
-                    let socket = connected.map_err(|source| DialError::Connect { address, source })?;
-                    let connection = Connection::new(socket, address, Vec::new());
-                    let tls = self.local.tls();
-                    let stream = connect_tls(connection, &tls, ALPN_PACKET, Some(peer.id)).await?;
-                    let hello = handshake::ask_identity(stream, &self.local, &tls).await;
-                    hello.map_err(|source| DialError::Handshake { address, source })
-                };
-                match asked.await {
-                    Ok(hello) if hello.generation == peer.generation => return Observation::Reached,
-                    // The daemon has restarted, so the expected generation has ended.
-                    Ok(_) => return Observation::Refused,
-                    Err(error) => observation = error.observation(),
-                }
+        let mut observation = Observation::Silent;
+        let mut sockets = Sockets::dial(&peer.addresses);
+        while let Some((address, connected)) = sockets.next().await {
+            let asked = async {
+                let socket = connected.map_err(|source| DialError::Connect { address, source })?;
+                let connection = Connection::new(socket, address, Vec::new());
+                let tls = self.local.tls();
+                let stream = connect_tls(connection, &tls, ALPN_PACKET, Some(peer.id)).await?;
+                let hello = handshake::ask_identity(stream, &self.local, &tls).await;
+                hello.map_err(|source| DialError::Handshake { address, source })
+            };
+            match asked.await {
+                Ok(hello) if hello.generation == peer.generation => return Observation::Reached,
+                // The daemon has restarted, so the expected generation has ended.
+                Ok(_) => return Observation::Refused,
+                Err(error) => observation = error.observation(),
             }
-            observation
-        };
-        tokio::time::timeout(self.probe_timeout, attempt).await.unwrap_or(Observation::Silent)
+        }
+        observation
     }
 }
 

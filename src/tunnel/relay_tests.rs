@@ -36,7 +36,7 @@ fn daemon(folder: &Path, name: &str) -> Arc<LocalIdentity> {
 
 fn dialer(me: &Arc<LocalIdentity>) -> Dialer {
     let descriptors = Arc::new(Descriptors::new(1_024));
-    Dialer::new(Arc::clone(me), descriptors, Arc::default(), Handle::current(), TIMEOUT)
+    Dialer::new(Arc::clone(me), descriptors, Arc::default(), Handle::current())
 }
 
 /// Two ends of a connection between two daemons after the TLS handshake: the dialling end first.

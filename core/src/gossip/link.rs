@@ -293,19 +293,20 @@ impl Link {
         }
     }
 
-    /// Handles a heartbeat. Returns whether the round-trip time has changed noticeably.
-    pub fn handle_heartbeat(&mut self, now_ms: u64, heartbeat: &Heartbeat) -> bool {
+    /// Handles a heartbeat. Returns the round-trip time in milliseconds if it was measured, and whether it has changed
+    /// noticeably.
+    pub fn handle_heartbeat(&mut self, now_ms: u64, heartbeat: &Heartbeat) -> (Option<u64>, bool) {
         let announced_ms = u64::from(heartbeat.next_ds).saturating_mul(100);
         self.phi.heartbeat(now_ms, announced_ms.min(MAX_ANNOUNCED_MS));
         self.peer_summary = heartbeat.summary.or(self.peer_summary);
         let trip_ms = self.heartbeats.received(now_ms, heartbeat.sequence, heartbeat.echo);
-        let Some(trip_ms) = trip_ms else { return false };
+        let Some(trip_ms) = trip_ms else { return (None, false) };
         let trip = u32::try_from(trip_ms.saturating_mul(1_000)).unwrap_or(u32::MAX);
         let before = self.rtt_us;
         // RFC 6298, section 2: an eighth of each new measurement.
         let after = before.map_or(trip, |rtt| (rtt - rtt / 8).saturating_add(trip / 8));
         self.rtt_us = Some(after);
-        before.is_none_or(|before| before.abs_diff(after) > before / 4)
+        (Some(trip_ms), before.is_none_or(|before| before.abs_diff(after) > before / 4))
     }
 
     /// Sends a summary of the registry without waiting for the next heartbeat and, with `asks`, asks for the peer's. At

@@ -4,7 +4,8 @@
 //!                 ┌────────────── an observer reached it ───────────▶ Cleared
 //!   trigger ──▶ Case: dial it, ask helpers to do the same
 //!                 ├── two observers: nothing listens there ─────────▶ Suspect, short wait
-//!                 └── all answered or timed out, none reached it ───▶ Suspect, usual wait
+//!                 ├── all answered or timed out, none reached it ───▶ Suspect, usual wait
+//!                 └── none could look ──────────────────────────────▶ Unknown
 //! ```
 //!
 //! A trigger is never enough to declare a member dead. It makes this daemon probe the member at once, directly and
@@ -16,10 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use pmd_protocol::peer::frame::Observation;
 use pmd_protocol::peer::{Generation, NodeId};
 
+use super::health::Health;
 use crate::tuning::MembershipTuning;
 
-/// The number of cases that can be open at once; further triggers are ignored. With more, either this daemon's own
-/// network or half the cluster has failed, which the membership protocol will detect.
+/// The number of cases that a healthy daemon can have open at once; further triggers are ignored. With more, either this
+/// daemon's own network or half the cluster has failed, which the membership protocol will detect.
 pub const MAX_CASES: usize = 64;
 
 /// Why a member is probed.
@@ -74,9 +76,13 @@ pub enum ProbeOutcome {
         generation: Generation,
         /// Whether the connections of two observers were refused.
         refused: bool,
-        /// How many observers, this daemon included, reported in time.
+        /// How many observers, this daemon included, looked and reported in time.
         observers: usize,
+        /// Whether a helper did not report at all. Then this daemon may be the one that is cut off or slow.
+        unheard: bool,
     },
+    /// No observer could look, which says nothing about the member.
+    Unknown,
 }
 
 /// All open cases.
@@ -108,17 +114,17 @@ impl Evidence {
 
     /// Opens a case about a member, with `helpers` to probe it as well. Does nothing if a case is already open.
     ///
-    /// `stretch` lengthens the deadline according to this daemon's own health, see
-    /// [`Health::stretch`](super::health::Health).
+    /// The worse the health of this daemon, the later the deadline and the fewer cases are open at once.
     pub fn open(
         &mut self,
         now_ms: u64,
         (target, generation): (NodeId, Generation),
         trigger: Trigger,
         helpers: &[NodeId],
-        stretch: impl Fn(u64) -> u64,
+        health: &Health,
     ) -> Vec<ProbeAction> {
-        if target == self.me || self.cases.contains_key(&target) || self.cases.len() >= MAX_CASES {
+        let is_full = self.cases.len() >= health.share(MAX_CASES);
+        if target == self.me || self.cases.contains_key(&target) || is_full {
             return Vec::new();
         }
         let token = self.next_token;
@@ -132,7 +138,7 @@ impl Evidence {
             generation,
         }));
         observers.insert(self.me);
-        let deadline_ms = now_ms.saturating_add(stretch(self.wait_ms));
+        let deadline_ms = now_ms.saturating_add(health.stretch(self.wait_ms));
         let case = Case { token, generation, trigger, observers, observations: BTreeMap::new(), deadline_ms };
         self.cases.insert(target, case);
         actions
@@ -151,9 +157,20 @@ impl Evidence {
             return None;
         }
         case.observations.insert(observer, observation);
-        let outcome = case.outcome(*target, self.me, false)?;
-        self.close(&outcome);
+        let target = *target;
+        let outcome = case.outcome(target, self.me, false)?;
+        self.cases.remove(&target);
         Some(outcome)
+    }
+
+    /// A helper can no longer answer, because its link has ended. Returns the outcomes of the cases that this decides.
+    pub fn helper_lost(&mut self, helper: NodeId) -> Vec<ProbeOutcome> {
+        let waiting = self
+            .cases
+            .values()
+            .filter(|case| case.observers.contains(&helper) && !case.observations.contains_key(&helper));
+        let tokens: Vec<_> = waiting.map(|case| case.token).collect();
+        tokens.into_iter().filter_map(|token| self.observed(token, helper, Observation::Unknown)).collect()
     }
 
     /// Closes the case about a member that has reconnected or is down.
@@ -163,12 +180,15 @@ impl Evidence {
 
     /// The outcomes of cases that have timed out.
     pub fn handle_timeout(&mut self, now_ms: u64) -> Vec<ProbeOutcome> {
-        let due = self.cases.iter().filter(|(_, case)| case.deadline_ms <= now_ms);
-        let outcomes: Vec<_> =
-            due.filter_map(|(target, case)| case.outcome(*target, self.me, true)).collect();
-        for outcome in &outcomes {
-            self.close(outcome);
-        }
+        let me = self.me;
+        let mut outcomes = Vec::new();
+        self.cases.retain(|target, case| {
+            let is_due = case.deadline_ms <= now_ms;
+            if is_due {
+                outcomes.extend(case.outcome(*target, me, true));
+            }
+            !is_due
+        });
         outcomes
     }
 
@@ -183,11 +203,6 @@ impl Evidence {
         for case in self.cases.values_mut() {
             case.deadline_ms = case.deadline_ms.saturating_add(lag_ms);
         }
-    }
-
-    fn close(&mut self, outcome: &ProbeOutcome) {
-        let (ProbeOutcome::Cleared { target, .. } | ProbeOutcome::Suspect { target, .. }) = outcome;
-        self.cases.remove(target);
     }
 }
 
@@ -207,11 +222,20 @@ impl Case {
         }
         let refused = refusals >= 2;
         let complete = self.observations.len() == self.observers.len();
-        (refused || complete || timed_out).then_some(ProbeOutcome::Suspect {
+        if !(refused || complete || timed_out) {
+            return None;
+        }
+        let looked = self.observations.len() - seen(Observation::Unknown).count();
+        if looked == 0 {
+            return Some(ProbeOutcome::Unknown);
+        }
+        let unheard = timed_out && self.observers.iter().any(|one| !self.observations.contains_key(one));
+        Some(ProbeOutcome::Suspect {
             target,
             generation: self.generation,
             refused,
-            observers: self.observations.len(),
+            observers: looked,
+            unheard,
         })
     }
 }
@@ -230,14 +254,20 @@ mod tests {
     fn case(trigger: Trigger, helpers: &[u8]) -> Evidence {
         let mut evidence = Evidence::new(node(1), &MembershipTuning::DEFAULT);
         let helpers: Vec<_> = helpers.iter().map(|helper| node(*helper)).collect();
-        let actions = evidence.open(1_000, (node(9), GENERATION), trigger, &helpers, |wait| wait);
+        let health = Health::new(&MembershipTuning::DEFAULT);
+        let actions = evidence.open(1_000, (node(9), GENERATION), trigger, &helpers, &health);
         assert_eq!(actions.len(), 1 + helpers.iter().filter(|helper| **helper != node(9)).count());
         assert_eq!(actions.first(), Some(&ProbeAction::Dial { token: 1, target: node(9) }));
         evidence
     }
 
     fn suspect(refused: bool, observers: usize) -> ProbeOutcome {
-        ProbeOutcome::Suspect { target: node(9), generation: GENERATION, refused, observers }
+        ProbeOutcome::Suspect { target: node(9), generation: GENERATION, refused, observers, unheard: false }
+    }
+
+    fn suspect_unheard(observers: usize) -> ProbeOutcome {
+        let (target, generation) = (node(9), GENERATION);
+        ProbeOutcome::Suspect { target, generation, refused: false, observers, unheard: true }
     }
 
     #[test]
@@ -271,10 +301,45 @@ mod tests {
         assert_eq!(evidence.observed(1, node(1), Observation::Silent), None);
         assert_eq!(evidence.observed(1, node(2), Observation::Silent), Some(suspect(false, 2)));
         let mut evidence = case(Trigger::Silent, &[2]);
+        assert_eq!(evidence.observed(1, node(1), Observation::Silent), None);
         assert_eq!(evidence.poll_timeout(), Some(2_000));
         assert_eq!(evidence.handle_timeout(1_999), []);
-        assert_eq!(evidence.handle_timeout(2_000), [suspect(false, 0)]);
+        assert_eq!(evidence.handle_timeout(2_000), [suspect_unheard(1)]);
         assert_eq!(evidence.handle_timeout(2_000), []);
+    }
+
+    /// Could not look is not silent.
+    #[test]
+    fn an_observer_that_could_not_look_says_nothing_about_the_member() {
+        let mut evidence = case(Trigger::Silent, &[2, 3]);
+        assert_eq!(evidence.observed(1, node(1), Observation::Unknown), None);
+        assert_eq!(evidence.observed(1, node(2), Observation::Unknown), None);
+        assert_eq!(evidence.observed(1, node(3), Observation::Silent), Some(suspect(false, 1)), "one looked");
+        let mut evidence = case(Trigger::LinkEnded, &[2]);
+        assert_eq!(evidence.observed(1, node(1), Observation::Unknown), None);
+        assert_eq!(evidence.observed(1, node(2), Observation::Unknown), Some(ProbeOutcome::Unknown));
+        let mut evidence = case(Trigger::Silent, &[2]);
+        assert_eq!(evidence.handle_timeout(2_000), [ProbeOutcome::Unknown], "nobody has looked");
+    }
+
+    #[test]
+    fn a_helper_whose_link_ends_is_not_waited_for() {
+        let mut evidence = case(Trigger::Silent, &[2, 3]);
+        assert_eq!(evidence.observed(1, node(1), Observation::Silent), None);
+        assert_eq!(evidence.observed(1, node(2), Observation::Silent), None);
+        assert_eq!(evidence.helper_lost(node(2)), [], "it has answered");
+        assert_eq!(evidence.helper_lost(node(3)), [suspect(false, 2)]);
+    }
+
+    #[test]
+    fn a_daemon_that_is_slow_itself_opens_fewer_cases_and_waits_longer() {
+        let mut health = Health::new(&MembershipTuning::DEFAULT);
+        (0..100).for_each(|_| health.worse());
+        let mut evidence = Evidence::new(node(255), &MembershipTuning::DEFAULT);
+        let open =
+            |number| evidence.open(0, (node(number), GENERATION), Trigger::LinkEnded, &[], &health).len();
+        assert_eq!((0..=254).map(open).sum::<usize>(), MAX_CASES / 9);
+        assert_eq!(evidence.poll_timeout(), Some(9_000));
     }
 
     #[test]
@@ -291,25 +356,27 @@ mod tests {
         assert_eq!(evidence.observed(1, node(9), Observation::Reached), None);
         assert_eq!(evidence.observed(1, node(7), Observation::Reached), None);
         assert_eq!(evidence.observed(2, node(2), Observation::Reached), None);
-        assert_eq!(evidence.handle_timeout(5_000), [suspect(false, 0)]);
+        assert_eq!(evidence.handle_timeout(5_000), [ProbeOutcome::Unknown]);
     }
 
     #[test]
     fn cases_are_bounded_and_never_about_oneself() {
         let mut evidence = Evidence::new(node(255), &MembershipTuning::DEFAULT);
+        let health = Health::new(&MembershipTuning::DEFAULT);
         let mut open =
-            |number| evidence.open(0, (node(number), GENERATION), Trigger::LinkEnded, &[], |wait| wait).len();
+            |number| evidence.open(0, (node(number), GENERATION), Trigger::LinkEnded, &[], &health).len();
         assert_eq!((0..=255).map(&mut open).sum::<usize>(), MAX_CASES);
         evidence.drop_case(&node(0));
-        let own = evidence.open(0, (node(255), GENERATION), Trigger::LinkEnded, &[], |wait| wait);
+        let own = evidence.open(0, (node(255), GENERATION), Trigger::LinkEnded, &[], &health);
         assert!(own.is_empty());
     }
 
     #[test]
     fn a_pause_of_this_daemon_does_not_count() {
         let mut evidence = case(Trigger::Silent, &[2]);
+        assert_eq!(evidence.observed(1, node(1), Observation::Silent), None);
         evidence.postpone(30_000);
         assert_eq!(evidence.handle_timeout(31_500), []);
-        assert_eq!(evidence.handle_timeout(32_000), [suspect(false, 0)]);
+        assert_eq!(evidence.handle_timeout(32_000), [suspect_unheard(1)]);
     }
 }

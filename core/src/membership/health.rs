@@ -2,8 +2,11 @@
 //!
 //! A slow daemon mistakes its own delay for a peer's failure. Lifeguard (A. Dadgar, J. Phillips, J. Currey, "Lifeguard:
 //! SWIM-ing with Situational Awareness", 2017, section IV-A) keeps a score for this: it rises whenever this daemon
-//! turns out to be at fault, falls with every success, and multiplies all timeouts. The clearest sign needs no network:
-//! a timer fires late because the daemon was not running.
+//! turns out to be at fault, falls with success, and multiplies all timeouts. The clearest sign needs no network: a timer
+//! fires late because the daemon was not running.
+//!
+//! In Lifeguard a success is an answered probe, of which there is one per period. Here it is a prompt answer on a link as
+//! well, and a daemon has many links, so the score falls by at most one per probe period.
 
 use crate::tuning::MembershipTuning;
 
@@ -14,7 +17,10 @@ pub const WORST: u32 = 8;
 #[derive(Clone, Debug)]
 pub struct Health {
     late_ms: u64,
+    period_ms: u64,
     score: u32,
+    /// When the score may fall again.
+    next_better_ms: u64,
     /// How late the last timer was.
     lag_ms: u64,
 }
@@ -23,7 +29,8 @@ impl Health {
     /// A healthy daemon.
     #[must_use]
     pub fn new(tuning: &MembershipTuning) -> Self {
-        Self { late_ms: tuning.late_ms, score: 0, lag_ms: 0 }
+        let (late_ms, period_ms) = (tuning.late_ms, tuning.probe_period_ms);
+        Self { late_ms, period_ms, score: 0, next_better_ms: 0, lag_ms: 0 }
     }
 
     /// A timer that was due at `due_ms` fires at `now_ms`; both are monotonic. Returns how long this daemon has not
@@ -33,18 +40,23 @@ impl Health {
         self.lag_ms = if lag > self.late_ms { lag } else { 0 };
         if self.lag_ms > 0 {
             self.worse();
+            self.next_better_ms = now_ms.saturating_add(self.period_ms);
         }
         self.lag_ms
     }
 
-    /// Lowers the health: this daemon was wrongly suspected, or others reached a member that it could not reach.
+    /// Lowers the health: this daemon was wrongly suspected, others reached a member that it could not reach, or helpers
+    /// did not answer it.
     pub fn worse(&mut self) {
         self.score = (self.score + 1).min(WORST);
     }
 
-    /// Improves the health: a probe was answered in time.
-    pub fn better(&mut self) {
-        self.score = self.score.saturating_sub(1);
+    /// Improves the health: a peer has answered in time, and this daemon has read it in time.
+    pub fn better(&mut self, now_ms: u64) {
+        if self.score > 0 && self.next_better_ms <= now_ms {
+            self.score -= 1;
+            self.next_better_ms = now_ms.saturating_add(self.period_ms);
+        }
     }
 
     /// Whether this daemon may suspect others at the moment.
@@ -57,6 +69,12 @@ impl Health {
     #[must_use]
     pub fn score(&self) -> u32 {
         self.score
+    }
+
+    /// The part of a limit that this daemon may use up: what it starts adds to the load that makes it slow.
+    #[must_use]
+    pub fn share(&self, most: usize) -> usize {
+        most / (self.score as usize + 1)
     }
 
     /// Stretches a timeout according to the score.
@@ -82,7 +100,9 @@ mod tests {
         assert_eq!(health.timer(9_100, 9_100), 0);
         assert!(health.may_suspect(), "one tick later");
         assert_eq!(health.stretch(500), 1_000, "but with longer timeouts than before");
-        health.better();
+        health.better(9_900);
+        assert_eq!(health.stretch(500), 1_000, "not yet");
+        health.better(10_000);
         assert_eq!(health.stretch(500), 500);
     }
 
@@ -93,9 +113,12 @@ mod tests {
             health.worse();
         }
         assert_eq!(health.score(), WORST);
+        assert_eq!(health.share(64), 7);
         for _ in 0..100 {
-            health.better();
+            health.better(5_000);
         }
+        assert_eq!(health.score(), WORST - 1, "many answers at once are one sign");
+        (6..100).for_each(|second| health.better(second * 1_000));
         assert_eq!(health.score(), 0);
     }
 }

@@ -70,6 +70,8 @@ pub enum MembershipEvent {
         /// Its new identity.
         identity: Identity,
     },
+    /// This daemon was suspected and has refuted it.
+    Refuted,
     /// A new member was left out, because the table is full.
     Full,
     /// Others know a later generation of this daemon's identity than its own. It must begin a new one.
@@ -463,6 +465,7 @@ impl<S: Share> MemberTable<S> {
             self.renew_after(record.identity.renewal);
         } else if let Some(incarnation) = record.incarnation.checked_add(1) {
             self.set_own(Record { incarnation, ..Record::clone(&self.own) });
+            self.events.push_back(MembershipEvent::Refuted);
         } else {
             self.renew();
         }

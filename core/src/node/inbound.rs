@@ -77,9 +77,15 @@ impl<S: Share> Node<S> {
     }
 
     pub(super) fn probed(&mut self, token: u64, observation: Observation) {
+        if observation == Observation::Reached {
+            self.health.better(self.now.mono_ms);
+        }
         match self.probes.remove(&token) {
             Some(ProbeFor::Own(token)) => self.observed(token, self.me(), observation),
             Some(ProbeFor::Helper(link, token)) => {
+                // A daemon that is slow itself does not know whose fault a missing answer is.
+                let doubtful = observation == Observation::Silent && self.health.score() > 0;
+                let observation = if doubtful { Observation::Unknown } else { observation };
                 if let Some(link) = self.links.get_mut(&link) {
                     link.send(Frame::Probed(Probed { token, observation }));
                 }
@@ -103,7 +109,9 @@ impl<S: Share> Node<S> {
         let token = self.next_probe;
         self.next_probe += 1;
         self.probes.insert(token, wanted_by);
-        self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose: Purpose::Probe(token) });
+        let timeout_ms = self.health.stretch(self.tuning.membership.probe_rtt_ms);
+        let purpose = Purpose::Probe { token, timeout_ms };
+        self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose });
         true
     }
 
@@ -112,7 +120,7 @@ impl<S: Share> Node<S> {
         let Some(peer) = self.links.get(&id).map(|link| link.peer.id) else { return };
         let pace_ms = self.pace(&peer);
         let Some(link) = self.links.get_mut(&id) else { return };
-        let rtt_changed = link.handle_heartbeat(self.now.mono_ms, heartbeat);
+        let (trip_ms, rtt_changed) = link.handle_heartbeat(self.now.mono_ms, heartbeat);
         let rtt_us = link.rtt_us;
         link.answer_heartbeat(self.now.mono_ms, pace_ms);
         link.unequal = if link.agrees(&own) { 0 } else { link.unequal + 1 };
@@ -121,7 +129,9 @@ impl<S: Share> Node<S> {
         if differs {
             link.unequal = 0;
         }
-        self.health.better();
+        if trip_ms.is_some_and(|trip_ms| trip_ms <= self.tuning.membership.probe_rtt_ms) {
+            self.health.better(self.now.mono_ms);
+        }
         if rtt_changed && let Some((_, liveness)) = self.table.member(&peer) {
             self.replica.rank(&peer, Rank { liveness, rtt_us });
         }
@@ -267,7 +277,15 @@ impl<S: Share> Node<S> {
         if !reached && self.probe(&probe.target, ProbeFor::Helper(id, probe.token)) {
             return;
         }
-        let observation = if reached { Observation::Reached } else { Observation::Silent };
+        // A member that is dead here has been looked for before.
+        let is_dead = || self.table.record(&probe.target).is_some_and(|record| !record.is_live());
+        let observation = if reached {
+            Observation::Reached
+        } else if is_dead() {
+            Observation::Silent
+        } else {
+            Observation::Unknown
+        };
         if let Some(link) = self.links.get_mut(&id) {
             link.send(Frame::Probed(Probed { token: probe.token, observation }));
         }

@@ -109,9 +109,14 @@ pub enum LinkEvent {
 pub enum Purpose {
     /// To establish a link. Ends with [`LinkEvent::Up`] or [`LinkEvent::Failed`].
     Link,
-    /// To find out whether the member can be reached; the connection is then closed. Ends with [`LinkEvent::Probed`]
-    /// within `probe_rtt_ms`, because others wait for the result.
-    Probe(u64),
+    /// To find out whether the member can be reached; the connection is then closed. Ends with [`LinkEvent::Probed`].
+    Probe {
+        /// Identifies the probe.
+        token: u64,
+        /// How long the dial may take, in milliseconds, because others wait for the result: `probe_rtt_ms`, more if
+        /// this daemon is slow itself.
+        timeout_ms: u64,
+    },
 }
 
 /// A request to the caller, or a report.

@@ -88,6 +88,9 @@ impl<S: Share> Node<S> {
 
     pub(super) fn link_down(&mut self, id: LinkId, reason: Option<Reason>) {
         let Some(link) = self.forget_link(id) else { return };
+        for outcome in self.evidence.helper_lost(link.peer.id) {
+            self.conclude(outcome);
+        }
         self.overlay.failed(self.now.mono_ms, link.peer.id, &mut self.rng);
         if reason.is_none() {
             self.investigate((link.peer.id, link.peer.generation), Trigger::LinkEnded);

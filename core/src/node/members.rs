@@ -49,7 +49,7 @@ impl<S: Share> Node<S> {
                 }
                 MembershipEvent::Down { identity } => self.member_down(identity),
                 // The generation is the same, so nothing else changes.
-                MembershipEvent::Renewed { .. } => self.health.worse(),
+                MembershipEvent::Renewed { .. } | MembershipEvent::Refuted => self.health.worse(),
                 MembershipEvent::Full => self.outputs.push_back(Output::Alarm(Alarm::TableFull)),
                 MembershipEvent::LaterGeneration { identity } => self.begin_generation(identity.generation),
             }
@@ -260,13 +260,12 @@ impl<S: Share> Node<S> {
         let peers = self.by_peer.keys().filter(|peer| **peer != target).copied();
         let helpers = peers.sample(&mut self.rng, self.tuning.membership.helpers);
         let health = &self.health;
-        let actions =
-            self.evidence.open(self.now.mono_ms, about, trigger, &helpers, |wait| health.stretch(wait));
+        let actions = self.evidence.open(self.now.mono_ms, about, trigger, &helpers, health);
         for action in actions {
             match action {
                 ProbeAction::Dial { token, target } => {
                     if !self.probe(&target, ProbeFor::Own(token)) {
-                        self.observed(token, self.me(), Observation::Silent);
+                        self.observed(token, self.me(), Observation::Unknown);
                     }
                 }
                 ProbeAction::Ask { token, helper, target, generation } => {
@@ -282,16 +281,20 @@ impl<S: Share> Node<S> {
     /// Acts on the outcome of a probe.
     pub(super) fn conclude(&mut self, outcome: ProbeOutcome) {
         match outcome {
-            ProbeOutcome::Cleared { only_by_others: true, .. } => self.health.worse(),
+            ProbeOutcome::Cleared { only_by_others: true, .. } | ProbeOutcome::Unknown => self.health.worse(),
             ProbeOutcome::Cleared { .. } => {}
-            ProbeOutcome::Suspect { target, generation, refused, observers } => {
+            ProbeOutcome::Suspect { target, generation, refused, observers, unheard } => {
+                if unheard {
+                    self.health.worse();
+                }
                 let usual = self.table.suspicion_ms();
                 // A cluster of three has only two observers.
                 let confirmed = observers >= self.table.len().clamp(2, CONFIRMED);
                 let wait = if refused {
                     self.tuning.membership.refused_wait_ms
                 } else if confirmed {
-                    self.health.stretch(self.tuning.membership.confirmed_wait_ms.min(usual))
+                    // Helpers that are slow themselves do not confirm anything, so this needs no more time.
+                    self.tuning.membership.confirmed_wait_ms.min(usual)
                 } else {
                     self.health.stretch(usual)
                 };

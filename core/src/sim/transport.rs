@@ -78,7 +78,7 @@ impl World {
             let peer = Identity::new(id, Default::default(), &[]);
             let (after, observation) = match state {
                 HostState::Refuses => (self.latency(), Observation::Refused),
-                HostState::Up | HostState::Vanished => (self.timeout(purpose), Observation::Silent),
+                HostState::Up | HostState::Vanished => (timeout(purpose), Observation::Silent),
             };
             self.push(self.now_ms + after, from, from_boot, What::NoAnswer { peer, purpose, observation });
         }
@@ -111,7 +111,7 @@ impl World {
             What::NoAnswer { peer, purpose, observation } => {
                 let event = match purpose {
                     Purpose::Link => LinkEvent::Failed { peer: peer.id },
-                    Purpose::Probe(token) => LinkEvent::Probed { token, observation },
+                    Purpose::Probe { token, .. } => LinkEvent::Probed { token, observation },
                 };
                 self.with(number, |node, now| node.handle_link(now, event));
             }
@@ -177,7 +177,7 @@ impl World {
                 self.traffic.handshakes += 2;
                 self.push(at, to, boot, What::Dialled { from, from_boot, caller, purpose });
             }
-            None => self.push(self.now_ms + self.timeout(purpose), from, from_boot, failed),
+            None => self.push(self.now_ms + timeout(purpose), from, from_boot, failed),
         }
     }
 
@@ -185,7 +185,7 @@ impl World {
         let Some(peer) = self.introduction(number) else { return };
         let link = match purpose {
             Purpose::Link => Some(self.new_link()),
-            Purpose::Probe(_) => None,
+            Purpose::Probe { .. } => None,
         };
         let boot = self.boot_of(number);
         let at = self.now_ms + self.latency();
@@ -220,7 +220,9 @@ impl World {
         purpose: Purpose,
     ) {
         let event = match (purpose, peer_link) {
-            (Purpose::Probe(token), _) => LinkEvent::Probed { token, observation: Observation::Reached },
+            (Purpose::Probe { token, .. }, _) => {
+                LinkEvent::Probed { token, observation: Observation::Reached }
+            }
             (Purpose::Link, None) => LinkEvent::Failed { peer: peer.id },
             (Purpose::Link, Some(peer_link)) => {
                 let link = LinkId(peer_link.0 + 1);
@@ -254,14 +256,6 @@ impl World {
 
     fn boot_of(&self, number: usize) -> u64 {
         self.hosts.get(number).map_or(0, |host| host.boots)
-    }
-
-    /// The timeout of a dial.
-    fn timeout(&self, purpose: Purpose) -> u64 {
-        match purpose {
-            Purpose::Link => DIAL_TIMEOUT_MS,
-            Purpose::Probe(_) => self.tuning.membership.probe_rtt_ms,
-        }
     }
 
     fn new_link(&mut self) -> LinkId {
@@ -385,5 +379,13 @@ fn scope_of(frame: &Frame) -> Scope {
             Scope::Nothing
         }
         _ => Scope::Everything,
+    }
+}
+
+/// The timeout of a dial.
+fn timeout(purpose: Purpose) -> u64 {
+    match purpose {
+        Purpose::Link => DIAL_TIMEOUT_MS,
+        Purpose::Probe { timeout_ms, .. } => timeout_ms,
     }
 }

@@ -390,6 +390,9 @@ pub enum Observation {
     Silent,
     /// The host refused the connection: nothing is listening there.
     Refused,
+    /// The observer could not look, or does not trust what it saw because it is slow itself. This says nothing about the
+    /// daemon, but it shows that the observer is there (Lifeguard's "nack").
+    Unknown,
 }
 
 /// Text of at most `MAX` bytes.

@@ -175,7 +175,7 @@ async fn dial(
     let socket = tokio::net::TcpStream::from_std(socket).expect("a socket");
     let descriptors = Arc::new(Descriptors::new(1_024));
     let runtime = tokio::runtime::Handle::current();
-    let dialer = Dialer::new(Arc::clone(local), descriptors, Arc::default(), runtime, PATIENCE);
+    let dialer = Dialer::new(Arc::clone(local), descriptors, Arc::default(), runtime);
     let proven = dialer.reach_over(Connection::new(socket, address, Vec::new()), None, alpn).await;
     let proven = proven.expect("a handshake");
     (proven.identity(), proven.frames)
@@ -204,7 +204,7 @@ async fn be_member(
                 Output::Dial { peer, purpose: Purpose::Link } => {
                     node.handle_link(now(), LinkEvent::Failed { peer: peer.id });
                 }
-                Output::Dial { purpose: Purpose::Probe(token), .. } => {
+                Output::Dial { purpose: Purpose::Probe { token, .. }, .. } => {
                     node.handle_link(now(), LinkEvent::Probed { token, observation: Observation::Silent });
                 }
                 Output::Close { .. } => return,
