@@ -16,7 +16,7 @@ pub enum ClusterChange {
     NodeSuspect,
     /// A daemon has failed.
     NodeDown,
-    /// A daemon has left the cluster deliberately.
+    /// A daemon has left the cluster deliberately, or was expelled.
     NodeLeft,
     /// An Erlang node was registered, or its registration has changed.
     NameUp(Arc<Entry>),

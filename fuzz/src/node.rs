@@ -252,7 +252,9 @@ fn node() -> Option<Node> {
         relay: false,
     };
     let (keys, addresses) = (Arc::new(LenientKeys), identity(1).addresses);
-    let settings = Settings { keys, seed: [7; 32], addresses, host, tuning: Tuning::default() };
+    let tuning = Tuning::default();
+    let (administrators, decisions) = Default::default();
+    let settings = Settings { keys, seed: [7; 32], addresses, host, tuning, administrators, decisions };
     Node::new(settings, Now { mono_ms: 10, wall_ms: 5 }).ok()
 }
 

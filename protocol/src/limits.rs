@@ -123,5 +123,11 @@ pub const MAX_RANGES: usize = 600;
 /// Members in one `Lost`. Their ids fit into [`MAX_FRAME`]; the rest are sent on the next link.
 pub const MAX_LOST: usize = 2000;
 
+/// Decisions in one `Expulsions`. With names, keys and signatures of maximal size they fit into [`MAX_FRAME`].
+pub const MAX_EXPULSIONS: usize = 32;
+
+/// Longest cluster secret, in bytes: that of an Erlang atom.
+pub const MAX_SECRET: usize = 255;
+
 /// Longest list of membership records in one `Membership`, in bytes.
 pub const MAX_MEMBERSHIP: usize = 32 * 1024;

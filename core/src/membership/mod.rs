@@ -1,10 +1,12 @@
 //! Which daemons belong to the cluster, and which of them are alive.
 //!
 //! [`table`] keeps the members and [`record`] is what daemons tell each other about them. [`phi`] evaluates heartbeats,
-//! [`evidence`] probes members that may have failed, and [`health`] assesses this daemon itself. They send nothing; the
+//! [`evidence`] probes members that may have failed, [`health`] assesses this daemon itself, and [`expulsions`] are the
+//! members that administrators have put out. They send nothing; the
 //! node does.
 
 pub mod evidence;
+pub mod expulsions;
 pub mod health;
 pub mod identity;
 pub mod phi;

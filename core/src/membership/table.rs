@@ -94,6 +94,8 @@ pub struct MemberTable<S = Unshared> {
     /// The same by member.
     dead_since: BTreeMap<NodeId, u64>,
     suspicions: BTreeMap<NodeId, Suspicion>,
+    /// Members that are down whatever they say.
+    expelled: BTreeSet<NodeId>,
     events: VecDeque<MembershipEvent>,
 }
 
@@ -140,6 +142,7 @@ impl<S: Share> MemberTable<S> {
             dead: BTreeSet::new(),
             dead_since: BTreeMap::new(),
             suspicions: BTreeMap::new(),
+            expelled: BTreeSet::new(),
             events: VecDeque::new(),
         }
     }
@@ -204,6 +207,9 @@ impl<S: Share> MemberTable<S> {
         let mut merged = Merged::default();
         for record in decode(records)? {
             let id = record.identity.id;
+            if self.expelled.contains(&id) {
+                continue;
+            }
             if id != self.own.identity.id && record.identity.generation.boot_ms > judge.latest_ms {
                 merged.future.push(id);
                 continue;
@@ -290,6 +296,24 @@ impl<S: Share> MemberTable<S> {
             }
             State::Down | State::Left => false,
         }
+    }
+
+    /// Declares a member dead, and ignores whatever is said about it until it is [readmitted](Self::readmit). This daemon
+    /// itself cannot be expelled from its own table.
+    pub fn expel(&mut self, now_ms: u64, id: NodeId) {
+        if id == self.own.identity.id {
+            return;
+        }
+        self.expelled.insert(id);
+        if let Some(record) = self.records.get(&id).filter(|record| record.is_live()) {
+            let record = Record { state: State::Down, ..Record::clone(record) };
+            self.merge_record(now_ms, record, 0);
+        }
+    }
+
+    /// Lets an expelled member return.
+    pub fn readmit(&mut self, id: &NodeId) {
+        self.expelled.remove(id);
     }
 
     /// Renews the identity of this daemon, because others consider it dead.

@@ -26,8 +26,8 @@ impl<S: Share> Node<S> {
             Frame::Hello(_) | Frame::Proof(_) | Frame::Close(_) => {}
             // The node makes no decision based on clocks.
             Frame::Clock(_) => {}
-            // The caller handles this command.
-            Frame::Depart(_) => {}
+            // The caller handles these.
+            Frame::Depart(_) | Frame::Rotation(_) => {}
             // The caller handles tunnels.
             Frame::Open(_) | Frame::Opened(_) | Frame::DialBack(_) | Frame::Back(_) | Frame::Relay(_) => {}
             Frame::Heartbeat(heartbeat) => self.handle_heartbeat(link, &heartbeat),
@@ -59,6 +59,7 @@ impl<S: Share> Node<S> {
                 }
             }
             Frame::Lost(lost) => self.challenge(link, &lost.members),
+            Frame::Expulsions(expulsions) => self.handle_expulsions(link, expulsions),
             Frame::Probe(probe) => self.handle_probe(link, probe),
             Frame::Probed(probed) => {
                 if let Some(observer) = self.links.get(&link).map(|link| link.peer.id) {

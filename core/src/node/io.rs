@@ -6,12 +6,13 @@ use std::sync::Arc;
 use pmd_protocol::HostName;
 use pmd_protocol::peer::entry::EntryTooLong;
 use pmd_protocol::peer::frame::{Observation, Reason};
-use pmd_protocol::peer::{Entry, Frame, Host, KeyError, NodeId};
+use pmd_protocol::peer::{Entry, Expulsion, Frame, Host, KeyError, NodeId};
 
 use crate::attest::Keys;
 use crate::event::ClusterEvent;
 use crate::gossip::link::LinkId;
 use crate::membership::Identity;
+use crate::membership::expulsions::Administrators;
 use crate::replica::view::Patch;
 use crate::tuning::Tuning;
 
@@ -37,6 +38,10 @@ pub struct Settings {
     pub host: Host,
     /// All parameters.
     pub tuning: Tuning,
+    /// The daemons whose decisions about members count.
+    pub administrators: Administrators,
+    /// The decisions about members that an earlier run of this daemon knew.
+    pub decisions: Vec<Expulsion>,
 }
 
 /// A request of a local user.
@@ -48,6 +53,15 @@ pub enum Command {
     Remove(Entry),
     /// Advertise these addresses of this daemon from now on, in order of preference.
     Advertise(Vec<SocketAddr>),
+    /// Expel a member, or readmit it; ends with [`Output::Decided`].
+    Decide {
+        /// The member.
+        member: NodeId,
+        /// Its host name, for display.
+        host: String,
+        /// Whether to expel it.
+        expelled: bool,
+    },
     /// Leave the cluster; ends with [`Output::Left`].
     Leave,
 }
@@ -147,6 +161,8 @@ pub enum Output {
     Patch(Patch),
     /// A change in the cluster that is reported to users.
     Event(ClusterEvent),
+    /// A decision about a member counts from now on. It should be remembered across restarts.
+    Decided(Expulsion),
     /// A problem that needs an operator's attention.
     Alarm(Alarm),
     /// The departure has been announced to all peers. Once nothing is left to transmit, the links can be closed.
@@ -166,6 +182,8 @@ pub enum Alarm {
     Full,
     /// The member table is full, so new members are not seen.
     TableFull,
+    /// A decision about a member is ignored, because this daemon is not one of the configured administrators.
+    IgnoredDecision(NodeId),
     /// By this daemon's clock, the generation of this member begins more than a hundred years in the future: one of the
     /// two clocks is wrong.
     Future(NodeId),

@@ -43,6 +43,10 @@ impl<S: Share> Node<S> {
             self.outputs.push_back(Output::Close { link: id, reason: Reason::Duplicate });
             return;
         }
+        if self.expulsions.is_expelled(&who) {
+            self.outputs.push_back(Output::Close { link: id, reason: Reason::Expelled });
+            return;
+        }
         let now_ms = self.now.mono_ms;
         let is_future = self.is_from_the_future(&peer);
         if let Some(known) = self.generation_of(&who).filter(|known| is_future || peer.generation < *known) {
@@ -79,6 +83,7 @@ impl<S: Share> Node<S> {
         self.links.insert(id, link);
         self.by_peer.insert(who, id);
         self.source = Some(id);
+        self.send_decisions(id);
         self.send_own_record(id, who);
         self.check_host_name(who);
         if is_new {

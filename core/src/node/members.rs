@@ -32,7 +32,7 @@ const CHALLENGE_MS: u64 = 3_000;
 /// How far in the future, by this daemon's clock, the generation of a member may begin: a hundred years. Clocks that are
 /// years apart are common (a board without a battery starts in 1970) and do no harm, because only the member itself can
 /// raise its generation. This bound keeps a key from being used up, so that no later generation is left.
-const MAX_AHEAD_MS: u64 = 100 * 366 * 24 * 60 * 60 * 1_000;
+pub(super) const MAX_AHEAD_MS: u64 = 100 * 366 * 24 * 60 * 60 * 1_000;
 /// The minimum interval between alarms about generations that begin later than that.
 const FUTURE_ALARM_MS: u64 = 60_000;
 /// The number of lost members that are remembered for dialling. Beyond that, those lost first are forgotten.
@@ -353,6 +353,7 @@ impl<S: Share> Node<S> {
         let id = identity.id;
         let is_leaving = |entry: &Arc<Entry>| matches!(&**entry, Entry::Host(host) if host.leaving);
         let left = self.replica.view().of(&id).any(is_leaving);
+        let left = left || self.expulsions.is_expelled(&id);
         self.report_member(id, if left { ClusterChange::NodeLeft } else { ClusterChange::NodeDown });
         let patch = self.replica.member_down(id, self.now.mono_ms);
         self.publish(patch);

@@ -12,6 +12,7 @@
 //! The node owns no sockets. The caller dials, authenticates and encrypts. It reports links that have come up, with the
 //! proven identity of the peer, and links that have ended.
 
+mod expulsions;
 mod inbound;
 mod io;
 mod links;
@@ -34,6 +35,7 @@ use crate::gossip::link::Link;
 pub use crate::gossip::link::LinkId;
 use crate::gossip::tree::{Grafts, Parents};
 use crate::membership::evidence::Evidence;
+use crate::membership::expulsions::Expulsions;
 use crate::membership::health::Health;
 use crate::membership::record::{Record, Standing};
 use crate::membership::table::MemberTable;
@@ -63,6 +65,7 @@ pub struct Node<S = Unshared> {
     table: MemberTable<S>,
     overlay: Overlay,
     evidence: Evidence,
+    expulsions: Expulsions,
     health: Health,
     links: BTreeMap<LinkId, Link>,
     by_peer: BTreeMap<NodeId, LinkId>,
@@ -147,7 +150,7 @@ impl<S: Share> Node<S> {
     ///
     /// If its description of itself is too long.
     pub fn sharing(settings: Settings, now: Now, share: S) -> Result<Self, EntryTooLong> {
-        let Settings { keys, seed, addresses, host, tuning } = settings;
+        let Settings { keys, seed, addresses, host, tuning, administrators, decisions } = settings;
         let public_key = keys.public_key();
         let id = id_of(&public_key);
         let mut rng = ChaCha8Rng::from_seed(seed);
@@ -157,7 +160,7 @@ impl<S: Share> Node<S> {
         // No copy of the view exists yet, so the patch is not needed.
         let _ = replica.put(key, value);
         let exchange = tuning.gossip.exchange_ms;
-        Ok(Self {
+        let mut node = Self {
             now,
             keys,
             table: MemberTable::new(
@@ -168,6 +171,7 @@ impl<S: Share> Node<S> {
             ),
             overlay: Overlay::new(id, tuning.gossip),
             evidence: Evidence::new(id, &tuning.membership),
+            expulsions: Expulsions::new(administrators),
             health: Health::new(&tuning.membership),
             links: BTreeMap::new(),
             by_peer: BTreeMap::new(),
@@ -194,7 +198,11 @@ impl<S: Share> Node<S> {
             host,
             rng,
             replica,
-        })
+        };
+        node.remember_decisions(decisions);
+        // The caller knows them.
+        node.outputs.clear();
+        Ok(node)
     }
 
     /// Its current identity, which it presents in handshakes.
@@ -237,6 +245,12 @@ impl<S: Share> Node<S> {
         self.links.iter().map(|(id, link)| (*id, link))
     }
 
+    /// The decisions of administrators about members.
+    #[must_use]
+    pub fn expulsions(&self) -> &Expulsions {
+        &self.expulsions
+    }
+
     /// Carries out a command.
     ///
     /// # Errors
@@ -249,6 +263,9 @@ impl<S: Share> Node<S> {
         }
         match command {
             Command::Put(entry) => {
+                if let Entry::Host(host) = &entry {
+                    self.host = host.clone();
+                }
                 let (key, value) = entry.write()?;
                 if !self.replica.store().has_room_for(&key, &value) {
                     self.outputs.push_back(Output::Alarm(Alarm::Full));
@@ -264,6 +281,7 @@ impl<S: Share> Node<S> {
             Command::Advertise(addresses) => {
                 self.table.advertise(&addresses);
             }
+            Command::Decide { member, host, expelled } => self.decide(member, host, expelled),
             Command::Leave => self.leave()?,
         }
         self.process_membership();

@@ -286,6 +286,12 @@ impl World {
                     }
                 }
                 Output::OneShot { to, frame } => self.one_shot(number, &to, frame),
+                Output::Decided(decision) => {
+                    if let Some(host) = self.hosts.get_mut(number) {
+                        host.decisions.retain(|known| known.member != decision.member);
+                        host.decisions.push(decision);
+                    }
+                }
                 Output::Alarm(alarm) => self.alarms.push((self.now_ms, number, alarm)),
                 Output::Event(event) if self.keep_events => {
                     if let Some(daemon) = self.daemon(number) {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use pmd_protocol::peer::codec::encode;
-use pmd_protocol::peer::{Entry, Frame, Host, Metadata, NodeId, Service, Stamp};
+use pmd_protocol::peer::{Entry, Expulsion, Frame, Host, Metadata, NodeId, Service, Stamp};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest as _, Sha256};
@@ -19,6 +19,7 @@ use super::traffic::Traffic;
 use crate::attest::{Keys, id_of};
 use crate::event::ClusterEvent;
 use crate::membership::Identity;
+use crate::membership::expulsions::Administrators;
 use crate::node::{Alarm, Command, Node, Now, Purpose, Settings};
 use crate::tuning::Tuning;
 
@@ -65,6 +66,8 @@ pub(super) struct HostOf {
     seed: u64,
     pub(super) boots: u64,
     pub(super) state: HostState,
+    /// What its daemon remembers across restarts.
+    pub(super) decisions: Vec<Expulsion>,
     pub(super) daemon: Option<Box<Daemon>>,
 }
 
@@ -109,6 +112,7 @@ impl World {
             seed: self.rng.random(),
             boots: 0,
             state: HostState::Vanished,
+            decisions: Vec::new(),
             daemon: None,
         };
         self.hosts.push(host);
@@ -119,10 +123,11 @@ impl World {
     /// Starts a daemon on a new host whose disk, including the key, is a copy of another's. Returns the number of the
     /// new host.
     pub fn start_copy_of(&mut self, number: usize) -> Option<usize> {
-        let HostOf { id, keys, .. } = self.hosts.get(number)?;
-        let (id, keys, seed) = (*id, keys.clone(), self.rng.random());
+        let HostOf { id, keys, decisions, .. } = self.hosts.get(number)?;
+        let (id, keys, decisions, seed) = (*id, keys.clone(), decisions.clone(), self.rng.random());
         let name = format!("host{}", self.hosts.len());
-        self.hosts.push(HostOf { id, keys, name, seed, boots: 0, state: HostState::Vanished, daemon: None });
+        let state = HostState::Vanished;
+        self.hosts.push(HostOf { id, keys, name, seed, boots: 0, state, decisions, daemon: None });
         self.restart(self.hosts.len() - 1, 0);
         Some(self.hosts.len() - 1)
     }
@@ -161,6 +166,8 @@ impl World {
             addresses: vec![address_of(number)],
             host: about,
             tuning: self.tuning.clone(),
+            administrators: Administrators::default(),
+            decisions: host.decisions.clone(),
         };
         let Ok(node) = Node::sharing(settings, now, self.pool.clone()) else { return };
         let Some(host) = self.hosts.get_mut(number) else { return };
@@ -241,6 +248,13 @@ impl World {
         if let Some(service) = service(name, port) {
             self.command(number, Command::Put(service));
         }
+    }
+
+    /// Expels the daemon of one host on another, or readmits it.
+    pub fn decide(&mut self, number: usize, about: usize, expelled: bool) {
+        let Some(HostOf { id, name, .. }) = self.hosts.get(about) else { return };
+        let (member, host) = (*id, name.clone());
+        self.command(number, Command::Decide { member, host, expelled });
     }
 
     /// Unregisters a service.

@@ -21,8 +21,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::bounded;
+use super::expulsion::Expulsions;
 use super::id::{Digest, Generation, NodeId, Stamp};
 use super::key::Kind;
+use super::rotation::Rotation;
 use super::update::{Update, Updates};
 use crate::limits::{
     MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_HOST_NAME, MAX_KEY_NAME, MAX_LOST, MAX_MEMBERSHIP, MAX_RANGES,
@@ -105,6 +107,10 @@ frames! {
     27 Clock,
     /// A summary of the sender's registry outside the heartbeat schedule.
     28 Tally,
+    /// Members that were expelled or readmitted.
+    29 Expulsions,
+    /// The next cluster secret, and how far its introduction is.
+    30 Rotation,
 
     // Tunnels; the last one is also sent on links.
     /// The destination of a tunnel. The first message on a tunnel, sent by its entry.
@@ -185,6 +191,8 @@ pub enum Reason {
     Silent,
     /// The proof was made with a different cluster secret.
     Cookie,
+    /// The receiver was expelled from the cluster.
+    Expelled,
 }
 
 /// A heartbeat. Most take ten bytes, because unchanged fields are omitted.
@@ -396,7 +404,7 @@ pub enum Observation {
 }
 
 /// Text of at most `MAX` bytes.
-fn text<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn text<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<String, D::Error> {
     let text = <&str>::deserialize(deserializer)?;
     if text.len() > MAX {
         return Err(de::Error::invalid_length(text.len(), &"shorter text"));
