@@ -7,8 +7,8 @@ mod support;
 
 use pmd_core::attest::{Keys, id_of};
 use pmd_core::membership::expulsions::{Administrators, Expulsions, Heard, MAX_DECISIONS};
-use pmd_core::sim::{SimNode, World};
 use pmd_core::sim::keys::SimKeys;
+use pmd_core::sim::{SimNode, World};
 use pmd_protocol::HostName;
 use pmd_protocol::peer::{Expulsion, NodeId};
 use support::{cluster, found, happened, is_fine, state, time_until};
@@ -101,7 +101,8 @@ fn nobody_can_use_up_the_room_for_decisions() {
 /// Whether all others agree on a cluster without this daemon.
 fn is_out(world: &World, expelled: usize) -> bool {
     let others = world.nodes().filter(|(number, _)| *number != expelled);
-    let fingerprints: Vec<_> = others.map(|(_, node)| (node.member_count(), node.replica().fingerprint())).collect();
+    let fingerprints: Vec<_> =
+        others.map(|(_, node)| (node.member_count(), node.replica().fingerprint())).collect();
     fingerprints.iter().all(|one| *one == (fingerprints.len() - 1, fingerprints[0].1))
 }
 

@@ -250,6 +250,7 @@ fn node() -> Option<Node> {
         metadata: Default::default(),
         leaving: false,
         relay: false,
+        secret_ms: 0,
     };
     let (keys, addresses) = (Arc::new(LenientKeys), identity(1).addresses);
     let tuning = Tuning::default();

@@ -4,11 +4,13 @@
 //! which daemons reject each other. Empty lines and lines that begin with `#` are ignored. An Erlang cookie file is
 //! also valid.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
+use pmd_protocol::peer::NodeId;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use sha2::Sha256;
@@ -33,7 +35,9 @@ const RANDOM: usize = 32;
 pub struct CookieKey([u8; 32]);
 
 impl CookieKey {
-    fn new(cookie: &[u8]) -> CookieKey {
+    /// Derives the key of a secret.
+    #[must_use]
+    pub fn new(cookie: &[u8]) -> CookieKey {
         let mut mac = keyed(b"pmd cookie 1");
         mac.update(cookie);
         CookieKey(mac.finalize().into_bytes().into())
@@ -80,6 +84,33 @@ fn keyed<const LENGTH: usize>(key: &[u8; LENGTH]) -> Hmac<Sha256> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cookies {
     keys: Vec<CookieKey>,
+}
+
+/// Which secrets count during and after a rotation over links, besides the current one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The secret that was introduced. If another one is the current one, an administrator has replaced it by hand since,
+    /// and nothing of this counts.
+    pub new: CookieKey,
+    /// The secret that was replaced.
+    pub old: CookieKey,
+    /// The members that may still prove it.
+    pub late: BTreeSet<NodeId>,
+}
+
+impl Transition {
+    /// The keys that this peer may prove, and that it may be shown a proof of, the current one first.
+    pub fn keys<'a>(
+        this: Option<&'a Transition>,
+        cookies: &'a Cookies,
+        peer: &NodeId,
+    ) -> impl Iterator<Item = &'a CookieKey> + use<'a> {
+        let this = this.filter(|transition| cookies.keys.first() == Some(&transition.new));
+        let late = this.is_some_and(|transition| transition.late.contains(peer));
+        // Without a transition, a second secret in the file is one that an administrator has put there for everybody.
+        let count = if this.is_some() { 1 } else { MAX_COOKIES };
+        cookies.keys.iter().take(count).chain(this.filter(|_| late).map(|transition| &transition.old))
+    }
 }
 
 /// Why a cookie file cannot be used.

@@ -15,7 +15,9 @@ use common::HELP;
 
 use crate::config::types::Port;
 
-pub use cluster::{Ca, CaInit, CaIssue, CaShow, Cookie, Discover, Join, Leave, Rotate, Services, Status};
+pub use cluster::{
+    Ca, CaInit, CaIssue, CaShow, Cookie, Discover, Expel, Join, Leave, Member, Rotate, Services, Status,
+};
 pub use common::Watch;
 pub use daemon::{AddressList, Debug, Demo, Doctor, Epmd, Handover, Health, Start, Takeover};
 pub use format::Format;
@@ -147,6 +149,23 @@ Examples:
   pmd leave                 Leave, and tell all other members
   pmd leave host1           Tell host1 to leave; it stays out until it joins again")]
     Leave(Leave),
+    /// Put a member out of the cluster, whether or not it agrees
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd expel host2           All members close their links and tunnels to it and refuse it from now on
+  pmd expel 3f2a9c01        The same, by the beginning of its id: of two hosts with one name, or one that is gone", after_help = "\
+The cluster secret, which the expelled daemon knows, is replaced on all other members at once (pmd cookie rotate),
+unless --keep-secret is given. To undo: pmd readmit, and copy the new secret to that host.")]
+    Expel(Expel),
+    /// List the daemons that were expelled
+    #[command(help_template = HELP, before_help = "Examples:\n  pmd expelled\n  pmd expelled -o wide    Also show whole ids")]
+    Expelled,
+    /// Let an expelled daemon join again
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd readmit host2         By its host name
+  pmd readmit 3f2a9c01      By the beginning of its id; then, on that host: pmd join host1")]
+    Readmit(Member),
     /// List the hosts of the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::args::{Cookie, Global, Rotate};
 use super::common::target::{ConfigFile, absolute};
 use super::common::{Exit, Failure, Output, Result, Target, block_on, note};
+use super::rotate as over_links;
 use crate::auth::cookie::{CookieError, Cookies, random_cookie, read_secrets, replace};
 use crate::config::paths::Paths;
 use crate::control::client::ClientError;
@@ -28,8 +29,13 @@ pub fn run(global: &Global, action: &Cookie, output: Output) -> Result<Exit> {
             let report = Shown { path: &path, cookies: &cookies };
             output.one(&report, |out| cookies.iter().try_for_each(|cookie| writeln!(out, "{cookie}")))?;
         }
-        Cookie::Rotate(Rotate { finish }) => {
-            let done = if *finish { finish_rotation(&path)? } else { rotate(&path)? };
+        Cookie::Rotate(rotate @ Rotate { finish, by_hand, .. }) => {
+            if !by_hand && let Some(done) = over_links::run(&Target::of(global)?, *rotate)? {
+                output.one(&done, |out| writeln!(out, "{}", over_links::sentence(&done)))?;
+                over_links::advise(&done);
+                return Ok(Exit::Done);
+            }
+            let done = if *finish { finish_rotation(&path)? } else { self::rotate(&path)? };
             let reloaded = reload(global);
             let report = Report { path: &path, outcome: done, reloaded };
             output.one(&report, |out| writeln!(out, "{}", sentence(&report)))?;
@@ -88,7 +94,7 @@ fn rotate(path: &Path) -> Result<Outcome> {
         return Err(Failure::new(
             Exit::Conflict,
             format!("{} holds two secrets: a rotation is in progress", path.display()),
-            "once every host has this file, drop the old secret: pmd cookie rotate --finish",
+            "once every host has this file, drop the old secret: pmd cookie rotate --finish --by-hand",
         ));
     };
     if path.file_name().is_some_and(|name| name == ERLANG) {
@@ -172,10 +178,10 @@ fn advise(report: &Report<'_>) {
         }
         Outcome::Rotated => note(&format!(
             "next: 1. copy {path} to every other host of the cluster\n      2. on {here}: pmd reload\n      \
-             3. then, on every host: pmd cookie rotate --finish"
+             3. then, on every host: pmd cookie rotate --finish --by-hand"
         )),
         Outcome::Finished => note(&format!(
-            "next: on every other host that still has both secrets: pmd cookie rotate --finish{}",
+            "next: on every other host that still has both secrets: pmd cookie rotate --finish --by-hand{}",
             if report.reloaded { "" } else { "; and here: pmd reload" }
         )),
         Outcome::Unchanged => {}

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod discover;
 pub mod doctor;
 pub mod env;
+pub mod expel;
 pub mod handover;
 pub mod health;
 pub mod join;
@@ -26,6 +27,7 @@ pub mod peers;
 pub mod ping;
 pub mod register;
 pub mod reload;
+pub mod rotate;
 pub mod run;
 pub mod services;
 pub mod start;
@@ -84,6 +86,9 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Demo(args) => demo::run(args, output),
         Command::Join(args) => join::run(&target()?, &args, output),
         Command::Leave(args) => leave::run(&target()?, args.peer, output),
+        Command::Expel(args) => expel::expel(&target()?, args, output),
+        Command::Expelled => expel::list(&target()?, output),
+        Command::Readmit(args) => expel::readmit(&target()?, args.member, output),
         Command::Nodes(args) => nodes::run(&target()?, args.watch, output),
         Command::Peers(args) => peers::run(&target()?, args.watch, output),
         Command::Discover(args) => discover::run(&target()?, args.wait, output),

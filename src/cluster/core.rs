@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use pmd_core::membership::Identity;
-use pmd_protocol::peer::{Frame, NodeId};
+use pmd_protocol::peer::{Frame, NodeId, Rotation};
 use tokio::sync::{mpsc, oneshot};
 
 use super::view::ClusterView;
+use crate::auth::cookie::CookieKey;
 pub use crate::link::inbox::Ended;
 
 /// Capacity of the command queue. When it is full, callers wait in turn.
@@ -28,6 +29,17 @@ pub(super) enum CoreCommand {
         /// Notified once every member has been told.
         left: oneshot::Sender<()>,
     },
+    /// Expel a member, or readmit it.
+    Decide {
+        /// The member.
+        member: NodeId,
+        /// Its host name, for display.
+        host: String,
+        /// Whether to expel it.
+        expelled: bool,
+        /// Receives whether the decision was carried out.
+        done: oneshot::Sender<bool>,
+    },
     /// Tell a member to leave, over its link or a one-shot connection. Delivery is not guaranteed.
     Dismiss(Identity),
     /// Send a frame that does not come from the core to these peers.
@@ -39,8 +51,26 @@ pub(super) enum CoreCommand {
         /// Receives the outcome for each peer.
         sent: oneshot::Sender<Vec<Sent>>,
     },
+    /// Send a rotation of the secret to all peers and to those that follow, prove the secret of this key on all links,
+    /// and publish that this daemon has it.
+    Rotate(Box<Rotating>),
+    /// List the ids of all members that the table knows, dead or alive.
+    Known(oneshot::Sender<Vec<NodeId>>),
+    /// List the peers that have proven the secret of this key on their links.
+    Proven(CookieKey, oneshot::Sender<Vec<NodeId>>),
+    /// Close the links whose peers have not proven the secret of this key.
+    CloseUnproven(CookieKey),
     /// Stop the thread.
     Stop,
+}
+
+/// A rotation of the secret that is carried out.
+#[derive(Debug)]
+pub(super) struct Rotating {
+    /// The rotation.
+    pub rotation: Rotation,
+    /// The key of its secret.
+    pub key: CookieKey,
 }
 
 /// The outcome of sending a frame.
@@ -113,6 +143,16 @@ impl Core {
         Ok((members, told))
     }
 
+    /// Expels a member, or readmits it; `host` is its host name, for display. Returns whether that was carried out, which
+    /// it is unless this daemon is leaving.
+    ///
+    /// # Errors
+    ///
+    /// If the core has ended.
+    pub async fn decide(&self, member: NodeId, host: String, expelled: bool) -> Result<bool, Ended> {
+        self.ask(|done| CoreCommand::Decide { member, host, expelled, done }).await
+    }
+
     /// Tells a member to leave.
     ///
     /// # Errors
@@ -129,6 +169,27 @@ impl Core {
     /// If the core has ended.
     pub async fn send(&self, peers: Vec<NodeId>, frame: Frame) -> Result<Vec<Sent>, Ended> {
         self.ask(|sent| CoreCommand::Send { peers, frame, sent }).await
+    }
+
+    /// Sends a rotation of the secret to all peers and to those that follow, proves the secret of `key` on all links, and
+    /// publishes that this daemon has it.
+    pub(super) async fn rotate(&self, rotation: Rotation, key: CookieKey) -> Result<(), Ended> {
+        self.tell(CoreCommand::Rotate(Box::new(Rotating { rotation, key }))).await
+    }
+
+    /// The ids of all members that are known, dead or alive.
+    pub(super) async fn known(&self) -> Result<Vec<NodeId>, Ended> {
+        self.ask(CoreCommand::Known).await
+    }
+
+    /// The peers that have proven the secret of this key on their links.
+    pub(super) async fn proven(&self, key: CookieKey) -> Result<Vec<NodeId>, Ended> {
+        self.ask(|answer| CoreCommand::Proven(key, answer)).await
+    }
+
+    /// Closes the links whose peers have not proven the secret of this key.
+    pub(super) async fn close_unproven(&self, key: CookieKey) -> Result<(), Ended> {
+        self.tell(CoreCommand::CloseUnproven(key)).await
     }
 
     /// Stops the core thread.

@@ -12,15 +12,16 @@ use pmd_core::membership::Identity;
 use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Settings};
 use pmd_epmd::planted::panic_if_planted;
 use pmd_protocol::peer::frame::{Depart, Reason};
-use pmd_protocol::peer::{Frame, NodeId};
+use pmd_protocol::peer::{Entry, Expulsion, Frame, NodeId, Rotation};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::addresses::advertised;
 use super::bridge::{Bridge, Facts};
-use super::core::{CoreCommand, Sent, Weight};
+use super::core::{CoreCommand, Rotating, Sent, Weight};
 use super::view::ClusterView;
+use crate::auth::cookie::CookieKey;
 use crate::base::clock::now_ms;
 use crate::base::log::limited::LimitedLog;
 use crate::link::dial::Dialer;
@@ -110,6 +111,7 @@ pub(super) async fn run(start: Start) {
         pool: Pool::default(),
         leaving: Vec::new(),
         alarms: Vec::new(),
+        rotation: None,
     };
     driver.flush();
     let mut address_check = tokio::time::interval(ADDRESS_CHECK);
@@ -168,6 +170,8 @@ struct Driver {
     /// Notified when every member knows that this daemon leaves.
     leaving: Vec<oneshot::Sender<()>>,
     alarms: Vec<(u64, Alarm)>,
+    /// The latest rotation of the secret, for peers that do not have it.
+    rotation: Option<Rotation>,
 }
 
 /// This daemon's ends of the links.
@@ -211,10 +215,21 @@ impl Driver {
                 let _ = members.send(self.node.member_count());
                 self.leave(left);
             }
+            CoreCommand::Decide { member, host, expelled, done } => {
+                let decide = Command::Decide { member, host, expelled };
+                let _ = done.send(self.node.handle_command(self.now(), decide).is_ok());
+            }
             CoreCommand::Dismiss(member) => self.dismiss(&member),
             CoreCommand::Send { peers, frame, sent } => {
                 let _ = sent.send(peers.iter().map(|peer| self.send_to(peer, frame.clone())).collect());
             }
+            CoreCommand::Rotate(rotating) => self.rotate(*rotating),
+            CoreCommand::Known(answer) => drop(answer.send(self.node.known_members().collect())),
+            CoreCommand::Proven(key, answer) => {
+                let proven = self.links.ends.values().filter(|end| end.proof.is_of(&key));
+                let _ = answer.send(proven.map(|end| end.peer.id).collect());
+            }
+            CoreCommand::CloseUnproven(key) => self.close_unproven(&key),
             CoreCommand::Stop => {}
         }
         self.execute_outputs();
@@ -236,6 +251,10 @@ impl Driver {
                     return;
                 }
                 tracing::info!(%host, %address, dialled = initiated, "link up");
+                if let Some(rotation) = self.rotation.clone() {
+                    // A peer that was away does not have it.
+                    self.send_to(&peer.id, Frame::Rotation(rotation));
+                }
                 self.node.handle_link(now, LinkEvent::Up { link, peer, initiated, host });
             }
             LinkMessage::Down { link, reason } => {
@@ -279,6 +298,37 @@ impl Driver {
         self.serving.counters().frames_sent.add();
         end.output.send(frame);
         Sent::Yes
+    }
+
+    /// Sends a rotation of the secret to all peers, proves that this daemon has the secret, and publishes it.
+    fn rotate(&mut self, rotating: Rotating) {
+        let Rotating { rotation, key } = rotating;
+        let peers: Vec<NodeId> = self.links.ends.values().map(|end| end.peer.id).collect();
+        for peer in peers {
+            self.send_to(&peer, Frame::Rotation(rotation.clone()));
+            if let Some(proof) = self.links.to(&peer).map(|end| end.proof.prove(&key)) {
+                self.send_to(&peer, Frame::Proof(proof));
+            }
+        }
+        if self.settings.host.secret_ms != rotation.begun_ms {
+            self.settings.host.secret_ms = rotation.begun_ms;
+            // This fails only while the daemon is leaving.
+            let _ =
+                self.node.handle_command(self.now(), Command::Put(Entry::Host(self.settings.host.clone())));
+        }
+        self.rotation = Some(rotation);
+    }
+
+    /// Closes links that nothing valid stands behind any more.
+    fn close_unproven(&mut self, key: &CookieKey) {
+        let unproven = self.links.ends.iter().filter(|(_, end)| !end.proof.is_of(key));
+        let unproven: Vec<LinkId> = unproven.map(|(link, _)| *link).collect();
+        for link in unproven {
+            let Some(end) = self.links.ends.remove(&link) else { continue };
+            tracing::warn!(host = %end.host, address = %end.address, "link closed: its peer has not proven the new cluster secret");
+            let _ = end.close.send(Close { reason: Reason::Cookie, frames: Vec::new() });
+            self.node.handle_link(self.now(), LinkEvent::Down { link, reason: Some(Reason::Cookie) });
+        }
     }
 
     fn weigh(&self) -> Weight {
@@ -399,9 +449,22 @@ impl Driver {
                     self.bridge.event(facts, event);
                 }
                 Output::Alarm(alarm) => self.alarm(alarm),
+                Output::Decided(decision) => self.decided(&decision),
                 Output::Left => self.left(),
             }
         }
+    }
+
+    /// Publishes a decision about a member, and remembers it for the node that follows this one.
+    fn decided(&mut self, decision: &Expulsion) {
+        let Expulsion { member, host, by, expelled, .. } = decision;
+        let key = if *expelled { "expelled" } else { "readmitted" };
+        let (host, by, member) = (host.clone(), by.clone(), *member);
+        let write = move |more: &str| tracing::warn!(?host, id = ?member, ?by, "member {key}{more}");
+        self.log.warn(format!("{key} {member}"), write);
+        self.settings.decisions = self.node.expulsions().iter().cloned().collect();
+        self.local
+            .set_decisions(self.settings.decisions.iter().map(|one| (one.member, one.clone())).collect());
     }
 
     fn alarm(&mut self, alarm: Alarm) {
@@ -433,6 +496,15 @@ impl Driver {
                 let write =
                     |more: &str| tracing::warn!("the member table is full: new members are not seen{more}");
                 self.log.warn("table full".into(), write);
+            }
+            Alarm::IgnoredDecision(id) => {
+                let write = move |more: &str| {
+                    tracing::warn!(
+                        ?id,
+                        "ignored a decision to expel a member: its author is not an administrator{more}"
+                    );
+                };
+                self.log.warn(format!("decision of {id}"), write);
             }
             Alarm::Future(id) => tracing::warn!(
                 ?id,

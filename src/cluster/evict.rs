@@ -4,79 +4,65 @@
 //! Closing the link would not help, because other members would dial it again. No daemon can declare that another has
 //! left either, because that member would refute it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pmd_core::membership::Identity;
-use pmd_protocol::peer::{Generation, NodeId};
+use pmd_protocol::peer::NodeId;
 
 use super::membership::{Cluster, LEAVE_TIMEOUT};
-use crate::directory::hosts::same_host;
+use super::named::Named;
 use crate::link::inbox::Ended;
 
-/// Time for evicted members to leave: a dial if there is no link, and their own announcement.
+/// Time for an evicted member to leave: a dial if there is no link, and its own announcement.
 const GONE: Duration = LEAVE_TIMEOUT.saturating_mul(3);
 
 /// The result of an eviction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Eviction {
-    /// No member has that name or address.
+    /// No member has that id, name or address.
     Unknown,
-    /// The name or address is that of this daemon itself.
+    /// It is that of this daemon itself.
     Oneself,
-    /// This number of members has left.
-    Left(usize),
-    /// At least one member was told to leave and did not.
+    /// Several members have that name or address.
+    Several(Vec<NodeId>),
+    /// The member has left.
+    Left,
+    /// The member was told to leave and did not.
     Stayed,
 }
 
 impl Cluster {
-    /// Tells the members with the address or host name `asked` to leave the cluster, and waits until they have left.
+    /// Tells the member with the id, host name or address `asked` to leave the cluster, and waits until it has left.
     ///
     /// # Errors
     ///
     /// If the daemon is shutting down.
     pub async fn evict(&self, asked: &str) -> Result<Eviction, Ended> {
-        let asked = asked.trim();
-        // A host name may be unknown to this host's resolver.
-        let addresses = self.resolve(asked).await.unwrap_or_default();
         let mut members = self.watch_members();
-        let view = self.core().view().await?;
-        let is_meant = |identity: &Identity, host: Option<&str>| {
-            identity.addresses.iter().any(|address| addresses.contains(address))
-                || host.is_some_and(|host| same_host(host, asked))
-                || view.links_to(identity.id).any(|link| addresses.contains(&link.address))
+        let member = match self.named(asked).await? {
+            Named::Unknown => return Ok(Eviction::Unknown),
+            Named::Oneself => return Ok(Eviction::Oneself),
+            Named::Several(ids) => return Ok(Eviction::Several(ids)),
+            Named::Member(member, _) => member,
         };
-        if is_meant(&view.identity, Some(self.local().host().as_str())) {
-            return Ok(Eviction::Oneself);
-        }
-        let mut meant: BTreeMap<NodeId, Generation> = BTreeMap::new();
-        for (identity, _) in &view.members {
-            let host = self.directory().host_of(&identity.id);
-            if is_meant(identity, host.as_deref()) {
-                meant.insert(identity.id, identity.generation);
-                self.core().dismiss(identity.clone()).await?;
-                // Otherwise the joiner would dial the member again.
-                for address in &identity.addresses {
-                    self.joiner().forget(&address.to_string()).await;
-                }
-            }
-        }
-        if meant.is_empty() {
-            return Ok(Eviction::Unknown);
-        }
+        self.core().dismiss(member.clone()).await?;
+        self.forget_addresses(&member).await;
         let gone = async {
             loop {
                 let view = self.core().view().await?;
-                let stays = |(id, generation): (&NodeId, &Generation)| {
-                    view.member(id).is_some_and(|member| member.generation == *generation)
-                };
-                if !meant.iter().any(stays) {
-                    return Ok(Eviction::Left(meant.len()));
+                if view.member(&member.id).is_none_or(|known| known.generation != member.generation) {
+                    return Ok(Eviction::Left);
                 }
                 members.changed().await.map_err(|_| Ended)?;
             }
         };
         tokio::time::timeout(GONE, gone).await.unwrap_or(Ok(Eviction::Stayed))
+    }
+
+    /// Keeps the joiner from dialling a member again.
+    pub(super) async fn forget_addresses(&self, member: &Identity) {
+        for address in &member.addresses {
+            self.joiner().forget(&address.to_string()).await;
+        }
     }
 }

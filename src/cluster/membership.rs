@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use pmd_protocol::peer::frame::Reason;
 use tokio::sync::watch;
 
 use super::core::Core;
+use super::decisions::DecisionsError;
 use super::joiner_handle::Joiner;
+use super::rotate::Rotator;
 use crate::auth::cookie::{CookieError, Cookies};
 use crate::auth::error::TlsError;
 use crate::auth::tls::{ALPN_LINK, Tls};
@@ -40,6 +43,7 @@ pub struct Cluster {
     pub(super) dialer: Dialer,
     pub(super) links: Links,
     pub(super) joiner: Joiner,
+    pub(super) rotator: Rotator,
     pub(super) descriptors: Arc<Descriptors>,
     /// Changes with every membership change.
     pub(super) members: watch::Receiver<u64>,
@@ -58,6 +62,17 @@ pub enum ClusterError {
     /// The cluster secret cannot be used.
     #[error(transparent)]
     Cookie(#[from] CookieError),
+    /// It is not known who was expelled.
+    #[error(transparent)]
+    Decisions(#[from] DecisionsError),
+    /// It is not known whether the cluster secret was replaced.
+    #[error("cannot read {}: {reason}", .path.display())]
+    Rotation {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        reason: String,
+    },
     /// Its metadata is too long.
     #[error("this host's metadata is too long")]
     Metadata,
@@ -73,6 +88,11 @@ impl ClusterError {
         match self {
             ClusterError::Tls(error) => error.hint(),
             ClusterError::Cookie(error) => error.hint(),
+            ClusterError::Decisions(error) => error.hint(),
+            ClusterError::Rotation { path, .. } => format!(
+                "move {} away: the daemon then uses the secret in its file, and forgets who may still come with an older one",
+                path.display()
+            ),
             ClusterError::Metadata => "shorten the [metadata] table in the configuration file".into(),
             ClusterError::System(_) => "check the host's limits on threads and memory".into(),
         }
@@ -135,6 +155,11 @@ impl Cluster {
     /// The handle to the joiner, which looks for other daemons.
     pub fn joiner(&self) -> &Joiner {
         &self.joiner
+    }
+
+    /// The handle to rotations of the cluster secret.
+    pub fn rotator(&self) -> &Rotator {
+        &self.rotator
     }
 
     /// The dialer for connections to other daemons.

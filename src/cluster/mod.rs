@@ -8,11 +8,17 @@
 pub mod addresses;
 mod bridge;
 pub mod core;
+pub mod decisions;
 mod driver;
 pub mod evict;
+pub mod expel;
 mod joiner;
 pub mod joiner_handle;
 pub mod membership;
+pub mod named;
+pub mod rotate;
+mod rotation;
+mod rotation_file;
 pub mod view;
 
 use std::net::SocketAddr;
@@ -21,11 +27,11 @@ use std::time::Instant;
 
 use pmd_core::node::{Node, Now, Settings as NodeSettings};
 use pmd_epmd::descriptors::Descriptors;
-use pmd_protocol::peer::{Host, Metadata};
+use pmd_protocol::peer::{Expulsion, Host, Metadata};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::auth::cookie::Cookies;
+use crate::auth::cookie::{Cookies, Transition, read_secrets};
 use crate::auth::tls::Tls;
 use crate::base::clock::now_ms;
 use crate::base::log::limited::LimitedLog;
@@ -50,6 +56,8 @@ use core::Core;
 use driver::Start;
 use joiner_handle::Joiner;
 use membership::{Cluster, ClusterError};
+use rotate::Rotator;
+use rotation::{Latest, Rotations};
 
 /// Queued requests to dial back: room for a burst from each of a few peers.
 const DIAL_REQUESTS: usize = 256;
@@ -59,6 +67,10 @@ const DIAL_REQUESTS: usize = 256;
 pub struct Prepared {
     tls: Arc<Tls>,
     cookies: Arc<Cookies>,
+    decisions: Vec<Expulsion>,
+    /// The latest rotation of the secret, and what it means for peers.
+    rotation: Option<Latest>,
+    transition: Option<Transition>,
     /// Whether the cluster secret was just generated, so no other daemon has it yet.
     pub new_cookie: bool,
 }
@@ -72,7 +84,15 @@ impl Prepared {
     pub fn new(settings: &ClusterSettings) -> Result<Prepared, ClusterError> {
         let tls = Arc::new(Tls::load(&settings.identity, settings.host.as_str())?);
         let (cookies, new_cookie) = Cookies::read_or_make(&settings.cookie_file)?;
-        Ok(Prepared { tls, cookies: Arc::new(cookies), new_cookie })
+        let decisions = decisions::read(&settings.decisions_file)?;
+        let rotation = rotation_file::read(&settings.rotation_file)
+            .map_err(|reason| ClusterError::Rotation { path: settings.rotation_file.clone(), reason })?;
+        let secrets = read_secrets(&settings.cookie_file)?;
+        let resumed = rotation.as_ref().and_then(|latest| rotate::resumed(latest, &secrets));
+        let (transition, newer) =
+            resumed.map_or((None, None), |(transition, newer)| (Some(transition), newer));
+        let cookies = Arc::new(newer.unwrap_or(cookies));
+        Ok(Prepared { tls, cookies, decisions, rotation, transition, new_cookie })
     }
 }
 
@@ -118,7 +138,7 @@ pub struct Started {
 pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterError> {
     let Parts { settings, metadata, port, listening, local, counters, refusals, descriptors, supervisor } =
         parts;
-    let Prepared { tls, cookies, .. } = prepared;
+    let Prepared { tls, cookies, decisions, rotation, transition, .. } = prepared;
     let addresses = match settings.advertise.as_slice() {
         [] => advertised(listening),
         said => said.to_vec(),
@@ -129,6 +149,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         metadata,
         leaving: false,
         relay: settings.tunnel.relay,
+        secret_ms: transition.as_ref().and(rotation.as_ref()).map_or(0, |latest| latest.rotation.begun_ms),
     };
     let node_settings = NodeSettings {
         keys: tls.keys(),
@@ -136,6 +157,8 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         addresses,
         host,
         tuning: settings.tuning.clone(),
+        administrators: settings.administrators.clone(),
+        decisions,
     };
     let clock = Instant::now();
     let now = Now { mono_ms: 0, wall_ms: now_ms() };
@@ -143,11 +166,15 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let (identity, watched) = watch::channel(node.identity().clone());
     let own = LocalIdentity::new(settings.name.clone(), settings.host.clone(), watched, tls, cookies);
     let own = Arc::new(own);
+    own.set_decisions(node.expulsions().iter().map(|one| (one.member, one.clone())).collect());
+    own.set_transition(transition);
+    supervisor.task("decisions", decisions::keep(settings.decisions_file.clone(), own.watch_decisions()));
     let runtime = Handle::current();
     let dialer = Dialer::new(Arc::clone(&own), Arc::clone(descriptors), Arc::clone(refusals), runtime);
     let (inbox, messages) = CoreInbox::new();
     let (dial_requests, asked_to_dial) = mpsc::channel(DIAL_REQUESTS);
-    let links = Links::new(inbox, Arc::clone(counters), dial_requests);
+    let (rotations_heard, rotations) = mpsc::channel(rotate::HEARD);
+    let links = Links::new(inbox, Arc::clone(counters), dial_requests, rotations_heard);
     let (core, commands) = Core::new();
     let directory = Arc::new(ClusterDirectory::default());
     let (members, members_watched) = watch::channel(0);
@@ -173,6 +200,20 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let thread = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     supervisor.thread("core", move || thread.block_on(driver::run(start)))?;
 
+    let (rotator, rotation_requests) = Rotator::new();
+    let rotating = rotate::Parts {
+        local: Arc::clone(&own),
+        core: core.clone(),
+        directory: Arc::clone(&directory),
+        members: members_watched.clone(),
+        cookie_file: settings.cookie_file.clone(),
+        rotation_file: settings.rotation_file.clone(),
+        log: LimitedLog::new(Handle::current()),
+    };
+    let grace_ms = u64::try_from(settings.rotate_grace.as_millis()).unwrap_or(u64::MAX);
+    let known = Rotations::new(settings.administrators.clone(), grace_ms, rotation);
+    supervisor.task("rotation", rotate::run(rotating, known, rotations, rotation_requests));
+
     let beacons = BeaconSettings {
         cluster: settings.name.clone(),
         id: own.id(),
@@ -193,6 +234,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         dialer,
         links: links.clone(),
         joiner,
+        rotator,
         descriptors: Arc::clone(descriptors),
         members: members_watched.clone(),
         summaries: summaries_watched,

@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use pmd_core::membership::expulsions::Administrators;
 use pmd_core::tuning::{PhiTuning, Tuning};
 use pmd_protocol::HostName;
 use pmd_protocol::limits::{MAX_ADDRESSES, MAX_CLUSTER_NAME};
+use pmd_protocol::peer::NodeId;
 
 use super::ConfigError;
 use super::discovery::{Spec, SpecError};
@@ -35,6 +38,14 @@ pub struct ClusterSettings {
     pub epmd_access: EpmdAccess,
     /// Whether another member may tell this daemon to leave.
     pub leave_on_request: bool,
+    /// Whose decisions to expel members count.
+    pub administrators: Administrators,
+    /// The file that remembers those decisions.
+    pub decisions_file: PathBuf,
+    /// The file that remembers the latest rotation of the cluster secret.
+    pub rotation_file: PathBuf,
+    /// How long a member that was away during a rotation may return with the old secret.
+    pub rotate_grace: Duration,
     /// Who may see the status page.
     pub web: WebAccess,
     /// Aliases and tunnels.
@@ -107,11 +118,34 @@ impl ClusterSettings {
             discovery,
             epmd_access: raw.epmd_access(),
             leave_on_request: raw.leave_on_request(),
+            administrators: administrators(&raw.administrators()).map_err(|text| {
+                wrong(
+                    "administrators",
+                    &text,
+                    "it is neither * nor the id of a daemon, 64 hexadecimal digits".to_owned(),
+                )
+            })?,
+            decisions_file: paths.decisions(port),
+            rotation_file: paths.rotation(port),
+            rotate_grace: raw.rotate_grace_secs().0,
             web: raw.web(),
             tunnel: TunnelSettings::from_raw(raw, port, paths),
             tuning: tuning(raw),
         })
     }
+}
+
+/// Those named in `texts`.
+///
+/// # Errors
+///
+/// The first text that is not an id.
+fn administrators(texts: &[String]) -> Result<Administrators, String> {
+    if texts.iter().any(|text| text == "*") {
+        return Ok(Administrators::All);
+    }
+    let ids = texts.iter().map(|text| text.parse::<NodeId>().map_err(|_| text.clone()));
+    Ok(Administrators::Only(ids.collect::<Result<_, _>>()?))
 }
 
 fn tuning(raw: &RawConfig) -> Tuning {

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::ConfigError;
 use super::environment::{self, Lookup, Variable};
 use super::rules::{AllowRule, Mode, TunnelRule};
-use super::types::{AliasRange, EpmdAccess, Metadata, PACKET_TIMEOUT, Peer, PhiThreshold, Port, WebAccess};
+use super::types::{
+    AliasRange, EpmdAccess, Metadata, PACKET_TIMEOUT, Peer, PhiThreshold, Port, ROTATE_GRACE, WebAccess,
+};
 use super::value::{Addresses, Seconds, Value, Within};
 
 /// A key of the configuration file.
@@ -249,6 +251,19 @@ keys! {
     /// Whether another member may tell this daemon to leave the cluster (`pmd leave HOST` there).
     leave_on_request: bool {
         default: true,
+    }
+
+    /// The ids of the daemons whose decisions to expel a member, and new cluster secrets, count on this host, besides its
+    /// own; `*` for all members. Name the hosts of administrators here, so that somebody who has taken over another host
+    /// cannot expel members.
+    administrators: Vec<String> {
+        default: vec!["*".to_owned()],
+    }
+
+    /// How long a member that was away while the cluster secret was replaced may return with the old one, once.
+    rotate_grace_secs: Seconds {
+        unit: "s",
+        default: Seconds(ROTATE_GRACE),
     }
 
     /// Who may see the status page: clients on loopback addresses, nobody, or all clients.

@@ -127,6 +127,16 @@ impl Paths {
             .map(|name| self.state.join(name))
     }
 
+    /// The file in which the daemon on `port` remembers who was expelled.
+    pub fn decisions(&self, port: u16) -> PathBuf {
+        self.state.join(format!("expelled-{port}"))
+    }
+
+    /// The file in which the daemon on `port` remembers the latest rotation of the cluster secret.
+    pub fn rotation(&self, port: u16) -> PathBuf {
+        self.state.join(format!("rotation-{port}"))
+    }
+
     /// The directory of the cluster secret and the keys.
     pub fn state(&self) -> &Path {
         &self.state

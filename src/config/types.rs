@@ -21,6 +21,10 @@ pub type Metadata = BTreeMap<String, String>;
 /// How long a connection may take to complete its request; the same as in stock epmd.
 pub const PACKET_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The default time in which a member that was away may return with the old cluster secret: a week, so that a host that is
+/// off over a weekend returns by itself.
+pub const ROTATE_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// A TCP port that can be listened on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Port(u16);

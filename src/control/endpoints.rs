@@ -119,6 +119,17 @@ endpoints! {
         "Joins a cluster. The error code tells why it failed: `unresolvable`, `unreachable`, `refused`, `oneself` or `timeout`.";
     Leave: Post "/v1/leave", "", r#"{"peer":"host1"}"#, None,
         "Leaves the cluster; with `peer`, tells that member to leave instead.";
+    Expelled: Get "/v1/expelled", "", "", None,
+        "The daemons that were expelled from the cluster.";
+    Expel: Post "/v1/expel", "", r#"{"member":"host2"}"#, None,
+        "Expels a member, named by id, host name or address: all members close its links and tunnels and refuse it from then on.";
+    Readmit: Post "/v1/readmit", "", r#"{"member":"host2"}"#, None,
+        "Lets an expelled daemon, named by id or host name, join again.";
+    Rotation: Get "/v1/cookie/rotation", "", "", None,
+        "How far the latest rotation of the cluster secret is; 404 if this daemon knows none.";
+    Rotate: Post "/v1/cookie/rotation", "", r#"{"finish":false}"#, None,
+        "Replaces the cluster secret: distributes a new one over the links to all members. With `finish`, the old one is no longer \
+         accepted from then on, whether or not all members have the new one.";
     Tunnels: Get "/v1/tunnels", "?for=node", "", None,
         "The files for Erlang nodes, the loopback address of each host, and the open tunnels. With `for=node`, waits up to 2 s until the \
          files list every host.";
@@ -189,6 +200,6 @@ mod tests {
     fn a_path_with_two_methods_is_listed_once() {
         let all: Vec<_> = paths().collect();
         assert_eq!(all.iter().filter(|path| **path == "/v1/services").count(), 1);
-        assert_eq!(all.len(), endpoints().len() - 1);
+        assert_eq!(all.len(), endpoints().len() - 2);
     }
 }

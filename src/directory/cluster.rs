@@ -383,6 +383,7 @@ mod tests {
             metadata: Metadata::default(),
             leaving: false,
             relay: false,
+            secret_ms: 0,
         }))
     }
 

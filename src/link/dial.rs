@@ -12,7 +12,7 @@ use pmd_core::membership::Identity;
 use pmd_core::node::{LinkEvent, Purpose};
 use pmd_epmd::descriptors::Descriptors;
 use pmd_protocol::peer::NodeId;
-use pmd_protocol::peer::frame::Observation;
+use pmd_protocol::peer::frame::{Observation, Reason};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -176,9 +176,15 @@ impl Dialer {
             let timeout = || DialError::Handshake { address, source: HandshakeError::Timeout };
             let outcome = tokio::time::timeout(handshake::TIMEOUT, attempt).await;
             match outcome.unwrap_or_else(|_| Err(timeout())) {
-                Ok(proven) => return Ok(proven),
+                Ok(proven) => {
+                    self.local.set_expelled(None);
+                    return Ok(proven);
+                }
                 Err(error) => {
                     if let DialError::Handshake { source, .. } = &error {
+                        if let HandshakeError::Refused { reason: Reason::Expelled, text } = source {
+                            self.local.set_expelled(Some(text.clone()));
+                        }
                         self.refusals.note_error(address.ip(), true, source);
                     }
                     failed = failed.or_worse(error);

@@ -18,8 +18,9 @@ use tokio_rustls::TlsStream;
 use tokio_util::codec::Framed;
 
 use super::connection::{Connection, Traffic};
+use super::link_proof::LinkProof;
 use super::local_identity::LocalIdentity;
-use crate::auth::cookie::Cookies;
+use crate::auth::cookie::{Cookies, Transition};
 use crate::auth::proof::{EXPORTER_LABEL, Role, Session};
 use crate::auth::tls::Tls;
 use crate::base::stats::Counters;
@@ -47,6 +48,8 @@ pub struct ProvenPeer {
     pub traffic: Arc<Traffic>,
     /// How often this daemon had left the cluster when the handshake began.
     pub departures: u64,
+    /// The peer's proof, and what it was made for.
+    pub proof: LinkProof,
     /// The connection.
     pub frames: Frames,
 }
@@ -117,6 +120,14 @@ pub enum HandshakeError {
     /// This daemon has left the cluster.
     #[error("this daemon has left the cluster")]
     Left,
+    /// The peer was expelled from the cluster.
+    #[error("the peer was expelled from the cluster on host {by:?}")]
+    Expelled {
+        /// The peer.
+        id: NodeId,
+        /// The host on which it was decided.
+        by: String,
+    },
 }
 
 impl HandshakeError {
@@ -135,6 +146,7 @@ impl HandshakeError {
             HandshakeError::Id | HandshakeError::Name(_) => "identity",
             HandshakeError::Oneself | HandshakeError::Twin | HandshakeError::OtherDaemon => "other",
             HandshakeError::Left => "left",
+            HandshakeError::Expelled { .. } => "expelled",
         }
     }
 
@@ -147,7 +159,10 @@ impl HandshakeError {
             }
             HandshakeError::Tls(_) => counters.handshakes_tls.add(),
             HandshakeError::Cookie => counters.handshakes_cookie.add(),
-            HandshakeError::Cluster(_) | HandshakeError::Protocol(_) | HandshakeError::Left => {
+            HandshakeError::Cluster(_)
+            | HandshakeError::Protocol(_)
+            | HandshakeError::Left
+            | HandshakeError::Expelled { .. } => {
                 counters.handshakes_foreign.add();
             }
             HandshakeError::Id
@@ -176,6 +191,10 @@ impl HandshakeError {
                 Some((Reason::Refused, "both daemons have the same key: one of them needs a new one".into()))
             }
             HandshakeError::Left => Some((Reason::Refused, "this daemon has left the cluster".into())),
+            HandshakeError::Expelled { id, by } => {
+                let by = by.chars().take(100).collect::<String>();
+                Some((Reason::Expelled, format!("expelled from the cluster on {by}, as {id:.8}")))
+            }
             HandshakeError::Frame(_) | HandshakeError::Unexpected(_) => {
                 Some((Reason::Violation, self.to_string()))
             }
@@ -232,9 +251,10 @@ pub async fn run(
     let handshake = begin(&stream, local, tls, role)?;
     let mut frames = Framed::new(stream, PeerCodec::default());
     match handshake.exchange(&mut frames).await {
-        Ok((hello, host)) => {
+        Ok((hello, host, mac)) => {
             frames.codec_mut().proven();
-            Ok(ProvenPeer { hello, host, address, traffic, departures, frames })
+            let proof = LinkProof::new(handshake.session, role, mac);
+            Ok(ProvenPeer { hello, host, address, traffic, departures, proof, frames })
         }
         Err(error) => {
             if let Some((reason, text)) = error.close_reason() {
@@ -305,18 +325,23 @@ fn begin<'a>(
 }
 
 impl Handshake<'_> {
-    async fn exchange(&self, frames: &mut Frames) -> Result<(Hello, HostName), HandshakeError> {
+    /// Returns the peer's identity, its host, and the proof that counted.
+    async fn exchange(&self, frames: &mut Frames) -> Result<(Hello, HostName, [u8; 32]), HandshakeError> {
         let cookies = self.local.cookies();
         match self.role {
             Role::Initiator => {
                 frames.send(&Frame::Hello(self.local.hello())).await?;
                 let hello = self.receive_hello(frames).await?;
-                let mut macs = cookies.keys().map(|key| self.session.prove(key, self.role));
+                let transition = self.local.transition();
+                let keys = Transition::keys(transition.as_deref(), &cookies, &self.peer);
+                let mut macs = keys.map(|key| self.session.prove(key, self.role));
                 let mac = macs.next().ok_or(HandshakeError::Cookie)?;
                 frames.send(&Frame::Proof(Proof { mac, other: macs.next() })).await?;
                 let theirs = self.receive_proof(frames).await?;
-                self.check(&cookies, &theirs).ok_or(HandshakeError::Cookie)?;
-                Ok(hello)
+                let (_, theirs) = self.check(&cookies, &theirs).ok_or(HandshakeError::Cookie)?;
+                self.check_expelled()?;
+                let (hello, host) = hello;
+                Ok((hello, host, theirs))
             }
             Role::Acceptor => {
                 let hello = self.receive_hello(frames).await?;
@@ -325,21 +350,33 @@ impl Handshake<'_> {
                 }
                 frames.send(&Frame::Hello(self.local.hello())).await?;
                 let theirs = self.receive_proof(frames).await?;
-                let mac = self.check(&cookies, &theirs).ok_or(HandshakeError::Cookie)?;
+                let (mac, theirs) = self.check(&cookies, &theirs).ok_or(HandshakeError::Cookie)?;
+                self.check_expelled()?;
                 frames.send(&Frame::Proof(Proof { mac, other: None })).await?;
-                Ok(hello)
+                let (hello, host) = hello;
+                Ok((hello, host, theirs))
             }
         }
     }
 
-    /// Checks the peer's proof against every accepted secret. Returns this side's proof, made with the matching secret.
-    fn check(&self, cookies: &Cookies, theirs: &Proof) -> Option<[u8; 32]> {
+    /// Rejects a peer that was expelled, once it has proven that it knew the cluster.
+    fn check_expelled(&self) -> Result<(), HandshakeError> {
+        match self.local.expulsion_of(&self.peer) {
+            Some(decision) => Err(HandshakeError::Expelled { id: self.peer, by: decision.by }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the peer's proof against every secret that it may prove. Returns this side's proof, made with the matching
+    /// secret, and the peer's.
+    fn check(&self, cookies: &Cookies, theirs: &Proof) -> Option<([u8; 32], [u8; 32])> {
         let role = self.role.other();
         let macs = [Some(&theirs.mac), theirs.other.as_ref()];
-        let key = cookies
-            .keys()
-            .find(|key| macs.iter().flatten().any(|mac| self.session.verify(key, role, mac)))?;
-        Some(self.session.prove(key, self.role))
+        let transition = self.local.transition();
+        Transition::keys(transition.as_deref(), cookies, &self.peer).find_map(|key| {
+            let mac = macs.iter().flatten().find(|mac| self.session.verify(key, role, mac))?;
+            Some((self.session.prove(key, self.role), **mac))
+        })
     }
 
     async fn receive_hello(&self, frames: &mut Frames) -> Result<(Hello, HostName), HandshakeError> {

@@ -11,6 +11,7 @@ use pmd_protocol::peer::{Frame, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::Traffic;
+use super::link_proof::LinkProof;
 use super::output::LinkOutput;
 use super::peer_clock::PeerClock;
 
@@ -77,6 +78,8 @@ pub struct LinkEnd {
     pub departures: u64,
     /// Bytes and round-trip time of the connection.
     pub traffic: Arc<Traffic>,
+    /// What the peer has proven.
+    pub proof: Arc<LinkProof>,
     /// The offset of the peer's clock.
     pub clock: Arc<PeerClock>,
     /// Queues frames for the peer.

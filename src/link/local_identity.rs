@@ -1,15 +1,16 @@
 //! This daemon's identity as its connections need it: name, keys and secrets, all replaceable at run time.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use pmd_core::membership::Identity;
 use pmd_protocol::HostName;
-use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::{Hello, PROTOCOL};
+use pmd_protocol::peer::{Expulsion, NodeId};
 use tokio::sync::watch;
 
-use crate::auth::cookie::Cookies;
+use crate::auth::cookie::{Cookies, Transition};
 use crate::auth::tls::Tls;
 
 /// The identity of this daemon.
@@ -22,6 +23,12 @@ pub struct LocalIdentity {
     cookies: watch::Sender<Arc<Cookies>>,
     left: AtomicBool,
     departures: AtomicU64,
+    /// A rotation of the secret that is going on, or whose grace is.
+    transition: RwLock<Option<Arc<Transition>>>,
+    /// The latest decision about each member that was ever expelled.
+    decisions: watch::Sender<Arc<BTreeMap<NodeId, Expulsion>>>,
+    /// When a member last refused this daemon because it was expelled, and in which words.
+    expelled: Mutex<Option<String>>,
 }
 
 impl LocalIdentity {
@@ -42,6 +49,9 @@ impl LocalIdentity {
             cookies,
             left: AtomicBool::new(false),
             departures: AtomicU64::new(0),
+            transition: RwLock::default(),
+            decisions: watch::Sender::default(),
+            expelled: Mutex::default(),
         }
     }
 
@@ -105,6 +115,51 @@ impl LocalIdentity {
         let differ = *self.cookies() != *cookies;
         self.cookies.send_replace(cookies);
         differ
+    }
+
+    /// The rotation of the secret that is going on, or whose grace is.
+    pub fn transition(&self) -> Option<Arc<Transition>> {
+        self.transition.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the rotation of the secret that is going on.
+    pub fn set_transition(&self, transition: Option<Transition>) {
+        *self.transition.write().unwrap_or_else(PoisonError::into_inner) = transition.map(Arc::new);
+    }
+
+    /// The decision by which a member is expelled.
+    pub fn expulsion_of(&self, id: &NodeId) -> Option<Expulsion> {
+        self.decisions.borrow().get(id).filter(|decision| decision.expelled).cloned()
+    }
+
+    /// Waits until one of these members is expelled.
+    pub async fn until_expelled(&self, ids: &[NodeId]) {
+        let mut decisions = self.watch_decisions();
+        let is_out = |all: &Arc<BTreeMap<NodeId, Expulsion>>| {
+            ids.iter().any(|id| all.get(id).is_some_and(|decision| decision.expelled))
+        };
+        // This cannot fail: `self` owns the sender.
+        let _ = decisions.wait_for(is_out).await;
+    }
+
+    /// The latest decision about each member that was ever expelled, with notification of changes.
+    pub fn watch_decisions(&self) -> watch::Receiver<Arc<BTreeMap<NodeId, Expulsion>>> {
+        self.decisions.subscribe()
+    }
+
+    /// Replaces the decisions.
+    pub fn set_decisions(&self, decisions: BTreeMap<NodeId, Expulsion>) {
+        self.decisions.send_replace(Arc::new(decisions));
+    }
+
+    /// Records what a member said when it refused this daemon as expelled, or that a member has accepted it.
+    pub fn set_expelled(&self, text: Option<String>) {
+        *self.expelled.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
+    /// What a member said when it last refused this daemon as expelled, unless another one has accepted it since.
+    pub fn expelled(&self) -> Option<String> {
+        self.expelled.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether this daemon has left the cluster and rejects all peers.

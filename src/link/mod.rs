@@ -11,6 +11,7 @@ pub mod connection;
 pub mod dial;
 pub mod handshake;
 pub mod inbox;
+pub mod link_proof;
 pub mod local_identity;
 pub mod oneshot;
 pub mod output;

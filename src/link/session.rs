@@ -12,7 +12,7 @@ use futures_util::{SinkExt, Stream, StreamExt};
 use pmd_core::node::LinkId;
 use pmd_protocol::peer::codec::{PeerCodec, PeerError};
 use pmd_protocol::peer::frame::{self, DialBack, Reason};
-use pmd_protocol::peer::{Decoded, Frame, NodeId};
+use pmd_protocol::peer::{Decoded, Frame, NodeId, Rotation};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_io_timeout::TimeoutWriter;
@@ -20,6 +20,7 @@ use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
 
 use super::handshake::ProvenPeer;
 use super::inbox::{Close, CoreInbox, LinkEnd, LinkMessage};
+use super::link_proof::LinkProof;
 use super::output::LinkOutput;
 use super::peer_clock::{ClockAnnouncer, PeerClock};
 use super::protocol::{Protocol, Serving};
@@ -54,13 +55,28 @@ pub struct Links {
     inbox: CoreInbox,
     counters: Arc<Counters>,
     dial_requests: mpsc::Sender<DialRequest>,
+    rotations: mpsc::Sender<HeardRotation>,
+}
+
+/// A rotation of the cluster secret, received over a peer's link.
+#[derive(Debug)]
+pub struct HeardRotation {
+    /// The peer.
+    pub peer: NodeId,
+    /// The rotation.
+    pub rotation: Rotation,
 }
 
 impl Links {
-    /// Creates links whose frames go to the core, except for requests to dial back.
+    /// Creates links whose frames go to the core, except for requests to dial back and rotations of the secret.
     #[must_use]
-    pub fn new(inbox: CoreInbox, counters: Arc<Counters>, dial_requests: mpsc::Sender<DialRequest>) -> Links {
-        Links { inbox, counters, dial_requests }
+    pub fn new(
+        inbox: CoreInbox,
+        counters: Arc<Counters>,
+        dial_requests: mpsc::Sender<DialRequest>,
+        rotations: mpsc::Sender<HeardRotation>,
+    ) -> Links {
+        Links { inbox, counters, dial_requests, rotations }
     }
 
     /// The core's inbox.
@@ -82,13 +98,16 @@ impl Links {
         let (number, numbered) = oneshot::channel();
         let waiting = Arc::new(AtomicBool::new(false));
         let clock = Arc::new(PeerClock::new(Arc::clone(&peer.traffic)));
+        let identity = peer.identity();
+        let proof = Arc::new(peer.proof);
         let end = LinkEnd {
-            peer: peer.identity(),
+            peer: identity,
             host: peer.host.clone(),
             address: peer.address,
             initiated,
             departures: peer.departures,
             traffic: Arc::clone(&peer.traffic),
+            proof: Arc::clone(&proof),
             clock: Arc::clone(&clock),
             output: LinkOutput::new(frames, Arc::clone(&waiting)),
             close,
@@ -108,7 +127,7 @@ impl Links {
         reading.read_buffer_mut().extend_from_slice(&parts.read_buf);
         drop(parts.read_buf);
         let ended = tokio::select! {
-            reason = self.read(&mut reading, link, id, &clock) => Some(reason),
+            reason = self.read(&mut reading, link, id, (&clock, &proof)) => Some(reason),
             reason = self.write(&mut writing, output, closed, &waiting, link) => {
                 if let Some(reason) = reason {
                     let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
@@ -136,7 +155,7 @@ impl Links {
         frames: &mut (impl Stream<Item = Result<Decoded, PeerError>> + Unpin),
         link: LinkId,
         peer: NodeId,
-        clock: &PeerClock,
+        (clock, proof): (&PeerClock, &LinkProof),
     ) -> Option<Reason> {
         let counters = &self.counters;
         loop {
@@ -152,6 +171,11 @@ impl Links {
                             }
                         }
                         Frame::Clock(time) => clock.update(time),
+                        Frame::Proof(again) => proof.replace(&again),
+                        Frame::Rotation(rotation) => {
+                            // If the queue is full, it is sent again.
+                            let _ = self.rotations.try_send(HeardRotation { peer, rotation });
+                        }
                         frame => self.inbox.send(LinkMessage::Frame { link, frame }).await.ok()?,
                     }
                 }

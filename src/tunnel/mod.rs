@@ -79,7 +79,11 @@ impl Protocol for TunnelProtocol {
     fn serve(&self, peer: ProvenPeer, permit: Permit) -> Serving {
         let tunnels = Arc::clone(&self.0);
         Box::pin(async move {
-            exit::serve(peer, tunnels, "direct").await;
+            let (identity, from) = (Arc::clone(&tunnels.parts.identity), [peer.hello.id]);
+            tokio::select! {
+                () = exit::serve(peer, tunnels, "direct") => {}
+                () = identity.until_expelled(&from) => {}
+            }
             drop(permit);
         })
     }
@@ -97,7 +101,11 @@ impl Protocol for RelayProtocol {
     fn serve(&self, peer: ProvenPeer, permit: Permit) -> Serving {
         let tunnels = Arc::clone(&self.0);
         Box::pin(async move {
-            relay::serve(peer, tunnels).await;
+            let (identity, from) = (Arc::clone(&tunnels.parts.identity), [peer.hello.id]);
+            tokio::select! {
+                () = relay::serve(peer, tunnels) => {}
+                () = identity.until_expelled(&from) => {}
+            }
             drop(permit);
         })
     }

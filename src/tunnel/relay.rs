@@ -300,7 +300,11 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>) {
     if !far_early.is_empty() {
         return;
     }
-    let _ = pipe::join(&mut far, &mut near, near_early, &tunnels.parts.counters.relayed_bytes).await;
+    let ends = [asker, target];
+    tokio::select! {
+        _ = pipe::join(&mut far, &mut near, near_early, &tunnels.parts.counters.relayed_bytes) => {}
+        () = tunnels.parts.identity.until_expelled(&ends) => {}
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ fn a_cookie_is_created_shown_and_rotated() {
             "HOME/cookie has a new cluster secret; the old one is still accepted\n".to_owned(),
             "next: 1. copy HOME/cookie to every other host of the cluster\n      \
              2. on every host: pmd reload\n      \
-             3. then, on every host: pmd cookie rotate --finish\n"
+             3. then, on every host: pmd cookie rotate --finish --by-hand\n"
                 .to_owned()
         )
     );
@@ -50,7 +50,7 @@ fn a_running_daemon_reloads_a_rotated_cookie() {
     let home = Home::new();
     let reloaded = json!({ "config_file": null, "applied": [], "needs_restart": [] });
     let stub = Stub::start(&home, move |_, _| ok(&reloaded));
-    let json = home.run(&["cookie", "rotate", "--json"]).ended_with(0).json();
+    let json = home.run(&["cookie", "rotate", "--by-hand", "--json"]).ended_with(0).json();
     assert_eq!((&json["outcome"], &json["reloaded"]), (&json!("made"), &json!(true)));
     assert_eq!(stub.requests()[0].what, "POST /v1/reload");
     home.run(&["cookie", "show"]).ended_with(0);

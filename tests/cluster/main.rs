@@ -13,6 +13,7 @@
 mod dialling_back;
 mod doctor;
 mod erlang;
+mod expelling;
 mod failures;
 #[path = "../harness/fleet/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the benchmark uses the rest")]

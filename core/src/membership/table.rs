@@ -165,6 +165,11 @@ impl<S: Share> MemberTable<S> {
         Some((&record.identity, record.liveness()?))
     }
 
+    /// The ids of all other members that are remembered, dead or alive.
+    pub fn known(&self) -> impl Iterator<Item = NodeId> {
+        self.records.iter().map(|record| record.identity.id)
+    }
+
     /// The record of a member or of this daemon, dead or alive.
     #[must_use]
     pub fn record(&self, id: &NodeId) -> Option<&Record> {

@@ -14,8 +14,7 @@ impl<S: Share> Node<S> {
     /// Carries out a decision of this daemon's administrator.
     pub(super) fn decide(&mut self, member: NodeId, host: String, expelled: bool) {
         let by = self.host.host.clone();
-        let decision =
-            self.expulsions.decide(&*self.keys, self.now.wall_ms, (member, host), &by, expelled);
+        let decision = self.expulsions.decide(&*self.keys, self.now.wall_ms, (member, host), &by, expelled);
         self.hear_decision(None, decision);
     }
 

@@ -234,6 +234,11 @@ impl<S: Share> Node<S> {
         self.table.len()
     }
 
+    /// The ids of all other members that are remembered, dead or alive, but for those that were expelled.
+    pub fn known_members(&self) -> impl Iterator<Item = NodeId> {
+        self.table.known().filter(|id| !self.expulsions.is_expelled(id))
+    }
+
     /// The generation of a live member.
     #[must_use]
     pub fn generation_of(&self, id: &NodeId) -> Option<Generation> {

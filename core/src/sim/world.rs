@@ -411,6 +411,7 @@ fn host(number: usize) -> Option<Host> {
         metadata: Metadata::default(),
         leaving: false,
         relay: false,
+        secret_ms: 0,
     })
 }
 

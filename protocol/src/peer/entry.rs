@@ -58,6 +58,8 @@ pub struct Host {
     pub leaving: bool,
     /// Whether it relays connections between members that cannot reach each other.
     pub relay: bool,
+    /// The latest rotation of the cluster secret whose secret it has, see [`Rotation`](super::Rotation); 0 if none.
+    pub secret_ms: u64,
 }
 
 /// A registered Erlang node: the fields of its ALIVE2_REQ, and those added by its daemon.
@@ -218,6 +220,7 @@ impl Entry {
                 metadata: pairs(&host.metadata),
                 leaving: host.leaving,
                 relay: host.relay,
+                secret_ms: host.secret_ms,
             }),
             Self::Name(name) if name.extra.len() > MAX_EXTRA => return Err(EntryTooLong::Field),
             Self::Name(name) => postcard::to_allocvec(&NameFields {
@@ -251,6 +254,7 @@ struct HostFields<'a> {
     leaving: bool,
     #[serde(deserialize_with = "or_default")]
     relay: bool,
+    secret_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -301,6 +305,7 @@ fn read_host(key: &Key, bytes: &[u8]) -> Result<Entry, EntryError> {
         metadata: metadata(&fields.metadata)?,
         leaving: fields.leaving,
         relay: fields.relay,
+        secret_ms: fields.secret_ms,
     }))
 }
 

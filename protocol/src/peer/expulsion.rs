@@ -6,9 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::attestation::{PublicKey, Signature};
+use super::bounded;
 use super::frame::text;
 use super::id::NodeId;
-use super::bounded;
 use crate::limits::{MAX_EXPULSIONS, MAX_HOST_NAME};
 
 /// The latest decision about one member.

@@ -32,6 +32,25 @@ pub struct Leave {
     pub peer: Option<String>,
 }
 
+/// Options of `pmd expel`.
+#[derive(Debug, Args)]
+pub struct Expel {
+    /// The member.
+    #[command(flatten)]
+    pub member: Member,
+    /// Do not replace the cluster secret, which the expelled daemon knows
+    #[arg(long)]
+    pub keep_secret: bool,
+}
+
+/// The argument of `pmd expel` and `pmd readmit`.
+#[derive(Debug, Args)]
+pub struct Member {
+    /// The daemon: the beginning of its id, its host name or its address
+    #[arg(value_name = "ID|HOST|ADDR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub member: String,
+}
+
 /// Options of `pmd status`.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Status {
@@ -68,11 +87,14 @@ Examples:
   pmd cookie show
   pmd cookie show --json")]
     Show,
-    /// Replace the secret in two steps
+    /// Replace the secret on all hosts of the cluster
     #[command(help_template = HELP, before_help = "\
 Examples:
-  pmd cookie rotate            Create a new secret; the old one is still accepted
-  pmd cookie rotate --finish   Drop the old one, once every host has the new file")]
+  pmd cookie rotate                      Give all members a new secret, and drop the old one once they have it
+  pmd cookie rotate --finish             Drop the old one now; members that are away may return with it once
+  pmd cookie rotate --by-hand            Only change the file on this host; the old secret is still accepted
+  pmd cookie rotate --by-hand --finish   Drop the old one here, once every host has the new file", after_help = "\
+Without a running daemon, only the file on this host is changed, as with --by-hand.")]
     Rotate(Rotate),
     /// Print the path of the file
     #[command(help_template = HELP, before_help = "\
@@ -83,11 +105,17 @@ Examples:
 }
 
 /// Options of `pmd cookie rotate`.
-#[derive(Debug, Clone, Copy, Default, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct Rotate {
-    /// Drop the old secret
+    /// Drop the old secret, whether or not every host has the new one
     #[arg(long)]
     pub finish: bool,
+    /// Change only the file on this host, and copy it to the others by hand
+    #[arg(long)]
+    pub by_hand: bool,
+    /// How long to wait until every member has the new secret
+    #[arg(short, long, value_name = "TIME", value_parser = positive_duration, default_value = "60s")]
+    pub timeout: Duration,
 }
 
 /// The subcommands of `pmd ca`.

@@ -7,10 +7,12 @@ mod cluster;
 mod daemon;
 mod error;
 mod events;
+mod expulsions;
 mod join;
 mod lookup;
 mod names;
 mod reach;
+mod rotation;
 mod services;
 mod tunnel;
 
@@ -22,9 +24,11 @@ pub use daemon::{
 };
 pub use error::{ErrorBody, ErrorCode, ErrorInfo};
 pub use events::{Event, Gap, GapReason, Hello};
+pub use expulsions::{Decision, Expel, Expelled, ExpelledList};
 pub use join::{Join, JoinFailure, Joined, JoinedPeer, Leave, LeftCluster};
 pub use lookup::{Kind, Lookup, Match};
 pub use names::{Adopt, AdoptOutcome, AdoptedName, ClusterName, ClusterNameList, Name, NameList};
 pub use reach::{Reach, ReachFailure, ReachLeg, Reached, Refusal, RefusalList};
+pub use rotation::{Rotate, Rotation};
 pub use services::{ClusterService, ClusterServiceList, NewService, ServiceEnded, ServiceInfo, ServiceList};
 pub use tunnel::{AliasInfo, Leg, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus};

@@ -155,6 +155,31 @@ impl Client {
         self.post(Call::Leave, leave).await
     }
 
+    /// How far the latest rotation of the cluster secret is.
+    pub async fn rotation(&self) -> Result<api::Rotation> {
+        self.get(Call::Rotation, &[]).await
+    }
+
+    /// Begins a rotation of the cluster secret, or finishes the one that is in progress.
+    pub async fn rotate(&self, rotate: api::Rotate) -> Result<api::Rotation> {
+        self.post(Call::Rotate, &rotate).await
+    }
+
+    /// The daemons that were expelled.
+    pub async fn expelled(&self) -> Result<api::ExpelledList> {
+        self.get(Call::Expelled, &[]).await
+    }
+
+    /// Expels a member.
+    pub async fn expel(&self, member: &api::Expel) -> Result<api::Decision> {
+        self.post(Call::Expel, member).await
+    }
+
+    /// Lets an expelled daemon return.
+    pub async fn readmit(&self, member: &api::Expel) -> Result<api::Decision> {
+        self.post(Call::Readmit, member).await
+    }
+
     /// The metrics, in the text format of Prometheus.
     pub async fn metrics(&self) -> Result<String> {
         self.text(Call::Metrics).await

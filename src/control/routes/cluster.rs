@@ -10,6 +10,7 @@ use pmd_core::membership::Liveness;
 use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Entry, NodeId};
 
+use super::expulsions::several;
 use super::lookup::unknown_host;
 use super::request::{Answer, ApiError, RequestBody};
 use crate::cluster::evict::Eviction;
@@ -82,8 +83,16 @@ pub(super) fn status(cluster: &Cluster, local: &Local, view: &ClusterView) -> ap
 pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
     use pmd_core::node::Alarm;
     let own = cluster.local().host().as_str();
+    let expelled = cluster.local().expelled();
     let contested = cluster.directory().contested(own).into_iter();
     let mut warnings: Vec<String> = contested.map(|(host, ids)| contested_name(own, &host, &ids)).collect();
+    if let Some(text) = expelled {
+        let id = cluster.local().id();
+        warnings.push(format!(
+            "another host says of this one: {}; to undo that, run pmd readmit {id:.8} there, then pmd join here",
+            crate::base::text::printable(&text)
+        ));
+    }
     for (_, alarm) in &view.alarms {
         let warning = match alarm {
             Alarm::Forked(id) => format!(
@@ -96,6 +105,9 @@ pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
             Alarm::Full => "this host has more registrations than the cluster allows one host: other hosts do not see \
                             the newest"
                 .to_owned(),
+            Alarm::IgnoredDecision(id) => format!(
+                "daemon {id:.8} wants to expel members and is not among the administrators of this host"
+            ),
             Alarm::TableFull => "the member table is full: new members are not seen".to_owned(),
             Alarm::Future(id) => format!(
                 "daemon {id:.8} was rejected because it started more than 100 years ahead of this host's clock: check both clocks"
@@ -381,6 +393,14 @@ fn handshake_error(at: &str, error: &HandshakeError) -> ApiError {
             rejected(format!("{at} rejected this daemon: {text}"), cookie)
         }
         HandshakeError::Cookie => rejected(format!("this daemon rejected {at}: {error}"), cookie),
+        HandshakeError::Refused { reason: Reason::Expelled, text } => rejected(
+            format!("{at} rejected this daemon: {text}"),
+            "run pmd readmit with that id on a host of the cluster, then join again",
+        ),
+        HandshakeError::Expelled { id, .. } => rejected(
+            format!("this daemon rejected {at}: {error}"),
+            &format!("to let it return: pmd readmit {id:.8}"),
+        ),
         HandshakeError::Refused { text, .. } => rejected(
             format!("{at} rejected this daemon: {text}"),
             "compare the cluster name and the version that pmd status shows on both hosts",
@@ -426,18 +446,22 @@ pub(super) async fn leave(
     let asked: api::Leave = body.parse()?;
     let members = match &asked.peer {
         None => cluster.leave().await?,
-        Some(peer) => evict(cluster, peer).await?,
+        Some(peer) => {
+            evict(cluster, peer).await?;
+            1
+        }
     };
     Ok(Json(api::LeftCluster { cluster: cluster.local().cluster().to_owned(), members }))
 }
 
-/// Tells the members that `peer` names to leave; returns their number.
-async fn evict(cluster: &Cluster, peer: &str) -> Result<usize, ApiError> {
+/// Tells the member that `peer` names to leave.
+async fn evict(cluster: &Cluster, peer: &str) -> Result<(), ApiError> {
     let (code, message, hint) = match cluster.evict(peer).await? {
-        Eviction::Left(told) => return Ok(told),
+        Eviction::Left => return Ok(()),
+        Eviction::Several(ids) => return Err(several(peer, &ids)),
         Eviction::Unknown => (
             ErrorCode::NotFound,
-            format!("no member has the name or address {peer:?}"),
+            format!("no member has the id, name or address {peer:?}"),
             "pmd nodes lists the members",
         ),
         Eviction::Oneself => (

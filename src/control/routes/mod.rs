@@ -3,11 +3,13 @@
 mod cluster;
 mod daemon;
 mod events;
+mod expulsions;
 mod lookup;
 mod monitoring;
 mod names;
 mod reach;
 mod request;
+mod rotation;
 mod services;
 mod tunnel;
 
@@ -60,6 +62,11 @@ fn handler(call: Call) -> MethodRouter<Handles> {
         Call::Refusals => on(method, reach::refusals),
         Call::Join => on(method, cluster::join),
         Call::Leave => on(method, cluster::leave),
+        Call::Expelled => on(method, expulsions::list),
+        Call::Expel => on(method, expulsions::expel),
+        Call::Readmit => on(method, expulsions::readmit),
+        Call::Rotation => on(method, rotation::progress),
+        Call::Rotate => on(method, rotation::rotate),
         Call::Tunnels => on(method, tunnel::list),
         Call::Ping => on(method, tunnel::ping),
         Call::Events => on(method, events::subscribe),

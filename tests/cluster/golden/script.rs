@@ -363,11 +363,11 @@ pub(super) const SCRIPT: &[(&str, &[Step])] = &[
     (
         "cookie rotate",
         &[
-            Run(2, ""),
-            Run(2, "--finish"),
-            Run(2, "--finish --json"),
-            Run(2, "--json"),
-            Quietly(2, "cookie rotate --finish"),
+            Run(2, "--by-hand"),
+            Run(2, "--by-hand --finish"),
+            Run(2, "--by-hand --finish --json"),
+            Run(2, "--by-hand --json"),
+            Quietly(2, "cookie rotate --finish --by-hand"),
         ],
     ),
     ("cookie show", &[Run(2, ""), Run(2, "--json"), Run(2, "-o plain"), Run(2, "--nothing")]),

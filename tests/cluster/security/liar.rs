@@ -18,6 +18,7 @@ use pmd::link::connection::Connection;
 use pmd::link::dial::Dialer;
 use pmd::link::handshake::{self, Frames};
 use pmd::link::local_identity::LocalIdentity;
+use pmd_core::membership::expulsions::Administrators;
 use pmd_core::node::{Command, LinkEvent, LinkId, Node, Now, Output, Purpose, Settings};
 use pmd_core::tuning::Tuning;
 use pmd_epmd::descriptors::Descriptors;
@@ -78,6 +79,7 @@ impl Liar {
             metadata: Metadata::default(),
             leaving: false,
             relay: false,
+            secret_ms: 0,
         };
         let settings = Settings {
             keys: tls.keys(),
@@ -85,6 +87,8 @@ impl Liar {
             addresses: vec![(world[at].ip, PORT).into()],
             host,
             tuning: Tuning::default(),
+            administrators: Administrators::All,
+            decisions: Vec::new(),
         };
         let mut node = Node::new(settings, Now { mono_ms: 0, wall_ms: now_ms() }).expect("a node");
         let now = Now { mono_ms: 0, wall_ms: now_ms() };

@@ -1,0 +1,445 @@
+//! Carries out rotations of the cluster secret: writes the secret, spreads it over the links, follows how far it has come,
+//! and closes links that the new secret does not stand behind.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pmd_core::attest::Keys;
+use pmd_protocol::peer::{NodeId, Rotation};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::rotation::{Heard, Latest, Rotations};
+use super::rotation_file;
+use crate::auth::cookie::{CookieKey, Cookies, Transition, read_secrets, replace};
+use crate::base::clock::now_ms;
+use crate::base::log::limited::LimitedLog;
+use crate::directory::cluster::ClusterDirectory;
+use crate::link::inbox::Ended;
+use crate::link::local_identity::LocalIdentity;
+use crate::link::session::HeardRotation;
+
+/// Erlang's own cookie file, which pmd must not change.
+const ERLANG: &str = ".erlang.cookie";
+/// How often the state is looked at while a rotation is going on, besides when something has changed. What a full queue of
+/// a link has dropped is sent again then.
+const WHILE_OFFERED: Duration = Duration::from_millis(500);
+/// The same while members that were away may still return.
+const WHILE_LATE: Duration = Duration::from_secs(30);
+/// Time between the end of a rotation and the closing of links that have not proven the new secret: enough for proofs
+/// that are on their way.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Rotations heard from peers that wait here.
+pub(super) const HEARD: usize = 64;
+/// Requests that wait here.
+const REQUESTS: usize = 16;
+
+/// How far a rotation is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// When it was begun, in milliseconds since the Unix epoch.
+    pub begun_ms: u64,
+    /// Whether the old secret is no longer accepted.
+    pub finished: bool,
+    /// Live members that have the new secret, this daemon included.
+    pub have: usize,
+    /// The host names of the live members that do not, or their ids.
+    pub missing: Vec<String>,
+    /// How many members were away and may still return with the old secret.
+    pub late: usize,
+}
+
+/// Why a rotation was not begun or finished.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RotateError {
+    /// One is going on.
+    #[error("a rotation of the cluster secret is in progress")]
+    InProgress,
+    /// None is going on.
+    #[error("no rotation of the cluster secret is in progress")]
+    NotBegun,
+    /// The cluster secret is Erlang's cookie.
+    #[error("{0} is the Erlang cookie, which pmd does not change")]
+    Erlang(String),
+    /// The secret cannot be written, or there are no random bytes.
+    #[error("cannot store a new cluster secret: {0}")]
+    Store(String),
+    /// The daemon is shutting down.
+    #[error("the daemon is shutting down")]
+    Ended,
+}
+
+/// A request to the rotator.
+#[derive(Debug)]
+enum Request {
+    Begin(oneshot::Sender<Result<Progress, RotateError>>),
+    Finish(oneshot::Sender<Result<Progress, RotateError>>),
+    Progress(oneshot::Sender<Option<Progress>>),
+}
+
+/// Sends requests to the rotator.
+#[derive(Debug, Clone)]
+pub struct Rotator(mpsc::Sender<Request>);
+
+/// The receiving end of the requests.
+#[derive(Debug)]
+pub(super) struct Requests(mpsc::Receiver<Request>);
+
+impl Rotator {
+    /// Creates the queue; returns both ends.
+    pub(super) fn new() -> (Rotator, Requests) {
+        let (sender, receiver) = mpsc::channel(REQUESTS);
+        (Rotator(sender), Requests(receiver))
+    }
+
+    /// Begins a rotation to a new random secret.
+    ///
+    /// # Errors
+    ///
+    /// If one is going on, or the secret cannot be stored here.
+    pub async fn begin(&self) -> Result<Progress, RotateError> {
+        self.ask(Request::Begin).await.unwrap_or(Err(RotateError::Ended))
+    }
+
+    /// Ends the rotation that is going on: the old secret is no longer accepted.
+    ///
+    /// # Errors
+    ///
+    /// If none is going on.
+    pub async fn finish(&self) -> Result<Progress, RotateError> {
+        self.ask(Request::Finish).await.unwrap_or(Err(RotateError::Ended))
+    }
+
+    /// How far the latest rotation is; `None` if this daemon knows none.
+    pub async fn progress(&self) -> Option<Progress> {
+        self.ask(Request::Progress).await.flatten()
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(request(sender)).await.ok()?;
+        receiver.await.ok()
+    }
+}
+
+/// The parts that rotations need.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// The daemon's keys and secrets.
+    pub local: Arc<LocalIdentity>,
+    /// The core thread.
+    pub core: Core,
+    /// What the members publish.
+    pub directory: Arc<ClusterDirectory>,
+    /// Changes with every membership change.
+    pub members: watch::Receiver<u64>,
+    /// The file of the cluster secret.
+    pub cookie_file: PathBuf,
+    /// The file that remembers the latest rotation.
+    pub rotation_file: PathBuf,
+    /// Limits log lines that peers can cause.
+    pub log: Arc<LimitedLog>,
+}
+
+/// What a daemon that starts knows of the latest rotation: which keys peers may prove.
+///
+/// Returns the transition, and the secrets in place of those in the file if the file could not be written then.
+pub(super) fn resumed(latest: &Latest, file: &[String]) -> Option<(Transition, Option<Cookies>)> {
+    let current = file.first()?;
+    let is_new = *current == latest.rotation.secret;
+    // Otherwise an administrator has replaced the secret by hand since.
+    let applies = is_new || *current == latest.old;
+    applies.then(|| (transition(latest), (!is_new).then(|| Cookies::of_text(&latest.rotation.secret))))
+}
+
+fn transition(latest: &Latest) -> Transition {
+    let key = |secret: &str| CookieKey::new(secret.as_bytes());
+    Transition { new: key(&latest.rotation.secret), old: key(&latest.old), late: latest.late.clone() }
+}
+
+#[derive(Debug)]
+struct Carrying {
+    parts: Parts,
+    rotations: Rotations,
+    /// The key of the latest rotation's secret.
+    key: Option<CookieKey>,
+    /// When links that have not proven it are closed.
+    close_at: Option<Instant>,
+}
+
+/// Carries out rotations until the daemon shuts down.
+pub(super) async fn run(
+    parts: Parts,
+    rotations: Rotations,
+    mut heard: mpsc::Receiver<HeardRotation>,
+    mut requests: Requests,
+) {
+    let mut members = parts.members.clone();
+    let mut carrying = Carrying { parts, rotations, key: None, close_at: None };
+    if carrying.resume().await.is_err() {
+        return std::future::pending().await;
+    }
+    loop {
+        let pause = carrying.pause();
+        let done = tokio::select! {
+            heard = heard.recv() => match heard {
+                Some(HeardRotation { peer, rotation }) => carrying.heard(peer, rotation).await,
+                None => Err(Ended),
+            },
+            request = requests.0.recv() => match request {
+                Some(request) => carrying.answer(request).await,
+                None => Err(Ended),
+            },
+            changed = members.changed(), if pause.is_some() => match changed {
+                Ok(()) => carrying.follow().await,
+                Err(_) => Err(Ended),
+            },
+            () = sleep(pause) => carrying.follow().await,
+        };
+        if done.is_err() {
+            // The core has ended. It is supervised itself, so this task must not report it as well.
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn sleep(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Carrying {
+    /// Continues a rotation of an earlier run.
+    async fn resume(&mut self) -> Result<(), Ended> {
+        let Some(latest) = self.rotations.latest() else { return Ok(()) };
+        if self.parts.local.transition().is_none() {
+            return Ok(());
+        }
+        let key = CookieKey::new(latest.rotation.secret.as_bytes());
+        let rotation = latest.rotation.clone();
+        self.key = Some(key.clone());
+        self.parts.core.rotate(rotation, key).await
+    }
+
+    /// Time until the state is looked at again; `None` if nothing is going on.
+    fn pause(&self) -> Option<Duration> {
+        let latest = self.rotations.latest()?;
+        let settle = self.close_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let rest = match (latest.rotation.finished, latest.late.is_empty()) {
+            (false, _) => Some(WHILE_OFFERED),
+            (true, false) => Some(WHILE_LATE),
+            (true, true) => None,
+        };
+        settle.into_iter().chain(rest).min()
+    }
+
+    async fn heard(&mut self, peer: NodeId, rotation: Rotation) -> Result<(), Ended> {
+        let before = self.rotations.latest().map(|latest| latest.rotation.begun_ms);
+        match self.hear(rotation).await? {
+            Heard::New => {
+                let begun = self.rotations.latest().map(|latest| latest.rotation.begun_ms);
+                if begun == before {
+                    tracing::info!(?peer, "the old cluster secret is no longer accepted");
+                } else {
+                    tracing::info!(?peer, "received a new cluster secret");
+                }
+                self.carry_out().await
+            }
+            Heard::Known => Ok(()),
+            Heard::Ignored => {
+                let write = move |more: &str| {
+                    tracing::warn!(
+                        ?peer,
+                        "ignored a new cluster secret: its author is not an administrator{more}"
+                    );
+                };
+                self.parts.log.warn(format!("rotation from {peer}"), write);
+                Ok(())
+            }
+            Heard::Forged => {
+                let write = move |more: &str| {
+                    tracing::warn!(
+                        ?peer,
+                        "ignored a new cluster secret that its author has not signed{more}"
+                    );
+                };
+                self.parts.log.warn(format!("forged rotation from {peer}"), write);
+                Ok(())
+            }
+        }
+    }
+
+    async fn hear(&mut self, rotation: Rotation) -> Result<Heard, Ended> {
+        let known: BTreeSet<NodeId> = self.parts.core.known().await?.into_iter().collect();
+        let path = self.parts.cookie_file.clone();
+        let read = tokio::task::spawn_blocking(move || read_secrets(&path)).await;
+        let current = read.ok().and_then(Result::ok).and_then(|secrets| secrets.into_iter().next());
+        // The file is gone: what this daemon has heard last.
+        let heard = || self.rotations.latest().map(|latest| latest.rotation.secret.clone());
+        let current = current.or_else(heard).unwrap_or_default();
+        let tls = self.parts.local.tls();
+        Ok(self.rotations.hear(&*tls.keys(), now_ms(), rotation, &current, || known))
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<(), Ended> {
+        match request {
+            Request::Begin(answer) => {
+                let begun = self.begin().await?;
+                let _ = answer.send(begun);
+            }
+            Request::Finish(answer) => {
+                let finished = self.finish().await?;
+                let _ = answer.send(finished);
+            }
+            Request::Progress(answer) => {
+                let progress = self.progress().await?;
+                let _ = answer.send(progress);
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<Result<Progress, RotateError>, Ended> {
+        if self.rotations.latest().is_some_and(|latest| !latest.rotation.finished) {
+            return Ok(Err(RotateError::InProgress));
+        }
+        let path = &self.parts.cookie_file;
+        if is_erlang(path) {
+            return Ok(Err(RotateError::Erlang(path.display().to_string())));
+        }
+        let secret = match crate::auth::cookie::random_cookie() {
+            Ok(secret) => secret,
+            Err(error) => return Ok(Err(RotateError::Store(error.to_string()))),
+        };
+        let tls = self.parts.local.tls();
+        let rotation = self.rotations.begin(&*tls.keys(), now_ms(), secret);
+        self.hear(rotation).await?;
+        self.carry_out().await?;
+        self.follow().await?;
+        Ok(self.progress().await?.ok_or(RotateError::NotBegun))
+    }
+
+    async fn finish(&mut self) -> Result<Result<Progress, RotateError>, Ended> {
+        let tls = self.parts.local.tls();
+        let Some(finished) = self.rotations.finish(&*tls.keys()) else {
+            return Ok(Err(RotateError::NotBegun));
+        };
+        self.hear(finished).await?;
+        self.carry_out().await?;
+        Ok(self.progress().await?.ok_or(RotateError::NotBegun))
+    }
+
+    /// Stores the latest rotation, accepts its secret, and passes it on.
+    async fn carry_out(&mut self) -> Result<(), Ended> {
+        let Some(latest) = self.rotations.latest().cloned() else { return Ok(()) };
+        let mut secrets = vec![latest.rotation.secret.clone()];
+        if !latest.rotation.finished {
+            secrets.push(latest.old.clone());
+        }
+        let (cookie_file, rotation_file) = (self.parts.cookie_file.clone(), self.parts.rotation_file.clone());
+        let for_file = latest.clone();
+        // Deriving keys from weak secrets takes long on purpose.
+        let stored = tokio::task::spawn_blocking(move || {
+            let cookies = Cookies::of_text(&secrets.join("\n"));
+            let transition = transition(&for_file);
+            let key = CookieKey::new(for_file.rotation.secret.as_bytes());
+            let written =
+                rotation_file::write(&rotation_file, &for_file).and_then(|()| put(&cookie_file, &secrets));
+            (cookies, transition, key, written)
+        });
+        let Ok((cookies, transition, key, written)) = stored.await else { return Ok(()) };
+        if let Err(error) = written {
+            tracing::error!(
+                "cannot store the new cluster secret: {error}; this daemon uses it, but after a restart it needs it in {}",
+                self.parts.cookie_file.display()
+            );
+        }
+        self.parts.local.set_cookies(Arc::new(cookies));
+        self.parts.local.set_transition(Some(transition));
+        self.key = Some(key.clone());
+        if latest.rotation.finished {
+            self.close_at = Some(Instant::now() + SETTLE);
+        }
+        self.parts.core.rotate(latest.rotation, key).await
+    }
+
+    /// Looks at what the members have, and does what is due.
+    async fn follow(&mut self) -> Result<(), Ended> {
+        let (Some(latest), Some(key)) = (self.rotations.latest().cloned(), self.key.clone()) else {
+            return Ok(());
+        };
+        let mut changed = self.rotations.expire(now_ms());
+        for id in self.parts.core.proven(key.clone()).await? {
+            changed |= self.rotations.proven(&id);
+        }
+        if changed {
+            self.remember().await;
+        }
+        if !latest.rotation.finished {
+            // What a full queue has dropped.
+            self.parts.core.rotate(latest.rotation.clone(), key).await?;
+            let is_own = latest.rotation.author == self.parts.local.tls().keys().public_key();
+            let missing = self.progress().await?.map(|progress| progress.missing);
+            if is_own && missing.is_some_and(|missing| missing.is_empty()) {
+                let _ = self.finish().await?;
+            }
+        } else if self.close_at.is_some_and(|at| at <= Instant::now()) {
+            self.close_at = None;
+            self.parts.core.close_unproven(key).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores who may still prove the old secret.
+    async fn remember(&self) {
+        let Some(latest) = self.rotations.latest().cloned() else { return };
+        let path = self.parts.rotation_file.clone();
+        let stored = tokio::task::spawn_blocking(move || {
+            let written = rotation_file::write(&path, &latest);
+            (transition(&latest), written)
+        });
+        let Ok((transition, written)) = stored.await else { return };
+        if let Err(error) = written {
+            tracing::warn!("cannot remember the rotation of the cluster secret: {error}");
+        }
+        self.parts.local.set_transition(Some(transition));
+    }
+
+    async fn progress(&self) -> Result<Option<Progress>, Ended> {
+        let Some(latest) = self.rotations.latest() else { return Ok(None) };
+        let begun_ms = latest.rotation.begun_ms;
+        let view = self.parts.core.view().await?;
+        let mut missing = Vec::new();
+        for (identity, _) in &view.members {
+            let origin = self.parts.directory.origin(&identity.id).unwrap_or_default();
+            if origin.host().is_none_or(|host| host.secret_ms < begun_ms) {
+                let name = origin.host_name();
+                missing.push(if name.is_empty() { format!("{:.8}", identity.id) } else { name.to_owned() });
+            }
+        }
+        missing.sort();
+        let have = view.members.len() + 1 - missing.len();
+        let (finished, late) = (latest.rotation.finished, latest.late.len());
+        Ok(Some(Progress { begun_ms, finished, have, missing, late }))
+    }
+}
+
+/// Writes the secrets, unless the file is Erlang's.
+fn put(path: &Path, secrets: &[String]) -> io::Result<()> {
+    if is_erlang(path) {
+        return Err(io::Error::other(format!("{} is the Erlang cookie", path.display())));
+    }
+    // If the path is a symbolic link, replace its target.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    replace(&path, secrets).map_err(io::Error::other)
+}
+
+fn is_erlang(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == ERLANG)
+}

@@ -1,0 +1,305 @@
+//! The replacement of the cluster secret, as a state machine.
+//!
+//! ```text
+//!              begun here, or heard           every live member has it, or by order
+//!   (none) ─────────────────────────▶ offered ──────────────────────────────────────▶ finished ──▶ after the grace: (none)
+//!     accepted: old                    new, old of known members                        new, old of those that were away
+//! ```
+//!
+//! From the beginning, only daemons that were members before may still prove the old secret: who is expelled, or has stolen
+//! it, does not get the new one by joining. A member that was away during the rotation may prove the old secret within the
+//! grace; it is then told the new one, has to prove that, and may not prove the old one again.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use pmd_core::attest::{Keys, id_of};
+use pmd_core::membership::expulsions::Administrators;
+use pmd_protocol::peer::{NodeId, Rotation, Signature};
+
+use crate::auth::cookie::{MAX_COOKIE, MIN_COOKIE};
+
+/// How far in the future a rotation may have begun: a hundred years, as for the generations of members.
+const MAX_AHEAD_MS: u64 = 100 * 366 * 24 * 60 * 60 * 1_000;
+
+/// What came of a rotation that another daemon has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It is the latest from now on, and has to be carried out and passed on.
+    New,
+    /// It was known, or a later one is known.
+    Known,
+    /// Its author may not replace the secret here.
+    Ignored,
+    /// Its author has not signed it, or the secret cannot be one.
+    Forged,
+}
+
+/// The latest rotation that this daemon knows.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Latest {
+    /// The rotation.
+    pub rotation: Rotation,
+    /// The secret that it replaces.
+    pub old: String,
+    /// The members that may still prove the old secret: they were members before it, and have not proven the new one.
+    pub late: BTreeSet<NodeId>,
+    /// When none may do so any more, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
+/// Without the old secret, which must not be printed.
+impl fmt::Debug for Latest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Latest { rotation, late, until_ms, .. } = self;
+        f.debug_struct("Latest")
+            .field("rotation", rotation)
+            .field("late", late)
+            .field("until_ms", until_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The rotations of one daemon's cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Rotations {
+    administrators: Administrators,
+    grace_ms: u64,
+    latest: Option<Latest>,
+}
+
+impl Rotations {
+    /// Rotations by these administrators; members that were away may return within `grace_ms` milliseconds. `latest` is
+    /// what an earlier run of this daemon knew.
+    #[must_use]
+    pub(super) fn new(administrators: Administrators, grace_ms: u64, latest: Option<Latest>) -> Rotations {
+        Rotations { administrators, grace_ms, latest }
+    }
+
+    /// The latest rotation.
+    #[must_use]
+    pub(super) fn latest(&self) -> Option<&Latest> {
+        self.latest.as_ref()
+    }
+
+    /// A new rotation to `secret`. It still has to be [heard](Self::hear). `now_ms` is in milliseconds since the Unix
+    /// epoch.
+    #[must_use]
+    pub(super) fn begin(&self, keys: &dyn Keys, now_ms: u64, secret: String) -> Rotation {
+        let before = self.latest.as_ref().map_or(0, |latest| latest.rotation.begun_ms);
+        let begun_ms = now_ms.max(before.saturating_add(1));
+        signed(
+            keys,
+            Rotation {
+                begun_ms,
+                finished: false,
+                secret,
+                author: keys.public_key(),
+                signature: Signature::default(),
+            },
+        )
+    }
+
+    /// The end of the latest rotation; `None` if there is none or it has ended. It still has to be [heard](Self::hear).
+    #[must_use]
+    pub(super) fn finish(&self, keys: &dyn Keys) -> Option<Rotation> {
+        let rotation = &self.latest.as_ref()?.rotation;
+        let finished = Rotation { finished: true, author: keys.public_key(), ..rotation.clone() };
+        (!rotation.finished).then(|| signed(keys, finished))
+    }
+
+    /// Merges a rotation of this daemon or another one. `current` is the secret that it would replace, and `members` are
+    /// those that may prove it for some time.
+    pub(super) fn hear(
+        &mut self,
+        keys: &dyn Keys,
+        now_ms: u64,
+        rotation: Rotation,
+        current: &str,
+        members: impl FnOnce() -> BTreeSet<NodeId>,
+    ) -> Heard {
+        if self.latest.as_ref().is_some_and(|latest| order(&latest.rotation) >= order(&rotation)) {
+            return Heard::Known;
+        }
+        let author = id_of(&rotation.author);
+        let counts = match &self.administrators {
+            Administrators::All => true,
+            Administrators::Only(ids) => rotation.author == keys.public_key() || ids.contains(&author),
+        };
+        if !counts || rotation.begun_ms > now_ms.saturating_add(MAX_AHEAD_MS) {
+            return Heard::Ignored;
+        }
+        let is_secret = (MIN_COOKIE..=MAX_COOKIE).contains(&rotation.secret.len())
+            && rotation.secret.bytes().all(|byte| byte.is_ascii_graphic())
+            && !rotation.secret.starts_with('#');
+        if !is_secret || !keys.verify(&rotation.author, &message(&rotation), &rotation.signature) {
+            return Heard::Forged;
+        }
+        let until_ms = now_ms.saturating_add(self.grace_ms);
+        self.latest = Some(match self.latest.take() {
+            // The same rotation, which has ended.
+            Some(latest) if latest.rotation.secret == rotation.secret => {
+                Latest { rotation, until_ms, ..latest }
+            }
+            _ => Latest { rotation, old: current.to_owned(), late: members(), until_ms },
+        });
+        Heard::New
+    }
+
+    /// A member has proven the new secret. Returns whether that is new.
+    pub(super) fn proven(&mut self, id: &NodeId) -> bool {
+        self.latest.as_mut().is_some_and(|latest| latest.late.remove(id))
+    }
+
+    /// Forgets the old secret once the grace is over. Returns whether that was now.
+    pub(super) fn expire(&mut self, now_ms: u64) -> bool {
+        let Some(latest) = &mut self.latest else { return false };
+        let is_over = latest.rotation.finished && latest.until_ms <= now_ms && !latest.late.is_empty();
+        if is_over {
+            latest.late.clear();
+            latest.old.clear();
+        }
+        is_over
+    }
+}
+
+/// Of two rotations, the greater one counts.
+fn order(rotation: &Rotation) -> (u64, &str, bool, &[u8]) {
+    (rotation.begun_ms, &rotation.secret, rotation.finished, rotation.author.as_bytes())
+}
+
+fn signed(keys: &dyn Keys, rotation: Rotation) -> Rotation {
+    Rotation { signature: keys.sign(&message(&rotation)), ..rotation }
+}
+
+fn message(rotation: &Rotation) -> Vec<u8> {
+    let Rotation { begun_ms, finished, secret, author, .. } = rotation;
+    let mut message = b"pmd rotation 2".to_vec();
+    message.extend(begun_ms.to_be_bytes());
+    message.push(u8::from(*finished));
+    for part in [secret.as_bytes(), author.as_bytes()] {
+        message.extend(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        message.extend(part);
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use pmd_core::attest::Keys;
+    use pmd_protocol::peer::PublicKey;
+
+    use super::*;
+
+    const GRACE: u64 = 1_000;
+    const OLD: &str = "the old secret of the cluster";
+
+    /// Keys whose signature is the key and the message.
+    #[derive(Debug)]
+    struct Toy(u8);
+
+    impl Keys for Toy {
+        fn public_key(&self) -> PublicKey {
+            PublicKey::new(&[self.0; 32]).expect("short")
+        }
+
+        fn sign(&self, message: &[u8]) -> Signature {
+            toy(&self.public_key(), message)
+        }
+
+        fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+            *signature == toy(key, message)
+        }
+    }
+
+    fn toy(key: &PublicKey, message: &[u8]) -> Signature {
+        use sha2::Digest;
+        let hash = sha2::Sha256::new().chain_update(key.as_bytes()).chain_update(message).finalize();
+        Signature::new(&hash).expect("short")
+    }
+
+    fn rotations() -> Rotations {
+        Rotations::new(Administrators::All, GRACE, None)
+    }
+
+    fn secret(number: u8) -> String {
+        format!("{number:02x}").repeat(32)
+    }
+
+    fn id(number: u8) -> NodeId {
+        NodeId::new([number; 32])
+    }
+
+    fn hear(all: &mut Rotations, now_ms: u64, rotation: &Rotation) -> Heard {
+        all.hear(&Toy(0), now_ms, rotation.clone(), OLD, || [id(1), id(2)].into())
+    }
+
+    #[test]
+    fn a_rotation_is_offered_finished_and_over() {
+        let mut all = rotations();
+        assert_eq!(all.finish(&Toy(1)), None);
+        let begun = all.begin(&Toy(1), 100, secret(1));
+        assert_eq!(hear(&mut all, 100, &begun), Heard::New);
+        assert_eq!(hear(&mut all, 100, &begun), Heard::Known);
+        assert!(all.proven(&id(1)) && !all.proven(&id(1)));
+        // Anybody may finish it.
+        let finished = all.finish(&Toy(2)).expect("it is offered");
+        assert_eq!(hear(&mut all, 200, &finished), Heard::New);
+        assert_eq!(hear(&mut all, 200, &begun), Heard::Known, "it does not begin again");
+        assert_eq!(all.finish(&Toy(1)), None);
+        let latest = all.latest().expect("a rotation").clone();
+        assert_eq!((latest.old.as_str(), latest.late, latest.until_ms), (OLD, [id(2)].into(), 1_200));
+        assert!(!all.expire(1_199) && all.expire(1_200) && !all.expire(1_300));
+        assert_eq!(all.latest().map(|latest| latest.old.as_str()), Some(""));
+    }
+
+    #[test]
+    fn two_rotations_at_once_become_one() {
+        let (mut one, mut other) = (rotations(), rotations());
+        let (first, second) = (one.begin(&Toy(1), 100, secret(1)), other.begin(&Toy(2), 100, secret(2)));
+        for (all, rotations) in [(&mut one, [&first, &second]), (&mut other, [&second, &first])] {
+            rotations.into_iter().for_each(|rotation| assert_ne!(hear(all, 100, rotation), Heard::Forged));
+        }
+        assert_eq!(one.latest().map(|latest| &latest.rotation), Some(&second));
+        assert_eq!(other.latest().map(|latest| &latest.rotation), Some(&second));
+        // A clock that is behind.
+        assert_eq!(one.begin(&Toy(3), 5, secret(3)).begun_ms, 101);
+    }
+
+    #[test]
+    fn a_rotation_that_was_changed_or_may_not_be_does_not_count() {
+        let mut all = rotations();
+        let begun = all.begin(&Toy(1), 100, secret(1));
+        for forged in [
+            Rotation { secret: secret(2), ..begun.clone() },
+            Rotation { finished: true, ..begun.clone() },
+            Rotation { begun_ms: 101, ..begun.clone() },
+            Rotation { author: Toy(2).public_key(), ..begun.clone() },
+        ] {
+            assert_eq!(hear(&mut all, 100, &forged), Heard::Forged, "{forged:?}");
+        }
+        for unfit in
+            ["", "short", "# a line that is a comment in the file", "two lines\nin the file of secrets"]
+        {
+            let rotation = all.begin(&Toy(1), 100, unfit.to_owned());
+            assert_eq!(hear(&mut all, 100, &rotation), Heard::Forged, "{unfit}");
+        }
+        let last = all.begin(&Toy(1), u64::MAX, secret(1));
+        assert_eq!(hear(&mut all, 100, &last), Heard::Ignored);
+        let admin = id_of(&Toy(7).public_key());
+        let mut all = Rotations::new(Administrators::Only([admin].into()), GRACE, None);
+        assert_eq!(hear(&mut all, 100, &begun), Heard::Ignored);
+        let theirs = all.begin(&Toy(7), 100, secret(1));
+        assert_eq!(hear(&mut all, 100, &theirs), Heard::New);
+    }
+
+    #[test]
+    fn the_secret_is_not_printed() {
+        let begun = rotations().begin(&Toy(1), 100, secret(1));
+        assert!(!format!("{begun:?}").contains(&secret(1)));
+        let mut all = rotations();
+        assert_eq!(hear(&mut all, 100, &begun), Heard::New);
+        let text = format!("{all:?}");
+        assert!(!text.contains(&secret(1)) && !text.contains(OLD), "{text}");
+    }
+}

@@ -1,0 +1,248 @@
+//! Members that are put out of the cluster, and the replacement of the cluster secret over the links.
+
+use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::time::Instant;
+
+use crate::harness::wait_until;
+use crate::world::{COOKIE, PATIENCE, World};
+
+/// The secrets in a host's file, the current one first.
+fn secrets(world: &World, host: usize) -> Vec<String> {
+    let text = fs::read_to_string(world[host].file("cookie")).expect("a cookie file");
+    text.lines().map(str::to_owned).collect()
+}
+
+/// How many lines of a host's log say that a link has ended, whatever the reason.
+fn ended_links(world: &World, host: usize) -> usize {
+    let log = world[host].log();
+    log.lines().filter(|line| line.contains("link down") || line.contains("link closed")).count()
+}
+
+fn warnings(world: &World, host: usize) -> Vec<String> {
+    world.block_on(world[host].api().status()).expect("a status").warnings
+}
+
+#[test]
+fn an_expelled_host_is_out_everywhere_and_stays_out_until_it_is_readmitted() {
+    const HOSTS: usize = 30;
+    const OUT: usize = HOSTS - 1;
+    let mut world = World::joined(HOSTS);
+    let others = world.all_but(&[OUT]);
+    let node = world.register(OUT, "stolen", 41_001);
+    world.wait_for_names(&others, [&node]);
+    let watch = world.watch(5);
+    let name = world[OUT].name.clone();
+    let begin = Instant::now();
+    let said = world.run(0, &["expel", &name]).ended_with(0);
+    assert!(said.stdout.starts_with(&format!("expelled {name} (")), "{said:#?}");
+    assert!(said.stderr.contains("29 of 29 hosts have it"), "{said:#?}");
+    println!("expelled, and the secret replaced on {} hosts, after {:?}", others.len(), begin.elapsed());
+    watch.wait_for("node_left", &name);
+    world.wait_until_agreed(&others);
+    world.wait_for_names(&others, []);
+    for host in [0, 7, 28] {
+        let listed = world.run(host, &["expelled", "--json"]).ended_with(0).json();
+        assert_eq!(
+            (listed["expelled"][0]["host"].as_str(), listed["expelled"][0]["by"].as_str()),
+            (Some(name.as_str()), Some("h1")),
+            "{listed:#}"
+        );
+        assert_eq!(secrets(&world, host).len(), 1, "only the new secret");
+        assert_ne!(secrets(&world, host)[0], COOKIE);
+    }
+    assert_eq!(secrets(&world, OUT), [COOKIE], "the expelled host did not get the new secret");
+
+    // Under its old key it is refused, whatever secret it proves, and it says so.
+    let fresh = secrets(&world, 0);
+    for secret in [COOKIE, &fresh[0]] {
+        world[OUT].set_cookies(&[secret]);
+        world.run(OUT, &["reload"]).ended_with(0);
+        let refused = world.run(OUT, &["join", "h3"]);
+        assert_eq!(refused.code, 5, "{refused:#?}");
+    }
+    let refused = world.run(OUT, &["join", "h3"]);
+    assert!(refused.stderr.contains("expelled from the cluster on h1"), "{refused:#?}");
+    assert!(warnings(&world, OUT).iter().any(|warning| warning.contains("expelled")));
+    // Under a new key it needs the new secret.
+    world[OUT].terminate();
+    world[OUT].set_cookies(&[COOKIE]);
+    let key = fs::read(world[OUT].file("node-4369.key")).expect("a key");
+    fs::remove_file(world[OUT].file("node-4369.key")).expect("a key");
+    world.start(OUT);
+    let refused = world.run(OUT, &["join", "h3"]);
+    assert_eq!(refused.code, 5, "{refused:#?}");
+    assert!(refused.stderr.contains("cookie mismatch"), "{refused:#?}");
+    assert_eq!(world.status(3).expect("a status").members, others.len());
+
+    // A member that restarts remembers it, and one that was not there learns it.
+    world[3].terminate();
+    world.start(3);
+    world.run(3, &["join", "h1"]).ended_with(0);
+    world.wait_until_agreed(&others);
+    world[OUT].terminate();
+    fs::write(world[OUT].file("node-4369.key"), key).expect("room");
+    world[OUT].set_cookies(&[&fresh[0]]);
+    world.start(OUT);
+    assert_eq!(world.run(OUT, &["join", "h4"]).code, 5);
+
+    // Any member may readmit it.
+    let said = world.run(12, &["readmit", &name]).ended_with(0);
+    assert!(said.stdout.contains("may join again"), "{said:#?}");
+    wait_until("the readmission to be known", || {
+        world.run(3, &["expelled", "--json"]).ended_with(0).json()["expelled"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+    });
+    world.run(OUT, &["join", "h4"]).ended_with(0);
+    world.wait_until_agreed(&world.all());
+    assert!(!warnings(&world, OUT).iter().any(|warning| warning.contains("expelled")));
+}
+
+#[test]
+fn an_expelled_host_loses_its_tunnels() {
+    let world = World::joined(2);
+    let listener = world.site(1).cell.run(|| TcpListener::bind("0.0.0.0:0")).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let node = world.register(1, "bar", port);
+    world.wait_for_names(&[0], [&node]);
+    let entry = || world.block_on(world[0].api().lookup("bar@h2")).ok()?.matches.first()?.entry;
+    world.wait_on(&[0], "an entry", |_| entry().is_some());
+    let entry = entry().expect("an entry");
+    let mut near = world.site(0).cell.run(move || TcpStream::connect(entry)).expect("an entry");
+    let (mut far, _) = listener.accept().expect("a tunnel");
+    far.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    near.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    world.run(1, &["expel", "h1"]).ended_with(0);
+    // The bytes of the program behind it end at once.
+    for end in [&mut far, &mut near] {
+        let read = end.read(&mut [0; 1]);
+        assert!(
+            read.as_ref().is_ok_and(|read| *read == 0)
+                || read.is_err_and(|error| { error.kind() == std::io::ErrorKind::ConnectionReset })
+        );
+    }
+}
+
+#[test]
+fn of_two_hosts_with_one_name_one_is_named_by_its_id() {
+    let mut world = World::new(3);
+    for host in [1, 2] {
+        world[host].configure("host_name = \"twin\"\n");
+    }
+    world.start_all();
+    world.join_first(1..3);
+    world.wait_on(&[0], "both", |host| world.members(host).len() == 3);
+    for command in [&["leave", "twin"][..], &["expel", "twin"]] {
+        let refused = world.run(0, command);
+        assert_eq!(refused.code, 7, "{refused:#?}");
+        assert!(refused.stderr.contains("2 daemons have the name or address \"twin\""), "{refused:#?}");
+    }
+    let id = world.status(2).expect("a status").id;
+    world.run(0, &["expel", &id[..8]]).ended_with(0);
+    world
+        .wait_on(&[0, 1], "two members", |host| world.status(host).is_some_and(|status| status.members == 2));
+    assert_eq!(world.run(0, &["expel", "h1"]).code, 1, "itself");
+    assert_eq!(world.run(0, &["expel", "nobody"]).code, 4);
+    assert_eq!(world.run(0, &["readmit", "nobody"]).code, 4);
+    // Expelling again changes nothing.
+    world.run(1, &["expel", &id, "--keep-secret"]).ended_with(0);
+}
+
+#[test]
+fn only_administrators_expel_and_rotate_where_they_are_named() {
+    let mut world = World::new(3);
+    world.start(0);
+    let admin = world.status(0).expect("a status").id;
+    for host in [1, 2] {
+        world[host].configure(&format!("administrators = [\"{admin}\"]\n"));
+    }
+    world.start_all();
+    world.join_first(1..3);
+    world.wait_until_agreed(&world.all());
+    let refused = world.run(2, &["expel", "h2", "--keep-secret"]);
+    assert_eq!(refused.code, 0, "the administrator of h3 decides for h3 alone: {refused:#?}");
+    world.wait_on(&[1], "a warning", |host| {
+        warnings(&world, host).iter().any(|warning| warning.contains("wants to expel members"))
+    });
+    assert_eq!(world.run(2, &["readmit", "h2"]).code, 0);
+    assert!(world.status(0).is_some_and(|status| status.members >= 2));
+    world.run(0, &["expel", "h3", "--keep-secret"]).ended_with(0);
+    world.wait_on(&[1], "the expulsion", |host| !world.members(host).contains(&"h3".to_owned()));
+}
+
+#[test]
+fn a_new_secret_reaches_all_members_without_the_loss_of_a_link() {
+    const HOSTS: usize = 30;
+    let mut world = World::joined(HOSTS);
+    // Links that were needed for joining are closed after a while, which would be counted.
+    world.wait_on(&world.all(), "the overlay to settle", |host| {
+        world.status(host).is_some_and(|status| status.links <= 16)
+    });
+    let away = HOSTS - 1;
+    world[away].terminate();
+    let present = world.all_but(&[away]);
+    world.wait_until_agreed(&present);
+    let watch = world.watch(0);
+    let before: Vec<_> = present.iter().map(|host| ended_links(&world, *host)).collect();
+    let begin = Instant::now();
+    let said = world.run(2, &["cookie", "rotate"]).ended_with(0);
+    let took = begin.elapsed();
+    assert!(said.stdout.contains("29 of 29 hosts have it"), "{said:#?}");
+    println!("rotated on {} hosts in {took:?}", present.len());
+    let new = secrets(&world, 2);
+    world.wait_on(&present, "only the new secret", |host| secrets(&world, host) == new);
+    assert_eq!((new.len(), new[0].len()), (1, 64));
+    world.wait_until_agreed(&present);
+    // The time after which links that were not proven again are closed.
+    wait_until("the links to be checked", || begin.elapsed() > took + std::time::Duration::from_secs(4));
+    let after: Vec<_> = present.iter().map(|host| ended_links(&world, *host)).collect();
+    assert_eq!(before, after, "a link has ended");
+    present[1..].iter().for_each(|host| watch.never("node_down", &world[*host].name));
+
+    // A stranger that knows the old secret is refused, and one that was away gets the new one, once.
+    let key = fs::read(world[away].file("node-4369.key")).expect("a key");
+    fs::remove_file(world[away].file("node-4369.key")).expect("a key");
+    world.start(away);
+    assert_eq!(world.run(away, &["join", "h1"]).code, 5, "a stranger");
+    world[away].terminate();
+    fs::write(world[away].file("node-4369.key"), key).expect("room");
+    world.start(away);
+    world.run(away, &["join", "h1"]).ended_with(0);
+    world.wait_until_agreed(&world.all());
+    world.wait_on(&[away], "the new secret", |host| secrets(&world, host) == new);
+    world.wait_on(&[0], "the proof of the new secret", |host| {
+        let rotation = world.block_on(world[host].api().rotation()).expect("a rotation");
+        rotation.finished && rotation.have == HOSTS && rotation.late == 0
+    });
+    world[away].terminate();
+    world[away].set_cookies(&[COOKIE]);
+    fs::remove_file(world[away].file("rotation-4369")).expect("a rotation");
+    world.start(away);
+    let refused = world.run(away, &["join", "h1"]);
+    assert_eq!(refused.code, 5, "it has proven the new secret before: {refused:#?}");
+}
+
+/// A daemon that restarts in the middle of a rotation goes on with it.
+#[test]
+fn a_rotation_survives_restarts() {
+    let mut world = World::joined(3);
+    // A frozen member is alive for a while and does not get the secret.
+    world[2].freeze();
+    let refused = world.run(0, &["cookie", "rotate", "--timeout", "1s"]);
+    assert_eq!(refused.code, 6, "{refused:#?}");
+    assert!(refused.stderr.contains("2 of 3 hosts have the new secret, but not h3"), "{refused:#?}");
+    assert_eq!(secrets(&world, 1).len(), 2, "both are accepted");
+    assert_eq!(world.run(1, &["cookie", "rotate"]).code, 7, "one at a time");
+    for host in [0, 1] {
+        world[host].terminate();
+        world.start(host);
+    }
+    world[2].thaw();
+    world.run(1, &["join", "h1"]).ended_with(0);
+    world.run(2, &["join", "h1"]).ended_with(0);
+    let new = secrets(&world, 0)[0].clone();
+    world.wait_on(&world.all(), "the end of the rotation", |host| secrets(&world, host) == [new.clone()]);
+    world.wait_until_agreed(&world.all());
+}
