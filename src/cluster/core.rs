@@ -71,6 +71,17 @@ pub(super) struct Rotating {
     pub rotation: Rotation,
     /// The key of its secret.
     pub key: CookieKey,
+    /// To whom it is sent.
+    pub spread: Spread,
+}
+
+/// Which peers are sent a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spread {
+    /// All.
+    All,
+    /// Those that have not proven the new secret.
+    Unproven,
 }
 
 /// The outcome of sending a frame.
@@ -171,10 +182,15 @@ impl Core {
         self.ask(|sent| CoreCommand::Send { peers, frame, sent }).await
     }
 
-    /// Sends a rotation of the secret to all peers and to those that follow, proves the secret of `key` on all links, and
+    /// Sends a rotation of the secret to the peers and to those that follow, proves the secret of `key` on all links, and
     /// publishes that this daemon has it.
-    pub(super) async fn rotate(&self, rotation: Rotation, key: CookieKey) -> Result<(), Ended> {
-        self.tell(CoreCommand::Rotate(Box::new(Rotating { rotation, key }))).await
+    pub(super) async fn rotate(
+        &self,
+        rotation: Rotation,
+        key: CookieKey,
+        spread: Spread,
+    ) -> Result<(), Ended> {
+        self.tell(CoreCommand::Rotate(Box::new(Rotating { rotation, key, spread }))).await
     }
 
     /// The ids of all members that are known, dead or alive.

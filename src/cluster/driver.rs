@@ -3,6 +3,8 @@
 //! After each input, the node's outputs are executed and its pending frames are sent on every link that has room. The
 //! thread only ever waits for the next input.
 
+mod administration;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,16 +14,15 @@ use pmd_core::membership::Identity;
 use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Settings};
 use pmd_epmd::planted::panic_if_planted;
 use pmd_protocol::peer::frame::{Depart, Reason};
-use pmd_protocol::peer::{Entry, Expulsion, Frame, NodeId, Rotation};
+use pmd_protocol::peer::{Frame, NodeId, Rotation};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::addresses::advertised;
 use super::bridge::{Bridge, Facts};
-use super::core::{CoreCommand, Rotating, Sent, Weight};
+use super::core::{CoreCommand, Sent, Weight};
 use super::view::ClusterView;
-use crate::auth::cookie::CookieKey;
 use crate::base::clock::now_ms;
 use crate::base::log::limited::LimitedLog;
 use crate::link::dial::Dialer;
@@ -300,37 +301,6 @@ impl Driver {
         Sent::Yes
     }
 
-    /// Sends a rotation of the secret to all peers, proves that this daemon has the secret, and publishes it.
-    fn rotate(&mut self, rotating: Rotating) {
-        let Rotating { rotation, key } = rotating;
-        let peers: Vec<NodeId> = self.links.ends.values().map(|end| end.peer.id).collect();
-        for peer in peers {
-            self.send_to(&peer, Frame::Rotation(rotation.clone()));
-            if let Some(proof) = self.links.to(&peer).map(|end| end.proof.prove(&key)) {
-                self.send_to(&peer, Frame::Proof(proof));
-            }
-        }
-        if self.settings.host.secret_ms != rotation.begun_ms {
-            self.settings.host.secret_ms = rotation.begun_ms;
-            // This fails only while the daemon is leaving.
-            let _ =
-                self.node.handle_command(self.now(), Command::Put(Entry::Host(self.settings.host.clone())));
-        }
-        self.rotation = Some(rotation);
-    }
-
-    /// Closes links that nothing valid stands behind any more.
-    fn close_unproven(&mut self, key: &CookieKey) {
-        let unproven = self.links.ends.iter().filter(|(_, end)| !end.proof.is_of(key));
-        let unproven: Vec<LinkId> = unproven.map(|(link, _)| *link).collect();
-        for link in unproven {
-            let Some(end) = self.links.ends.remove(&link) else { continue };
-            tracing::warn!(host = %end.host, address = %end.address, "link closed: its peer has not proven the new cluster secret");
-            let _ = end.close.send(Close { reason: Reason::Cookie, frames: Vec::new() });
-            self.node.handle_link(self.now(), LinkEvent::Down { link, reason: Some(Reason::Cookie) });
-        }
-    }
-
     fn weigh(&self) -> Weight {
         let mut weight = Weight::default();
         for (_, content) in self.node.replica().store().iter() {
@@ -453,18 +423,6 @@ impl Driver {
                 Output::Left => self.left(),
             }
         }
-    }
-
-    /// Publishes a decision about a member, and remembers it for the node that follows this one.
-    fn decided(&mut self, decision: &Expulsion) {
-        let Expulsion { member, host, by, expelled, .. } = decision;
-        let key = if *expelled { "expelled" } else { "readmitted" };
-        let (host, by, member) = (host.clone(), by.clone(), *member);
-        let write = move |more: &str| tracing::warn!(?host, id = ?member, ?by, "member {key}{more}");
-        self.log.warn(format!("{key} {member}"), write);
-        self.settings.decisions = self.node.expulsions().iter().cloned().collect();
-        self.local
-            .set_decisions(self.settings.decisions.iter().map(|one| (one.member, one.clone())).collect());
     }
 
     fn alarm(&mut self, alarm: Alarm) {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pmd_core::attest::Keys;
-use pmd_protocol::peer::{NodeId, Rotation};
+use pmd_protocol::peer::{Frame, NodeId, Rotation};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::core::Core;
+use super::core::{Core, Spread};
 use super::rotation::{Heard, Latest, Rotations};
 use super::rotation_file;
 use crate::auth::cookie::{CookieKey, Cookies, Transition, read_secrets, replace};
@@ -25,11 +25,13 @@ use crate::link::session::HeardRotation;
 
 /// Erlang's own cookie file, which pmd must not change.
 const ERLANG: &str = ".erlang.cookie";
-/// How often the state is looked at while a rotation is going on, besides when something has changed. What a full queue of
-/// a link has dropped is sent again then.
+/// How often the state is looked at while a rotation is going on, besides when the members have changed. Peers that have
+/// not proven the new secret are sent the rotation again then, because the queue of a link may have been full.
 const WHILE_OFFERED: Duration = Duration::from_millis(500);
-/// The same while members that were away may still return.
-const WHILE_LATE: Duration = Duration::from_secs(30);
+/// How often all peers are sent it again: one that has finished it answers.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How often the state is looked at while members that were away may still return.
+const WHILE_LATE: Duration = Duration::from_secs(5);
 /// Time between the end of a rotation and the closing of links that have not proven the new secret: enough for proofs
 /// that are on their way.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -169,6 +171,10 @@ struct Carrying {
     key: Option<CookieKey>,
     /// When links that have not proven it are closed.
     close_at: Option<Instant>,
+    /// When the state is looked at again.
+    look_at: Instant,
+    /// When all peers are sent the rotation again.
+    again_at: Instant,
 }
 
 /// Carries out rotations until the daemon shuts down.
@@ -179,12 +185,14 @@ pub(super) async fn run(
     mut requests: Requests,
 ) {
     let mut members = parts.members.clone();
-    let mut carrying = Carrying { parts, rotations, key: None, close_at: None };
+    let now = Instant::now();
+    let mut carrying = Carrying { parts, rotations, key: None, close_at: None, look_at: now, again_at: now };
     if carrying.resume().await.is_err() {
         return std::future::pending().await;
     }
     loop {
         let pause = carrying.pause();
+        carrying.look_at = carrying.look_at.min(Instant::now() + pause.unwrap_or_default());
         let done = tokio::select! {
             heard = heard.recv() => match heard {
                 Some(HeardRotation { peer, rotation }) => carrying.heard(peer, rotation).await,
@@ -198,19 +206,12 @@ pub(super) async fn run(
                 Ok(()) => carrying.follow().await,
                 Err(_) => Err(Ended),
             },
-            () = sleep(pause) => carrying.follow().await,
+            () = tokio::time::sleep_until(carrying.look_at), if pause.is_some() => carrying.follow().await,
         };
         if done.is_err() {
             // The core has ended. It is supervised itself, so this task must not report it as well.
             return std::future::pending().await;
         }
-    }
-}
-
-async fn sleep(pause: Option<Duration>) {
-    match pause {
-        Some(pause) => tokio::time::sleep(pause).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -224,7 +225,7 @@ impl Carrying {
         let key = CookieKey::new(latest.rotation.secret.as_bytes());
         let rotation = latest.rotation.clone();
         self.key = Some(key.clone());
-        self.parts.core.rotate(rotation, key).await
+        self.parts.core.rotate(rotation, key, Spread::All).await
     }
 
     /// Time until the state is looked at again; `None` if nothing is going on.
@@ -240,6 +241,15 @@ impl Carrying {
     }
 
     async fn heard(&mut self, peer: NodeId, rotation: Rotation) -> Result<(), Ended> {
+        if !self.rotations.is_news(&rotation) {
+            return match self.rotations.latest().filter(|latest| latest.rotation != rotation) {
+                Some(latest) => {
+                    let frame = Frame::Rotation(latest.rotation.clone());
+                    self.parts.core.send(vec![peer], frame).await.map(drop)
+                }
+                None => Ok(()),
+            };
+        }
         let before = self.rotations.latest().map(|latest| latest.rotation.begun_ms);
         match self.hear(rotation).await? {
             Heard::New => {
@@ -366,24 +376,32 @@ impl Carrying {
         if latest.rotation.finished {
             self.close_at = Some(Instant::now() + SETTLE);
         }
-        self.parts.core.rotate(latest.rotation, key).await
+        self.parts.core.rotate(latest.rotation, key, Spread::All).await
     }
 
     /// Looks at what the members have, and does what is due.
     async fn follow(&mut self) -> Result<(), Ended> {
+        let now = Instant::now();
+        self.look_at = now + self.pause().unwrap_or_default();
         let (Some(latest), Some(key)) = (self.rotations.latest().cloned(), self.key.clone()) else {
             return Ok(());
         };
         let mut changed = self.rotations.expire(now_ms());
-        for id in self.parts.core.proven(key.clone()).await? {
+        let mut have = self.parts.core.proven(key.clone()).await?;
+        // Whoever says that it has the new secret needs the old one no more.
+        have.extend(latest.late.iter().filter(|id| self.has(id, latest.rotation.begun_ms)));
+        for id in have {
             changed |= self.rotations.proven(&id);
         }
         if changed {
             self.remember().await;
         }
         if !latest.rotation.finished {
-            // What a full queue has dropped.
-            self.parts.core.rotate(latest.rotation.clone(), key).await?;
+            let spread = if self.again_at <= now { Spread::All } else { Spread::Unproven };
+            if spread == Spread::All {
+                self.again_at = now + AGAIN;
+            }
+            self.parts.core.rotate(latest.rotation.clone(), key, spread).await?;
             let is_own = latest.rotation.author == self.parts.local.tls().keys().public_key();
             let missing = self.progress().await?.map(|progress| progress.missing);
             if is_own && missing.is_some_and(|missing| missing.is_empty()) {
@@ -411,16 +429,21 @@ impl Carrying {
         self.parts.local.set_transition(Some(transition));
     }
 
+    /// Whether a member says that it has the secret of the rotation that was begun then, or of a later one.
+    fn has(&self, id: &NodeId, begun_ms: u64) -> bool {
+        let origin = self.parts.directory.origin(id).unwrap_or_default();
+        origin.host().is_some_and(|host| host.secret_ms >= begun_ms)
+    }
+
     async fn progress(&self) -> Result<Option<Progress>, Ended> {
         let Some(latest) = self.rotations.latest() else { return Ok(None) };
         let begun_ms = latest.rotation.begun_ms;
         let view = self.parts.core.view().await?;
         let mut missing = Vec::new();
         for (identity, _) in &view.members {
-            let origin = self.parts.directory.origin(&identity.id).unwrap_or_default();
-            if origin.host().is_none_or(|host| host.secret_ms < begun_ms) {
-                let name = origin.host_name();
-                missing.push(if name.is_empty() { format!("{:.8}", identity.id) } else { name.to_owned() });
+            if !self.has(&identity.id, begun_ms) {
+                let host = self.parts.directory.host_of(&identity.id).filter(|host| !host.is_empty());
+                missing.push(host.unwrap_or_else(|| format!("{:.8}", identity.id)));
             }
         }
         missing.sort();

@@ -82,6 +82,12 @@ impl Rotations {
         self.latest.as_ref()
     }
 
+    /// Whether a rotation is later than all that are known.
+    #[must_use]
+    pub(super) fn is_news(&self, rotation: &Rotation) -> bool {
+        self.latest.as_ref().is_none_or(|latest| order(&latest.rotation) < order(rotation))
+    }
+
     /// A new rotation to `secret`. It still has to be [heard](Self::hear). `now_ms` is in milliseconds since the Unix
     /// epoch.
     #[must_use]
@@ -118,7 +124,7 @@ impl Rotations {
         current: &str,
         members: impl FnOnce() -> BTreeSet<NodeId>,
     ) -> Heard {
-        if self.latest.as_ref().is_some_and(|latest| order(&latest.rotation) >= order(&rotation)) {
+        if !self.is_news(&rotation) {
             return Heard::Known;
         }
         let author = id_of(&rotation.author);

@@ -20,7 +20,7 @@ fn judge(path: &Path, read: Result<usize, CookieError>) -> Finding {
         Ok(_) => Finding::warn(
             CHECK,
             format!("{path} holds two cluster secrets: a rotation is not finished"),
-            "once every host has the new file: pmd cookie rotate --finish",
+            "once every host has the new secret: pmd cookie rotate --finish",
         ),
         Err(CookieError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Finding::warn(
             CHECK,

@@ -10,8 +10,7 @@ use pmd_core::membership::Liveness;
 use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Entry, NodeId};
 
-use super::expulsions::several;
-use super::lookup::unknown_host;
+use super::lookup::{several, unknown_host};
 use super::request::{Answer, ApiError, RequestBody};
 use crate::cluster::evict::Eviction;
 use crate::cluster::membership::{Cluster, JoinError};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
-use pmd_protocol::peer::NodeId;
 
 use super::cluster::of;
+use super::lookup::several;
 use super::request::{Answer, ApiError, RequestBody};
 use crate::cluster::expel::Decided;
 use crate::control::api::{self, ErrorCode};
@@ -35,11 +35,13 @@ pub(super) async fn expel(
 ) -> Answer<api::Decision> {
     let cluster = &of(&member)?.cluster;
     let asked: api::Expel = body.parse()?;
-    answer(
-        &asked.member,
-        cluster.expel(&asked.member).await?,
-        "pmd nodes lists the members; name one that is gone by its whole id",
-    )
+    let decided = cluster.expel(&asked.member).await?;
+    let unknown = || {
+        let message = format!("nobody has the id, name or address {:?}", asked.member);
+        let hint = "pmd nodes lists the members; name one that is gone by its whole id";
+        ApiError::new(ErrorCode::NotFound, message, hint)
+    };
+    answer(&asked.member, decided, unknown)
 }
 
 pub(super) async fn readmit(
@@ -48,17 +50,19 @@ pub(super) async fn readmit(
 ) -> Answer<api::Decision> {
     let cluster = &of(&member)?.cluster;
     let asked: api::Expel = body.parse()?;
-    answer(&asked.member, cluster.readmit(&asked.member).await?, "pmd expelled lists them")
+    let decided = cluster.readmit(&asked.member).await?;
+    let unknown = || {
+        let message = format!("nobody with the id or host name {:?} was expelled", asked.member);
+        ApiError::new(ErrorCode::NotFound, message, "pmd expelled lists who was")
+    };
+    answer(&asked.member, decided, unknown)
 }
 
-fn answer(asked: &str, decided: Decided, unknown: &str) -> Answer<api::Decision> {
+fn answer(asked: &str, decided: Decided, unknown: impl Fn() -> ApiError) -> Answer<api::Decision> {
     let (id, host, changed) = match decided {
         Decided::Done(id, host) => (id, host, true),
         Decided::Unchanged(id) => (id, String::new(), false),
-        Decided::Unknown => {
-            let message = format!("nobody has the id, name or address {asked:?}");
-            return Err(ApiError::new(ErrorCode::NotFound, message, unknown));
-        }
+        Decided::Unknown => return Err(unknown()),
         Decided::Oneself => {
             return Err(ApiError::new(
                 ErrorCode::Oneself,
@@ -76,14 +80,4 @@ fn answer(asked: &str, decided: Decided, unknown: &str) -> Answer<api::Decision>
         }
     };
     Ok(Json(api::Decision { id: id.to_string(), host, changed }))
-}
-
-/// The error for a name that several members have.
-pub(super) fn several(asked: &str, ids: &[NodeId]) -> ApiError {
-    let listed: Vec<_> = ids.iter().map(|id| format!("{id:.8}")).collect();
-    ApiError::new(
-        ErrorCode::Conflict,
-        format!("{} daemons have the name or address {asked:?}: {}", ids.len(), listed.join(", ")),
-        "give the id of one of them; pmd nodes -o wide shows them",
-    )
 }

@@ -133,3 +133,13 @@ fn on_the_wire(member: Option<&Member>, found: &Match) -> Option<api::Match> {
     let node_id = found.origin.or_else(own).map(|id| id.to_string());
     Some(api::Match { kind, name, host: found.host.clone(), node_id, port, entry, metadata })
 }
+
+/// The error for a name that several members have.
+pub(super) fn several(asked: &str, ids: &[NodeId]) -> ApiError {
+    let listed: Vec<_> = ids.iter().map(|id| format!("{id:.8}")).collect();
+    ApiError::new(
+        ErrorCode::Conflict,
+        format!("{} daemons have the name or address {asked:?}: {}", ids.len(), listed.join(", ")),
+        "give the id of one of them; pmd nodes -o wide shows them",
+    )
+}

@@ -358,6 +358,9 @@ pub(super) const SCRIPT: &[(&str, &[Step])] = &[
             Run(2, "-o plain"),
         ],
     ),
+    ("expel", &[Run(2, "nobody"), Run(2, "nobody --json"), Run(2, "")]),
+    ("expelled", &[Run(2, ""), Run(2, "--json"), Run(2, "-o plain")]),
+    ("readmit", &[Run(2, "nobody"), Run(2, "nobody --json")]),
     ("stop", &[Run(2, ""), Run(2, ""), Run(2, "--json"), Quietly(2, "start"), Run(2, "--json")]),
     ("cookie path", &[Run(2, ""), Run(2, "--json"), Run(2, "-o plain")]),
     (

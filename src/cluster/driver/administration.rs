@@ -1,0 +1,56 @@
+//! What administrators decide, carried out on the links: expulsions, and the replacement of the cluster secret.
+
+use pmd_core::node::{Command, LinkEvent, LinkId};
+use pmd_protocol::peer::frame::Reason;
+use pmd_protocol::peer::{Entry, Expulsion, Frame, NodeId};
+
+use super::Driver;
+use crate::auth::cookie::CookieKey;
+use crate::cluster::core::{Rotating, Spread};
+use crate::link::inbox::{Close, LinkEnd};
+
+impl Driver {
+    /// Sends a rotation of the secret to all peers, proves that this daemon has the secret, and publishes it.
+    pub(super) fn rotate(&mut self, rotating: Rotating) {
+        let Rotating { rotation, key, spread } = rotating;
+        let is_meant = |end: &&LinkEnd| spread == Spread::All || !end.proof.is_of(&key);
+        let peers: Vec<NodeId> = self.links.ends.values().filter(is_meant).map(|end| end.peer.id).collect();
+        for peer in peers {
+            self.send_to(&peer, Frame::Rotation(rotation.clone()));
+            if let Some(proof) = self.links.to(&peer).map(|end| end.proof.prove(&key)) {
+                self.send_to(&peer, Frame::Proof(proof));
+            }
+        }
+        if self.settings.host.secret_ms != rotation.begun_ms {
+            self.settings.host.secret_ms = rotation.begun_ms;
+            // This fails only while the daemon is leaving.
+            let _ =
+                self.node.handle_command(self.now(), Command::Put(Entry::Host(self.settings.host.clone())));
+        }
+        self.rotation = Some(rotation);
+    }
+
+    /// Closes links that nothing valid stands behind any more.
+    pub(super) fn close_unproven(&mut self, key: &CookieKey) {
+        let unproven = self.links.ends.iter().filter(|(_, end)| !end.proof.is_of(key));
+        let unproven: Vec<LinkId> = unproven.map(|(link, _)| *link).collect();
+        for link in unproven {
+            let Some(end) = self.links.ends.remove(&link) else { continue };
+            tracing::warn!(host = %end.host, address = %end.address, "link closed: its peer has not proven the new cluster secret");
+            let _ = end.close.send(Close { reason: Reason::Cookie, frames: Vec::new() });
+            self.node.handle_link(self.now(), LinkEvent::Down { link, reason: Some(Reason::Cookie) });
+        }
+    }
+
+    /// Publishes a decision about a member, and remembers it for the node that follows this one.
+    pub(super) fn decided(&mut self, decision: &Expulsion) {
+        let Expulsion { member, host, by, expelled, .. } = decision;
+        let key = if *expelled { "expelled" } else { "readmitted" };
+        let (host, by, member) = (host.clone(), by.clone(), *member);
+        let write = move |more: &str| tracing::warn!(?host, id = ?member, ?by, "member {key}{more}");
+        self.log.warn(format!("{key} {member}"), write);
+        self.settings.decisions = self.node.expulsions().iter().cloned().collect();
+        self.local
+            .set_decisions(self.settings.decisions.iter().map(|one| (one.member, one.clone())).collect());
+    }
+}
