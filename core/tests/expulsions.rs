@@ -62,7 +62,7 @@ fn a_decision_that_was_changed_or_is_of_the_far_future_does_not_count() {
         Expulsion { decided_ms: 101, ..decision.clone() },
         Expulsion { expelled: false, ..decision.clone() },
         Expulsion { by: "ops2".into(), ..decision.clone() },
-        Expulsion { author: keys(2).public_key(), ..decision.clone() },
+        Expulsion { author: keys(2).public_key(), ..decision },
     ] {
         assert_eq!(merge(&mut all, &forged), Heard::Forged, "{forged:?}");
     }

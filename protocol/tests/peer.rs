@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use pmd_protocol::limits::{
-    FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_FRAME, MAX_HANDSHAKE_FRAME,
-    MAX_HOST_NAME, MAX_KEY_NAME, MAX_LOST, MAX_RANGES, MAX_REASON, MAX_SIGNATURE, MAX_STAMPS, MAX_UPDATES,
-    MAX_VALUE, MAX_VERSION_TEXT,
+    FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_EXPULSIONS, MAX_FRAME,
+    MAX_HANDSHAKE_FRAME, MAX_HOST_NAME, MAX_KEY_NAME, MAX_LOST, MAX_PUBLIC_KEY, MAX_RANGES, MAX_REASON,
+    MAX_SIGNATURE, MAX_STAMPS, MAX_UPDATES, MAX_VALUE, MAX_VERSION_TEXT,
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
@@ -16,8 +16,8 @@ use pmd_protocol::peer::frame::{
     Open, Opened, PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Summary, Tally,
 };
 use pmd_protocol::peer::{
-    Attestation, Base, Digest, Generation, Key, Kind, NodeId, Op, Signature, Stamp, StatementHash, Update,
-    Updates, Value, Version,
+    Attestation, Base, Digest, Expulsion, Expulsions, Generation, Key, Kind, NodeId, Op, PublicKey, Rotation,
+    Signature, Stamp, StatementHash, Update, Updates, Value, Version,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -137,9 +137,11 @@ fn frame() -> impl Strategy<Value = Frame> {
     let ranges = vec(range, 0..8).prop_map(|ranges| Frame::Ranges(Ranges { ranges }));
     let probe = (any::<u64>(), id(), generation())
         .prop_map(|(token, target, generation)| Frame::Probe(Probe { token, target, generation }));
-    let probed =
-        (any::<u64>(), select(vec![Observation::Reached, Observation::Silent, Observation::Refused]))
-            .prop_map(|(token, observation)| Frame::Probed(Probed { token, observation }));
+    let probed = (
+        any::<u64>(),
+        select(vec![Observation::Reached, Observation::Silent, Observation::Refused, Observation::Unknown]),
+    )
+        .prop_map(|(token, observation)| Frame::Probed(Probed { token, observation }));
     let tally = (any::<[u8; 8]>(), any::<u32>(), any::<bool>()).prop_map(|(fingerprint, members, asks)| {
         Frame::Tally(Tally { summary: Summary { fingerprint, members }, asks })
     });
@@ -154,12 +156,33 @@ fn frame() -> impl Strategy<Value = Frame> {
     let relay = id().prop_map(|target| Frame::Relay(Relay { target }));
     let depart =
         (id(), generation()).prop_map(|(target, generation)| Frame::Depart(Depart { target, generation }));
+    let keys = (vec(any::<u8>(), 0..100), vec(any::<u8>(), 0..100))
+        .prop_map(|(key, signature)| (PublicKey::new(&key).unwrap(), Signature::new(&signature).unwrap()));
+    let expulsion = (id(), any::<u64>(), any::<bool>(), "[a-z]{0,20}", "[a-z]{0,20}", keys.clone()).prop_map(
+        |(member, decided_ms, expelled, host, by, (author, signature))| Expulsion {
+            member,
+            decided_ms,
+            expelled,
+            host,
+            by,
+            author,
+            signature,
+        },
+    );
+    let expulsions = vec(expulsion, 0..4).prop_map(|list| Frame::Expulsions(Expulsions { list }));
+    let rotation = (any::<u64>(), any::<bool>(), "[a-f0-9]{0,64}", keys).prop_map(
+        |(begun_ms, finished, secret, (author, signature))| {
+            Frame::Rotation(Rotation { begun_ms, finished, secret, author, signature })
+        },
+    );
+    let decisions = prop_oneof![expulsions, rotation];
     let tunnels = prop_oneof![open, opened, dial_back, back, relay, depart];
     prop_oneof![
         lost,
         clock,
         tally,
         tunnels,
+        decisions,
         handshake(),
         heartbeat,
         membership,
@@ -362,4 +385,21 @@ fn a_message_that_does_not_fit_is_not_encoded() {
     };
     assert!(encode(&Frame::Update(update), &mut out).is_err());
     assert_eq!(out, [7]);
+}
+
+#[test]
+fn the_longest_list_of_decisions_fits_into_a_frame() {
+    let host = "h".repeat(MAX_HOST_NAME);
+    let longest = Expulsion {
+        member: NodeId::new([0xff; 32]),
+        decided_ms: u64::MAX,
+        expelled: true,
+        host: host.clone(),
+        by: host,
+        author: PublicKey::new(&[0xff; MAX_PUBLIC_KEY]).unwrap(),
+        signature: Signature::new(&[0xff; MAX_SIGNATURE]).unwrap(),
+    };
+    let frame = Frame::Expulsions(Expulsions { list: vec![longest; MAX_EXPULSIONS] });
+    let bytes = bytes_of(&frame);
+    assert_eq!(decode(&bytes, Phase::Proven), Ok(Some((Decoded::Frame(frame), bytes.len()))));
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use pmd_core::membership::Identity;
 use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Settings};
 use pmd_epmd::planted::panic_if_planted;
-use pmd_protocol::peer::frame::{Depart, Reason};
+use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Frame, NodeId, Rotation};
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -322,33 +322,6 @@ impl Driver {
         self.leaving.push(left);
         // This fails if the daemon is already leaving, with the same result.
         let _ = self.node.handle_command(self.now(), Command::Leave);
-    }
-
-    /// Tells a member to leave the cluster.
-    fn dismiss(&mut self, member: &Identity) {
-        let frame = Frame::Depart(Depart { target: member.id, generation: member.generation });
-        if self.send_to(&member.id, frame.clone()) != Sent::Yes {
-            self.pool.send(&self.dialer, self.serving.inbox(), member.clone(), frame);
-        }
-    }
-
-    /// Handles a request from a member to leave, unless it is meant for another generation of this daemon.
-    fn depart(&self, peer: &NodeId, told: &Depart) {
-        let own = self.node.identity();
-        if (told.target, told.generation) != (own.id, own.generation) || self.local.has_left() {
-            return;
-        }
-        let facts = Facts { node: &self.node, now_ms: self.now().mono_ms, ends: &self.links.ends };
-        let host = facts.host_of(peer);
-        if !self.leave_on_request {
-            let write = move |more: &str| {
-                tracing::warn!(host, "ignored a member's request to leave (leave_on_request = false){more}");
-            };
-            return self.log.warn(format!("request to leave by {peer}"), write);
-        }
-        tracing::warn!(host, "a member told this daemon to leave the cluster; use pmd join to rejoin");
-        // A full channel means that the daemon is already about to leave.
-        let _ = self.told_to_leave.try_send(());
     }
 
     /// Advertises this daemon's addresses to the other members if they have changed.

@@ -365,9 +365,16 @@ mod tests {
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
-        let host = ("[a-z.]{1,253}", "[0-9.]{0,64}", some_metadata(), any::<(bool, bool)>()).prop_map(
-            |(host, version, metadata, (leaving, relay))| {
-                Entry::Host(Host { host: host.parse().unwrap(), version, metadata, leaving, relay })
+        let host = ("[a-z.]{1,253}", "[0-9.]{0,64}", some_metadata(), any::<(bool, bool, u64)>()).prop_map(
+            |(host, version, metadata, (leaving, relay, secret_ms))| {
+                Entry::Host(Host {
+                    host: host.parse().unwrap(),
+                    version,
+                    metadata,
+                    leaving,
+                    relay,
+                    secret_ms,
+                })
             },
         );
         let name = (
@@ -422,18 +429,22 @@ mod tests {
     }
 
     #[test]
-    fn a_host_of_the_first_version_does_not_relay() {
+    fn fields_that_an_older_version_does_not_write_are_zero() {
         let host = Host {
             host: "db1".parse().unwrap(),
             version: "1".into(),
             metadata: Metadata::default(),
             leaving: false,
             relay: true,
+            secret_ms: 1,
         };
         let (key, value) = Entry::Host(host.clone()).write().unwrap();
-        let (_, first) = value.as_bytes().split_last().unwrap();
+        let (_, second) = value.as_bytes().split_last().unwrap();
+        let read = Entry::read(&key, &Value::new(second).unwrap());
+        assert_eq!(read, Ok(Entry::Host(Host { secret_ms: 0, ..host.clone() })));
+        let (_, first) = second.split_last().unwrap();
         let read = Entry::read(&key, &Value::new(first).unwrap());
-        assert_eq!(read, Ok(Entry::Host(Host { relay: false, ..host })));
+        assert_eq!(read, Ok(Entry::Host(Host { relay: false, secret_ms: 0, ..host })));
     }
 
     #[test]

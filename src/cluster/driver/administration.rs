@@ -1,12 +1,15 @@
-//! What administrators decide, carried out on the links: expulsions, and the replacement of the cluster secret.
+//! What administrators decide, carried out on the links: expulsions, requests to leave, and the replacement of the cluster
+//! secret.
 
+use pmd_core::membership::Identity;
 use pmd_core::node::{Command, LinkEvent, LinkId};
-use pmd_protocol::peer::frame::Reason;
+use pmd_protocol::peer::frame::{Depart, Reason};
 use pmd_protocol::peer::{Entry, Expulsion, Frame, NodeId};
 
 use super::Driver;
 use crate::auth::cookie::CookieKey;
-use crate::cluster::core::{Rotating, Spread};
+use crate::cluster::bridge::Facts;
+use crate::cluster::core::{Rotating, Sent, Spread};
 use crate::link::inbox::{Close, LinkEnd};
 
 impl Driver {
@@ -52,5 +55,32 @@ impl Driver {
         self.settings.decisions = self.node.expulsions().iter().cloned().collect();
         self.local
             .set_decisions(self.settings.decisions.iter().map(|one| (one.member, one.clone())).collect());
+    }
+
+    /// Tells a member to leave the cluster.
+    pub(super) fn dismiss(&mut self, member: &Identity) {
+        let frame = Frame::Depart(Depart { target: member.id, generation: member.generation });
+        if self.send_to(&member.id, frame.clone()) != Sent::Yes {
+            self.pool.send(&self.dialer, self.serving.inbox(), member.clone(), frame);
+        }
+    }
+
+    /// Handles a request from a member to leave, unless it is meant for another generation of this daemon.
+    pub(super) fn depart(&self, peer: &NodeId, told: &Depart) {
+        let own = self.node.identity();
+        if (told.target, told.generation) != (own.id, own.generation) || self.local.has_left() {
+            return;
+        }
+        let facts = Facts { node: &self.node, now_ms: self.now().mono_ms, ends: &self.links.ends };
+        let host = facts.host_of(peer);
+        if !self.leave_on_request {
+            let write = move |more: &str| {
+                tracing::warn!(host, "ignored a member's request to leave (leave_on_request = false){more}");
+            };
+            return self.log.warn(format!("request to leave by {peer}"), write);
+        }
+        tracing::warn!(host, "a member told this daemon to leave the cluster; use pmd join to rejoin");
+        // A full channel means that the daemon is already about to leave.
+        let _ = self.told_to_leave.try_send(());
     }
 }
