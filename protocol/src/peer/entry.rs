@@ -254,6 +254,7 @@ struct HostFields<'a> {
     leaving: bool,
     #[serde(deserialize_with = "or_default")]
     relay: bool,
+    #[serde(deserialize_with = "or_default")]
     secret_ms: u64,
 }
 
