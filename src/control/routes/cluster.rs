@@ -84,6 +84,7 @@ pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
     let own = cluster.local().host().as_str();
     let contested = cluster.directory().contested(own).into_iter();
     let mut warnings: Vec<String> = contested.map(|(host, ids)| contested_name(own, &host, &ids)).collect();
+    warnings.extend(cluster.weak_secret().map(str::to_owned));
     for (_, alarm) in &view.alarms {
         let warning = match alarm {
             Alarm::Forked(id) => format!(
