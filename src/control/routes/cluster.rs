@@ -378,16 +378,21 @@ fn handshake_error(at: &str, error: &HandshakeError) -> ApiError {
             format!("handshake with {at} failed: {error}"),
             "check that pmd is running there and not a stock epmd (pmd takeover replaces it)",
         ),
-        HandshakeError::Refused { reason: Reason::Cookie, text } => {
-            rejected(format!("{at} rejected this daemon: {text}"), cookie)
+        HandshakeError::Refused { reason: Reason::Cookie, .. } => {
+            rejected(format!("{at} rejected this daemon: {error}"), cookie)
         }
         HandshakeError::Cookie => rejected(format!("this daemon rejected {at}: {error}"), cookie),
-        HandshakeError::Refused { text, .. } => rejected(
-            format!("{at} rejected this daemon: {text}"),
+        // An older version does not understand the first frame.
+        HandshakeError::Refused { reason: Reason::Violation, .. } => rejected(
+            format!("{at} rejected this daemon: {error}"),
+            "update pmd on the host with the older version (pmd version)",
+        ),
+        HandshakeError::Refused { .. } => rejected(
+            format!("{at} rejected this daemon: {error}"),
             "compare the cluster name and the version that pmd status shows on both hosts",
         ),
         HandshakeError::Cluster(theirs) => rejected(
-            format!("{at} belongs to cluster {theirs:?}"),
+            format!("{at} belongs to cluster {theirs}"),
             "set the same cluster name in both configuration files",
         ),
         HandshakeError::Protocol(_) => rejected(
