@@ -273,6 +273,17 @@ fn malformed_bodies_are_skipped_after_the_handshake_and_end_the_connection_in_it
     assert_eq!(decode(&bytes, Phase::Handshake), Err(FrameError::InHandshake(4)));
 }
 
+/// A daemon of version 1 can be told why it is rejected.
+#[test]
+fn a_hello_of_version_1_is_read_as_a_preface() {
+    // Protocol version, id, generation, renewal, host, cluster, no addresses, program version.
+    let body = [&[1][..], &[2; 32], &[1, 7, 0], b"\x03db1", b"\x03pmd", &[0], b"\x050.1.0"].concat();
+    let length = u32::try_from(FRAME_FIXED + body.len()).unwrap();
+    let bytes = [&length.to_be_bytes()[..], &[1, 1], &body].concat();
+    let preface = Decoded::Frame(Frame::Preface(Preface { protocol: 1 }));
+    assert_eq!(decode(&bytes, Phase::Handshake), Ok(Some((preface, bytes.len()))));
+}
+
 #[test]
 fn an_idle_heartbeat_is_small() {
     let heartbeat = Heartbeat { sequence: 200, next_ds: 10, summary: None, echo: None };
