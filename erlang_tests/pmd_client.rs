@@ -49,7 +49,7 @@ fn cluster(hosts: [&Host; 2]) -> [Daemon; 2] {
     let daemons = hosts.map(|host| {
         fs::create_dir_all(host.pmd_home()).expect("a home for pmd");
         let cookie = host.pmd_home().join("cookie");
-        fs::write(&cookie, "0123456789abcdef0123456789abcdef").expect("writing the cookie");
+        fs::write(&cookie, "0123456789abcdef".repeat(4)).expect("writing the cookie");
         fs::set_permissions(&cookie, Permissions::from_mode(0o600)).expect("the cookie's mode");
         Daemon::start_as(Mapper::Pmd, host)
     });

@@ -35,7 +35,7 @@ pub fn islands<const N: usize>(lan: &Lan, names: [&str; N]) -> [Host; N] {
         fs::write(host.dir().join("hosts"), own).expect("a hosts file");
         fs::create_dir_all(host.pmd_home()).expect("a home for pmd");
         let cookie = host.pmd_home().join("cookie");
-        fs::write(&cookie, "one cookie for all of them\n").expect("a cookie");
+        fs::write(&cookie, format!("{}\n", "c0".repeat(32))).expect("a cookie");
         fs::set_permissions(&cookie, Permissions::from_mode(0o600)).expect("its mode");
         firewall(host, FIREWALL);
     }

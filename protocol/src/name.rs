@@ -193,7 +193,7 @@ pub enum HostNameError {
     /// It is longer than [`MAX_HOST_NAME`].
     #[error("host name is longer than {MAX_HOST_NAME} bytes")]
     TooLong,
-    /// It contains white space, a control character, `@` or `/`.
+    /// It contains white space, a control character, one that changes the direction of text, `@` or `/`.
     #[error("host name must not contain {0:?}")]
     Character(char),
 }
@@ -216,7 +216,12 @@ impl FromStr for HostName {
         if s.len() > MAX_HOST_NAME {
             return Err(HostNameError::TooLong);
         }
-        match s.chars().find(|c| c.is_control() || c.is_whitespace() || matches!(c, '@' | '/')) {
+        // The directional characters of Unicode would rearrange the line of a log or table that shows the name.
+        let directional = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match s
+            .chars()
+            .find(|c| c.is_control() || c.is_whitespace() || directional(*c) || matches!(c, '@' | '/'))
+        {
             Some(c) => Err(HostNameError::Character(c)),
             None => Ok(Self(s.into())),
         }

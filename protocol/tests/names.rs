@@ -1,6 +1,6 @@
 //! Node names and service names.
 
-use pmd_protocol::{NodeName, NodeNameError, ServiceName, ServiceNameError};
+use pmd_protocol::{HostName, HostNameError, NodeName, NodeNameError, ServiceName, ServiceNameError};
 
 #[test]
 fn node_names_have_255_characters_and_1020_bytes_at_most() {
@@ -40,5 +40,15 @@ fn service_names_are_one_printable_word_without_at() {
     }
     for bad in ['@', ' ', '\t', '\n', '\0', '\u{7f}', '\u{85}', '\u{a0}', '\u{2003}'] {
         assert_eq!(format!("a{bad}b").parse::<ServiceName>(), Err(ServiceNameError::Character(bad)));
+    }
+}
+
+#[test]
+fn host_names_are_one_printable_word_that_does_not_rearrange_its_line() {
+    for name in ["db1", "db1.example.org", "größe", "[fd00::1]"] {
+        assert_eq!(name.parse::<HostName>().as_ref().map(HostName::as_str), Ok(name));
+    }
+    for bad in ['@', '/', ' ', '\n', '\u{1b}', '\u{9b}', '\u{2028}', '\u{200f}', '\u{202e}', '\u{2066}'] {
+        assert_eq!(format!("a{bad}b").parse::<HostName>(), Err(HostNameError::Character(bad)));
     }
 }

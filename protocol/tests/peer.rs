@@ -13,7 +13,7 @@ use pmd_protocol::limits::{
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
     Back, Clock, Close, Depart, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Observation,
-    Open, Opened, PROTOCOL, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Summary, Tally,
+    Open, Opened, Preface, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Summary, Tally,
 };
 use pmd_protocol::peer::{
     Attestation, Base, Digest, Expulsion, Expulsions, Generation, Key, Kind, NodeId, Op, PublicKey, Rotation,
@@ -89,16 +89,16 @@ fn update() -> impl Strategy<Value = Update> {
 }
 
 fn handshake() -> impl Strategy<Value = Frame> {
+    let preface = any::<u16>().prop_map(|protocol| Frame::Preface(Preface { protocol }));
     let hello = (
-        any::<u16>(),
         id(),
         (generation(), any::<u32>(), "[a-z.]{0,253}"),
         "[a-z]{0,64}",
         vec(any::<(IpAddr, u16)>().prop_map(SocketAddr::from), 0..=MAX_ADDRESSES),
         "[0-9a-z.-]{0,64}",
     )
-        .prop_map(|(protocol, id, (generation, renewal, host), cluster, addresses, software)| {
-            Frame::Hello(Hello { protocol, id, generation, renewal, host, cluster, addresses, software })
+        .prop_map(|(id, (generation, renewal, host), cluster, addresses, software)| {
+            Frame::Hello(Hello { id, generation, renewal, host, cluster, addresses, software })
         });
     let proof = any::<[u8; 32]>().prop_map(|mac| Frame::Proof(Proof { mac, other: Some(mac) }));
     let reasons = vec![
@@ -113,7 +113,7 @@ fn handshake() -> impl Strategy<Value = Frame> {
     ];
     let close =
         (select(reasons), "[ -~]{0,256}").prop_map(|(reason, text)| Frame::Close(Close { reason, text }));
-    prop_oneof![hello, proof, close]
+    prop_oneof![preface, hello, proof, close]
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
@@ -230,8 +230,9 @@ proptest! {
     }
 
     #[test]
-    fn only_handshakes_are_read_before_the_proof(frame in frame()) {
-        let is_handshake = matches!(frame, Frame::Hello(_) | Frame::Proof(_) | Frame::Close(_));
+    fn only_handshake_frames_are_read_in_the_handshake(frame in frame()) {
+        let is_handshake =
+            matches!(frame, Frame::Preface(_) | Frame::Proof(_) | Frame::Hello(_) | Frame::Close(_));
         prop_assert_eq!(decode(&bytes_of(&frame), Phase::Handshake).is_ok(), is_handshake);
     }
 
@@ -288,11 +289,22 @@ fn a_length_is_refused_before_its_bytes_arrive() {
 }
 
 #[test]
-fn malformed_bodies_are_skipped_after_the_proof_and_end_the_connection_before() {
-    let bytes = [0, 0, 0, 3, 1, 1, 0x80];
-    let skipped = Decoded::Skipped { kind: 1, why: Skip::Malformed };
+fn malformed_bodies_are_skipped_after_the_handshake_and_end_the_connection_in_it() {
+    let bytes = [0, 0, 0, 3, 4, 1, 0x80];
+    let skipped = Decoded::Skipped { kind: 4, why: Skip::Malformed };
     assert_eq!(decode(&bytes, Phase::Proven), Ok(Some((skipped, bytes.len()))));
-    assert_eq!(decode(&bytes, Phase::Handshake), Err(FrameError::BeforeProof(1)));
+    assert_eq!(decode(&bytes, Phase::Handshake), Err(FrameError::InHandshake(4)));
+}
+
+/// A daemon of version 1 can be told why it is rejected.
+#[test]
+fn a_hello_of_version_1_is_read_as_a_preface() {
+    // Protocol version, id, generation, renewal, host, cluster, no addresses, program version.
+    let body = [&[1][..], &[2; 32], &[1, 7, 0], b"\x03db1", b"\x03pmd", &[0], b"\x050.1.0"].concat();
+    let length = u32::try_from(FRAME_FIXED + body.len()).unwrap();
+    let bytes = [&length.to_be_bytes()[..], &[1, 1], &body].concat();
+    let preface = Decoded::Frame(Frame::Preface(Preface { protocol: 1 }));
+    assert_eq!(decode(&bytes, Phase::Handshake), Ok(Some((preface, bytes.len()))));
 }
 
 #[test]
@@ -330,7 +342,6 @@ fn the_largest_lists_fit_into_a_frame() {
 #[test]
 fn lists_and_texts_beyond_their_limits_are_malformed() {
     let hello = Hello {
-        protocol: PROTOCOL,
         id: NodeId::MIN,
         generation: Generation::default(),
         renewal: u32::MAX,

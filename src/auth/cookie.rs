@@ -3,6 +3,9 @@
 //! The file has one secret per line, at most two. Both are accepted, so a secret can be changed without an interval in
 //! which daemons reject each other. Empty lines and lines that begin with `#` are ignored. An Erlang cookie file is
 //! also valid.
+//!
+//! Whoever records a beacon, or makes a daemon dial it, has a MAC against which secrets can be tried offline. A
+//! generated secret cannot be found that way. Any other might be, so its key is derived slowly: see [`CookieKey`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,6 +16,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use pmd_protocol::peer::NodeId;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use scrypt::scrypt;
 use sha2::Sha256;
 
 use crate::base::files;
@@ -29,18 +33,31 @@ pub const MAX_COOKIES: usize = 2;
 const MAX_FILE: u64 = 16 * 1024;
 /// Random bytes in a generated secret: 256 bits.
 const RANDOM: usize = 32;
+/// The salt of the slow derivation. It is the same in all clusters, because daemons must derive equal keys from nothing
+/// but the secret; it only keeps tables made for other programs from being of use.
+const SALT: &[u8] = b"pmd cookie 2";
 
 /// A key derived from a cluster secret. It is never printed, and used only to compute MACs.
+///
+/// A generated secret has 256 bits, which nobody can guess; its key is one HMAC. The key of any other secret is derived
+/// with scrypt, so that each guess costs about 100 ms and 32 MiB instead of less than a microsecond.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CookieKey([u8; 32]);
 
 impl CookieKey {
-    /// Derives the key of a secret.
+    /// Derives the key of a secret, which takes long on purpose unless the secret is a generated one.
     #[must_use]
-    pub fn new(cookie: &[u8]) -> CookieKey {
-        let mut mac = keyed(b"pmd cookie 1");
-        mac.update(cookie);
-        CookieKey(mac.finalize().into_bytes().into())
+    pub fn new(cookie: &str) -> CookieKey {
+        if is_generated(cookie) {
+            let mut mac = keyed(b"pmd cookie 1");
+            mac.update(cookie.as_bytes());
+            return CookieKey(mac.finalize().into_bytes().into());
+        }
+        let mut key = [0; 32];
+        // This fails only for a key without bytes.
+        let derived = scrypt(cookie.as_bytes(), SALT, &slow(), &mut key);
+        debug_assert!(derived.is_ok(), "{derived:?}");
+        CookieKey(key)
     }
 
     /// Computes the MAC of `parts`, in order and with their lengths. A MAC made for one `purpose` is invalid for any
@@ -80,10 +97,26 @@ fn keyed<const LENGTH: usize>(key: &[u8; LENGTH]) -> Hmac<Sha256> {
     Hmac::<Sha256>::new(&block.into())
 }
 
+/// The cost of the slow derivation: N = 2^15, r = 8, p = 1, twice what scrypt's author recommends for logins. Its memory,
+/// 128 * N * r bytes = 32 MiB, is what makes guessing on many cores or graphics cards dear. A daemon needs it for about
+/// 100 ms at its start and per reload, which small hosts can spare as well. All daemons must use the same values.
+fn slow() -> scrypt::Params {
+    scrypt::Params::new(15, 8, 1).unwrap_or_default()
+}
+
+/// Whether the secret looks like one of [`random_cookie`], which cannot be guessed. Only its form can be checked: exactly
+/// 64 hexadecimal digits, as `openssl rand -hex 32` prints as well.
+#[must_use]
+pub fn is_generated(secret: &str) -> bool {
+    secret.len() == 2 * RANDOM && secret.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// The cluster secrets of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cookies {
     keys: Vec<CookieKey>,
+    /// Whether the current secret is not a generated one.
+    guessable: bool,
 }
 
 /// Which secrets count during and after a rotation over links, besides the current one.
@@ -179,15 +212,19 @@ impl CookieError {
 }
 
 impl Cookies {
-    /// Reads the file at `path`.
+    /// Reads the file at `path` and derives the keys. Blocks for the time of the slow derivation.
     ///
     /// # Errors
     ///
     /// If the file does not exist, is readable by users other than its owner, belongs to a user who is neither that of
     /// this process nor root, or contains no valid secret.
     pub fn read(path: &Path) -> Result<Cookies, CookieError> {
-        let secrets = read_as(path, Reader::Daemon)?;
-        Ok(Cookies { keys: secrets.iter().map(|secret| CookieKey::new(secret.as_bytes())).collect() })
+        Ok(Cookies::new(read_as(path, Reader::Daemon)?.iter().map(String::as_str)))
+    }
+
+    fn new<'a>(secrets: impl Iterator<Item = &'a str> + Clone) -> Cookies {
+        let guessable = secrets.clone().next().is_some_and(|current| !is_generated(current));
+        Cookies { keys: secrets.map(CookieKey::new).collect(), guessable }
     }
 
     /// Reads the file at `path`, creating it with a random secret if it does not exist. Also returns whether it was
@@ -199,7 +236,7 @@ impl Cookies {
     pub fn read_or_make(path: &Path) -> Result<(Cookies, bool), CookieError> {
         match Cookies::read(path) {
             Err(CookieError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                let made = make(path, &random_cookie().map_err(|source| make_error(path, source))?)?;
+                let made = make(path)?;
                 Ok((Cookies::read(path)?, made))
             }
             read => Ok((read?, false)),
@@ -209,7 +246,13 @@ impl Cookies {
     /// Parses secrets from text, one per line; for tests and for programs that store them elsewhere.
     #[must_use]
     pub fn of_text(cookies: &str) -> Cookies {
-        Cookies { keys: cookies.lines().map(|cookie| CookieKey::new(cookie.as_bytes())).collect() }
+        Cookies::new(cookies.lines())
+    }
+
+    /// Whether the current secret is not a generated one, so that a recorded beacon lets others try to guess it.
+    #[must_use]
+    pub fn is_guessable(&self) -> bool {
+        self.guessable
     }
 
     /// The key for this daemon's own proofs: that of the first secret.
@@ -283,8 +326,13 @@ pub fn random_cookie() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Creates the file, unless another process has just done so. Returns whether this call created it.
-fn make(path: &Path, cookie: &str) -> Result<bool, CookieError> {
+/// Creates the file with a random secret, unless it exists. Returns whether this call created it.
+///
+/// # Errors
+///
+/// If the file cannot be created.
+pub fn make(path: &Path) -> Result<bool, CookieError> {
+    let cookie = random_cookie().map_err(|source| make_error(path, source))?;
     let made = path.parent().map_or(Ok(()), make_private_folder);
     let made = made.and_then(|()| files::make_once(path, &format!("{cookie}\n"), files::SECRET));
     made.map_err(|source| make_error(path, source))
@@ -370,8 +418,34 @@ mod tests {
     }
 
     #[test]
+    fn only_a_generated_secret_has_a_fast_key() {
+        let generated = random_cookie().expect("random bytes");
+        let hmac = |secret: &str| {
+            let mut mac = keyed(b"pmd cookie 1");
+            mac.update(secret.as_bytes());
+            CookieKey(mac.finalize().into_bytes().into())
+        };
+        for fast in [generated.clone(), "0123456789abcdefABCDEF".repeat(3)[..64].to_owned()] {
+            assert!(is_generated(&fast) && CookieKey::new(&fast) == hmac(&fast), "{fast}");
+        }
+        for slow in ["ABCDEFGHIJKLMNOPQRST", &generated[1..], &format!("{generated}0"), &"g".repeat(64)] {
+            assert!(!is_generated(slow) && CookieKey::new(slow) != hmac(slow), "{slow}");
+        }
+        // The parameters are part of the protocol: another key would split the cluster. From Python's
+        // hashlib.scrypt(b"ABCDEFGHIJKLMNOPQRST", salt=b"pmd cookie 2", n=2**15, r=8, p=1, maxmem=2**26, dklen=32).
+        let hex: String =
+            CookieKey::new("ABCDEFGHIJKLMNOPQRST").0.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "34c607ed4ffb5c8cfbd93db38b6ee67225c74a1414c301ff24e8aa49fa23369c");
+        // The current secret decides, which makes this daemon's beacons.
+        let weak = "ABCDEFGHIJKLMNOPQRST";
+        let guessable = |text: &str| Cookies::of_text(text).is_guessable();
+        assert!(guessable(weak) && guessable(&format!("{weak}\n{generated}")));
+        assert!(!guessable(&generated) && !guessable(&format!("{generated}\n{weak}")));
+    }
+
+    #[test]
     fn a_mac_depends_on_key_purpose_and_parts() {
-        let (one, two) = (CookieKey::new(b"one"), CookieKey::new(b"two"));
+        let (one, two) = (CookieKey::new(&"1".repeat(64)), CookieKey::new(&"2".repeat(64)));
         let tag = one.sign("link", &[b"ab", b"c"]);
         assert!(one.verify("link", &[b"ab", b"c"], &tag));
         assert!(!two.verify("link", &[b"ab", b"c"], &tag));

@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_proof_is_bound_to_secret_session_and_role() {
-        let cookies = Cookies::of_text("a cookie that nobody knows");
+        let cookies = Cookies::of_text(&"1".repeat(64));
         let key = cookies.current().expect("it has one");
         let session = Session {
             exporter: [1; 32],
@@ -105,7 +105,7 @@ mod tests {
         for other in others {
             assert!(!other.verify(key, Role::Initiator, &mac), "{other:?}");
         }
-        let wrong = Cookies::of_text("a cookie that somebody guesses");
+        let wrong = Cookies::of_text(&"2".repeat(64));
         assert!(!session.verify(wrong.current().expect("it has one"), Role::Initiator, &mac));
     }
 }

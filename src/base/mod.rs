@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod files;
+pub mod foreign;
 pub mod log;
 pub mod permit;
 pub mod rate;

@@ -9,7 +9,7 @@ use super::args::{Cookie, Global, Rotate};
 use super::common::target::{ConfigFile, absolute};
 use super::common::{Exit, Failure, Output, Result, Target, block_on, note};
 use super::rotate as over_links;
-use crate::auth::cookie::{CookieError, Cookies, random_cookie, read_secrets, replace};
+use crate::auth::cookie::{CookieError, make, random_cookie, read_secrets, replace};
 use crate::config::paths::Paths;
 use crate::control::client::ClientError;
 
@@ -85,7 +85,7 @@ fn file(global: &Global) -> Result<PathBuf> {
 fn rotate(path: &Path) -> Result<Outcome> {
     let old = match read_secrets(path) {
         Err(CookieError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            Cookies::read_or_make(path)?;
+            make(path)?;
             return Ok(Outcome::Made);
         }
         read => read?,

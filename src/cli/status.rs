@@ -112,7 +112,7 @@ fn write_status(out: &mut dyn Write, status: &Status, output: Output) -> io::Res
         row("warnings", output.paint(Colour::Green, "none"))?;
     }
     for warning in &status.warnings {
-        row("warning", output.paint(Colour::Yellow, &without_numbers(warning)))?;
+        row("warning", output.paint(Colour::Yellow, &without_numbers(&printable(warning))))?;
     }
     Ok(())
 }

@@ -34,6 +34,10 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Timeout for resolving a host name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The warning about a secret that was not generated, where beacons are sent.
+const WEAK_SECRET: &str = "whoever records the beacons of broadcast discovery can try to guess the cluster secret, because \
+                           pmd has not generated it: pmd cookie rotate generates a strong one";
+
 /// A daemon's membership in a cluster.
 #[derive(Debug)]
 pub struct Cluster {
@@ -51,6 +55,8 @@ pub struct Cluster {
     pub(super) summaries: watch::Receiver<u64>,
     /// The default port for addresses without one.
     pub(super) port: u16,
+    /// Whether it sends beacons.
+    pub(super) broadcasts: bool,
 }
 
 /// Why a daemon cannot take part in a cluster.
@@ -165,6 +171,11 @@ impl Cluster {
     /// The dialer for connections to other daemons.
     pub fn dialer(&self) -> &Dialer {
         &self.dialer
+    }
+
+    /// The warning about a secret that may be guessed from this daemon's beacons, while that is so.
+    pub fn weak_secret(&self) -> Option<&'static str> {
+        (self.broadcasts && self.local.cookies().is_guessable()).then_some(WEAK_SECRET)
     }
 
     /// The registrations of other hosts.

@@ -76,7 +76,8 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Loads or creates the files that a daemon needs to take part in a cluster.
+    /// Loads or creates the files that a daemon needs to take part in a cluster. Blocks for the slow derivation of a key
+    /// from a secret that was not generated.
     ///
     /// # Errors
     ///
@@ -239,7 +240,11 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         members: members_watched.clone(),
         summaries: summaries_watched,
         port,
+        broadcasts: settings.broadcasts(),
     });
+    if let Some(warning) = cluster.weak_secret() {
+        tracing::warn!("{warning}");
+    }
     let joining = joiner::run(Arc::clone(&cluster), candidates, plugins, members_watched, questions);
     supervisor.task("joiner", joining);
     let evicted = Arc::clone(&cluster);

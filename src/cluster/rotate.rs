@@ -154,12 +154,13 @@ pub(super) fn resumed(latest: &Latest, file: &[String]) -> Option<(Transition, O
     let current = file.first()?;
     let is_new = *current == latest.rotation.secret;
     // Otherwise an administrator has replaced the secret by hand since.
-    let applies = is_new || *current == latest.old;
+    let applies = is_new || (*current == latest.old && !latest.old.is_empty());
     applies.then(|| (transition(latest), (!is_new).then(|| Cookies::of_text(&latest.rotation.secret))))
 }
 
+/// Which keys peers may prove; takes long if the old secret is weak.
 fn transition(latest: &Latest) -> Transition {
-    let key = |secret: &str| CookieKey::new(secret.as_bytes());
+    let key = |secret: &str| CookieKey::new(secret);
     Transition { new: key(&latest.rotation.secret), old: key(&latest.old), late: latest.late.clone() }
 }
 
@@ -222,7 +223,7 @@ impl Carrying {
         if self.parts.local.transition().is_none() {
             return Ok(());
         }
-        let key = CookieKey::new(latest.rotation.secret.as_bytes());
+        let key = CookieKey::new(&latest.rotation.secret);
         let rotation = latest.rotation.clone();
         self.key = Some(key.clone());
         self.parts.core.rotate(rotation, key, Spread::All).await
@@ -358,7 +359,7 @@ impl Carrying {
         let stored = tokio::task::spawn_blocking(move || {
             let cookies = Cookies::of_text(&secrets.join("\n"));
             let transition = transition(&for_file);
-            let key = CookieKey::new(for_file.rotation.secret.as_bytes());
+            let key = CookieKey::new(&for_file.rotation.secret);
             let written =
                 rotation_file::write(&rotation_file, &for_file).and_then(|()| put(&cookie_file, &secrets));
             (cookies, transition, key, written)
@@ -420,13 +421,15 @@ impl Carrying {
         let path = self.parts.rotation_file.clone();
         let stored = tokio::task::spawn_blocking(move || {
             let written = rotation_file::write(&path, &latest);
-            (transition(&latest), written)
+            // Once nobody may prove the old secret, nothing is left of the rotation but its order.
+            let is_over = latest.rotation.finished && latest.late.is_empty();
+            ((!is_over).then(|| transition(&latest)), written)
         });
         let Ok((transition, written)) = stored.await else { return };
         if let Err(error) = written {
             tracing::warn!("cannot remember the rotation of the cluster secret: {error}");
         }
-        self.parts.local.set_transition(Some(transition));
+        self.parts.local.set_transition(transition);
     }
 
     /// Whether a member says that it has the secret of the rotation that was begun then, or of a later one.

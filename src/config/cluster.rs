@@ -55,6 +55,12 @@ pub struct ClusterSettings {
 }
 
 impl ClusterSettings {
+    /// Whether the daemon sends beacons.
+    #[must_use]
+    pub fn broadcasts(&self) -> bool {
+        self.discovery.iter().any(|spec| matches!(spec, Spec::Broadcast { .. }))
+    }
+
     /// The cluster settings in `raw`, for the daemon on `port` of the host named `host`.
     pub(super) fn from_raw(
         raw: &RawConfig,

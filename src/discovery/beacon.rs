@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    const COOKIE: &str = "0123456789abcdef";
+    const COOKIE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     fn datagram(cluster: &str) -> Vec<u8> {
         let cookies = Cookies::of_text(COOKIE);
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(heard.beacon().id(), NodeId::new([7; 32]));
         assert_eq!(heard.beacon().port(), 4369);
         assert!(heard.is_proven_by(&Cookies::of_text(COOKIE)));
-        assert!(!heard.is_proven_by(&Cookies::of_text("another-cookie-!")));
+        assert!(!heard.is_proven_by(&Cookies::of_text(&"ab".repeat(32))));
     }
 
     #[test]

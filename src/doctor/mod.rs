@@ -32,7 +32,7 @@ pub async fn examine(settings: &Settings, client: &Client, node: Option<&str>) -
     findings.push(bind::judge(&settings.bind, status.as_ref()));
     findings.push(host_name::judge(&settings.host));
     findings.extend(address::check(&settings.host).await);
-    findings.extend(settings.cluster.as_ref().map(|cluster| cookie::check(&cluster.cookie_file)));
+    findings.extend(settings.cluster.as_ref().map(cookie::check));
     let refusals = client.refusals().await.ok();
     findings.extend(refusals::judge(jiff::Timestamp::now(), refusals.as_ref()));
     findings.push(clock::judge(jiff::Timestamp::now(), members.as_ref(), links.as_ref()));

@@ -72,6 +72,11 @@ impl DialError {
             DialError::Handshake {
                 source: HandshakeError::OtherDaemon | HandshakeError::Oneself, ..
             } => Observation::Refused,
+            // The expected daemon answers, but without a common secret it does not say in which generation.
+            DialError::Handshake {
+                source: HandshakeError::Cookie | HandshakeError::Refused { reason: Reason::Cookie, .. },
+                ..
+            } => Observation::Unknown,
             _ => Observation::Silent,
         }
     }
@@ -182,8 +187,8 @@ impl Dialer {
                 }
                 Err(error) => {
                     if let DialError::Handshake { source, .. } = &error {
-                        if let HandshakeError::Refused { reason: Reason::Expelled, text } = source {
-                            self.local.set_expelled(Some(text.clone()));
+                        if let HandshakeError::Refused { reason: Reason::Expelled, .. } = source {
+                            self.local.set_expelled(Some(source.to_string()));
                         }
                         self.refusals.note_error(address.ip(), true, source);
                     }
@@ -213,7 +218,8 @@ impl Dialer {
             .map_err(|source| DialError::Handshake { address, source })
     }
 
-    /// Whether a member answers in the expected generation.
+    /// Whether a member answers in the expected generation. It waits for the member's first answer only, because probes
+    /// are most frequent when many daemons are slow.
     async fn probe(&self, peer: &Identity) -> Observation {
         let mut observation = Observation::Silent;
         let mut sockets = Sockets::dial(&peer.addresses);
@@ -302,11 +308,17 @@ async fn connect_tls(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Instant;
 
+    use pmd_protocol::peer::Generation;
     use tokio::net::TcpListener;
+    use tokio::sync::watch;
+    use tokio_rustls::TlsAcceptor;
 
     use super::*;
+    use crate::auth::cookie::Cookies;
+    use crate::config::types::IdentitySource;
 
     /// An address that drops packets delays the next one only by its head start.
     #[tokio::test]
@@ -328,6 +340,63 @@ mod tests {
         let (address, connected) = sockets.next().await.expect("an attempt");
         assert!(connected.is_ok() && address == answers, "{address} {connected:?}");
         assert!(begin.elapsed() < CONNECT_TIMEOUT, "it waited for the first to fail");
+    }
+
+    fn daemon(folder: &Path, name: &str, generation: u64, cookie: &str) -> Arc<LocalIdentity> {
+        let key = folder.join(name);
+        let tls = Arc::new(Tls::load(&IdentitySource::Auto { key }, name).expect("a key"));
+        let generation = Generation { boot_ms: generation, nonce: 7 };
+        let identity = watch::channel(Identity::new(tls.id(), generation, &[])).1;
+        let cookies = Arc::new(Cookies::of_text(cookie));
+        let host = name.parse().expect("a name");
+        Arc::new(LocalIdentity::new("pmd".into(), host, identity, tls, cookies))
+    }
+
+    /// Probes `target`, and returns the outcome with how the handshake ended for `target`.
+    async fn probed(
+        prober: &Arc<LocalIdentity>,
+        target: &Arc<LocalIdentity>,
+        generation: u64,
+    ) -> (Observation, HandshakeError) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let descriptors = Arc::new(Descriptors::new(1_024));
+        let dialer = Dialer::new(Arc::clone(prober), descriptors, Arc::default(), Handle::current());
+        let peer = Identity::new(target.id(), Generation { boot_ms: generation, nonce: 7 }, &[address]);
+        let accepted = async {
+            let (socket, from) = listener.accept().await.expect("a connection");
+            let tls = target.tls();
+            let stream = TlsAcceptor::from(tls.server()).accept(Connection::new(socket, from, Vec::new()));
+            let stream = TlsStream::from(stream.await.expect("TLS"));
+            handshake::run(stream, target, &tls, Role::Acceptor).await.expect_err("a probe is no link")
+        };
+        tokio::join!(dialer.probe(&peer), accepted)
+    }
+
+    #[tokio::test]
+    async fn a_probe_of_a_restarted_daemon_is_refused() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let cookie = "c0".repeat(32);
+        let prober = daemon(folder.path(), "prober", 1, &cookie);
+        let target = daemon(folder.path(), "target", 5, &cookie);
+        for (generation, expected) in [(5, Observation::Reached), (4, Observation::Refused)] {
+            let (observation, ended) = probed(&prober, &target, generation).await;
+            assert_eq!(observation, expected);
+            // The probe ended with the target's first answer, without introducing the prober.
+            let is_close = matches!(ended, HandshakeError::Refused { reason: Reason::NotNeeded, .. });
+            assert!(is_close, "{ended:?}");
+        }
+    }
+
+    /// It lives, but it does not say in which generation.
+    #[tokio::test]
+    async fn a_probe_of_a_daemon_with_another_secret_says_nothing() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let prober = daemon(folder.path(), "prober", 1, &"c0".repeat(32));
+        let target = daemon(folder.path(), "target", 5, &"c1".repeat(32));
+        let (observation, ended) = probed(&prober, &target, 5).await;
+        assert_eq!(observation, Observation::Unknown);
+        assert!(matches!(ended, HandshakeError::Cookie), "{ended:?}");
     }
 
     #[tokio::test]

@@ -1,7 +1,9 @@
-//! The handshake that follows TLS: both sides send a `Hello`, then each proves that it knows the cluster secret.
+//! The handshake that follows TLS: each side proves that it knows the cluster secret, and only then introduces itself.
 //!
-//! The message order is described in [`pmd_protocol::peer::frame`]. An unproven peer can send only a few short frames
-//! within a few seconds, which bounds its cost.
+//! The message order is described in [`pmd_protocol::peer::frame`]. The side that dialled proves itself first, together
+//! with its first frame, so a stranger that dials learns nothing about the daemon or its cluster, and the handshake
+//! still takes a single round trip. An unproven peer can send only a few short frames within a few seconds, which
+//! bounds its cost.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,8 +13,9 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use pmd_core::membership::Identity;
 use pmd_protocol::HostName;
+use pmd_protocol::limits::MAX_REASON;
 use pmd_protocol::peer::codec::{PeerCodec, PeerError};
-use pmd_protocol::peer::frame::{Close, Hello, PROTOCOL, Proof, Reason};
+use pmd_protocol::peer::frame::{Close, Hello, PROTOCOL, Preface, Proof, Reason};
 use pmd_protocol::peer::{Decoded, Frame, FrameError, NodeId};
 use tokio_rustls::TlsStream;
 use tokio_util::codec::Framed;
@@ -23,13 +26,14 @@ use super::local_identity::LocalIdentity;
 use crate::auth::cookie::{Cookies, Transition};
 use crate::auth::proof::{EXPORTER_LABEL, Role, Session};
 use crate::auth::tls::Tls;
+use crate::base::foreign::{ForeignText, one_line};
 use crate::base::stats::Counters;
 
 /// Time for the whole handshake, TLS included.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to write the closing frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Frames that an unproven peer may send: three are needed, and a newer version may add some.
+/// Frames that are read for each one that is needed: a newer version may add some.
 const MAX_FRAMES: usize = 8;
 
 /// Frames over TLS.
@@ -86,19 +90,19 @@ pub enum HandshakeError {
     #[error("unexpected frame of type {0}")]
     Unexpected(u8),
     /// The peer rejected this daemon.
-    #[error("{text}")]
+    #[error("{}", in_words(*reason, text))]
     Refused {
         /// The reason code.
         reason: Reason,
         /// The peer's explanation.
-        text: String,
+        text: ForeignText,
     },
     /// The peer does not know the cluster secret.
     #[error("cookie mismatch")]
     Cookie,
     /// The peer belongs to another cluster.
-    #[error("the peer belongs to cluster {0:?}")]
-    Cluster(String),
+    #[error("the peer belongs to cluster {0}")]
+    Cluster(ForeignText),
     /// The peer speaks another version of the protocol.
     #[error("the peer speaks protocol version {0}, this daemon version {PROTOCOL}")]
     Protocol(u16),
@@ -106,8 +110,8 @@ pub enum HandshakeError {
     #[error("the peer's id does not match its key")]
     Id,
     /// The peer's certificate does not cover the host name that it uses.
-    #[error("the peer's certificate is not for host {0:?}")]
-    Name(String),
+    #[error("the peer's certificate is not for host {0}")]
+    Name(ForeignText),
     /// The peer is this daemon itself.
     #[error("the peer is this daemon itself")]
     Oneself,
@@ -121,12 +125,12 @@ pub enum HandshakeError {
     #[error("this daemon has left the cluster")]
     Left,
     /// The peer was expelled from the cluster.
-    #[error("the peer was expelled from the cluster on host {by:?}")]
+    #[error("the peer was expelled from the cluster on host {by}")]
     Expelled {
         /// The peer.
         id: NodeId,
-        /// The host on which it was decided.
-        by: String,
+        /// The host on which it was decided, by its own word.
+        by: ForeignText,
     },
 }
 
@@ -184,7 +188,7 @@ impl HandshakeError {
             }
             HandshakeError::Id => Some((Reason::Violation, "the id does not match the key".into())),
             HandshakeError::Name(host) => {
-                Some((Reason::Refused, format!("the certificate is not for host {host:?}")))
+                Some((Reason::Refused, format!("the certificate is not for host {host}")))
             }
             HandshakeError::Oneself => Some((Reason::Duplicate, "both ends are the same daemon".into())),
             HandshakeError::Twin => {
@@ -192,8 +196,7 @@ impl HandshakeError {
             }
             HandshakeError::Left => Some((Reason::Refused, "this daemon has left the cluster".into())),
             HandshakeError::Expelled { id, by } => {
-                let by = by.chars().take(100).collect::<String>();
-                Some((Reason::Expelled, format!("expelled from the cluster on {by}, as {id:.8}")))
+                Some((Reason::Expelled, format!("{id:.8} was expelled from the cluster on host {by}")))
             }
             HandshakeError::Frame(_) | HandshakeError::Unexpected(_) => {
                 Some((Reason::Violation, self.to_string()))
@@ -217,7 +220,8 @@ impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> HandshakeError {
         // rustls wraps its own errors this way.
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(error) => HandshakeError::Tls(error.to_string()),
+            // The error may quote the peer's certificate.
+            Some(error) => HandshakeError::Tls(one_line(&error.to_string())),
             None if error.kind() == io::ErrorKind::UnexpectedEof => HandshakeError::Closed,
             None => HandshakeError::Io(error),
         }
@@ -265,11 +269,12 @@ pub async fn run(
     }
 }
 
-/// Asks the peer for its identity and closes the connection.
+/// Asks the peer for its identity and closes the connection. It ends with the peer's first answer, and the peer gets no
+/// `Hello` from this daemon, because probes must be cheap for both.
 ///
 /// # Errors
 ///
-/// If the peer does not send a valid identity.
+/// If the peer does not prove that it belongs to the cluster, or rejects this daemon.
 pub async fn ask_identity(
     stream: TlsStream<Connection>,
     local: &LocalIdentity,
@@ -277,20 +282,31 @@ pub async fn ask_identity(
 ) -> Result<Hello, HandshakeError> {
     let handshake = begin(&stream, local, tls, Role::Initiator)?;
     let mut frames = Framed::new(stream, PeerCodec::default());
-    frames.send(&Frame::Hello(local.hello())).await?;
-    let (hello, _) = handshake.receive_hello(&mut frames).await?;
+    handshake.prove_first(&mut frames).await?;
+    let hello = handshake.receive_hello(&mut frames).await?;
+    let (hello, _) = handshake.check_hello(&frames, hello)?;
     close(&mut frames, Reason::NotNeeded, String::new()).await;
     Ok(hello)
 }
 
 /// Closes a connection, sending the reason if the peer still reads.
 pub async fn close(frames: &mut Frames, reason: Reason, text: String) {
-    let closing = Frame::Close(Close { reason, text });
+    let closing = Frame::Close(Close { reason, text: truncated(text) });
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
         frames.send(&closing).await?;
         SinkExt::<&Frame>::close(frames).await
     })
     .await;
+}
+
+/// The beginning of a text, as far as it fits into a close frame. A longer one would make the frame malformed, and the
+/// peer would not see the reason either.
+fn truncated(mut text: String) -> String {
+    if text.len() > MAX_REASON {
+        let end = (0..=MAX_REASON).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
+    }
+    text
 }
 
 fn begin<'a>(
@@ -327,34 +343,23 @@ fn begin<'a>(
 impl Handshake<'_> {
     /// Returns the peer's identity, its host, and the proof that counted.
     async fn exchange(&self, frames: &mut Frames) -> Result<(Hello, HostName, [u8; 32]), HandshakeError> {
-        let cookies = self.local.cookies();
+        let own = Frame::Hello(self.local.hello());
         match self.role {
             Role::Initiator => {
-                frames.send(&Frame::Hello(self.local.hello())).await?;
+                let proven = self.prove_first(frames).await?;
+                // Sent before the peer's is checked: if the two do not fit, both sides know why.
+                frames.send(&own).await?;
                 let hello = self.receive_hello(frames).await?;
-                let transition = self.local.transition();
-                let keys = Transition::keys(transition.as_deref(), &cookies, &self.peer);
-                let mut macs = keys.map(|key| self.session.prove(key, self.role));
-                let mac = macs.next().ok_or(HandshakeError::Cookie)?;
-                frames.send(&Frame::Proof(Proof { mac, other: macs.next() })).await?;
-                let theirs = self.receive_proof(frames).await?;
-                let (_, theirs) = self.check(&cookies, &theirs).ok_or(HandshakeError::Cookie)?;
-                self.check_expelled()?;
-                let (hello, host) = hello;
-                Ok((hello, host, theirs))
+                let (hello, host) = self.check_hello(frames, hello)?;
+                Ok((hello, host, proven))
             }
             Role::Acceptor => {
+                let (proof, proven) = self.verify_first(frames).await?;
+                frames.feed(&Frame::Proof(proof)).await?;
+                frames.send(&own).await?;
                 let hello = self.receive_hello(frames).await?;
-                if self.local.has_left() {
-                    return Err(HandshakeError::Left);
-                }
-                frames.send(&Frame::Hello(self.local.hello())).await?;
-                let theirs = self.receive_proof(frames).await?;
-                let (mac, theirs) = self.check(&cookies, &theirs).ok_or(HandshakeError::Cookie)?;
-                self.check_expelled()?;
-                frames.send(&Frame::Proof(Proof { mac, other: None })).await?;
-                let (hello, host) = hello;
-                Ok((hello, host, theirs))
+                let (hello, host) = self.check_hello(frames, hello)?;
+                Ok((hello, host, proven))
             }
         }
     }
@@ -362,9 +367,42 @@ impl Handshake<'_> {
     /// Rejects a peer that was expelled, once it has proven that it knew the cluster.
     fn check_expelled(&self) -> Result<(), HandshakeError> {
         match self.local.expulsion_of(&self.peer) {
-            Some(decision) => Err(HandshakeError::Expelled { id: self.peer, by: decision.by }),
+            Some(decision) => {
+                Err(HandshakeError::Expelled { id: self.peer, by: ForeignText::new(&decision.by) })
+            }
             None => Ok(()),
         }
+    }
+
+    /// Sends this side's proof and checks that of the peer, as the side that dialled. Returns the peer's proof.
+    async fn prove_first(&self, frames: &mut Frames) -> Result<[u8; 32], HandshakeError> {
+        let (cookies, transition) = (self.local.cookies(), self.local.transition());
+        let keys = Transition::keys(transition.as_deref(), &cookies, &self.peer);
+        let mut macs = keys.map(|key| self.session.prove(key, self.role));
+        let mac = macs.next().ok_or(HandshakeError::Cookie)?;
+        frames.feed(&Frame::Preface(Preface { protocol: PROTOCOL })).await?;
+        frames.send(&Frame::Proof(Proof { mac, other: macs.next() })).await?;
+        let theirs = self.receive_proof(frames).await?;
+        let (_, proven) = self.check(&cookies, &theirs).ok_or(HandshakeError::Cookie)?;
+        self.check_expelled()?;
+        Ok(proven)
+    }
+
+    /// Checks the peer's proof and returns this side's, as the side that was dialled, and the peer's. Up to here, the peer
+    /// is told nothing but the reason for which it is rejected.
+    async fn verify_first(&self, frames: &mut Frames) -> Result<(Proof, [u8; 32]), HandshakeError> {
+        match next(frames).await? {
+            Frame::Preface(Preface { protocol: PROTOCOL }) => {}
+            Frame::Preface(Preface { protocol }) => return Err(HandshakeError::Protocol(protocol)),
+            other => return Err(unexpected(other)),
+        }
+        let theirs = self.receive_proof(frames).await?;
+        let (mac, proven) = self.check(&self.local.cookies(), &theirs).ok_or(HandshakeError::Cookie)?;
+        self.check_expelled()?;
+        if self.local.has_left() {
+            return Err(HandshakeError::Left);
+        }
+        Ok((Proof { mac, other: None }, proven))
     }
 
     /// Checks the peer's proof against every secret that it may prove. Returns this side's proof, made with the matching
@@ -379,14 +417,22 @@ impl Handshake<'_> {
         })
     }
 
-    async fn receive_hello(&self, frames: &mut Frames) -> Result<(Hello, HostName), HandshakeError> {
-        let hello = match next(frames).await? {
-            Frame::Hello(hello) => hello,
-            other => return Err(unexpected(other)),
-        };
-        if hello.protocol != PROTOCOL {
-            return Err(HandshakeError::Protocol(hello.protocol));
+    async fn receive_proof(&self, frames: &mut Frames) -> Result<Proof, HandshakeError> {
+        match next(frames).await? {
+            Frame::Proof(proof) => Ok(proof),
+            other => Err(unexpected(other)),
         }
+    }
+
+    async fn receive_hello(&self, frames: &mut Frames) -> Result<Hello, HandshakeError> {
+        match next(frames).await? {
+            Frame::Hello(hello) => Ok(hello),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Checks what the peer says about itself, which it has proven to belong to the cluster.
+    fn check_hello(&self, frames: &Frames, hello: Hello) -> Result<(Hello, HostName), HandshakeError> {
         if hello.id != self.peer {
             return Err(HandshakeError::Id);
         }
@@ -395,21 +441,15 @@ impl Handshake<'_> {
             return Err(if same { HandshakeError::Oneself } else { HandshakeError::Twin });
         }
         if hello.cluster != self.local.cluster() {
-            return Err(HandshakeError::Cluster(hello.cluster));
+            return Err(HandshakeError::Cluster(ForeignText::new(&hello.cluster)));
         }
+        let wrong_name = || HandshakeError::Name(ForeignText::new(&hello.host));
         let (_, connection) = frames.get_ref().get_ref();
         if !self.tls.allows_name(connection.peer_certificates(), &hello.host) {
-            return Err(HandshakeError::Name(hello.host));
+            return Err(wrong_name());
         }
-        let Ok(host) = hello.host.parse() else { return Err(HandshakeError::Name(hello.host)) };
+        let host = hello.host.parse().map_err(|_| wrong_name())?;
         Ok((hello, host))
-    }
-
-    async fn receive_proof(&self, frames: &mut Frames) -> Result<Proof, HandshakeError> {
-        match next(frames).await? {
-            Frame::Proof(proof) => Ok(proof),
-            other => Err(unexpected(other)),
-        }
     }
 }
 
@@ -427,7 +467,47 @@ async fn next(frames: &mut Frames) -> Result<Frame, HandshakeError> {
 
 fn unexpected(frame: Frame) -> HandshakeError {
     match frame {
-        Frame::Close(Close { reason, text }) => HandshakeError::Refused { reason, text },
+        Frame::Close(Close { reason, text }) => {
+            HandshakeError::Refused { reason, text: ForeignText::new(&text) }
+        }
         other => HandshakeError::Unexpected(other.kind()),
+    }
+}
+
+/// The peer's reason. That of a code which has words of its own is not taken from the peer.
+fn in_words(reason: Reason, text: &ForeignText) -> String {
+    match reason {
+        Reason::Cookie => "cookie mismatch".to_owned(),
+        _ if text.is_empty() => format!("the peer closed the connection ({reason:?})"),
+        _ => format!("the peer says {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_text_is_truncated_between_characters() {
+        assert_eq!(truncated("ä".repeat(200)).len(), MAX_REASON);
+        assert_eq!(truncated(format!("x{}", "ä".repeat(200))).len(), MAX_REASON - 1);
+    }
+
+    #[test]
+    fn what_a_peer_says_is_one_quoted_and_short_line() {
+        let text = format!("\r\n\u{1b}[2Jall is well\" {}", "x".repeat(300));
+        let refused = |reason| HandshakeError::Refused { reason, text: ForeignText::new(&text) }.to_string();
+        let shown = refused(Reason::Refused);
+        let start = r#"the peer says "\r\n\u{1b}[2Jall is well' xxx"#;
+        assert!(shown.starts_with(start) && shown.ends_with("x…\""), "{shown}");
+        assert!(shown.chars().count() < 220 && !shown.contains(char::is_control), "{shown}");
+        // A code that has words of its own needs none of the peer's.
+        assert_eq!(refused(Reason::Cookie), "cookie mismatch");
+        for error in
+            [HandshakeError::Cluster(ForeignText::new(&text)), HandshakeError::Name(ForeignText::new(&text))]
+        {
+            let shown = error.to_string();
+            assert!(shown.chars().count() < 250 && !shown.contains(char::is_control), "{shown}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use pmd_core::membership::Identity;
 use pmd_protocol::HostName;
-use pmd_protocol::peer::frame::{Hello, PROTOCOL};
+use pmd_protocol::peer::frame::Hello;
 use pmd_protocol::peer::{Expulsion, NodeId};
 use tokio::sync::watch;
 
@@ -79,7 +79,6 @@ impl LocalIdentity {
     pub fn hello(&self) -> Hello {
         let identity = self.identity();
         Hello {
-            protocol: PROTOCOL,
             id: identity.id,
             generation: identity.generation,
             renewal: identity.renewal,

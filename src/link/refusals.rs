@@ -16,8 +16,8 @@ use crate::base::clock::now_ms;
 const MAX_ENTRIES: usize = 64;
 /// A rejection that has not recurred for this long is considered fixed.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
-/// Maximum length of a text in characters: parts of it may come from the peer.
-const TEXT: usize = 200;
+/// Maximum length of a text in characters: a quotation of the peer, which is shortened, and this daemon's words around it.
+const TEXT: usize = 300;
 
 /// A peer that was rejected, or that rejected this daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use super::{path, pipe, relay};
 use crate::auth::tls::ALPN_TUNNEL;
 use crate::base::backoff::Backoff;
 use crate::base::clock::Monotonic;
+use crate::base::foreign::ForeignText;
 use crate::directory::Target;
 use crate::directory::cluster::Registered;
 use crate::link::connection::Connection;
@@ -49,12 +50,12 @@ pub enum OpenError {
     #[error("{0}; {crowded}", crowded = NoDialBack::Crowded)]
     Crowded(DialError),
     /// The other daemon rejected the tunnel.
-    #[error("{text}")]
+    #[error("its daemon says {text}")]
     Refused {
         /// The reason, which tells whether a retry makes sense.
         reason: Reason,
         /// The other daemon's explanation.
-        text: String,
+        text: ForeignText,
     },
     /// The connection was lost before the answer arrived.
     #[error("the connection was lost before the answer arrived")]
@@ -276,7 +277,7 @@ async fn ask(
         match frames.next().await {
             Some(Ok(Decoded::Frame(Frame::Opened(opened)))) => break opened,
             Some(Ok(Decoded::Frame(Frame::Close(Close { reason, text })))) => {
-                return Err(OpenError::Refused { reason, text });
+                return Err(OpenError::Refused { reason, text: ForeignText::new(&text) });
             }
             Some(Ok(Decoded::Skipped { .. })) => {}
             _ => return Err(OpenError::Broken),

@@ -61,7 +61,7 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
         counters.tunnels_refused.add();
         refusals.note(address.ip(), false, "tunnel", &format!("a tunnel to {:?}: {text}", open.name));
         tunnels.complain(|| format!("rejected a tunnel from {host} to {:?}: {text}", open.name));
-        close(&mut frames, reason, shortened(text)).await;
+        close(&mut frames, reason, text).await;
     };
     // A completed handshake does not make the peer a member; the registry decides.
     let Some(member) = tunnels.parts.directory.host_of(&hello.id) else {
@@ -180,16 +180,6 @@ async fn connect(tunnels: &Tunnels, name: &str, found: Found) -> Result<TcpStrea
     Err(Refusal(Reason::Silent, text))
 }
 
-/// Truncates text so that it fits into a close frame.
-fn shortened(mut text: String) -> String {
-    let most = pmd_protocol::limits::MAX_REASON;
-    if text.len() > most {
-        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-        text.truncate(end);
-    }
-    text
-}
-
 /// Closes tunnels whose registration on this host has ended. Watches the registry only while this host has exits.
 pub(super) async fn watch_registrations(tunnels: Arc<Tunnels>) {
     loop {
@@ -227,17 +217,4 @@ fn close_ended(tunnels: &Tunnels) -> bool {
         }
     }
     any
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_close_text_is_truncated_between_characters() {
-        let long = "ä".repeat(200);
-        let short = shortened(long);
-        assert_eq!(short.len(), 256);
-        assert_eq!(shortened(format!("x{}", "ä".repeat(200))).len(), 255);
-    }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use pmd_protocol::peer::frame::{Back, DialBack, Opened, Reason, Relay};
+use pmd_protocol::peer::frame::{Back, Close, DialBack, Opened, Reason, Relay};
 use pmd_protocol::peer::{Frame, NodeId};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
@@ -25,6 +25,7 @@ use super::{exit, pipe};
 use crate::auth::proof::Role;
 use crate::auth::tls::{ALPN_RELAY, ALPN_TUNNEL};
 use crate::base::clock::Monotonic;
+use crate::base::foreign::ForeignText;
 use crate::cluster::core::Sent;
 use crate::link::connection::Connection;
 use crate::link::dial::DialError;
@@ -233,8 +234,8 @@ pub(super) async fn through(
     sent.map_err(|error| failed(error.into()))?;
     match first_frame(&mut peer.frames).await {
         Some(Frame::Opened(_)) => {}
-        Some(Frame::Close(bye)) => {
-            return Err(failed(HandshakeError::Refused { reason: bye.reason, text: bye.text }));
+        Some(Frame::Close(Close { reason, text })) => {
+            return Err(failed(HandshakeError::Refused { reason, text: ForeignText::new(&text) }));
         }
         _ => return Err(failed(HandshakeError::Closed)),
     }

@@ -30,7 +30,7 @@ fn daemon(folder: &Path, name: &str) -> Arc<LocalIdentity> {
     let tls = Arc::new(Tls::load(&IdentitySource::Auto { key }, name).expect("a key"));
     let identity = Identity::new(tls.id(), Generation::default(), &[]);
     let host = name.parse().expect("a name");
-    let cookies = Arc::new(Cookies::of_text("one cookie for all of them"));
+    let cookies = Arc::new(Cookies::of_text(&"c0".repeat(32)));
     Arc::new(LocalIdentity::new("pmd".into(), host, watch::channel(identity).1, tls, cookies))
 }
 

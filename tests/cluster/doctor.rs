@@ -10,7 +10,7 @@ use crate::fleet::cell::mortal;
 use crate::harness::program::{Program, run};
 use crate::harness::wait_until;
 use crate::machine::Said;
-use crate::world::World;
+use crate::world::{OTHER_COOKIE, World};
 
 /// The findings and exit code of `pmd doctor ARGS` on a host.
 fn doctor(world: &World, host: usize, args: &[&str]) -> Examined {
@@ -117,9 +117,35 @@ fn cookie_is_readable_by_others_or_guessable() {
 }
 
 #[test]
+fn a_guessable_secret_is_a_warning_where_beacons_are_sent() {
+    const GUESSABLE: &str = "the-cookie-of-somebody";
+    let mut world = World::new(2);
+    for host in [0, 1] {
+        world[host].set_cookies(&[GUESSABLE]);
+    }
+    world[0].configure("discovery = [\"broadcast\"]\n");
+    world.start_all();
+    // Both derive the same key, slowly.
+    world.run(1, &["join", "h1"]).ended_with(0);
+    world.wait_until_agreed(&[0, 1]);
+    let warnings = |world: &World, host: usize| {
+        let warnings = world.block_on(world[host].api().status()).expect("a status").warnings;
+        warnings.into_iter().filter(|warning| warning.contains("guess the cluster secret")).count()
+    };
+    let logged = |world: &World, host: usize| world[host].log().matches("guess the cluster secret").count();
+    assert_eq!((warnings(&world, 0), logged(&world, 0)), (1, 1));
+    assert_eq!((warnings(&world, 1), logged(&world, 1)), (0, 0));
+    doctor(&world, 0, &[]).shows("cookie file", "warn", &["beacons", "guess", "pmd cookie rotate"]);
+    doctor(&world, 1, &[]).shows("cookie file", "pass", &[]);
+    // Once the current secret is a generated one, the beacons give nothing away.
+    world.run(0, &["cookie", "rotate"]).ended_with(0);
+    assert_eq!((warnings(&world, 0), logged(&world, 0)), (0, 1));
+}
+
+#[test]
 fn both_hosts_report_a_cookie_mismatch() {
     let mut world = World::new(2);
-    world[1].set_cookies(&["a-cookie-of-another-cluster"]);
+    world[1].set_cookies(&[OTHER_COOKIE]);
     world.start_all();
     doctor(&world, 0, &[]).shows("refused daemons", "pass", &[]);
     for _ in 0..2 {
@@ -215,7 +241,7 @@ fn the_failing_hop_to_a_peer_is_named() {
     world[3].configure(&format!(
         "ca_cert_path = \"{folder}/ca.pem\"\ncert_path = \"{folder}/h4.pem\"\nkey_path = \"{folder}/h4.key\"\n"
     ));
-    world[4].set_cookies(&["a-cookie-of-another-cluster"]);
+    world[4].set_cookies(&[OTHER_COOKIE]);
     [0, 3, 4].into_iter().for_each(|host| world.start(host));
     let mut epmd = mortal("epmd");
     epmd.env_remove("ERL_EPMD_PORT").env_remove("ERL_EPMD_ADDRESS");
@@ -249,7 +275,7 @@ fn the_failing_hop_to_a_peer_is_named() {
 fn a_member_has_since_changed_its_cookie() {
     let world = World::joined(2);
     doctor(&world, 0, &["foo@h2"]).shows("peers", "pass", &["1 of 1"]);
-    world[1].set_cookies(&["a-cookie-of-another-cluster"]);
+    world[1].set_cookies(&[OTHER_COOKIE]);
     world.run(1, &["reload"]).ended_with(0);
     // The existing link stays up; a new one would be rejected.
     doctor(&world, 0, &[]).shows("peers", "fail", &["1 of 1", "cookie: h2", "copy the cluster secret"]);

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use pmd::control::api::Join;
 
-use crate::world::World;
+use crate::world::{OTHER_COOKIE, World};
 
 #[test]
 fn two_daemons_that_join_each_other_at_once_always_end_up_with_one_link() {
@@ -59,7 +59,7 @@ fn one_reachable_address_is_enough() {
 #[test]
 fn join_failures_are_explained() {
     let mut world = World::new(4);
-    world[1].set_cookies(&["a-cookie-of-another-cluster"]);
+    world[1].set_cookies(&[OTHER_COOKIE]);
     world[2].configure("cluster = \"other\"\n");
     for host in [0, 1, 2] {
         world.start(host);
@@ -144,7 +144,7 @@ fn daemons_on_one_network_discover_each_other_by_broadcast() {
         world[host].configure("discovery = [\"broadcast\"]\n");
     }
     // A daemon of another cluster receives the same beacons.
-    world[3].set_cookies(&["a-cookie-of-another-cluster"]);
+    world[3].set_cookies(&[OTHER_COOKIE]);
     world.start_all();
     world.wait_until_agreed(&[0, 1, 2]);
     assert_eq!(world.members(3), ["h4"]);
@@ -153,7 +153,7 @@ fn daemons_on_one_network_discover_each_other_by_broadcast() {
 #[test]
 fn rotating_the_cookie_never_splits_the_cluster() {
     const OLD: &str = crate::world::COOKIE;
-    const NEW: &str = "the-next-cookie-of-the-cluster-tests";
+    const NEW: &str = "c1a57e5700000000000000000000000000000000000000000000000000000003";
     let mut world = World::new(4);
     for host in 0..3 {
         world[host].configure("join = [\"10.77.0.1\", \"10.77.0.2\"]\n");

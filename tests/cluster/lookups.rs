@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use crate::harness::program::Program;
 use crate::machine::PORT;
-use crate::world::World;
+use crate::world::{OTHER_COOKIE, World};
 
 /// The hosts found by a lookup with `--all`, in order.
 fn hosts(world: &World, from: usize, query: &str) -> Vec<String> {
@@ -98,7 +98,7 @@ fn epmd_access_decides_about_lookups_from_other_hosts() {
     for (host, policy) in [(0, "members"), (1, "local")] {
         world[host].configure(&format!("epmd_access = \"{policy}\"\n"));
     }
-    world[3].set_cookies(&["a-cookie-of-another-cluster"]);
+    world[3].set_cookies(&[OTHER_COOKIE]);
     world.start_all();
     world.join_first(1..3);
     world.wait_until_agreed(&[0, 1, 2]);

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use crate::world::World;
+use crate::world::{OTHER_COOKIE, World};
 
 /// A value from a host's metrics; none if there is no such series.
 fn number(world: &World, host: usize, series: &str) -> Option<f64> {
@@ -15,7 +15,7 @@ fn number(world: &World, host: usize, series: &str) -> Option<f64> {
 #[test]
 fn members_links_refusals_and_tunnels_are_counted() {
     let mut world = World::new(3);
-    world[2].set_cookies(&["a-cookie-of-another-cluster"]);
+    world[2].set_cookies(&[OTHER_COOKIE]);
     world.start_all();
     world.join_first(1..2);
     world.wait_until_agreed(&[0, 1]);

@@ -14,8 +14,10 @@ use crate::fleet::{Fleet, Site};
 use crate::machine::{Machine, Registered, Said};
 use crate::watch::Watch;
 
-/// The cookie of every cluster here.
-pub(crate) const COOKIE: &str = "the-cookie-of-the-cluster-tests";
+/// The cookie of every cluster here. It has the form of a generated one, whose key is derived quickly.
+pub(crate) const COOKIE: &str = "c1a57e5700000000000000000000000000000000000000000000000000000001";
+/// The cookie of another cluster.
+pub(crate) const OTHER_COOKIE: &str = "c1a57e5700000000000000000000000000000000000000000000000000000002";
 /// How long a cluster may take to converge before the test fails; generous, because nothing here measures time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Lines of each daemon's log that a failed test shows.

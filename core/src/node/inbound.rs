@@ -23,7 +23,7 @@ impl<S: Share> Node<S> {
         }
         match frame {
             // The handshake is over, and a `Close` is followed by the end of the link.
-            Frame::Hello(_) | Frame::Proof(_) | Frame::Close(_) => {}
+            Frame::Preface(_) | Frame::Proof(_) | Frame::Hello(_) | Frame::Close(_) => {}
             // The node makes no decision based on clocks.
             Frame::Clock(_) => {}
             // The caller handles these.

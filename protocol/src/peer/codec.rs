@@ -19,10 +19,11 @@ const LAYOUT: u8 = 1;
 /// The progress of a connection, which decides what may be sent on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Until both proofs are checked: only [`Frame::Hello`], [`Frame::Proof`] and [`Frame::Close`], in short frames.
+    /// Until the handshake is complete: only [`Frame::Preface`], [`Frame::Proof`], [`Frame::Hello`] and
+    /// [`Frame::Close`], in short frames.
     #[default]
     Handshake,
-    /// Once both proofs are checked: all frames.
+    /// Once both proofs and the peer's [`Frame::Hello`] are checked: all frames.
     Proven,
 }
 
@@ -64,9 +65,9 @@ pub enum FrameError {
     /// The frame is too short for a kind and a layout.
     #[error("frame of {0} bytes is too short for a type")]
     TooShort(u32),
-    /// The frame is malformed, or of a kind that may not be sent before both proofs are checked.
-    #[error("frame of type {0} before the proof")]
-    BeforeProof(u8),
+    /// The frame is malformed, or of a kind that may not be sent before the handshake is complete.
+    #[error("malformed or unexpected frame of type {0} in the handshake")]
+    InHandshake(u8),
 }
 
 /// A message that cannot be sent, because its body is longer than a frame.
@@ -109,10 +110,11 @@ pub fn decode(bytes: &[u8], phase: Phase) -> Result<Option<(Decoded, usize)>, Fr
     let read = read.map_or(Err(Skip::Unknown), |read| read.map_err(|_| Skip::Malformed));
     let decoded = match (phase, read) {
         (Phase::Proven, Ok(frame)) => Decoded::Frame(frame),
-        (Phase::Handshake, Ok(frame @ (Frame::Hello(_) | Frame::Proof(_) | Frame::Close(_)))) => {
-            Decoded::Frame(frame)
-        }
-        (Phase::Handshake, Ok(_) | Err(Skip::Malformed)) => return Err(FrameError::BeforeProof(kind)),
+        (
+            Phase::Handshake,
+            Ok(frame @ (Frame::Preface(_) | Frame::Proof(_) | Frame::Hello(_) | Frame::Close(_))),
+        ) => Decoded::Frame(frame),
+        (Phase::Handshake, Ok(_) | Err(Skip::Malformed)) => return Err(FrameError::InHandshake(kind)),
         (_, Err(why)) => Decoded::Skipped { kind, why },
     };
     Ok(Some((decoded, FRAME_LENGTH + length)))
@@ -168,7 +170,7 @@ mod framed {
     }
 
     impl PeerCodec {
-        /// Accepts all frames from now on, because both proofs are checked.
+        /// Accepts all frames from now on, because the handshake is complete.
         pub fn proven(&mut self) {
             self.phase = Phase::Proven;
         }

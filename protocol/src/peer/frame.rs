@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!   initiator                                acceptor
-//!   Hello ───────────────────────────────▶
-//!         ◀─────────────────────────────── Hello
-//!   Proof ───────────────────────────────▶           up to here at most 1 KiB each
-//!         ◀─────────────────────────────── Proof
+//!   Preface, Proof ──────────────────────▶
+//!         ◀─────────────────────── Proof, Hello      the acceptor says nothing before it has checked the proof
+//!   Hello ───────────────────────────────▶           up to here at most 1 KiB each
 //!   Heartbeat, Membership, Update, … ◀──▶             at most 64 KiB each
 //!   Close ───────────────────────────────▶           at any time, by the side that ends the link
 //! ```
 //!
-//! On a tunnel, the proofs are followed by `Open` and `Opened`, then by the bytes of the two programs.
+//! A peer that does not know the cluster secret receives only a `Close`. On a tunnel, the handshake is followed by
+//! `Open` and `Opened`, then by the bytes of the two programs.
 //!
 //! A receiver uses the length to skip unknown messages. A newer version may append fields to a message; the receiver
 //! ignores any bytes after the fields it knows. If existing fields change their meaning, the layout number is raised
@@ -73,12 +73,15 @@ macro_rules! frames {
 
 frames! {
     // Handshake, on every connection.
-    /// Introduces the sender. The first message of both sides.
-    1 Hello,
-    /// Proves that the sender knows the cluster secret. The second message of both sides.
+    /// The initiator's protocol version. Its first message. Version 1 began its first message, of this number, with the
+    /// same field, so both versions recognise each other.
+    1 Preface,
+    /// Proves that the sender knows the cluster secret. The initiator's second message, and the acceptor's first.
     2 Proof,
     /// Ends the connection and states the reason.
     3 Close,
+    /// Introduces the sender, after both proofs.
+    4 Hello,
 
     // Links.
     /// Shows that the sender is alive, and summarises its registry.
@@ -127,11 +130,17 @@ frames! {
     53 Depart,
 }
 
+/// What an acceptor needs to reject a daemon that it cannot understand. It contains nothing about the cluster, because
+/// the receiver may be anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preface {
+    /// See [`PROTOCOL`].
+    pub protocol: u16,
+}
+
 /// The identity of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// See [`PROTOCOL`].
-    pub protocol: u16,
     /// Its id, which must be the hash of the key in its certificate.
     pub id: NodeId,
     /// Its current generation.

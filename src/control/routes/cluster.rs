@@ -88,10 +88,10 @@ pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
     if let Some(text) = expelled {
         let id = cluster.local().id();
         warnings.push(format!(
-            "another host says of this one: {}; to undo that, run pmd readmit {id:.8} there, then pmd join here",
-            crate::base::text::printable(&text)
+            "this host was expelled from the cluster: {text}; to undo that, run pmd readmit {id:.8} on a member, then pmd join here"
         ));
     }
+    warnings.extend(cluster.weak_secret().map(str::to_owned));
     for (_, alarm) in &view.alarms {
         let warning = match alarm {
             Alarm::Forked(id) => format!(
@@ -388,24 +388,29 @@ fn handshake_error(at: &str, error: &HandshakeError) -> ApiError {
             format!("handshake with {at} failed: {error}"),
             "check that pmd is running there and not a stock epmd (pmd takeover replaces it)",
         ),
-        HandshakeError::Refused { reason: Reason::Cookie, text } => {
-            rejected(format!("{at} rejected this daemon: {text}"), cookie)
+        HandshakeError::Refused { reason: Reason::Cookie, .. } => {
+            rejected(format!("{at} rejected this daemon: {error}"), cookie)
         }
         HandshakeError::Cookie => rejected(format!("this daemon rejected {at}: {error}"), cookie),
-        HandshakeError::Refused { reason: Reason::Expelled, text } => rejected(
-            format!("{at} rejected this daemon: {text}"),
+        HandshakeError::Refused { reason: Reason::Expelled, .. } => rejected(
+            format!("{at} rejected this daemon: {error}"),
             "run pmd readmit with that id on a host of the cluster, then join again",
         ),
         HandshakeError::Expelled { id, .. } => rejected(
             format!("this daemon rejected {at}: {error}"),
             &format!("to let it return: pmd readmit {id:.8}"),
         ),
-        HandshakeError::Refused { text, .. } => rejected(
-            format!("{at} rejected this daemon: {text}"),
+        // An older version does not understand the first frame.
+        HandshakeError::Refused { reason: Reason::Violation, .. } => rejected(
+            format!("{at} rejected this daemon: {error}"),
+            "update pmd on the host with the older version (pmd version)",
+        ),
+        HandshakeError::Refused { .. } => rejected(
+            format!("{at} rejected this daemon: {error}"),
             "compare the cluster name and the version that pmd status shows on both hosts",
         ),
         HandshakeError::Cluster(theirs) => rejected(
-            format!("{at} belongs to cluster {theirs:?}"),
+            format!("{at} belongs to cluster {theirs}"),
             "set the same cluster name in both configuration files",
         ),
         HandshakeError::Protocol(_) => rejected(

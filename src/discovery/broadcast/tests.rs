@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-const COOKIE: &str = "0123456789abcdef";
+const COOKIE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const OTHER_COOKIE: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
 
 /// How long a test waits before it fails.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -73,7 +74,7 @@ async fn daemons_of_one_host_hear_each_other_and_recognize_their_cluster() {
     let daemons = [
         settings("prod", 1, COOKIE, port),
         settings("prod", 2, COOKIE, port),
-        settings("prod", 3, "another-cookie-!", port),
+        settings("prod", 3, OTHER_COOKIE, port),
         settings("test", 4, COOKIE, port),
     ];
     let mut receivers = daemons.map(|settings| run(&mut tasks, Broadcast { settings, networks: loopback }));
@@ -140,7 +141,7 @@ fn a_beacon_is_verified_with_the_current_cookies() {
     let datagram = settings("prod", 2, COOKIE, 1).datagram().expect("a beacon");
     assert_eq!(own.classify(&datagram, from), BeaconKind::Ours(id(2), ours("10.0.0.9:4002", 2)));
 
-    sender.send_replace(Arc::new(Cookies::of_text("another-cookie-!")));
+    sender.send_replace(Arc::new(Cookies::of_text(OTHER_COOKIE)));
     let foreign = Find { other_cookie: true, id: None, ..ours("10.0.0.9:4002", 2) };
     assert_eq!(own.classify(&datagram, from), BeaconKind::Foreign(foreign));
     assert_ne!(own.datagram().expect("a beacon"), own.datagram().expect("another"));
@@ -148,7 +149,7 @@ fn a_beacon_is_verified_with_the_current_cookies() {
 
 #[test]
 fn both_cookies_are_accepted_during_a_rotation() {
-    const NEW: &str = "the-next-cookie-!";
+    const NEW: &str = OTHER_COOKIE;
     let from = "10.0.0.9:50000".parse().expect("an address");
     let both = settings("prod", 1, &format!("{NEW}\n{COOKIE}\n"), 1);
     for cookie in [COOKIE, NEW] {
@@ -172,7 +173,7 @@ fn own_beacons_are_ignored_and_link_local_addresses_keep_their_scope() {
     let from = "[fe80::1%7]:50000".parse().expect("an address");
     assert_eq!(own.classify(&own.datagram().expect("a beacon"), from), BeaconKind::Ignored);
     // A beacon with its id is ignored even if another daemon sent it.
-    let forged = settings("test", 1, "another-cookie-!", 1).datagram().expect("a beacon");
+    let forged = settings("test", 1, OTHER_COOKIE, 1).datagram().expect("a beacon");
     assert_eq!(own.classify(&forged, from), BeaconKind::Ignored);
     let other = settings("prod", 2, COOKIE, 1).datagram().expect("a beacon");
     assert_eq!(own.classify(&other, from), BeaconKind::Ours(id(2), ours("[fe80::1%7]:4002", 2)));

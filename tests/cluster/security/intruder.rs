@@ -9,7 +9,7 @@ use pmd::auth::cookie::Cookies;
 use pmd::auth::proof::{EXPORTER_LABEL, Role, Session};
 use pmd::auth::tls::ALPN_LINK;
 use pmd_protocol::peer::codec::{decode, encode};
-use pmd_protocol::peer::frame::{Hello, PROTOCOL, Proof};
+use pmd_protocol::peer::frame::{Hello, PROTOCOL, Preface, Proof};
 use pmd_protocol::peer::{Decoded, Frame, Generation, NodeId, Phase};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -62,7 +62,6 @@ impl Card {
     /// The Hello of a daemon with this certificate.
     pub(super) fn hello(&self) -> Hello {
         Hello {
-            protocol: PROTOCOL,
             id: self.id,
             generation: Generation { boot_ms: 1, nonce: 7 },
             renewal: 0,
@@ -107,11 +106,25 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// Fails the test if the daemon has sent its proof, which it sends only to peers that it trusts.
-    pub(super) fn without_proof(self) -> Ending {
-        let proof = self.frames.iter().any(|frame| matches!(frame, Frame::Proof(_)));
-        assert!(!proof, "an intruder was trusted: {self:?}");
+    /// Fails the test if the daemon has sent anything but the reason why it closed the connection, or if that reason
+    /// says anything about the daemon or its cluster.
+    pub(super) fn told_nothing(self) -> Ending {
+        for frame in &self.frames {
+            let Frame::Close(close) = frame else {
+                panic!("an intruder was told more than a reason: {self:?}")
+            };
+            for secret in ["pmd", "h1", "h2", "10.77.", "fd77", env!("CARGO_PKG_VERSION")] {
+                assert!(!close.text.contains(secret), "{secret}: {self:?}");
+            }
+        }
+        assert!(self.frames.len() <= 1, "{self:?}");
         self
+    }
+
+    /// Fails the test unless the daemon has rejected this side after both proofs, for this reason.
+    pub(super) fn closed_because(self, reason: &str) {
+        let closed = self.frames.iter().all(|frame| matches!(frame, Frame::Close(_)));
+        assert!(closed && self.close_reason().starts_with(reason), "{reason}: {self:?}");
     }
 
     /// The reason that the daemon gave.
@@ -266,12 +279,35 @@ impl Talk {
         Proof { mac: session.prove(cookies.current().expect("a cookie"), self.role), other: None }
     }
 
-    /// Performs the handshake as an honest daemon that knows `cookie`, up to its own proof.
-    pub(super) fn handshake(&mut self, hello: Hello, cookie: &str) -> io::Result<Hello> {
-        self.say(&Frame::Hello(hello))?;
-        let theirs = self.hear_hello();
+    /// Sends the first frames of an honest daemon that dials and knows `cookie`.
+    pub(super) fn prove(&mut self, cookie: &str) -> io::Result<()> {
         let proof = self.proof(cookie);
-        self.say(&Frame::Proof(proof))?;
+        self.prove_with(proof)
+    }
+
+    /// Sends the first frames of a daemon that dials, with this proof.
+    pub(super) fn prove_with(&mut self, proof: Proof) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for frame in [Frame::Preface(Preface { protocol: PROTOCOL }), Frame::Proof(proof)] {
+            encode(&frame, &mut bytes).expect("a frame that fits");
+        }
+        self.say_bytes(&bytes)
+    }
+
+    /// The first frames of a daemon that dials, which must be a Preface and a Proof.
+    pub(super) fn hear_first_proof(&mut self) -> Proof {
+        match self.hear() {
+            Ok(Frame::Preface(Preface { protocol: PROTOCOL })) => self.hear_proof(),
+            other => panic!("a Preface was expected: {other:?}"),
+        }
+    }
+
+    /// Performs the handshake as an honest daemon that dials and knows `cookie`. Returns the other's proof and Hello.
+    pub(super) fn handshake(&mut self, hello: Hello, cookie: &str) -> io::Result<(Proof, Hello)> {
+        self.prove(cookie)?;
+        let theirs = (self.hear_proof(), self.hear_hello());
+        self.say(&Frame::Hello(hello))?;
+        self.phase = Phase::Proven;
         Ok(theirs)
     }
 }

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use pmd::control::api::Join;
 use pmd::control::client::ClientError;
+use pmd_protocol::limits::MAX_REASON;
 use pmd_protocol::peer::Frame;
-use pmd_protocol::peer::frame::{Close, Hello, Reason};
+use pmd_protocol::peer::frame::{Close, Hello, PROTOCOL, Preface, Proof, Reason};
 
 use super::intruder::{Card, Talk, connect};
 use crate::harness::daemon::register;
 use crate::harness::wait_within;
 use crate::machine::PORT;
-use crate::world::{COOKIE, World};
+use crate::world::{COOKIE, OTHER_COOKIE, World};
 
 /// The host of the intruder in all of these: it has no daemon.
 const INTRUDER: usize = 2;
@@ -66,9 +67,8 @@ fn a_daemon_needs_only_the_cookie_and_its_own_key() {
     let world = world();
     let card = Card::fresh();
     let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
-    let theirs = talk.handshake(card.hello(), COOKIE).expect("a handshake");
+    let (proof, theirs) = talk.handshake(card.hello(), COOKIE).expect("a handshake");
     assert_eq!((theirs.host.as_str(), theirs.id), ("h1", talk.peer));
-    let proof = talk.hear_proof();
     assert_ne!(proof.mac, talk.proof(COOKIE).mac, "both sides' proofs are equal");
     talk.say(&Frame::Close(Close { reason: Reason::Leaving, text: String::new() })).expect("a Close");
     nobody_has_got_in(&world);
@@ -79,10 +79,10 @@ fn a_daemon_without_the_cookie_is_rejected() {
     let world = world();
     let card = Card::fresh();
     // The last one is empty: no cookie at all.
-    for cookie in ["a-cookie-of-another-cluster", &COOKIE[1..], "\n"] {
+    for cookie in [OTHER_COOKIE, &COOKIE[1..], "\n"] {
         let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
-        talk.handshake(card.hello(), cookie).expect("a handshake");
-        let ending = talk.hear_out().without_proof();
+        talk.prove(cookie).expect("a proof");
+        let ending = talk.hear_out().told_nothing();
         assert!(ending.close_reason().starts_with("Cookie"), "{ending:?}");
     }
     let counts = world.block_on(world[0].api().status()).expect("a status").counters;
@@ -95,7 +95,7 @@ fn a_client_without_a_certificate_is_rejected() {
     let world = world();
     let mut talk = Talk::dial(&world, INTRUDER, 0, None).expect("a client may speak before it is refused");
     // The daemon may already have closed the connection.
-    let _ = talk.say(&Frame::Hello(Card::fresh().hello()));
+    let _ = talk.prove(COOKIE);
     let ending = talk.hear_out();
     assert!(ending.frames.is_empty(), "{ending:?}");
     let alert = ending.error.map(|error| error.to_string()).unwrap_or_default();
@@ -150,14 +150,53 @@ fn client_hello_of_tls12() -> Vec<u8> {
 }
 
 #[test]
+fn a_stranger_learns_nothing() {
+    let world = world();
+    let card = Card::fresh();
+    let preface = |protocol| Frame::Preface(Preface { protocol });
+    let proof = || Frame::Proof(Proof { mac: [7; 32], other: Some([8; 32]) });
+    let cases = [
+        (vec![], ""),
+        (vec![preface(PROTOCOL)], ""),
+        (vec![preface(PROTOCOL), proof()], "Cookie: cookie mismatch"),
+        (vec![preface(1)], "Refused: only protocol version 2 is supported"),
+        (vec![preface(PROTOCOL + 1), proof()], "Refused: only protocol version 2 is supported"),
+        (vec![proof()], "Violation: "),
+        (vec![Frame::Hello(card.hello())], "Violation: "),
+        (vec![preface(PROTOCOL), Frame::Hello(card.hello())], "Violation: "),
+    ];
+    for (frames, reason) in cases {
+        let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
+        for frame in &frames {
+            // The daemon may close after the first.
+            let _ = talk.say(frame);
+        }
+        let ending = talk.hear_out().told_nothing();
+        assert!(ending.close_reason().starts_with(reason), "{frames:?}: {ending:?}");
+        assert_eq!(ending.frames.is_empty(), reason.is_empty(), "{frames:?}: {ending:?}");
+    }
+    nobody_has_got_in(&world);
+}
+
+#[test]
 fn a_forged_id_is_rejected() {
     let world = world();
     let card = Card::fresh();
     let victim = world.status(1).expect("a status").id.parse().expect("an id");
+    let forged = || Hello { id: victim, ..card.hello() };
+    // As a daemon that dials, and as one that is dialled.
     let mut talk = Talk::dial(&world, INTRUDER, 0, Some(&card)).expect("TLS");
-    talk.say(&Frame::Hello(Hello { id: victim, ..card.hello() })).expect("a handshake");
-    let ending = talk.hear_out().without_proof();
-    assert!(ending.frames.iter().all(|frame| matches!(frame, Frame::Close(_))), "{ending:?}");
+    talk.handshake(forged(), COOKIE).expect("a handshake");
+    talk.hear_out().closed_because("Violation");
+    let (stream, outcome) = lured(&world);
+    let mut talk = Talk::answer(stream, &card).expect("TLS");
+    let _proof = talk.hear_first_proof();
+    let proof = talk.proof(COOKIE);
+    talk.say(&Frame::Proof(proof)).expect("a proof");
+    talk.say(&Frame::Hello(forged())).expect("a handshake");
+    let _hello = talk.hear_hello();
+    talk.hear_out().closed_because("Violation");
+    assert_refused(outcome());
     nobody_has_got_in(&world);
 }
 
@@ -167,11 +206,11 @@ fn a_reflected_proof_is_rejected() {
     let card = Card::fresh();
     let (stream, outcome) = lured(&world);
     let mut talk = Talk::answer(stream, &card).expect("TLS");
-    let _hello = talk.hear_hello();
-    talk.say(&Frame::Hello(card.hello())).expect("a handshake");
-    let proof = talk.hear_proof();
+    let proof = talk.hear_first_proof();
     talk.say(&Frame::Proof(proof)).expect("sending the reflected proof");
-    talk.hear_out();
+    // A daemon that is lured to a stranger does not introduce itself either.
+    let ending = talk.hear_out().told_nothing();
+    assert!(ending.close_reason().starts_with("Cookie"), "{ending:?}");
     assert_refused(outcome());
     nobody_has_got_in(&world);
 }
@@ -182,52 +221,70 @@ fn a_replayed_proof_is_rejected() {
     let card = Card::fresh();
     let (stream, outcome) = lured(&world);
     let mut talk = Talk::answer(stream, &card).expect("TLS");
-    let _hello = talk.hear_hello();
-    talk.say(&Frame::Hello(card.hello())).expect("a handshake");
-    let recorded = talk.hear_proof();
+    let recorded = talk.hear_first_proof();
     drop(talk);
     outcome().expect_err("a join that led nowhere");
     for to in [0, 1] {
         let mut talk = Talk::dial(&world, INTRUDER, to, Some(&card)).expect("TLS");
-        talk.say(&Frame::Hello(card.hello())).expect("a handshake");
-        let _hello = talk.hear_hello();
-        talk.say(&Frame::Proof(recorded)).expect("sending the replayed proof");
-        talk.hear_out().without_proof();
+        talk.prove_with(recorded).expect("sending the replayed proof");
+        let ending = talk.hear_out().told_nothing();
+        assert!(ending.close_reason().starts_with("Cookie"), "{ending:?}");
     }
     nobody_has_got_in(&world);
 }
 
 #[test]
-fn a_man_in_the_middle_is_rejected_under_any_id() {
+fn a_man_in_the_middle_is_rejected() {
     let world = world();
     let card = Card::fresh();
-    // The attacker has only its own key. Under its own id, both sides send Hello, and it forwards the first side's
-    // proof to the second.
+    // The attacker has only its own key, and forwards the proof of one daemon, while it waits for the answer, to another.
     let (stream, outcome) = lured(&world);
     let mut first = Talk::answer(stream, &card).expect("TLS");
-    let hello_of_first = first.hear_hello();
+    let proof = first.hear_first_proof();
     let mut second = Talk::dial(&world, INTRUDER, 1, Some(&card)).expect("TLS");
-    second.say(&Frame::Hello(card.hello())).expect("a handshake");
-    let hello_of_second = second.hear_hello();
-    first.say(&Frame::Hello(card.hello())).expect("a handshake");
-    let proof = first.hear_proof();
-    second.say(&Frame::Proof(proof)).expect("a forwarded proof");
-    let ending = second.hear_out().without_proof();
+    second.prove_with(proof).expect("a forwarded proof");
+    let ending = second.hear_out().told_nothing();
     assert!(ending.close_reason().starts_with("Cookie"), "{ending:?}");
     drop(first);
     outcome().expect_err("a join that led nowhere");
+    nobody_has_got_in(&world);
+}
 
-    // Under the victims' ids: each side notices that the key does not match.
-    let mut second = Talk::dial(&world, INTRUDER, 1, Some(&card)).expect("TLS");
-    second.say(&Frame::Hello(hello_of_first)).expect("a handshake");
-    let ending = second.hear_out().without_proof();
-    assert!(ending.close_reason().starts_with("Violation"), "{ending:?}");
-    let (stream, outcome) = lured(&world);
-    let mut first = Talk::answer(stream, &card).expect("TLS");
-    let _hello = first.hear_hello();
-    first.say(&Frame::Hello(hello_of_second)).expect("a handshake");
-    first.hear_out().without_proof();
-    assert_refused(outcome());
+#[test]
+fn what_a_stranger_says_is_one_quoted_and_short_line_of_the_log() {
+    const FORGED: &str = "FORGED";
+    let world = world();
+    let card = Card::fresh();
+    let lines = |world: &World| {
+        let log = world[0].log();
+        log.lines().filter(|line| line.contains(FORGED)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let text = format!("\r\n\u{1b}[2J2026-01-01T00:00:00Z  INFO {FORGED}\" ");
+    let text = format!("{text}{}", "x".repeat(MAX_REASON - text.len()));
+    // The second is longer than a closing frame may be, so nothing of it is shown.
+    for (text, shown) in [(text.clone(), true), (format!("{text}{}", "y".repeat(300)), false)] {
+        let before = lines(&world).len();
+        let (stream, outcome) = lured(&world);
+        let mut talk = Talk::answer(stream, &card).expect("TLS");
+        let _proof = talk.hear_first_proof();
+        talk.say(&Frame::Close(Close { reason: Reason::Refused, text })).expect("a Close");
+        let Err(ClientError::Api { info, .. }) = outcome() else {
+            panic!("a join that is refused was expected")
+        };
+        let logged = lines(&world).split_off(before);
+        assert_eq!(logged.len(), usize::from(shown), "{logged:#?}");
+        assert_eq!(info.message.contains(FORGED), shown, "{info:?}");
+        for line in logged.iter().chain(shown.then_some(&info.message)) {
+            let quoted = line.split_once("the peer says \"").and_then(|(_, quoted)| quoted.split_once("…\""));
+            let (quoted, _) = quoted.unwrap_or_else(|| panic!("a quotation was expected: {line}"));
+            assert!(quoted.starts_with(r"\r\n\u{1b}[2J2026") && quoted.ends_with('x'), "{line}");
+            assert!(quoted.chars().count() < 200 && !line.contains(char::is_control), "{line}");
+        }
+    }
+    // What others are told about it is the same line.
+    let refusals = world.block_on(world[0].api().refusals()).expect("a response").refusals;
+    let told: Vec<_> = refusals.iter().filter(|refusal| refusal.what.contains(FORGED)).collect();
+    assert!(told.len() == 1 && told[0].what.ends_with("x…\"") && told[0].reason == "refused", "{refusals:?}");
     nobody_has_got_in(&world);
 }
 
