@@ -18,6 +18,7 @@ use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::addresses::advertised;
+use super::alarm::describe;
 use super::bridge::{Bridge, Facts};
 use super::core::{CoreCommand, Sent, Weight};
 use super::view::ClusterView;
@@ -60,6 +61,8 @@ pub(super) struct Start {
     pub follow_interfaces: Option<Vec<SocketAddr>>,
     /// Limits log lines that peers can cause.
     pub log: Arc<LimitedLog>,
+    /// Limits log lines about links, by peer.
+    pub changes: Arc<LimitedLog>,
     /// Connects the core with the rest of the daemon.
     pub bridge: Bridge,
     /// Serves the links that this daemon dials.
@@ -90,7 +93,7 @@ pub(super) fn seed() -> std::io::Result<[u8; 32]> {
 /// Runs the core on this thread until it receives the stop command.
 pub(super) async fn run(start: Start) {
     let Start { node, settings, clock, local, identity, summaries, .. } = start;
-    let Start { follow_interfaces, log, bridge, links, dialer, .. } = start;
+    let Start { follow_interfaces, log, changes, bridge, links, dialer, .. } = start;
     let (mut commands, mut messages) = (start.commands, start.messages);
     bridge.begin();
     let mut driver = Driver {
@@ -101,6 +104,7 @@ pub(super) async fn run(start: Start) {
         identity,
         summaries,
         log,
+        changes,
         bridge,
         serving: links,
         dialer,
@@ -158,6 +162,7 @@ struct Driver {
     identity: watch::Sender<Identity>,
     summaries: watch::Sender<u64>,
     log: Arc<LimitedLog>,
+    changes: Arc<LimitedLog>,
     bridge: Bridge,
     serving: Links,
     dialer: Dialer,
@@ -241,7 +246,10 @@ impl Driver {
             LinkMessage::Down { link, reason } => {
                 if let Some(end) = self.links.ends.remove(&link) {
                     let why = reason.map_or_else(|| "the connection ended".into(), |it| format!("{it:?}"));
-                    tracing::info!(host = %end.host, address = %end.address, reason = why, "link down");
+                    let (host, address) = (end.host, end.address);
+                    self.log_link(end.peer.id, move |more| {
+                        tracing::info!(%host, %address, reason = why, "link down{more}");
+                    });
                     self.node.handle_link(now, LinkEvent::Down { link, reason });
                 }
             }
@@ -324,7 +332,7 @@ impl Driver {
             let write = move |more: &str| {
                 tracing::warn!(host, "ignored a member's request to leave (leave_on_request = false){more}");
             };
-            return self.log.warn(format!("request to leave by {peer}"), write);
+            return self.log.line(format!("request to leave by {peer}"), write);
         }
         tracing::warn!(host, "a member told this daemon to leave the cluster; use pmd join to rejoin");
         // A full channel means that the daemon is already about to leave.
@@ -381,7 +389,10 @@ impl Driver {
                 }
                 Output::Close { link, reason } => {
                     if let Some(end) = self.links.ends.remove(&link) {
-                        tracing::info!(host = %end.host, address = %end.address, ?reason, "link closed");
+                        let (host, address) = (end.host, end.address);
+                        self.log_link(end.peer.id, move |more| {
+                            tracing::info!(%host, %address, ?reason, "link closed{more}");
+                        });
                         let _ = end.close.send(Close { reason, frames: Vec::new() });
                     }
                 }
@@ -404,41 +415,25 @@ impl Driver {
         }
     }
 
+    /// Logs a line about a link, subject to the limit for its peer: a link may come and go many times a second.
+    fn log_link(&self, peer: NodeId, write: impl FnOnce(&str) + Send + 'static) {
+        self.changes.line(format!("link {peer}"), write);
+    }
+
     fn alarm(&mut self, alarm: Alarm) {
-        match alarm {
-            Alarm::Forked(id) => tracing::error!(
-                ?id,
-                "two daemons use one identity because a key was copied: remove the key file of one of them and restart it"
-            ),
-            Alarm::IdentityTaken => tracing::error!(
-                "another daemon has the same identity as this one: remove the key file of one of them and restart it"
-            ),
-            Alarm::Violation(id) => {
-                self.serving.counters().violations.add();
-                let write = move |more: &str| {
-                    tracing::warn!(?id, "protocol violation by a peer, closing its link{more}");
-                };
-                self.log.warn(format!("violation by {id}"), write);
-            }
-            Alarm::Full => {
-                let write = |more: &str| {
-                    tracing::warn!(
-                        "this host has more registrations than the cluster allows one host: others do not see the \
-                         newest{more}"
-                    );
-                };
-                self.log.warn("full".into(), write);
-            }
-            Alarm::TableFull => {
-                let write =
-                    |more: &str| tracing::warn!("the member table is full: new members are not seen{more}");
-                self.log.warn("table full".into(), write);
-            }
-            Alarm::Future(id) => tracing::warn!(
-                ?id,
-                "rejected a member whose start time is more than 100 years ahead of this host's clock: check both clocks"
-            ),
+        if matches!(alarm, Alarm::Violation(_)) {
+            self.serving.counters().violations.add();
         }
+        let (id, text) = describe(&alarm);
+        let needs_operator = matches!(alarm, Alarm::Forked(_) | Alarm::IdentityTaken);
+        self.log.line(format!("{text} {id:?}"), move |more| {
+            let id = id.map(tracing::field::debug);
+            if needs_operator {
+                tracing::error!(id, "{text}{more}");
+            } else {
+                tracing::warn!(id, "{text}{more}");
+            }
+        });
         self.alarms.retain(|(_, known)| *known != alarm);
         if self.alarms.len() >= ALARMS {
             self.alarms.remove(0);

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod addresses;
+mod alarm;
 mod bridge;
 pub mod core;
 mod driver;
@@ -28,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 use crate::auth::cookie::Cookies;
 use crate::auth::tls::Tls;
 use crate::base::clock::now_ms;
-use crate::base::log::limited::LimitedLog;
+use crate::base::log::limited::{LimitedLog, Limits};
 use crate::base::stats::Counters;
 use crate::base::supervise::Supervisor;
 use crate::config::cluster::ClusterSettings;
@@ -153,6 +154,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let (members, members_watched) = watch::channel(0);
     let (summaries, summaries_watched) = watch::channel(0);
     let (told_to_leave, mut leaving) = mpsc::channel(1);
+    let changes = LimitedLog::new(Handle::current(), Limits::CHANGES);
     let start = Start {
         node,
         settings: node_settings,
@@ -161,8 +163,9 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         identity,
         summaries,
         follow_interfaces: settings.advertise.is_empty().then(|| listening.to_vec()),
-        log: LimitedLog::new(Handle::current()),
-        bridge: Bridge::new(Arc::clone(local), Arc::clone(&directory), members),
+        log: LimitedLog::new(Handle::current(), Limits::REPETITIONS),
+        changes: Arc::clone(&changes),
+        bridge: Bridge::new(Arc::clone(local), Arc::clone(&directory), members, changes),
         links: links.clone(),
         dialer: dialer.clone(),
         leave_on_request: settings.leave_on_request,

@@ -9,4 +9,5 @@ mod frames;
 mod impostors;
 mod intruder;
 pub(crate) mod liar;
+mod newcomer;
 mod proofs;
