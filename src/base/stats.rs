@@ -9,6 +9,8 @@ pmd_epmd::counters! {
     handshakes,
     /// Connections closed before the handshake because there were too many, or no descriptors were left.
     handshakes_full,
+    /// Connections closed before the end of their handshake to make room for others.
+    handshakes_evicted,
     /// Handshakes that timed out.
     handshakes_timeout,
     /// Handshakes that the other side aborted.

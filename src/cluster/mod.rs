@@ -42,6 +42,7 @@ use crate::discovery::seeds::Seeds;
 use crate::discovery::spec::plugin;
 use crate::link::dial::Dialer;
 use crate::link::inbox::CoreInbox;
+use crate::link::known_addresses::KnownAddresses;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::refusals::Refusals;
 use crate::link::session::{DialRequest, Links};
@@ -192,6 +193,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let cluster = Arc::new(Cluster {
         local: own,
         core,
+        known: Arc::new(KnownAddresses::new(Arc::clone(&directory))),
         directory,
         dialer,
         links: links.clone(),

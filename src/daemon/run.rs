@@ -174,6 +174,7 @@ impl Parts {
             latency: Arc::default(),
             counters: Arc::new(Counters::default()),
             refusals: Arc::new(Refusals::default()),
+            handshakes: Arc::default(),
         };
         Parts {
             local: Arc::new(Local::new(settings.host.clone(), settings.port, settings.old_names)),
@@ -230,6 +231,8 @@ impl Parts {
                 Arc::new(TunnelProtocol(Arc::clone(&tunnels))),
                 Arc::new(RelayProtocol(Arc::clone(&tunnels))),
             ]),
+            known: Arc::clone(cluster.known_addresses()),
+            handshakes: Arc::clone(&measured.handshakes),
             counters: Arc::clone(&measured.counters),
             refusals: Arc::clone(&measured.refusals),
         };

@@ -7,10 +7,12 @@
 //! ```
 
 pub mod accept;
+pub mod admission;
 pub mod connection;
 pub mod dial;
 pub mod handshake;
 pub mod inbox;
+pub mod known_addresses;
 pub mod local_identity;
 pub mod oneshot;
 pub mod output;

@@ -90,6 +90,7 @@ families! { |seen, to| {
     counter pmd_handshake_failures_total "Failed handshakes, by reason."
         = to.by("reason", [
             ("full", seen.traffic()?.handshakes_full),
+            ("evicted", seen.traffic()?.handshakes_evicted),
             ("timeout", seen.traffic()?.handshakes_timeout),
             ("connection", seen.traffic()?.handshakes_broken),
             ("tls", seen.traffic()?.handshakes_tls),

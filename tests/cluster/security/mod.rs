@@ -3,6 +3,7 @@
 //! The attacks come from a client in the tests that speaks TLS and frames. A first test shows that it does so
 //! correctly: with the cookie, it is admitted.
 
+mod admission;
 mod authority;
 mod floods;
 mod frames;
