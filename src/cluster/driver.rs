@@ -240,7 +240,11 @@ impl Driver {
                     self.links.ends.remove(&link);
                     return;
                 }
-                tracing::info!(%host, %address, dialled = initiated, "link up");
+                self.dialer.linked(peer.id, address.ip());
+                let named = host.clone();
+                self.log_link(peer.id, move |more| {
+                    tracing::info!(host = %named, %address, dialled = initiated, "link up{more}");
+                });
                 self.node.handle_link(now, LinkEvent::Up { link, peer, initiated, host });
             }
             LinkMessage::Down { link, reason } => {

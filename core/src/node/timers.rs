@@ -33,6 +33,7 @@ impl<S: Share> Node<S> {
             (!self.lost.is_empty()).then_some(self.next_seek_ms),
             self.challenges.values().map(|challenge| challenge.due_ms).min(),
             self.next_claim_ms(),
+            self.next_held_back_ms(),
             Some(self.next_exchange_ms),
             (!self.links.is_empty()).then_some(self.next_surplus_ms),
             leave,
@@ -63,6 +64,7 @@ impl<S: Share> Node<S> {
         self.table.handle_timeout(now_ms, lag_ms);
         self.process_membership();
         self.run_challenges();
+        self.run_held_back();
         if self.next_claim_ms().is_some_and(|due_ms| due_ms <= now_ms)
             && let Some(later) = self.contested.take()
         {

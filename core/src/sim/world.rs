@@ -1,6 +1,6 @@
 //! The world: its hosts, its events, and what a test can do to them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -169,6 +169,7 @@ impl World {
             events: Vec::new(),
             boot: host.boots,
             links: BTreeMap::new(),
+            met: BTreeSet::new(),
             frozen: false,
             waiting: VecDeque::new(),
             wake_ms: u64::MAX,

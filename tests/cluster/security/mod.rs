@@ -11,4 +11,5 @@ mod impostors;
 mod intruder;
 pub(crate) mod liar;
 mod newcomer;
+mod probes;
 mod proofs;
