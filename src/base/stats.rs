@@ -25,6 +25,8 @@ pmd_epmd::counters! {
     handshakes_identity,
     /// Handshakes with an unexpected or malformed frame.
     handshakes_protocol,
+    /// Links and one-shot connections closed because their member or address had its share of them already.
+    links_over_share,
     /// Attempts to reach another daemon that failed.
     dials_failed,
     /// Frames from other daemons.

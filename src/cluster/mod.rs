@@ -46,6 +46,7 @@ use crate::link::known_addresses::KnownAddresses;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::refusals::Refusals;
 use crate::link::session::{DialRequest, Links};
+use crate::link::shares::Shares;
 use addresses::advertised;
 use bridge::Bridge;
 use core::Core;
@@ -149,7 +150,8 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let dialer = Dialer::new(Arc::clone(&own), Arc::clone(descriptors), Arc::clone(refusals), runtime);
     let (inbox, messages) = CoreInbox::new();
     let (dial_requests, asked_to_dial) = mpsc::channel(DIAL_REQUESTS);
-    let links = Links::new(inbox, Arc::clone(counters), dial_requests);
+    let shares = Shares::new(descriptors.limit());
+    let links = Links::new(inbox, Arc::clone(counters), shares, dial_requests);
     let (core, commands) = Core::new();
     let directory = Arc::new(ClusterDirectory::default());
     let (members, members_watched) = watch::channel(0);

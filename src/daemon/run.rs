@@ -226,7 +226,11 @@ impl Parts {
         let acceptor = Acceptor {
             identity: Arc::clone(cluster.local()),
             protocols: Protocols::new(vec![
-                Arc::new(Oneshots(links.inbox().clone())),
+                Arc::new(Oneshots::new(
+                    links.inbox().clone(),
+                    Arc::clone(&measured.counters),
+                    Arc::clone(links.shares()),
+                )),
                 Arc::new(links),
                 Arc::new(TunnelProtocol(Arc::clone(&tunnels))),
                 Arc::new(RelayProtocol(Arc::clone(&tunnels))),

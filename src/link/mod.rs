@@ -22,3 +22,4 @@ pub mod protocol;
 pub mod proven_addresses;
 pub mod refusals;
 pub mod session;
+pub mod shares;
