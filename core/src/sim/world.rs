@@ -99,6 +99,11 @@ impl World {
         }
     }
 
+    /// Sets the parameters of the daemons that start from now on.
+    pub fn tune(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
+    }
+
     /// Starts a daemon on a new host, and returns the number of the host.
     pub fn start(&mut self) -> usize {
         let keys = SimKeys::new(&self.rng.random());
