@@ -14,6 +14,9 @@ use rand::seq::IteratorRandom;
 
 use crate::tuning::GossipTuning;
 
+/// How long a member that has too many links is no random target. Its links become fewer slowly.
+const DECLINED_MS: u64 = 600_000;
+
 /// The links that this daemon wants, and when to dial them next.
 #[derive(Debug)]
 pub struct Overlay {
@@ -23,6 +26,10 @@ pub struct Overlay {
     /// The next and the previous member in the ring.
     near: BTreeSet<NodeId>,
     random: BTreeSet<NodeId>,
+    /// How many members there were when the random targets were drawn.
+    drawn_of: usize,
+    /// Members that have no room for a link, and until when they are no random targets.
+    declined: BTreeMap<NodeId, u64>,
     redials: BTreeMap<NodeId, Redial>,
     changed: bool,
 }
@@ -45,6 +52,8 @@ impl Overlay {
             members: BTreeSet::new(),
             near: BTreeSet::new(),
             random: BTreeSet::new(),
+            drawn_of: 0,
+            declined: BTreeMap::new(),
             redials: BTreeMap::new(),
             changed: false,
         }
@@ -66,6 +75,7 @@ impl Overlay {
             self.near = self.neighbours();
         }
         self.random.remove(id);
+        self.declined.remove(id);
         self.redials.remove(id);
     }
 
@@ -74,13 +84,20 @@ impl Overlay {
         std::mem::take(&mut self.changed)
     }
 
-    /// The members that this daemon wants links to. Random targets are kept for as long as they are alive.
+    /// The members that this daemon wants links to. Random targets are kept for as long as they are alive, but drawn again
+    /// when there are twice as many members as before: those that were known first would otherwise be the targets of
+    /// all who joined later.
     pub fn targets(&mut self, rng: &mut ChaCha8Rng) -> BTreeSet<NodeId> {
         let mut targets = self.successors();
+        if self.members.len() >= self.drawn_of.saturating_mul(2) {
+            self.random.clear();
+            self.drawn_of = self.members.len();
+        }
         self.random.retain(|id| !targets.contains(id));
         while self.random.len() < self.tuning.random {
-            let others =
-                self.members.iter().filter(|id| !targets.contains(*id) && !self.random.contains(*id));
+            let others = self.members.iter().filter(|id| {
+                !targets.contains(*id) && !self.random.contains(*id) && !self.declined.contains_key(id)
+            });
             let Some(choice) = others.choose(rng).copied() else { break };
             self.random.insert(choice);
         }
@@ -95,6 +112,7 @@ impl Overlay {
 
     /// The targets to dial now. A dial in progress is not repeated until its result is known.
     pub fn dials(&mut self, now_ms: u64, linked: &BTreeSet<NodeId>, rng: &mut ChaCha8Rng) -> Vec<NodeId> {
+        self.declined.retain(|_, until_ms| now_ms < *until_ms);
         let targets = self.targets(rng);
         // A member that has a link by now need not be dialled, even if another dial to it failed.
         self.redials.retain(|id, redial| !linked.contains(id) && (redial.pending || targets.contains(id)));
@@ -113,6 +131,16 @@ impl Overlay {
     /// A link to a member has come up.
     pub fn linked(&mut self, id: &NodeId) {
         self.redials.remove(id);
+    }
+
+    /// A member has closed a link because it has too many. Another random target takes its place for a while; a
+    /// successor stays one, because the ring needs that link.
+    pub fn declined(&mut self, now_ms: u64, id: NodeId) {
+        if self.random.remove(&id) {
+            self.declined.insert(id, now_ms.saturating_add(DECLINED_MS));
+            self.redials.remove(&id);
+            self.changed = true;
+        }
     }
 
     /// A dial has failed or a link has ended. The pause before the next dial doubles each time, plus or minus a
@@ -134,6 +162,12 @@ impl Overlay {
         self.redials.values().filter(|redial| !redial.pending).map(|redial| redial.at_ms).min()
     }
 
+    /// The members that have this daemon among their successors in the ring, and need a link to it.
+    #[must_use]
+    pub fn predecessors(&self) -> BTreeSet<NodeId> {
+        self.preceding().take(self.tuning.successors).copied().collect()
+    }
+
     /// Whether a member is this daemon's successor or predecessor in the ring.
     #[must_use]
     pub fn is_near(&self, id: &NodeId) -> bool {
@@ -141,10 +175,7 @@ impl Overlay {
     }
 
     fn neighbours(&self) -> BTreeSet<NodeId> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let before = self.members.range(..self.me).rev();
-        let mut before = before.chain(self.members.range((Excluded(self.me), Unbounded)).rev());
-        self.following().next().into_iter().chain(before.next()).copied().collect()
+        self.following().next().into_iter().chain(self.preceding().next()).copied().collect()
     }
 
     fn successors(&self) -> BTreeSet<NodeId> {
@@ -155,6 +186,13 @@ impl Overlay {
     fn following(&self) -> impl Iterator<Item = &NodeId> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.members.range((Excluded(self.me), Unbounded)).chain(self.members.range(..self.me))
+    }
+
+    /// The other members in reverse ring order, starting before this daemon.
+    fn preceding(&self) -> impl Iterator<Item = &NodeId> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let before = self.members.range(..self.me).rev();
+        before.chain(self.members.range((Excluded(self.me), Unbounded)).rev())
     }
 }
 
@@ -262,6 +300,67 @@ mod tests {
         let after = overlay.targets(&mut rng(3));
         assert_eq!(after.len(), 5);
         assert_eq!(after.intersection(&before).count(), 4);
+    }
+
+    #[test]
+    fn random_choices_are_drawn_again_when_the_cluster_has_doubled() {
+        let ids = ids(512);
+        let mut targeted: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for seed in 0..300 {
+            let mut overlay = Overlay::new(NodeId::MIN, GossipTuning::DEFAULT);
+            let mut rng = rng(seed);
+            // It learns of the others one by one, all in the same order.
+            for id in &ids {
+                overlay.add(*id);
+                overlay.targets(&mut rng);
+            }
+            overlay.random.iter().for_each(|id| *targeted.entry(*id).or_default() += 1);
+        }
+        // 900 targets among 512 members. Without drawing again, they would all be among the first five.
+        let most = targeted.values().copied().max();
+        assert!(most <= Some(12), "{most:?}");
+    }
+
+    #[test]
+    fn a_member_that_declines_is_replaced_for_a_while() {
+        let ids = ids(50);
+        let mut overlay = Overlay::new(NodeId::MIN, GossipTuning::DEFAULT);
+        ids.iter().for_each(|id| overlay.add(*id));
+        let (none, mut rng) = (BTreeSet::new(), rng(1));
+        let before = overlay.targets(&mut rng);
+        let (random, successors) = (overlay.random.clone(), overlay.successors());
+        for id in &before {
+            overlay.declined(1_000, *id);
+            overlay.failed(1_000, *id, &mut rng);
+        }
+        assert!(overlay.take_changed());
+        overlay.dials(1_000, &none, &mut rng);
+        let after = overlay.targets(&mut rng);
+        assert!(after.len() == 5 && after.is_superset(&successors) && after.is_disjoint(&random));
+        assert_eq!(overlay.declined.len(), 3);
+        overlay.dials(1_000 + DECLINED_MS, &none, &mut rng);
+        assert!(overlay.declined.is_empty());
+    }
+
+    #[test]
+    fn predecessors_are_those_who_have_this_daemon_as_successor() {
+        let ids = ids(40);
+        let overlays: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                let mut overlay = Overlay::new(*id, GossipTuning::DEFAULT);
+                ids.iter().for_each(|other| overlay.add(*other));
+                overlay
+            })
+            .collect();
+        for overlay in &overlays {
+            let before: BTreeSet<_> = overlays
+                .iter()
+                .filter(|other| other.successors().contains(&overlay.me))
+                .map(|other| other.me)
+                .collect();
+            assert_eq!(overlay.predecessors(), before);
+        }
     }
 
     #[test]

@@ -39,17 +39,25 @@ fn a_registration_is_seen_by_a_hundred_within_100_ms() {
 #[test]
 fn updates_arrive_although_links_come_and_go() {
     // Once a minute, each daemon links to a random member for ten seconds. Updates that used such a link need a
-    // different path afterwards.
-    let mut world = cluster(8, 30);
-    world.run_for(20_000);
-    for round in 0..90 {
-        let name = format!("service-{round}");
-        world.register(round * 7 % 30, &name, 1);
-        let took = time_until(&mut world, &name, 1, 1_000);
-        assert!(took < 30, "round {round}: {took} ms, so a daemon had to request it");
-        world.run_for(500);
+    // different path afterwards. One that is under way when the link closes has to be requested, which is rare: without
+    // a path prepared, it happens in almost every second round.
+    const ROUNDS: usize = 90;
+    let mut late = Vec::new();
+    for seed in 8..12 {
+        let mut world = cluster(seed, 30);
+        world.run_for(20_000);
+        for round in 0..ROUNDS {
+            let name = format!("service-{round}");
+            world.register(round * 7 % 30, &name, 1);
+            let took = time_until(&mut world, &name, 1, 100);
+            if took >= 30 {
+                late.push((seed, round, took));
+            }
+            world.run_for(500);
+        }
+        is_fine(&world);
     }
-    is_fine(&world);
+    assert!(late.len() <= 4 * ROUNDS / 20, "{late:?}");
 }
 
 #[test]

@@ -171,6 +171,34 @@ fn daemons_that_nobody_knows_are_not_remembered() {
     assert_eq!(world.alarms(), []);
 }
 
+/// Whoever is dialled is dialled at the addresses that it has signed itself: dials come from the member table, and its
+/// records are verified before they get there.
+#[test]
+fn nobody_is_dialled_at_addresses_that_others_have_made_up() {
+    for seed in 0..seeds() {
+        let mut world = honest(seed, 12);
+        let true_addresses: Vec<_> =
+            world.nodes().map(|(_, node)| (node.identity().id, node.identity().addresses.clone())).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        for _ in 0..20 {
+            let (id, _) = true_addresses[rng.random_range(2..12)].clone();
+            let mut record = world.node(LIAR).unwrap().record(&id).unwrap().clone();
+            record.identity.addresses = vec![([127, 0, 0, 1], 22).into()];
+            record.identity.renewal += rng.random_range(0..2);
+            record.incarnation += rng.random_range(0..2);
+            record.state = State::Suspect;
+            world.inject(LIAR, &membership(&record));
+            world.run_for(rng.random_range(5..200));
+            for (number, node) in world.nodes() {
+                for (member, _) in node.members() {
+                    let known = (member.id, member.addresses.clone());
+                    assert!(true_addresses.contains(&known), "seed {seed}: {number} would dial {member:?}");
+                }
+            }
+        }
+    }
+}
+
 /// A member cannot be one host for its peers and another in the registry, whose names tunnels and rules go by.
 #[test]
 fn a_member_that_takes_another_name_in_the_registry_is_not_linked() {

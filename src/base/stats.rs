@@ -9,6 +9,8 @@ pmd_epmd::counters! {
     handshakes,
     /// Connections closed before the handshake because there were too many, or no descriptors were left.
     handshakes_full,
+    /// Connections closed before the end of their handshake to make room for others.
+    handshakes_evicted,
     /// Handshakes that timed out.
     handshakes_timeout,
     /// Handshakes that the other side aborted.
@@ -23,6 +25,8 @@ pmd_epmd::counters! {
     handshakes_identity,
     /// Handshakes with an unexpected or malformed frame.
     handshakes_protocol,
+    /// Links and one-shot connections closed because their member or address had its share of them already.
+    links_over_share,
     /// Attempts to reach another daemon that failed.
     dials_failed,
     /// Frames from other daemons.

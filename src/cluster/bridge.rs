@@ -10,6 +10,7 @@ use pmd_core::replica::view::Patch;
 use pmd_protocol::peer::NodeId;
 use tokio::sync::watch;
 
+use crate::base::log::limited::LimitedLog;
 use crate::directory::cluster::ClusterDirectory;
 use crate::directory::events::{EventKind, EventOrigin};
 use crate::directory::local::Local;
@@ -22,6 +23,8 @@ pub(super) struct Bridge {
     directory: Arc<ClusterDirectory>,
     /// Changes with every membership change.
     members: watch::Sender<u64>,
+    /// Limits log lines about members, by member.
+    log: Arc<LimitedLog>,
     /// New members whose host name is not known yet, with the time they were first seen. They are published once the
     /// name arrives, usually within moments.
     unnamed: BTreeMap<NodeId, u64>,
@@ -64,8 +67,9 @@ impl Bridge {
         local: Arc<Local>,
         directory: Arc<ClusterDirectory>,
         members: watch::Sender<u64>,
+        log: Arc<LimitedLog>,
     ) -> Bridge {
-        Bridge { local, directory, members, unnamed: BTreeMap::new() }
+        Bridge { local, directory, members, log, unnamed: BTreeMap::new() }
     }
 
     /// The changes on this host since the last call, as commands.
@@ -158,16 +162,21 @@ impl Bridge {
         host: &str,
         what: &ClusterChange,
     ) {
-        match kind {
-            EventKind::NodeUp => tracing::info!(%host, id = ?origin, "member up"),
-            EventKind::NodeSuspect => {
-                tracing::warn!(%host, id = ?origin, reason = facts.silence_of(&origin), "member suspected");
-            }
-            EventKind::NodeDown => {
-                tracing::warn!(%host, id = ?origin, reason = facts.silence_of(&origin), "member down");
-            }
-            EventKind::NodeLeft => tracing::info!(%host, id = ?origin, "member left"),
-            _ => {}
+        let what_happened = match kind {
+            EventKind::NodeUp => Some("member up"),
+            EventKind::NodeSuspect => Some("member suspected"),
+            EventKind::NodeDown => Some("member down"),
+            EventKind::NodeLeft => Some("member left"),
+            _ => None,
+        };
+        if let Some(text) = what_happened {
+            let is_bad = matches!(kind, EventKind::NodeSuspect | EventKind::NodeDown);
+            let (host, reason) = (host.to_owned(), is_bad.then(|| facts.silence_of(&origin)));
+            // Apart from the lines about its link, so that a link that flaps does not hide that its peer is down.
+            self.log.line(format!("member {origin}"), move |more| match reason {
+                Some(reason) => tracing::warn!(%host, id = ?origin, reason, "{text}{more}"),
+                None => tracing::info!(%host, id = ?origin, "{text}{more}"),
+            });
         }
         let (name, port) = match what {
             ClusterChange::NameUp(entry)

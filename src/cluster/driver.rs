@@ -20,6 +20,7 @@ use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::addresses::advertised;
+use super::alarm::describe;
 use super::bridge::{Bridge, Facts};
 use super::core::{CoreCommand, Sent, Weight};
 use super::view::ClusterView;
@@ -62,6 +63,8 @@ pub(super) struct Start {
     pub follow_interfaces: Option<Vec<SocketAddr>>,
     /// Limits log lines that peers can cause.
     pub log: Arc<LimitedLog>,
+    /// Limits log lines about links, by peer.
+    pub changes: Arc<LimitedLog>,
     /// Connects the core with the rest of the daemon.
     pub bridge: Bridge,
     /// Serves the links that this daemon dials.
@@ -92,7 +95,7 @@ pub(super) fn seed() -> std::io::Result<[u8; 32]> {
 /// Runs the core on this thread until it receives the stop command.
 pub(super) async fn run(start: Start) {
     let Start { node, settings, clock, local, identity, summaries, .. } = start;
-    let Start { follow_interfaces, log, bridge, links, dialer, .. } = start;
+    let Start { follow_interfaces, log, changes, bridge, links, dialer, .. } = start;
     let (mut commands, mut messages) = (start.commands, start.messages);
     bridge.begin();
     let mut driver = Driver {
@@ -103,6 +106,7 @@ pub(super) async fn run(start: Start) {
         identity,
         summaries,
         log,
+        changes,
         bridge,
         serving: links,
         dialer,
@@ -161,6 +165,7 @@ struct Driver {
     identity: watch::Sender<Identity>,
     summaries: watch::Sender<u64>,
     log: Arc<LimitedLog>,
+    changes: Arc<LimitedLog>,
     bridge: Bridge,
     serving: Links,
     dialer: Dialer,
@@ -251,7 +256,11 @@ impl Driver {
                     self.links.ends.remove(&link);
                     return;
                 }
-                tracing::info!(%host, %address, dialled = initiated, "link up");
+                self.dialer.linked(peer.id, address.ip());
+                let named = host.clone();
+                self.log_link(peer.id, move |more| {
+                    tracing::info!(host = %named, %address, dialled = initiated, "link up{more}");
+                });
                 if let Some(rotation) = self.rotation.clone() {
                     // A peer that was away does not have it.
                     self.send_to(&peer.id, Frame::Rotation(rotation));
@@ -261,7 +270,10 @@ impl Driver {
             LinkMessage::Down { link, reason } => {
                 if let Some(end) = self.links.ends.remove(&link) {
                     let why = reason.map_or_else(|| "the connection ended".into(), |it| format!("{it:?}"));
-                    tracing::info!(host = %end.host, address = %end.address, reason = why, "link down");
+                    let (host, address) = (end.host, end.address);
+                    self.log_link(end.peer.id, move |more| {
+                        tracing::info!(%host, %address, reason = why, "link down{more}");
+                    });
                     self.node.handle_link(now, LinkEvent::Down { link, reason });
                 }
             }
@@ -374,7 +386,10 @@ impl Driver {
                 }
                 Output::Close { link, reason } => {
                     if let Some(end) = self.links.ends.remove(&link) {
-                        tracing::info!(host = %end.host, address = %end.address, ?reason, "link closed");
+                        let (host, address) = (end.host, end.address);
+                        self.log_link(end.peer.id, move |more| {
+                            tracing::info!(%host, %address, ?reason, "link closed{more}");
+                        });
                         let _ = end.close.send(Close { reason, frames: Vec::new() });
                     }
                 }
@@ -398,50 +413,25 @@ impl Driver {
         }
     }
 
+    /// Logs a line about a link, subject to the limit for its peer: a link may come and go many times a second.
+    fn log_link(&self, peer: NodeId, write: impl FnOnce(&str) + Send + 'static) {
+        self.changes.line(format!("link {peer}"), write);
+    }
+
     fn alarm(&mut self, alarm: Alarm) {
-        match alarm {
-            Alarm::Forked(id) => tracing::error!(
-                ?id,
-                "two daemons use one identity because a key was copied: remove the key file of one of them and restart it"
-            ),
-            Alarm::IdentityTaken => tracing::error!(
-                "another daemon has the same identity as this one: remove the key file of one of them and restart it"
-            ),
-            Alarm::Violation(id) => {
-                self.serving.counters().violations.add();
-                let write = move |more: &str| {
-                    tracing::warn!(?id, "protocol violation by a peer, closing its link{more}");
-                };
-                self.log.warn(format!("violation by {id}"), write);
-            }
-            Alarm::Full => {
-                let write = |more: &str| {
-                    tracing::warn!(
-                        "this host has more registrations than the cluster allows one host: others do not see the \
-                         newest{more}"
-                    );
-                };
-                self.log.warn("full".into(), write);
-            }
-            Alarm::TableFull => {
-                let write =
-                    |more: &str| tracing::warn!("the member table is full: new members are not seen{more}");
-                self.log.warn("table full".into(), write);
-            }
-            Alarm::IgnoredDecision(id) => {
-                let write = move |more: &str| {
-                    tracing::warn!(
-                        ?id,
-                        "ignored a decision to expel a member: its author is not an administrator{more}"
-                    );
-                };
-                self.log.warn(format!("decision of {id}"), write);
-            }
-            Alarm::Future(id) => tracing::warn!(
-                ?id,
-                "rejected a member whose start time is more than 100 years ahead of this host's clock: check both clocks"
-            ),
+        if matches!(alarm, Alarm::Violation(_)) {
+            self.serving.counters().violations.add();
         }
+        let (id, text) = describe(&alarm);
+        let needs_operator = matches!(alarm, Alarm::Forked(_) | Alarm::IdentityTaken);
+        self.log.line(format!("{text} {id:?}"), move |more| {
+            let id = id.map(tracing::field::debug);
+            if needs_operator {
+                tracing::error!(id, "{text}{more}");
+            } else {
+                tracing::warn!(id, "{text}{more}");
+            }
+        });
         self.alarms.retain(|(_, known)| *known != alarm);
         if self.alarms.len() >= ALARMS {
             self.alarms.remove(0);

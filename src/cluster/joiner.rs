@@ -49,8 +49,9 @@ impl Joining {
             if !self.cluster.local().has_left() {
                 for address in self.candidates.due(self.now_ms()) {
                     let cluster = Arc::clone(&self.cluster);
+                    let is_seed = self.candidates.is_seed(&address);
                     self.dials.spawn(async move {
-                        let joined = cluster.rejoin(&address).await;
+                        let joined = cluster.rejoin(&address, is_seed).await;
                         (address, joined)
                     });
                 }

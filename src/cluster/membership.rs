@@ -26,6 +26,7 @@ use crate::directory::cluster::ClusterDirectory;
 use crate::link::dial::{DialError, Dialer};
 use crate::link::handshake::HandshakeError;
 use crate::link::inbox::Ended;
+use crate::link::known_addresses::KnownAddresses;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::session::Links;
 
@@ -45,6 +46,7 @@ pub struct Cluster {
     pub(super) core: Core,
     pub(super) directory: Arc<ClusterDirectory>,
     pub(super) dialer: Dialer,
+    pub(super) known: Arc<KnownAddresses>,
     pub(super) links: Links,
     pub(super) joiner: Joiner,
     pub(super) rotator: Rotator,
@@ -178,6 +180,11 @@ impl Cluster {
         (self.broadcasts && self.local.cookies().is_guessable()).then_some(WEAK_SECRET)
     }
 
+    /// The addresses of members and of daemons that an operator has named.
+    pub fn known_addresses(&self) -> &Arc<KnownAddresses> {
+        &self.known
+    }
+
     /// The registrations of other hosts.
     pub fn directory(&self) -> &Arc<ClusterDirectory> {
         &self.directory
@@ -205,25 +212,29 @@ impl Cluster {
         if !self.local.rejoin(departures) {
             return Err(JoinError::Left);
         }
-        self.reach(asked, departures).await
+        self.reach(asked, departures, true).await
     }
 
     /// Joins the daemon at `asked` for a daemon that looks for its cluster on its own. Unlike [`join`](Self::join), it
-    /// never undoes a user's decision to leave.
+    /// never undoes a user's decision to leave. `is_seed` is whether the address comes from the configuration or from
+    /// a user.
     ///
     /// # Errors
     ///
     /// As for [`join`](Self::join), and if this daemon has left.
-    pub async fn rejoin(&self, asked: &str) -> Result<Partner, JoinError> {
+    pub async fn rejoin(&self, asked: &str, is_seed: bool) -> Result<Partner, JoinError> {
         let departures = self.local.departures();
         if self.local.has_left() {
             return Err(JoinError::Left);
         }
-        self.reach(asked, departures).await
+        self.reach(asked, departures, is_seed).await
     }
 
-    async fn reach(&self, asked: &str, departures: u64) -> Result<Partner, JoinError> {
+    async fn reach(&self, asked: &str, departures: u64, is_named: bool) -> Result<Partner, JoinError> {
         let addresses = self.resolve(asked).await?;
+        if is_named {
+            self.known.add(&addresses);
+        }
         let permit = Permit::take(&self.descriptors).ok_or(JoinError::Full)?;
         let mut peer = self.dialer.reach(&addresses, None, ALPN_LINK).await?;
         if self.local.has_left() || self.local.departures() != departures {

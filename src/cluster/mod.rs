@@ -6,6 +6,7 @@
 //! ```
 
 pub mod addresses;
+mod alarm;
 mod bridge;
 pub mod core;
 pub mod decisions;
@@ -34,7 +35,7 @@ use tokio::sync::{mpsc, watch};
 use crate::auth::cookie::{Cookies, Transition, read_secrets};
 use crate::auth::tls::Tls;
 use crate::base::clock::now_ms;
-use crate::base::log::limited::LimitedLog;
+use crate::base::log::limited::{LimitedLog, Limits};
 use crate::base::stats::Counters;
 use crate::base::supervise::Supervisor;
 use crate::config::cluster::ClusterSettings;
@@ -47,9 +48,11 @@ use crate::discovery::seeds::Seeds;
 use crate::discovery::spec::plugin;
 use crate::link::dial::Dialer;
 use crate::link::inbox::CoreInbox;
+use crate::link::known_addresses::KnownAddresses;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::refusals::Refusals;
 use crate::link::session::{DialRequest, Links};
+use crate::link::shares::Shares;
 use addresses::advertised;
 use bridge::Bridge;
 use core::Core;
@@ -175,12 +178,14 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let (inbox, messages) = CoreInbox::new();
     let (dial_requests, asked_to_dial) = mpsc::channel(DIAL_REQUESTS);
     let (rotations_heard, rotations) = mpsc::channel(rotate::HEARD);
-    let links = Links::new(inbox, Arc::clone(counters), dial_requests, rotations_heard);
+    let shares = Shares::new(descriptors.limit());
+    let links = Links::new(inbox, Arc::clone(counters), shares, dial_requests, rotations_heard);
     let (core, commands) = Core::new();
     let directory = Arc::new(ClusterDirectory::default());
     let (members, members_watched) = watch::channel(0);
     let (summaries, summaries_watched) = watch::channel(0);
     let (told_to_leave, mut leaving) = mpsc::channel(1);
+    let changes = LimitedLog::new(Handle::current(), Limits::CHANGES);
     let start = Start {
         node,
         settings: node_settings,
@@ -189,8 +194,9 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         identity,
         summaries,
         follow_interfaces: settings.advertise.is_empty().then(|| listening.to_vec()),
-        log: LimitedLog::new(Handle::current()),
-        bridge: Bridge::new(Arc::clone(local), Arc::clone(&directory), members),
+        log: LimitedLog::new(Handle::current(), Limits::REPETITIONS),
+        changes: Arc::clone(&changes),
+        bridge: Bridge::new(Arc::clone(local), Arc::clone(&directory), members, changes),
         links: links.clone(),
         dialer: dialer.clone(),
         leave_on_request: settings.leave_on_request,
@@ -209,7 +215,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         members: members_watched.clone(),
         cookie_file: settings.cookie_file.clone(),
         rotation_file: settings.rotation_file.clone(),
-        log: LimitedLog::new(Handle::current()),
+        log: LimitedLog::new(Handle::current(), Limits::REPETITIONS),
     };
     let grace_ms = u64::try_from(settings.rotate_grace.as_millis()).unwrap_or(u64::MAX);
     let known = Rotations::new(settings.administrators.clone(), grace_ms, rotation);
@@ -231,6 +237,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let cluster = Arc::new(Cluster {
         local: own,
         core,
+        known: Arc::new(KnownAddresses::new(Arc::clone(&directory))),
         directory,
         dialer,
         links: links.clone(),

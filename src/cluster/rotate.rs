@@ -270,7 +270,7 @@ impl Carrying {
                         "ignored a new cluster secret: its author is not an administrator{more}"
                     );
                 };
-                self.parts.log.warn(format!("rotation from {peer}"), write);
+                self.parts.log.line(format!("rotation from {peer}"), write);
                 Ok(())
             }
             Heard::Forged => {
@@ -280,7 +280,7 @@ impl Carrying {
                         "ignored a new cluster secret that its author has not signed{more}"
                     );
                 };
-                self.parts.log.warn(format!("forged rotation from {peer}"), write);
+                self.parts.log.line(format!("forged rotation from {peer}"), write);
                 Ok(())
             }
         }

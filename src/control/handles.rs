@@ -16,6 +16,7 @@ use crate::base::stats::Counters;
 use crate::cluster::membership::Cluster;
 use crate::directory::Directory;
 use crate::directory::services::Metadata;
+use crate::link::accept::Handshakes;
 use crate::link::refusals::Refusals;
 use crate::tunnel::entry::TunnelEntrances;
 use crate::tunnel::state::Tunnels;
@@ -58,6 +59,8 @@ pub struct Measured {
     pub counters: Arc<Counters>,
     /// Rejected connections.
     pub refusals: Arc<Refusals>,
+    /// Handshakes in progress with daemons that have connected.
+    pub handshakes: Arc<Handshakes>,
 }
 
 /// What a daemon has only as a member of a cluster.

@@ -82,6 +82,7 @@ fn handles(settings: &Settings) -> Handles {
         latency: Arc::default(),
         counters: Arc::default(),
         refusals: Arc::default(),
+        handshakes: Arc::default(),
     };
     let local = Arc::new(Local::new(settings.host.clone(), settings.port, settings.old_names));
     let (config_file, from_file) = (settings.config_file.clone(), settings.from_file.clone());

@@ -174,6 +174,7 @@ impl Parts {
             latency: Arc::default(),
             counters: Arc::new(Counters::default()),
             refusals: Arc::new(Refusals::default()),
+            handshakes: Arc::default(),
         };
         Parts {
             local: Arc::new(Local::new(settings.host.clone(), settings.port, settings.old_names)),
@@ -225,11 +226,17 @@ impl Parts {
         let acceptor = Acceptor {
             identity: Arc::clone(cluster.local()),
             protocols: Protocols::new(vec![
-                Arc::new(Oneshots(links.inbox().clone())),
+                Arc::new(Oneshots::new(
+                    links.inbox().clone(),
+                    Arc::clone(&measured.counters),
+                    Arc::clone(links.shares()),
+                )),
                 Arc::new(links),
                 Arc::new(TunnelProtocol(Arc::clone(&tunnels))),
                 Arc::new(RelayProtocol(Arc::clone(&tunnels))),
             ]),
+            known: Arc::clone(cluster.known_addresses()),
+            handshakes: Arc::clone(&measured.handshakes),
             counters: Arc::clone(&measured.counters),
             refusals: Arc::clone(&measured.refusals),
         };

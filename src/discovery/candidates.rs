@@ -245,6 +245,13 @@ impl Candidates {
         self.entries.values().filter_map(Entry::due).min()
     }
 
+    /// Whether `address` comes from the configuration or from a user.
+    #[must_use]
+    pub fn is_seed(&self, address: &str) -> bool {
+        let address = Address::parse(address, self.port).ok();
+        address.and_then(|address| self.entries.get(&address)).is_some_and(Entry::is_seed)
+    }
+
     /// Lists all addresses except those of this daemon itself, for `pmd discover`.
     pub fn list(&mut self, now_ms: u64) -> Vec<Listed> {
         self.forget_old(now_ms);

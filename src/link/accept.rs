@@ -1,36 +1,35 @@
 //! Incoming connections from other daemons: detected by their first byte on the EPMD port, authenticated, and passed to
 //! the protocol they request.
 //!
-//! A connection whose peer is not proven costs bounded resources for a bounded time, and one address cannot exhaust the
-//! limit for all.
+//! A connection whose peer is not proven costs bounded resources for a bounded time; [`admission`](super::admission)
+//! decides which of them are served while there are too many.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
+use super::admission::{Admission, Admitted, Full, HELLO_TIMEOUT, Pressure, Ticket};
 use super::connection::Connection;
 use super::handshake::{self, HandshakeError, ProvenPeer};
+use super::known_addresses::KnownAddresses;
 use super::local_identity::LocalIdentity;
 use super::protocol::Protocols;
 use super::refusals::Refusals;
 use crate::auth::proof::Role;
-use crate::base::log::limited::LimitedLog;
+use crate::base::clock::Monotonic;
+use crate::base::log::limited::{LimitedLog, Limits};
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
 
-/// Connections waiting for their handshake to begin.
+/// Connections waiting for the acceptor's task, which takes them without waiting for anything: more than arrive while
+/// both of the runtime's threads are busy with handshakes. When it is full, newcomers are closed.
 const QUEUE: usize = 256;
-/// Concurrent handshakes. At about 25 KiB each, this bounds the memory that unauthenticated peers can use.
-const HANDSHAKES: usize = 128;
-/// Concurrent handshakes from one address: enough for several hosts behind one NAT to start together, but not enough to
-/// lock out all others.
-const HANDSHAKES_PER_ADDRESS: usize = 48;
 
 /// A connection that began with TLS and whose peer is not yet proven.
 #[derive(Debug)]
@@ -64,43 +63,83 @@ impl AcceptQueue {
     }
 }
 
-/// Handshakes in progress: the total, and the number per address.
+/// The handshakes in progress, and how to end them.
 #[derive(Debug, Default)]
-struct Handshakes(Mutex<(usize, HashMap<IpAddr, usize>)>);
+pub struct Handshakes(Mutex<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    admission: Admission,
+    /// Dropping one evicts its connection.
+    places: HashMap<Ticket, oneshot::Sender<()>>,
+}
 
 impl Handshakes {
-    /// Registers a handshake with this address, unless a limit is reached.
-    fn begin(self: &Arc<Handshakes>, address: IpAddr) -> Option<Handshake> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, by_address) = &mut *all;
-        let own = by_address.get(&address).copied().unwrap_or_default();
-        if *total >= HANDSHAKES || own >= HANDSHAKES_PER_ADDRESS {
-            return None;
+    /// Whether connections have to give way, or are turned away, because there are too many.
+    pub fn pressure(&self) -> Option<Pressure> {
+        self.progress().admission.pressure(Monotonic::now().as_ms())
+    }
+
+    /// Begins a handshake with this address, for which another may have to give way.
+    fn begin(self: &Arc<Handshakes>, address: IpAddr, known: bool) -> Result<Handshake, Full> {
+        let mut progress = self.progress();
+        let Admitted { ticket, evicted } =
+            progress.admission.admit(Monotonic::now().as_ms(), address, known)?;
+        let (place, evicting) = oneshot::channel();
+        progress.places.insert(ticket, place);
+        if let Some((evicted, _)) = evicted {
+            progress.places.remove(&evicted);
         }
-        *total += 1;
-        by_address.insert(address, own + 1);
-        Some(Handshake { all: Arc::clone(self), address })
+        drop(progress);
+        Ok(Handshake { place: Place { all: Arc::clone(self), ticket }, evicting })
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// One handshake in progress.
 #[derive(Debug)]
 struct Handshake {
-    all: Arc<Handshakes>,
-    address: IpAddr,
+    place: Place,
+    /// Ends when the connection has to give way.
+    evicting: oneshot::Receiver<()>,
 }
 
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, by_address) = &mut *all;
-        *total -= 1;
-        if let Some(own) = by_address.get_mut(&self.address) {
-            *own -= 1;
-            if *own == 0 {
-                by_address.remove(&self.address);
-            }
-        }
+/// The place of a handshake, returned on drop.
+#[derive(Debug)]
+struct Place {
+    all: Arc<Handshakes>,
+    ticket: Ticket,
+}
+
+impl Place {
+    fn hello_complete(&self) {
+        self.all.progress().admission.hello_complete(self.ticket);
     }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut progress = self.all.progress();
+        progress.admission.end(self.ticket);
+        progress.places.remove(&self.ticket);
+    }
+}
+
+/// Why a connection is not served.
+#[derive(Debug, thiserror::Error)]
+enum Unproven {
+    /// The handshake failed.
+    #[error(transparent)]
+    Failed(#[from] HandshakeError),
+    /// The ClientHello took too long.
+    #[error("no whole ClientHello within {} s", HELLO_TIMEOUT.as_secs())]
+    SlowHello,
+    /// It gave way to another.
+    #[error("gave way to another connection, because there are too many handshakes in progress")]
+    Evicted,
 }
 
 /// Accepts connections from other daemons.
@@ -110,6 +149,10 @@ pub struct Acceptor {
     pub identity: Arc<LocalIdentity>,
     /// The protocols that peers may request.
     pub protocols: Protocols,
+    /// The addresses whose handshakes have a reserved share.
+    pub known: Arc<KnownAddresses>,
+    /// The handshakes in progress.
+    pub handshakes: Arc<Handshakes>,
     /// Counts handshakes and their failures.
     pub counters: Arc<Counters>,
     /// Remembers rejected peers.
@@ -119,16 +162,18 @@ pub struct Acceptor {
 impl Acceptor {
     /// Serves the queued connections until the sending end of the queue is dropped.
     pub async fn serve(self, mut queue: mpsc::Receiver<PendingConnection>) {
-        let handshakes = Arc::new(Handshakes::default());
-        let log = LimitedLog::new(Handle::current());
+        let log = LimitedLog::new(Handle::current(), Limits::REPETITIONS);
         while let Some(PendingConnection { socket, address, head, permit }) = queue.recv().await {
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-            let Some(handshake) = handshakes.begin(address.ip()) else {
-                let text = "too many handshakes in progress";
-                self.counters.handshakes_full.add();
-                log_rejection(&log, address, "full", text.into());
-                self.refusals.note(address.ip(), false, "full", text);
-                continue;
+            let begun = self.handshakes.begin(address.ip(), self.known.contains(address.ip()));
+            let handshake = match begun {
+                Ok(handshake) => handshake,
+                Err(full) => {
+                    self.counters.handshakes_full.add();
+                    log_rejection(&log, address, "full", full.to_string());
+                    self.refusals.note(address.ip(), false, "full", &full.to_string());
+                    continue;
+                }
             };
             // `from_std` needs a non-blocking socket, which the shard has set.
             let socket = match TcpStream::from_std(StdStream::from(socket)) {
@@ -141,10 +186,7 @@ impl Acceptor {
             let (acceptor, log) = (self.clone(), Arc::clone(&log));
             tokio::spawn(async move {
                 let connection = Connection::new(socket, address, head);
-                let proven = Box::pin(acceptor.handshake(connection));
-                let proven = tokio::time::timeout(handshake::TIMEOUT, proven).await;
-                drop(handshake);
-                match proven.unwrap_or(Err(HandshakeError::Timeout)) {
+                match acceptor.prove(connection, handshake).await {
                     Ok((peer, alpn)) => match acceptor.protocols.find(&alpn) {
                         Some(protocol) => protocol.serve(peer, permit).await,
                         None => tracing::debug!(%address, "a peer requested a protocol that is not served"),
@@ -155,19 +197,55 @@ impl Acceptor {
         }
     }
 
+    /// Performs the handshake in the time that there is for it, unless the connection has to give way.
+    async fn prove(
+        &self,
+        connection: Connection,
+        handshake: Handshake,
+    ) -> Result<(ProvenPeer, Vec<u8>), Unproven> {
+        let Handshake { place, evicting } = handshake;
+        let proven = Box::pin(self.handshake(connection, &place));
+        tokio::select! {
+            proven = tokio::time::timeout(handshake::TIMEOUT, proven) => {
+                proven.unwrap_or(Err(HandshakeError::Timeout.into()))
+            }
+            // The sender is only dropped.
+            _ = evicting => Err(Unproven::Evicted),
+        }
+    }
+
     /// Performs the TLS handshake and pmd's. Returns the peer and the ALPN of the protocol it requests.
-    async fn handshake(&self, connection: Connection) -> Result<(ProvenPeer, Vec<u8>), HandshakeError> {
+    async fn handshake(
+        &self,
+        connection: Connection,
+        place: &Place,
+    ) -> Result<(ProvenPeer, Vec<u8>), Unproven> {
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), connection);
+        let hello = tokio::time::timeout(HELLO_TIMEOUT, hello).await.map_err(|_| Unproven::SlowHello)?;
+        let hello = hello.map_err(HandshakeError::from)?;
+        place.hello_complete();
         let tls = self.identity.tls();
-        let stream = TlsAcceptor::from(tls.server()).accept(connection).await?;
+        let stream = hello.into_stream(tls.server()).await.map_err(HandshakeError::from)?;
         let alpn = match stream.get_ref().1.alpn_protocol() {
             Some(alpn) => alpn.to_vec(),
-            None => return Err(HandshakeError::Tls("the peer requested no protocol".into())),
+            None => return Err(HandshakeError::Tls("the peer requested no protocol".into()).into()),
         };
         let peer = handshake::run(TlsStream::from(stream), &self.identity, &tls, Role::Acceptor).await?;
         Ok((peer, alpn))
     }
 
-    fn reject(&self, log: &Arc<LimitedLog>, address: SocketAddr, error: &HandshakeError) {
+    fn reject(&self, log: &Arc<LimitedLog>, address: SocketAddr, error: &Unproven) {
+        let (counter, reason) = match error {
+            Unproven::Failed(error) => return self.reject_peer(log, address, error),
+            Unproven::SlowHello => (&self.counters.handshakes_timeout, "timeout"),
+            Unproven::Evicted => (&self.counters.handshakes_evicted, "evicted"),
+        };
+        counter.add();
+        log_rejection(log, address, reason, error.to_string());
+        self.refusals.note(address.ip(), false, reason, &error.to_string());
+    }
+
+    fn reject_peer(&self, log: &Arc<LimitedLog>, address: SocketAddr, error: &HandshakeError) {
         // A peer that only asks for the identity closes with a reason, and a daemon whose own address is in its list of
         // seeds dials itself. Neither is a rejection.
         if matches!(error, HandshakeError::Refused { .. } | HandshakeError::Oneself) {
@@ -181,7 +259,7 @@ impl Acceptor {
 
 /// Logs a rejected peer, subject to the rate limit. Lines that differ only in the source port count as the same.
 fn log_rejection(log: &Arc<LimitedLog>, address: SocketAddr, reason: &'static str, text: String) {
-    log.warn(format!("{} {text}", address.ip()), move |more| {
+    log.line(format!("{} {text}", address.ip()), move |more| {
         tracing::warn!(peer = %address, reason, "rejected peer: {text}{more}");
     });
 }

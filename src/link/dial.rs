@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +20,11 @@ use tokio::sync::Semaphore;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::connection::Connection;
+use super::dial_targets::DialTargets;
 use super::handshake::{self, HandshakeError, ProvenPeer};
 use super::inbox::LinkMessage;
 use super::local_identity::LocalIdentity;
+use super::proven_addresses::ProvenAddresses;
 use super::refusals::Refusals;
 use super::session::Links;
 use crate::auth::proof::Role;
@@ -96,6 +98,7 @@ pub struct Dialer {
     local: Arc<LocalIdentity>,
     descriptors: Arc<Descriptors>,
     refusals: Arc<Refusals>,
+    proven: Arc<ProvenAddresses>,
     runtime: Handle,
     permits: Arc<Semaphore>,
 }
@@ -109,12 +112,17 @@ impl Dialer {
         runtime: Handle,
     ) -> Dialer {
         let permits = Arc::new(Semaphore::new(MAX_DIALS));
-        Dialer { local, descriptors, refusals, runtime, permits }
+        Dialer { local, descriptors, refusals, proven: Arc::default(), runtime, permits }
     }
 
     /// The runtime on which connections are served.
     pub fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    /// Remembers that a member was proven over a link with this address.
+    pub fn linked(&self, member: NodeId, address: IpAddr) {
+        self.proven.add(member, address);
     }
 
     /// Dials a member for the core and sends it the outcome.
@@ -144,8 +152,8 @@ impl Dialer {
                     }
                 }
                 (Purpose::Link, None) => LinkEvent::Failed { peer: peer.id },
-                (Purpose::Probe { token, timeout_ms }, Some(_permits)) => {
-                    let probe = dialer.probe(&peer);
+                (Purpose::Probe { token, timeout_ms, discreet }, Some(_permits)) => {
+                    let probe = dialer.probe(&peer, discreet);
                     let observed = tokio::time::timeout(Duration::from_millis(timeout_ms), probe).await;
                     LinkEvent::Probed { token, observation: observed.unwrap_or(Observation::Silent) }
                 }
@@ -160,7 +168,7 @@ impl Dialer {
     }
 
     /// Dials these addresses until one leads to the `expected` daemon, or to any daemon of the cluster if `None`, that
-    /// speaks `alpn`.
+    /// speaks `alpn`. The addresses are those that the `expected` member advertises, or an operator has named.
     ///
     /// # Errors
     ///
@@ -172,7 +180,11 @@ impl Dialer {
         alpn: &[u8],
     ) -> Result<ProvenPeer, DialError> {
         let mut failed = DialError::NoAddress;
-        let mut sockets = Sockets::dial(addresses);
+        let targets = match expected {
+            Some(_) => self.targets_of_member(addresses),
+            None => DialTargets::of_operator(addresses),
+        };
+        let mut sockets = Sockets::dial(&targets);
         while let Some((address, connected)) = sockets.next().await {
             let attempt = async {
                 let socket = connected.map_err(|source| DialError::Connect { address, source })?;
@@ -218,11 +230,16 @@ impl Dialer {
             .map_err(|source| DialError::Handshake { address, source })
     }
 
+    fn targets_of_member(&self, advertised: &[SocketAddr]) -> DialTargets {
+        DialTargets::of_member(&self.local.identity().addresses, advertised)
+    }
+
     /// Whether a member answers in the expected generation. It waits for the member's first answer only, because probes
-    /// are most frequent when many daemons are slow.
-    async fn probe(&self, peer: &Identity) -> Observation {
+    /// are most frequent when many daemons are slow. If the observation is for others (`discreet`), only what was seen at
+    /// addresses at which the member itself was before counts, besides that it was reached.
+    async fn probe(&self, peer: &Identity, discreet: bool) -> Observation {
         let mut observation = Observation::Silent;
-        let mut sockets = Sockets::dial(&peer.addresses);
+        let mut sockets = Sockets::dial(&self.targets_of_member(&peer.addresses));
         while let Some((address, connected)) = sockets.next().await {
             let asked = async {
                 let socket = connected.map_err(|source| DialError::Connect { address, source })?;
@@ -236,6 +253,7 @@ impl Dialer {
                 Ok(hello) if hello.generation == peer.generation => return Observation::Reached,
                 // The daemon has restarted, so the expected generation has ended.
                 Ok(_) => return Observation::Refused,
+                Err(_) if discreet && !self.proven.contains(peer.id, address.ip()) => {}
                 Err(error) => observation = error.observation(),
             }
         }
@@ -253,8 +271,8 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn dial(addresses: &[SocketAddr]) -> Sockets {
-        Sockets { pending: addresses.iter().copied().collect(), attempts: FuturesUnordered::new() }
+    fn dial(targets: &DialTargets) -> Sockets {
+        Sockets { pending: targets.addresses().iter().copied().collect(), attempts: FuturesUnordered::new() }
     }
 
     /// The next outcome; `None` once every address has had one.
@@ -336,7 +354,7 @@ mod tests {
             backlog.push(socket);
         }
         let begin = Instant::now();
-        let mut sockets = Sockets::dial(&[drops, answers]);
+        let mut sockets = Sockets::dial(&DialTargets::of_operator(&[drops, answers]));
         let (address, connected) = sockets.next().await.expect("an attempt");
         assert!(connected.is_ok() && address == answers, "{address} {connected:?}");
         assert!(begin.elapsed() < CONNECT_TIMEOUT, "it waited for the first to fail");
@@ -370,7 +388,7 @@ mod tests {
             let stream = TlsStream::from(stream.await.expect("TLS"));
             handshake::run(stream, target, &tls, Role::Acceptor).await.expect_err("a probe is no link")
         };
-        tokio::join!(dialer.probe(&peer), accepted)
+        tokio::join!(dialer.probe(&peer, false), accepted)
     }
 
     #[tokio::test]
@@ -405,7 +423,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             listener.local_addr().expect("bound")
         };
-        let mut sockets = Sockets::dial(&[refuses]);
+        let mut sockets = Sockets::dial(&DialTargets::of_operator(&[refuses]));
         let (_, connected) = sockets.next().await.expect("an attempt");
         let source = connected.expect_err("nothing is listening");
         let connect = DialError::Connect { address: refuses, source };

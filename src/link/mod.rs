@@ -7,15 +7,20 @@
 //! ```
 
 pub mod accept;
+pub mod admission;
 pub mod connection;
 pub mod dial;
+pub mod dial_targets;
 pub mod handshake;
 pub mod inbox;
+pub mod known_addresses;
 pub mod link_proof;
 pub mod local_identity;
 pub mod oneshot;
 pub mod output;
 pub mod peer_clock;
 pub mod protocol;
+pub mod proven_addresses;
 pub mod refusals;
 pub mod session;
+pub mod shares;

@@ -3,6 +3,7 @@
 //! A connection opened for one frame is kept for later frames and for answers until it has been idle for a while.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -15,8 +16,10 @@ use super::dial::Dialer;
 use super::handshake::{ProvenPeer, close};
 use super::inbox::{CoreInbox, LinkMessage};
 use super::protocol::{Protocol, Serving};
+use super::shares::{Shares, Use, refuse};
 use crate::auth::tls::ALPN_PACKET;
 use crate::base::permit::Permit;
+use crate::base::stats::Counters;
 
 /// Maximum number of open connections. Frames to members without a link are rare; only after losing many links at once
 /// are there more, and then the frames of other members must suffice.
@@ -60,7 +63,8 @@ impl Pool {
     /// Adds a connection opened by this peer, which can carry answers.
     pub fn add(&mut self, peer: NodeId, sender: mpsc::Sender<Frame>) {
         self.open.retain(|_, open| !open.is_closed());
-        if self.open.len() < MAX_CONNECTIONS {
+        // Those that peers open leave room for those that this daemon needs.
+        if self.open.len() < MAX_CONNECTIONS / 2 {
             self.open.insert(peer, sender);
         }
     }
@@ -68,7 +72,19 @@ impl Pool {
 
 /// The protocol of one-shot connections.
 #[derive(Debug)]
-pub struct Oneshots(pub CoreInbox);
+pub struct Oneshots {
+    inbox: CoreInbox,
+    counters: Arc<Counters>,
+    shares: Arc<Shares>,
+}
+
+impl Oneshots {
+    /// Creates the protocol. Frames go to the core; `shares` limits the connections of each peer.
+    #[must_use]
+    pub fn new(inbox: CoreInbox, counters: Arc<Counters>, shares: Arc<Shares>) -> Oneshots {
+        Oneshots { inbox, counters, shares }
+    }
+}
 
 impl Protocol for Oneshots {
     fn alpn(&self) -> &'static [u8] {
@@ -76,9 +92,13 @@ impl Protocol for Oneshots {
     }
 
     fn serve(&self, peer: ProvenPeer, permit: Permit) -> Serving {
-        let inbox = self.0.clone();
+        let (inbox, counters, shares) =
+            (self.inbox.clone(), Arc::clone(&self.counters), Arc::clone(&self.shares));
         Box::pin(async move {
-            serve(peer, inbox, None).await;
+            match shares.take(peer.hello.id, peer.address.ip(), Use::Oneshot) {
+                Ok(_share) => serve(peer, inbox, None).await,
+                Err(over) => refuse(peer, over, &counters).await,
+            }
             drop(permit);
         })
     }

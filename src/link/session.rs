@@ -24,6 +24,7 @@ use super::link_proof::LinkProof;
 use super::output::LinkOutput;
 use super::peer_clock::{ClockAnnouncer, PeerClock};
 use super::protocol::{Protocol, Serving};
+use super::shares::{Shares, Use, refuse};
 use crate::auth::tls::ALPN_LINK;
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
@@ -54,6 +55,7 @@ pub struct DialRequest {
 pub struct Links {
     inbox: CoreInbox,
     counters: Arc<Counters>,
+    shares: Arc<Shares>,
     dial_requests: mpsc::Sender<DialRequest>,
     rotations: mpsc::Sender<HeardRotation>,
 }
@@ -68,15 +70,23 @@ pub struct HeardRotation {
 }
 
 impl Links {
-    /// Creates links whose frames go to the core, except for requests to dial back and rotations of the secret.
+    /// Creates links whose frames go to the core, except for requests to dial back and rotations of the secret. `shares`
+    /// limits those that peers open.
     #[must_use]
     pub fn new(
         inbox: CoreInbox,
         counters: Arc<Counters>,
+        shares: Arc<Shares>,
         dial_requests: mpsc::Sender<DialRequest>,
         rotations: mpsc::Sender<HeardRotation>,
     ) -> Links {
-        Links { inbox, counters, dial_requests, rotations }
+        Links { inbox, counters, shares, dial_requests, rotations }
+    }
+
+    /// The limits of the connections that peers open.
+    #[must_use]
+    pub fn shares(&self) -> &Arc<Shares> {
+        &self.shares
     }
 
     /// The core's inbox.
@@ -266,7 +276,10 @@ impl Protocol for Links {
         let links = self.clone();
         Box::pin(async move {
             links.counters.handshakes.add();
-            Links::serve(links, peer, false).await;
+            match links.shares.take(peer.hello.id, peer.address.ip(), Use::Link) {
+                Ok(_share) => Links::serve(links, peer, false).await,
+                Err(over) => refuse(peer, over, &links.counters).await,
+            }
             drop(permit);
         })
     }

@@ -90,6 +90,7 @@ families! { |seen, to| {
     counter pmd_handshake_failures_total "Failed handshakes, by reason."
         = to.by("reason", [
             ("full", seen.traffic()?.handshakes_full),
+            ("evicted", seen.traffic()?.handshakes_evicted),
             ("timeout", seen.traffic()?.handshakes_timeout),
             ("connection", seen.traffic()?.handshakes_broken),
             ("tls", seen.traffic()?.handshakes_tls),
@@ -99,6 +100,8 @@ families! { |seen, to| {
             ("protocol", seen.traffic()?.handshakes_protocol),
         ]);
     counter pmd_dial_failures_total "Members that could not be reached for a link." = to.one(seen.traffic()?.dials_failed);
+    counter pmd_links_over_share_total "Connections of other daemons closed because their member or address had its share of them."
+        = to.one(seen.traffic()?.links_over_share);
     counter pmd_frames_total
         "Frames exchanged with other daemons; skipped are received frames of a kind that this version does not know."
         = to.by("direction", [

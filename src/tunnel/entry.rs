@@ -19,6 +19,7 @@ use crate::base::permit::Permit;
 use crate::config::rules::Mode;
 use crate::directory::cluster::Registered;
 use crate::directory::{Entrances, Target};
+use crate::link::dial_targets::DialTargets;
 
 /// Maximum number of entries, each of which uses a descriptor. The least recently looked up one is closed for a new
 /// one.
@@ -90,7 +91,9 @@ impl TunnelEntrances {
         let registered = directory.registered(&target.origin, target.kind, &target.name)?;
         let host = directory.host_of(&target.origin)?;
         if !self.tunnels_to(&host) {
-            let address = directory.addresses_of(&target.origin).first().copied()?;
+            let own = self.tunnels.parts.identity.identity().addresses;
+            let targets = DialTargets::of_member(&own, &directory.addresses_of(&target.origin));
+            let address = targets.addresses().first().copied()?;
             return Some((address.ip(), registered.port).into());
         }
         let alias = IpAddr::V4(self.tunnels.alias_of(&host)?);

@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::directory::cluster::ClusterDirectory;
+use crate::link::dial_targets::DialTargets;
+use crate::link::local_identity::LocalIdentity;
 
 /// Interval between checks of a host.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -22,6 +24,7 @@ const NODES: usize = 3;
 /// The results of the checks.
 #[derive(Debug)]
 pub struct Reachable {
+    identity: Arc<LocalIdentity>,
     directory: Arc<ClusterDirectory>,
     known: Arc<Known>,
     tried: BTreeMap<String, Instant>,
@@ -35,8 +38,8 @@ struct Known {
 
 impl Reachable {
     /// Creates a checker without results; until there are any, tunnels are used.
-    pub fn new(directory: Arc<ClusterDirectory>) -> Reachable {
-        Reachable { directory, known: Arc::default(), tried: BTreeMap::new() }
+    pub fn new(identity: Arc<LocalIdentity>, directory: Arc<ClusterDirectory>) -> Reachable {
+        Reachable { identity, directory, known: Arc::default(), tried: BTreeMap::new() }
     }
 
     /// Whether Erlang nodes can reach this host without tunnels.
@@ -63,7 +66,10 @@ impl Reachable {
             self.tried.insert(host.clone(), Instant::now());
             let ports: Vec<u16> = names.values().take(NODES).map(|(_, registered)| registered.port).collect();
             let own = names.into_values().flat_map(|(origin, _)| self.directory.addresses_of(&origin));
-            let own: BTreeSet<_> = own.map(|address| address.ip().to_canonical()).collect();
+            // The name of a host may resolve to loopback here, and its daemon may advertise that.
+            let own = DialTargets::of_member(&self.identity.identity().addresses, &own.collect::<Vec<_>>());
+            let own: BTreeSet<_> =
+                own.addresses().iter().map(|address| address.ip().to_canonical()).collect();
             let known = Arc::clone(&self.known);
             tokio::spawn(async move {
                 let attempt = async {

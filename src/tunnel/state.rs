@@ -14,7 +14,7 @@ use super::dialback::Requests;
 use super::path::Paths;
 use super::rendezvous::Rendezvous;
 use super::table::Table;
-use crate::base::log::limited::LimitedLog;
+use crate::base::log::limited::{LimitedLog, Limits};
 use crate::base::permit::Permit;
 use crate::base::shutdown::Shutdown;
 use crate::base::stats::Counters;
@@ -113,7 +113,7 @@ impl Tunnels {
             paths: Mutex::default(),
             requests: Mutex::default(),
             warnings: Mutex::default(),
-            log: LimitedLog::new(parts.dialer.runtime().clone()),
+            log: LimitedLog::new(parts.dialer.runtime().clone(), Limits::REPETITIONS),
             shown: watch::Sender::new(None),
             hurry: Notify::new(),
             parts,
@@ -220,6 +220,6 @@ impl Tunnels {
     /// Logs a warning, subject to the rate limit.
     pub(super) fn complain(&self, line: impl FnOnce() -> String) {
         let line = line();
-        self.log.warn(line.clone(), move |more| tracing::warn!("{line}{more}"));
+        self.log.line(line.clone(), move |more| tracing::warn!("{line}{more}"));
     }
 }

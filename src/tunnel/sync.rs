@@ -67,7 +67,7 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
     let text = read.unwrap_or_default();
     let mut sync = Sync {
         aliases: Aliases::parse(range, &text, now_s()),
-        reachable: Reachable::new(Arc::clone(&tunnels.parts.directory)),
+        reachable: Reachable::new(Arc::clone(&tunnels.parts.identity), Arc::clone(&tunnels.parts.directory)),
         responders: Responders::new(Arc::clone(&entrances)),
         tunnels,
         entrances,

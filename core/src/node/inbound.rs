@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pmd_protocol::peer::frame::{Have, Heartbeat, Observation, Probe, Probed, Pull};
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update};
 
-use super::{Alarm, LinkId, Node, Output, ProbeFor, Purpose};
+use super::{Alarm, ForPeer, HeldBack, LinkId, Node, Output, ProbeFor, Purpose};
 use crate::attest::{Signed, hash_content};
 use crate::facts::Share;
 use crate::gossip::reconcile;
@@ -15,6 +15,9 @@ use crate::replica::view::Rank;
 
 /// The limit on concurrent probes, for peers and for this daemon's own cases. Only a peer that floods requests hits it.
 const MAX_PROBES: usize = 128;
+/// How long after the timeout of a probe a peer is told that the member is silent: the timeout itself is reported a
+/// moment late, and must not be told from other failures by that.
+const SILENT_MARGIN_MS: u64 = 20;
 
 impl<S: Share> Node<S> {
     pub(super) fn dispatch(&mut self, link: LinkId, frame: Frame) {
@@ -83,16 +86,40 @@ impl<S: Share> Node<S> {
         }
         match self.probes.remove(&token) {
             Some(ProbeFor::Own(token)) => self.observed(token, self.me(), observation),
-            Some(ProbeFor::Helper(link, token)) => {
+            Some(ProbeFor::Helper(request)) => {
                 // A daemon that is slow itself does not know whose fault a missing answer is.
-                let doubtful = observation == Observation::Silent && self.health.score() > 0;
+                let is_silent = observation == Observation::Silent;
+                let doubtful = is_silent && self.health.score() > 0;
                 let observation = if doubtful { Observation::Unknown } else { observation };
-                if let Some(link) = self.links.get_mut(&link) {
-                    link.send(Frame::Probed(Probed { token, observation }));
+                if is_silent && self.now.mono_ms < request.silent_ms {
+                    self.held_back.push(HeldBack { request, observation });
+                } else {
+                    self.answer_probe(request, observation);
                 }
             }
             None => {}
         }
+    }
+
+    fn answer_probe(&mut self, request: ForPeer, observation: Observation) {
+        if let Some(link) = self.links.get_mut(&request.link) {
+            link.send(Frame::Probed(Probed { token: request.token, observation }));
+        }
+    }
+
+    /// Gives the answers that were held back until now.
+    pub(super) fn run_held_back(&mut self) {
+        let now_ms = self.now.mono_ms;
+        for HeldBack { request, observation } in
+            self.held_back.extract_if(.., |held| held.request.silent_ms <= now_ms).collect::<Vec<_>>()
+        {
+            self.answer_probe(request, observation);
+        }
+    }
+
+    /// When the next answer that is held back is due.
+    pub(super) fn next_held_back_ms(&self) -> Option<u64> {
+        self.held_back.iter().map(|held| held.request.silent_ms).min()
     }
 
     pub(super) fn observed(&mut self, token: u64, observer: NodeId, observation: Observation) {
@@ -102,16 +129,23 @@ impl<S: Share> Node<S> {
     }
 
     /// Dials a member to find out whether it can be reached. Returns whether a dial was started.
-    pub(super) fn probe(&mut self, target: &NodeId, wanted_by: ProbeFor) -> bool {
+    pub(super) fn probe(&mut self, target: &NodeId, mut wanted_by: ProbeFor) -> bool {
         let Some((peer, _)) = self.table.member(target) else { return false };
-        if self.probes.len() >= MAX_PROBES {
+        if self.probes.len() + self.held_back.len() >= MAX_PROBES {
             return false;
         }
         let token = self.next_probe;
         self.next_probe += 1;
-        self.probes.insert(token, wanted_by);
         let timeout_ms = self.health.stretch(self.tuning.membership.probe_rtt_ms);
-        let purpose = Purpose::Probe { token, timeout_ms };
+        let discreet = match &mut wanted_by {
+            ProbeFor::Own(_) => false,
+            ProbeFor::Helper(request) => {
+                request.silent_ms = self.now.mono_ms.saturating_add(timeout_ms + SILENT_MARGIN_MS);
+                true
+            }
+        };
+        self.probes.insert(token, wanted_by);
+        let purpose = Purpose::Probe { token, timeout_ms, discreet };
         self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose });
         true
     }
@@ -275,7 +309,8 @@ impl<S: Share> Node<S> {
                 link.peer.generation == probe.generation
                     && self.now.mono_ms.saturating_sub(link.phi.last_ms()) <= interval_ms
             });
-        if !reached && self.probe(&probe.target, ProbeFor::Helper(id, probe.token)) {
+        let request = ForPeer { link: id, token: probe.token, silent_ms: self.now.mono_ms };
+        if !reached && self.probe(&probe.target, ProbeFor::Helper(request)) {
             return;
         }
         // A member that is dead here has been looked for before.

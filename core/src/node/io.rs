@@ -130,6 +130,10 @@ pub enum Purpose {
         /// How long the dial may take, in milliseconds, because others wait for the result: `probe_rtt_ms`, more if
         /// this daemon is slow itself.
         timeout_ms: u64,
+        /// Whether the result is for a peer. It must not learn from it what else listens at an address that a member
+        /// advertises: [`Observation::Refused`] is for addresses at which the member itself was before, as proven by a
+        /// link, and otherwise the observation is [`Observation::Silent`].
+        discreet: bool,
     },
 }
 
@@ -138,7 +142,7 @@ pub enum Purpose {
 pub enum Output {
     /// Dial a member.
     Dial {
-        /// The member.
+        /// The member. Its addresses are those of its own record, which it has signed, never what others say.
         peer: Identity,
         /// Why it is dialled.
         purpose: Purpose,

@@ -97,6 +97,9 @@ impl<S: Share> Node<S> {
             self.conclude(outcome);
         }
         self.overlay.failed(self.now.mono_ms, link.peer.id, &mut self.rng);
+        if reason == Some(Reason::Busy) {
+            self.overlay.declined(self.now.mono_ms, link.peer.id);
+        }
         if reason.is_none() {
             self.investigate((link.peer.id, link.peer.generation), Trigger::LinkEnded);
         }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use pmd_protocol::HostName;
 use pmd_protocol::peer::entry::EntryTooLong;
+use pmd_protocol::peer::frame::Observation;
 use pmd_protocol::peer::{Entry, Frame, Generation, Host, NodeId, Stamp};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -76,6 +77,8 @@ pub struct Node<S = Unshared> {
     /// Probes in progress, and who wants the results.
     probes: BTreeMap<u64, ProbeFor>,
     next_probe: u64,
+    /// Answers to peers' probe requests that are held back.
+    held_back: Vec<HeldBack>,
     next_seek_ms: u64,
     next_exchange_ms: u64,
     next_surplus_ms: u64,
@@ -128,8 +131,26 @@ enum Leaving {
 enum ProbeFor {
     /// This daemon, for the case with this token.
     Own(u64),
-    /// A peer, for its request with this token.
-    Helper(LinkId, u64),
+    /// A peer.
+    Helper(ForPeer),
+}
+
+/// A peer's request for a probe.
+#[derive(Clone, Copy, Debug)]
+struct ForPeer {
+    link: LinkId,
+    /// The peer's token.
+    token: u64,
+    /// When an answer that the member is silent is given. Earlier it would tell a port that is closed, or at which
+    /// something else listens, from one that drops packets.
+    silent_ms: u64,
+}
+
+/// An answer to a peer that is held back until its time tells nothing.
+#[derive(Clone, Copy, Debug)]
+struct HeldBack {
+    request: ForPeer,
+    observation: Observation,
 }
 
 impl Node {
@@ -180,6 +201,7 @@ impl<S: Share> Node<S> {
             lost: BTreeMap::new(),
             probes: BTreeMap::new(),
             next_probe: 0,
+            held_back: Vec::new(),
             next_seek_ms: now.mono_ms,
             next_exchange_ms: now.mono_ms.saturating_add(rng.random_range(0..=exchange)),
             phase_ms: rng.random_range(0..=exchange),

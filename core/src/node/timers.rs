@@ -1,6 +1,6 @@
 //! Deadlines, and the work that is due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::Reason;
@@ -10,6 +10,13 @@ use rand::seq::IteratorRandom;
 use super::{Leaving, LinkId, Node, Output, Purpose};
 use crate::facts::Share;
 use crate::membership::evidence::Trigger;
+
+/// How many links a daemon keeps at most for each member that it wants a link to. On average it has two: one that it
+/// dialled, and one that another did. In a cluster of a thousand, chance gives nobody four.
+const LINKS_PER_TARGET: usize = 4;
+/// The age at which a link that another daemon has dialled may be closed, as a multiple of `surplus_ms`: its dialler
+/// closes it after one, unless it needs it.
+const EXCESS_AGE: u64 = 6;
 
 impl<S: Share> Node<S> {
     pub(super) fn next_due(&self) -> u64 {
@@ -33,6 +40,7 @@ impl<S: Share> Node<S> {
             (!self.lost.is_empty()).then_some(self.next_seek_ms),
             self.challenges.values().map(|challenge| challenge.due_ms).min(),
             self.next_claim_ms(),
+            self.next_held_back_ms(),
             Some(self.next_exchange_ms),
             (!self.links.is_empty()).then_some(self.next_surplus_ms),
             leave,
@@ -63,6 +71,7 @@ impl<S: Share> Node<S> {
         self.table.handle_timeout(now_ms, lag_ms);
         self.process_membership();
         self.run_challenges();
+        self.run_held_back();
         if self.next_claim_ms().is_some_and(|due_ms| due_ms <= now_ms)
             && let Some(later) = self.contested.take()
         {
@@ -200,7 +209,7 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Closes links that this daemon dialled and no longer needs.
+    /// Closes links that this daemon dialled and no longer needs, and some that others have dialled if it has too many.
     fn close_surplus(&mut self) {
         let now_ms = self.now.mono_ms;
         let targets = self.overlay.targets(&mut self.rng);
@@ -218,6 +227,41 @@ impl<S: Share> Node<S> {
             .collect();
         for id in surplus {
             self.close(id, Reason::NotNeeded);
+        }
+        self.close_excess(&targets);
+    }
+
+    /// Closes links that others have dialled, if there are far more than an overlay has: a member could otherwise keep
+    /// any number of them. Whoever dialled decides whether it needs its link, so it has time to close it, and the links
+    /// that the ring needs are kept. The reason makes its overlay choose another member instead of dialling again.
+    fn close_excess(&mut self, targets: &BTreeSet<NodeId>) {
+        let now_ms = self.now.mono_ms;
+        let gossip = &self.tuning.gossip;
+        let most = (gossip.successors + gossip.random).saturating_mul(LINKS_PER_TARGET);
+        let excess = self.links.len().saturating_sub(most);
+        if excess == 0 {
+            return;
+        }
+        let old_ms = gossip.surplus_ms.saturating_mul(EXCESS_AGE);
+        let predecessors = self.overlay.predecessors();
+        let mut closable: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| {
+                let peer = &link.peer.id;
+                !link.initiated
+                    && now_ms.saturating_sub(link.since_ms) >= old_ms
+                    && !targets.contains(peer)
+                    && !predecessors.contains(peer)
+            })
+            .map(|(id, link)| {
+                (self.table.member(&link.peer.id).is_some(), std::cmp::Reverse(link.since_ms), *id)
+            })
+            .collect();
+        // First those that are no members, then the youngest, so that the others can rely on their links.
+        closable.sort_unstable();
+        for (.., id) in closable.into_iter().take(excess) {
+            self.close(id, Reason::Busy);
         }
     }
 }

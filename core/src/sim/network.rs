@@ -1,6 +1,6 @@
 //! Links, dials and one-shot messages of the simulated world.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pmd_protocol::peer::frame::{Observation, Reason};
 use pmd_protocol::peer::{Frame, NodeId, Stamp};
@@ -22,6 +22,8 @@ pub(super) struct Daemon {
     pub(super) boot: u64,
     /// Its links.
     pub(super) links: BTreeMap<LinkId, End>,
+    /// The daemons that it has had a link to.
+    pub(super) met: BTreeSet<NodeId>,
     /// Whether the process is stopped while its host is up.
     pub(super) frozen: bool,
     /// Events that wait while the process is frozen.

@@ -111,7 +111,12 @@ impl World {
             What::NoAnswer { peer, purpose, observation } => {
                 let event = match purpose {
                     Purpose::Link => LinkEvent::Failed { peer: peer.id },
-                    Purpose::Probe { token, .. } => LinkEvent::Probed { token, observation },
+                    Purpose::Probe { token, discreet, .. } => {
+                        let met = self.daemon(number).is_some_and(|daemon| daemon.met.contains(&peer.id));
+                        let hides = discreet && observation == Observation::Refused && !met;
+                        let observation = if hides { Observation::Silent } else { observation };
+                        LinkEvent::Probed { token, observation }
+                    }
                 };
                 self.with(number, |node, now| node.handle_link(now, event));
             }
@@ -204,6 +209,7 @@ impl World {
             };
             if let Some(daemon) = self.daemon(number) {
                 daemon.links.insert(link, end);
+                daemon.met.insert(caller.id);
             }
             let Some(host) = self.name_of(from) else { return };
             let up = LinkEvent::Up { link, peer: caller, initiated: false, host };
@@ -236,6 +242,7 @@ impl World {
                 };
                 if let Some(daemon) = self.daemon(number) {
                     daemon.links.insert(link, end);
+                    daemon.met.insert(peer.id);
                 }
                 let Some(host) = self.name_of(from) else { return };
                 LinkEvent::Up { link, peer, initiated: true, host }

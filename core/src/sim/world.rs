@@ -1,6 +1,6 @@
 //! The world: its hosts, its events, and what a test can do to them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -102,6 +102,11 @@ impl World {
         }
     }
 
+    /// Sets the parameters of the daemons that start from now on.
+    pub fn tune(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
+    }
+
     /// Starts a daemon on a new host, and returns the number of the host.
     pub fn start(&mut self) -> usize {
         let keys = SimKeys::new(&self.rng.random());
@@ -176,6 +181,7 @@ impl World {
             events: Vec::new(),
             boot: host.boots,
             links: BTreeMap::new(),
+            met: BTreeSet::new(),
             frozen: false,
             waiting: VecDeque::new(),
             wake_ms: u64::MAX,

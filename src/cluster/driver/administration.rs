@@ -51,7 +51,7 @@ impl Driver {
         let key = if *expelled { "expelled" } else { "readmitted" };
         let (host, by, member) = (host.clone(), by.clone(), *member);
         let write = move |more: &str| tracing::warn!(?host, id = ?member, ?by, "member {key}{more}");
-        self.log.warn(format!("{key} {member}"), write);
+        self.log.line(format!("{key} {member}"), write);
         self.settings.decisions = self.node.expulsions().iter().cloned().collect();
         self.local
             .set_decisions(self.settings.decisions.iter().map(|one| (one.member, one.clone())).collect());
@@ -77,7 +77,7 @@ impl Driver {
             let write = move |more: &str| {
                 tracing::warn!(host, "ignored a member's request to leave (leave_on_request = false){more}");
             };
-            return self.log.warn(format!("request to leave by {peer}"), write);
+            return self.log.line(format!("request to leave by {peer}"), write);
         }
         tracing::warn!(host, "a member told this daemon to leave the cluster; use pmd join to rejoin");
         // A full channel means that the daemon is already about to leave.

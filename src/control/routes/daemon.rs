@@ -12,6 +12,7 @@ use pmd_epmd::descriptors::Class;
 
 use super::request::{Answer, ApiError, Asked, Parameters};
 use super::{cluster, tunnel};
+use crate::base::clock::Monotonic;
 use crate::base::shutdown::{Reason, Shutdown};
 use crate::control::api::{self, ErrorCode};
 use crate::control::handles::{About, MaybeMember, Measured};
@@ -102,6 +103,14 @@ fn warnings(measured: &Measured, registered: usize, adopted: usize) -> Vec<Strin
     let failed = measured.epmd.accept_errors.get();
     if failed > 0 {
         warnings.push(format!("{failed} connections could not be accepted: see the daemon's log"));
+    }
+    if let Some(pressure) = measured.handshakes.pressure() {
+        let since = Monotonic::from_ms(pressure.since_ms).elapsed().as_secs();
+        warnings.push(format!(
+            "too many connections that do not complete their handshake: {} had to give way in {since} s, the last from \
+             {}; see the log and limit that address with a firewall",
+            pressure.displaced, pressure.address
+        ));
     }
     warnings
 }

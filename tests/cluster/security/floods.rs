@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use pmd::auth::cookie::Cookies;
+use pmd::auth::tls::ALPN_LINK;
 use pmd_protocol::peer::frame::DialBack;
 use pmd_protocol::peer::{Frame, NodeId};
 
 use super::intruder::{Card, Talk};
+use super::newcomer::Newcomer;
 use crate::fleet::cell::Working;
 use crate::harness::daemon::alive2;
 use crate::harness::{wait_until, wait_within};
@@ -209,4 +212,23 @@ fn repeated_rejections_of_a_peer_are_logged_in_few_lines() {
     };
     wait_until("the log to tell of all of them", || lines().iter().map(told).sum::<usize>() == TIMES);
     assert!(lines().len() <= TIMES / 4, "{:#?}", lines());
+}
+
+#[test]
+fn a_member_that_flaps_is_logged_in_few_lines() {
+    const TIMES: usize = 60;
+    let mut world = World::new(2);
+    world.start(0);
+    let newcomer = Newcomer::new(&world, "flapping", &Arc::new(Cookies::of_text(COOKIE)));
+    for _ in 0..TIMES {
+        newcomer.dial(&world, 1, ALPN_LINK).expect("a handshake");
+    }
+    let status = || world.block_on(world[0].api().status()).expect("a daemon");
+    wait_until("all links to end", || {
+        status().counters.others.handshakes == TIMES as u64
+            && status().cluster.is_some_and(|own| own.links == 0)
+    });
+    let log = world[0].log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("host=flapping")).collect();
+    assert!((1..=12).contains(&lines.len()), "{lines:#?}");
 }
