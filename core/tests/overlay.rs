@@ -64,3 +64,34 @@ fn members_that_keep_their_links_are_closed_by_the_other_side() {
     assert_eq!(downs(&world), []);
     assert!(links(&world)[0] <= MOST + TRANSIENT, "{:?}", links(&world));
 }
+
+/// Whoever is turned away because a daemon has too many links chooses another, instead of dialling it again.
+#[test]
+fn a_daemon_that_declines_is_not_dialled_again_and_again() {
+    let mut small = Tuning::default();
+    small.gossip.random = 0;
+    let (mut crowded, mut links) = (0, 0);
+    for seed in 720..730 {
+        // The first daemon keeps at most eight links, and some of the others want more.
+        let mut world = World::with_tuning(seed, small.clone());
+        world.start();
+        world.tune(Tuning::default());
+        let others: Vec<usize> = (1..30).map(|_| world.start()).collect();
+        others.iter().for_each(|other| world.join(*other, 0));
+        world.run_for(60_000);
+        crowded += usize::from(world.node(0).unwrap().links().count() > 8);
+        world.run_for(120_000);
+        let mut seen = BTreeSet::new();
+        for _ in 0..600 {
+            world.run_for(1_000);
+            seen.extend(world.node(0).unwrap().links().map(|(id, _)| id));
+        }
+        links += seen.len();
+        is_fine(&world);
+        assert_eq!(downs(&world), []);
+    }
+    assert!(crowded > 0, "nobody is declined");
+    // Those that it keeps, and in each of ten minutes two for a comparison: its own and that of another.
+    assert!(links <= 10 * (8 + 2 * 10) * 5 / 4, "{links} links, crowded {crowded}");
+    println!("{links} links, crowded {crowded}");
+}
