@@ -27,6 +27,7 @@ fn node(number: u8) -> Node {
         metadata: Metadata::default(),
         leaving: false,
         relay: false,
+        secret_ms: 0,
     };
     let settings = Settings {
         keys: Arc::new(SimKeys::new(&[number; 32])),
@@ -34,6 +35,8 @@ fn node(number: u8) -> Node {
         addresses: vec![([10, 0, 0, number], 4369).into()],
         host,
         tuning: Tuning::default(),
+        administrators: Default::default(),
+        decisions: Vec::new(),
     };
     let mut node = Node::new(settings, at(0)).unwrap();
     let asker = Identity::new(NodeId::MAX, Generation { boot_ms: WALL_MS, nonce: 1 }, &[]);

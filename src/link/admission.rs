@@ -22,9 +22,10 @@ use std::time::Duration;
 /// Time for a whole ClientHello: it takes an honest peer a round trip, or two if a packet is lost.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 /// Concurrent handshakes of strangers. At about 25 KiB each, this bounds the memory that unauthenticated peers can use.
-pub const MAX_STRANGERS: usize = 128;
-/// Concurrent handshakes from one network, so that one network cannot use all of them.
-pub const MAX_OF_NETWORK: usize = 96;
+pub const MAX_STRANGERS: usize = 384;
+/// Concurrent handshakes from one network, so that one network cannot use all of them, and enough for all hosts of a /24
+/// that start together.
+pub const MAX_OF_NETWORK: usize = 288;
 /// Concurrent handshakes from one address: enough for several hosts behind one NAT to start together.
 pub const MAX_OF_ADDRESS: usize = 48;
 /// Concurrent handshakes that are reserved for known addresses: those of members and of configured seeds.

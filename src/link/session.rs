@@ -3,6 +3,7 @@
 //! The core never waits for a link: it produces a frame only when the link has room. A peer that sends faster than the
 //! core works is read more slowly, and the link of a peer that stops reading is closed after a timeout.
 
+use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use pmd_core::node::LinkId;
 use pmd_protocol::peer::codec::{PeerCodec, PeerError};
 use pmd_protocol::peer::frame::{self, DialBack, Reason};
 use pmd_protocol::peer::{Decoded, Frame, NodeId, Rotation};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
@@ -132,10 +133,10 @@ impl Links {
         let mut writing = TimeoutWriter::new(writing);
         writing.set_timeout(Some(WRITE_TIMEOUT));
         let mut writing = Box::pin(writing);
-        let mut reading = FramedRead::with_capacity(reading, parts.codec, READ_BUFFER);
-        // Bytes after the last handshake frame belong to the link.
-        reading.read_buffer_mut().extend_from_slice(&parts.read_buf);
-        drop(parts.read_buf);
+        // Bytes after the last handshake frame belong to the link. They are read like those that follow: a `FramedRead`
+        // does not look into a buffer that it is given until more bytes have arrived.
+        let early = Cursor::new(parts.read_buf.freeze());
+        let mut reading = FramedRead::with_capacity(early.chain(reading), parts.codec, READ_BUFFER);
         let ended = tokio::select! {
             reason = self.read(&mut reading, link, id, (&clock, &proof)) => Some(reason),
             reason = self.write(&mut writing, output, closed, &waiting, link) => {
