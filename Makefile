@@ -6,7 +6,7 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= epmd_request epmd_reply epmd_roundtrip peer_frames peer_body node_frames node_delta
+FUZZ_TARGETS ?= epmd_request epmd_reply epmd_roundtrip peer_frames peer_body node_frames node_delta node_signed
 SIM ?= idle 1000 24
 # PROFILE=dev builds faster, for runs whose speed does not matter.
 PROFILE ?= release

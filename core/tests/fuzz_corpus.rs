@@ -4,6 +4,8 @@
 
 #[path = "../../fuzz/src/node.rs"]
 pub mod node;
+#[path = "../../fuzz/src/signed.rs"]
+pub mod signed;
 
 use std::fs;
 use std::io;
@@ -29,6 +31,19 @@ fn replay(target: &str, check: fn(&[u8])) -> io::Result<usize> {
 #[test]
 fn node_frames() -> io::Result<()> {
     assert!(replay("node_frames", node::frames)? >= 6);
+    Ok(())
+}
+
+#[test]
+fn node_signed() -> io::Result<()> {
+    let mut most = 0;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/node_signed");
+    for seed in fs::read_dir(folder)? {
+        let seed = seed?.path();
+        println!("{}", seed.display());
+        most = most.max(signed::statements(&fs::read(seed)?));
+    }
+    assert_eq!(most, 3, "what is genuine reaches the receiver, or the property would hold of nothing");
     Ok(())
 }
 

@@ -4,3 +4,4 @@
 pub mod epmd;
 pub mod node;
 pub mod peer;
+pub mod signed;

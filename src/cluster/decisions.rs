@@ -57,7 +57,7 @@ impl DecisionsError {
 ///
 /// # Errors
 ///
-/// If it cannot be read, or is not what [`keep`] has written.
+/// If it cannot be read, or is not what this daemon has written.
 pub fn read(path: &Path) -> Result<Vec<Expulsion>, DecisionsError> {
     let text = match files::read_secret(path, MAX_FILE, Reader::Daemon) {
         Ok(text) => text,

@@ -21,7 +21,7 @@ const HEADER: &str = "# The latest rotation of the cluster secret. pmd writes th
 ///
 /// # Errors
 ///
-/// If it cannot be read, or is not what [`write`] has written.
+/// If it cannot be read, or is not what [`write()`] has written.
 pub(super) fn read(path: &Path) -> Result<Option<Latest>, String> {
     let text = match files::read_secret(path, MAX_FILE, Reader::Daemon) {
         Ok(text) => text,

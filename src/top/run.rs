@@ -6,13 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ratatui::Terminal;
 use ratatui::backend::Backend;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::draw::draw;
 use super::feed::feed;
 use super::model::{Next, View};
-use super::terminal::{Input, Screen, inputs};
+use super::terminal::{Screen, inputs};
 use super::world::Update;
 use crate::control::client::Client;
 
@@ -36,6 +37,8 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
     tokio::spawn(feed(client, to));
     let mut screen = Screen::take()?;
     let mut inputs = inputs()?;
+    // crossterm reports a resize late if a key arrives together with it.
+    let mut resized = signal(SignalKind::window_change())?;
     let mut view = View::new(colour, Timestamp::now());
     let mut seconds = interval(SECOND);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,13 +62,13 @@ pub async fn show(client: Client, colour: bool, mut more: Receiver<Update>) -> i
             }
             input = inputs.recv() => match input {
                 None => return Ok(()),
-                Some(Input::Resized) => redraw(&mut screen.terminal)?,
-                Some(Input::Key(key)) => {
+                Some(key) => {
                     if view.key(key) == Next::End {
                         return Ok(());
                     }
                 }
             },
+            _ = resized.recv() => redraw(&mut screen.terminal)?,
             Some(update) = updates.recv() => {
                 view.update(update);
                 // Other pending updates go into the same frame.

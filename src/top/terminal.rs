@@ -20,15 +20,6 @@ pub fn is_interactive() -> bool {
     io::stdout().is_terminal() && io::stdin().is_terminal()
 }
 
-/// Input from the terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// A key.
-    Key(Key),
-    /// The terminal was resized.
-    Resized,
-}
-
 /// The terminal that shows the view. Dropping this, or a panic, restores it.
 #[derive(Debug)]
 pub struct Screen {
@@ -55,8 +46,8 @@ impl Drop for Screen {
     }
 }
 
-/// Reads the terminal until the receiver is dropped. The channel closes with the terminal.
-pub fn inputs() -> io::Result<Receiver<Input>> {
+/// Reads the keys from the terminal until the receiver is dropped. The channel closes with the terminal.
+pub fn inputs() -> io::Result<Receiver<Key>> {
     let (to, inputs) = channel(KEYS);
     thread::Builder::new().name("keys".into()).spawn(move || {
         // An error means that the terminal has gone.
@@ -65,18 +56,14 @@ pub fn inputs() -> io::Result<Receiver<Input>> {
     Ok(inputs)
 }
 
-fn read(to: &Sender<Input>) -> io::Result<()> {
+fn read(to: &Sender<Key>) -> io::Result<()> {
     while !to.is_closed() {
         if !event::poll(POLL)? {
             continue;
         }
-        let input = match event::read()? {
-            Event::Key(pressed) => key(pressed).map(Input::Key),
-            Event::Resize(..) => Some(Input::Resized),
-            _ => None,
-        };
-        if let Some(input) = input
-            && to.blocking_send(input).is_err()
+        if let Event::Key(pressed) = event::read()?
+            && let Some(key) = key(pressed)
+            && to.blocking_send(key).is_err()
         {
             break;
         }
