@@ -39,14 +39,14 @@ fn merge(all: &mut Expulsions, decision: &Expulsion) -> Heard {
 fn the_latest_decision_counts_in_any_order() {
     let (mut one, mut other) = (Expulsions::default(), Expulsions::default());
     let out = decide(&one, 1, 9, 100, true);
-    assert_eq!(merge(&mut one, &out), Heard::New);
+    assert_eq!(merge(&mut one, &out), Heard::New(None));
     assert_eq!(merge(&mut one, &out), Heard::Known);
     // The clock of the second author is behind.
     let back = decide(&one, 2, 9, 50, false);
     assert_eq!(back.decided_ms, 101);
-    assert_eq!(merge(&mut other, &back), Heard::New);
+    assert_eq!(merge(&mut other, &back), Heard::New(None));
     assert_eq!(merge(&mut other, &out), Heard::Known);
-    assert_eq!(merge(&mut one, &back), Heard::New);
+    assert_eq!(merge(&mut one, &back), Heard::New(None));
     for all in [&one, &other] {
         assert!(!all.is_expelled(&id(9)) && !all.is_expelled(&id(8)));
         assert_eq!(all.about(&id(9)), Some(&back));
@@ -77,22 +77,42 @@ fn only_administrators_decide_if_some_are_named() {
     let mut all = Expulsions::new(Administrators::Only([admin].into()));
     let (theirs, others, own) =
         (decide(&all, 1, 9, 1, true), decide(&all, 2, 8, 1, true), decide(&all, 0, 7, 1, true));
-    assert_eq!(merge(&mut all, &theirs), Heard::New);
+    assert_eq!(merge(&mut all, &theirs), Heard::New(None));
     assert_eq!(merge(&mut all, &others), Heard::Ignored);
-    assert_eq!(merge(&mut all, &own), Heard::New, "the administrator of this host");
+    assert_eq!(merge(&mut all, &own), Heard::New(None), "the administrator of this host");
+}
+
+/// Whoever was expelled decides nothing any more, and nobody takes back what was decided about itself.
+#[test]
+fn an_expelled_daemon_decides_nothing_any_more() {
+    let mut all = Expulsions::default();
+    let thief = id_of(&keys(2).public_key());
+    let before = decide(&all, 2, 8, 50, true);
+    let out = all.decide(&keys(1), 100, (thief, String::new()), &host(), true);
+    assert_eq!(merge(&mut all, &out), Heard::New(None));
+    let after = decide(&all, 2, 9, 101, true);
+    assert_eq!(merge(&mut all, &after), Heard::Ignored);
+    assert_eq!(merge(&mut all, &before), Heard::New(None), "what it decided before still counts");
+    let back = all.decide(&keys(2), 200, (thief, String::new()), &host(), false);
+    assert_eq!(merge(&mut all, &back), Heard::Ignored);
+    assert!(all.is_expelled(&thief));
+    let back = all.decide(&keys(1), 200, (thief, String::new()), &host(), false);
+    assert_eq!(merge(&mut all, &back), Heard::New(None));
+    let again = decide(&all, 2, 9, 300, true);
+    assert_eq!(merge(&mut all, &again), Heard::New(None), "it is a member again");
 }
 
 #[test]
 fn nobody_can_use_up_the_room_for_decisions() {
     let mut all = Expulsions::default();
     let honest = decide(&all, 1, 9, 1, true);
-    assert_eq!(merge(&mut all, &honest), Heard::New);
+    assert_eq!(merge(&mut all, &honest), Heard::New(None));
     for number in 0..2 * u64::try_from(MAX_DECISIONS).unwrap() {
         let mut bytes = [7; 32];
         bytes[..8].copy_from_slice(&number.to_be_bytes());
         let invented = (NodeId::new(bytes), String::new());
         let decision = all.decide(&keys(2), 10 + number, invented, &host(), true);
-        assert_eq!(merge(&mut all, &decision), Heard::New);
+        assert!(matches!(merge(&mut all, &decision), Heard::New(_)));
     }
     assert_eq!(all.iter().count(), MAX_DECISIONS);
     assert!(all.is_expelled(&id(9)));

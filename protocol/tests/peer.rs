@@ -170,9 +170,9 @@ fn frame() -> impl Strategy<Value = Frame> {
         },
     );
     let expulsions = vec(expulsion, 0..4).prop_map(|list| Frame::Expulsions(Expulsions { list }));
-    let rotation = (any::<u64>(), any::<bool>(), "[a-f0-9]{0,64}", keys).prop_map(
-        |(begun_ms, finished, secret, (author, signature))| {
-            Frame::Rotation(Rotation { begun_ms, finished, secret, author, signature })
+    let rotation = (any::<u64>(), any::<bool>(), prop::option::of(id()), "[a-f0-9]{0,64}", keys).prop_map(
+        |(begun_ms, finished, without, secret, (author, signature))| {
+            Frame::Rotation(Rotation { begun_ms, finished, without, secret, author, signature })
         },
     );
     let decisions = prop_oneof![expulsions, rotation];

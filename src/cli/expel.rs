@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::common::{Column, Exit, Failure, Output, Result, Table, Target, block_on, explain, note};
+use super::common::{Column, Exit, Output, Result, Table, Target, block_on, explain, note};
 use super::{args, rotate};
 use crate::base::text::{printable, short};
 use crate::control::api::{Decision, Expel, Expelled};
@@ -18,38 +18,23 @@ const COLUMNS: [Column<Expelled>; 5] = [
     Column::new("ON HOST", |one| one.by.clone()),
 ];
 
-/// Expels a member, and replaces the cluster secret, which it knows.
+/// Expels a member, and waits until the cluster secret, which it knows, is replaced.
 pub fn expel(target: &Target, args: args::Expel, output: Output) -> Result<Exit> {
     let keep_secret = args.keep_secret;
-    let mut changed = false;
     block_on(async {
-        let expel = Expel { member: args.member.member };
+        let expel = Expel { member: args.member.member, keep_secret };
         let done = explain(target, target.client().expel(&expel).await).await?;
         output.one(&done, |out| writeln!(out, "{}", expelled(&done)))?;
-        changed = done.changed;
         Ok(Exit::Done)
     })?;
     if keep_secret {
         note("note: it still knows the cluster secret, with which its host can join under another key");
         return Ok(Exit::Done);
     }
-    if !changed {
-        return Ok(Exit::Done);
-    }
-    note("replacing the cluster secret ...");
-    let rotate = args::Rotate { finish: false, by_hand: false, timeout: ROTATION };
-    match rotate::run(target, rotate)? {
-        Some(done) => {
-            note(&rotate::sentence(&done));
-            rotate::advise(&done);
-            Ok(Exit::Done)
-        }
-        None => Err(Failure::new(
-            Exit::General,
-            "the daemon has expelled it, but cannot replace the cluster secret",
-            "replace it by hand: pmd cookie rotate --by-hand",
-        )),
-    }
+    let done = rotate::follow(target, ROTATION)?;
+    note(&rotate::sentence(&done));
+    rotate::advise(&done);
+    Ok(Exit::Done)
 }
 
 /// Lists the expelled daemons.
@@ -65,7 +50,8 @@ pub fn list(target: &Target, output: Output) -> Result<Exit> {
 /// Lets an expelled daemon return.
 pub fn readmit(target: &Target, member: String, output: Output) -> Result<Exit> {
     block_on(async {
-        let done = explain(target, target.client().readmit(&Expel { member }).await).await?;
+        let done =
+            explain(target, target.client().readmit(&Expel { member, keep_secret: false }).await).await?;
         output.one(&done, |out| writeln!(out, "{} may join again", name(&done)))?;
         note("next, on that host: pmd join, with the address of a member");
         Ok(Exit::Done)

@@ -41,6 +41,24 @@ pub fn run(target: &Target, rotate: Rotate) -> Result<Option<Rotation>> {
     Ok(outcome)
 }
 
+/// Waits for the end of the rotation that is in progress.
+pub fn follow(target: &Target, patience: Duration) -> Result<Rotation> {
+    let mut outcome = None;
+    block_on(async {
+        let client = target.client();
+        let begun = explain(target, client.rotation().await).await?;
+        let done = explain(target, wait(&client, begun, patience).await).await?;
+        if !done.finished {
+            return Err(unfinished(&done, patience));
+        }
+        outcome = Some(done);
+        Ok(Exit::Done)
+    })?;
+    outcome.ok_or_else(|| {
+        Failure::new(Exit::General, "no rotation is in progress", "begin one: pmd cookie rotate")
+    })
+}
+
 /// Waits until the rotation has finished, and shows its progress.
 async fn wait(
     client: &Client,

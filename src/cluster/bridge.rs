@@ -11,7 +11,7 @@ use pmd_protocol::peer::NodeId;
 use tokio::sync::watch;
 
 use crate::base::log::limited::LimitedLog;
-use crate::directory::cluster::ClusterDirectory;
+use crate::directory::cluster::{Claim, ClusterDirectory};
 use crate::directory::events::{EventKind, EventOrigin};
 use crate::directory::local::Local;
 use crate::link::inbox::LinkEnd;
@@ -98,6 +98,16 @@ impl Bridge {
         self.unnamed.clear();
         self.members.send_modify(|changes| *changes += 1);
         self.local.mark_all();
+    }
+
+    /// Takes its host names from a daemon that was expelled, or lets a readmitted one have names again.
+    pub(super) fn set_expelled(&self, id: NodeId, expelled: bool) {
+        self.directory.set_expelled(id, expelled);
+    }
+
+    /// The claim of a member to a host name that another one has.
+    pub(super) fn lost_claim(&self, id: &NodeId) -> Option<Claim> {
+        self.directory.lost_claim(id)
     }
 
     /// Applies a change of the registry to the read model.

@@ -73,6 +73,8 @@ pub(super) struct Rotating {
     pub key: CookieKey,
     /// To whom it is sent.
     pub spread: Spread,
+    /// Whether to publish that this daemon has it.
+    pub publish: bool,
 }
 
 /// Which peers are sent a rotation.
@@ -182,15 +184,16 @@ impl Core {
         self.ask(|sent| CoreCommand::Send { peers, frame, sent }).await
     }
 
-    /// Sends a rotation of the secret to the peers and to those that follow, proves the secret of `key` on all links, and
-    /// publishes that this daemon has it.
+    /// Sends a rotation of the secret to the peers that are entitled to it and to those that follow, proves the secret of
+    /// `key` to them, and publishes that this daemon has it, if it is to.
     pub(super) async fn rotate(
         &self,
         rotation: Rotation,
         key: CookieKey,
         spread: Spread,
+        publish: bool,
     ) -> Result<(), Ended> {
-        self.tell(CoreCommand::Rotate(Box::new(Rotating { rotation, key, spread }))).await
+        self.tell(CoreCommand::Rotate(Box::new(Rotating { rotation, key, spread, publish }))).await
     }
 
     /// The ids of all members that are known, dead or alive.

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use pmd_core::membership::Identity;
 use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Settings};
+use pmd_core::replica::view::Patch;
 use pmd_epmd::planted::panic_if_planted;
 use pmd_protocol::peer::frame::Reason;
-use pmd_protocol::peer::{Frame, NodeId, Rotation};
+use pmd_protocol::peer::{Entry, Frame, NodeId, Rotation};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,8 +25,10 @@ use super::alarm::describe;
 use super::bridge::{Bridge, Facts};
 use super::core::{CoreCommand, Sent, Weight};
 use super::view::ClusterView;
+use crate::auth::cookie::CookieKey;
 use crate::base::clock::now_ms;
 use crate::base::log::limited::LimitedLog;
+use crate::directory::cluster::Claim;
 use crate::link::dial::Dialer;
 use crate::link::inbox::{Close, LinkEnd, LinkMessage};
 use crate::link::local_identity::LocalIdentity;
@@ -177,7 +180,7 @@ struct Driver {
     leaving: Vec<oneshot::Sender<()>>,
     alarms: Vec<(u64, Alarm)>,
     /// The latest rotation of the secret, for peers that do not have it.
-    rotation: Option<Rotation>,
+    rotation: Option<(Rotation, CookieKey)>,
 }
 
 /// This daemon's ends of the links.
@@ -261,11 +264,11 @@ impl Driver {
                 self.log_link(peer.id, move |more| {
                     tracing::info!(host = %named, %address, dialled = initiated, "link up{more}");
                 });
-                if let Some(rotation) = self.rotation.clone() {
-                    // A peer that was away does not have it.
-                    self.send_to(&peer.id, Frame::Rotation(rotation));
-                }
+                let id = peer.id;
                 self.node.handle_link(now, LinkEvent::Up { link, peer, initiated, host });
+                // The core closes a link at once whose peer is expelled.
+                self.execute_outputs();
+                self.send_rotation(&id);
             }
             LinkMessage::Down { link, reason } => {
                 if let Some(end) = self.links.ends.remove(&link) {
@@ -295,6 +298,8 @@ impl Driver {
             // Frames are sent after every input, so nothing else is needed.
             LinkMessage::Writable(_) => {}
             LinkMessage::Dialled(event) => self.node.handle_link(now, event),
+            LinkMessage::Oneshot { peer, .. } | LinkMessage::OneshotUp { peer, .. }
+                if self.node.expulsions().is_expelled(&peer) => {}
             LinkMessage::Oneshot { peer, frame: Frame::Depart(told) } => self.depart(&peer, &told),
             LinkMessage::Oneshot { frame, .. } => self.node.handle_one_shot(now, frame),
             LinkMessage::OneshotUp { peer, sender } => self.pool.add(peer, sender),
@@ -400,6 +405,7 @@ impl Driver {
                     let now_ms = self.now().mono_ms;
                     let facts = Facts { node: &self.node, now_ms, ends: &self.links.ends };
                     self.bridge.patch(facts, &patch);
+                    self.log_lost_claim(&patch);
                 }
                 Output::Event(event) => {
                     let now_ms = self.now().mono_ms;
@@ -410,6 +416,19 @@ impl Driver {
                 Output::Decided(decision) => self.decided(&decision),
                 Output::Left => self.left(),
             }
+        }
+    }
+
+    /// Logs that a member claims the host name of another one, if the patch brings such a claim.
+    fn log_lost_claim(&self, patch: &Patch) {
+        let Patch::Change { origin, changes } = patch else { return };
+        let brings_host =
+            changes.iter().any(|change| matches!(change.after.as_deref(), Some(Entry::Host(_))));
+        if let Some(claim) = self.bridge.lost_claim(origin).filter(|_| brings_host) {
+            self.log.line(format!("claim of {origin}"), move |more| {
+                let Claim { host, by, holder, .. } = claim;
+                tracing::warn!(host, id = ?by, ?holder, "a member claims a host name that another one had first; it is not used{more}");
+            });
         }
     }
 

@@ -1,12 +1,13 @@
 //! Expelling a member: it is out on all hosts at once, whether or not it agrees, and stays out until it is readmitted.
 //!
 //! Unlike an [eviction](super::evict), this does not need the member's consent: all others close their links and tunnels
-//! to it and refuse it. It still knows the cluster secret, so the secret should be replaced as well.
+//! to it and refuse it. It knows the cluster secret, so the secret is replaced in the same step.
 
 use pmd_protocol::peer::NodeId;
 
 use super::membership::Cluster;
 use super::named::Named;
+use super::rotate::RotateError;
 use crate::link::inbox::Ended;
 
 /// The result of a decision about a member.
@@ -24,16 +25,20 @@ pub enum Decided {
     Several(Vec<NodeId>),
     /// This daemon is leaving the cluster.
     Leaving,
+    /// This daemon is not one of the configured administrators.
+    NotAdministrator,
+    /// The secret could not be replaced, so it was not expelled.
+    NotReplaced(RotateError),
 }
 
 impl Cluster {
-    /// Expels the member with the id, host name or address `asked`. A daemon that is not a member at the moment has to be
-    /// named by its whole id.
+    /// Expels the member with the id, host name or address `asked`, and begins to replace the secret that it knows, unless
+    /// `keep_secret`. A daemon that is not a member at the moment has to be named by its whole id.
     ///
     /// # Errors
     ///
     /// If the daemon is shutting down.
-    pub async fn expel(&self, asked: &str) -> Result<Decided, Ended> {
+    pub async fn expel(&self, asked: &str, keep_secret: bool) -> Result<Decided, Ended> {
         let (id, host) = match (self.named(asked).await?, asked.trim().parse::<NodeId>()) {
             (Named::Oneself, _) => return Ok(Decided::Oneself),
             (Named::Several(ids), _) => return Ok(Decided::Several(ids)),
@@ -44,11 +49,21 @@ impl Cluster {
             (Named::Unknown, Ok(id)) => (id, String::new()),
             (Named::Unknown, Err(_)) => return Ok(Decided::Unknown),
         };
-        if self.local().expulsion_of(&id).is_some() {
-            return Ok(Decided::Unchanged(id));
+        if !self.is_administrator {
+            return Ok(Decided::NotAdministrator);
         }
-        let done = self.core().decide(id, host.clone(), true).await?;
-        Ok(if done { Decided::Done(id, host) } else { Decided::Leaving })
+        if keep_secret {
+            if self.local().expulsion_of(&id).is_some() {
+                return Ok(Decided::Unchanged(id));
+            }
+            let done = self.core().decide(id, host.clone(), true).await?;
+            return Ok(if done { Decided::Done(id, host) } else { Decided::Leaving });
+        }
+        // In one step, because whoever is expelled may try to come back under another key at once.
+        Ok(match self.rotator().expel(id, host.clone()).await {
+            Ok(_) => Decided::Done(id, host),
+            Err(error) => Decided::NotReplaced(error),
+        })
     }
 
     /// Lets the expelled daemon with this id, beginning of an id, or host name return.
@@ -65,6 +80,7 @@ impl Cluster {
         let meant = decisions.values().filter(|one| one.expelled && is_meant(&one.member, &one.host));
         let meant: Vec<_> = meant.map(|one| (one.member, one.host.clone())).collect();
         match meant.as_slice() {
+            _ if !self.is_administrator => Ok(Decided::NotAdministrator),
             [] => Ok(Decided::Unknown),
             [(id, host)] => {
                 let done = self.core().decide(*id, host.clone(), false).await?;

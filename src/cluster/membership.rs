@@ -50,6 +50,8 @@ pub struct Cluster {
     pub(super) links: Links,
     pub(super) joiner: Joiner,
     pub(super) rotator: Rotator,
+    /// Whether this daemon may expel members and replace the secret of the others.
+    pub(super) is_administrator: bool,
     pub(super) descriptors: Arc<Descriptors>,
     /// Changes with every membership change.
     pub(super) members: watch::Receiver<u64>,
@@ -298,7 +300,13 @@ impl Cluster {
             changed.push("certificate");
         }
         self.local.set_tls(Arc::new(tls));
-        if self.local.set_cookies(Arc::new(cookies)) {
+        // A new secret that could not be stored: the file still has the old one, which strangers may know.
+        let transition = self.local.transition();
+        let is_old = transition.as_ref().is_some_and(|transition| {
+            cookies.current() == Some(&transition.old)
+                && self.local.cookies().current() == Some(&transition.new)
+        });
+        if !is_old && self.local.set_cookies(Arc::new(cookies)) {
             changed.push("cookie");
         }
         Ok(changed)

@@ -17,6 +17,7 @@ mod joiner;
 pub mod joiner_handle;
 pub mod membership;
 pub mod named;
+mod names_file;
 pub mod rotate;
 mod rotation;
 mod rotation_file;
@@ -24,7 +25,7 @@ pub mod view;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pmd_core::node::{Node, Now, Settings as NodeSettings};
 use pmd_epmd::descriptors::Descriptors;
@@ -181,7 +182,12 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let shares = Shares::new(descriptors.limit());
     let links = Links::new(inbox, Arc::clone(counters), shares, dial_requests, rotations_heard);
     let (core, commands) = Core::new();
-    let directory = Arc::new(ClusterDirectory::default());
+    // An authority says whose a name is, so nobody has to wait for the one that had it before.
+    let hold = if own.tls().checks_names() { Duration::ZERO } else { settings.hold_names };
+    let directory = Arc::new(ClusterDirectory::new(names_file::read(&settings.names_file, hold)));
+    for decision in node.expulsions().iter().filter(|decision| decision.expelled) {
+        directory.set_expelled(decision.member, true);
+    }
     let (members, members_watched) = watch::channel(0);
     let (summaries, summaries_watched) = watch::channel(0);
     let (told_to_leave, mut leaving) = mpsc::channel(1);
@@ -207,6 +213,9 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let thread = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     supervisor.thread("core", move || thread.block_on(driver::run(start)))?;
 
+    let names =
+        names_file::keep(settings.names_file.clone(), Arc::clone(&directory), members_watched.clone());
+    supervisor.task("names", names);
     let (rotator, rotation_requests) = Rotator::new();
     let rotating = rotate::Parts {
         local: Arc::clone(&own),
@@ -219,6 +228,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     };
     let grace_ms = u64::try_from(settings.rotate_grace.as_millis()).unwrap_or(u64::MAX);
     let known = Rotations::new(settings.administrators.clone(), grace_ms, rotation);
+    let is_administrator = known.may_begin(&*own.tls().keys());
     supervisor.task("rotation", rotate::run(rotating, known, rotations, rotation_requests));
 
     let beacons = BeaconSettings {
@@ -243,6 +253,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         links: links.clone(),
         joiner,
         rotator,
+        is_administrator,
         descriptors: Arc::clone(descriptors),
         members: members_watched.clone(),
         summaries: summaries_watched,

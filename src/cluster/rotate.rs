@@ -1,13 +1,13 @@
 //! Carries out rotations of the cluster secret: writes the secret, spreads it over the links, follows how far it has come,
 //! and closes links that the new secret does not stand behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pmd_core::attest::Keys;
+use pmd_core::attest::id_of;
 use pmd_protocol::peer::{Frame, NodeId, Rotation};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -35,6 +35,11 @@ const WHILE_LATE: Duration = Duration::from_secs(5);
 /// Time between the end of a rotation and the closing of links that have not proven the new secret: enough for proofs
 /// that are on their way.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How long a member must have been known to get the new secret when another one is expelled: a host that is expelled may
+/// come back under another key while the news are on their way.
+const WELL_KNOWN: Duration = Duration::from_secs(60);
+/// Members that were seen alive are remembered up to this number, as many as the member table knows.
+const MAX_SEEN: usize = 65_536;
 /// Rotations heard from peers that wait here.
 pub(super) const HEARD: usize = 64;
 /// Requests that wait here.
@@ -67,6 +72,15 @@ pub enum RotateError {
     /// The cluster secret is Erlang's cookie.
     #[error("{0} is the Erlang cookie, which pmd does not change")]
     Erlang(String),
+    /// This daemon knows no other member, so it would cut itself off from those that it does not know.
+    #[error("this daemon knows no other members of its cluster")]
+    Alone,
+    /// This daemon is not one of the configured administrators.
+    #[error("this daemon is not among the administrators of the cluster")]
+    NotAdministrator,
+    /// Another rotation was begun elsewhere at this moment, which counts.
+    #[error("another rotation of the cluster secret was begun at the same time")]
+    Overtaken,
     /// The secret cannot be written, or there are no random bytes.
     #[error("cannot store a new cluster secret: {0}")]
     Store(String),
@@ -79,6 +93,7 @@ pub enum RotateError {
 #[derive(Debug)]
 enum Request {
     Begin(oneshot::Sender<Result<Progress, RotateError>>),
+    Expel(NodeId, String, oneshot::Sender<Result<Progress, RotateError>>),
     Finish(oneshot::Sender<Result<Progress, RotateError>>),
     Progress(oneshot::Sender<Option<Progress>>),
 }
@@ -105,6 +120,16 @@ impl Rotator {
     /// If one is going on, or the secret cannot be stored here.
     pub async fn begin(&self) -> Result<Progress, RotateError> {
         self.ask(Request::Begin).await.unwrap_or(Err(RotateError::Ended))
+    }
+
+    /// Expels a member, whose host is named for display, and begins a rotation to a new random secret that it does not get.
+    ///
+    /// # Errors
+    ///
+    /// If the secret cannot be stored here; the member is not expelled then.
+    pub async fn expel(&self, member: NodeId, host: String) -> Result<Progress, RotateError> {
+        let expel = |answer| Request::Expel(member, host, answer);
+        self.ask(expel).await.unwrap_or(Err(RotateError::Ended))
     }
 
     /// Ends the rotation that is going on: the old secret is no longer accepted.
@@ -170,6 +195,10 @@ struct Carrying {
     rotations: Rotations,
     /// The key of the latest rotation's secret.
     key: Option<CookieKey>,
+    /// Whether the secret is in the file.
+    is_stored: bool,
+    /// When each member was first seen alive. Only they get the new secret, and not whoever is only told of.
+    seen: BTreeMap<NodeId, Instant>,
     /// When links that have not proven it are closed.
     close_at: Option<Instant>,
     /// When the state is looked at again.
@@ -187,7 +216,16 @@ pub(super) async fn run(
 ) {
     let mut members = parts.members.clone();
     let now = Instant::now();
-    let mut carrying = Carrying { parts, rotations, key: None, close_at: None, look_at: now, again_at: now };
+    let mut carrying = Carrying {
+        parts,
+        rotations,
+        key: None,
+        is_stored: true,
+        seen: BTreeMap::new(),
+        close_at: None,
+        look_at: now,
+        again_at: now,
+    };
     if carrying.resume().await.is_err() {
         return std::future::pending().await;
     }
@@ -203,8 +241,8 @@ pub(super) async fn run(
                 Some(request) => carrying.answer(request).await,
                 None => Err(Ended),
             },
-            changed = members.changed(), if pause.is_some() => match changed {
-                Ok(()) => carrying.follow().await,
+            changed = members.changed() => match changed {
+                Ok(()) => carrying.members_changed().await,
                 Err(_) => Err(Ended),
             },
             () = tokio::time::sleep_until(carrying.look_at), if pause.is_some() => carrying.follow().await,
@@ -226,7 +264,7 @@ impl Carrying {
         let key = CookieKey::new(&latest.rotation.secret);
         let rotation = latest.rotation.clone();
         self.key = Some(key.clone());
-        self.parts.core.rotate(rotation, key, Spread::All).await
+        self.spread(rotation, key, Spread::All).await
     }
 
     /// Time until the state is looked at again; `None` if nothing is going on.
@@ -239,6 +277,23 @@ impl Carrying {
             (true, true) => None,
         };
         settle.into_iter().chain(rest).min()
+    }
+
+    async fn members_changed(&mut self) -> Result<(), Ended> {
+        self.see().await?;
+        if self.pause().is_some() { self.follow().await } else { Ok(()) }
+    }
+
+    /// Remembers the members that are alive.
+    async fn see(&mut self) -> Result<(), Ended> {
+        let view = self.parts.core.view().await?;
+        let now = Instant::now();
+        for (identity, _) in &view.members {
+            if self.seen.len() < MAX_SEEN {
+                self.seen.entry(identity.id).or_insert(now);
+            }
+        }
+        Ok(())
     }
 
     async fn heard(&mut self, peer: NodeId, rotation: Rotation) -> Result<(), Ended> {
@@ -255,11 +310,12 @@ impl Carrying {
         match self.hear(rotation).await? {
             Heard::New => {
                 let begun = self.rotations.latest().map(|latest| latest.rotation.begun_ms);
-                if begun == before {
-                    tracing::info!(?peer, "the old cluster secret is no longer accepted");
+                let text = if begun == before {
+                    "the old cluster secret is no longer accepted"
                 } else {
-                    tracing::info!(?peer, "received a new cluster secret");
-                }
+                    "received a new cluster secret"
+                };
+                self.parts.log.line(text.to_owned(), move |more| tracing::info!(?peer, "{text}{more}"));
                 self.carry_out().await
             }
             Heard::Known => Ok(()),
@@ -267,7 +323,7 @@ impl Carrying {
                 let write = move |more: &str| {
                     tracing::warn!(
                         ?peer,
-                        "ignored a new cluster secret: its author is not an administrator{more}"
+                        "ignored a new cluster secret: its author is not an administrator, or is expelled{more}"
                     );
                 };
                 self.parts.log.line(format!("rotation from {peer}"), write);
@@ -287,15 +343,28 @@ impl Carrying {
     }
 
     async fn hear(&mut self, rotation: Rotation) -> Result<Heard, Ended> {
+        let expelled = self.parts.local.expulsion_of(&id_of(&rotation.author)).is_some();
+        let tls = self.parts.local.tls();
+        let judged = self.rotations.judge(&*tls.keys(), now_ms(), &rotation, expelled);
+        if judged != Heard::New {
+            return Ok(judged);
+        }
+        self.see().await?;
         let known: BTreeSet<NodeId> = self.parts.core.known().await?.into_iter().collect();
+        let now = Instant::now();
+        let is_entitled = |(id, since): (&NodeId, &Instant)| {
+            let well_known = now.duration_since(*since) >= WELL_KNOWN || rotation.without.is_none();
+            (well_known && known.contains(id)).then_some(*id)
+        };
+        let members = self.seen.iter().filter_map(is_entitled).collect();
         let path = self.parts.cookie_file.clone();
         let read = tokio::task::spawn_blocking(move || read_secrets(&path)).await;
         let current = read.ok().and_then(Result::ok).and_then(|secrets| secrets.into_iter().next());
         // The file is gone: what this daemon has heard last.
         let heard = || self.rotations.latest().map(|latest| latest.rotation.secret.clone());
         let current = current.or_else(heard).unwrap_or_default();
-        let tls = self.parts.local.tls();
-        Ok(self.rotations.hear(&*tls.keys(), now_ms(), rotation, &current, || known))
+        self.rotations.accept(now_ms(), rotation, &current, members);
+        Ok(Heard::New)
     }
 
     async fn answer(&mut self, request: Request) -> Result<(), Ended> {
@@ -303,6 +372,10 @@ impl Carrying {
             Request::Begin(answer) => {
                 let begun = self.begin().await?;
                 let _ = answer.send(begun);
+            }
+            Request::Expel(member, host, answer) => {
+                let expelled = self.expel(member, host).await?;
+                let _ = answer.send(expelled);
             }
             Request::Finish(answer) => {
                 let finished = self.finish().await?;
@@ -320,28 +393,60 @@ impl Carrying {
         if self.rotations.latest().is_some_and(|latest| !latest.rotation.finished) {
             return Ok(Err(RotateError::InProgress));
         }
+        if self.parts.core.view().await?.members.is_empty() {
+            return Ok(Err(RotateError::Alone));
+        }
+        match self.replace(None).await? {
+            Ok(()) => self.follow().await?,
+            Err(error) => return Ok(Err(error)),
+        }
+        Ok(self.progress().await?.ok_or(RotateError::NotBegun))
+    }
+
+    /// The others hear of the new secret before the expelled member can learn that it is expelled. A rotation that is going
+    /// on does not matter: the member may have its secret.
+    async fn expel(&mut self, member: NodeId, host: String) -> Result<Result<Progress, RotateError>, Ended> {
+        if let Err(error) = self.replace(Some(member)).await? {
+            return Ok(Err(error));
+        }
+        self.parts.core.decide(member, host, true).await?;
+        self.follow().await?;
+        Ok(self.progress().await?.ok_or(RotateError::NotBegun))
+    }
+
+    /// Begins a rotation to a new secret, which `without` does not get.
+    async fn replace(&mut self, without: Option<NodeId>) -> Result<Result<(), RotateError>, Ended> {
         let path = &self.parts.cookie_file;
         if is_erlang(path) {
             return Ok(Err(RotateError::Erlang(path.display().to_string())));
+        }
+        let tls = self.parts.local.tls();
+        if !self.rotations.may_begin(&*tls.keys()) {
+            return Ok(Err(RotateError::NotAdministrator));
         }
         let secret = match crate::auth::cookie::random_cookie() {
             Ok(secret) => secret,
             Err(error) => return Ok(Err(RotateError::Store(error.to_string()))),
         };
-        let tls = self.parts.local.tls();
-        let rotation = self.rotations.begin(&*tls.keys(), now_ms(), secret);
-        self.hear(rotation).await?;
+        let rotation = self.rotations.begin(&*tls.keys(), now_ms(), secret, without);
+        if self.hear(rotation).await? != Heard::New {
+            return Ok(Err(RotateError::Overtaken));
+        }
         self.carry_out().await?;
-        self.follow().await?;
-        Ok(self.progress().await?.ok_or(RotateError::NotBegun))
+        Ok(Ok(()))
     }
 
     async fn finish(&mut self) -> Result<Result<Progress, RotateError>, Ended> {
         let tls = self.parts.local.tls();
+        if !self.rotations.may_begin(&*tls.keys()) {
+            return Ok(Err(RotateError::NotAdministrator));
+        }
         let Some(finished) = self.rotations.finish(&*tls.keys()) else {
             return Ok(Err(RotateError::NotBegun));
         };
-        self.hear(finished).await?;
+        if self.hear(finished).await? != Heard::New {
+            return Ok(Err(RotateError::Overtaken));
+        }
         self.carry_out().await?;
         Ok(self.progress().await?.ok_or(RotateError::NotBegun))
     }
@@ -360,24 +465,38 @@ impl Carrying {
             let cookies = Cookies::of_text(&secrets.join("\n"));
             let transition = transition(&for_file);
             let key = CookieKey::new(&for_file.rotation.secret);
-            let written =
-                rotation_file::write(&rotation_file, &for_file).and_then(|()| put(&cookie_file, &secrets));
+            let remembered = rotation_file::write(&rotation_file, &for_file).map_err(StoreError::from);
+            let written = put(&cookie_file, &secrets, &for_file).and(remembered);
             (cookies, transition, key, written)
         });
         let Ok((cookies, transition, key, written)) = stored.await else { return Ok(()) };
-        if let Err(error) = written {
-            tracing::error!(
+        match &written {
+            Ok(()) => {}
+            Err(StoreError::ByHand) => {
+                tracing::warn!(
+                    "ignored a rotation of the cluster secret: the secret in {} was replaced by hand since",
+                    self.parts.cookie_file.display()
+                );
+                return Ok(());
+            }
+            Err(StoreError::System(error)) => tracing::error!(
                 "cannot store the new cluster secret: {error}; this daemon uses it, but after a restart it needs it in {}",
                 self.parts.cookie_file.display()
-            );
+            ),
         }
         self.parts.local.set_cookies(Arc::new(cookies));
         self.parts.local.set_transition(Some(transition));
         self.key = Some(key.clone());
+        self.is_stored = written.is_ok();
         if latest.rotation.finished {
             self.close_at = Some(Instant::now() + SETTLE);
         }
-        self.parts.core.rotate(latest.rotation, key, Spread::All).await
+        self.spread(latest.rotation, key, Spread::All).await
+    }
+
+    /// Sends the rotation to peers, and publishes that this daemon has the secret if a restart would not lose it.
+    async fn spread(&self, rotation: Rotation, key: CookieKey, spread: Spread) -> Result<(), Ended> {
+        self.parts.core.rotate(rotation, key, spread, self.is_stored).await
     }
 
     /// Looks at what the members have, and does what is due.
@@ -402,17 +521,29 @@ impl Carrying {
             if spread == Spread::All {
                 self.again_at = now + AGAIN;
             }
-            self.parts.core.rotate(latest.rotation.clone(), key, spread).await?;
-            let is_own = latest.rotation.author == self.parts.local.tls().keys().public_key();
+            self.spread(latest.rotation.clone(), key, spread).await?;
             let missing = self.progress().await?.map(|progress| progress.missing);
-            if is_own && missing.is_some_and(|missing| missing.is_empty()) {
+            if missing.is_some_and(|missing| missing.is_empty()) && self.finishes(&latest.rotation).await? {
                 let _ = self.finish().await?;
             }
-        } else if self.close_at.is_some_and(|at| at <= Instant::now()) {
+        } else if self.close_at.is_some_and(|at| at > Instant::now()) {
+            // A proof that a full queue has dropped must not cost the link.
+            self.spread(latest.rotation.clone(), key, Spread::All).await?;
+        } else {
             self.close_at = None;
             self.parts.core.close_unproven(key).await?;
         }
         Ok(())
+    }
+
+    /// Whether it is for this daemon to finish a rotation: the one that has begun it, or if that is gone, the live member
+    /// with the lowest id.
+    async fn finishes(&self, rotation: &Rotation) -> Result<bool, Ended> {
+        let author = id_of(&rotation.author);
+        let view = self.parts.core.view().await?;
+        let own = view.identity.id;
+        let is_first = || view.members.iter().all(|(identity, _)| identity.id > own);
+        Ok(author == own || (view.member(&author).is_none() && is_first()))
     }
 
     /// Stores who may still prove the old secret.
@@ -456,14 +587,30 @@ impl Carrying {
     }
 }
 
-/// Writes the secrets, unless the file is Erlang's.
-fn put(path: &Path, secrets: &[String]) -> io::Result<()> {
+/// Why the secrets were not written.
+#[derive(Debug, thiserror::Error)]
+enum StoreError {
+    /// The file holds a secret that an administrator has put there.
+    #[error("it was replaced by hand")]
+    ByHand,
+    /// A system call failed.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Writes the secrets of a rotation, unless the file is Erlang's, or holds a secret that the rotation knows nothing of.
+fn put(path: &Path, secrets: &[String], latest: &Latest) -> Result<(), StoreError> {
     if is_erlang(path) {
-        return Err(io::Error::other(format!("{} is the Erlang cookie", path.display())));
+        return Err(io::Error::other(format!("{} is the Erlang cookie", path.display())).into());
+    }
+    let known = [&latest.rotation.secret, &latest.old];
+    let current = read_secrets(path).ok().and_then(|secrets| secrets.into_iter().next());
+    if current.is_some_and(|current| !known.contains(&&current)) {
+        return Err(StoreError::ByHand);
     }
     // If the path is a symbolic link, replace its target.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    replace(&path, secrets).map_err(io::Error::other)
+    Ok(replace(&path, secrets).map_err(io::Error::other)?)
 }
 
 fn is_erlang(path: &Path) -> bool {

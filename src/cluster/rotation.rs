@@ -17,7 +17,7 @@ use pmd_core::attest::{Keys, id_of};
 use pmd_core::membership::expulsions::Administrators;
 use pmd_protocol::peer::{NodeId, Rotation, Signature};
 
-use crate::auth::cookie::{MAX_COOKIE, MIN_COOKIE};
+use crate::auth::cookie::is_generated;
 
 /// How far in the future a rotation may have begun: a hundred years, as for the generations of members.
 const MAX_AHEAD_MS: u64 = 100 * 366 * 24 * 60 * 60 * 1_000;
@@ -88,10 +88,16 @@ impl Rotations {
         self.latest.as_ref().is_none_or(|latest| order(&latest.rotation) < order(rotation))
     }
 
-    /// A new rotation to `secret`. It still has to be [heard](Self::hear). `now_ms` is in milliseconds since the Unix
-    /// epoch.
+    /// A new rotation to `secret`, because this member is expelled, if one is. It still has to be
+    /// [judged](Self::judge). `now_ms` is in milliseconds since the Unix epoch.
     #[must_use]
-    pub(super) fn begin(&self, keys: &dyn Keys, now_ms: u64, secret: String) -> Rotation {
+    pub(super) fn begin(
+        &self,
+        keys: &dyn Keys,
+        now_ms: u64,
+        secret: String,
+        without: Option<NodeId>,
+    ) -> Rotation {
         let before = self.latest.as_ref().map_or(0, |latest| latest.rotation.begun_ms);
         let begun_ms = now_ms.max(before.saturating_add(1));
         signed(
@@ -99,6 +105,7 @@ impl Rotations {
             Rotation {
                 begun_ms,
                 finished: false,
+                without,
                 secret,
                 author: keys.public_key(),
                 signature: Signature::default(),
@@ -106,7 +113,8 @@ impl Rotations {
         )
     }
 
-    /// The end of the latest rotation; `None` if there is none or it has ended. It still has to be [heard](Self::hear).
+    /// The end of the latest rotation; `None` if there is none or it has ended. It still has to be
+    /// [judged](Self::judge).
     #[must_use]
     pub(super) fn finish(&self, keys: &dyn Keys) -> Option<Rotation> {
         let rotation = &self.latest.as_ref()?.rotation;
@@ -114,17 +122,10 @@ impl Rotations {
         (!rotation.finished).then(|| signed(keys, finished))
     }
 
-    /// Merges a rotation of this daemon or another one. `current` is the secret that it would replace, and `members` are
-    /// those that may prove it for some time.
-    pub(super) fn hear(
-        &mut self,
-        keys: &dyn Keys,
-        now_ms: u64,
-        rotation: Rotation,
-        current: &str,
-        members: impl FnOnce() -> BTreeSet<NodeId>,
-    ) -> Heard {
-        if !self.is_news(&rotation) {
+    /// Whether a rotation may replace the secret here: [`Heard::New`] unless it is known, its author is not an
+    /// administrator or is `expelled`, or it is forged.
+    pub(super) fn judge(&self, keys: &dyn Keys, now_ms: u64, rotation: &Rotation, expelled: bool) -> Heard {
+        if !self.is_news(rotation) {
             return Heard::Known;
         }
         let author = id_of(&rotation.author);
@@ -132,24 +133,47 @@ impl Rotations {
             Administrators::All => true,
             Administrators::Only(ids) => rotation.author == keys.public_key() || ids.contains(&author),
         };
-        if !counts || rotation.begun_ms > now_ms.saturating_add(MAX_AHEAD_MS) {
+        if !counts || expelled || rotation.begun_ms > now_ms.saturating_add(MAX_AHEAD_MS) {
             return Heard::Ignored;
         }
-        let is_secret = (MIN_COOKIE..=MAX_COOKIE).contains(&rotation.secret.len())
-            && rotation.secret.bytes().all(|byte| byte.is_ascii_graphic())
-            && !rotation.secret.starts_with('#');
-        if !is_secret || !keys.verify(&rotation.author, &message(&rotation), &rotation.signature) {
-            return Heard::Forged;
+        let is_genuine = keys.verify(&rotation.author, &message(rotation), &rotation.signature);
+        // Only generated secrets: their keys cost nothing to derive.
+        if is_generated(&rotation.secret) && is_genuine { Heard::New } else { Heard::Forged }
+    }
+
+    /// Whether this daemon, with these keys, may replace the secret of the others.
+    pub(super) fn may_begin(&self, keys: &dyn Keys) -> bool {
+        match &self.administrators {
+            Administrators::All => true,
+            Administrators::Only(ids) => ids.contains(&id_of(&keys.public_key())),
         }
+    }
+
+    /// Takes a rotation that was [judged](Self::judge) new as the latest. `current` is the secret that it replaces, and
+    /// `members` are those that may prove it for some time.
+    pub(super) fn accept(
+        &mut self,
+        now_ms: u64,
+        rotation: Rotation,
+        current: &str,
+        members: BTreeSet<NodeId>,
+    ) {
         let until_ms = now_ms.saturating_add(self.grace_ms);
         self.latest = Some(match self.latest.take() {
-            // The same rotation, which has ended.
+            // The same rotation, which has ended, or has ended before.
             Some(latest) if latest.rotation.secret == rotation.secret => {
+                let until_ms = if latest.rotation.finished { latest.until_ms } else { until_ms };
                 Latest { rotation, until_ms, ..latest }
             }
-            _ => Latest { rotation, old: current.to_owned(), late: members(), until_ms },
+            // It has ended before this daemon heard of it. Whoever has come with the old secret meanwhile may be anybody.
+            _ if rotation.finished => {
+                Latest { rotation, old: current.to_owned(), late: BTreeSet::new(), until_ms }
+            }
+            _ => {
+                let late = members.into_iter().filter(|id| Some(*id) != rotation.without).collect();
+                Latest { rotation, old: current.to_owned(), late, until_ms }
+            }
         });
-        Heard::New
     }
 
     /// A member has proven the new secret. Returns whether that is new.
@@ -179,11 +203,12 @@ fn signed(keys: &dyn Keys, rotation: Rotation) -> Rotation {
 }
 
 fn message(rotation: &Rotation) -> Vec<u8> {
-    let Rotation { begun_ms, finished, secret, author, .. } = rotation;
+    let Rotation { begun_ms, finished, without, secret, author, .. } = rotation;
     let mut message = b"pmd rotation 2".to_vec();
     message.extend(begun_ms.to_be_bytes());
     message.push(u8::from(*finished));
-    for part in [secret.as_bytes(), author.as_bytes()] {
+    let without = without.as_ref().map_or(&[][..], |id| id.as_bytes());
+    for part in [without, secret.as_bytes(), author.as_bytes()] {
         message.extend(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         message.extend(part);
     }
@@ -237,14 +262,22 @@ mod tests {
     }
 
     fn hear(all: &mut Rotations, now_ms: u64, rotation: &Rotation) -> Heard {
-        all.hear(&Toy(0), now_ms, rotation.clone(), OLD, || [id(1), id(2)].into())
+        let heard = all.judge(&Toy(0), now_ms, rotation, false);
+        if heard == Heard::New {
+            all.accept(now_ms, rotation.clone(), OLD, [id(1), id(2)].into());
+        }
+        heard
+    }
+
+    fn begin(all: &Rotations, by: u8, now_ms: u64, number: u8) -> Rotation {
+        all.begin(&Toy(by), now_ms, secret(number), None)
     }
 
     #[test]
     fn a_rotation_is_offered_finished_and_over() {
         let mut all = rotations();
         assert_eq!(all.finish(&Toy(1)), None);
-        let begun = all.begin(&Toy(1), 100, secret(1));
+        let begun = begin(&all, 1, 100, 1);
         assert_eq!(hear(&mut all, 100, &begun), Heard::New);
         assert_eq!(hear(&mut all, 100, &begun), Heard::Known);
         assert!(all.proven(&id(1)) && !all.proven(&id(1)));
@@ -262,46 +295,72 @@ mod tests {
     #[test]
     fn two_rotations_at_once_become_one() {
         let (mut one, mut other) = (rotations(), rotations());
-        let (first, second) = (one.begin(&Toy(1), 100, secret(1)), other.begin(&Toy(2), 100, secret(2)));
+        let (first, second) = (begin(&one, 1, 100, 1), begin(&other, 2, 100, 2));
         for (all, rotations) in [(&mut one, [&first, &second]), (&mut other, [&second, &first])] {
             rotations.into_iter().for_each(|rotation| assert_ne!(hear(all, 100, rotation), Heard::Forged));
         }
         assert_eq!(one.latest().map(|latest| &latest.rotation), Some(&second));
         assert_eq!(other.latest().map(|latest| &latest.rotation), Some(&second));
         // A clock that is behind.
-        assert_eq!(one.begin(&Toy(3), 5, secret(3)).begun_ms, 101);
+        assert_eq!(begin(&one, 3, 5, 3).begun_ms, 101);
     }
 
     #[test]
     fn a_rotation_that_was_changed_or_may_not_be_does_not_count() {
         let mut all = rotations();
-        let begun = all.begin(&Toy(1), 100, secret(1));
+        let begun = begin(&all, 1, 100, 1);
         for forged in [
             Rotation { secret: secret(2), ..begun.clone() },
             Rotation { finished: true, ..begun.clone() },
             Rotation { begun_ms: 101, ..begun.clone() },
+            Rotation { without: Some(id(1)), ..begun.clone() },
             Rotation { author: Toy(2).public_key(), ..begun.clone() },
         ] {
             assert_eq!(hear(&mut all, 100, &forged), Heard::Forged, "{forged:?}");
         }
-        for unfit in
-            ["", "short", "# a line that is a comment in the file", "two lines\nin the file of secrets"]
-        {
-            let rotation = all.begin(&Toy(1), 100, unfit.to_owned());
+        for unfit in [
+            "",
+            "short",
+            "a secret that takes long to derive a key from",
+            "two lines\nin the file of secrets",
+        ] {
+            let rotation = all.begin(&Toy(1), 100, unfit.to_owned(), None);
             assert_eq!(hear(&mut all, 100, &rotation), Heard::Forged, "{unfit}");
         }
-        let last = all.begin(&Toy(1), u64::MAX, secret(1));
+        let last = begin(&all, 1, u64::MAX, 1);
         assert_eq!(hear(&mut all, 100, &last), Heard::Ignored);
         let admin = id_of(&Toy(7).public_key());
         let mut all = Rotations::new(Administrators::Only([admin].into()), GRACE, None);
         assert_eq!(hear(&mut all, 100, &begun), Heard::Ignored);
-        let theirs = all.begin(&Toy(7), 100, secret(1));
+        let theirs = begin(&all, 7, 100, 1);
         assert_eq!(hear(&mut all, 100, &theirs), Heard::New);
     }
 
     #[test]
+    fn whoever_is_expelled_gets_no_new_secret_and_begins_no_rotation() {
+        let mut all = rotations();
+        let begun = all.begin(&Toy(1), 100, secret(1), Some(id(2)));
+        assert_eq!(all.judge(&Toy(0), 100, &begun, true), Heard::Ignored, "its author is expelled");
+        assert_eq!(hear(&mut all, 100, &begun), Heard::New);
+        assert_eq!(all.latest().map(|latest| latest.late.clone()), Some([id(1)].into()));
+        assert!(all.may_begin(&Toy(5)));
+    }
+
+    /// A daemon that was away does not know who came with the old secret meanwhile.
+    #[test]
+    fn a_rotation_that_is_over_when_it_is_heard_entitles_nobody() {
+        let mut others = rotations();
+        let begun = begin(&others, 1, 100, 1);
+        assert_eq!(hear(&mut others, 100, &begun), Heard::New);
+        let finished = others.finish(&Toy(1)).expect("it is offered");
+        let mut away = rotations();
+        assert_eq!(hear(&mut away, 200, &finished), Heard::New);
+        assert_eq!(away.latest().map(|latest| latest.late.len()), Some(0));
+    }
+
+    #[test]
     fn the_secret_is_not_printed() {
-        let begun = rotations().begin(&Toy(1), 100, secret(1));
+        let begun = begin(&rotations(), 1, 100, 1);
         assert!(!format!("{begun:?}").contains(&secret(1)));
         let mut all = rotations();
         assert_eq!(hear(&mut all, 100, &begun), Heard::New);

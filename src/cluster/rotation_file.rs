@@ -80,6 +80,7 @@ mod tests {
         let rotation = Rotation {
             begun_ms: 5,
             finished: true,
+            without: Some(NodeId::new([7; 32])),
             secret: "ab".repeat(32),
             author: PublicKey::new(&[3; 44]).expect("short"),
             signature: Signature::new(&[4; 66]).expect("short"),

@@ -46,6 +46,10 @@ pub struct ClusterSettings {
     pub rotation_file: PathBuf,
     /// How long a member that was away during a rotation may return with the old secret.
     pub rotate_grace: Duration,
+    /// How long a daemon that has failed keeps its host name.
+    pub hold_names: Duration,
+    /// The file that remembers whose host name is whose.
+    pub names_file: PathBuf,
     /// Who may see the status page.
     pub web: WebAccess,
     /// Aliases and tunnels.
@@ -133,6 +137,8 @@ impl ClusterSettings {
             })?,
             decisions_file: paths.decisions(port),
             rotation_file: paths.rotation(port),
+            hold_names: raw.hold_names_secs().0,
+            names_file: paths.names(port),
             rotate_grace: raw.rotate_grace_secs().0,
             web: raw.web(),
             tunnel: TunnelSettings::from_raw(raw, port, paths),

@@ -12,7 +12,8 @@ use super::ConfigError;
 use super::environment::{self, Lookup, Variable};
 use super::rules::{AllowRule, Mode, TunnelRule};
 use super::types::{
-    AliasRange, EpmdAccess, Metadata, PACKET_TIMEOUT, Peer, PhiThreshold, Port, ROTATE_GRACE, WebAccess,
+    AliasRange, EpmdAccess, HOLD_NAMES, Metadata, PACKET_TIMEOUT, Peer, PhiThreshold, Port, ROTATE_GRACE,
+    WebAccess,
 };
 use super::value::{Addresses, Seconds, Value, Within};
 
@@ -264,6 +265,13 @@ keys! {
     rotate_grace_secs: Seconds {
         unit: "s",
         default: Seconds(ROTATE_GRACE),
+    }
+
+    /// How long a daemon that has failed keeps its host name. Until then, another daemon that claims the name (a host whose
+    /// key was lost, or an impostor) is shown and not used. Not used with a CA, whose certificates say whose a name is.
+    hold_names_secs: Seconds {
+        unit: "s",
+        default: Seconds(HOLD_NAMES),
     }
 
     /// Who may see the status page: clients on loopback addresses, nobody, or all clients.

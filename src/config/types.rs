@@ -21,6 +21,10 @@ pub type Metadata = BTreeMap<String, String>;
 /// How long a connection may take to complete its request; the same as in stock epmd.
 pub const PACKET_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The default time for which a daemon that has failed keeps its host name: longer than a reboot or a repair at once, and
+/// short enough that a host that was set up again works without an administrator on the same day.
+pub const HOLD_NAMES: Duration = Duration::from_secs(3600);
+
 /// The default time in which a member that was away may return with the old cluster secret: a week, so that a host that is
 /// off over a weekend returns by itself.
 pub const ROTATE_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -121,8 +121,9 @@ endpoints! {
         "Leaves the cluster; with `peer`, tells that member to leave instead.";
     Expelled: Get "/v1/expelled", "", "", None,
         "The daemons that were expelled from the cluster.";
-    Expel: Post "/v1/expel", "", r#"{"member":"host2"}"#, None,
-        "Expels a member, named by id, host name or address: all members close its links and tunnels and refuse it from then on.";
+    Expel: Post "/v1/expel", "", r#"{"member":"host2","keep_secret":false}"#, None,
+        "Expels a member, named by id, host name or address: all members close its links and tunnels and refuse it from then on. Unless \
+         `keep_secret`, the cluster secret is replaced as by `POST /v1/cookie/rotation`.";
     Readmit: Post "/v1/readmit", "", r#"{"member":"host2"}"#, None,
         "Lets an expelled daemon, named by id or host name, join again.";
     Rotation: Get "/v1/cookie/rotation", "", "", None,

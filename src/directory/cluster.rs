@@ -13,7 +13,9 @@ use pmd_core::replica::view::{EntryChange, Patch};
 use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
 use tokio::sync::Notify;
 
+use super::held_names::HeldNames;
 pub use super::registered::{Registered, alive2};
+use crate::base::clock::now_ms;
 
 /// The directory of other hosts. This host is not included: see [`Local`](super::local::Local).
 #[derive(Debug, Default)]
@@ -34,6 +36,19 @@ pub struct Hosts {
     pub left: BTreeSet<String>,
 }
 
+/// A host name that a daemon claims and does not get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The name, in lower case.
+    pub host: String,
+    /// The daemon that claims it.
+    pub by: NodeId,
+    /// The daemon that has it; none for the daemon of this host.
+    pub holder: Option<NodeId>,
+    /// When that one failed, in milliseconds since the Unix epoch, if it has.
+    pub gone_ms: Option<u64>,
+}
+
 /// The nodes and services of another daemon.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
@@ -50,8 +65,12 @@ struct ByName(Arc<Entry>);
 #[derive(Debug, Default)]
 struct State {
     origins: HashMap<NodeId, Arc<Origin>>,
-    /// The daemons by the name of their host, in lower case. If there are several, the first takes precedence.
-    hosts: BTreeMap<String, BTreeSet<NodeId>>,
+    /// The daemons that claim a host name, in lower case, in the order in which they did.
+    hosts: BTreeMap<String, Vec<NodeId>>,
+    /// Which of them the name means.
+    held: HeldNames,
+    /// Daemons that get no name.
+    expelled: BTreeSet<NodeId>,
     /// The number of live members per address.
     members: HashMap<IpAddr, usize>,
     /// Hosts that have left since the last call of [`ClusterDirectory::hosts`].
@@ -132,6 +151,68 @@ impl Origin {
 }
 
 impl ClusterDirectory {
+    /// Creates a directory in which names belong to those that `held` remembers.
+    #[must_use]
+    pub fn new(held: HeldNames) -> ClusterDirectory {
+        let state = State { held, ..State::default() };
+        ClusterDirectory { state: RwLock::new(state), changed: Notify::new() }
+    }
+
+    /// Which daemon has each host name, as text for [`HeldNames::read`], if that differs from the version `known`, and
+    /// its version.
+    pub fn held_names(&self, known: u64) -> Option<(u64, String)> {
+        let state = self.read();
+        let changes = state.held.changes();
+        (changes != known).then(|| (changes, state.held.write()))
+    }
+
+    /// Takes its host names from a daemon that is expelled, so that the next one that claims them gets them, or lets it have
+    /// names again.
+    pub fn set_expelled(&self, id: NodeId, expelled: bool) {
+        let mut state = self.write();
+        if expelled {
+            state.expelled.insert(id);
+            for name in state.held.release(id) {
+                state.settle(&name);
+            }
+        } else {
+            state.expelled.remove(&id);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Gives names whose daemons have been gone for too long to those that claim them.
+    pub fn settle_names(&self) {
+        let is_free = |state: &State| {
+            let free = state.hosts.keys().filter(|host| state.meant(host).is_none());
+            free.cloned().collect::<Vec<_>>()
+        };
+        let free = is_free(&self.read());
+        if free.is_empty() {
+            return;
+        }
+        let mut state = self.write();
+        free.iter().for_each(|host| state.settle(host));
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The claim of a live member to a host name that it does not get.
+    pub fn lost_claim(&self, id: &NodeId) -> Option<Claim> {
+        let state = self.read();
+        let host = state.origins.get(id)?.host()?.host.as_str().to_lowercase();
+        let (holder, gone_ms) = state.held.holder(&host).filter(|(holder, _)| holder != id)?;
+        Some(Claim { host, by: *id, holder: Some(holder), gone_ms })
+    }
+
+    /// Whether a live member has the host name that it claims.
+    pub fn has_its_name(&self, id: &NodeId) -> bool {
+        let state = self.read();
+        let name = state.origins.get(id).map(|origin| origin.host_name().to_lowercase());
+        name.is_some_and(|name| state.meant(&name) == Some(*id))
+    }
+
     /// Applies a change; `own` is this daemon.
     pub fn apply(&self, own: NodeId, patch: &Patch) {
         let mut state = self.write();
@@ -162,7 +243,12 @@ impl ClusterDirectory {
         // For this daemon, that is the same as if all others had left.
         let left = state.hosts.keys().cloned().collect();
         let version = state.version + 1;
-        *state = State { left, version, ..State::default() };
+        let mut held = std::mem::take(&mut state.held);
+        for (id, origin) in &state.origins {
+            held.gone(now_ms(), &origin.host_name().to_lowercase(), *id, false);
+        }
+        let expelled = std::mem::take(&mut state.expelled);
+        *state = State { left, version, held, expelled, ..State::default() };
         drop(state);
         self.changed.notify_one();
     }
@@ -182,12 +268,22 @@ impl ClusterDirectory {
         self.read().version
     }
 
-    /// Host names that several live members claim, or another member than the daemon of the host `own`.
-    pub fn contested(&self, own: &str) -> Vec<(String, Vec<NodeId>)> {
+    /// The host names that live members claim and do not get, because they are that of the host `own`, or another daemon
+    /// had them first.
+    pub fn contested(&self, own: &str) -> Vec<Claim> {
         let own = own.to_lowercase();
         let state = self.read();
-        let contested = state.hosts.iter().filter(|(name, ids)| ids.len() > 1 || **name == own);
-        contested.map(|(name, ids)| (name.clone(), ids.iter().copied().collect())).collect()
+        let mut claims = Vec::new();
+        for (host, ids) in &state.hosts {
+            let is_own = *host == own;
+            let (holder, gone_ms) = match state.held.holder(host).filter(|_| !is_own) {
+                Some((id, gone_ms)) => (Some(id), gone_ms),
+                None => (None, None),
+            };
+            let losing = ids.iter().filter(|id| is_own || holder.is_some_and(|holder| holder != **id));
+            claims.extend(losing.map(|by| Claim { host: host.clone(), by: *by, holder, gone_ms }));
+        }
+        claims
     }
 
     /// Whether there are no other hosts.
@@ -200,16 +296,25 @@ impl ClusterDirectory {
         self.read().origins.iter().map(|(id, origin)| (*id, Arc::clone(origin))).collect()
     }
 
+    /// The same, without those that claim the host name of another one.
+    pub fn named_origins(&self) -> Vec<(NodeId, Arc<Origin>)> {
+        let state = self.read();
+        let is_meant = |(id, origin): &(&NodeId, &Arc<Origin>)| {
+            state.meant(&origin.host_name().to_lowercase()) == Some(**id)
+        };
+        state.origins.iter().filter(is_meant).map(|(id, origin)| (*id, Arc::clone(origin))).collect()
+    }
+
     /// A snapshot of another daemon with its nodes and services.
     pub fn origin(&self, id: &NodeId) -> Option<Arc<Origin>> {
         self.read().origins.get(id).map(Arc::clone)
     }
 
-    /// A snapshot of the daemons on the host with this name.
+    /// A snapshot of the daemon that has this host name.
     pub fn on_host(&self, host: &str) -> Vec<(NodeId, Arc<Origin>)> {
         let state = self.read();
-        let ids = state.find_host(&host.to_lowercase()).into_iter().flatten();
-        ids.filter_map(|id| Some((*id, Arc::clone(state.origins.get(id)?)))).collect()
+        let id = state.find_host(&host.to_lowercase());
+        id.and_then(|id| Some((id, Arc::clone(state.origins.get(&id)?)))).into_iter().collect()
     }
 
     /// The members that are relays.
@@ -226,8 +331,8 @@ impl ClusterDirectory {
     /// The full name of the host with this full or short name, in lower case.
     pub fn full_name(&self, host: &str) -> Option<String> {
         let state = self.read();
-        let origin = state.find_host(&host.to_lowercase())?.first()?;
-        state.origins.get(origin)?.host().map(|host| host.host.as_str().to_lowercase())
+        let origin = state.find_host(&host.to_lowercase())?;
+        state.origins.get(&origin)?.host().map(|host| host.host.as_str().to_lowercase())
     }
 
     /// The addresses at which a live member can be reached, in order of preference.
@@ -243,13 +348,12 @@ impl ClusterDirectory {
     /// The node `name` on `host`: its daemon, its registration and its entry.
     pub fn find(&self, name: &str, host: &str) -> Option<(NodeId, Registered, Arc<Entry>)> {
         let state = self.read();
-        state.find_host(&host.to_lowercase())?.iter().find_map(|id| {
-            let entry = state.origins.get(id)?.find(Kind::NAME, name)?;
-            Some((*id, Registered::of(entry)?, Arc::clone(entry)))
-        })
+        let id = state.find_host(&host.to_lowercase())?;
+        let entry = state.origins.get(&id)?.find(Kind::NAME, name)?;
+        Some((id, Registered::of(entry)?, Arc::clone(entry)))
     }
 
-    /// All nodes on `host`, by name. If several daemons have a node of the same name, the first one is used.
+    /// All nodes on `host`, by name.
     pub fn names_on(&self, host: &str) -> BTreeMap<Box<str>, (NodeId, Registered)> {
         let mut names = BTreeMap::new();
         for (id, origin) in self.on_host(host) {
@@ -278,17 +382,31 @@ impl ClusterDirectory {
 
 impl State {
     /// Finds a host by its own name, or if there is none, by matching a short name with a long one.
-    fn find_host(&self, host: &str) -> Option<&BTreeSet<NodeId>> {
-        if let Some(exact) = self.hosts.get(host) {
-            return Some(exact);
+    fn find_host(&self, host: &str) -> Option<NodeId> {
+        if self.hosts.contains_key(host) {
+            return self.meant(host);
         }
         if let Some((short, _)) = host.split_once('.') {
-            return self.hosts.get(short);
+            return self.meant(short);
         }
         // All long forms of a short name are adjacent in the order of names.
         let from = format!("{host}.");
-        let (long, origins) = self.hosts.range(from.clone()..).next()?;
-        long.starts_with(&from).then_some(origins)
+        let (long, _) = self.hosts.range(from.clone()..).next()?;
+        long.starts_with(&from).then(|| self.meant(long)).flatten()
+    }
+
+    /// The live daemon that has exactly this name.
+    fn meant(&self, host: &str) -> Option<NodeId> {
+        let (holder, _) = self.held.holder(host)?;
+        self.hosts.get(host)?.contains(&holder).then_some(holder)
+    }
+
+    /// Gives a name that nobody has to the daemon that has claimed it longest.
+    fn settle(&mut self, host: &str) {
+        for id in self.hosts.get(host).into_iter().flatten().filter(|id| !self.expelled.contains(id)) {
+            self.held.claim(now_ms(), host, *id);
+        }
+        self.version += 1;
     }
 
     /// An origin for modification. It is copied only if a reader holds a snapshot of it.
@@ -302,8 +420,14 @@ impl State {
                 Entry::Host(host) => {
                     let name = host.host.as_str().to_lowercase();
                     self.version += 1;
-                    self.unlist(&id);
-                    self.hosts.entry(name).or_default().insert(id);
+                    // Its own name may have changed, but not that it claimed it before others.
+                    let same =
+                        self.origins.get(&id).is_some_and(|origin| origin.host_name().to_lowercase() == name);
+                    if !same {
+                        self.unlist(&id, true);
+                        self.hosts.entry(name.clone()).or_default().push(id);
+                        self.settle(&name);
+                    }
                     self.origin(id).host = Some(Arc::clone(entry));
                 }
                 Entry::Name(_) => drop(self.origin(id).names.replace(ByName(Arc::clone(entry)))),
@@ -312,7 +436,7 @@ impl State {
             (Some(entry), None) => match &**entry {
                 Entry::Host(_) => {
                     self.version += 1;
-                    self.unlist(&id);
+                    self.unlist(&id, true);
                 }
                 Entry::Name(_) => drop(self.origin(id).names.remove(entry.name())),
                 Entry::Service(_) => drop(self.origin(id).services.remove(entry.name())),
@@ -323,17 +447,17 @@ impl State {
 
     fn hide(&mut self, id: &NodeId) {
         self.version += 1;
-        if let Some(host) = self.origins.get(id).and_then(|origin| origin.host()).filter(|host| host.leaving)
-        {
-            self.left.insert(host.host.as_str().to_lowercase());
-        }
-        self.unlist(id);
+        let host = self.origins.get(id).and_then(|origin| origin.host());
+        let is_out = self.expelled.contains(id);
+        let left = host.filter(|host| host.leaving || is_out).map(|host| host.host.as_str().to_lowercase());
+        self.unlist(id, left.is_some());
+        self.left.extend(left);
         self.set_addresses(*id, &[]);
         self.origins.remove(id);
     }
 
-    /// Removes an origin from the index of hosts.
-    fn unlist(&mut self, id: &NodeId) {
+    /// Removes an origin from the index of hosts. It keeps its name for a while, unless it has `given_up` the name.
+    fn unlist(&mut self, id: &NodeId, given_up: bool) {
         let Some(Entry::Host(host)) =
             self.origins.get_mut(id).and_then(|origin| Arc::make_mut(origin).host.take()).as_deref().cloned()
         else {
@@ -341,10 +465,14 @@ impl State {
         };
         let name = host.host.as_str().to_lowercase();
         if let Some(all) = self.hosts.get_mut(&name) {
-            all.remove(id);
+            all.retain(|other| other != id);
             if all.is_empty() {
                 self.hosts.remove(&name);
             }
+        }
+        self.held.gone(now_ms(), &name, *id, given_up);
+        if given_up {
+            self.settle(&name);
         }
     }
 
@@ -374,7 +502,7 @@ mod tests {
     use super::*;
 
     const ME: NodeId = NodeId::new([1; 32]);
-    const OTHER: NodeId = NodeId::new([2; 32]);
+    const OTHER: NodeId = NodeId::new([4; 32]);
 
     fn host(name: &str) -> Arc<Entry> {
         Arc::new(Entry::Host(Host {
@@ -445,15 +573,29 @@ mod tests {
 
     #[test]
     fn names_that_several_daemons_claim_are_known() {
-        let directory = ClusterDirectory::default();
+        let directory = ClusterDirectory::new(HeldNames::new(60_000));
         let third = NodeId::new([3; 32]);
         directory.apply(ME, &up(OTHER, &[host("far")]));
         assert_eq!(directory.contested("here"), []);
-        assert_eq!(directory.contested("FAR"), [("far".to_owned(), vec![OTHER])]);
-        directory.apply(ME, &up(third, &[host("Far")]));
-        assert_eq!(directory.contested("here"), [("far".to_owned(), vec![OTHER, third])]);
-        directory.apply(ME, &Patch::Hide { origin: third, entries: Vec::new() });
+        let claim = |by, holder| Claim { host: "far".to_owned(), by, holder, gone_ms: None };
+        assert_eq!(directory.contested("FAR"), [claim(OTHER, None)]);
+        // Whoever comes second does not get it, although its id is lower.
+        directory.apply(ME, &up(third, &[host("Far"), node("bar", 6000)]));
+        directory.apply(ME, &up(OTHER, &[node("bar", 5000)]));
+        assert_eq!(directory.contested("here"), [claim(third, Some(OTHER))]);
+        assert_eq!(directory.lost_claim(&third), Some(claim(third, Some(OTHER))));
+        assert!(directory.has_its_name(&OTHER) && !directory.has_its_name(&third));
+        assert_eq!(directory.find("bar", "far").map(|(id, ..)| id), Some(OTHER));
+        assert_eq!(directory.named_origins().len(), 1);
+        assert_eq!(directory.origins().len(), 2);
+        // While the first one has failed, nobody has it; once it was expelled, the second one does.
+        directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
+        assert!(directory.find("bar", "far").is_none() && directory.on_host("far").is_empty());
+        directory.settle_names();
+        assert!(!directory.has_its_name(&third));
+        directory.set_expelled(OTHER, true);
         assert_eq!(directory.contested("here"), []);
+        assert_eq!(directory.find("bar", "far").map(|(id, ..)| id), Some(third));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod changes;
 pub mod cluster;
 pub mod events;
+pub mod held_names;
 pub mod hosts;
 pub mod local;
 pub mod registered;
@@ -125,7 +126,7 @@ impl Directory {
             let host = self.local.host();
             matches.extend(own().map(|entry| Match { origin: None, host: host.to_owned(), entry }));
         }
-        let others = self.others.as_ref().map(|others| others.cluster.origins()).unwrap_or_default();
+        let others = self.others.as_ref().map(|others| others.cluster.named_origins()).unwrap_or_default();
         for (id, origin) in others {
             let at = origin.host_name();
             if host.is_some_and(|host| !same_host(host, at)) {

@@ -349,13 +349,19 @@ impl Handshake<'_> {
                 let proven = self.prove_first(frames).await?;
                 // Sent before the peer's is checked: if the two do not fit, both sides know why.
                 frames.send(&own).await?;
-                let hello = self.receive_hello(frames).await?;
+                let hello = self.receive_hello(frames).await.inspect_err(|error| {
+                    if let HandshakeError::Refused { reason: Reason::Expelled, .. } = error {
+                        self.local.set_expelled(Some(error.to_string()));
+                    }
+                })?;
                 let (hello, host) = self.check_hello(frames, hello)?;
                 Ok((hello, host, proven))
             }
             Role::Acceptor => {
                 let (proof, proven) = self.verify_first(frames).await?;
                 frames.feed(&Frame::Proof(proof)).await?;
+                // Said after the proof, so that nobody but a member can make it believe that.
+                self.check_expelled()?;
                 frames.send(&own).await?;
                 let hello = self.receive_hello(frames).await?;
                 let (hello, host) = self.check_hello(frames, hello)?;
@@ -398,7 +404,6 @@ impl Handshake<'_> {
         }
         let theirs = self.receive_proof(frames).await?;
         let (mac, proven) = self.check(&self.local.cookies(), &theirs).ok_or(HandshakeError::Cookie)?;
-        self.check_expelled()?;
         if self.local.has_left() {
             return Err(HandshakeError::Left);
         }

@@ -134,10 +134,12 @@ pub async fn connect(tunnels: Arc<Tunnels>, target: Target, registered: Register
     counters.tunnels_opened.add();
     let OpenTunnel { mut stream, early, path, .. } = tunnel;
     tracing::debug!(name = &*target.name, %host, path, "tunnel open");
+    let other = [target.origin];
     let listed = tunnels.table().add(seat, Side::Entry(target, registered), host, path);
     tokio::select! {
         _ = pipe::join(&mut local, &mut stream, early, &listed.tunnel.bytes) => {}
         () = listed.tunnel.closed() => {}
+        () = tunnels.parts.identity.until_expelled(&other) => {}
     }
 }
 

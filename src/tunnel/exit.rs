@@ -77,6 +77,13 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
             return refuse(frames, Refusal::new(wrong.to_string())).await;
         }
     };
+    // Without an authority, a name is only a claim.
+    if !tunnels.parts.directory.has_its_name(&hello.id) {
+        counters.tunnels_wrong_host.add();
+        let text = format!("another daemon had the host name {member:?} first");
+        refusals.note(address.ip(), false, "host", &text);
+        return refuse(frames, Refusal::new(text)).await;
+    }
     let found = match rules::check(&tunnels.policy().allow, &member, &open.name) {
         Ok(()) => find(&tunnels, &open),
         Err(text) => {

@@ -149,7 +149,11 @@ async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), Dial
     // In its own task, so that the permit to dial back is released: a tunnel may last for months.
     let tunnels = Arc::clone(tunnels);
     tokio::spawn(async move {
-        exit::serve(peer, tunnels, path).await;
+        let (identity, from) = (Arc::clone(&tunnels.parts.identity), [peer.hello.id]);
+        tokio::select! {
+            () = exit::serve(peer, tunnels, path) => {}
+            () = identity.until_expelled(&from) => {}
+        }
         drop(permit);
     });
     Ok(())

@@ -1,5 +1,7 @@
 //! How daemons join, and why joining fails.
 
+use std::fs;
+
 use futures_util::future::join_all;
 use pmd::control::api::Join;
 
@@ -222,4 +224,55 @@ fn a_host_name_that_two_daemons_claim_is_warned_of_on_every_host() {
     world.wait_on(&[0, 1, 3], "no warning", |host| {
         !warns(&world, host, "the name of this host") && !warns(&world, host, "the host name")
     });
+}
+
+#[test]
+fn a_host_name_belongs_to_whoever_had_it_first_until_it_leaves_or_is_expelled() {
+    let mut world = World::new(4);
+    world[2].configure("host_name = \"h2\"\n");
+    world.start_all();
+    world.join_first(1..2);
+    world.join_first(3..4);
+    world.wait_on(&[0, 3], "the first", |host| world.members(host).contains(&"h2".to_owned()));
+    let first = world.register(1, "bar", 41_001);
+    world.join_first(2..3);
+    let second = world.register(2, "bar", 41_002);
+    world.register(2, "baz", 41_003);
+    let port = |world: &World, host: usize, name: &str| {
+        let found = world.block_on(world[host].api().lookup(name)).ok()?;
+        assert!(found.matches.len() <= 1, "{found:?}");
+        found.matches.first().map(|found| found.port)
+    };
+    let claims = |world: &World, host: usize| {
+        let status = world.block_on(world[host].api().status()).expect("a status");
+        status.warnings.iter().any(|warning| warning.contains("the host name h2"))
+    };
+    world.wait_on(&[0, 3], "the claim", |host| claims(&world, host));
+    world.wait_on(&[0, 3], "the first one's node", |host| port(&world, host, "bar@h2") == Some(41_001));
+    for host in [0, 3] {
+        assert_eq!(port(&world, host, "baz@h2"), None, "nothing of the second one is used");
+    }
+    // It is remembered by a daemon that restarts, and while the first one is gone.
+    world.wait_on(&[3], "the file", |host| world[host].file("names-4369").exists());
+    drop(first);
+    world[1].kill();
+    world.wait_on(&[0], "its failure", |host| {
+        !world.members(host).is_empty() && world.members(host).len() == 3
+    });
+    world[3].terminate();
+    world.start(3);
+    world.run(3, &["join", "h3"]).ended_with(0);
+    world.wait_on(&[0, 3], "the claim", |host| claims(&world, host));
+    for host in [0, 3] {
+        assert_eq!(port(&world, host, "bar@h2"), None);
+    }
+    // An administrator gives the name to the second one.
+    let warning = world.block_on(world[0].api().status()).expect("a status").warnings.join("; ");
+    let holder = warning.split("pmd expel ").nth(1).and_then(|rest| rest.get(..8)).expect("an id").to_owned();
+    let all = fs::read_to_string(world[3].file("names-4369")).expect("a file");
+    let id = all.lines().find_map(|line| line.strip_prefix("h2 ")).expect("a holder");
+    assert!(id.starts_with(&holder), "{warning}: {all}");
+    world.run(0, &["expel", id, "--keep-secret"]).ended_with(0);
+    world.wait_on(&[0, 3], "the second one's node", |host| port(&world, host, "bar@h2") == Some(41_002));
+    drop(second);
 }

@@ -30,11 +30,13 @@ pub enum Administrators {
 /// What came of a decision that another daemon has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// It is new, and counts from now on.
-    New,
+    /// It is new, and counts from now on. There may have been no room for it but in place of the decision about this
+    /// member.
+    New(Option<NodeId>),
     /// It was known, or a later one is known.
     Known,
-    /// Its author's decisions do not count here.
+    /// It does not count here: its author is not an administrator or was expelled before, or readmits itself, or its time
+    /// is in the far future.
     Ignored,
     /// Its author has not signed it.
     Forged,
@@ -108,32 +110,37 @@ impl Expulsions {
             Administrators::All => true,
             Administrators::Only(ids) => decision.author == keys.public_key() || ids.contains(&author),
         };
-        if !counts || decision.decided_ms > latest_ms {
+        let readmits_itself = !decision.expelled && author == decision.member;
+        let is_out = self
+            .decisions
+            .get(&author)
+            .is_some_and(|about| about.expelled && about.decided_ms < decision.decided_ms);
+        if !counts || readmits_itself || is_out || decision.decided_ms > latest_ms {
             return Heard::Ignored;
         }
         if !keys.verify(&decision.author, &message(&decision), &decision.signature) {
             return Heard::Forged;
         }
-        if known.is_none() && self.decisions.len() >= MAX_DECISIONS {
-            self.forget_one();
-        }
+        let is_full = known.is_none() && self.decisions.len() >= MAX_DECISIONS;
+        let forgotten = if is_full { self.forget_one() } else { None };
         self.decisions.insert(decision.member, decision);
-        Heard::New
+        Heard::New(forgotten)
     }
 
-    /// Forgets the oldest decision of the author with the most, so that none can prevent the decisions of others.
-    fn forget_one(&mut self) {
+    /// Forgets the oldest decision of the author with the most, so that none can prevent the decisions of others. Returns
+    /// the member that it was about.
+    fn forget_one(&mut self) -> Option<NodeId> {
         let mut authors: BTreeMap<_, usize> = BTreeMap::new();
         for decision in self.decisions.values() {
             *authors.entry(&decision.author).or_default() += 1;
         }
-        let Some((busiest, _)) = authors.into_iter().max_by_key(|(_, count)| *count) else { return };
+        let (busiest, _) = authors.into_iter().max_by_key(|(_, count)| *count)?;
         let theirs = self.decisions.values().filter(|decision| decision.author == *busiest);
         // What was taken back matters least.
         let oldest = theirs.min_by_key(|decision| (decision.expelled, decision.decided_ms));
-        if let Some(member) = oldest.map(|decision| decision.member) {
-            self.decisions.remove(&member);
-        }
+        let member = oldest.map(|decision| decision.member)?;
+        self.decisions.remove(&member);
+        Some(member)
     }
 }
 

@@ -48,7 +48,10 @@ impl<S: Share> Node<S> {
         let latest_ms = self.now.wall_ms.saturating_add(MAX_AHEAD_MS);
         let heard = self.expulsions.merge(&*self.keys, latest_ms, decision.clone());
         match heard {
-            Heard::New => {}
+            Heard::New(forgotten) => {
+                // What is forgotten binds nobody.
+                forgotten.iter().for_each(|member| self.table.readmit(member));
+            }
             Heard::Ignored => {
                 self.outputs.push_back(Output::Alarm(Alarm::IgnoredDecision(id_of(&decision.author))));
                 return heard;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attestation::{PublicKey, Signature};
 use super::frame::text;
+use super::id::NodeId;
 use crate::limits::MAX_SECRET;
 
 /// The latest rotation that the sender knows.
@@ -20,6 +21,9 @@ pub struct Rotation {
     pub begun_ms: u64,
     /// Whether the old secret is no longer accepted.
     pub finished: bool,
+    /// The member that was expelled, for whom the secret is replaced. It does not get the new one, and neither does anybody
+    /// who became a member shortly before: that may be the same host under another key.
+    pub without: Option<NodeId>,
     /// The new secret, at most [`MAX_SECRET`] bytes.
     #[serde(deserialize_with = "text::<_, MAX_SECRET>")]
     pub secret: String,
@@ -32,10 +36,11 @@ pub struct Rotation {
 /// Without the secret, which must not be printed.
 impl fmt::Debug for Rotation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { begun_ms, finished, author, .. } = self;
+        let Self { begun_ms, finished, without, author, .. } = self;
         f.debug_struct("Rotation")
             .field("begun_ms", begun_ms)
             .field("finished", finished)
+            .field("without", without)
             .field("author", author)
             .finish_non_exhaustive()
     }

@@ -7,16 +7,29 @@ use pmd_protocol::peer::frame::{Depart, Reason};
 use pmd_protocol::peer::{Entry, Expulsion, Frame, NodeId};
 
 use super::Driver;
-use crate::auth::cookie::CookieKey;
+use crate::auth::cookie::{CookieKey, Transition};
 use crate::cluster::bridge::Facts;
 use crate::cluster::core::{Rotating, Sent, Spread};
 use crate::link::inbox::{Close, LinkEnd};
 
+/// The age from which on a link must have been proven by the current secret.
+const SETTLE_MS: u64 = 5_000;
+
 impl Driver {
-    /// Sends a rotation of the secret to all peers, proves that this daemon has the secret, and publishes it.
+    /// Whether the peer of a link may know the current secret: it is not expelled, and has proven that secret, or one that
+    /// it may still prove.
+    pub(super) fn is_entitled(&self, end: &LinkEnd) -> bool {
+        let (cookies, transition) = (self.local.cookies(), self.local.transition());
+        !self.node.expulsions().is_expelled(&end.peer.id)
+            && Transition::keys(transition.as_deref(), &cookies, &end.peer.id).any(|key| end.proof.is_of(key))
+    }
+
+    /// Sends a rotation of the secret to the peers that are entitled to it, proves that this daemon has the secret, and
+    /// publishes that.
     pub(super) fn rotate(&mut self, rotating: Rotating) {
-        let Rotating { rotation, key, spread } = rotating;
-        let is_meant = |end: &&LinkEnd| spread == Spread::All || !end.proof.is_of(&key);
+        let Rotating { rotation, key, spread, publish } = rotating;
+        let is_meant =
+            |end: &&LinkEnd| (spread == Spread::All || !end.proof.is_of(&key)) && self.is_entitled(end);
         let peers: Vec<NodeId> = self.links.ends.values().filter(is_meant).map(|end| end.peer.id).collect();
         for peer in peers {
             self.send_to(&peer, Frame::Rotation(rotation.clone()));
@@ -24,19 +37,34 @@ impl Driver {
                 self.send_to(&peer, Frame::Proof(proof));
             }
         }
-        if self.settings.host.secret_ms != rotation.begun_ms {
+        if publish && self.settings.host.secret_ms != rotation.begun_ms {
             self.settings.host.secret_ms = rotation.begun_ms;
             // This fails only while the daemon is leaving.
             let _ =
                 self.node.handle_command(self.now(), Command::Put(Entry::Host(self.settings.host.clone())));
         }
-        self.rotation = Some(rotation);
+        self.rotation = Some((rotation, key));
     }
 
-    /// Closes links that nothing valid stands behind any more.
+    /// Sends a new peer the latest rotation, unless an administrator has replaced its secret by hand since.
+    pub(super) fn send_rotation(&self, peer: &NodeId) {
+        let Some((rotation, key)) = &self.rotation else { return };
+        let is_current = self.local.cookies().current() == Some(key);
+        if is_current && self.links.to(peer).is_some_and(|end| self.is_entitled(end)) {
+            self.send_to(peer, Frame::Rotation(rotation.clone()));
+        }
+    }
+
+    /// Closes links that nothing valid stands behind any more, except new ones, whose peers may still be about to prove the
+    /// new secret.
     pub(super) fn close_unproven(&mut self, key: &CookieKey) {
+        let now_ms = self.now().mono_ms;
+        let is_old = |link: &LinkId| {
+            let found = self.node.links().find(|(id, _)| id == link);
+            found.is_none_or(|(_, link)| now_ms.saturating_sub(link.since_ms) >= SETTLE_MS)
+        };
         let unproven = self.links.ends.iter().filter(|(_, end)| !end.proof.is_of(key));
-        let unproven: Vec<LinkId> = unproven.map(|(link, _)| *link).collect();
+        let unproven: Vec<LinkId> = unproven.map(|(link, _)| *link).filter(is_old).collect();
         for link in unproven {
             let Some(end) = self.links.ends.remove(&link) else { continue };
             tracing::warn!(host = %end.host, address = %end.address, "link closed: its peer has not proven the new cluster secret");
@@ -52,6 +80,7 @@ impl Driver {
         let (host, by, member) = (host.clone(), by.clone(), *member);
         let write = move |more: &str| tracing::warn!(?host, id = ?member, ?by, "member {key}{more}");
         self.log.line(format!("{key} {member}"), write);
+        self.bridge.set_expelled(member, *expelled);
         self.settings.decisions = self.node.expulsions().iter().cloned().collect();
         self.local
             .set_decisions(self.settings.decisions.iter().map(|one| (one.member, one.clone())).collect());
@@ -68,7 +97,9 @@ impl Driver {
     /// Handles a request from a member to leave, unless it is meant for another generation of this daemon.
     pub(super) fn depart(&self, peer: &NodeId, told: &Depart) {
         let own = self.node.identity();
-        if (told.target, told.generation) != (own.id, own.generation) || self.local.has_left() {
+        // Whoever has opened a one-shot connection may not be a member any more.
+        let is_member = self.node.generation_of(peer).is_some();
+        if (told.target, told.generation) != (own.id, own.generation) || self.local.has_left() || !is_member {
             return;
         }
         let facts = Facts { node: &self.node, now_ms: self.now().mono_ms, ends: &self.links.ends };

@@ -10,6 +10,9 @@ use crate::control::json;
 pub struct Expel {
     /// The member: its id or at least the first 8 digits of it, its host name, or its address.
     pub member: String,
+    /// Whether not to replace the cluster secret, which an expelled member knows.
+    #[serde(default)]
+    pub keep_secret: bool,
 }
 
 /// The response to `POST /v1/expel` and `POST /v1/readmit`.

@@ -12,6 +12,8 @@ use pmd_protocol::peer::{Entry, NodeId};
 
 use super::lookup::{several, unknown_host};
 use super::request::{Answer, ApiError, RequestBody};
+use crate::base::clock::now_ms;
+use crate::base::text::span;
 use crate::cluster::evict::Eviction;
 use crate::cluster::membership::{Cluster, JoinError};
 use crate::cluster::view::ClusterView;
@@ -19,6 +21,7 @@ use crate::control::api::{self, ErrorCode};
 use crate::control::handles::{About, MaybeMember, Member};
 use crate::control::json::timestamp;
 use crate::directory::Directory;
+use crate::directory::cluster::Claim;
 use crate::directory::local::Local;
 use crate::link::dial::DialError;
 use crate::link::handshake::HandshakeError;
@@ -83,8 +86,8 @@ pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
     use pmd_core::node::Alarm;
     let own = cluster.local().host().as_str();
     let expelled = cluster.local().expelled();
-    let contested = cluster.directory().contested(own).into_iter();
-    let mut warnings: Vec<String> = contested.map(|(host, ids)| contested_name(own, &host, &ids)).collect();
+    let contested = cluster.directory().contested(own);
+    let mut warnings: Vec<String> = contested.iter().map(contested_name).collect();
     if let Some(text) = expelled {
         let id = cluster.local().id();
         warnings.push(format!(
@@ -120,16 +123,28 @@ pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
     warnings
 }
 
-/// The warning about a host name that more than one daemon claims.
-fn contested_name(own: &str, host: &str, ids: &[NodeId]) -> String {
-    let listed: Vec<_> = ids.iter().map(|id| format!("{id:.8}")).collect();
-    let listed = listed.join(" and ");
-    let who = if host.eq_ignore_ascii_case(own) {
-        format!("daemon {listed} claims the name of this host, {host}")
-    } else {
-        format!("daemons {listed} both claim the host name {host}")
+/// The warning about a host name that a daemon claims and another one has.
+fn contested_name(claim: &Claim) -> String {
+    let Claim { host, by, holder, gone_ms } = claim;
+    let Some(holder) = holder else {
+        return format!(
+            "daemon {by:.8} claims the name of this host, {host}: rename one of the hosts and restart its daemon"
+        );
     };
-    format!("{who}: rename one of the hosts and restart its daemon")
+    let who = match gone_ms {
+        None => format!(
+            "daemons {holder:.8} and {by:.8} both claim the host name {host}; the first one had it before"
+        ),
+        Some(gone_ms) => {
+            let ago = span(now_ms().saturating_sub(*gone_ms) / 1_000);
+            format!(
+                "daemon {by:.8} claims the host name {host} of daemon {holder:.8}, which failed {ago} ago"
+            )
+        }
+    };
+    format!(
+        "{who}, and only that one is used: rename a host, or give the name to the other: pmd expel {holder:.8}"
+    )
 }
 
 pub(super) async fn nodes(

@@ -35,7 +35,7 @@ pub(super) async fn expel(
 ) -> Answer<api::Decision> {
     let cluster = &of(&member)?.cluster;
     let asked: api::Expel = body.parse()?;
-    let decided = cluster.expel(&asked.member).await?;
+    let decided = cluster.expel(&asked.member, asked.keep_secret).await?;
     let unknown = || {
         let message = format!("nobody has the id, name or address {:?}", asked.member);
         let hint = "pmd nodes lists the members; name one that is gone by its whole id";
@@ -71,6 +71,14 @@ fn answer(asked: &str, decided: Decided, unknown: impl Fn() -> ApiError) -> Answ
             ));
         }
         Decided::Several(ids) => return Err(several(asked, &ids)),
+        Decided::NotReplaced(failed) => return Err(super::rotation::error(&failed)),
+        Decided::NotAdministrator => {
+            return Err(ApiError::new(
+                ErrorCode::Refused,
+                "this daemon is not among the administrators of the cluster",
+                "decide it on a host that administrators names in the configuration",
+            ));
+        }
         Decided::Leaving => {
             return Err(ApiError::new(
                 ErrorCode::Conflict,

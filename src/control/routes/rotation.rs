@@ -26,7 +26,7 @@ pub(super) async fn rotate(
     done.map(|progress| Json(rotation(progress))).map_err(|failed| error(&failed))
 }
 
-fn rotation(progress: Progress) -> api::Rotation {
+pub(super) fn rotation(progress: Progress) -> api::Rotation {
     let Progress { begun_ms, finished, have, missing, late } = progress;
     api::Rotation {
         begun_at: timestamp(begun_ms),
@@ -38,11 +38,21 @@ fn rotation(progress: Progress) -> api::Rotation {
     }
 }
 
-fn error(error: &RotateError) -> ApiError {
+pub(super) fn error(error: &RotateError) -> ApiError {
     let (code, hint) = match error {
         RotateError::InProgress => {
             (ErrorCode::Conflict, "wait until it has finished, or end it: pmd cookie rotate --finish")
         }
+        // The command then changes the file by hand.
+        RotateError::Alone => (
+            ErrorCode::NoCluster,
+            "join the cluster first (pmd join), or change only the file on this host: pmd cookie rotate --by-hand",
+        ),
+        RotateError::NotAdministrator => (
+            ErrorCode::Refused,
+            "do it on a host that administrators names in the configuration, or change the file by hand: pmd cookie rotate --by-hand",
+        ),
+        RotateError::Overtaken => (ErrorCode::Conflict, "look who has begun it: pmd cookie rotate"),
         RotateError::NotBegun => (ErrorCode::NotFound, "begin one: pmd cookie rotate"),
         RotateError::Erlang(_) => (
             ErrorCode::Refused,

@@ -13,6 +13,11 @@ fn apart(number: u32) -> IpAddr {
     IpAddr::V4((0x0a00_0001 + (number << 8)).into())
 }
 
+/// How many strangers there is room for.
+fn all() -> u32 {
+    u32::try_from(MAX_STRANGERS).expect("a small number")
+}
+
 /// Admits a connection, for which room must be there or be made.
 fn admit(admission: &mut Admission, address: IpAddr) -> Admitted {
     admission.admit(0, address, false).expect("room")
@@ -27,7 +32,8 @@ fn fill(admission: &mut Admission, address: IpAddr, count: usize) -> Vec<Ticket>
 #[test]
 fn the_oldest_without_a_whole_hello_gives_way_and_not_the_newcomer() {
     let mut admission = Admission::default();
-    let all: Vec<Ticket> = (0..128).map(|number| fill(&mut admission, apart(number), 1).remove(0)).collect();
+    let all: Vec<Ticket> =
+        (0..all()).map(|number| fill(&mut admission, apart(number), 1).remove(0)).collect();
     admission.hello_complete(all[0]);
     for oldest in 1..100 {
         let newcomer = admit(&mut admission, apart(1_000 + oldest));
@@ -42,7 +48,7 @@ fn the_oldest_without_a_whole_hello_gives_way_and_not_the_newcomer() {
 fn an_attacker_displaces_its_own_connections_first() {
     let mut admission = Admission::default();
     let honest = fill(&mut admission, apart(0), 1).remove(0);
-    for attacker in 1..=3 {
+    for attacker in 1..=9 {
         for _ in 0..1_000 {
             admit(&mut admission, apart(attacker));
         }
@@ -50,14 +56,14 @@ fn an_attacker_displaces_its_own_connections_first() {
     // The honest one is the oldest by far, and its packets are still on their way.
     for newcomer in 0..30 {
         let evicted = admit(&mut admission, apart(100 + newcomer)).evicted.expect("it is full");
-        assert!(evicted.0 != honest && (1..=3).map(apart).any(|attacker| attacker == evicted.1));
+        assert!(evicted.0 != honest && (1..=9).map(apart).any(|attacker| attacker == evicted.1));
     }
 }
 
 #[test]
 fn attackers_in_the_network_of_the_honest_keep_nobody_out() {
     let mut admission = Admission::default();
-    let attackers = ["10.77.0.1", "10.77.0.2", "10.77.0.3"].map(ip);
+    let attackers = [1, 2, 3, 4, 5, 6, 7].map(|host| ip(&format!("10.77.0.{host}")));
     for _ in 0..1_000 {
         for attacker in attackers {
             let _ = admission.admit(0, attacker, false);
@@ -82,11 +88,15 @@ fn a_network_and_an_address_have_a_quota() {
     let mut admission = Admission::default();
     let own = fill(&mut admission, ip("10.0.0.1"), MAX_OF_ADDRESS);
     assert_eq!(admit(&mut admission, ip("::ffff:10.0.0.1")).evicted, Some((own[0], ip("10.0.0.1"))));
-    fill(&mut admission, ip("10.0.0.2"), MAX_OF_NETWORK - MAX_OF_ADDRESS);
-    let third = admit(&mut admission, ip("10.0.0.3"));
-    assert!(third.evicted.is_some(), "its network is full");
-    fill(&mut admission, ip("10.0.1.1"), MAX_STRANGERS - MAX_OF_NETWORK);
-    assert!(admit(&mut admission, ip("10.0.1.1")).evicted.is_some(), "all are full");
+    for host in 1..MAX_OF_NETWORK / MAX_OF_ADDRESS {
+        fill(&mut admission, ip(&format!("10.0.0.{}", host + 1)), MAX_OF_ADDRESS);
+    }
+    let another = admit(&mut admission, ip("10.0.0.99"));
+    assert!(another.evicted.is_some(), "its network is full");
+    for host in 0..MAX_STRANGERS - MAX_OF_NETWORK {
+        fill(&mut admission, ip(&format!("10.0.1.{host}")), 1);
+    }
+    assert!(admit(&mut admission, ip("10.0.1.200")).evicted.is_some(), "all are full");
 
     // Every address of a /64 may be one host's.
     let mut admission = Admission::default();
@@ -100,10 +110,10 @@ fn a_network_and_an_address_have_a_quota() {
 #[test]
 fn those_who_stall_after_their_hello_share_the_room_with_newcomers() {
     let mut admission = Admission::default();
-    let attackers = [apart(1), apart(2), apart(3)];
+    let attackers = [1, 2, 3, 4, 5, 6, 7, 8, 9].map(apart);
     for attacker in attackers {
         for _ in 0..MAX_OF_ADDRESS {
-            // The third does not get as many.
+            // The last does not get as many.
             if let Ok(admitted) = admission.admit(0, attacker, false) {
                 admission.hello_complete(admitted.ticket);
             }
@@ -117,7 +127,7 @@ fn those_who_stall_after_their_hello_share_the_room_with_newcomers() {
     }
     // Once everybody has the same, nobody displaces anybody.
     let mut admission = Admission::default();
-    for number in 0..128 {
+    for number in 0..all() {
         let ticket = fill(&mut admission, apart(number), 1).remove(0);
         admission.hello_complete(ticket);
     }
@@ -127,15 +137,15 @@ fn those_who_stall_after_their_hello_share_the_room_with_newcomers() {
 #[test]
 fn known_addresses_have_a_share_that_strangers_cannot_use() {
     let mut admission = Admission::default();
-    for number in 0..128 {
+    for number in 0..all() {
         let ticket = fill(&mut admission, apart(number), 1).remove(0);
         admission.hello_complete(ticket);
     }
     for number in 0..32 {
-        let admitted = admission.admit(0, apart(200 + number / 4), true).expect("a reserved share");
+        let admitted = admission.admit(0, apart(1_000 + number / 4), true).expect("a reserved share");
         assert_eq!(admitted.evicted, None);
     }
-    assert_eq!(admission.admit(0, apart(300), true), Err(Full::All), "all of them are in use");
+    assert_eq!(admission.admit(0, apart(2_000), true), Err(Full::All), "all of them are in use");
     // One address cannot use them up.
     let mut admission = Admission::default();
     for _ in 0..1_000 {
