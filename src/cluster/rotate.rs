@@ -35,9 +35,10 @@ const WHILE_LATE: Duration = Duration::from_secs(5);
 /// Time between the end of a rotation and the closing of links that have not proven the new secret: enough for proofs
 /// that are on their way.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long a member must have been known to get the new secret when another one is expelled: a host that is expelled may
-/// come back under another key while the news are on their way.
-const WELL_KNOWN: Duration = Duration::from_secs(60);
+/// Whoever has become a member within this time does not get the new secret when another one is expelled: that one may try
+/// to come back under another key while the news are on their way. It does not count at the start of this daemon, to which
+/// all members are new.
+const NEWCOMER: Duration = Duration::from_secs(3);
 /// Members that were seen alive are remembered up to this number, as many as the member table knows.
 const MAX_SEEN: usize = 65_536;
 /// Rotations heard from peers that wait here.
@@ -199,6 +200,8 @@ struct Carrying {
     is_stored: bool,
     /// When each member was first seen alive. Only they get the new secret, and not whoever is only told of.
     seen: BTreeMap<NodeId, Instant>,
+    /// When this daemon began to look.
+    begun: Instant,
     /// When links that have not proven it are closed.
     close_at: Option<Instant>,
     /// When the state is looked at again.
@@ -222,6 +225,7 @@ pub(super) async fn run(
         key: None,
         is_stored: true,
         seen: BTreeMap::new(),
+        begun: now,
         close_at: None,
         look_at: now,
         again_at: now,
@@ -353,7 +357,9 @@ impl Carrying {
         let known: BTreeSet<NodeId> = self.parts.core.known().await?.into_iter().collect();
         let now = Instant::now();
         let is_entitled = |(id, since): (&NodeId, &Instant)| {
-            let well_known = now.duration_since(*since) >= WELL_KNOWN || rotation.without.is_none();
+            let well_known = now.duration_since(*since) >= NEWCOMER
+                || since.duration_since(self.begun) <= NEWCOMER
+                || rotation.without.is_none();
             (well_known && known.contains(id)).then_some(*id)
         };
         let members = self.seen.iter().filter_map(is_entitled).collect();

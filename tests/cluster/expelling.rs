@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::harness::wait_until;
 use crate::world::{COOKIE, PATIENCE, World};
@@ -23,6 +24,13 @@ fn lost_links(world: &World, host: usize) -> Vec<String> {
     world[host].log().lines().filter(is_lost).map(str::to_owned).collect()
 }
 
+/// Waits until no member is new any more: when another one is expelled, newcomers do not get the new secret.
+fn wait_until_known(world: &World) {
+    let begin = Instant::now();
+    wait_until("the members to be known for a while", || begin.elapsed() > Duration::from_secs(4));
+    world.wait_until_agreed(&world.all());
+}
+
 fn warnings(world: &World, host: usize) -> Vec<String> {
     world.block_on(world[host].api().status()).expect("a status").warnings
 }
@@ -37,6 +45,7 @@ fn an_expelled_host_is_out_everywhere_and_stays_out_until_it_is_readmitted() {
     world.wait_for_names(&others, [&node]);
     let watch = world.watch(5);
     let name = world[OUT].name.clone();
+    wait_until_known(&world);
     let begin = Instant::now();
     let said = world.run(0, &["expel", &name]).ended_with(0);
     assert!(said.stdout.starts_with(&format!("expelled {name} (")), "{said:#?}");
@@ -117,6 +126,7 @@ fn an_expelled_host_loses_its_tunnels() {
     let (mut far, _) = listener.accept().expect("a tunnel");
     far.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     near.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    wait_until_known(&world);
     world.run(1, &["expel", "h1"]).ended_with(0);
     // The bytes of the program behind it end at once.
     for end in [&mut far, &mut near] {
@@ -143,6 +153,8 @@ fn of_two_hosts_with_one_name_one_is_named_by_its_id() {
         assert!(refused.stderr.contains("2 daemons have the name or address \"twin\""), "{refused:#?}");
     }
     let id = world.status(2).expect("a status").id;
+    let begin = Instant::now();
+    wait_until("the members to be known for a while", || begin.elapsed() > Duration::from_secs(4));
     world.run(0, &["expel", &id[..8]]).ended_with(0);
     world
         .wait_on(&[0, 1], "two members", |host| world.status(host).is_some_and(|status| status.members == 2));
@@ -197,7 +209,7 @@ fn a_new_secret_reaches_all_members_without_the_loss_of_a_link() {
     assert_eq!((new.len(), new[0].len()), (1, 64));
     world.wait_until_agreed(&present);
     // The time after which links that were not proven again are closed.
-    wait_until("the links to be checked", || begin.elapsed() > took + std::time::Duration::from_secs(4));
+    wait_until("the links to be checked", || begin.elapsed() > took + Duration::from_secs(4));
     let after: Vec<_> = present.iter().map(|host| lost_links(&world, *host)).collect();
     assert_eq!(before, after);
     present[1..].iter().for_each(|host| watch.never("node_down", &world[*host].name));
@@ -246,4 +258,47 @@ fn a_rotation_survives_restarts() {
     let new = secrets(&world, 0)[0].clone();
     world.wait_on(&world.all(), "the end of the rotation", |host| secrets(&world, host) == [new.clone()]);
     world.wait_until_agreed(&world.all());
+}
+
+/// A host that is expelled tries at once to come back under other keys, with the secret that it knows.
+#[test]
+fn whoever_is_expelled_does_not_get_the_new_secret_under_other_keys() {
+    const HOSTS: usize = 6;
+    const THIEVES: usize = 3;
+    let mut world = World::new(HOSTS + THIEVES);
+    (0..HOSTS).for_each(|host| world.start(host));
+    world.join_first(1..HOSTS);
+    let members: Vec<usize> = (0..HOSTS).collect();
+    world.wait_until_agreed(&members);
+    let begin = Instant::now();
+    wait_until("the members to be known for a while", || begin.elapsed() > Duration::from_secs(4));
+    // Each of the thief's other keys joins through another member, again and again, from before the expulsion on.
+    for thief in HOSTS..HOSTS + THIEVES {
+        world.start(thief);
+    }
+    let out = world[HOSTS - 1].name.clone();
+    let stop = AtomicBool::new(false);
+    let world = &world;
+    std::thread::scope(|scope| {
+        for thief in HOSTS..HOSTS + THIEVES {
+            let through = world[thief - HOSTS + 1].name.clone();
+            let stop = &stop;
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    world.run(thief, &["join", &through]);
+                    world.run(thief, &["leave"]);
+                }
+            });
+        }
+        let said = world.run(0, &["expel", &out]);
+        stop.store(true, Ordering::Relaxed);
+        assert!([0, 6].contains(&said.code), "{said:#?}");
+    });
+    let new = secrets(world, 0)[0].clone();
+    for host in 1..HOSTS - 1 {
+        world.wait_on(&[host], "the new secret", |host| secrets(world, host)[0] == new);
+    }
+    for thief in HOSTS - 1..HOSTS + THIEVES {
+        assert!(!secrets(world, thief).contains(&new), "h{} has got the new secret", thief + 1);
+    }
 }
