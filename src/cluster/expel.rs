@@ -7,7 +7,7 @@ use pmd_protocol::peer::NodeId;
 
 use super::membership::Cluster;
 use super::named::Named;
-use super::rotate::RotateError;
+use super::rotator::RotateError;
 use crate::link::inbox::Ended;
 
 /// The result of a decision about a member.

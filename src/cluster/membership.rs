@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::core::Core;
 use super::decisions::DecisionsError;
 use super::joiner_handle::Joiner;
-use super::rotate::Rotator;
+use super::rotator::Rotator;
 use crate::auth::cookie::{CookieError, Cookies};
 use crate::auth::error::TlsError;
 use crate::auth::tls::{ALPN_LINK, Tls};

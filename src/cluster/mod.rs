@@ -18,9 +18,11 @@ pub mod joiner_handle;
 pub mod membership;
 pub mod named;
 mod names_file;
-pub mod rotate;
+mod rotate;
 mod rotation;
 mod rotation_file;
+pub mod rotator;
+mod secret_file;
 pub mod view;
 
 use std::net::SocketAddr;
@@ -60,8 +62,8 @@ use core::Core;
 use driver::Start;
 use joiner_handle::Joiner;
 use membership::{Cluster, ClusterError};
-use rotate::Rotator;
 use rotation::{Latest, Rotations};
+use rotator::Rotator;
 
 /// Queued requests to dial back: room for a burst from each of a few peers.
 const DIAL_REQUESTS: usize = 256;

@@ -2,20 +2,21 @@
 //! and closes links that the new secret does not stand behind.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pmd_core::attest::id_of;
 use pmd_protocol::peer::{Frame, NodeId, Rotation};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::core::{Core, Spread};
 use super::rotation::{Heard, Latest, Rotations};
 use super::rotation_file;
-use crate::auth::cookie::{CookieKey, Cookies, Transition, read_secrets, replace};
+use super::rotator::{Progress, Request, Requests, RotateError};
+use super::secret_file::{StoreError, is_erlang, put};
+use crate::auth::cookie::{CookieKey, Cookies, Transition, read_secrets};
 use crate::base::clock::now_ms;
 use crate::base::log::limited::LimitedLog;
 use crate::directory::cluster::ClusterDirectory;
@@ -23,8 +24,6 @@ use crate::link::inbox::Ended;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::session::HeardRotation;
 
-/// Erlang's own cookie file, which pmd must not change.
-const ERLANG: &str = ".erlang.cookie";
 /// How often the state is looked at while a rotation is going on, besides when the members have changed. Peers that have
 /// not proven the new secret are sent the rotation again then, because the queue of a link may have been full.
 const WHILE_OFFERED: Duration = Duration::from_millis(500);
@@ -43,116 +42,6 @@ const NEWCOMER: Duration = Duration::from_secs(3);
 const MAX_SEEN: usize = 65_536;
 /// Rotations heard from peers that wait here.
 pub(super) const HEARD: usize = 64;
-/// Requests that wait here.
-const REQUESTS: usize = 16;
-
-/// How far a rotation is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    /// When it was begun, in milliseconds since the Unix epoch.
-    pub begun_ms: u64,
-    /// Whether the old secret is no longer accepted.
-    pub finished: bool,
-    /// Live members that have the new secret, this daemon included.
-    pub have: usize,
-    /// The host names of the live members that do not, or their ids.
-    pub missing: Vec<String>,
-    /// How many members were away and may still return with the old secret.
-    pub late: usize,
-}
-
-/// Why a rotation was not begun or finished.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RotateError {
-    /// One is going on.
-    #[error("a rotation of the cluster secret is in progress")]
-    InProgress,
-    /// None is going on.
-    #[error("no rotation of the cluster secret is in progress")]
-    NotBegun,
-    /// The cluster secret is Erlang's cookie.
-    #[error("{0} is the Erlang cookie, which pmd does not change")]
-    Erlang(String),
-    /// This daemon knows no other member, so it would cut itself off from those that it does not know.
-    #[error("this daemon knows no other members of its cluster")]
-    Alone,
-    /// This daemon is not one of the configured administrators.
-    #[error("this daemon is not among the administrators of the cluster")]
-    NotAdministrator,
-    /// Another rotation was begun elsewhere at this moment, which counts.
-    #[error("another rotation of the cluster secret was begun at the same time")]
-    Overtaken,
-    /// The secret cannot be written, or there are no random bytes.
-    #[error("cannot store a new cluster secret: {0}")]
-    Store(String),
-    /// The daemon is shutting down.
-    #[error("the daemon is shutting down")]
-    Ended,
-}
-
-/// A request to the rotator.
-#[derive(Debug)]
-enum Request {
-    Begin(oneshot::Sender<Result<Progress, RotateError>>),
-    Expel(NodeId, String, oneshot::Sender<Result<Progress, RotateError>>),
-    Finish(oneshot::Sender<Result<Progress, RotateError>>),
-    Progress(oneshot::Sender<Option<Progress>>),
-}
-
-/// Sends requests to the rotator.
-#[derive(Debug, Clone)]
-pub struct Rotator(mpsc::Sender<Request>);
-
-/// The receiving end of the requests.
-#[derive(Debug)]
-pub(super) struct Requests(mpsc::Receiver<Request>);
-
-impl Rotator {
-    /// Creates the queue; returns both ends.
-    pub(super) fn new() -> (Rotator, Requests) {
-        let (sender, receiver) = mpsc::channel(REQUESTS);
-        (Rotator(sender), Requests(receiver))
-    }
-
-    /// Begins a rotation to a new random secret.
-    ///
-    /// # Errors
-    ///
-    /// If one is going on, or the secret cannot be stored here.
-    pub async fn begin(&self) -> Result<Progress, RotateError> {
-        self.ask(Request::Begin).await.unwrap_or(Err(RotateError::Ended))
-    }
-
-    /// Expels a member, whose host is named for display, and begins a rotation to a new random secret that it does not get.
-    ///
-    /// # Errors
-    ///
-    /// If the secret cannot be stored here; the member is not expelled then.
-    pub async fn expel(&self, member: NodeId, host: String) -> Result<Progress, RotateError> {
-        let expel = |answer| Request::Expel(member, host, answer);
-        self.ask(expel).await.unwrap_or(Err(RotateError::Ended))
-    }
-
-    /// Ends the rotation that is going on: the old secret is no longer accepted.
-    ///
-    /// # Errors
-    ///
-    /// If none is going on.
-    pub async fn finish(&self) -> Result<Progress, RotateError> {
-        self.ask(Request::Finish).await.unwrap_or(Err(RotateError::Ended))
-    }
-
-    /// How far the latest rotation is; `None` if this daemon knows none.
-    pub async fn progress(&self) -> Option<Progress> {
-        self.ask(Request::Progress).await.flatten()
-    }
-
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
-        let (sender, receiver) = oneshot::channel();
-        self.0.send(request(sender)).await.ok()?;
-        receiver.await.ok()
-    }
-}
 
 /// The parts that rotations need.
 #[derive(Debug)]
@@ -591,34 +480,4 @@ impl Carrying {
         let (finished, late) = (latest.rotation.finished, latest.late.len());
         Ok(Some(Progress { begun_ms, finished, have, missing, late }))
     }
-}
-
-/// Why the secrets were not written.
-#[derive(Debug, thiserror::Error)]
-enum StoreError {
-    /// The file holds a secret that an administrator has put there.
-    #[error("it was replaced by hand")]
-    ByHand,
-    /// A system call failed.
-    #[error(transparent)]
-    System(#[from] io::Error),
-}
-
-/// Writes the secrets of a rotation, unless the file is Erlang's, or holds a secret that the rotation knows nothing of.
-fn put(path: &Path, secrets: &[String], latest: &Latest) -> Result<(), StoreError> {
-    if is_erlang(path) {
-        return Err(io::Error::other(format!("{} is the Erlang cookie", path.display())).into());
-    }
-    let known = [&latest.rotation.secret, &latest.old];
-    let current = read_secrets(path).ok().and_then(|secrets| secrets.into_iter().next());
-    if current.is_some_and(|current| !known.contains(&&current)) {
-        return Err(StoreError::ByHand);
-    }
-    // If the path is a symbolic link, replace its target.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    Ok(replace(&path, secrets).map_err(io::Error::other)?)
-}
-
-fn is_erlang(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == ERLANG)
 }

@@ -165,9 +165,9 @@ impl<S: Share> MemberTable<S> {
         Some((&record.identity, record.liveness()?))
     }
 
-    /// The ids of all other members that are remembered, dead or alive.
+    /// The ids of all other members that are remembered, dead or alive, except those that have left.
     pub fn known(&self) -> impl Iterator<Item = NodeId> {
-        self.records.iter().map(|record| record.identity.id)
+        self.records.iter().filter(|record| record.state != State::Left).map(|record| record.identity.id)
     }
 
     /// The record of a member or of this daemon, dead or alive.

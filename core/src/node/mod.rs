@@ -256,7 +256,7 @@ impl<S: Share> Node<S> {
         self.table.len()
     }
 
-    /// The ids of all other members that are remembered, dead or alive, but for those that were expelled.
+    /// The ids of all other members that are remembered, dead or alive, except those that have left or were expelled.
     pub fn known_members(&self) -> impl Iterator<Item = NodeId> {
         self.table.known().filter(|id| !self.expulsions.is_expelled(id))
     }

@@ -6,7 +6,7 @@ use axum::response::Json;
 
 use super::cluster::of;
 use super::request::{Answer, ApiError, RequestBody};
-use crate::cluster::rotate::{Progress, RotateError};
+use crate::cluster::rotator::{Progress, RotateError};
 use crate::control::api::{self, ErrorCode};
 use crate::control::handles::MaybeMember;
 use crate::control::json::timestamp;

@@ -1,0 +1,132 @@
+use std::sync::Arc;
+
+use pmd_protocol::peer::{Host, Metadata, Name};
+
+use super::*;
+
+const ME: NodeId = NodeId::new([1; 32]);
+const OTHER: NodeId = NodeId::new([4; 32]);
+
+fn host(name: &str) -> Arc<Entry> {
+    Arc::new(Entry::Host(Host {
+        host: name.parse().expect("a name"),
+        version: "1".into(),
+        metadata: Metadata::default(),
+        leaving: false,
+        relay: false,
+        secret_ms: 0,
+    }))
+}
+
+fn node(name: &str, port: u16) -> Arc<Entry> {
+    Arc::new(Entry::Name(Name {
+        name: name.parse().expect("a name"),
+        port,
+        node_type: 77,
+        protocol: 0,
+        highest_version: 6,
+        lowest_version: 5,
+        creation: 1,
+        registered_ms: 0,
+        extra: Box::default(),
+    }))
+}
+
+fn up(origin: NodeId, entries: &[Arc<Entry>]) -> Patch {
+    let changes = entries.iter().map(|entry| EntryChange { before: None, after: Some(Arc::clone(entry)) });
+    Patch::Change { origin, changes: changes.collect() }
+}
+
+fn answers(directory: &ClusterDirectory, name: &str, host: &str) -> bool {
+    directory.find(name, host).is_some()
+}
+
+#[test]
+fn a_node_is_found_on_its_host_until_the_host_is_hidden() {
+    let directory = ClusterDirectory::default();
+    directory.apply(ME, &up(OTHER, &[host("Far.example.org"), node("bar", 5000)]));
+    for found in ["far.example.org", "FAR.EXAMPLE.ORG", "far"] {
+        assert!(answers(&directory, "bar", found), "{found}");
+    }
+    for not in ["fa", "far.example.com.x", "example.org", ""] {
+        assert!(!answers(&directory, "bar", not), "{not}");
+    }
+    assert!(!answers(&directory, "foo", "far"));
+    directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
+    assert!(!answers(&directory, "bar", "far"));
+}
+
+#[test]
+fn hosts_are_reported_once_and_those_that_left_separately() {
+    let directory = ClusterDirectory::default();
+    directory.apply(ME, &up(OTHER, &[host("Far"), node("bar", 5000)]));
+    let hosts = directory.hosts(None).expect("nothing was known");
+    assert_eq!(hosts.members, BTreeSet::from(["far".to_owned()]));
+    directory.apply(ME, &up(OTHER, &[node("baz", 5001)]));
+    assert_eq!(directory.hosts(Some(hosts.version)), None, "a node is not a host");
+    directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
+    let gone = directory.hosts(Some(hosts.version)).expect("it has gone");
+    assert!(gone.members.is_empty() && gone.left.is_empty(), "it failed, and did not leave");
+    directory.apply(ME, &up(OTHER, &[host("far")]));
+    directory.clear();
+    let left = directory.hosts(Some(gone.version)).expect("this host has left");
+    assert_eq!(left.left, BTreeSet::from(["far".to_owned()]));
+}
+
+#[test]
+fn names_that_several_daemons_claim_are_known() {
+    let directory = ClusterDirectory::new(HeldNames::new(60_000));
+    let third = NodeId::new([3; 32]);
+    directory.apply(ME, &up(OTHER, &[host("far")]));
+    assert_eq!(directory.contested("here"), []);
+    let claim = |by, holder| Claim { host: "far".to_owned(), by, holder, gone_ms: None };
+    assert_eq!(directory.contested("FAR"), [claim(OTHER, None)]);
+    // Whoever comes second does not get it, although its id is lower.
+    directory.apply(ME, &up(third, &[host("Far"), node("bar", 6000)]));
+    directory.apply(ME, &up(OTHER, &[node("bar", 5000)]));
+    assert_eq!(directory.contested("here"), [claim(third, Some(OTHER))]);
+    assert_eq!(directory.lost_claim(&third), Some(claim(third, Some(OTHER))));
+    assert!(directory.has_its_name(&OTHER) && !directory.has_its_name(&third));
+    assert_eq!(directory.find("bar", "far").map(|(id, ..)| id), Some(OTHER));
+    assert_eq!(directory.named_origins().len(), 1);
+    assert_eq!(directory.origins().len(), 2);
+    // While the first one has failed, nobody has it; once it was expelled, the second one does.
+    directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
+    assert!(directory.find("bar", "far").is_none() && directory.on_host("far").is_empty());
+    directory.settle_names();
+    assert!(!directory.has_its_name(&third));
+    directory.set_expelled(OTHER, true);
+    assert_eq!(directory.contested("here"), []);
+    assert_eq!(directory.find("bar", "far").map(|(id, ..)| id), Some(third));
+}
+
+#[test]
+fn a_snapshot_does_not_change() {
+    let directory = ClusterDirectory::default();
+    directory.apply(ME, &up(OTHER, &[host("far"), node("bar", 5000)]));
+    let read = directory.origin(&OTHER).expect("it is there");
+    directory.apply(ME, &up(OTHER, &[node("bar", 5001), node("baz", 5002)]));
+    assert_eq!(read.count_names(), 1);
+    assert_eq!(read.find(Kind::NAME, "bar").and_then(|entry| entry.port()), Some(5000));
+    assert_eq!(directory.registered(&OTHER, Kind::NAME, "bar").map(|now| now.port), Some(5001));
+}
+
+#[test]
+fn this_host_is_not_included() {
+    let directory = ClusterDirectory::default();
+    directory.apply(ME, &up(ME, &[host("here"), node("foo", 5000)]));
+    assert!(!answers(&directory, "foo", "here"));
+}
+
+#[test]
+fn an_address_is_a_members_as_long_as_the_member_lives() {
+    let directory = ClusterDirectory::default();
+    let address: SocketAddr = "10.0.0.2:4369".parse().expect("an address");
+    directory.apply(ME, &up(OTHER, &[host("far")]));
+    directory.set_addresses(OTHER, &[address, address]);
+    directory.set_addresses(OTHER, &[address]);
+    assert!(directory.is_member(address.ip()));
+    assert!(directory.is_member("::ffff:10.0.0.2".parse().expect("an address")));
+    directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
+    assert!(!directory.is_member(address.ip()));
+}
