@@ -6,8 +6,10 @@
 use pmd_core::attest::id_of;
 use pmd_core::facts::Unshared;
 use pmd_core::id::{Generation, NodeId};
+use pmd_core::membership::event::MembershipEvent;
+use pmd_core::membership::judge::Judge;
 use pmd_core::membership::record::{Record, RecordError, Standing, State, encode};
-use pmd_core::membership::table::{Judge, MemberTable, MembershipEvent};
+use pmd_core::membership::table::MemberTable;
 use pmd_core::membership::{Identity, Liveness};
 use pmd_core::tuning::MembershipTuning;
 use pmd_protocol::peer::PublicKey;

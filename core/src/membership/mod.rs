@@ -5,10 +5,12 @@
 //! members that administrators have put out. They send nothing; the
 //! node does.
 
+pub mod event;
 pub mod evidence;
 pub mod expulsions;
 pub mod health;
 pub mod identity;
+pub mod judge;
 pub mod phi;
 pub mod record;
 pub mod table;

@@ -31,7 +31,9 @@ use std::sync::Arc;
 
 use pmd_protocol::peer::{Attestation, Generation, NodeId, PublicKey};
 
+use super::event::MembershipEvent;
 use super::identity::Identity;
+use super::judge::{Judge, Merged};
 use super::record::{Liveness, Record, RecordError, Standing, State, decode};
 use crate::facts::{Facts, Share, Unshared};
 use crate::tuning::MembershipTuning;
@@ -42,44 +44,6 @@ pub const MAX_KNOWN: usize = 65_536;
 
 /// The capacity that an empty event queue keeps. More was only needed for a burst.
 const MAX_IDLE_EVENTS: usize = 64;
-
-/// A change of the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MembershipEvent {
-    /// The record of a member, or of this daemon, is new and must be sent to all members.
-    News {
-        /// The member.
-        id: NodeId,
-    },
-    /// A member is live: it is new, has come back, or its generation or state has changed.
-    Up {
-        /// The member.
-        identity: Identity,
-        /// Its state.
-        liveness: Liveness,
-        /// Its previous generation and state, if it was live before.
-        before: Option<(Generation, Liveness)>,
-    },
-    /// A member is down.
-    Down {
-        /// The member.
-        identity: Identity,
-    },
-    /// This daemon was declared dead and has renewed its identity.
-    Renewed {
-        /// Its new identity.
-        identity: Identity,
-    },
-    /// This daemon was suspected and has refuted it.
-    Refuted,
-    /// A new member was left out, because the table is full.
-    Full,
-    /// Others know a later generation of this daemon's identity than its own. It must begin a new one.
-    LaterGeneration {
-        /// The identity in that generation.
-        identity: Identity,
-    },
-}
 
 /// The members known to one daemon, see the module documentation.
 #[derive(Debug)]
@@ -105,28 +69,6 @@ struct Suspicion {
     since_ms: u64,
     due_ms: u64,
     standing: Standing,
-}
-
-/// How the caller judges records that others have sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Judge<G, F> {
-    /// Whether the member has signed what the record says in its name.
-    pub is_genuine: G,
-    /// Whether this daemon hears a member itself, so that it need not believe others that the member is gone.
-    pub is_heard: F,
-    /// Records of generations that begin later than this are ignored; milliseconds since the Unix epoch.
-    pub latest_ms: u64,
-}
-
-/// What came of records that another daemon has sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Merged {
-    /// The records: they are what their sender knows.
-    pub known: Vec<Arc<Record>>,
-    /// Accusations of members that this daemon hears itself. The accused have to be told.
-    pub refuted: Vec<Arc<Record>>,
-    /// Members whose records were ignored, because by this daemon's clock their generations begin in the future.
-    pub future: Vec<NodeId>,
 }
 
 impl<S: Share> MemberTable<S> {

@@ -11,9 +11,10 @@ use rand::seq::IteratorRandom;
 use super::{Alarm, Challenge, Leaving, LinkId, Node, Output, ProbeFor};
 use crate::event::ClusterChange;
 use crate::facts::{About, Share};
+use crate::membership::event::MembershipEvent;
 use crate::membership::evidence::{ProbeAction, ProbeOutcome, Trigger};
+use crate::membership::judge::{Judge, Merged};
 use crate::membership::record::{self, Record, RecordError};
-use crate::membership::table::{Judge, MembershipEvent, Merged};
 use crate::membership::{Identity, Liveness};
 use crate::replica::view::Rank;
 

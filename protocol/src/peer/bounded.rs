@@ -1,4 +1,4 @@
-//! Sequences whose length is checked before memory is allocated.
+//! Sequences, text and bytes whose length is checked before memory is allocated.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -38,4 +38,24 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for AtMost<T, MAX>
         }
         Ok(all)
     }
+}
+
+/// Text of at most `MAX` bytes.
+pub(crate) fn text<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<String, D::Error> {
+    let text = <&str>::deserialize(deserializer)?;
+    if text.len() > MAX {
+        return Err(D::Error::invalid_length(text.len(), &"shorter text"));
+    }
+    Ok(text.to_owned())
+}
+
+/// At most `MAX` bytes.
+pub(crate) fn bytes<'de, D: Deserializer<'de>, const MAX: usize>(
+    deserializer: D,
+) -> Result<Vec<u8>, D::Error> {
+    let bytes = <&[u8]>::deserialize(deserializer)?;
+    if bytes.len() > MAX {
+        return Err(D::Error::invalid_length(bytes.len(), &"fewer bytes"));
+    }
+    Ok(bytes.to_vec())
 }

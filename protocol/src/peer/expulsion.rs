@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::attestation::{PublicKey, Signature};
 use super::bounded;
-use super::frame::text;
 use super::id::NodeId;
 use crate::limits::{MAX_EXPULSIONS, MAX_HOST_NAME};
 
@@ -22,10 +21,10 @@ pub struct Expulsion {
     /// Whether the member was expelled; otherwise it may join again.
     pub expelled: bool,
     /// The host name of the member, for display; at most [`MAX_HOST_NAME`] bytes.
-    #[serde(deserialize_with = "text::<_, MAX_HOST_NAME>")]
+    #[serde(deserialize_with = "bounded::text::<_, MAX_HOST_NAME>")]
     pub host: String,
     /// The host name of the author, for display; at most [`MAX_HOST_NAME`] bytes.
-    #[serde(deserialize_with = "text::<_, MAX_HOST_NAME>")]
+    #[serde(deserialize_with = "bounded::text::<_, MAX_HOST_NAME>")]
     pub by: String,
     /// The public key of the author, of which its id is the hash.
     pub author: PublicKey,

@@ -18,7 +18,7 @@
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
 
 use super::bounded;
 use super::expulsion::Expulsions;
@@ -148,16 +148,16 @@ pub struct Hello {
     /// How often it was declared dead, or changed its addresses, in this generation.
     pub renewal: u32,
     /// The name of its host, at most [`MAX_HOST_NAME`] bytes. A certificate of the cluster's authority must name it.
-    #[serde(deserialize_with = "text::<_, MAX_HOST_NAME>")]
+    #[serde(deserialize_with = "bounded::text::<_, MAX_HOST_NAME>")]
     pub host: String,
     /// The name of its cluster, at most [`MAX_CLUSTER_NAME`] bytes. Daemons with different names reject each other.
-    #[serde(deserialize_with = "text::<_, MAX_CLUSTER_NAME>")]
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CLUSTER_NAME>")]
     pub cluster: String,
     /// The addresses it can be reached at, in order of preference; at most [`MAX_ADDRESSES`].
     #[serde(deserialize_with = "bounded::vec::<_, _, MAX_ADDRESSES>")]
     pub addresses: Vec<SocketAddr>,
     /// The version of its software, at most [`MAX_VERSION_TEXT`] bytes.
-    #[serde(deserialize_with = "text::<_, MAX_VERSION_TEXT>")]
+    #[serde(deserialize_with = "bounded::text::<_, MAX_VERSION_TEXT>")]
     pub software: String,
 }
 
@@ -177,7 +177,7 @@ pub struct Close {
     /// The reason, which tells the receiver how to react.
     pub reason: Reason,
     /// A human-readable explanation, at most [`MAX_REASON`] bytes.
-    #[serde(deserialize_with = "text::<_, MAX_REASON>")]
+    #[serde(deserialize_with = "bounded::text::<_, MAX_REASON>")]
     pub text: String,
 }
 
@@ -249,7 +249,7 @@ pub struct Tally {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// At most [`MAX_MEMBERSHIP`] bytes.
-    #[serde(deserialize_with = "bytes::<_, MAX_MEMBERSHIP>")]
+    #[serde(deserialize_with = "bounded::bytes::<_, MAX_MEMBERSHIP>")]
     pub records: Vec<u8>,
 }
 
@@ -347,7 +347,7 @@ pub struct Open {
     /// The kind of entry.
     pub kind: Kind,
     /// Its name, at most [`MAX_KEY_NAME`] bytes.
-    #[serde(deserialize_with = "text::<_, MAX_KEY_NAME>")]
+    #[serde(deserialize_with = "bounded::text::<_, MAX_KEY_NAME>")]
     pub name: String,
     /// The creation that is expected; others are rejected. 0 means any.
     pub creation: u32,
@@ -410,22 +410,4 @@ pub enum Observation {
     /// The observer could not look, or does not trust what it saw because it is slow itself. This says nothing about the
     /// daemon, but it shows that the observer is there (Lifeguard's "nack").
     Unknown,
-}
-
-/// Text of at most `MAX` bytes.
-pub(super) fn text<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<String, D::Error> {
-    let text = <&str>::deserialize(deserializer)?;
-    if text.len() > MAX {
-        return Err(de::Error::invalid_length(text.len(), &"shorter text"));
-    }
-    Ok(text.to_owned())
-}
-
-/// At most `MAX` bytes.
-fn bytes<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    let bytes = <&[u8]>::deserialize(deserializer)?;
-    if bytes.len() > MAX {
-        return Err(de::Error::invalid_length(bytes.len(), &"fewer bytes"));
-    }
-    Ok(bytes.to_vec())
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::attestation::{PublicKey, Signature};
-use super::frame::text;
+use super::bounded;
 use super::id::NodeId;
 use crate::limits::MAX_SECRET;
 
@@ -25,7 +25,7 @@ pub struct Rotation {
     /// who became a member shortly before: that may be the same host under another key.
     pub without: Option<NodeId>,
     /// The new secret, at most [`MAX_SECRET`] bytes.
-    #[serde(deserialize_with = "text::<_, MAX_SECRET>")]
+    #[serde(deserialize_with = "bounded::text::<_, MAX_SECRET>")]
     pub secret: String,
     /// The public key of the author, of which its id is the hash.
     pub author: PublicKey,
