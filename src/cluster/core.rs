@@ -54,8 +54,8 @@ pub(super) enum CoreCommand {
     /// Send a rotation of the secret to all peers and to those that follow, prove the secret of this key on all links,
     /// and publish that this daemon has it.
     Rotate(Box<Rotating>),
-    /// List the ids of all members that the table knows, dead or alive.
-    Known(oneshot::Sender<Vec<NodeId>>),
+    /// List the ids of all members that the table knows, dead or alive, and whether they have left.
+    Known(oneshot::Sender<Vec<(NodeId, bool)>>),
     /// List the peers that have proven the secret of this key on their links.
     Proven(CookieKey, oneshot::Sender<Vec<NodeId>>),
     /// Close the links whose peers have not proven the secret of this key.
@@ -196,8 +196,8 @@ impl Core {
         self.tell(CoreCommand::Rotate(Box::new(Rotating { rotation, key, spread, publish }))).await
     }
 
-    /// The ids of all members that are known, dead or alive.
-    pub(super) async fn known(&self) -> Result<Vec<NodeId>, Ended> {
+    /// The ids of all members that are known, dead or alive, and whether they have left.
+    pub(super) async fn known(&self) -> Result<Vec<(NodeId, bool)>, Ended> {
         self.ask(CoreCommand::Known).await
     }
 

@@ -243,12 +243,15 @@ impl Carrying {
             return Ok(judged);
         }
         self.see().await?;
-        let known: BTreeSet<NodeId> = self.parts.core.known().await?.into_iter().collect();
+        // Whoever has left may come back, but not while somebody is expelled who may have left under other keys.
+        let is_strict = rotation.without.is_some();
+        let known = self.parts.core.known().await?.into_iter().filter(|(_, left)| !(is_strict && *left));
+        let known: BTreeSet<NodeId> = known.map(|(id, _)| id).collect();
         let now = Instant::now();
         let is_entitled = |(id, since): (&NodeId, &Instant)| {
             let well_known = now.duration_since(*since) >= NEWCOMER
                 || since.duration_since(self.begun) <= NEWCOMER
-                || rotation.without.is_none();
+                || !is_strict;
             (well_known && known.contains(id)).then_some(*id)
         };
         let members = self.seen.iter().filter_map(is_entitled).collect();
@@ -469,14 +472,21 @@ impl Carrying {
         let begun_ms = latest.rotation.begun_ms;
         let view = self.parts.core.view().await?;
         let mut missing = Vec::new();
+        let mut members = 1;
         for (identity, _) in &view.members {
-            if !self.has(&identity.id, begun_ms) {
+            let has = self.has(&identity.id, begun_ms);
+            // Nobody waits for those that do not get it because another member was expelled.
+            if !has && latest.rotation.without.is_some() && !latest.late.contains(&identity.id) {
+                continue;
+            }
+            members += 1;
+            if !has {
                 let host = self.parts.directory.host_of(&identity.id).filter(|host| !host.is_empty());
                 missing.push(host.unwrap_or_else(|| format!("{:.8}", identity.id)));
             }
         }
         missing.sort();
-        let have = view.members.len() + 1 - missing.len();
+        let have = members - missing.len();
         let (finished, late) = (latest.rotation.finished, latest.late.len());
         Ok(Some(Progress { begun_ms, finished, have, missing, late }))
     }

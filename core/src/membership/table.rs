@@ -107,9 +107,9 @@ impl<S: Share> MemberTable<S> {
         Some((&record.identity, record.liveness()?))
     }
 
-    /// The ids of all other members that are remembered, dead or alive, except those that have left.
-    pub fn known(&self) -> impl Iterator<Item = NodeId> {
-        self.records.iter().filter(|record| record.state != State::Left).map(|record| record.identity.id)
+    /// The ids of all other members that are remembered, dead or alive, and whether they have left.
+    pub fn known(&self) -> impl Iterator<Item = (NodeId, bool)> {
+        self.records.iter().map(|record| (record.identity.id, record.state == State::Left))
     }
 
     /// The record of a member or of this daemon, dead or alive.

@@ -256,9 +256,10 @@ impl<S: Share> Node<S> {
         self.table.len()
     }
 
-    /// The ids of all other members that are remembered, dead or alive, except those that have left or were expelled.
-    pub fn known_members(&self) -> impl Iterator<Item = NodeId> {
-        self.table.known().filter(|id| !self.expulsions.is_expelled(id))
+    /// The ids of all other members that are remembered, dead or alive, except those that were expelled, and whether they
+    /// have left.
+    pub fn known_members(&self) -> impl Iterator<Item = (NodeId, bool)> {
+        self.table.known().filter(|(id, _)| !self.expulsions.is_expelled(id))
     }
 
     /// The generation of a live member.

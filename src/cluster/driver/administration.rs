@@ -24,18 +24,17 @@ impl Driver {
             && Transition::keys(transition.as_deref(), &cookies, &end.peer.id).any(|key| end.proof.is_of(key))
     }
 
-    /// Sends a rotation of the secret to the peers that are entitled to it, proves that this daemon has the secret, and
-    /// publishes that.
+    /// Sends a rotation of the secret to the peers that are entitled to it, proves to all that this daemon has the secret,
+    /// and publishes that.
     pub(super) fn rotate(&mut self, rotating: Rotating) {
         let Rotating { rotation, key, spread, publish } = rotating;
-        let is_meant =
-            |end: &&LinkEnd| (spread == Spread::All || !end.proof.is_of(&key)) && self.is_entitled(end);
-        let peers: Vec<NodeId> = self.links.ends.values().filter(is_meant).map(|end| end.peer.id).collect();
-        for peer in peers {
-            self.send_to(&peer, Frame::Rotation(rotation.clone()));
-            if let Some(proof) = self.links.to(&peer).map(|end| end.proof.prove(&key)) {
-                self.send_to(&peer, Frame::Proof(proof));
+        let is_meant = |end: &&LinkEnd| spread == Spread::All || !end.proof.is_of(&key);
+        for end in self.links.ends.values().filter(is_meant) {
+            if self.is_entitled(end) {
+                self.send_to(&end.peer.id, Frame::Rotation(rotation.clone()));
             }
+            // Tells nothing to whoever does not know the secret.
+            self.send_to(&end.peer.id, Frame::Proof(end.proof.prove(&key)));
         }
         if publish && self.settings.host.secret_ms != rotation.begun_ms {
             self.settings.host.secret_ms = rotation.begun_ms;
