@@ -54,6 +54,8 @@ pub(super) enum CoreCommand {
     /// Send a rotation of the secret to all peers and to those that follow, prove the secret of this key on all links,
     /// and publish that this daemon has it.
     Rotate(Box<Rotating>),
+    /// Send the latest rotation to a peer that has an older one, if it is entitled to the secret.
+    SendRotation(NodeId),
     /// List the ids of all members that the table knows, dead or alive, and whether they have left.
     Known(oneshot::Sender<Vec<(NodeId, bool)>>),
     /// List the peers that have proven the secret of this key on their links.
@@ -194,6 +196,11 @@ impl Core {
         publish: bool,
     ) -> Result<(), Ended> {
         self.tell(CoreCommand::Rotate(Box::new(Rotating { rotation, key, spread, publish }))).await
+    }
+
+    /// Sends the latest rotation to a peer that has an older one, if it is entitled to the secret.
+    pub(super) async fn send_rotation(&self, peer: NodeId) -> Result<(), Ended> {
+        self.tell(CoreCommand::SendRotation(peer)).await
     }
 
     /// The ids of all members that are known, dead or alive, and whether they have left.

@@ -233,6 +233,7 @@ impl Driver {
                 let _ = sent.send(peers.iter().map(|peer| self.send_to(peer, frame.clone())).collect());
             }
             CoreCommand::Rotate(rotating) => self.rotate(*rotating),
+            CoreCommand::SendRotation(peer) => self.send_rotation(&peer),
             CoreCommand::Known(answer) => drop(answer.send(self.node.known_members().collect())),
             CoreCommand::Proven(key, answer) => {
                 let proven = self.links.ends.values().filter(|end| end.proof.is_of(&key));

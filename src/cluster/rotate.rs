@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pmd_core::attest::id_of;
-use pmd_protocol::peer::{Frame, NodeId, Rotation};
+use pmd_protocol::peer::{NodeId, Rotation};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -191,13 +191,8 @@ impl Carrying {
 
     async fn heard(&mut self, peer: NodeId, rotation: Rotation) -> Result<(), Ended> {
         if !self.rotations.is_news(&rotation) {
-            return match self.rotations.latest().filter(|latest| latest.rotation != rotation) {
-                Some(latest) => {
-                    let frame = Frame::Rotation(latest.rotation.clone());
-                    self.parts.core.send(vec![peer], frame).await.map(drop)
-                }
-                None => Ok(()),
-            };
+            let is_older = self.rotations.latest().is_some_and(|latest| latest.rotation != rotation);
+            return if is_older { self.parts.core.send_rotation(peer).await } else { Ok(()) };
         }
         let before = self.rotations.latest().map(|latest| latest.rotation.begun_ms);
         match self.hear(rotation).await? {

@@ -45,7 +45,8 @@ impl Driver {
         self.rotation = Some((rotation, key));
     }
 
-    /// Sends a new peer the latest rotation, unless an administrator has replaced its secret by hand since.
+    /// Sends a peer the latest rotation if it is entitled to the secret, unless an administrator has replaced the secret by
+    /// hand since.
     pub(super) fn send_rotation(&self, peer: &NodeId) {
         let Some((rotation, key)) = &self.rotation else { return };
         let is_current = self.local.cookies().current() == Some(key);

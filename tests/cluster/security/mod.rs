@@ -13,3 +13,4 @@ pub(crate) mod liar;
 mod newcomer;
 mod probes;
 mod proofs;
+mod rotation;
