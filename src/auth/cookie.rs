@@ -29,6 +29,8 @@ pub const MIN_COOKIE: usize = 16;
 pub const MAX_COOKIE: usize = 255;
 /// Maximum number of secrets in one file: the current one, and the next or the previous one.
 pub const MAX_COOKIES: usize = 2;
+/// The name of Erlang's own cookie file.
+const ERLANG: &str = ".erlang.cookie";
 /// Maximum number of bytes read from a file: two secrets and comments.
 const MAX_FILE: u64 = 16 * 1024;
 /// Random bytes in a generated secret: 256 bits.
@@ -122,8 +124,8 @@ pub struct Cookies {
 /// Which secrets count during and after a rotation over links, besides the current one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// The secret that was introduced. If another one is the current one, an administrator has replaced it by hand since,
-    /// and nothing of this counts.
+    /// The new secret. If the current one differs, an administrator has changed it by hand in the meantime, and the
+    /// transition no longer applies.
     pub new: CookieKey,
     /// The secret that was replaced.
     pub old: CookieKey,
@@ -305,13 +307,22 @@ fn read_as(path: &Path, reader: Reader) -> Result<Vec<String>, CookieError> {
     }
 }
 
-/// Atomically replaces the content of the file at `path` with `cookies`, and keeps its owner.
+/// Whether this is Erlang's own cookie file, which can hold only one cookie and which pmd must not change.
+#[must_use]
+pub fn is_erlang(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == ERLANG)
+}
+
+/// Atomically replaces the content of the file at `path` with `cookies`, and keeps its owner. If the path is a symbolic
+/// link, its target is replaced.
 ///
 /// # Errors
 ///
 /// If the file cannot be written; it is unchanged then.
 pub fn replace(path: &Path, cookies: &[String]) -> Result<(), CookieError> {
     let text: String = cookies.iter().map(|cookie| format!("{cookie}\n")).collect();
+    let target = path.canonicalize();
+    let path = target.as_deref().unwrap_or(path);
     files::replace_for_its_owner(path, &text, files::SECRET).map_err(|source| make_error(path, source))
 }
 

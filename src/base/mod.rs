@@ -8,6 +8,7 @@ pub mod log;
 pub mod permit;
 pub mod rate;
 pub mod shutdown;
+pub mod source;
 pub mod stats;
 pub mod supervise;
 pub mod text;

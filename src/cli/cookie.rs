@@ -9,12 +9,9 @@ use super::args::{Cookie, Global, Rotate};
 use super::common::target::{ConfigFile, absolute};
 use super::common::{Exit, Failure, Output, Result, Target, block_on, note};
 use super::rotate as over_links;
-use crate::auth::cookie::{CookieError, make, random_cookie, read_secrets, replace};
+use crate::auth::cookie::{CookieError, is_erlang, make, random_cookie, read_secrets, replace};
 use crate::config::paths::Paths;
 use crate::control::client::ClientError;
-
-/// Erlang's own cookie file, which can hold only one cookie.
-const ERLANG: &str = ".erlang.cookie";
 
 /// Shows or changes the cluster secret.
 pub fn run(global: &Global, action: &Cookie, output: Output) -> Result<Exit> {
@@ -97,7 +94,7 @@ fn rotate(path: &Path) -> Result<Outcome> {
             "once every host has this file, drop the old secret: pmd cookie rotate --finish --by-hand",
         ));
     };
-    if path.file_name().is_some_and(|name| name == ERLANG) {
+    if is_erlang(path) {
         return Err(Failure::new(
             Exit::Refused,
             format!("{} is the Erlang cookie, and Erlang reads only one cookie from it", path.display()),
@@ -111,7 +108,7 @@ fn rotate(path: &Path) -> Result<Outcome> {
             "try again later",
         )
     })?;
-    put(path, &[new, old.clone()])?;
+    replace(path, &[new, old.clone()])?;
     Ok(Outcome::Rotated)
 }
 
@@ -120,18 +117,11 @@ fn finish_rotation(path: &Path) -> Result<Outcome> {
     let cookies = read_secrets(path)?;
     match cookies.as_slice() {
         [new, _, ..] => {
-            put(path, std::slice::from_ref(new))?;
+            replace(path, std::slice::from_ref(new))?;
             Ok(Outcome::Finished)
         }
         _ => Ok(Outcome::Unchanged),
     }
-}
-
-/// Replaces the file.
-fn put(path: &Path, cookies: &[String]) -> Result<()> {
-    // If the path is a symbolic link, replace its target.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    Ok(replace(&path, cookies)?)
 }
 
 /// Makes the daemon of this host reload the file, if it is running. Returns whether it did.
@@ -258,7 +248,7 @@ mod tests {
     #[test]
     fn the_erlang_cookie_is_left_alone() {
         let (home, _) = home();
-        let path = home.path().join(ERLANG);
+        let path = home.path().join(".erlang.cookie");
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o400).open(&path).expect("a file");
         std::io::Write::write_all(&mut file, b"ABCDEFGHIJKLMNOPQRST").expect("room");

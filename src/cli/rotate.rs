@@ -96,7 +96,7 @@ fn unfinished(rotation: &Rotation, waited: Duration) -> Failure {
             rotation.members,
             listed(&rotation.missing),
         ),
-        "it goes on, and finishes by itself when all have it; to drop the old secret now: pmd cookie rotate --finish",
+        "the rotation continues and finishes once every host has it; to drop the old secret now: pmd cookie rotate --finish",
     )
 }
 

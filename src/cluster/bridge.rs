@@ -105,7 +105,7 @@ impl Bridge {
         self.directory.set_expelled(id, expelled);
     }
 
-    /// The claim of a member to a host name that another one has.
+    /// A member's claim to a host name that another member holds.
     pub(super) fn lost_claim(&self, id: &NodeId) -> Option<Claim> {
         self.directory.lost_claim(id)
     }

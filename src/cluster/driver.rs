@@ -420,7 +420,7 @@ impl Driver {
         }
     }
 
-    /// Logs that a member claims the host name of another one, if the patch brings such a claim.
+    /// Logs a warning if the patch contains a claim to a host name that another member holds.
     fn log_lost_claim(&self, patch: &Patch) {
         let Patch::Change { origin, changes } = patch else { return };
         let brings_host =

@@ -15,8 +15,8 @@ use super::core::{Core, Spread};
 use super::rotation::{Heard, Latest, Rotations};
 use super::rotation_file;
 use super::rotator::{Progress, Request, Requests, RotateError};
-use super::secret_file::{StoreError, is_erlang, put};
-use crate::auth::cookie::{CookieKey, Cookies, Transition, read_secrets};
+use super::secret_file::{StoreError, put};
+use crate::auth::cookie::{CookieKey, Cookies, Transition, is_erlang, random_cookie, read_secrets};
 use crate::base::clock::now_ms;
 use crate::base::log::limited::LimitedLog;
 use crate::directory::cluster::ClusterDirectory;
@@ -35,7 +35,7 @@ const WHILE_LATE: Duration = Duration::from_secs(5);
 /// that are on their way.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Whoever has become a member within this time does not get the new secret when another one is expelled: that one may try
-/// to come back under another key while the news are on their way. It does not count at the start of this daemon, to which
+/// to come back under another key while the news spreads. It does not count at the start of this daemon, to which
 /// all members are new.
 const NEWCOMER: Duration = Duration::from_secs(3);
 /// Members that were seen alive are remembered up to this number, as many as the member table knows.
@@ -173,20 +173,18 @@ impl Carrying {
     }
 
     async fn members_changed(&mut self) -> Result<(), Ended> {
-        self.see().await?;
+        self.see();
         if self.pause().is_some() { self.follow().await } else { Ok(()) }
     }
 
-    /// Remembers the members that are alive.
-    async fn see(&mut self) -> Result<(), Ended> {
-        let view = self.parts.core.view().await?;
+    /// Remembers the members that are alive. The read model knows them, so this costs the core thread nothing.
+    fn see(&mut self) {
         let now = Instant::now();
-        for (identity, _) in &view.members {
+        for (id, _) in self.parts.directory.origins() {
             if self.seen.len() < MAX_SEEN {
-                self.seen.entry(identity.id).or_insert(now);
+                self.seen.entry(id).or_insert(now);
             }
         }
-        Ok(())
     }
 
     async fn heard(&mut self, peer: NodeId, rotation: Rotation) -> Result<(), Ended> {
@@ -207,24 +205,15 @@ impl Carrying {
                 self.carry_out().await
             }
             Heard::Known => Ok(()),
-            Heard::Ignored => {
-                let write = move |more: &str| {
-                    tracing::warn!(
-                        ?peer,
-                        "ignored a new cluster secret: its author is not an administrator, or is expelled{more}"
-                    );
+            wrong @ (Heard::Ignored | Heard::Forged) => {
+                let why = if wrong == Heard::Forged {
+                    "its author has not signed it"
+                } else {
+                    "its author is not an administrator, or is expelled"
                 };
-                self.parts.log.line(format!("rotation from {peer}"), write);
-                Ok(())
-            }
-            Heard::Forged => {
-                let write = move |more: &str| {
-                    tracing::warn!(
-                        ?peer,
-                        "ignored a new cluster secret that its author has not signed{more}"
-                    );
-                };
-                self.parts.log.line(format!("forged rotation from {peer}"), write);
+                self.parts.log.line(format!("rotation from {peer}: {why}"), move |more| {
+                    tracing::warn!(?peer, "ignored a new cluster secret: {why}{more}");
+                });
                 Ok(())
             }
         }
@@ -237,7 +226,7 @@ impl Carrying {
         if judged != Heard::New {
             return Ok(judged);
         }
-        self.see().await?;
+        self.see();
         // Whoever has left may come back, but not while somebody is expelled who may have left under other keys.
         let is_strict = rotation.without.is_some();
         let known = self.parts.core.known().await?.into_iter().filter(|(_, left)| !(is_strict && *left));
@@ -317,7 +306,7 @@ impl Carrying {
         if !self.rotations.may_begin(&*tls.keys()) {
             return Ok(Err(RotateError::NotAdministrator));
         }
-        let secret = match crate::auth::cookie::random_cookie() {
+        let secret = match random_cookie() {
             Ok(secret) => secret,
             Err(error) => return Ok(Err(RotateError::Store(error.to_string()))),
         };

@@ -129,10 +129,7 @@ impl Rotations {
             return Heard::Known;
         }
         let author = id_of(&rotation.author);
-        let counts = match &self.administrators {
-            Administrators::All => true,
-            Administrators::Only(ids) => rotation.author == keys.public_key() || ids.contains(&author),
-        };
+        let counts = rotation.author == keys.public_key() || self.administrators.include(&author);
         if !counts || expelled || rotation.begun_ms > now_ms.saturating_add(MAX_AHEAD_MS) {
             return Heard::Ignored;
         }
@@ -143,10 +140,7 @@ impl Rotations {
 
     /// Whether this daemon, with these keys, may replace the secret of the others.
     pub(super) fn may_begin(&self, keys: &dyn Keys) -> bool {
-        match &self.administrators {
-            Administrators::All => true,
-            Administrators::Only(ids) => ids.contains(&id_of(&keys.public_key())),
-        }
+        self.administrators.include(&id_of(&keys.public_key()))
     }
 
     /// Takes a rotation that was [judged](Self::judge) new as the latest. `current` is the secret that it replaces, and

@@ -4,10 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::rotation::Latest;
-use crate::auth::cookie::{read_secrets, replace};
-
-/// Erlang's own cookie file, which can hold only one cookie.
-const ERLANG: &str = ".erlang.cookie";
+use crate::auth::cookie::{is_erlang, read_secrets, replace};
 
 /// Why the secrets were not written.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +27,5 @@ pub(super) fn put(path: &Path, secrets: &[String], latest: &Latest) -> Result<()
     if current.is_some_and(|current| !known.contains(&&current)) {
         return Err(StoreError::ByHand);
     }
-    // If the path is a symbolic link, replace its target.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    Ok(replace(&path, secrets).map_err(io::Error::other)?)
-}
-
-/// Whether this is Erlang's own cookie file, which pmd must not change.
-pub(super) fn is_erlang(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == ERLANG)
+    Ok(replace(path, secrets).map_err(io::Error::other)?)
 }

@@ -254,9 +254,8 @@ keys! {
         default: true,
     }
 
-    /// The ids of the daemons whose decisions to expel a member, and new cluster secrets, count on this host, besides its
-    /// own; `*` for all members. Name the hosts of administrators here, so that somebody who has taken over another host
-    /// cannot expel members.
+    /// The ids of the daemons that may expel members and replace the cluster secret; `*` means every member. List the
+    /// administrators' hosts here, so that an intruder on another host cannot expel anybody.
     administrators: Vec<String> {
         default: vec!["*".to_owned()],
     }

@@ -16,8 +16,10 @@
 //! Members and configured seeds have a reserved share that strangers cannot use, and are strangers beyond it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+
+use crate::base::source::one_host;
 
 /// Time for a whole ClientHello: it takes an honest peer a round trip, or two if a packet is lost.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
@@ -236,12 +238,10 @@ impl Admission {
 
 impl Entry {
     fn new(address: IpAddr) -> Entry {
-        let (source, network) = match address {
-            IpAddr::V4(ip) => (address, Ipv4Addr::from_bits(ip.to_bits() & (u32::MAX << 8)).into()),
-            IpAddr::V6(ip) => {
-                let network = Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into();
-                (network, network)
-            }
+        let source = one_host(address);
+        let network = match source {
+            IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() & (u32::MAX << 8)).into(),
+            IpAddr::V6(_) => source,
         };
         Entry { address, source, network, stage: Stage::Hello, reserved: false }
     }

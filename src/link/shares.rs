@@ -2,14 +2,14 @@
 //! none can use the descriptors of all.
 
 use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::Reason;
 
 use super::handshake::{ProvenPeer, close};
+use crate::base::source::{one_host, release};
 use crate::base::stats::Counters;
 
 /// Links of one member: one that is up, and those before it whose ends have not arrived yet, when it reconnects.
@@ -116,24 +116,6 @@ pub async fn refuse(mut peer: ProvenPeer, over: OverShare, counters: &Counters) 
     counters.links_over_share.add();
     tracing::debug!(host = %peer.host, address = %peer.address, "no room for a connection: {over}");
     close(&mut peer.frames, Reason::Busy, over.to_string()).await;
-}
-
-/// Counts one connection less.
-fn release<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
-}
-
-/// The addresses that count as one: an IPv4 address, or a /64 of IPv6, any address of which one host can use.
-fn one_host(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
-        ip => ip,
-    }
 }
 
 #[cfg(test)]

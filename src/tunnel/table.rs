@@ -1,8 +1,7 @@
 //! The open tunnels of this host, both entries and exits, and their limit.
 
 use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +10,7 @@ use pmd_protocol::peer::NodeId;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::source::{one_host, release};
 use crate::base::stats::Counters;
 use crate::directory::Target;
 use crate::directory::cluster::Registered;
@@ -179,7 +179,7 @@ impl Table {
     /// If the limit is reached, or the member or its address has its share.
     pub fn seat_for(&self, member: NodeId, address: Option<IpAddr>) -> Result<Seat<'_>, NoSeat> {
         let mut seat = self.seat().ok_or(NoSeat::Full)?;
-        let network = address.map(network);
+        let network = address.map(one_host);
         let share = self.share();
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if shares.members.get(&member).is_some_and(|used| *used >= share) {
@@ -239,24 +239,6 @@ impl Drop for Seat<'_> {
         if let Some(network) = network {
             release(&mut shares.networks, &network);
         }
-    }
-}
-
-/// Counts one tunnel less.
-fn release<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
-}
-
-/// The addresses that count as one: an IPv4 address, or a /64 of IPv6, any address of which one host can use.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
-        ip => ip,
     }
 }
 

@@ -5,7 +5,7 @@
 //! merge like replicas: in any order, and however often they arrive.
 //!
 //! Whose decisions count is configured: those of all members, or of some. Nothing else could tell an administrator from
-//! somebody who has taken over a member.
+//! an intruder on a member's host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +25,17 @@ pub enum Administrators {
     All,
     /// These daemons, and this daemon itself.
     Only(BTreeSet<NodeId>),
+}
+
+impl Administrators {
+    /// Whether the decisions of this daemon count for all that have this setting.
+    #[must_use]
+    pub fn include(&self, id: &NodeId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(ids) => ids.contains(id),
+        }
+    }
 }
 
 /// What came of a decision that another daemon has sent.
@@ -98,18 +109,14 @@ impl Expulsions {
         decision
     }
 
-    /// Merges a decision of this daemon or another one. Decisions after `latest_ms` are ignored, so that none can be the
-    /// last for ever.
+    /// Merges a decision. One dated after `latest_ms` is ignored, so that no decision can be final.
     pub fn merge(&mut self, keys: &dyn Keys, latest_ms: u64, decision: Expulsion) -> Heard {
         let known = self.decisions.get(&decision.member);
         if known.is_some_and(|known| order(known) >= order(&decision)) {
             return Heard::Known;
         }
         let author = id_of(&decision.author);
-        let counts = match &self.administrators {
-            Administrators::All => true,
-            Administrators::Only(ids) => decision.author == keys.public_key() || ids.contains(&author),
-        };
+        let counts = decision.author == keys.public_key() || self.administrators.include(&author);
         let readmits_itself = !decision.expelled && author == decision.member;
         let is_out = self
             .decisions

@@ -59,12 +59,9 @@ impl Driver {
     /// new secret.
     pub(super) fn close_unproven(&mut self, key: &CookieKey) {
         let now_ms = self.now().mono_ms;
-        let is_old = |link: &LinkId| {
-            let found = self.node.links().find(|(id, _)| id == link);
-            found.is_none_or(|(_, link)| now_ms.saturating_sub(link.since_ms) >= SETTLE_MS)
-        };
-        let unproven = self.links.ends.iter().filter(|(_, end)| !end.proof.is_of(key));
-        let unproven: Vec<LinkId> = unproven.map(|(link, _)| *link).filter(is_old).collect();
+        let is_unproven = |id: &LinkId| self.links.ends.get(id).is_some_and(|end| !end.proof.is_of(key));
+        let old = self.node.links().filter(|(_, link)| now_ms.saturating_sub(link.since_ms) >= SETTLE_MS);
+        let unproven: Vec<LinkId> = old.map(|(id, _)| id).filter(is_unproven).collect();
         for link in unproven {
             let Some(end) = self.links.ends.remove(&link) else { continue };
             tracing::warn!(host = %end.host, address = %end.address, "link closed: its peer has not proven the new cluster secret");
