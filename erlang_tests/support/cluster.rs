@@ -84,6 +84,8 @@ pub fn join(host: &Host, other: &Host) {
 /// Waits until every host can resolve all others.
 pub fn wait_for_members<const N: usize>(hosts: &[Host; N]) {
     for host in hosts {
+        // Nobody has read the file so far, so the daemon has not written it yet.
+        api(host, "GET", "/v1/tunnels?for=node", "");
         wait_until(&format!("the others in the hosts file of {}", host.name), || {
             let text = fs::read_to_string(hosts_file(host)).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
@@ -100,13 +102,26 @@ pub fn hosts_file(host: &Host) -> PathBuf {
     host.pmd_home().join("hosts-4369")
 }
 
+/// The value of `ERL_AFLAGS` on a host.
+fn flags(host: &Host) -> String {
+    let folder = host.pmd_home().join("erlang-4369");
+    format!("-mode interactive -pa {} -epmd_module pmd_epmd", folder.display())
+}
+
 /// The value of `ERL_INETRC` on a host.
 pub fn inetrc(host: &Host) -> PathBuf {
     host.pmd_home().join("erl_inetrc-4369")
 }
 
-/// `erl` on a host, with the variable that `pmd env` prints.
+/// `erl` on a host, with the variables that `pmd env` prints.
 pub fn erl(host: &Host) -> Command {
+    let mut command = node::erl(host);
+    command.env("ERL_AFLAGS", flags(host)).env("PMD_HOSTS_FILE", hosts_file(host));
+    command
+}
+
+/// `erl` on a host, with the variable that `pmd env --resolver-only` prints.
+pub fn erl_with_resolver(host: &Host) -> Command {
     let mut command = node::erl(host);
     command.env("ERL_INETRC", inetrc(host));
     command

@@ -109,17 +109,17 @@ pub fn open_log(path: &Path) -> io::Result<File> {
 ///
 /// If the file cannot be written; `AlreadyExists` if it exists.
 pub fn make(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    make_for(path, text, mode, None)
+    make_for(path, text.as_bytes(), mode, None)
 }
 
 /// Creates a file like [`make`]; with an owner, for this user and group.
-fn make_for(path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+fn make_for(path: &Path, text: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     if let Some((uid, gid)) = owner {
         fchown(&file, Some(uid), Some(gid))?;
     }
     file.set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text)?;
     file.sync_all()
 }
 
@@ -131,7 +131,7 @@ fn make_for(path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Res
 /// If the file cannot be written.
 pub fn make_once(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
     // A rename would replace the file of another process; a link fails instead.
-    put(path, text, mode, None, |beside| match std::fs::hard_link(beside, path) {
+    put(path, text.as_bytes(), mode, None, |beside| match std::fs::hard_link(beside, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
@@ -143,8 +143,8 @@ pub fn make_once(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
 /// # Errors
 ///
 /// If the file cannot be written. The old file then remains.
-pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    put(path, text, mode, None, |beside| std::fs::rename(beside, path))
+pub fn replace(path: &Path, text: impl AsRef<[u8]>, mode: u32) -> io::Result<()> {
+    put(path, text.as_ref(), mode, None, |beside| std::fs::rename(beside, path))
 }
 
 /// Replaces a file like [`replace`], and keeps its owner and group, since root may do it for another user. The new file
@@ -156,7 +156,7 @@ pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 pub fn replace_for_its_owner(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let found = std::fs::symlink_metadata(path)?;
     let owner = Some((found.uid(), found.gid())).filter(|(uid, _)| geteuid().is_root() && *uid != 0);
-    put(path, text, mode, owner, |beside| std::fs::rename(beside, path))
+    put(path, text.as_bytes(), mode, owner, |beside| std::fs::rename(beside, path))
 }
 
 /// Replaces a file like [`replace`], unless it already has this text, and returns whether it changed. An unchanged file
@@ -165,9 +165,9 @@ pub fn replace_for_its_owner(path: &Path, text: &str, mode: u32) -> io::Result<(
 /// # Errors
 ///
 /// If the file cannot be read or written. The old file then remains.
-pub fn replace_if_changed(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
+pub fn replace_if_changed(path: &Path, text: impl AsRef<[u8]>, mode: u32) -> io::Result<bool> {
     match std::fs::read(path) {
-        Ok(before) if before == text.as_bytes() => return Ok(false),
+        Ok(before) if before == text.as_ref() => return Ok(false),
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -203,7 +203,7 @@ pub fn let_others_through(folder: &Path) -> io::Result<()> {
 /// Writes a file next to `path` and moves it there with `in_place`.
 fn put<T>(
     path: &Path,
-    text: &str,
+    text: &[u8],
     mode: u32,
     owner: Option<Owner>,
     in_place: impl FnOnce(&Path) -> io::Result<T>,

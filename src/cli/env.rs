@@ -6,7 +6,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::args::{self, Format, Shape};
-use super::common::node_env::variables;
+use super::common::node_env::{Assignment, with_module, with_resolver};
 use super::common::output::{json, stdout};
 use super::common::{Exit, Output, Result, Target, block_on, explain, note};
 
@@ -14,12 +14,13 @@ use super::common::{Exit, Output, Result, Target, block_on, explain, note};
 pub fn run(target: &Target, args: &args::Env, output: Output) -> Result<Exit> {
     block_on(async {
         let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
-        print(&variables(&tunnels), args, output)?;
+        let variables = if args.resolver_only { with_resolver(&tunnels) } else { with_module(&tunnels) };
+        print(&variables, args, output)?;
         Ok(Exit::Done)
     })
 }
 
-fn print(variables: &[(&'static str, String)], args: &args::Env, output: Output) -> Result<()> {
+fn print(variables: &[Assignment], args: &args::Env, output: Output) -> Result<()> {
     #[derive(Serialize)]
     struct Document<'a> {
         environment: BTreeMap<&'static str, &'a str>,
@@ -27,14 +28,15 @@ fn print(variables: &[(&'static str, String)], args: &args::Env, output: Output)
 
     let mut out = stdout();
     if output.format.is_json() {
-        let document =
-            Document { environment: variables.iter().map(|(name, value)| (*name, value.as_str())).collect() };
+        let environment =
+            variables.iter().map(|variable| (variable.name, variable.value.as_str())).collect();
+        let document = Document { environment };
         json(&mut out, &document, output.format == Format::Json)?;
         return Ok(out.flush()?);
     }
     let shape = args.shape();
-    for (name, value) in variables {
-        writeln!(out, "{}", line(shape, name, value))?;
+    for variable in variables {
+        writeln!(out, "{}", line(shape, variable))?;
     }
     out.flush()?;
     if shape == Shape::Elixir {
@@ -43,8 +45,14 @@ fn print(variables: &[(&'static str, String)], args: &args::Env, output: Output)
     Ok(())
 }
 
-fn line(shape: Shape, name: &str, value: &str) -> String {
+fn line(shape: Shape, Assignment { name, value, before }: &Assignment) -> String {
     match shape {
+        // The value may already be there, from an earlier evaluation of this line.
+        Shape::Sh | Shape::Elixir if *before => format!(
+            "case \"${{{name}-}}\" in *{}*) ;; *) export {name}={}\"${{{name}:+ ${name}}}\" ;; esac",
+            quoted(value),
+            quoted(value)
+        ),
         Shape::Sh | Shape::Elixir => format!("export {name}={}", quoted(value)),
         // In unit files, a percent sign starts a specifier (systemd.unit(5)).
         Shape::Systemd => {
@@ -67,10 +75,27 @@ fn quoted(value: &str) -> String {
 mod tests {
     use super::*;
 
+    fn set(value: &str) -> Assignment {
+        Assignment { name: "A", value: value.into(), before: false }
+    }
+
     #[test]
     fn a_value_survives_the_shell_and_systemd() {
-        assert_eq!(line(Shape::Sh, "A", "/var/lib/pmd/x-1"), "export A=/var/lib/pmd/x-1");
-        assert_eq!(line(Shape::Elixir, "A", "/it's here"), r"export A='/it'\''s here'");
-        assert_eq!(line(Shape::Systemd, "A", "/100% \"x\""), r#"Environment="A=/100%% \"x\"""#);
+        assert_eq!(line(Shape::Sh, &set("/var/lib/pmd/x-1")), "export A=/var/lib/pmd/x-1");
+        assert_eq!(line(Shape::Elixir, &set("/it's here")), r"export A='/it'\''s here'");
+        assert_eq!(line(Shape::Systemd, &set("/100% \"x\"")), r#"Environment="A=/100%% \"x\"""#);
+    }
+
+    #[test]
+    fn a_value_is_put_before_what_is_there_and_only_once() {
+        let flags = Assignment { name: "A", value: r"-pa /it's\ here".into(), before: true };
+        let line = line(Shape::Sh, &flags);
+        let value = |there: &str| {
+            let script = format!("A='{there}'; {line}; {line}; printf %s \"$A\"");
+            let output = std::process::Command::new("sh").args(["-euc", &script]).output().expect("a shell");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        assert_eq!(value(""), flags.value);
+        assert_eq!(value("+P 1000"), format!("{} +P 1000", flags.value));
     }
 }

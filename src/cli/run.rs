@@ -1,18 +1,34 @@
-//! `pmd run`: runs a program with the environment printed by `pmd env`.
+//! `pmd run`: runs a program in the environment that `pmd env` prints.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::args;
-use super::common::node_env::variables;
-use super::common::{Exit, Failure, Result, Target, block_on, explain};
+use super::common::node_env::{own_module, with_module, with_resolver};
+use super::common::{Exit, Failure, Result, Target, block_on, explain, note};
 
 /// Replaces this process with the program; returns only on failure.
 pub fn run(target: &Target, args: &args::Run) -> Result<Exit> {
     block_on(async {
         let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
         let Some((program, words)) = args.command.split_first() else { return Ok(Exit::Usage) };
-        let error = Command::new(program).args(words).envs(variables(&tunnels)).exec();
-        Err(Failure::command(program, &error))
+        let variables = match own_module(&args.command, |name| std::env::var_os(name)) {
+            _ if args.resolver_only => with_resolver(&tunnels),
+            Some(module) => {
+                note(&format!(
+                    "note: the program has its own epmd module, {module}: it reaches other hosts only by names that no \
+                     other resolver knows"
+                ));
+                with_resolver(&tunnels)
+            }
+            None => with_module(&tunnels),
+        };
+        let mut command = Command::new(program);
+        command.args(words);
+        for variable in variables {
+            let there = std::env::var_os(variable.name);
+            command.env(variable.name, variable.value_before(there.as_deref()));
+        }
+        Err(Failure::command(program, &command.exec()))
     })
 }

@@ -141,7 +141,7 @@ impl ClusterSettings {
             names_file: paths.names(port),
             rotate_grace: raw.rotate_grace_secs().0,
             web: raw.web(),
-            tunnel: TunnelSettings::from_raw(raw, port, paths),
+            tunnel: TunnelSettings::from_raw(raw, port, paths)?,
             tuning: tuning(raw),
         })
     }

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::environment::{self, Lookup, Variable};
+use super::ranges::{LoopbackRange, PortRange};
 use super::rules::{AllowRule, Mode, TunnelRule};
 use super::types::{
-    AliasRange, EpmdAccess, HOLD_NAMES, Metadata, PACKET_TIMEOUT, Peer, PhiThreshold, Port, ROTATE_GRACE,
+    EpmdAccess, HOLD_NAMES, Metadata, PACKET_TIMEOUT, Peer, PhiThreshold, Port, ROTATE_GRACE,
     WebAccess,
 };
 use super::value::{Addresses, Seconds, Value, Within};
@@ -295,8 +296,19 @@ keys! {
     }
 
     /// The range of loopback addresses used as aliases of other hosts.
-    alias_range: AliasRange {
-        default: AliasRange::default(),
+    alias_range: LoopbackRange {
+        default: LoopbackRange::ALIASES,
+    }
+
+    /// The range of loopback addresses at which nodes on this host dial nodes on other hosts, one for each node in use.
+    /// Nothing listens there but pmd, on its own port.
+    node_range: LoopbackRange {
+        default: LoopbackRange::NODES,
+    }
+
+    /// The ports of the entries: listeners on aliases, for clients that cannot be given an address for each node.
+    entry_ports: PortRange {
+        otherwise: "4500 ports below the system's ephemeral ports",
     }
 
     /// When other hosts are reached through tunnels: always, only if Erlang cannot reach them directly, or never.

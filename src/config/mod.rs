@@ -18,6 +18,7 @@ pub mod environment;
 pub mod file;
 pub mod keys;
 pub mod paths;
+pub mod ranges;
 pub mod rules;
 pub mod settings;
 pub mod tunnel;

@@ -127,6 +127,11 @@ impl Paths {
             .map(|name| self.state.join(name))
     }
 
+    /// The epmd module for Erlang nodes, which the daemon on `port` writes. Its folder is added to their code path.
+    pub fn epmd_module(&self, port: u16) -> PathBuf {
+        self.state.join(format!("erlang-{port}")).join("pmd_epmd.beam")
+    }
+
     /// The file in which the daemon on `port` remembers who was expelled.
     pub fn decisions(&self, port: u16) -> PathBuf {
         self.state.join(format!("expelled-{port}"))

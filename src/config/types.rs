@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
-use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use pmd_core::tuning::PhiTuning;
 use serde::de::{self, Deserializer};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::value::{FromVariable, Value, utf8};
 
@@ -201,95 +199,6 @@ pub enum IdentitySource {
     },
 }
 
-/// The default alias range.
-const ALIAS_RANGE: AliasRange = AliasRange { network: Ipv4Addr::new(127, 77, 0, 0), prefix: 16 };
-/// The valid prefix lengths: room for at least two hosts, but less than the whole loopback network.
-const ALIAS_PREFIXES: RangeInclusive<u8> = 9..=30;
-
-/// A range of loopback addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AliasRange {
-    network: Ipv4Addr,
-    prefix: u8,
-}
-
-/// The error for text that is not an [`AliasRange`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "it must be a range of loopback addresses such as 127.77.0.0/16, without 127.0.0.1 and with a prefix from 9 to 30"
-)]
-pub struct NotARange;
-
-impl Default for AliasRange {
-    fn default() -> AliasRange {
-        ALIAS_RANGE
-    }
-}
-
-impl AliasRange {
-    /// Whether the range contains `address`.
-    #[must_use]
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        let shift = 32 - u32::from(self.prefix);
-        address.to_bits() >> shift == self.network.to_bits() >> shift
-    }
-
-    /// The number of usable addresses: all but the first and the last.
-    #[must_use]
-    pub fn size(&self) -> u32 {
-        (1 << (32 - u32::from(self.prefix))) - 2
-    }
-
-    /// The usable address with this index, modulo [`size`](Self::size).
-    #[must_use]
-    pub fn nth(&self, index: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network.to_bits() + 1 + index % self.size())
-    }
-}
-
-impl FromStr for AliasRange {
-    type Err = NotARange;
-
-    fn from_str(text: &str) -> Result<AliasRange, NotARange> {
-        let (network, prefix) = text.split_once('/').ok_or(NotARange)?;
-        let network: Ipv4Addr = network.parse().map_err(|_| NotARange)?;
-        let prefix: u8 = prefix.parse().map_err(|_| NotARange)?;
-        if !network.is_loopback() || !ALIAS_PREFIXES.contains(&prefix) {
-            return Err(NotARange);
-        }
-        let range = AliasRange { network, prefix };
-        let is_network = network.to_bits().trailing_zeros() >= 32 - u32::from(prefix);
-        if !is_network || range.contains(Ipv4Addr::LOCALHOST) {
-            return Err(NotARange);
-        }
-        Ok(range)
-    }
-}
-
-impl Value for AliasRange {
-    fn kind() -> String {
-        "range of loopback addresses".to_owned()
-    }
-}
-
-impl fmt::Display for AliasRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
-    }
-}
-
-impl<'de> Deserialize<'de> for AliasRange {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AliasRange, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
-impl Serialize for AliasRange {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_string().serialize(serializer)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,25 +210,5 @@ mod tests {
         for wrong in ["", "0", "65536", "-1", "+1", " 1", "1 ", "0x10", "epmd", "99999999999999999999"] {
             assert_eq!(wrong.parse::<Port>(), Err(NotAPort), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn a_range_is_in_the_loopback_network_and_excludes_localhost() {
-        for right in ["127.77.0.0/16", "127.128.0.0/9", "127.1.2.4/30"] {
-            assert_eq!(right.parse::<AliasRange>().map(|range| range.to_string()), Ok(right.to_owned()));
-        }
-        for wrong in [
-            "127.77.0.0",
-            "10.0.0.0/8",
-            "127.0.0.0/8",
-            "127.0.0.0/16",
-            "127.77.0.1/16",
-            "127.77.0.0/31",
-            "x/9",
-        ] {
-            assert_eq!(wrong.parse::<AliasRange>(), Err(NotARange), "{wrong}");
-        }
-        let range: AliasRange = "127.1.2.4/30".parse().expect("a range");
-        assert!(range.contains(Ipv4Addr::new(127, 1, 2, 6)) && !range.contains(Ipv4Addr::new(127, 1, 2, 8)));
     }
 }

@@ -16,7 +16,7 @@ use pmd_protocol::peer::Metadata;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
-use super::handoff::ByFirstByte;
+use super::handoff::Dispatcher;
 use super::{notify, process};
 use crate::base::clock::{Monotonic, now_ms};
 use crate::base::shutdown::{Reason, Shutdown};
@@ -281,12 +281,13 @@ async fn run(
         shutdown: parts.supervisor.shutdown().clone(),
         reloader: Arc::new(reloader),
     };
-    let handoff = peers.map(|peers| {
+    let handoff = peers.zip(member.as_ref()).map(|(peers, member)| {
         let access = settings.cluster.as_ref().map(|cluster| cluster.web).unwrap_or_default();
         let web = web::start(&handles, access, &parts.supervisor);
         let descriptors = Arc::clone(&parts.measured.descriptors);
         let counters = Arc::clone(&parts.measured.counters);
-        Arc::new(ByFirstByte { peers, web, descriptors, counters }) as Arc<dyn Handoff>
+        let entrances = Arc::clone(&member.entrances);
+        Arc::new(Dispatcher { entrances, peers, web, descriptors, counters }) as Arc<dyn Handoff>
     });
     // The daemon runs without its control socket if need be, because nodes depend only on the EPMD port.
     let control = match socket::bind(&settings) {

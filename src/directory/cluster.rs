@@ -71,8 +71,8 @@ struct State {
     held: HeldNames,
     /// Daemons that get no name.
     expelled: BTreeSet<NodeId>,
-    /// The number of live members per address.
-    members: HashMap<IpAddr, usize>,
+    /// The live members that advertise each address.
+    members: HashMap<IpAddr, Vec<NodeId>>,
     /// Hosts that have left since the last call of [`ClusterDirectory::hosts`].
     left: BTreeSet<String>,
     /// Increases whenever a host joins, leaves or changes its properties.
@@ -366,6 +366,43 @@ impl ClusterDirectory {
         names
     }
 
+    /// The daemons of the hosts with this name. A name without a domain means all hosts that it is the first part of,
+    /// unless it is the whole name of one; in the order of names. A name with a domain means the host of exactly that
+    /// name, or else, unless `exact`, the one that has its first part for its whole name.
+    pub fn members_named(&self, host: &str, exact: bool) -> Vec<NodeId> {
+        let host = host.to_lowercase();
+        let state = self.read();
+        if state.hosts.contains_key(&host) {
+            return state.meant(&host).into_iter().collect();
+        }
+        if let Some((short, _)) = host.split_once('.') {
+            return if exact { Vec::new() } else { state.meant(short).into_iter().collect() };
+        }
+        // All long forms of a short name are adjacent in the order of names.
+        let from = format!("{host}.");
+        let longs = state.hosts.range(from.clone()..).take_while(|(long, _)| long.starts_with(&from));
+        longs.filter_map(|(long, _)| state.meant(long)).collect()
+    }
+
+    /// The live members that advertise this address and have their names.
+    pub fn members_at(&self, address: IpAddr) -> Vec<NodeId> {
+        let state = self.read();
+        let all = state.members.get(&address.to_canonical()).into_iter().flatten().copied();
+        let has_its_name = |id: &NodeId| {
+            let name = state.origins.get(id).map(|origin| origin.host_name().to_lowercase());
+            name.is_some_and(|name| state.meant(&name) == Some(*id))
+        };
+        all.filter(has_its_name).collect()
+    }
+
+    /// The node `name` of `origin`: its host in lower case, its registration and its entry.
+    pub fn node_of(&self, origin: &NodeId, name: &str) -> Option<(String, Registered, Arc<Entry>)> {
+        let state = self.read();
+        let origin = state.origins.get(origin)?;
+        let entry = origin.find(Kind::NAME, name)?;
+        Some((origin.host_name().to_lowercase(), Registered::of(entry)?, Arc::clone(entry)))
+    }
+
     /// Whether a live member has this address.
     pub fn is_member(&self, address: IpAddr) -> bool {
         self.read().members.contains_key(&address.to_canonical())
@@ -480,15 +517,18 @@ impl State {
         let before = std::mem::replace(&mut self.origin(id).addresses, addresses.to_vec());
         for address in before {
             let ip = address.ip().to_canonical();
-            if let Some(count) = self.members.get_mut(&ip) {
-                *count -= 1;
-                if *count == 0 {
+            if let Some(members) = self.members.get_mut(&ip) {
+                members.retain(|member| *member != id);
+                if members.is_empty() {
                     self.members.remove(&ip);
                 }
             }
         }
         for address in addresses {
-            *self.members.entry(address.ip().to_canonical()).or_default() += 1;
+            let members = self.members.entry(address.ip().to_canonical()).or_default();
+            if !members.contains(&id) {
+                members.push(id);
+            }
         }
     }
 }

@@ -6,10 +6,12 @@
 
 pub mod changes;
 pub mod cluster;
+pub mod dial_question;
 pub mod events;
 pub mod held_names;
 pub mod hosts;
 pub mod local;
+pub mod meaning;
 pub mod registered;
 pub mod services;
 
@@ -17,14 +19,16 @@ use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use pmd_epmd::server::Asker;
+use pmd_epmd::server::{Asker, NotFound};
 use pmd_protocol::epmd::{Alive2, encode};
 use pmd_protocol::peer::{Entry, Kind, NodeId};
 
 use crate::config::types::EpmdAccess;
 use cluster::{ClusterDirectory, Origin, Registered, alive2};
+use dial_question::{DialQuestion, NO_SUCH_NODE, THIS_HOST};
 use hosts::same_host;
 use local::Local;
+use meaning::{Domains, Meaning};
 
 /// A node or service that is registered on another host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +41,9 @@ pub struct Target {
     pub kind: Kind,
     /// Its name.
     pub name: Box<str>,
+    /// The only address at which the daemon may be reached, if its host was given by that address. What other addresses a
+    /// daemon says it has proves nothing.
+    pub pinned: Option<IpAddr>,
 }
 
 /// The aliases of other hosts on this host, and the entries (listening ports) on them.
@@ -50,8 +57,18 @@ pub trait Entrances: Debug + Send + Sync {
     /// The host of an alias, in lower case.
     fn host_behind(&self, alias: IpAddr) -> Option<String>;
 
+    /// Whether this address is one of this host's own.
+    fn is_own(&self, address: IpAddr) -> bool;
+
+    /// Whether this address is in the range of the addresses of nodes.
+    fn is_node(&self, address: IpAddr) -> bool;
+
     /// Whether a host is reached through tunnels, rather than directly.
     fn tunnels_to(&self, host: &str) -> bool;
+
+    /// Where a node on this host connects to in order to reach `target`. `None` if there is no room for it, or if pmd leaves
+    /// the host to its address.
+    fn to_dial(&self, target: Target, registered: Registered) -> Option<SocketAddr>;
 
     /// The port on `address` that leads to `target`, which is opened if necessary. `None` if there is no room for it.
     fn entry(&self, address: IpAddr, target: Target, registered: Registered) -> Option<u16>;
@@ -119,24 +136,29 @@ impl Directory {
         own: impl FnOnce() -> I,
         of: impl Fn(&Origin) -> Vec<Arc<Entry>>,
     ) -> Option<Vec<Match>> {
-        let mut known = host.is_none();
+        let meaning = host.map(|host| self.meaning(host, Domains::OrNone));
+        if meaning.as_ref().is_some_and(Meaning::is_unknown) {
+            return None;
+        }
         let mut matches = Vec::new();
-        if host.is_none_or(|host| self.local.is_this_host(host)) {
-            known = true;
+        if meaning.as_ref().is_none_or(|meaning| meaning.this_host) {
             let host = self.local.host();
             matches.extend(own().map(|entry| Match { origin: None, host: host.to_owned(), entry }));
         }
-        let others = self.others.as_ref().map(|others| others.cluster.named_origins()).unwrap_or_default();
+        let cluster = self.others.as_ref().map(|others| &others.cluster);
+        let others = match (cluster, &meaning) {
+            (None, _) => Vec::new(),
+            (Some(cluster), None) => cluster.named_origins(),
+            (Some(cluster), Some(meaning)) => {
+                meaning.members.iter().filter_map(|id| Some((*id, cluster.origin(id)?))).collect()
+            }
+        };
         for (id, origin) in others {
             let at = origin.host_name();
-            if host.is_some_and(|host| !same_host(host, at)) {
-                continue;
-            }
-            known = true;
             let entries = of(&origin).into_iter();
             matches.extend(entries.map(|entry| Match { origin: Some(id), host: at.to_owned(), entry }));
         }
-        known.then_some(matches)
+        Some(matches)
     }
 
     /// The other hosts and the alias to which this request was sent, if it was sent to one.
@@ -155,23 +177,84 @@ impl Directory {
     fn find_at_host(&self, asker: &Asker<'_>, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
         let Some(others) = &self.others else { return false };
         let Some((name, host)) = name.rsplit_once('@') else { return false };
-        if same_host(host, self.local.host()) && self.local.names().find(name, answer) {
+        let meaning = self.meaning(host, Domains::OrNone);
+        if meaning.this_host && self.local.names().find(name, answer) {
             return true;
         }
-        let Some(host) = others.cluster.full_name(host) else { return false };
+        let Some(Node { host, entry, target, registered }) = others.node(name, &meaning) else { return false };
         if !others.entrances.tunnels_to(&host) {
-            let Some((_, _, entry)) = others.cluster.find(name, &host) else { return false };
             let Some(found) = alive2(&entry) else { return false };
             answer(&found);
             return true;
         }
         // An entry on any other address would be open to the network.
         let Some(asked) = asker.own_address().map(|asked| asked.to_canonical()) else { return false };
-        asked.is_loopback() && others.find_with_entry(asked, name, &host, answer)
+        if !asked.is_loopback() {
+            return false;
+        }
+        let port = others.entrances.entry(asked, target, registered);
+        let Some((port, found)) = port.zip(alive2(&entry)) else { return false };
+        answer(&Alive2 { port, ..found });
+        true
+    }
+
+    /// Says where a node on this host connects to.
+    fn find_to_dial(
+        &self,
+        others: &Others,
+        question: &DialQuestion<'_>,
+        answer: &mut dyn FnMut(&Alive2<'_>),
+    ) -> Result<(), NotFound> {
+        let meaning = self.meaning(question.host, Domains::Exact);
+        if meaning.this_host {
+            return Err(THIS_HOST);
+        }
+        let Some(Node { entry, target, registered, .. }) = others.node(question.name, &meaning) else {
+            // Not everything at an address of a member needs to be the member.
+            return Err(if meaning.is_unknown() || meaning.address.is_some() {
+                NotFound::STOCK
+            } else {
+                NO_SUCH_NODE
+            });
+        };
+        let address = others.entrances.to_dial(target, registered).ok_or(NotFound::STOCK)?;
+        let extra = question.family.extra(address.ip()).ok_or(NotFound::STOCK)?;
+        let found = alive2(&entry).ok_or(NotFound::STOCK)?;
+        answer(&Alive2 { port: address.port(), name: question.name, extra: &extra, ..found });
+        Ok(())
     }
 }
 
+/// A node on another host.
+struct Node {
+    /// Its host, in lower case.
+    host: String,
+    entry: Arc<Entry>,
+    target: Target,
+    registered: Registered,
+}
+
 impl Others {
+    /// The node `name` on the host that is meant. If several hosts are meant, that is the first of them that has such a node;
+    /// if all that is known of them is an address, they must not be several.
+    fn node(&self, name: &str, meaning: &Meaning) -> Option<Node> {
+        let on = |origin: &NodeId| {
+            let (host, registered, entry) = self.cluster.node_of(origin, name)?;
+            let target = Target {
+                origin: *origin,
+                host: host.as_str().into(),
+                kind: Kind::NAME,
+                name: name.into(),
+                pinned: meaning.address,
+            };
+            Some(Node { host, entry, target, registered })
+        };
+        let mut found = meaning.members.iter().filter_map(on);
+        let first = found.next()?;
+        let is_ambiguous = meaning.address.is_some() && found.next().is_some();
+        (!is_ambiguous).then_some(first)
+    }
+
     /// Passes the node `name` on `host` to `answer`, with a port on `address` that leads there.
     fn find_with_entry(
         &self,
@@ -181,7 +264,7 @@ impl Others {
         answer: &mut dyn FnMut(&Alive2<'_>),
     ) -> bool {
         let Some((origin, registered, entry)) = self.cluster.find(name, host) else { return false };
-        let target = Target { origin, host: host.into(), kind: Kind::NAME, name: name.into() };
+        let target = Target { origin, host: host.into(), kind: Kind::NAME, name: name.into(), pinned: None };
         let port = self.entrances.entry(address, target, registered);
         let Some((port, found)) = port.zip(alive2(&entry)) else { return false };
         answer(&Alive2 { port, ..found });
@@ -214,11 +297,22 @@ impl Others {
 }
 
 impl pmd_epmd::server::Directory for Directory {
-    fn find(&self, asker: &Asker<'_>, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
-        match self.alias_asked(asker) {
+    fn find(
+        &self,
+        asker: &Asker<'_>,
+        name: &str,
+        answer: &mut dyn FnMut(&Alive2<'_>),
+    ) -> Result<(), NotFound> {
+        if let Some((others, question)) = self.others.as_ref().zip(DialQuestion::parse(name))
+            && asker.is_loopback()
+        {
+            return self.find_to_dial(others, &question, answer);
+        }
+        let found = match self.alias_asked(asker) {
             Some((others, alias)) => others.find_at_alias(alias, name, answer),
             None => self.local.names().find(name, answer) || self.find_at_host(asker, name, answer),
-        }
+        };
+        if found { Ok(()) } else { Err(NotFound::STOCK) }
     }
 
     fn names(&self, asker: &Asker<'_>) -> Arc<[u8]> {
@@ -230,6 +324,10 @@ impl pmd_epmd::server::Directory for Directory {
             }
             None => self.local.names().render_names(),
         }
+    }
+
+    fn is_elsewhere(&self, asker: &Asker<'_>) -> bool {
+        self.alias_asked(asker).is_some()
     }
 
     fn may_ask(&self, peer: Option<SocketAddr>) -> bool {

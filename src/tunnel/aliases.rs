@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use sha2::{Digest, Sha256};
 
-use crate::config::types::AliasRange;
+use crate::config::ranges::LoopbackRange;
 
 /// How long a host that was a member when this daemon stopped stays listed after the restart, until it is a member
 /// again. All other names disappear with their host: one that lingers would outlive whoever claimed it.
@@ -33,7 +33,7 @@ struct Assigned {
 /// The aliases of all hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aliases {
-    range: AliasRange,
+    range: LoopbackRange,
     hosts: BTreeMap<String, Assigned>,
     taken: BTreeSet<Ipv4Addr>,
     /// Members without an alias, because the range is used up.
@@ -43,14 +43,14 @@ pub struct Aliases {
 impl Aliases {
     /// Creates an empty assignment.
     #[must_use]
-    pub fn new(range: AliasRange) -> Aliases {
+    pub fn new(range: LoopbackRange) -> Aliases {
         Aliases { range, hosts: BTreeMap::new(), taken: BTreeSet::new(), without: BTreeSet::new() }
     }
 
     /// Parses the output of [`render`](Self::render) at the time `now_s`. Malformed lines are ignored: the file may
     /// come from another version, and a lost alias is assigned again.
     #[must_use]
-    pub fn parse(range: AliasRange, text: &str, now_s: u64) -> Aliases {
+    pub fn parse(range: LoopbackRange, text: &str, now_s: u64) -> Aliases {
         let mut aliases = Aliases::new(range);
         for line in text.lines() {
             let mut words = line.split_ascii_whitespace();
@@ -212,20 +212,20 @@ mod tests {
 
     #[test]
     fn a_host_that_returns_gets_its_old_address() {
-        let mut aliases = Aliases::new(AliasRange::default());
+        let mut aliases = Aliases::new(LoopbackRange::ALIASES);
         assert!(aliases.update(0, &set(&["a", "b"]), &none()));
         let address = aliases.address("a");
         assert!(address.is_some());
         assert!(!aliases.update(5, &set(&["a", "b"]), &none()), "nothing has changed");
         aliases.update(10, &set(&["b"]), &none());
-        let mut again = Aliases::parse(AliasRange::default(), &aliases.render(), 20);
+        let mut again = Aliases::parse(LoopbackRange::ALIASES, &aliases.render(), 20);
         again.update(20, &set(&["a", "b", "c"]), &none());
         assert_eq!(again.address("a"), address);
     }
 
     #[test]
     fn names_disappear_with_their_host_and_a_restart_waits_for_it() {
-        let mut aliases = Aliases::new(AliasRange::default());
+        let mut aliases = Aliases::new(LoopbackRange::ALIASES);
         aliases.update(0, &set(&["dies", "leaves", "stays"]), &none());
         aliases.update(10, &set(&["stays"]), &set(&["leaves"]));
         let listed = |aliases: &Aliases, now| -> Vec<String> {
@@ -233,7 +233,7 @@ mod tests {
         };
         assert_eq!(listed(&aliases, 10), ["stays"]);
         let restart = 10_000_000;
-        let mut again = Aliases::parse(AliasRange::default(), &aliases.render(), restart);
+        let mut again = Aliases::parse(LoopbackRange::ALIASES, &aliases.render(), restart);
         again.update(restart, &none(), &none());
         assert_eq!(listed(&again, restart), ["stays"], "it was there when this daemon ended");
         assert!(listed(&again, restart + AWAITED_S).is_empty(), "it did not come back");
@@ -284,7 +284,7 @@ mod tests {
         fn addresses_are_unique_and_stable(
             rounds in prop::collection::vec(prop::collection::btree_set("[a-f]{1,2}", 0..12), 1..12)
         ) {
-            let range: AliasRange = "127.9.0.0/26".parse().expect("a range");
+            let range: LoopbackRange = "127.9.0.0/26".parse().expect("a range");
             let mut aliases = Aliases::new(range);
             let mut first: BTreeMap<String, Ipv4Addr> = BTreeMap::new();
             for (now, members) in (0..).zip(&rounds) {
@@ -305,7 +305,7 @@ mod tests {
 
         #[test]
         fn any_text_is_harmless(text in ".{0,200}") {
-            let _ = Aliases::parse(AliasRange::default(), &text, 0);
+            let _ = Aliases::parse(LoopbackRange::ALIASES, &text, 0);
         }
     }
 }

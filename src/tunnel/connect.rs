@@ -1,6 +1,6 @@
 //! Opens tunnels for connections of programs on this host.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,9 @@ pub enum OpenError {
     /// The attempts timed out.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
+    /// The host was given by its address, and its daemon was reached at another one.
+    #[error("its daemon is not at {0}")]
+    NotAtAddress(IpAddr),
     /// The daemon that the registry names is not the wanted host.
     #[error(transparent)]
     WrongHost(#[from] WrongHost),
@@ -112,8 +115,15 @@ pub struct OpenTunnel {
     pub answered: Duration,
 }
 
-/// Connects a program on this host to the target, and serves the tunnel until it ends.
-pub async fn connect(tunnels: Arc<Tunnels>, target: Target, registered: Registered, mut local: TcpStream) {
+/// Connects a program on this host to the target, and serves the tunnel until it ends. `head` was already read from the
+/// program.
+pub async fn connect(
+    tunnels: Arc<Tunnels>,
+    target: Target,
+    registered: Registered,
+    mut local: TcpStream,
+    head: Vec<u8>,
+) {
     let counters = &tunnels.parts.counters;
     let permits = (tunnels.permit(), tunnels.permit());
     let ((Some(_local), Some(_remote)), Some(seat)) = (permits, tunnels.table().seat()) else {
@@ -137,7 +147,7 @@ pub async fn connect(tunnels: Arc<Tunnels>, target: Target, registered: Register
     let other = [target.origin];
     let listed = tunnels.table().add(seat, Side::Entry(target, registered), host, path);
     tokio::select! {
-        _ = pipe::join(&mut local, &mut stream, early, &listed.tunnel.bytes) => {}
+        _ = pipe::join(&mut local, &mut stream, (head, early), &listed.tunnel.bytes) => {}
         () = listed.tunnel.closed() => {}
         () = tunnels.parts.identity.until_expelled(&other) => {}
     }
@@ -173,14 +183,17 @@ pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Res
 async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<OpenTunnel, OpenError> {
     let begin = Instant::now();
     let origin = target.origin;
-    let addresses = tunnels.parts.directory.addresses_of(&origin);
+    let mut addresses = tunnels.parts.directory.addresses_of(&origin);
+    addresses.retain(|address| target.pinned.is_none_or(|pinned| pinned == address.ip().to_canonical()));
     if addresses.is_empty() {
         return Err(OpenError::NotAMember);
     }
     let own = tunnels.parts.identity.id();
     let relays: Vec<NodeId> =
         tunnels.parts.directory.relays().into_iter().filter(|hub| *hub != origin && *hub != own).collect();
-    let plan = tunnels.paths().plan(Monotonic::now().as_ms(), origin, !relays.is_empty());
+    // Through a relay, it cannot be seen at which address the other daemon is.
+    let with_relays = !relays.is_empty() && target.pinned.is_none();
+    let plan = tunnels.paths().plan(Monotonic::now().as_ms(), origin, with_relays);
     let mut attempts: FuturesUnordered<_> = plan
         .into_iter()
         .map(|(path, after_ms)| {
@@ -213,6 +226,9 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
                     tunnels.paths().tried(Monotonic::now().as_ms(), origin, path::Path::Direct, false);
                 }
                 check_host(tunnels, &peer, target)?;
+                if let Some(pinned) = target.pinned.filter(|pinned| *pinned != peer.address.ip().to_canonical()) {
+                    return Err(OpenError::NotAtAddress(pinned));
+                }
                 return ask(peer, target, creation, path.as_str(), begin.elapsed()).await;
             }
             Err(PathError::Dial(error)) if path == path::Path::Direct => direct = Some(error),

@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
-use std::ops::RangeInclusive;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use sha2::{Digest, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connect;
+use super::node_addresses::NodeAddresses;
+use super::responder::is_covered;
 use super::rules;
 use super::state::Tunnels;
 use crate::base::permit::Permit;
+use crate::config::ranges::PortRange;
 use crate::config::rules::Mode;
 use crate::directory::cluster::Registered;
 use crate::directory::{Entrances, Target};
@@ -28,8 +32,8 @@ const MAX_ENTRIES: usize = 1024;
 const BACKLOG: i32 = 128;
 /// Pause after a failed accept.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-/// The ephemeral ports of Linux by default (`net.ipv4.ip_local_port_range`).
-const EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
+/// Maximum number of ports that are tried for an entry.
+const PORTS_TRIED: usize = 64;
 
 #[derive(Debug)]
 struct Entry {
@@ -60,18 +64,23 @@ impl Drop for Entry {
     }
 }
 
-/// The entrances of this host: the aliases and the entries on them.
+/// The entrances of this host: the aliases and the entries on them, and the addresses of nodes.
 #[derive(Debug)]
 pub struct TunnelEntrances {
     tunnels: Arc<Tunnels>,
     entries: Mutex<Entries>,
+    /// The addresses of nodes; with each, the listener on it, if the daemon's own does not cover it.
+    nodes: Mutex<NodeAddresses<Option<DropGuard>>>,
+    /// Whether any node has an address. Separate from them because the hot path reads it.
+    any_node: AtomicBool,
 }
 
 impl TunnelEntrances {
     /// Creates entrances without entries.
     #[must_use]
     pub(super) fn new(tunnels: Arc<Tunnels>) -> TunnelEntrances {
-        TunnelEntrances { tunnels, entries: Mutex::default() }
+        let nodes = Mutex::new(NodeAddresses::new(tunnels.settings().node_range));
+        TunnelEntrances { tunnels, entries: Mutex::default(), nodes, any_node: AtomicBool::new(false) }
     }
 
     /// The tunnels that connections to entries open.
@@ -79,9 +88,54 @@ impl TunnelEntrances {
         &self.tunnels
     }
 
-    /// The number of open entries.
+    /// The number of listening sockets besides the daemon's own: open entries, and addresses of nodes that the daemon's own
+    /// sockets do not cover.
     pub fn count(&self) -> usize {
-        self.entries().0.len()
+        self.entries().0.len() + self.nodes().kept().flatten().count()
+    }
+
+    /// Whether a connection to this address is one to a node on another host.
+    #[must_use]
+    pub fn leads_to_a_node(&self, asked: impl FnOnce() -> Option<IpAddr>) -> bool {
+        self.any_node.load(Ordering::Relaxed) && asked().is_some_and(|asked| self.is_node(asked.to_canonical()))
+    }
+
+    /// Carries a connection to the address of a node, from which `head` was already read, or closes it if no node has the
+    /// address any more.
+    pub fn carry(&self, address: IpAddr, socket: OwnedFd, head: Vec<u8>) {
+        let IpAddr::V4(address) = address.to_canonical() else { return };
+        let target = self.nodes().behind(address).cloned();
+        let runtime = self.tunnels.parts.dialer.runtime();
+        let _context = runtime.enter();
+        let Ok(socket) = TcpStream::from_std(socket.into()) else { return };
+        if let Some(target) = target {
+            connect_now(&self.tunnels, target, socket, head);
+        }
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, NodeAddresses<Option<DropGuard>>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens on the address of a node, unless the daemon's own sockets do.
+    fn listen_for(&self, address: Ipv4Addr, target: &Target) -> io::Result<Option<DropGuard>> {
+        let port = self.tunnels.parts.ports.1;
+        let unspecified = |address: &SocketAddr| address.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        if self.tunnels.parts.listening.iter().any(unspecified) {
+            return Ok(None);
+        }
+        let address = SocketAddr::from((address, port));
+        let listener = match listen_at(address) {
+            Ok(listener) => listener,
+            // A supervisor may have passed a socket for both families.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_covered(address) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let permit = self.tunnels.permit().ok_or(io::ErrorKind::QuotaExceeded)?;
+        let stop = CancellationToken::new();
+        let serving = serve(Arc::clone(&self.tunnels), listener, target.clone(), None, stop.clone(), permit);
+        self.tunnels.parts.dialer.runtime().spawn(serving);
+        Ok(Some(stop.drop_guard()))
     }
 
     /// The address at which a program on this host connects to `target`: an entry on the alias of its host, or the
@@ -91,14 +145,20 @@ impl TunnelEntrances {
         let registered = directory.registered(&target.origin, target.kind, &target.name)?;
         let host = directory.host_of(&target.origin)?;
         if !self.tunnels_to(&host) {
-            let own = self.tunnels.parts.identity.identity().addresses;
-            let targets = DialTargets::of_member(&own, &directory.addresses_of(&target.origin));
-            let address = targets.addresses().first().copied()?;
-            return Some((address.ip(), registered.port).into());
+            return self.direct(target, registered);
         }
         let alias = IpAddr::V4(self.tunnels.alias_of(&host)?);
         let port = self.entry(alias, target.clone(), registered)?;
         Some((alias, port).into())
+    }
+
+    /// The address at which a host that is reached without tunnels is reached.
+    fn direct(&self, target: &Target, registered: Registered) -> Option<SocketAddr> {
+        let own = self.tunnels.parts.identity.identity().addresses;
+        let advertised = self.tunnels.parts.directory.addresses_of(&target.origin);
+        let targets = DialTargets::of_member(&own, &advertised);
+        let address = targets.addresses().first().copied()?;
+        Some((address.ip(), registered.port).into())
     }
 
     /// Closes the entries whose registration is not current.
@@ -124,6 +184,35 @@ impl Entrances for TunnelEntrances {
         self.tunnels.host_behind(alias)
     }
 
+    fn is_own(&self, address: IpAddr) -> bool {
+        let own = self.tunnels.parts.identity.identity().addresses;
+        own.iter().any(|own| own.ip().to_canonical() == address)
+    }
+
+    fn is_node(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if self.tunnels.settings().node_range.contains(address))
+    }
+
+    fn to_dial(&self, target: Target, registered: Registered) -> Option<SocketAddr> {
+        match rules::mode(&self.tunnels.policy(), &target.host) {
+            Mode::Never => return self.direct(&target, registered),
+            Mode::WhenNeeded if self.tunnels.is_plain(&target.host) => return None,
+            Mode::WhenNeeded | Mode::Always => {}
+        }
+        let listen = |address| self.listen_for(address, &target);
+        match self.nodes().assign(&target, listen) {
+            Ok(address) => {
+                self.any_node.store(true, Ordering::Relaxed);
+                Some((address, self.tunnels.parts.ports.1).into())
+            }
+            Err(error) => {
+                self.tunnels.parts.counters.tunnels_full.add();
+                self.tunnels.complain(|| format!("cannot listen for connections to {:?}: {error}", target.name));
+                None
+            }
+        }
+    }
+
     fn tunnels_to(&self, host: &str) -> bool {
         rules::mode(&self.tunnels.policy(), host) != Mode::Never
     }
@@ -144,7 +233,7 @@ impl Entrances for TunnelEntrances {
             self.tunnels.complain(|| format!("no file descriptor left for a listener for {:?}", key.1.name));
             return None;
         };
-        let (listener, port) = match listen_on(address, registered.port) {
+        let (listener, port) = match listen_on(address, self.tunnels.settings().entry_ports, &key.1.name) {
             Ok(listening) => listening,
             Err(error) => {
                 counters.tunnels_full.add();
@@ -154,19 +243,19 @@ impl Entrances for TunnelEntrances {
         };
         let stop = CancellationToken::new();
         let serving =
-            serve(Arc::clone(&self.tunnels), listener, key.1.clone(), registered, stop.clone(), permit);
+            serve(Arc::clone(&self.tunnels), listener, key.1.clone(), Some(registered), stop.clone(), permit);
         self.tunnels.parts.dialer.runtime().spawn(serving);
         entries.0.insert(key, Entry { port, registered, asked: Instant::now(), stop });
         Some(port)
     }
 }
 
-/// Accepts connections, and opens a tunnel for each.
+/// Accepts connections, and opens a tunnel to the registration, or to the current one, for each.
 async fn serve(
     tunnels: Arc<Tunnels>,
     listener: StdListener,
     target: Target,
-    registered: Registered,
+    registered: Option<Registered>,
     stop: CancellationToken,
     _permit: Permit,
 ) {
@@ -176,11 +265,13 @@ async fn serve(
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((socket, _)) => {
-                tokio::spawn(connect::connect(Arc::clone(&tunnels), target.clone(), registered, socket));
+        match (accepted, registered) {
+            (Ok((socket, _)), None) => connect_now(&tunnels, target.clone(), socket, Vec::new()),
+            (Ok((socket, _)), Some(registered)) => {
+                let tunnels = Arc::clone(&tunnels);
+                tokio::spawn(connect::connect(tunnels, target.clone(), registered, socket, Vec::new()));
             }
-            Err(error) => {
+            (Err(error), _) => {
                 tunnels.parts.epmd_counters.accept_errors.add();
                 tunnels.complain(|| format!("cannot accept a connection to {:?}: {error}", target.name));
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
@@ -189,19 +280,44 @@ async fn serve(
     }
 }
 
-/// Listens on `address`, on the `wanted` port if it is ephemeral and free, and otherwise on a port that the kernel chooses.
-///
-/// A port outside the ephemeral range was configured, most likely on all hosts (such as RabbitMQ's 25672). An entry on
-/// it would prevent the start of this host's own node, which listens on that port on all addresses.
-fn listen_on(address: IpAddr, wanted: u16) -> io::Result<(StdListener, u16)> {
-    if ephemeral().contains(&wanted)
-        && let Ok(listener) = listen_at(SocketAddr::new(address, wanted))
-    {
-        return Ok((listener, wanted));
+/// Opens a tunnel to the current registration of `target`, or closes the connection if there is none.
+fn connect_now(tunnels: &Arc<Tunnels>, target: Target, socket: TcpStream, head: Vec<u8>) {
+    let registered = tunnels.parts.directory.registered(&target.origin, target.kind, &target.name);
+    if let Some(registered) = registered {
+        tokio::spawn(connect::connect(Arc::clone(tunnels), target, registered, socket, head));
     }
-    let listener = listen_at(SocketAddr::new(address, 0))?;
-    let port = listener.local_addr()?.port();
-    Ok((listener, port))
+}
+
+/// Listens on `address`, on a port on which no program on this host listens. The search begins at one that depends on the
+/// name, so that most names have the same port again.
+///
+/// A port is taken only if it is free at all addresses: a node of this host that listens on all addresses could not start
+/// otherwise.
+fn listen_on(address: IpAddr, ports: PortRange, name: &str) -> io::Result<(StdListener, u16)> {
+    let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let is_taken = |port| {
+        everywhere.iter().any(|all| {
+            matches!(listen_at((*all, port).into()), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
+        })
+    };
+    let start = start_of(name);
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for port in ports.starting_at(start).take(PORTS_TRIED) {
+        if is_taken(port) {
+            continue;
+        }
+        match listen_at(SocketAddr::new(address, port)) {
+            Ok(listener) => return Ok((listener, port)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// A number that depends on the name.
+fn start_of(name: &str) -> u32 {
+    let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 fn listen_at(address: SocketAddr) -> io::Result<StdListener> {
@@ -215,31 +331,23 @@ fn listen_at(address: SocketAddr) -> io::Result<StdListener> {
     Ok(StdListener::from(socket))
 }
 
-/// The ephemeral ports of this system.
-fn ephemeral() -> RangeInclusive<u16> {
-    static RANGE: OnceLock<RangeInclusive<u16>> = OnceLock::new();
-    let read = || {
-        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
-        let mut words = text.split_ascii_whitespace();
-        Some(words.next()?.parse().ok()?..=words.next()?.parse().ok()?)
-    };
-    RANGE.get_or_init(|| read().unwrap_or(EPHEMERAL)).clone()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn an_entry_gets_the_wanted_port_if_it_is_free() {
+    fn an_entry_gets_a_port_that_no_program_on_this_host_listens_on() {
+        let ports: PortRange = "29100-29102".parse().expect("a range");
         let address: IpAddr = "127.77.255.1".parse().expect("an address");
-        let (first, port) = listen_on(address, 0).expect("a port");
-        let (_second, other) = listen_on(address, port).expect("another port");
-        assert_ne!(port, other);
-        drop(first);
-        let (_third, same) = listen_on(address, port).expect("it is free again");
-        assert_eq!(same, port);
-        let (_fourth, chosen) = listen_on(address, 25_672).expect("a port");
-        assert_ne!(chosen, 25_672, "a local node may need it");
+        let node = listen_at("0.0.0.0:29101".parse().expect("an address")).expect("a free port");
+        let open = || listen_on(address, ports, "bar");
+        let (_first, one) = open().expect("a port");
+        let (_second, two) = open().expect("another port");
+        assert_eq!(BTreeSet::from([one, two]), BTreeSet::from([29_100, 29_102]));
+        assert_eq!(open().map_err(|error| error.kind()).map(drop), Err(io::ErrorKind::AddrInUse));
+        drop(node);
+        assert_eq!(open().expect("the node is gone").1, 29_101);
     }
 }

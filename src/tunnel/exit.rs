@@ -126,7 +126,7 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
     };
     let listed = tunnels.table().add(seat, side, member, path);
     tokio::select! {
-        _ = pipe::join(&mut local, &mut stream, early, &listed.tunnel.bytes) => {}
+        _ = pipe::join(&mut local, &mut stream, (Vec::new(), early), &listed.tunnel.bytes) => {}
         () = listed.tunnel.closed() => {}
     }
 }

@@ -18,6 +18,7 @@ pub mod entry;
 pub mod exit;
 pub mod hosts_file;
 pub mod listener;
+pub mod node_addresses;
 pub mod path;
 pub mod pipe;
 pub mod probe;
@@ -30,6 +31,7 @@ pub mod rules;
 pub mod state;
 pub mod stream;
 pub mod sync;
+mod system_names;
 pub mod table;
 
 use std::sync::Arc;

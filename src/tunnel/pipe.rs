@@ -111,17 +111,22 @@ impl Flow {
     }
 }
 
-/// Joins two connections; `early` was already read from `b`. Returns when both directions have ended.
+/// Joins two connections; `early` was already read from them. Returns when both directions have ended.
 ///
 /// # Errors
 ///
 /// If one of the connections fails; bytes in transit are lost then.
-pub async fn join<A, B>(a: &mut A, b: &mut B, early: Vec<u8>, total: &Counter) -> io::Result<()>
+pub async fn join<A, B>(
+    a: &mut A,
+    b: &mut B,
+    early: (Vec<u8>, Vec<u8>),
+    total: &Counter,
+) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut out, mut back) = (Flow::new(Vec::new()), Flow::new(early));
+    let (mut out, mut back) = (Flow::new(early.0), Flow::new(early.1));
     std::future::poll_fn(|context| {
         let there = out.poll(context, a, b, total)?;
         let here = back.poll(context, b, a, total)?;
@@ -141,7 +146,7 @@ mod tests {
         let (mut left, mut a) = duplex(24);
         let (mut b, mut right) = duplex(24);
         let total = Counter::default();
-        let joined = join(&mut a, &mut b, b"early ".to_vec(), &total);
+        let joined = join(&mut a, &mut b, (Vec::new(), b"early ".to_vec()), &total);
         let talk = async {
             left.write_all(b"question").await?;
             left.shutdown().await?;
@@ -167,7 +172,7 @@ mod tests {
         let (mut b, right) = duplex(10);
         let total = Counter::default();
         left.write_all(&[7; 1_000]).await.expect("there is room");
-        let mut joined = Box::pin(join(&mut a, &mut b, Vec::new(), &total));
+        let mut joined = Box::pin(join(&mut a, &mut b, Default::default(), &total));
         for _ in 0..10 {
             assert!(futures_util::poll!(&mut joined).is_pending());
         }

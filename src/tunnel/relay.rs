@@ -307,7 +307,7 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>) {
     }
     let ends = [asker, target];
     tokio::select! {
-        _ = pipe::join(&mut far, &mut near, near_early, &tunnels.parts.counters.relayed_bytes) => {}
+        _ = pipe::join(&mut far, &mut near, (Vec::new(), near_early), &tunnels.parts.counters.relayed_bytes) => {}
         () = tunnels.parts.identity.until_expelled(&ends) => {}
     }
 }

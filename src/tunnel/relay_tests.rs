@@ -98,7 +98,7 @@ async fn a_relay_reads_nothing() {
     let seen = Mutex::new(Vec::new());
     let total = Counter::default();
     let (mut near_hub, mut far_hub) = (Watched(near_hub, &seen), Watched(far_hub, &seen));
-    let relay = pipe::join(&mut far_hub, &mut near_hub, Vec::new(), &total);
+    let relay = pipe::join(&mut far_hub, &mut near_hub, Default::default(), &total);
     let dialer = dialer(&asker);
     let talk = async {
         let dialled =

@@ -121,6 +121,11 @@ impl Responders {
     }
 }
 
+/// Whether this daemon already listens at this address, by a socket on all addresses.
+pub(super) fn is_covered(address: SocketAddr) -> bool {
+    matches!(taken(address), Ok(Taken::Covered | Taken::Own))
+}
+
 /// Asks the kernel which socket owns the port of an alias.
 fn taken(address: SocketAddr) -> io::Result<Taken> {
     let listeners = sockets::listeners(address.port())?;

@@ -70,6 +70,8 @@ pub struct Alias {
     pub host: String,
     /// Whether the hosts file maps the host's name to this alias.
     pub listed: bool,
+    /// Whether nodes reach the host without tunnels, so that it is left to them.
+    pub plain: bool,
 }
 
 /// The aliases and tunnels of one daemon.
@@ -97,6 +99,8 @@ pub struct Tunnels {
     pub(super) shown: watch::Sender<Option<u64>>,
     /// Notified when somebody waits for the files.
     pub(super) hurry: Notify,
+    /// Whether the files are in use.
+    pub(super) in_use: AtomicBool,
 }
 
 impl Tunnels {
@@ -116,6 +120,7 @@ impl Tunnels {
             log: LimitedLog::new(parts.dialer.runtime().clone(), Limits::REPETITIONS),
             shown: watch::Sender::new(None),
             hurry: Notify::new(),
+            in_use: AtomicBool::new(false),
             parts,
         }
     }
@@ -130,6 +135,10 @@ impl Tunnels {
     ///
     /// A node reads the files when it starts, and only five seconds later again.
     pub async fn until_shown(&self, company: bool) {
+        if !self.in_use.swap(true, Ordering::Relaxed) {
+            // So far, they list no hosts.
+            self.shown.send_replace(None);
+        }
         let wanted = self.parts.directory.version();
         let mut shown = self.shown.subscribe();
         loop {
@@ -190,6 +199,12 @@ impl Tunnels {
         let IpAddr::V4(alias) = alias else { return None };
         let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
         aliases.get(&alias).map(|alias| alias.host.clone())
+    }
+
+    /// Whether nodes reach this host without tunnels.
+    pub(super) fn is_plain(&self, host: &str) -> bool {
+        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
+        aliases.values().any(|alias| alias.host == host && alias.plain)
     }
 
     /// The alias of a host.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use super::entry::TunnelEntrances;
 use super::reachability::Reachable;
 use super::responder::{Responders, lost_text};
 use super::state::{Alias, Tunnels};
+use super::system_names::SystemNames;
 use super::table::Side;
 use super::{hosts_file, rules};
 use crate::base::clock::now_ms;
@@ -32,6 +34,8 @@ const FIRST_PACE: Duration = Duration::from_millis(125);
 const SLOWEST_PACE: Duration = Duration::from_secs(1);
 /// Interval of updates without notification.
 const IDLE: Duration = Duration::from_secs(60);
+/// The compiled `erlang/pmd/src/pmd_epmd.erl`, which Erlang nodes load: `scripts/build-epmd-module` makes it.
+const EPMD_MODULE: &[u8] = include_bytes!("pmd_epmd.beam");
 /// Maximum number of bytes that are read from the list of aliases: enough for a full one.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
@@ -42,6 +46,9 @@ struct Sync {
     entrances: Arc<TunnelEntrances>,
     aliases: Aliases,
     reachable: Reachable,
+    system: SystemNames,
+    /// Whether the files were in use at the last update.
+    used: bool,
     responders: Responders,
     /// Whether writing the files has failed, which is logged only once until it succeeds again.
     failed: bool,
@@ -63,11 +70,17 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
     let tunnels = Arc::clone(entrances.tunnels());
     let range = tunnels.settings().range;
     let path = tunnels.settings().aliases.clone();
-    let read = tokio::task::spawn_blocking(move || read_some(&path)).await;
-    let text = read.unwrap_or_default();
+    let hosts_file = tunnels.settings().hosts_file.clone();
+    let read = tokio::task::spawn_blocking(move || [path, hosts_file].map(|path| read_some(&path))).await;
+    let [text, hosts] = read.unwrap_or_default();
+    // Nodes that were started before this daemon still read the file.
+    let in_use = hosts.lines().any(|line| !line.starts_with('#'));
+    tunnels.in_use.store(in_use, Ordering::Relaxed);
     let mut sync = Sync {
         aliases: Aliases::parse(range, &text, now_s()),
         reachable: Reachable::new(Arc::clone(&tunnels.parts.identity), Arc::clone(&tunnels.parts.directory)),
+        system: SystemNames::default(),
+        used: false,
         responders: Responders::new(Arc::clone(&entrances)),
         tunnels,
         entrances,
@@ -86,7 +99,9 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
         {
             known = Some(hosts.version);
             sync.update(&hosts).await;
-            sync.tunnels.shown.send_replace(Some(hosts.version));
+            if !sync.system.are_pending() {
+                sync.tunnels.shown.send_replace(Some(hosts.version));
+            }
             // The first host must not have to wait.
             if !hosts.members.is_empty() {
                 pace = next_pace(pace, not_before.elapsed());
@@ -96,8 +111,14 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
         tokio::select! {
             () = tokio::time::sleep_until(not_before), if Instant::now() < not_before => {}
             () = sync.tunnels.parts.directory.changed() => tokio::time::sleep(TOGETHER).await,
-            () = sync.tunnels.hurry.notified() => not_before = Instant::now(),
+            () = sync.tunnels.hurry.notified() => {
+                not_before = Instant::now();
+                if !sync.used {
+                    known = None;
+                }
+            }
             () = sync.reachable.changed() => known = None,
+            () = sync.system.changed() => (known, not_before) = (None, Instant::now()),
             // This cannot fail: `sync` owns the sender.
             _ = policy.changed() => known = None,
             () = tokio::time::sleep_until(next) => {}
@@ -153,16 +174,25 @@ impl Sync {
             ));
         }
         listed.retain(|_, address| !lost.contains_key(address));
+        self.used = self.are_files_used();
+        if self.used {
+            self.system.ask(&listed.keys().flat_map(|host| hosts_file::names_of(host)).collect());
+        }
+        let text = hosts_file::hosts_text(
+            own,
+            listed.iter().map(|(host, address)| (*host, *address)),
+            |name| self.system.are_without(name),
+        );
+        warnings.extend(text.warnings);
         let names: BTreeMap<Ipv4Addr, Alias> = self
             .aliases
             .all()
             .map(|(host, address)| {
-                (address, Alias { host: host.to_owned(), listed: listed.contains_key(host) })
+                let plain = rules::mode(&policy, host) == Mode::WhenNeeded && self.reachable.is_plain(host);
+                (address, Alias { host: host.to_owned(), listed: text.listed.contains(host), plain })
             })
             .collect();
         changed |= self.tunnels.aliases() != names;
-        let text = hosts_file::hosts_text(own, listed.iter().map(|(host, address)| (*host, *address)));
-        warnings.extend(text.warnings);
         warnings.extend(self.aliases.without().map(|host| {
             format!("no alias is left for {host}: widen alias_range ({})", self.tunnels.settings().range)
         }));
@@ -177,6 +207,15 @@ impl Sync {
             self.failed = false;
         }
         self.tunnels.set_warnings(warnings);
+    }
+
+    /// Whether nodes on this host may read the files. Until then, the resolver is not asked about each new member.
+    fn are_files_used(&self) -> bool {
+        let in_use = &self.tunnels.in_use;
+        if !in_use.load(Ordering::Relaxed) && self.tunnels.parts.local.names().count().0 > 0 {
+            in_use.store(true, Ordering::Relaxed);
+        }
+        in_use.load(Ordering::Relaxed)
     }
 
     /// Closes entries and tunnels to registrations that have ended.
@@ -214,6 +253,11 @@ impl Sync {
                 &hosts_file::inetrc_text(&settings.hosts_file),
                 files::PUBLIC,
             )?;
+            if let Some(folder) = settings.module.parent() {
+                files::make_private_folder(folder)?;
+                files::let_others_through(folder)?;
+            }
+            files::replace_if_changed(&settings.module, EPMD_MODULE, files::PUBLIC)?;
             Ok(())
         });
         written.await.unwrap_or_else(|error| Err(io::Error::other(error)))

@@ -12,7 +12,7 @@ use super::connections::{Checking, Incoming, State};
 use super::holder_check::Check;
 use super::locality::socket_is_local;
 use super::shard::{Shard, final_send_flags};
-use super::shared::Asker;
+use super::shared::{Asker, NotFound};
 use super::trace;
 use crate::descriptors::Class;
 use crate::kernel::sockets;
@@ -113,11 +113,12 @@ impl Shard {
         answer.clear();
         let asker = Asker::new(&incoming.socket, incoming.peer);
         let found = self.shared.directory.find(&asker, name, &mut |node| encode::port2_found(node, answer));
-        if found {
-            self.shared.counters.lookups_found.add();
-        } else {
-            self.shared.counters.lookups_not_found.add();
-            self.answer.extend_from_slice(&encode::PORT2_NOT_FOUND);
+        match found {
+            Ok(()) => self.shared.counters.lookups_found.add(),
+            Err(NotFound(result)) => {
+                self.shared.counters.lookups_not_found.add();
+                self.answer.extend_from_slice(&encode::port2_not_found(result));
+            }
         }
         self.pause_before_write();
         trace::bytes(&self.answer);
@@ -323,13 +324,14 @@ impl Shard {
         let _ = send(&incoming.socket, reply, SendFlags::NOSIGNAL);
     }
 
-    /// Whether a request that is only allowed from this host comes from this host.
+    /// Whether a request that is only allowed from this host comes from this host, and is meant for it.
     fn allows(&mut self, incoming: &Incoming, request: &str) -> bool {
-        let local = socket_is_local(&incoming.socket, incoming.peer);
+        let is_elsewhere =
+            self.shared.directory.is_elsewhere(&Asker::new(&incoming.socket, incoming.peer));
+        let local = !is_elsewhere && socket_is_local(&incoming.socket, incoming.peer);
         if !local {
-            self.log_bad_input(incoming.peer, || {
-                format!("{request}_REQ refused: it is only allowed from this host")
-            });
+            let rule = if is_elsewhere { "at the address of another host" } else { "from another host" };
+            self.log_bad_input(incoming.peer, || format!("{request}_REQ refused: it is not allowed {rule}"));
         }
         local
     }

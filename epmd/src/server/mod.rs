@@ -24,7 +24,7 @@ use inbox::Inbox;
 use listener::Listener;
 use shard::Shard;
 
-pub use shared::{Asker, Directory, Handoff, Host, Options, Shared};
+pub use shared::{Asker, Directory, Handoff, Host, NotFound, Options, Shared};
 
 /// The number of descriptors that each shard needs: its epoll set, its eventfd, and a connection that it has just
 /// accepted.

@@ -27,7 +27,7 @@ use super::connections::{Incoming, Reading, State, Tables, Token, Writing};
 use super::holder_check::HolderCheck;
 use super::inbox::Inbox;
 use super::listener::Listener;
-use super::shared::{Options, Shared, Watched};
+use super::shared::{Asker, Options, Shared, Watched};
 use super::trace;
 use crate::descriptors::{Class, Full};
 use crate::names::holder::socket_of;
@@ -315,7 +315,7 @@ impl Shard {
     /// Hands off a connection that is not EPMD; returns any other.
     fn pass_on(&self, incoming: Incoming, input: &[u8]) -> Option<Incoming> {
         let Some(handoff) = &self.shared.handoff else { return Some(incoming) };
-        if !handoff.wants(input) {
+        if !handoff.wants(&Asker::new(&incoming.socket, incoming.peer), input) {
             return Some(incoming);
         }
         let Some(peer) = incoming.peer.filter(|_| !incoming.last) else { return Some(incoming) };

@@ -45,22 +45,48 @@ impl<'a> Asker<'a> {
     }
 }
 
+/// The result of a lookup that finds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotFound(
+    /// The result field of the reply. Stock epmd has only 1, and its clients treat all others alike.
+    pub u8,
+);
+
+impl NotFound {
+    /// The result of stock epmd.
+    pub const STOCK: NotFound = NotFound(1);
+}
+
 /// The source of answers to lookups.
 pub trait Directory: Debug + Send + Sync {
-    /// Passes the registration of `name` to `answer`; returns false if there is none. Must not block.
-    fn find(&self, asker: &Asker<'_>, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool;
+    /// Passes the registration of `name` to `answer`. Must not block.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    fn find(
+        &self,
+        asker: &Asker<'_>,
+        name: &str,
+        answer: &mut dyn FnMut(&Alive2<'_>),
+    ) -> Result<(), NotFound>;
 
     /// The complete answer to NAMES_REQ.
     fn names(&self, asker: &Asker<'_>) -> Arc<[u8]>;
 
     /// Whether lookups from another host are answered.
     fn may_ask(&self, peer: Option<SocketAddr>) -> bool;
+
+    /// Whether the address to which this request was sent stands for another host, so that only lookups are answered.
+    fn is_elsewhere(&self, _: &Asker<'_>) -> bool {
+        false
+    }
 }
 
 /// The simplest directory: the nodes of this host, open to all, as in stock epmd.
 impl Directory for NameRegistry {
-    fn find(&self, _: &Asker<'_>, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
-        NameRegistry::find(self, name, answer)
+    fn find(&self, _: &Asker<'_>, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> Result<(), NotFound> {
+        if NameRegistry::find(self, name, answer) { Ok(()) } else { Err(NotFound::STOCK) }
     }
 
     fn names(&self, _: &Asker<'_>) -> Arc<[u8]> {
@@ -75,7 +101,7 @@ impl Directory for NameRegistry {
 /// The handler of connections on the EPMD port that speak another protocol.
 pub trait Handoff: Debug + Send + Sync {
     /// Whether a connection that starts with `head` does not speak EPMD.
-    fn wants(&self, head: &[u8]) -> bool;
+    fn wants(&self, asker: &Asker<'_>, head: &[u8]) -> bool;
 
     /// Takes such a connection over, or closes it. Must not block.
     fn take(&self, socket: OwnedFd, peer: SocketAddr, head: &[u8]);

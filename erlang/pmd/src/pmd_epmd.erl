@@ -1,21 +1,20 @@
-%%% @doc An epmd module that finds nodes through pmd: `erl -epmd_module pmd_epmd'. OTP 24 or later; this file alone is
-%%% enough.
+%%% @doc An epmd module that finds nodes on other hosts through pmd: `erl -epmd_module pmd_epmd'. OTP 24 or later; this
+%%% file alone is enough, and `pmd run' and `pmd env' bring it along.
 %%%
-%%% It behaves exactly like OTP's own `erl_epmd', except for one question: how to reach a node on another host.
+%%% It behaves exactly like OTP's own `erl_epmd', except for one question: how to reach a node on another host. It puts
+%%% that question to this host's port mapper, as any local user may. If that is a pmd whose cluster has the host, its
+%%% response has the address and port to dial: no DNS, no open port on the other host. Otherwise, the host name is
+%%% resolved, and the port mapper there is asked, as without pmd.
 %%%
 %%% <ol>
-%%% <li>It asks this host's daemon over its control socket. If that daemon carries the traffic, its response has an
-%%%     `entry', an address and port on this host that lead to the node: no DNS, no open port on the other host.</li>
-%%% <li>With `PMD_EPMD_TUNNELS=true' in the environment, a node that may not use the control socket asks this host's
-%%%     port mapper for `NAME@HOST' and takes the response for a port on 127.0.0.1. Set it only where the daemon carries
-%%%     the traffic: otherwise the response is a port on the other host.</li>
-%%% <li>Otherwise, as without pmd: resolve the host name and ask the port mapper there.</li>
-%%% <li>If the name cannot be resolved: use the address at which other daemons reach that host's daemon, and the port
-%%%     that it has announced.</li>
+%%% <li>pmd is asked for `NAME@HOST', with the host as it is written in the node name.</li>
+%%% <li>If it knows no such host, the name is resolved. If the address is that of a member, the member is meant.</li>
+%%% <li>If the name cannot be resolved, its first part is tried, because hosts may know themselves by other domains than
+%%%     the cluster does. Within this node's own domain that comes first, before a resolver that may be slow.</li>
 %%% </ol>
 %%%
 %%% So without pmd, nothing changes and nothing is logged. The node registers as always, with the port mapper of its
-%%% host.
+%%% host. If the command line has another `-epmd_module' too, everything is left to that one.
 %%%
 %%% `net_kernel' itself waits for these responses, so the daemon has one second, and any failure here means no more than
 %%% "not found".
@@ -26,290 +25,263 @@
 -export([address_please/3, port_please/2, port_please/3, listen_port_please/2]).
 -export([names/0, names/1, open/0, open/1, open/2]).
 
-%% The version of the distribution protocol: every node since OTP 23 speaks it, and since OTP 25 no other.
--define(VERSION, 6).
-%% Milliseconds for everything the daemon is asked about one node.
+%% Milliseconds for one question to the daemon.
 -define(PATIENCE, 1000).
-%% The longest response that is read: enough for thousands of nodes of one name, or of daemons.
--define(MAX_ANSWER, 1048576).
-%% How deeply values may be nested in a response; real ones are four deep.
--define(MAX_DEPTH, 16).
-%% Heap words for parsing a response.
--define(MAX_HEAP, 4194304).
+%% The highest and the lowest version of the distribution protocol that nodes of this module may speak.
+-define(HIGHEST, 6).
+-define(LOWEST, 5).
 %% EPMD protocol.
 -define(PORT_PLEASE2, 122).
 -define(PORT2, 119).
+%% Results of pmd beside those of the EPMD protocol: the host is a member and has no such node; the host is this one.
+-define(NO_SUCH_NODE, 2).
+-define(THIS_HOST, 3).
+%% The file that lists hosts of the cluster for the resolver.
+-define(HOSTS_FILE, "PMD_HOSTS_FILE").
+
+-type name() :: atom() | string().
+-type host() :: atom() | string() | inet:ip_address().
 
 %% ---- as erl_epmd
 
 %% @private
 -spec start() -> {ok, pid()} | ignore | {error, term()}.
-start() -> erl_epmd:start().
+start() -> stock(start, []).
 
 %% @doc Starts erl_epmd's process, which holds the registration.
 -spec start_link() -> {ok, pid()} | ignore | {error, term()}.
-start_link() -> erl_epmd:start_link().
+start_link() ->
+    resolve_members(os:getenv(?HOSTS_FILE, "")),
+    load_as_embedded(init:get_argument(mode)),
+    stock(start_link, []).
 
 %% @private
 -spec stop() -> term().
-stop() -> erl_epmd:stop().
+stop() -> stock(stop, []).
 
 %% @doc Registers this node with the port mapper of this host.
 -spec register_node(string(), inet:port_number()) -> {ok, integer()} | term().
-register_node(Name, Port) -> erl_epmd:register_node(Name, Port).
+register_node(Name, Port) -> stock(register_node, [Name, Port]).
 
 %% @doc Registers this node with the port mapper of this host, over IPv4 or IPv6.
 -spec register_node(string(), inet:port_number(), inet | inet6 | inet_tcp | inet6_tcp) -> {ok, integer()} | term().
-register_node(Name, Port, inet_tcp) -> erl_epmd:register_node(Name, Port, inet);
-register_node(Name, Port, inet6_tcp) -> erl_epmd:register_node(Name, Port, inet6);
-register_node(Name, Port, Family) -> erl_epmd:register_node(Name, Port, Family).
+register_node(Name, Port, inet_tcp) -> stock(register_node, [Name, Port, inet]);
+register_node(Name, Port, inet6_tcp) -> stock(register_node, [Name, Port, inet6]);
+register_node(Name, Port, Family) -> stock(register_node, [Name, Port, Family]).
 
 %% @doc The port of a node according to the port mapper of its host.
--spec port_please(atom() | string(), atom() | string() | inet:ip_address()) ->
+-spec port_please(name(), host()) ->
     {port, inet:port_number(), non_neg_integer()} | noport | closed | {error, term()}.
-port_please(Name, Host) -> erl_epmd:port_please(Name, Host).
+port_please(Name, Host) -> stock(port_please, [Name, Host]).
 
 %% @doc The port of a node according to the port mapper of its host.
--spec port_please(atom() | string(), atom() | string() | inet:ip_address(), timeout()) ->
+-spec port_please(name(), host(), timeout()) ->
     {port, inet:port_number(), non_neg_integer()} | noport | closed | {error, term()}.
-port_please(Name, Host, Timeout) -> erl_epmd:port_please(Name, Host, Timeout).
+port_please(Name, Host, Timeout) -> stock(port_please, [Name, Host, Timeout]).
 
 %% @doc The port this node should listen on; 0 means any.
--spec listen_port_please(atom() | string(), atom() | string() | inet:ip_address()) -> {ok, inet:port_number()}.
-listen_port_please(Name, Host) -> erl_epmd:listen_port_please(Name, Host).
+-spec listen_port_please(name(), host()) -> {ok, inet:port_number()}.
+listen_port_please(Name, Host) -> stock(listen_port_please, [Name, Host]).
 
 %% @doc The nodes of this host.
 -spec names() -> {ok, [{string(), inet:port_number()}]} | {error, term()}.
-names() -> erl_epmd:names().
+names() -> stock(names, []).
 
 %% @doc The nodes of a host according to its port mapper.
--spec names(atom() | string() | inet:ip_address()) -> {ok, [{string(), inet:port_number()}]} | {error, term()}.
-names(Host) -> erl_epmd:names(Host).
+-spec names(host()) -> {ok, [{string(), inet:port_number()}]} | {error, term()}.
+names(Host) -> stock(names, [Host]).
 
 %% @private
 -spec open() -> {ok, gen_tcp:socket()} | {error, term()}.
-open() -> erl_epmd:open().
+open() -> stock(open, []).
 
 %% @private
 -spec open(inet:ip_address()) -> {ok, gen_tcp:socket()} | {error, term()}.
-open(Address) -> erl_epmd:open(Address).
+open(Address) -> stock(open, [Address]).
 
 %% @private
 -spec open(inet:ip_address(), timeout()) -> {ok, gen_tcp:socket()} | {error, term()}.
-open(Address, Timeout) -> erl_epmd:open(Address, Timeout).
+open(Address, Timeout) -> stock(open, [Address, Timeout]).
+
+%% What the node would do without pmd: in the module that the user has chosen, or in OTP's own, which also has what the
+%% user's lacks.
+stock(Function, Arguments) ->
+    Users = users_module(),
+    case Users =/= none andalso exports(Users, Function, length(Arguments)) of
+        true -> apply(Users, Function, Arguments);
+        false -> apply(erl_epmd, Function, Arguments)
+    end.
+
+%% This module comes first on the command line, where `pmd run' puts it, so that it is in use.
+users_module() ->
+    {ok, Given} =
+        case init:get_argument(epmd_module) of
+            error -> {ok, []};
+            Found -> Found
+        end,
+    case [Name || [Name | _] <- Given, Name =/= ?MODULE_STRING] of
+        [] -> none;
+        [Name | _] -> list_to_atom(Name)
+    end.
+
+exports(Module, Function, Arity) ->
+    {module, Module} =:= code:ensure_loaded(Module) andalso erlang:function_exported(Module, Function, Arity).
+
+%% ---- the node's surroundings
+
+%% Programs in this node resolve the names of members that the system does not know. A resolver configuration of the
+%% user's that reads a hosts file of its own stays as it is.
+resolve_members("") ->
+    ok;
+resolve_members(File) ->
+    Lookup = inet_db:res_option(lookup),
+    case lists:member(file, Lookup) of
+        true ->
+            ok;
+        false ->
+            inet_db:set_hosts_file(File),
+            inet_db:set_lookup([file | Lookup])
+    end.
+
+%% In embedded mode, a node cannot load this module. `pmd run' therefore starts nodes in interactive mode, and whatever
+%% embedded mode would have loaded before the start is loaded after it.
+load_as_embedded({ok, [_ | Others]}) ->
+    case lists:member(["embedded"], Others) of
+        true -> spawn(fun() -> load_all(init:get_status()) end);
+        false -> ok
+    end;
+load_as_embedded(_) ->
+    ok.
+
+load_all({started, _}) ->
+    Applications = [Name || {Name, _, _} <- application:loaded_applications()],
+    Modules = [Modules || Name <- Applications, {ok, Modules} <- [application:get_key(Name, modules)]],
+    code:ensure_modules_loaded(lists:append(Modules));
+load_all({starting, _}) ->
+    timer:sleep(100),
+    load_all(init:get_status());
+load_all(_) ->
+    ok.
 
 %% ---- through pmd
 
-%% @doc How to reach a node: at an entry of pmd on this host, or at the address of its own host, in which case
-%% {@link port_please/2} returns the port, unless pmd knows it.
--spec address_please(atom() | string(), atom() | string() | inet:ip_address(), inet | inet6) ->
-    {ok, inet:ip_address()} | {ok, inet:ip_address(), inet:port_number(), ?VERSION} | {error, term()}.
+%% @doc How to reach a node: the address and port that pmd gives, or the address of its host, whose port mapper
+%% {@link port_please/2} asks for the port.
+-spec address_please(name(), host(), inet | inet6) ->
+    {ok, inet:ip_address()} | {ok, inet:ip_address(), inet:port_number(), ?LOWEST..?HIGHEST} | {error, term()}.
 address_please(Name, Host, Family) ->
-    case aside(fun(Deadline) -> ask(to_binary(Name), host_to_binary(Host), Family, Deadline) end) of
-        {entry, Address, Port} -> {ok, Address, Port, ?VERSION};
-        {direct, Id, Port} -> at_its_host(erl_epmd:address_please(Name, Host, Family), Id, Port, Family);
-        none -> erl_epmd:address_please(Name, Host, Family)
+    Stock = fun() -> stock(address_please, [Name, Host, Family]) end,
+    case users_module() =:= none andalso through_pmd(Name, Host, Family) of
+        false -> Stock();
+        this_host -> Stock();
+        unknown -> elsewhere(Name, Host, Family, Stock);
+        Answer -> Answer
     end.
 
-at_its_host({error, _} = Unresolved, Id, Port, Family) ->
-    case aside(fun(Deadline) -> ask_member(Id, Family, Deadline) end) of
-        {ok, Address} -> {ok, Address, Port, ?VERSION};
-        none -> Unresolved
+elsewhere(Name, Host, Family, Stock) when not is_tuple(Host) ->
+    case is_of_own_domain(Host) andalso by_first_part(Name, Host, Family) of
+        {ok, _, _, _} = Found -> Found;
+        _ -> resolved(Stock(), Name, Host, Family)
     end;
-at_its_host(Resolved, _, _, _) ->
-    Resolved.
+elsewhere(_, _, _, Stock) ->
+    Stock().
+
+resolved({ok, Address} = Stock, Name, _, Family) ->
+    case through_pmd(Name, Address, Family) of
+        {ok, _, _, _} = Found -> Found;
+        {error, _} = Absent -> Absent;
+        _ -> Stock
+    end;
+resolved({error, _} = Unresolved, Name, Host, Family) ->
+    case by_first_part(Name, Host, Family) of
+        {ok, _, _, _} = Found -> Found;
+        _ -> Unresolved
+    end;
+resolved(Stock, _, _, _) ->
+    Stock.
+
+by_first_part(Name, Host, Family) ->
+    case string:split(to_string(Host), ".") of
+        [First, _] when First =/= "" -> through_pmd(Name, First, Family);
+        _ -> unknown
+    end.
+
+is_of_own_domain(Host) ->
+    case {string:split(to_string(Host), "."), string:split(atom_to_list(node()), ".")} of
+        {[_, Domain], [_, Domain]} -> true;
+        _ -> false
+    end.
 
 %% Runs in a separate process: whatever a response does to that process, net_kernel receives no message and no exit
-%% signal, keeps no garbage, and continues when the time is up.
-aside(Question) ->
-    Deadline = erlang:monotonic_time(millisecond) + ?PATIENCE,
+%% signal, and continues when the time is up.
+through_pmd(Name, Host, Family) ->
     Ask = fun() ->
         Answer =
             try
-                Question(Deadline)
+                ask(to_binary(Name), host_to_binary(Host), Family)
             catch
-                _:_ -> none
+                _:_ -> unknown
             end,
         exit({?MODULE, Answer})
     end,
-    Options = [monitor, {max_heap_size, #{size => ?MAX_HEAP, kill => true, error_logger => false}}],
-    {Pid, Monitor} = spawn_opt(Ask, Options),
+    {Pid, Monitor} = spawn_monitor(Ask),
     receive
         {'DOWN', Monitor, process, Pid, {?MODULE, Answer}} -> Answer;
-        {'DOWN', Monitor, process, Pid, _} -> none
-    %% The process has its own deadline; this is the backstop.
-    after ?PATIENCE + ?PATIENCE div 2 ->
+        {'DOWN', Monitor, process, Pid, _} -> unknown
+    after ?PATIENCE ->
         erlang:demonitor(Monitor, [flush]),
         exit(Pid, kill),
-        none
+        unknown
     end.
 
-ask(Name, Host, Family, Deadline) ->
-    Full = <<Name/binary, $@, Host/binary>>,
-    case control([<<"/v1/lookup?kind=name&name=">>, quoted(Full)], Deadline) of
-        #{<<"matches">> := [#{<<"kind">> := <<"name">>} = Best | _]} ->
-            place(Best, Family);
-        none ->
-            case environment("PMD_EPMD_TUNNELS") of
-                {ok, Switch} when Switch =:= "true"; Switch =:= "1"; Switch =:= "yes"; Switch =:= "on" ->
-                    ask_epmd(Full, Family, Deadline);
-                _ ->
-                    none
-            end
+%% pmd's extension of the EPMD protocol: PORT_PLEASE2 for NAME@HOST@FAMILY. Its response has the address to dial in the
+%% extra field. Stock epmd knows no such name. The name in the response is the node's alone: a node that has registered
+%% the whole question as its name is not believed.
+ask(Name, Host, Family) ->
+    Question = <<Name/binary, $@, Host/binary, $@, (atom_to_binary(Family, utf8))/binary>>,
+    {ok, Socket} = connect(),
+    ok = gen_tcp:send(Socket, <<(byte_size(Question) + 1):16, ?PORT_PLEASE2, Question/binary>>),
+    NameSize = byte_size(Name),
+    case receive_all(Socket, <<>>) of
+        <<?PORT2, 0, Port:16, _Type, _Protocol, Highest:16, Lowest:16, NameSize:16, Name:NameSize/binary, Size:16,
+            "pmd", Address:(Size - 3)/binary>> when Port > 0, Highest >= ?LOWEST, Lowest =< ?HIGHEST ->
+            {ok, address(Address, Family), Port, min(Highest, ?HIGHEST)};
+        <<?PORT2, ?NO_SUCH_NODE>> ->
+            {error, noport};
+        <<?PORT2, ?THIS_HOST>> ->
+            this_host;
+        _ ->
+            unknown
     end.
 
-%% A match without an entry means that the daemon does not carry the traffic.
-place(#{<<"entry">> := Entry}, Family) ->
-    {Address, Port} = address_and_port(Entry),
-    {ok, Usable} = in_family(Family, Address),
-    {entry, Usable, Port};
-place(#{<<"node_id">> := Id, <<"port">> := Port}, _) ->
-    {direct, Id, port_number(Port)};
-place(_, _) ->
-    none.
+connect() ->
+    Options = [binary, {active, false}],
+    case gen_tcp:connect({127, 0, 0, 1}, epmd_port(), [inet | Options], ?PATIENCE) of
+        {ok, Socket} -> {ok, Socket};
+        {error, _} -> gen_tcp:connect({0, 0, 0, 0, 0, 0, 0, 1}, epmd_port(), [inet6 | Options], ?PATIENCE)
+    end.
 
-ask_member(Id, Family, Deadline) ->
-    #{<<"nodes">> := Members} = control(<<"/v1/nodes">>, Deadline),
-    [Texts] = [Addresses || #{<<"id">> := Id1, <<"addresses">> := Addresses} <- Members, Id1 =:= Id],
-    Usable = [{ok, Address} || Text <- Texts, {Address, _} <- [address_and_port(Text)], is_of(Family, Address)],
-    hd(Usable).
+%% A response is shorter than this; a longer one is none.
+receive_all(Socket, Before) when byte_size(Before) < 4096 ->
+    case gen_tcp:recv(Socket, 0) of
+        {ok, Data} -> receive_all(Socket, <<Before/binary, Data/binary>>);
+        {error, closed} -> Before
+    end.
 
-is_of(inet, Address) -> tuple_size(Address) =:= 4;
-is_of(inet6, Address) -> tuple_size(Address) =:= 8.
+address(<<A, B, C, D>>, inet) -> {A, B, C, D};
+address(<<A:16, B:16, C:16, D:16, E:16, F:16, G:16, H:16>>, inet6) -> {A, B, C, D, E, F, G, H}.
 
-in_family(inet, {_, _, _, _} = Address) -> {ok, Address};
-in_family(inet6, {_, _, _, _, _, _, _, _} = Address) -> {ok, Address};
-%% inet6_tcp sockets reach IPv4 addresses in this form.
-in_family(inet6, {_, _, _, _} = Address) -> {ok, inet:ipv4_mapped_ipv6_address(Address)};
-in_family(_, _) -> none.
+epmd_port() ->
+    case {init:get_argument(epmd_port), os:getenv("ERL_EPMD_PORT", "")} of
+        {{ok, [[Port | _] | _]}, _} -> list_to_integer(Port);
+        {_, ""} -> 4369;
+        {_, Port} -> list_to_integer(Port)
+    end.
 
-to_binary(Name) when is_atom(Name) -> atom_to_binary(Name, utf8);
-to_binary(Name) -> unicode:characters_to_binary(Name).
+to_string(Text) when is_atom(Text) -> atom_to_list(Text);
+to_string(Text) -> Text.
+
+to_binary(Name) -> unicode:characters_to_binary(to_string(Name)).
 
 host_to_binary(Address) when is_tuple(Address) -> list_to_binary(inet:ntoa(Address));
 host_to_binary(Host) -> to_binary(Host).
-
-left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).
-
-%% ---- the control socket
-
-%% In the order in which the pmd command tries them.
-socket_paths() ->
-    File = "pmd-" ++ integer_to_list(epmd_port()) ++ ".sock",
-    case {environment("PMD_SOCKET"), environment("PMD_HOME")} of
-        {{ok, Socket}, _} -> [Socket];
-        {none, {ok, Home}} -> [filename:join(Home, File)];
-        {none, none} ->
-            Own = [filename:join([Home, ".pmd", File]) || {ok, Home} <- [environment("HOME")]],
-            Own ++ [filename:join("/run/pmd", File)]
-    end.
-
-%% An empty variable counts as unset.
-environment(Name) ->
-    case os:getenv(Name, "") of
-        "" -> none;
-        Value -> {ok, Value}
-    end.
-
-epmd_port() ->
-    case {init:get_argument(epmd_port), environment("ERL_EPMD_PORT")} of
-        {{ok, [[Port | _] | _]}, _} -> list_to_integer(Port);
-        {_, {ok, Port}} -> list_to_integer(Port);
-        _ -> 4369
-    end.
-
-%% The daemon's response, or none if there is no daemon or it has no result.
-control(Path, Deadline) -> control(socket_paths(), Path, Deadline).
-
-control([], _, _) ->
-    none;
-control([Socket | Sockets], Path, Deadline) ->
-    case gen_tcp:connect({local, Socket}, 0, [local, binary, {active, false}], left(Deadline)) of
-        {ok, Connection} ->
-            %% HTTP/1.0: the response is not chunked, and ends with the connection.
-            ok = gen_tcp:send(Connection, [<<"GET ">>, Path, <<" HTTP/1.0\r\nhost: pmd\r\n\r\n">>]),
-            read_answer(receive_all(Connection, Deadline, []));
-        {error, _} ->
-            control(Sockets, Path, Deadline)
-    end.
-
-quoted(Binary) -> [io_lib:format("%~2.16.0B", [Byte]) || <<Byte>> <= Binary].
-
-receive_all(Socket, Deadline, Before) ->
-    case gen_tcp:recv(Socket, 0, left(Deadline)) of
-        {ok, Data} ->
-            iolist_size(Before) + byte_size(Data) =< ?MAX_ANSWER orelse exit(too_long),
-            receive_all(Socket, Deadline, [Before, Data]);
-        {error, closed} ->
-            iolist_to_binary(Before)
-    end.
-
-read_answer(<<"HTTP/1.", _, " 200", _/binary>> = Answer) ->
-    [_, Body] = binary:split(Answer, <<"\r\n\r\n">>),
-    %% A truncated response is an object that does not end, which crashes here.
-    {Object, _} = value(skip(Body), ?MAX_DEPTH),
-    Object;
-read_answer(_) ->
-    none.
-
-%% "IP:PORT" or "[IPV6]:PORT".
-address_and_port(Text) ->
-    [Host, Port] = string:split(Text, ":", trailing),
-    {ok, Address} = inet:parse_strict_address(string:trim(binary_to_list(Host), both, "[]")),
-    {Address, port_number(Port)}.
-
-port_number(Text) ->
-    Number = binary_to_integer(Text),
-    true = Number > 0 andalso Number < 65536,
-    Number.
-
-%% As much of JSON as is needed here: objects become maps, arrays lists, and everything else stays text, strings without
-%% their quotes. Malformed input crashes this process, which means "not found".
-value(<<${, Rest/binary>>, Depth) when Depth > 0 -> object(skip(Rest), Depth - 1, #{});
-value(<<$[, Rest/binary>>, Depth) when Depth > 0 -> array(skip(Rest), Depth - 1, []);
-value(<<$", Rest/binary>>, _) -> text(Rest, Rest, 0);
-value(Text, _) ->
-    {match, [{0, Length}]} = re:run(Text, "^(true|false|null|[-+.0-9eE]{1,40})", [{capture, first}]),
-    split_binary(Text, Length).
-
-object(<<$}, Rest/binary>>, _, Members) ->
-    {Members, Rest};
-object(<<$", Text/binary>>, Depth, Members) ->
-    {Key, AfterKey} = text(Text, Text, 0),
-    <<$:, ValueText/binary>> = skip(AfterKey),
-    {Value, After} = value(skip(ValueText), Depth),
-    object(next(skip(After)), Depth, Members#{Key => Value}).
-
-array(<<$], Rest/binary>>, _, Before) ->
-    {lists:reverse(Before), Rest};
-array(Text, Depth, Before) ->
-    {Value, After} = value(Text, Depth),
-    array(next(skip(After)), Depth, [Value | Before]).
-
-next(<<$,, Rest/binary>>) -> skip(Rest);
-next(Rest) -> Rest.
-
-text(Start, <<$", Rest/binary>>, Length) -> {binary:part(Start, 0, Length), Rest};
-text(Start, <<$\\, _, Rest/binary>>, Length) -> text(Start, Rest, Length + 2);
-text(Start, <<_, Rest/binary>>, Length) -> text(Start, Rest, Length + 1).
-
-skip(<<C, Rest/binary>>) when C =:= $\s; C =:= $\t; C =:= $\n; C =:= $\r -> skip(Rest);
-skip(Text) -> Text.
-
-%% ---- the port mapper
-
-%% pmd's extension: NAME@HOST. Stock epmd knows only NAME, and finds nothing.
-ask_epmd(Full, Family, Deadline) ->
-    Loopback = {127, 0, 0, 1},
-    case gen_tcp:connect(Loopback, epmd_port(), [inet, binary, {active, false}], left(Deadline)) of
-        {ok, Socket} ->
-            ok = gen_tcp:send(Socket, <<(byte_size(Full) + 1):16, ?PORT_PLEASE2, Full/binary>>),
-            case receive_all(Socket, Deadline, []) of
-                <<?PORT2, 0, Port:16, _/binary>> when Port > 0 ->
-                    {ok, Usable} = in_family(Family, Loopback),
-                    {entry, Usable, Port};
-                _ -> none
-            end;
-        {error, _} ->
-            none
-    end.

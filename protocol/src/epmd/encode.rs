@@ -73,6 +73,12 @@ pub fn alive2_reply(highest_version: u16, creation: Option<u32>) -> Alive2Reply 
     })
 }
 
+/// The reply to a lookup that found nothing, with this result: [`PORT2_NOT_FOUND`] for 1, the only one of stock epmd.
+#[must_use]
+pub fn port2_not_found(result: u8) -> [u8; 2] {
+    [PORT2_RESP, result]
+}
+
 /// Appends the reply to a lookup that found `alive2`: PORT2_RESP, EPMD Protocol "Get the Distribution Port of Another
 /// Node".
 ///

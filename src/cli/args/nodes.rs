@@ -16,6 +16,9 @@ pub struct Env {
     /// Print them for an Elixir release
     #[arg(long, group = "shape")]
     pub elixir: bool,
+    /// For what cannot load an epmd module: only hosts that no other resolver knows are found
+    #[arg(long)]
+    pub resolver_only: bool,
 }
 
 /// The syntax in which variables are printed.
@@ -43,6 +46,9 @@ impl Env {
 /// Options of `pmd run`.
 #[derive(Debug, Args)]
 pub struct Run {
+    /// For what cannot load an epmd module: only hosts that no other resolver knows are found
+    #[arg(long)]
+    pub resolver_only: bool,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

@@ -29,6 +29,8 @@ pub struct TunnelList {
     pub inetrc: PathBuf,
     /// The hosts file that it names.
     pub hosts_file: PathBuf,
+    /// The folder of the epmd module for Erlang nodes, `pmd_epmd`, for their code path.
+    pub module_folder: PathBuf,
     /// The EPMD port of this daemon. Nodes need to be given it if it is not 4369.
     pub port: u16,
     /// The loopback address of each host.

@@ -124,7 +124,8 @@ fn on_the_wire(member: Option<&Member>, found: &Match) -> Option<api::Match> {
         (None, _) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
         (Some(origin), Some(member)) => {
             let host = found.host.to_lowercase().into();
-            let target = Target { origin, host, kind: found.entry.kind(), name: name.as_str().into() };
+            let name = name.as_str().into();
+            let target = Target { origin, host, kind: found.entry.kind(), name, pinned: None };
             member.entrances.address_of(&target)
         }
         (Some(_), None) => None,

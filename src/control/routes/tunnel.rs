@@ -93,6 +93,7 @@ pub(super) async fn list(
     Ok(Json(api::TunnelList {
         inetrc: settings.inetrc.clone(),
         hosts_file: settings.hosts_file.clone(),
+        module_folder: settings.module.parent().unwrap_or(&settings.module).to_owned(),
         port: about.listen_port,
         aliases,
         tunnels: open,
@@ -160,7 +161,7 @@ async fn ping_there(
     };
     hops.add("lookup", format!("{name} is registered on {found_host} with port {port}"));
     let wanted = found_host.to_lowercase().into();
-    let target = Target { origin, host: wanted, kind: Kind::NAME, name: name.into() };
+    let target = Target { origin, host: wanted, kind: Kind::NAME, name: name.into(), pinned: None };
     let tunnel = Box::pin(connect::open(&member.tunnels, &target, 0)).await;
     let tunnel = tunnel.map_err(|error| open_error(asked, &error))?;
     let mut stream = tunnel.stream;
