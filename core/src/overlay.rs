@@ -17,6 +17,9 @@ use crate::tuning::GossipTuning;
 /// How long a member that has too many links is no random target. Its links become fewer slowly.
 const DECLINED_MS: u64 = 600_000;
 
+/// How long after the number of members has doubled random targets are drawn again, and how long after that at the latest.
+const REDRAW_MS: u64 = 5_000;
+
 /// The links that this daemon wants, and when to dial them next.
 #[derive(Debug)]
 pub struct Overlay {
@@ -28,6 +31,8 @@ pub struct Overlay {
     random: BTreeSet<NodeId>,
     /// How many members there were when the random targets were drawn.
     drawn_of: usize,
+    /// When they are drawn again, if there are twice as many by now.
+    redraw_ms: Option<u64>,
     /// Members that have no room for a link, and until when they are no random targets.
     declined: BTreeMap<NodeId, u64>,
     redials: BTreeMap<NodeId, Redial>,
@@ -53,6 +58,7 @@ impl Overlay {
             near: BTreeSet::new(),
             random: BTreeSet::new(),
             drawn_of: 0,
+            redraw_ms: None,
             declined: BTreeMap::new(),
             redials: BTreeMap::new(),
             changed: false,
@@ -85,13 +91,23 @@ impl Overlay {
     }
 
     /// The members that this daemon wants links to. Random targets are kept for as long as they are alive, but drawn again
-    /// when there are twice as many members as before: those that were known first would otherwise be the targets of
-    /// all who joined later.
-    pub fn targets(&mut self, rng: &mut ChaCha8Rng) -> BTreeSet<NodeId> {
+    /// after the number of members has doubled: those that were known first would otherwise be the targets of all who joined
+    /// later. That waits until a cluster that starts has found itself, because each new link costs two handshakes and tells
+    /// the peer about all members.
+    pub fn targets(&mut self, now_ms: u64, rng: &mut ChaCha8Rng) -> BTreeSet<NodeId> {
         let mut targets = self.successors();
-        if self.members.len() >= self.drawn_of.saturating_mul(2) {
-            self.random.clear();
+        if self.drawn_of == 0 {
             self.drawn_of = self.members.len();
+        } else if self.members.len() >= self.drawn_of.saturating_mul(2) {
+            let redraw_ms =
+                *self.redraw_ms.get_or_insert_with(|| now_ms + REDRAW_MS + rng.random_range(0..=REDRAW_MS));
+            if redraw_ms <= now_ms {
+                self.random.clear();
+                self.drawn_of = self.members.len();
+                self.redraw_ms = None;
+            }
+        } else {
+            self.redraw_ms = None;
         }
         self.random.retain(|id| !targets.contains(id));
         while self.random.len() < self.tuning.random {
@@ -113,7 +129,7 @@ impl Overlay {
     /// The targets to dial now. A dial in progress is not repeated until its result is known.
     pub fn dials(&mut self, now_ms: u64, linked: &BTreeSet<NodeId>, rng: &mut ChaCha8Rng) -> Vec<NodeId> {
         self.declined.retain(|_, until_ms| now_ms < *until_ms);
-        let targets = self.targets(rng);
+        let targets = self.targets(now_ms, rng);
         // A member that has a link by now need not be dialled, even if another dial to it failed.
         self.redials.retain(|id, redial| !linked.contains(id) && (redial.pending || targets.contains(id)));
         let mut dials = Vec::new();
@@ -159,7 +175,8 @@ impl Overlay {
     /// When the next dial is due; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.redials.values().filter(|redial| !redial.pending).map(|redial| redial.at_ms).min()
+        let redials = self.redials.values().filter(|redial| !redial.pending).map(|redial| redial.at_ms);
+        redials.chain(self.redraw_ms).min()
     }
 
     /// The members that have this daemon among their successors in the ring, and need a link to it.
@@ -220,7 +237,7 @@ mod tests {
         for (number, id) in (0..).zip(&ids) {
             let mut overlay = Overlay::new(*id, GossipTuning::DEFAULT);
             ids.iter().for_each(|other| overlay.add(*other));
-            for target in overlay.targets(&mut rng(number)) {
+            for target in overlay.targets(0, &mut rng(number)) {
                 graph.entry(*id).or_default().insert(target);
                 graph.entry(target).or_default().insert(*id);
             }
@@ -292,12 +309,12 @@ mod tests {
         let ids = ids(50);
         let mut overlay = Overlay::new(NodeId::MIN, GossipTuning::DEFAULT);
         ids.iter().for_each(|id| overlay.add(*id));
-        let before = overlay.targets(&mut rng(1));
+        let before = overlay.targets(0, &mut rng(1));
         assert_eq!(before.len(), 5);
-        assert_eq!(overlay.targets(&mut rng(2)), before);
+        assert_eq!(overlay.targets(0, &mut rng(2)), before);
         let gone = before.iter().next_back().copied();
         gone.iter().for_each(|id| overlay.remove(id));
-        let after = overlay.targets(&mut rng(3));
+        let after = overlay.targets(0, &mut rng(3));
         assert_eq!(after.len(), 5);
         assert_eq!(after.intersection(&before).count(), 4);
     }
@@ -312,8 +329,11 @@ mod tests {
             // It learns of the others one by one, all in the same order.
             for id in &ids {
                 overlay.add(*id);
-                overlay.targets(&mut rng);
+                overlay.targets(0, &mut rng);
             }
+            let redraw_ms = overlay.poll_timeout().expect("there are more than twice as many");
+            overlay.targets(redraw_ms, &mut rng);
+            assert_eq!(overlay.poll_timeout(), None);
             overlay.random.iter().for_each(|id| *targeted.entry(*id).or_default() += 1);
         }
         // 900 targets among 512 members. Without drawing again, they would all be among the first five.
@@ -327,7 +347,7 @@ mod tests {
         let mut overlay = Overlay::new(NodeId::MIN, GossipTuning::DEFAULT);
         ids.iter().for_each(|id| overlay.add(*id));
         let (none, mut rng) = (BTreeSet::new(), rng(1));
-        let before = overlay.targets(&mut rng);
+        let before = overlay.targets(0, &mut rng);
         let (random, successors) = (overlay.random.clone(), overlay.successors());
         for id in &before {
             overlay.declined(1_000, *id);
@@ -335,7 +355,7 @@ mod tests {
         }
         assert!(overlay.take_changed());
         overlay.dials(1_000, &none, &mut rng);
-        let after = overlay.targets(&mut rng);
+        let after = overlay.targets(0, &mut rng);
         assert!(after.len() == 5 && after.is_superset(&successors) && after.is_disjoint(&random));
         assert_eq!(overlay.declined.len(), 3);
         overlay.dials(1_000 + DECLINED_MS, &none, &mut rng);

@@ -212,7 +212,7 @@ impl<S: Share> Node<S> {
     /// Closes links that this daemon dialled and no longer needs, and some that others have dialled if it has too many.
     fn close_surplus(&mut self) {
         let now_ms = self.now.mono_ms;
-        let targets = self.overlay.targets(&mut self.rng);
+        let targets = self.overlay.targets(self.now.mono_ms, &mut self.rng);
         let old = self.tuning.gossip.surplus_ms;
         let surplus: Vec<LinkId> = self
             .links
