@@ -183,8 +183,10 @@ fn tunnels_are_used_where_they_are_needed() {
     join(&gamma, &alpha);
     let _nodes = [node(&beta, &["-sname", "two"]), node(&gamma, &["-sname", "three"])];
     wait_until("beta to be left to plain Erlang", || {
-        let text = std::fs::read_to_string(hosts_file(&alpha)).unwrap_or_default();
-        text.contains(" gamma\n") && !text.contains(" beta\n")
+        let aliases = api(&alpha, "GET", "/v1/tunnels", "")["aliases"].clone();
+        let is_plain =
+            |host: &str| aliases.as_array()?.iter().find(|alias| alias["host"] == *host)?["plain"].as_bool();
+        is_plain("beta") == Some(true) && is_plain("gamma") == Some(false)
     });
     let mut one = node(&alpha, &["-sname", "one"]);
     one.wait("net_adm:ping('two@beta')", "pong");

@@ -21,9 +21,9 @@ fn env_and_run_give_a_node_what_it_needs() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let _daemons = cluster(&hosts);
-    let line = succeeded(&run(command(&hosts[0], &["env"])));
+    let line = succeeded(&run(command(&hosts[0], &["env", "--resolver-only"])));
     assert_eq!(line, format!("export ERL_INETRC={}\n", inetrc(&hosts[0]).display()));
-    let line = succeeded(&run(command(&hosts[0], &["env", "--systemd"])));
+    let line = succeeded(&run(command(&hosts[0], &["env", "--resolver-only", "--systemd"])));
     assert_eq!(line, format!("Environment=\"ERL_INETRC={}\"\n", inetrc(&hosts[0]).display()));
 
     let _two = node(&hosts[1], &["-sname", "two"]);
@@ -137,8 +137,10 @@ fn a_daemon_with_explicit_addresses_answers_at_aliases() {
     configure(&alpha, &format!("bind = \"{}\"\n", alpha.ip));
     let _daemons = [start(&alpha), start(&beta)];
     cluster::join(&alpha, &beta);
-    let _two = node(&beta, &["-sname", "two"]);
-    let mut one = node(&alpha, &["-sname", "one"]);
+    let hosts = [alpha, beta];
+    cluster::wait_for_members(&hosts);
+    let _two = node(&hosts[1], &["-sname", "two"]);
+    let mut one = node(&hosts[0], &["-sname", "one"]);
     one.wait("net_adm:ping('two@beta')", "pong");
     assert_eq!(one.ask("[N || {N, _} <- element(2, net_adm:names(beta))]"), "[\"two\"]");
 }

@@ -17,8 +17,9 @@ use crate::tuning::GossipTuning;
 /// How long a member that has too many links is no random target. Its links become fewer slowly.
 const DECLINED_MS: u64 = 600_000;
 
-/// How long after the number of members has doubled random targets are drawn again, and how long after that at the latest.
-const REDRAW_MS: u64 = 5_000;
+/// How long after the number of members has doubled random targets are drawn again, at the earliest, and how long after that
+/// at the latest.
+const REDRAW_MS: u64 = 20_000;
 
 /// The links that this daemon wants, and when to dial them next.
 #[derive(Debug)]

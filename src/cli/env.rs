@@ -28,8 +28,7 @@ fn print(variables: &[Assignment], args: &args::Env, output: Output) -> Result<(
 
     let mut out = stdout();
     if output.format.is_json() {
-        let environment =
-            variables.iter().map(|variable| (variable.name, variable.value.as_str())).collect();
+        let environment = variables.iter().map(|variable| (variable.name, variable.value.as_str())).collect();
         let document = Document { environment };
         json(&mut out, &document, output.format == Format::Json)?;
         return Ok(out.flush()?);

@@ -13,8 +13,7 @@ use super::environment::{self, Lookup, Variable};
 use super::ranges::{LoopbackRange, PortRange};
 use super::rules::{AllowRule, Mode, TunnelRule};
 use super::types::{
-    EpmdAccess, HOLD_NAMES, Metadata, PACKET_TIMEOUT, Peer, PhiThreshold, Port, ROTATE_GRACE,
-    WebAccess,
+    EpmdAccess, HOLD_NAMES, Metadata, PACKET_TIMEOUT, Peer, PhiThreshold, Port, ROTATE_GRACE, WebAccess,
 };
 use super::value::{Addresses, Seconds, Value, Within};
 

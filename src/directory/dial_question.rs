@@ -44,7 +44,8 @@ impl<'a> DialQuestion<'a> {
             Some(full) => (Family::Inet, full),
             None => (Family::Inet6, asked.strip_suffix("@inet6")?),
         };
-        let (name, host) = full.split_once('@').filter(|(name, host)| !name.is_empty() && !host.is_empty())?;
+        let (name, host) =
+            full.split_once('@').filter(|(name, host)| !name.is_empty() && !host.is_empty())?;
         Some(DialQuestion { name, host, family })
     }
 }

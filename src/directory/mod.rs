@@ -181,7 +181,9 @@ impl Directory {
         if meaning.this_host && self.local.names().find(name, answer) {
             return true;
         }
-        let Some(Node { host, entry, target, registered }) = others.node(name, &meaning) else { return false };
+        let Some(Node { host, entry, target, registered }) = others.node(name, &meaning) else {
+            return false;
+        };
         if !others.entrances.tunnels_to(&host) {
             let Some(found) = alive2(&entry) else { return false };
             answer(&found);

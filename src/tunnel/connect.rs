@@ -226,7 +226,9 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
                     tunnels.paths().tried(Monotonic::now().as_ms(), origin, path::Path::Direct, false);
                 }
                 check_host(tunnels, &peer, target)?;
-                if let Some(pinned) = target.pinned.filter(|pinned| *pinned != peer.address.ip().to_canonical()) {
+                if let Some(pinned) =
+                    target.pinned.filter(|pinned| *pinned != peer.address.ip().to_canonical())
+                {
                     return Err(OpenError::NotAtAddress(pinned));
                 }
                 return ask(peer, target, creation, path.as_str(), begin.elapsed()).await;

@@ -97,7 +97,8 @@ impl TunnelEntrances {
     /// Whether a connection to this address is one to a node on another host.
     #[must_use]
     pub fn leads_to_a_node(&self, asked: impl FnOnce() -> Option<IpAddr>) -> bool {
-        self.any_node.load(Ordering::Relaxed) && asked().is_some_and(|asked| self.is_node(asked.to_canonical()))
+        self.any_node.load(Ordering::Relaxed)
+            && asked().is_some_and(|asked| self.is_node(asked.to_canonical()))
     }
 
     /// Carries a connection to the address of a node, from which `head` was already read, or closes it if no node has the
@@ -207,7 +208,8 @@ impl Entrances for TunnelEntrances {
             }
             Err(error) => {
                 self.tunnels.parts.counters.tunnels_full.add();
-                self.tunnels.complain(|| format!("cannot listen for connections to {:?}: {error}", target.name));
+                self.tunnels
+                    .complain(|| format!("cannot listen for connections to {:?}: {error}", target.name));
                 None
             }
         }

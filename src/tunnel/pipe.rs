@@ -116,12 +116,7 @@ impl Flow {
 /// # Errors
 ///
 /// If one of the connections fails; bytes in transit are lost then.
-pub async fn join<A, B>(
-    a: &mut A,
-    b: &mut B,
-    early: (Vec<u8>, Vec<u8>),
-    total: &Counter,
-) -> io::Result<()>
+pub async fn join<A, B>(a: &mut A, b: &mut B, early: (Vec<u8>, Vec<u8>), total: &Counter) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,

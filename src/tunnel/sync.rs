@@ -32,10 +32,14 @@ const TOGETHER: Duration = Duration::from_millis(10);
 /// only after five seconds (`inet_db`).
 const FIRST_PACE: Duration = Duration::from_millis(125);
 const SLOWEST_PACE: Duration = Duration::from_secs(1);
+/// Minimum interval between writes of the list of aliases, which only a restart of this daemon reads.
+const LIST_PACE: Duration = Duration::from_secs(5);
 /// Interval of updates without notification.
 const IDLE: Duration = Duration::from_secs(60);
 /// The compiled `erlang/pmd/src/pmd_epmd.erl`, which Erlang nodes load: `scripts/build-epmd-module` makes it.
 const EPMD_MODULE: &[u8] = include_bytes!("pmd_epmd.beam");
+/// The same while no node on this host is known to read the files.
+const UNUSED: Duration = Duration::from_secs(5);
 /// Maximum number of bytes that are read from the list of aliases: enough for a full one.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
@@ -50,6 +54,9 @@ struct Sync {
     /// Whether the files were in use at the last update.
     used: bool,
     responders: Responders,
+    /// When the list of aliases may be written again, and whether it differs from the file.
+    list_after: Instant,
+    list_differs: bool,
     /// Whether writing the files has failed, which is logged only once until it succeeds again.
     failed: bool,
 }
@@ -84,6 +91,8 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
         responders: Responders::new(Arc::clone(&entrances)),
         tunnels,
         entrances,
+        list_after: Instant::now(),
+        list_differs: false,
         failed: false,
     };
     let mut policy = sync.tunnels.policy.subscribe();
@@ -99,6 +108,9 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
         {
             known = Some(hosts.version);
             sync.update(&hosts).await;
+            if sync.list_differs {
+                next = next.min(sync.list_after);
+            }
             if !sync.system.are_pending() {
                 sync.tunnels.shown.send_replace(Some(hosts.version));
             }
@@ -126,7 +138,7 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
         if Instant::now() >= next {
             // There is no notification when the name of an absent host expires.
             known = None;
-            next = Instant::now() + IDLE;
+            next = Instant::now() + if sync.used { IDLE } else { UNUSED };
         }
         // Whether a host needs tunnels depends on its nodes, so every change counts.
         if rules::uses(&sync.tunnels.policy(), Mode::WhenNeeded) {
@@ -178,11 +190,10 @@ impl Sync {
         if self.used {
             self.system.ask(&listed.keys().flat_map(|host| hosts_file::names_of(host)).collect());
         }
-        let text = hosts_file::hosts_text(
-            own,
-            listed.iter().map(|(host, address)| (*host, *address)),
-            |name| self.system.are_without(name),
-        );
+        let text =
+            hosts_file::hosts_text(own, listed.iter().map(|(host, address)| (*host, *address)), |name| {
+                self.system.are_without(name)
+            });
         warnings.extend(text.warnings);
         let names: BTreeMap<Ipv4Addr, Alias> = self
             .aliases
@@ -198,7 +209,8 @@ impl Sync {
         }));
         // The aliases must be answered before the files send nodes to them.
         self.tunnels.set_aliases(names);
-        if let Err(error) = self.write(text.text, changed).await {
+        self.list_differs |= changed;
+        if let Err(error) = self.write(text.text).await {
             warnings.push(format!("cannot write the files for Erlang nodes: {error}"));
             if !std::mem::replace(&mut self.failed, true) {
                 tracing::warn!("cannot write the files for Erlang nodes: {error}");
@@ -235,9 +247,13 @@ impl Sync {
         }
     }
 
-    async fn write(&self, hosts: String, aliases_changed: bool) -> io::Result<()> {
+    async fn write(&mut self, hosts: String) -> io::Result<()> {
         let settings = self.tunnels.settings().clone();
-        let aliases = aliases_changed.then(|| self.aliases.render());
+        let now = Instant::now();
+        let aliases = (self.list_differs && self.list_after <= now).then(|| self.aliases.render());
+        if aliases.is_some() {
+            (self.list_after, self.list_differs) = (now + LIST_PACE, false);
+        }
         let written = tokio::task::spawn_blocking(move || {
             if let Some(folder) = settings.hosts_file.parent() {
                 files::make_private_folder(folder)?;

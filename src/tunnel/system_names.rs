@@ -73,7 +73,8 @@ impl SystemNames {
                     // The semaphore is never closed.
                     let _permit = answers.at_once.acquire().await;
                     // The system call cannot be cancelled, and its thread ends when the resolver gives up.
-                    let found = tokio::time::timeout(TIMEOUT, tokio::net::lookup_host((name.as_str(), 0))).await;
+                    let found =
+                        tokio::time::timeout(TIMEOUT, tokio::net::lookup_host((name.as_str(), 0))).await;
                     found.is_ok_and(|found| found.is_ok_and(|mut addresses| addresses.next().is_some()))
                 };
                 let mut all = answers.known.lock().unwrap_or_else(PoisonError::into_inner);

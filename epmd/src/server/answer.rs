@@ -326,8 +326,7 @@ impl Shard {
 
     /// Whether a request that is only allowed from this host comes from this host, and is meant for it.
     fn allows(&mut self, incoming: &Incoming, request: &str) -> bool {
-        let is_elsewhere =
-            self.shared.directory.is_elsewhere(&Asker::new(&incoming.socket, incoming.peer));
+        let is_elsewhere = self.shared.directory.is_elsewhere(&Asker::new(&incoming.socket, incoming.peer));
         let local = !is_elsewhere && socket_is_local(&incoming.socket, incoming.peer);
         if !local {
             let rule = if is_elsewhere { "at the address of another host" } else { "from another host" };

@@ -46,8 +46,10 @@ pub struct AliasInfo {
     pub host: String,
     /// The address.
     pub address: Ipv4Addr,
-    /// Whether the hosts file lists it.
+    /// Whether the hosts file lists it. It does not list hosts whose names the system's resolver knows.
     pub listed: bool,
+    /// Whether nodes reach it without tunnels, so that it is left to them.
+    pub plain: bool,
 }
 
 /// The end of a tunnel that is on this host.

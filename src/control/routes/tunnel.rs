@@ -71,7 +71,12 @@ pub(super) async fn list(
     let mut aliases: Vec<_> = tunnels
         .aliases()
         .into_iter()
-        .map(|(address, alias)| api::AliasInfo { host: alias.host, address, listed: alias.listed })
+        .map(|(address, alias)| api::AliasInfo {
+            host: alias.host,
+            address,
+            listed: alias.listed,
+            plain: alias.plain,
+        })
         .collect();
     aliases.sort_by(|a, b| a.host.cmp(&b.host));
     let open = tunnels.table().all().into_iter().map(|tunnel| {
