@@ -43,9 +43,14 @@ impl Failure {
         Failure { exit, code: code.to_owned(), message: message.into(), hint: hint.into() }
     }
 
+    /// The command ends early, without a message.
+    pub fn silent(exit: Exit) -> Failure {
+        Failure::new(exit, "", "")
+    }
+
     /// The reader of standard output has closed it: the command ends successfully, without a message.
     pub fn broken_pipe() -> Failure {
-        Failure::new(Exit::Done, "", "")
+        Failure::silent(Exit::Done)
     }
 
     /// A program named by the user could not be started; the exit code is that of shells.
