@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pmd_protocol::peer::NodeId;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +24,7 @@ use super::protocol::Protocols;
 use super::refusals::Refusals;
 use crate::auth::proof::Role;
 use crate::base::clock::Monotonic;
+use crate::base::foreign::ForeignText;
 use crate::base::log::limited::{LimitedLog, Limits};
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
@@ -134,6 +136,16 @@ enum Unproven {
     /// The handshake failed.
     #[error(transparent)]
     Failed(#[from] HandshakeError),
+    /// It was expelled.
+    #[error("expelled {host} ({id:.8}) tries to come back: {source}")]
+    Expelled {
+        /// Its id.
+        id: NodeId,
+        /// Its host name, as its administrator knew it.
+        host: ForeignText,
+        /// How the handshake failed.
+        source: HandshakeError,
+    },
     /// The ClientHello took too long.
     #[error("no whole ClientHello within {} s", HELLO_TIMEOUT.as_secs())]
     SlowHello,
@@ -230,13 +242,33 @@ impl Acceptor {
             Some(alpn) => alpn.to_vec(),
             None => return Err(HandshakeError::Tls("the peer requested no protocol".into()).into()),
         };
-        let peer = handshake::run(TlsStream::from(stream), &self.identity, &tls, Role::Acceptor).await?;
+        let key = tls.peer(stream.get_ref().1.peer_certificates());
+        let proven = handshake::run(TlsStream::from(stream), &self.identity, &tls, Role::Acceptor).await;
+        let peer = proven.map_err(|error| self.explain(key, error))?;
         Ok((peer, alpn))
+    }
+
+    /// Names the daemon if it was expelled: its key is known, whether or not it still knows the secret.
+    fn explain(&self, key: Option<NodeId>, error: HandshakeError) -> Unproven {
+        let tries_again = matches!(error, HandshakeError::Expelled { .. } | HandshakeError::Cookie);
+        match key.filter(|_| tries_again).and_then(|id| self.identity.expulsion_of(&id)) {
+            Some(expulsion) => Unproven::Expelled {
+                id: expulsion.member,
+                host: ForeignText::new(&expulsion.host),
+                source: error,
+            },
+            None => error.into(),
+        }
     }
 
     fn reject(&self, log: &Arc<LimitedLog>, address: SocketAddr, error: &Unproven) {
         let (counter, reason) = match error {
             Unproven::Failed(error) => return self.reject_peer(log, address, error),
+            Unproven::Expelled { id, source, .. } => {
+                source.count(&self.counters);
+                log_rejection(log, address, "expelled", error.to_string());
+                return self.refusals.note_expelled(address.ip(), *id, &error.to_string());
+            }
             Unproven::SlowHello => (&self.counters.handshakes_timeout, "timeout"),
             Unproven::Evicted => (&self.counters.handshakes_evicted, "evicted"),
         };

@@ -77,6 +77,8 @@ pub struct Cluster {
     pub tombstones: usize,
     /// Links to other daemons, at most one for each peer.
     pub links: Vec<Link>,
+    /// Cluster secrets that are accepted.
+    pub secrets: usize,
     /// When this daemon's certificate expires, in seconds since the Unix epoch; none without a certificate authority.
     pub certificate_expires: Option<i64>,
 }

@@ -42,7 +42,7 @@ pub(super) async fn status(
     let (mut cluster, mut tunnels) = (None, None);
     if let Some(member) = &member {
         let view = member.cluster.core().view().await?;
-        warnings.extend(cluster::warnings(&member.cluster, &view));
+        warnings.extend(super::warnings::warnings(&member.cluster, &view, &measured.refusals).await);
         warnings.extend(member.tunnels.warnings());
         cluster = Some(cluster::status(&member.cluster, local, &view));
         tunnels = Some(tunnel::status(member));
