@@ -3,7 +3,7 @@
 use rustix::time::{ClockId, clock_gettime};
 
 use pmd_epmd::counters::Counts as EpmdCounts;
-use pmd_epmd::latency::Told;
+use pmd_epmd::latency::Snapshot;
 
 use crate::base::stats::Counts;
 
@@ -25,7 +25,7 @@ pub struct Observed {
     /// All other counters.
     pub counts: Counts,
     /// Latency of EPMD requests.
-    pub durations: Vec<Told>,
+    pub durations: Vec<Snapshot>,
     /// Open connections.
     pub connections: Connections,
     /// The most file descriptors that can be open.
