@@ -90,8 +90,8 @@ impl From<ClientError> for Failure {
         let exit = match &error {
             ClientError::NotReachable { .. } | ClientError::Lost(_) => Exit::NotReachable,
             ClientError::Forbidden { .. } => Exit::Refused,
-            ClientError::Late { .. } => Exit::TimedOut,
-            ClientError::Strange(_) => Exit::General,
+            ClientError::Timeout { .. } => Exit::TimedOut,
+            ClientError::Unexpected(_) => Exit::General,
             ClientError::Api { info, .. } => {
                 let exit = match info.code.as_str() {
                     "not_found" | "unresolvable" => Exit::NotFound,
