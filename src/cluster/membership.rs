@@ -326,15 +326,15 @@ impl Cluster {
 impl JoinError {
     /// Whether the address leads to this daemon itself.
     #[must_use]
-    pub fn is_oneself(&self) -> bool {
-        let oneself = |source: &HandshakeError| {
+    pub fn is_this_daemon(&self) -> bool {
+        let is_this_daemon = |source: &HandshakeError| {
             // The side that was dialled notices first and sends the reason.
             matches!(
                 source,
                 HandshakeError::Oneself | HandshakeError::Refused { reason: Reason::Duplicate, .. }
             )
         };
-        matches!(self, JoinError::Dial(DialError::Handshake { source, .. }) if oneself(source))
+        matches!(self, JoinError::Dial(DialError::Handshake { source, .. }) if is_this_daemon(source))
     }
 }
 

@@ -273,7 +273,7 @@ async fn wait_until_seen(cluster: &Cluster, ids: &[NodeId]) -> Result<usize, End
 
 pub(super) fn join_error(asked: &str, error: &JoinError) -> ApiError {
     let port = "the port (4369) and any firewall in between";
-    if error.is_oneself() {
+    if error.is_this_daemon() {
         return ApiError::new(
             ErrorCode::Oneself,
             format!("{asked} is this daemon itself"),
@@ -414,7 +414,7 @@ async fn evict(cluster: &Cluster, peer: &str) -> Result<(), ApiError> {
             format!("no member has the id, name or address {peer:?}"),
             "pmd nodes lists the members",
         ),
-        Eviction::Oneself => (
+        Eviction::ThisDaemon => (
             ErrorCode::Oneself,
             format!("{peer} is this daemon itself"),
             "to make this daemon leave, run pmd leave without an address",

@@ -72,7 +72,7 @@ fn answer(asked: &str, decided: Decided, unknown: impl Fn() -> ApiError) -> Answ
         Decided::Done(id, host) => (id, host, true),
         Decided::Unchanged(id) => (id, String::new(), false),
         Decided::Unknown => return Err(unknown()),
-        Decided::Oneself => {
+        Decided::ThisDaemon => {
             return Err(ApiError::new(
                 ErrorCode::Oneself,
                 format!("{asked} is this daemon itself"),
