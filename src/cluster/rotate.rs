@@ -81,7 +81,7 @@ fn transition(latest: &Latest) -> Transition {
 }
 
 #[derive(Debug)]
-struct Carrying {
+struct RotationTask {
     parts: Parts,
     rotations: Rotations,
     /// The key of the latest rotation's secret.
@@ -109,7 +109,7 @@ pub(super) async fn run(
 ) {
     let mut members = parts.members.clone();
     let now = Instant::now();
-    let mut carrying = Carrying {
+    let mut task = RotationTask {
         parts,
         rotations,
         key: None,
@@ -120,26 +120,26 @@ pub(super) async fn run(
         look_at: now,
         again_at: now,
     };
-    if carrying.resume().await.is_err() {
+    if task.resume().await.is_err() {
         return std::future::pending().await;
     }
     loop {
-        let pause = carrying.pause();
-        carrying.look_at = carrying.look_at.min(Instant::now() + pause.unwrap_or_default());
+        let pause = task.pause();
+        task.look_at = task.look_at.min(Instant::now() + pause.unwrap_or_default());
         let done = tokio::select! {
             heard = heard.recv() => match heard {
-                Some(HeardRotation { peer, rotation }) => carrying.heard(peer, rotation).await,
+                Some(HeardRotation { peer, rotation }) => task.heard(peer, rotation).await,
                 None => Err(Ended),
             },
             request = requests.0.recv() => match request {
-                Some(request) => carrying.answer(request).await,
+                Some(request) => task.answer(request).await,
                 None => Err(Ended),
             },
             changed = members.changed() => match changed {
-                Ok(()) => carrying.members_changed().await,
+                Ok(()) => task.members_changed().await,
                 Err(_) => Err(Ended),
             },
-            () = tokio::time::sleep_until(carrying.look_at), if pause.is_some() => carrying.follow().await,
+            () = tokio::time::sleep_until(task.look_at), if pause.is_some() => task.follow().await,
         };
         if done.is_err() {
             // The core has ended. It is supervised itself, so this task must not report it as well.
@@ -148,7 +148,7 @@ pub(super) async fn run(
     }
 }
 
-impl Carrying {
+impl RotationTask {
     /// Continues a rotation of an earlier run.
     async fn resume(&mut self) -> Result<(), Ended> {
         let Some(latest) = self.rotations.latest() else { return Ok(()) };
