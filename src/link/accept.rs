@@ -73,7 +73,7 @@ pub struct Handshakes(Mutex<Progress>);
 struct Progress {
     admission: Admission,
     /// Dropping one evicts its connection.
-    places: HashMap<Ticket, oneshot::Sender<()>>,
+    slots: HashMap<Ticket, oneshot::Sender<()>>,
 }
 
 impl Handshakes {
@@ -87,13 +87,13 @@ impl Handshakes {
         let mut progress = self.progress();
         let Admitted { ticket, evicted } =
             progress.admission.admit(Monotonic::now().as_ms(), address, known)?;
-        let (place, evicting) = oneshot::channel();
-        progress.places.insert(ticket, place);
+        let (slot, evicting) = oneshot::channel();
+        progress.slots.insert(ticket, slot);
         if let Some((evicted, _)) = evicted {
-            progress.places.remove(&evicted);
+            progress.slots.remove(&evicted);
         }
         drop(progress);
-        Ok(Handshake { place: Place { all: Arc::clone(self), ticket }, evicting })
+        Ok(Handshake { slot: Slot { all: Arc::clone(self), ticket }, evicting })
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -104,29 +104,29 @@ impl Handshakes {
 /// One handshake in progress.
 #[derive(Debug)]
 struct Handshake {
-    place: Place,
+    slot: Slot,
     /// Ends when the connection has to give way.
     evicting: oneshot::Receiver<()>,
 }
 
-/// The place of a handshake, returned on drop.
+/// The slot of a handshake, returned on drop.
 #[derive(Debug)]
-struct Place {
+struct Slot {
     all: Arc<Handshakes>,
     ticket: Ticket,
 }
 
-impl Place {
+impl Slot {
     fn hello_complete(&self) {
         self.all.progress().admission.hello_complete(self.ticket);
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut progress = self.all.progress();
         progress.admission.end(self.ticket);
-        progress.places.remove(&self.ticket);
+        progress.slots.remove(&self.ticket);
     }
 }
 
@@ -215,8 +215,8 @@ impl Acceptor {
         connection: Connection,
         handshake: Handshake,
     ) -> Result<(ProvenPeer, Vec<u8>), Unproven> {
-        let Handshake { place, evicting } = handshake;
-        let proven = Box::pin(self.handshake(connection, &place));
+        let Handshake { slot, evicting } = handshake;
+        let proven = Box::pin(self.handshake(connection, &slot));
         tokio::select! {
             proven = tokio::time::timeout(handshake::TIMEOUT, proven) => {
                 proven.unwrap_or(Err(HandshakeError::Timeout.into()))
@@ -230,12 +230,12 @@ impl Acceptor {
     async fn handshake(
         &self,
         connection: Connection,
-        place: &Place,
+        slot: &Slot,
     ) -> Result<(ProvenPeer, Vec<u8>), Unproven> {
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), connection);
         let hello = tokio::time::timeout(HELLO_TIMEOUT, hello).await.map_err(|_| Unproven::SlowHello)?;
         let hello = hello.map_err(HandshakeError::from)?;
-        place.hello_complete();
+        slot.hello_complete();
         let tls = self.identity.tls();
         let stream = hello.into_stream(tls.server()).await.map_err(HandshakeError::from)?;
         let alpn = match stream.get_ref().1.alpn_protocol() {
