@@ -45,8 +45,8 @@ fn ping_tests_every_hop_and_leaves_no_trace_in_the_node() {
         told(&run(command(&hosts[0], &["lookup", "two@beta"]))).2 == Some(0)
     });
     let told_of = succeeded(&run(command(&hosts[0], &["ping", "two@beta"])));
-    let legs: Vec<&str> = told_of.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert_eq!(legs, ["lookup", "daemon", "exit", "greeting", "all"], "{told_of}");
+    let hops: Vec<&str> = told_of.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(hops, ["lookup", "daemon", "exit", "greeting", "all"], "{told_of}");
     assert!(told_of.contains("two@beta answers, direct"), "{told_of}");
     let here = succeeded(&run(command(&hosts[1], &["ping", "two"])));
     assert!(here.contains("two@beta answers, local"), "{here}");

@@ -17,7 +17,7 @@ use crate::observation::{Event, Observation};
 
 /// A client of the daemon's API.
 fn client(home: &Path) -> Client {
-    Client::new(socket(home)).with_patience(Duration::from_secs(120))
+    Client::new(socket(home)).with_timeout(Duration::from_secs(120))
 }
 
 /// Makes a daemon join another.

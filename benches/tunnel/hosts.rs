@@ -79,7 +79,7 @@ impl Hosts {
 
     /// A client of the API of a host's daemon.
     pub(crate) fn client(&self, host: usize) -> Client {
-        Client::new(daemon::socket(&self.homes[host])).with_patience(TIMEOUT)
+        Client::new(daemon::socket(&self.homes[host])).with_timeout(TIMEOUT)
     }
 
     /// The process ids of the daemons.

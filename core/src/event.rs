@@ -7,6 +7,26 @@ use pmd_protocol::peer::{Entry, NodeId};
 
 use crate::replica::view::{EntryChange, Patch};
 
+/// How a daemon has left the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// Deliberately.
+    Left,
+    /// An administrator has expelled it.
+    Expelled,
+}
+
+impl Departure {
+    /// Its name in events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Expelled => "expelled",
+        }
+    }
+}
+
 /// A change in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterChange {
@@ -17,7 +37,7 @@ pub enum ClusterChange {
     /// A daemon has failed.
     NodeDown,
     /// A daemon has left the cluster deliberately, or was expelled.
-    NodeLeft,
+    NodeLeft(Departure),
     /// An Erlang node was registered, or its registration has changed.
     NameUp(Arc<Entry>),
     /// An Erlang node is no longer registered, or its host is gone.
@@ -36,11 +56,20 @@ impl ClusterChange {
             Self::NodeUp => "node_up",
             Self::NodeSuspect => "node_suspect",
             Self::NodeDown => "node_down",
-            Self::NodeLeft => "node_left",
+            Self::NodeLeft(_) => "node_left",
             Self::NameUp(_) => "name_up",
             Self::NameDown(_) => "name_down",
             Self::ServiceUp(_) => "service_up",
             Self::ServiceDown(_) => "service_down",
+        }
+    }
+
+    /// The reason, of a change that can have different ones.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::NodeLeft(departure) => Some(departure.as_str()),
+            _ => None,
         }
     }
 }

@@ -118,7 +118,7 @@ fn a_thousand_registrations_at_once_arrive_as_a_whole() {
 
 #[test]
 fn a_daemon_that_leaves_is_reported_as_left() {
-    use pmd_core::event::ClusterChange;
+    use pmd_core::event::{ClusterChange, Departure};
     use pmd_core::node::Command;
     let mut world = cluster(22, 6);
     world.register(2, "db", 1);
@@ -134,7 +134,7 @@ fn a_daemon_that_leaves_is_reported_as_left() {
             .events_of(number)
             .iter()
             .rfind(|event| event.origin == id && !matches!(event.change, ClusterChange::ServiceDown(_)));
-        assert_eq!(last.unwrap().change, ClusterChange::NodeLeft);
+        assert_eq!(last.unwrap().change, ClusterChange::NodeLeft(Departure::Left));
     }
 }
 

@@ -62,7 +62,7 @@ struct Histogram {
 
 /// A histogram as reported.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Told {
+pub struct Snapshot {
     /// The kind of requests.
     pub asked: Asked,
     /// For each bound, the number of requests that took no longer.
@@ -86,7 +86,7 @@ impl Latency {
     }
 
     /// The current histograms.
-    pub fn read(&self) -> impl Iterator<Item = Told> {
+    pub fn read(&self) -> impl Iterator<Item = Snapshot> {
         Asked::ALL.into_iter().zip(&self.0).map(|(asked, histogram)| {
             let mut count = 0;
             let mut sums = histogram.buckets.iter().map(|bucket| {
@@ -96,7 +96,7 @@ impl Latency {
             let up_to = BOUNDS.iter().map(|(bound, _)| *bound).zip(sums.by_ref()).collect();
             sums.for_each(drop);
             let taken = Duration::from_nanos(histogram.nanoseconds.load(Ordering::Relaxed));
-            Told { asked, up_to, count, seconds: taken.as_secs_f64() }
+            Snapshot { asked, up_to, count, seconds: taken.as_secs_f64() }
         })
     }
 }
@@ -111,19 +111,19 @@ mod tests {
         for nanoseconds in [0, 5_000, 5_001, 100_000_000, 100_000_001] {
             latency.observe(Asked::Names, Duration::from_nanos(nanoseconds));
         }
-        let told: Vec<Told> = latency.read().collect();
-        let names = &told[1];
+        let read: Vec<Snapshot> = latency.read().collect();
+        let names = &read[1];
         assert_eq!((names.asked, names.count), (Asked::Names, 5));
         assert_eq!(names.up_to.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [2, 3, 3, 3, 3, 3, 3, 4]);
         assert!((names.seconds - 0.200_010_002).abs() < 1e-9, "{names:?}");
-        assert_eq!(told[0].count, 0);
+        assert_eq!(read[0].count, 0);
     }
 
     #[test]
-    fn bounds_are_told_as_what_they_are() {
-        for (told, bound) in BOUNDS {
-            let seconds: f64 = told.parse().expect("a number");
-            assert_eq!(Duration::from_secs_f64(seconds), Duration::from_nanos(bound), "{told}");
+    fn bounds_are_shown_as_what_they_are() {
+        for (shown, bound) in BOUNDS {
+            let seconds: f64 = shown.parse().expect("a number");
+            assert_eq!(Duration::from_secs_f64(seconds), Duration::from_nanos(bound), "{shown}");
         }
     }
 }

@@ -131,6 +131,8 @@ pub struct Transition {
     pub old: CookieKey,
     /// The members that may still prove it.
     pub late: BTreeSet<NodeId>,
+    /// The secrets that were replaced before that, and the members that may still prove them.
+    pub former: Vec<(CookieKey, BTreeSet<NodeId>)>,
 }
 
 impl Transition {
@@ -141,10 +143,15 @@ impl Transition {
         peer: &NodeId,
     ) -> impl Iterator<Item = &'a CookieKey> + use<'a> {
         let this = this.filter(|transition| cookies.keys.first() == Some(&transition.new));
-        let late = this.is_some_and(|transition| transition.late.contains(peer));
+        let replaced = this.into_iter().flat_map(|transition| {
+            let former = transition.former.iter().map(|(key, late)| (key, late));
+            std::iter::once((&transition.old, &transition.late)).chain(former)
+        });
+        let peer = *peer;
+        let proven_late = replaced.filter(move |(_, late)| late.contains(&peer)).map(|(key, _)| key);
         // Without a transition, a second secret in the file is one that an administrator has put there for everybody.
         let count = if this.is_some() { 1 } else { MAX_COOKIES };
-        cookies.keys.iter().take(count).chain(this.filter(|_| late).map(|transition| &transition.old))
+        cookies.keys.iter().take(count).chain(proven_late)
     }
 }
 

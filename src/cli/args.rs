@@ -227,7 +227,8 @@ Examples:
   pmd subscribe -k node_up -k node_down    Print hosts as they come and go
   pmd subscribe --since 0                  Start with the oldest event that the daemon still has", after_help = "\
 The kinds are name_up, name_down, service_up and service_down, for Erlang nodes and services, and
-node_up, node_suspect, node_down and node_left, for the daemons of the cluster.
+node_up, node_suspect, node_down and node_left, for the daemons of the cluster. The reason of
+node_left is left or expelled.
 
 With --output plain, a line has eight fields separated by tabs: number, time, kind, name, port,
 reason, host, id of that host's daemon. Fields that an event does not have are empty.")]

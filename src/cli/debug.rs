@@ -54,7 +54,7 @@ pub fn run(global: &Global, target: &Target, args: &args::Debug, output: Output)
     let mut parts = Parts::default();
     parts.add("version.txt", Ok::<_, String>(version().into_bytes()));
     parts.add("config.toml", configuration(&ConfigFile::of(global, &Paths::of_process())));
-    let client = target.client().with_patience(TIMEOUT);
+    let client = target.client().with_timeout(TIMEOUT);
     block_on(async {
         with_progress("asking the daemon", ask(&client, &mut parts)).await;
         match settings(global, &args::Start::default()) {
@@ -128,7 +128,7 @@ async fn events(client: &Client, boot: Option<&str>) -> std::result::Result<Vec<
         while let Some(message) = stream.next().await? {
             if message.event == "hello" {
                 let hello: crate::control::api::Hello = serde_json::from_str(&message.data)
-                    .map_err(|error| ClientError::Strange(error.to_string()))?;
+                    .map_err(|error| ClientError::Unexpected(error.to_string()))?;
                 last = Some(hello.last);
             } else if !message.event.is_empty() {
                 lines.extend([message.data.as_str(), "\n"]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::common::{Column, Exit, Output, Result, Table, Target, block_on, explain, note};
+use super::common::{Column, Exit, Output, Result, Table, Target, block_on, block_on_step, explain, note};
 use super::{args, rotate};
 use crate::base::text::{printable, short};
 use crate::control::api::{Decision, Expel, Expelled};
@@ -21,11 +21,10 @@ const COLUMNS: [Column<Expelled>; 5] = [
 /// Expels a member, and waits until the cluster secret, which it knows, is replaced.
 pub fn expel(target: &Target, args: args::Expel, output: Output) -> Result<Exit> {
     let keep_secret = args.keep_secret;
-    block_on(async {
+    block_on_step(async {
         let expel = Expel { member: args.member.member, keep_secret };
         let done = explain(target, target.client().expel(&expel).await).await?;
-        output.one(&done, |out| writeln!(out, "{}", expelled(&done)))?;
-        Ok(Exit::Done)
+        output.one(&done, |out| writeln!(out, "{}", expelled(&done)))
     })?;
     if keep_secret {
         note("note: it still knows the cluster secret, with which its host can join under another key");

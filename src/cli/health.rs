@@ -10,7 +10,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Checks whether the daemon is healthy.
 pub fn run(target: &Target, ready: bool, output: Output) -> Result<Exit> {
     block_on(async {
-        let answer = target.client().with_patience(TIMEOUT).health(ready).await;
+        let answer = target.client().with_timeout(TIMEOUT).health(ready).await;
         let health = match explain(target, answer).await {
             Ok(health) => health,
             // Running but not answering is exactly the state this command has to detect.

@@ -16,7 +16,7 @@ pub fn run(target: &Target, args: &args::Join, output: Output) -> Result<Exit> {
         addresses: args.addresses.clone(),
         timeout_ms: Some(u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX)),
     };
-    let client = target.client().with_patience(args.timeout.saturating_add(MARGIN));
+    let client = target.client().with_timeout(args.timeout.saturating_add(MARGIN));
     block_on(async {
         let doing = format!("joining through {}", listed(&args.addresses));
         let joined = explain(target, with_progress(&doing, client.join(&join)).await).await?;

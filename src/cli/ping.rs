@@ -20,8 +20,8 @@ pub fn run(target: &Target, args: &args::Ping, output: Output) -> Result<Exit> {
 }
 
 fn write_hops(out: &mut dyn Write, pinged: &Pinged) -> io::Result<()> {
-    for hop in &pinged.legs {
-        writeln!(out, "{:<9} {:>10}  {}", hop.leg, milliseconds(hop.took_us), printable(&hop.what))?;
+    for hop in &pinged.hops {
+        writeln!(out, "{:<9} {:>10}  {}", hop.hop, milliseconds(hop.took_us), printable(&hop.what))?;
     }
     let (node, path) = (printable(&pinged.node), &pinged.path);
     writeln!(out, "{:<9} {:>10}  {node} answers, {path}", "all", milliseconds(pinged.took_us))
@@ -34,18 +34,18 @@ fn milliseconds(micros: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::Leg;
+    use crate::control::api::Hop;
 
     #[test]
     fn every_hop_has_a_line() {
-        let leg = |leg: &str, took_us| Leg { leg: leg.into(), what: "it\nworks".into(), took_us };
+        let hop = |hop: &str, took_us| Hop { hop: hop.into(), what: "it\nworks".into(), took_us };
         let pinged = Pinged {
             node: "bar@far".into(),
             host: "far".into(),
             port: 5_000,
             path: "direct".into(),
             address: None,
-            legs: vec![leg("lookup", 25), leg("daemon", 12_345)],
+            hops: vec![hop("lookup", 25), hop("daemon", 12_345)],
             took_us: 13_000,
         };
         let mut out = Vec::new();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::args::Rotate;
-use super::common::{Exit, Failure, Result, Target, block_on, explain, note};
+use super::common::{Exit, Failure, Result, Target, block_on_step, explain, note};
 use crate::base::text::{count, listed};
 use crate::control::api::{self, Rotation};
 use crate::control::client::{Client, ClientError};
@@ -16,17 +16,16 @@ const SILENT: Duration = Duration::from_secs(1);
 /// Begins or finishes a rotation, and waits for its end. `None` if there is no daemon that could do it: then the file has to
 /// be changed by hand.
 pub fn run(target: &Target, rotate: Rotate) -> Result<Option<Rotation>> {
-    let mut outcome = None;
-    block_on(async {
+    block_on_step(async {
         let client = target.client();
         let asked = client.rotate(api::Rotate { finish: rotate.finish }).await;
         let begun = match asked {
-            Err(ClientError::NotReachable { .. }) => return Ok(Exit::Done),
+            Err(ClientError::NotReachable { .. }) => return Ok(None),
             // A rotation by hand, or a daemon without a cluster.
             Err(ClientError::Api { info, .. })
                 if info.code == "no_cluster" || (rotate.finish && info.code == "not_found") =>
             {
-                return Ok(Exit::Done);
+                return Ok(None);
             }
             asked => explain(target, asked).await?,
         };
@@ -35,27 +34,20 @@ pub fn run(target: &Target, rotate: Rotate) -> Result<Option<Rotation>> {
         if !done.finished {
             return Err(unfinished(&done, rotate.timeout));
         }
-        outcome = Some(done);
-        Ok(Exit::Done)
-    })?;
-    Ok(outcome)
+        Ok(Some(done))
+    })
 }
 
 /// Waits for the end of the rotation that is in progress.
 pub fn follow(target: &Target, patience: Duration) -> Result<Rotation> {
-    let mut outcome = None;
-    block_on(async {
+    block_on_step(async {
         let client = target.client();
         let begun = explain(target, client.rotation().await).await?;
         let done = explain(target, wait(&client, begun, patience).await).await?;
         if !done.finished {
             return Err(unfinished(&done, patience));
         }
-        outcome = Some(done);
-        Ok(Exit::Done)
-    })?;
-    outcome.ok_or_else(|| {
-        Failure::new(Exit::General, "no rotation is in progress", "begin one: pmd cookie rotate")
+        Ok(done)
     })
 }
 

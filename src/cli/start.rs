@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::{Global, Start};
 use super::common::diagnosis::port_conflict;
 use super::common::output::{json, stdout};
-use super::common::{Exit, Failure, Output, Result, Target, block_on, launch, note, target};
+use super::common::{Exit, Failure, Output, Result, Target, block_on, block_on_step, launch, note, target};
 use crate::base::files;
 use crate::base::log::setup;
 use crate::base::shutdown::Reason;
@@ -43,8 +43,11 @@ pub fn run(global: &Global, args: &Start, output: Output) -> Result<Exit> {
     let settings = target::settings(global, args)?;
     let target = Target::of_settings(global, &settings);
     // The process that started a background daemon has already checked this.
-    if !process::starter_waits() && block_on(report_running(&target, output))? == Exit::Done {
-        return Ok(Exit::Done);
+    if !process::starter_waits() {
+        let exit = block_on(report_running(&target, output))?;
+        if exit != Exit::NotReachable {
+            return Ok(exit);
+        }
     }
     if args.foreground {
         return in_foreground(settings, args, &target, output);
@@ -138,12 +141,8 @@ fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Outp
             Err(Failure::new(Exit::Conflict, format!("{address} is in use"), "choose another port"))
         }
         Err(StartError::Listen(ListenError::InUse(_))) => {
-            let mut conflict = None;
-            block_on(async {
-                conflict = Some(port_conflict(&Port::look(target.port).await, target));
-                Ok(Exit::Done)
-            })?;
-            Err(conflict.unwrap_or_else(Failure::broken_pipe))
+            let port = block_on_step(async { Ok(Port::look(target.port).await) })?;
+            Err(port_conflict(&port, target))
         }
         Err(error @ StartError::Listen(_)) => Err(Failure::new(
             Exit::Refused,

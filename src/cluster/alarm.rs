@@ -23,6 +23,9 @@ pub(super) fn describe(alarm: &Alarm) -> (Option<NodeId>, &'static str) {
         Alarm::IgnoredDecision(id) => {
             (Some(*id), "ignored a decision to expel a member: its author is not an administrator")
         }
+        Alarm::TooManyDecisions(id) => {
+            (Some(*id), "ignored a decision to expel or readmit a member: there are too many from one daemon")
+        }
         Alarm::Future(id) => (
             Some(*id),
             "rejected a member whose start time is more than 100 years ahead of this host's clock: check both clocks",

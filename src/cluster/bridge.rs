@@ -127,7 +127,7 @@ impl Bridge {
             ClusterChange::NodeUp => EventKind::NodeUp,
             ClusterChange::NodeSuspect => EventKind::NodeSuspect,
             ClusterChange::NodeDown => EventKind::NodeDown,
-            ClusterChange::NodeLeft => EventKind::NodeLeft,
+            ClusterChange::NodeLeft(_) => EventKind::NodeLeft,
             ClusterChange::NameUp(_) => EventKind::NameUp,
             ClusterChange::NameDown(_) => EventKind::NameDown,
             ClusterChange::ServiceUp(_) => EventKind::ServiceUp,
@@ -181,10 +181,12 @@ impl Bridge {
         };
         if let Some(text) = what_happened {
             let is_bad = matches!(kind, EventKind::NodeSuspect | EventKind::NodeDown);
-            let (host, reason) = (host.to_owned(), is_bad.then(|| facts.silence_of(&origin)));
+            let evidence = is_bad.then(|| facts.silence_of(&origin));
+            let (host, reason) = (host.to_owned(), evidence.or_else(|| what.reason().map(str::to_owned)));
             // Apart from the lines about its link, so that a link that flaps does not hide that its peer is down.
             self.log.line(format!("member {origin}"), move |more| match reason {
-                Some(reason) => tracing::warn!(%host, id = ?origin, reason, "{text}{more}"),
+                Some(reason) if is_bad => tracing::warn!(%host, id = ?origin, reason, "{text}{more}"),
+                Some(reason) => tracing::info!(%host, id = ?origin, reason, "{text}{more}"),
                 None => tracing::info!(%host, id = ?origin, "{text}{more}"),
             });
         }
@@ -196,6 +198,6 @@ impl Bridge {
             _ => (host.into(), None),
         };
         let origin = EventOrigin { id: origin, host: host.into() };
-        self.local.events().publish_remote(at_ms, kind, name, port, origin);
+        self.local.events().publish_remote(at_ms, kind, name, port, what.reason(), origin);
     }
 }

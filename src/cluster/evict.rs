@@ -22,7 +22,7 @@ pub enum Eviction {
     /// No member has that id, name or address.
     Unknown,
     /// It is that of this daemon itself.
-    Oneself,
+    ThisDaemon,
     /// Several members have that name or address.
     Several(Vec<NodeId>),
     /// The member has left.
@@ -41,7 +41,7 @@ impl Cluster {
         let mut members = self.watch_members();
         let member = match self.named(asked).await? {
             Named::Unknown => return Ok(Eviction::Unknown),
-            Named::Oneself => return Ok(Eviction::Oneself),
+            Named::ThisDaemon => return Ok(Eviction::ThisDaemon),
             Named::Several(ids) => return Ok(Eviction::Several(ids)),
             Named::Member(member, _) => member,
         };

@@ -20,7 +20,7 @@ pub enum Decided {
     /// Nobody has that id, name or address.
     Unknown,
     /// It is that of this daemon itself.
-    Oneself,
+    ThisDaemon,
     /// Several members have that name or address.
     Several(Vec<NodeId>),
     /// This daemon is leaving the cluster.
@@ -40,7 +40,7 @@ impl Cluster {
     /// If the daemon is shutting down.
     pub async fn expel(&self, asked: &str, keep_secret: bool) -> Result<Decided, Ended> {
         let (id, host) = match (self.named(asked).await?, asked.trim().parse::<NodeId>()) {
-            (Named::Oneself, _) => return Ok(Decided::Oneself),
+            (Named::ThisDaemon, _) => return Ok(Decided::ThisDaemon),
             (Named::Several(ids), _) => return Ok(Decided::Several(ids)),
             (Named::Member(member, host), _) => {
                 self.forget_addresses(&member).await;

@@ -106,7 +106,7 @@ impl Joining {
                 tracing::info!(address, host = %partner.host, "joined");
                 self.candidates.joined(now_ms, address, partner.id);
             }
-            Err(error) if error.is_oneself() => self.candidates.oneself(address),
+            Err(error) if error.is_this_daemon() => self.candidates.mark_this_daemon(address),
             Err(error) => {
                 tracing::warn!(address, "cannot join: {error}");
                 self.candidates.failed(now_ms, address, &mut rand::rng());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use pmd_epmd::descriptors::Descriptors;
 use pmd_protocol::HostName;
@@ -57,6 +57,8 @@ pub struct Cluster {
     pub(super) members: watch::Receiver<u64>,
     /// Changes whenever a peer has sent a summary of its registry.
     pub(super) summaries: watch::Receiver<u64>,
+    /// The file of the cluster secret.
+    pub(super) cookie_file: PathBuf,
     /// The default port for addresses without one.
     pub(super) port: u16,
     /// Whether it sends beacons.
@@ -180,6 +182,14 @@ impl Cluster {
     /// The warning about a secret that may be guessed from this daemon's beacons, while that is so.
     pub fn weak_secret(&self) -> Option<&'static str> {
         (self.broadcasts && self.local.cookies().is_guessable()).then_some(WEAK_SECRET)
+    }
+
+    /// When the file of the cluster secret was last changed, in milliseconds since the Unix epoch.
+    pub async fn secret_stored_ms(&self) -> Option<u64> {
+        let path = self.cookie_file.clone();
+        let modified = tokio::task::spawn_blocking(move || std::fs::metadata(path)?.modified()).await.ok()?;
+        let since = modified.ok()?.duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_millis()).ok()
     }
 
     /// The addresses of members and of daemons that an operator has named.
@@ -316,15 +326,15 @@ impl Cluster {
 impl JoinError {
     /// Whether the address leads to this daemon itself.
     #[must_use]
-    pub fn is_oneself(&self) -> bool {
-        let oneself = |source: &HandshakeError| {
+    pub fn is_this_daemon(&self) -> bool {
+        let is_this_daemon = |source: &HandshakeError| {
             // The side that was dialled notices first and sends the reason.
             matches!(
                 source,
                 HandshakeError::Oneself | HandshakeError::Refused { reason: Reason::Duplicate, .. }
             )
         };
-        matches!(self, JoinError::Dial(DialError::Handshake { source, .. }) if oneself(source))
+        matches!(self, JoinError::Dial(DialError::Handshake { source, .. }) if is_this_daemon(source))
     }
 }
 

@@ -259,6 +259,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         descriptors: Arc::clone(descriptors),
         members: members_watched.clone(),
         summaries: summaries_watched,
+        cookie_file: settings.cookie_file.clone(),
         port,
         broadcasts: settings.broadcasts(),
     });

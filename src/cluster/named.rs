@@ -16,7 +16,7 @@ pub enum Named {
     /// No live member has that id, name or address.
     Unknown,
     /// This daemon itself.
-    Oneself,
+    ThisDaemon,
     /// This member, and its host name if known.
     Member(Identity, String),
     /// Several members.
@@ -47,15 +47,15 @@ impl Cluster {
             is_meant(identity, host.as_deref()).then(|| (identity.clone(), host.unwrap_or_default()))
         });
         let mut others: Vec<_> = others.collect();
-        let oneself = is_meant(&view.identity, Some(self.local().host().as_str()));
+        let is_this_daemon = is_meant(&view.identity, Some(self.local().host().as_str()));
         let mut ids: Vec<_> = others.iter().map(|(identity, _)| identity.id).collect();
-        if oneself {
+        if is_this_daemon {
             ids.push(view.identity.id);
         }
         Ok(match (others.pop(), ids.len()) {
             (_, 2..) => Named::Several(ids),
             (Some((identity, host)), _) => Named::Member(identity, host),
-            (None, 1) => Named::Oneself,
+            (None, 1) => Named::ThisDaemon,
             (None, _) => Named::Unknown,
         })
     }

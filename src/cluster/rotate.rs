@@ -76,11 +76,12 @@ pub(super) fn resumed(latest: &Latest, file: &[String]) -> Option<(Transition, O
 /// Which keys peers may prove; takes long if the old secret is weak.
 fn transition(latest: &Latest) -> Transition {
     let key = |secret: &str| CookieKey::new(secret);
-    Transition { new: key(&latest.rotation.secret), old: key(&latest.old), late: latest.late.clone() }
+    let former = latest.former.iter().map(|former| (key(&former.secret), former.late.clone())).collect();
+    Transition { new: key(&latest.rotation.secret), old: key(&latest.old), late: latest.late.clone(), former }
 }
 
 #[derive(Debug)]
-struct Carrying {
+struct RotationTask {
     parts: Parts,
     rotations: Rotations,
     /// The key of the latest rotation's secret.
@@ -108,7 +109,7 @@ pub(super) async fn run(
 ) {
     let mut members = parts.members.clone();
     let now = Instant::now();
-    let mut carrying = Carrying {
+    let mut task = RotationTask {
         parts,
         rotations,
         key: None,
@@ -119,26 +120,26 @@ pub(super) async fn run(
         look_at: now,
         again_at: now,
     };
-    if carrying.resume().await.is_err() {
+    if task.resume().await.is_err() {
         return std::future::pending().await;
     }
     loop {
-        let pause = carrying.pause();
-        carrying.look_at = carrying.look_at.min(Instant::now() + pause.unwrap_or_default());
+        let pause = task.pause();
+        task.look_at = task.look_at.min(Instant::now() + pause.unwrap_or_default());
         let done = tokio::select! {
             heard = heard.recv() => match heard {
-                Some(HeardRotation { peer, rotation }) => carrying.heard(peer, rotation).await,
+                Some(HeardRotation { peer, rotation }) => task.heard(peer, rotation).await,
                 None => Err(Ended),
             },
             request = requests.0.recv() => match request {
-                Some(request) => carrying.answer(request).await,
+                Some(request) => task.answer(request).await,
                 None => Err(Ended),
             },
             changed = members.changed() => match changed {
-                Ok(()) => carrying.members_changed().await,
+                Ok(()) => task.members_changed().await,
                 Err(_) => Err(Ended),
             },
-            () = tokio::time::sleep_until(carrying.look_at), if pause.is_some() => carrying.follow().await,
+            () = tokio::time::sleep_until(task.look_at), if pause.is_some() => task.follow().await,
         };
         if done.is_err() {
             // The core has ended. It is supervised itself, so this task must not report it as well.
@@ -147,7 +148,7 @@ pub(super) async fn run(
     }
 }
 
-impl Carrying {
+impl RotationTask {
     /// Continues a rotation of an earlier run.
     async fn resume(&mut self) -> Result<(), Ended> {
         let Some(latest) = self.rotations.latest() else { return Ok(()) };
@@ -164,10 +165,12 @@ impl Carrying {
     fn pause(&self) -> Option<Duration> {
         let latest = self.rotations.latest()?;
         let settle = self.close_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let rest = match (latest.rotation.finished, latest.late.is_empty()) {
-            (false, _) => Some(WHILE_OFFERED),
-            (true, false) => Some(WHILE_LATE),
-            (true, true) => None,
+        let rest = if latest.is_over() {
+            None
+        } else if latest.rotation.finished {
+            Some(WHILE_LATE)
+        } else {
+            Some(WHILE_OFFERED)
         };
         settle.into_iter().chain(rest).min()
     }
@@ -245,7 +248,9 @@ impl Carrying {
         // The file is gone: what this daemon has heard last.
         let heard = || self.rotations.latest().map(|latest| latest.rotation.secret.clone());
         let current = current.or_else(heard).unwrap_or_default();
-        self.rotations.accept(now_ms(), rotation, &current, members);
+        // They were entitled to the secret that is replaced now, and nobody can tell whether they know it.
+        let may_return = |id: &NodeId| !is_strict || known.contains(id);
+        self.rotations.accept(now_ms(), rotation, &current, members, may_return);
         Ok(Heard::New)
     }
 
@@ -391,7 +396,7 @@ impl Carrying {
         let mut changed = self.rotations.expire(now_ms());
         let mut have = self.parts.core.proven(key.clone()).await?;
         // Whoever says that it has the new secret needs the old one no more.
-        have.extend(latest.late.iter().filter(|id| self.has(id, latest.rotation.begun_ms)));
+        have.extend(latest.all_late().into_iter().filter(|id| self.has(id, latest.rotation.begun_ms)));
         for id in have {
             changed |= self.rotations.proven(&id);
         }
@@ -435,8 +440,7 @@ impl Carrying {
         let stored = tokio::task::spawn_blocking(move || {
             let written = rotation_file::write(&path, &latest);
             // Once nobody may prove the old secret, nothing is left of the rotation but its order.
-            let is_over = latest.rotation.finished && latest.late.is_empty();
-            ((!is_over).then(|| transition(&latest)), written)
+            ((!latest.is_over()).then(|| transition(&latest)), written)
         });
         let Ok((transition, written)) = stored.await else { return };
         if let Err(error) = written {
@@ -471,7 +475,7 @@ impl Carrying {
         }
         missing.sort();
         let have = members - missing.len();
-        let (finished, late) = (latest.rotation.finished, latest.late.len());
+        let (finished, late) = (latest.rotation.finished, latest.all_late().len());
         Ok(Some(Progress { begun_ms, finished, have, missing, late }))
     }
 }

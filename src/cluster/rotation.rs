@@ -8,19 +8,22 @@
 //!
 //! From the beginning, only daemons that were members before may still prove the old secret: who is expelled, or has stolen
 //! it, does not get the new one by joining. A member that was away during the rotation may prove the old secret within the
-//! grace; it is then told the new one, has to prove that, and may not prove the old one again.
+//! grace; it is then told the new one, has to prove that, and may not prove the old one again. If there was more than one
+//! rotation meanwhile, it knows a secret from before; a few of these are remembered for as long as their own grace lasts.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use pmd_core::attest::{Keys, id_of};
 use pmd_core::membership::expulsions::Administrators;
+use pmd_core::node::MAX_AHEAD_MS;
 use pmd_protocol::peer::{NodeId, Rotation, Signature};
 
 use crate::auth::cookie::is_generated;
 
-/// How far in the future a rotation may have begun: a hundred years, as for the generations of members.
-const MAX_AHEAD_MS: u64 = 100 * 366 * 24 * 60 * 60 * 1_000;
+/// The number of secrets that are remembered from before the one that was replaced last. Whoever was away for more rotations
+/// has to be given the secret by hand.
+const MAX_FORMER: usize = 3;
 
 /// What came of a rotation that another daemon has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +49,35 @@ pub(super) struct Latest {
     pub late: BTreeSet<NodeId>,
     /// When none may do so any more, in milliseconds since the Unix epoch.
     pub until_ms: u64,
+    /// The secrets that rotations before this one replaced, the latest first.
+    pub former: Vec<Former>,
 }
 
-/// Without the old secret, which must not be printed.
+/// A secret that was replaced before the latest rotation.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Former {
+    /// The secret.
+    pub secret: String,
+    /// The members that may still prove it.
+    pub late: BTreeSet<NodeId>,
+    /// When none may do so any more, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
+impl Latest {
+    /// The members that may still prove a secret that was replaced.
+    pub(super) fn all_late(&self) -> BTreeSet<NodeId> {
+        let former = self.former.iter().flat_map(|former| &former.late);
+        self.late.iter().chain(former).copied().collect()
+    }
+
+    /// Whether it has ended, and nobody may prove a secret that was replaced.
+    pub(super) fn is_over(&self) -> bool {
+        self.rotation.finished && self.late.is_empty() && self.former.is_empty()
+    }
+}
+
+/// Without the old secrets, which must not be printed.
 impl fmt::Debug for Latest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Latest { rotation, late, until_ms, .. } = self;
@@ -144,13 +173,15 @@ impl Rotations {
     }
 
     /// Takes a rotation that was [judged](Self::judge) new as the latest. `current` is the secret that it replaces, and
-    /// `members` are those that may prove it for some time.
+    /// `members` are those that may prove it for some time. `may_return` is whether a member that was away since before
+    /// the last rotation may still prove a secret from before that one.
     pub(super) fn accept(
         &mut self,
         now_ms: u64,
         rotation: Rotation,
         current: &str,
         members: BTreeSet<NodeId>,
+        may_return: impl Fn(&NodeId) -> bool,
     ) {
         let until_ms = now_ms.saturating_add(self.grace_ms);
         self.latest = Some(match self.latest.take() {
@@ -160,22 +191,43 @@ impl Rotations {
                 Latest { rotation, until_ms, ..latest }
             }
             // It has ended before this daemon heard of it. Whoever has come with the old secret meanwhile may be anybody.
-            _ if rotation.finished => {
-                Latest { rotation, old: current.to_owned(), late: BTreeSet::new(), until_ms }
-            }
-            _ => {
-                let late = members.into_iter().filter(|id| Some(*id) != rotation.without).collect();
-                Latest { rotation, old: current.to_owned(), late, until_ms }
+            _ if rotation.finished => Latest {
+                rotation,
+                old: current.to_owned(),
+                late: BTreeSet::new(),
+                until_ms,
+                former: Vec::new(),
+            },
+            before => {
+                let without = rotation.without;
+                let is_out = |id: &NodeId| Some(*id) == without;
+                let late = members.into_iter().filter(|id| !is_out(id)).collect();
+                let mut former = before.map_or(Vec::new(), |before| {
+                    let Latest { old: secret, late, until_ms, former, .. } = before;
+                    std::iter::once(Former { secret, late, until_ms }).chain(former).collect()
+                });
+                for former in &mut former {
+                    former.late.retain(|id| !is_out(id) && may_return(id));
+                }
+                former.retain(|former| !former.late.is_empty());
+                former.truncate(MAX_FORMER);
+                Latest { rotation, old: current.to_owned(), late, until_ms, former }
             }
         });
     }
 
     /// A member has proven the new secret. Returns whether that is new.
     pub(super) fn proven(&mut self, id: &NodeId) -> bool {
-        self.latest.as_mut().is_some_and(|latest| latest.late.remove(id))
+        let Some(latest) = &mut self.latest else { return false };
+        let mut is_new = latest.late.remove(id);
+        for former in &mut latest.former {
+            is_new |= former.late.remove(id);
+        }
+        latest.former.retain(|former| !former.late.is_empty());
+        is_new
     }
 
-    /// Forgets the old secret once the grace is over. Returns whether that was now.
+    /// Forgets secrets that were replaced once their grace is over. Returns whether one was forgotten now.
     pub(super) fn expire(&mut self, now_ms: u64) -> bool {
         let Some(latest) = &mut self.latest else { return false };
         let is_over = latest.rotation.finished && latest.until_ms <= now_ms && !latest.late.is_empty();
@@ -183,7 +235,9 @@ impl Rotations {
             latest.late.clear();
             latest.old.clear();
         }
-        is_over
+        let before = latest.former.len();
+        latest.former.retain(|former| former.until_ms > now_ms);
+        is_over || latest.former.len() < before
     }
 }
 
@@ -258,7 +312,7 @@ mod tests {
     fn hear(all: &mut Rotations, now_ms: u64, rotation: &Rotation) -> Heard {
         let heard = all.judge(&Toy(0), now_ms, rotation, false);
         if heard == Heard::New {
-            all.accept(now_ms, rotation.clone(), OLD, [id(1), id(2)].into());
+            all.accept(now_ms, rotation.clone(), OLD, [id(1), id(2)].into(), |_| true);
         }
         heard
     }
@@ -338,6 +392,39 @@ mod tests {
         assert_eq!(hear(&mut all, 100, &begun), Heard::New);
         assert_eq!(all.latest().map(|latest| latest.late.clone()), Some([id(1)].into()));
         assert!(all.may_begin(&Toy(5)));
+    }
+
+    #[test]
+    fn whoever_was_away_for_several_rotations_returns_within_the_grace_of_its_secret() {
+        let mut all = rotations();
+        let replace = |all: &mut Rotations, now_ms: u64, number: u8, without: Option<NodeId>, gone: u8| {
+            let begun = all.begin(&Toy(1), now_ms, secret(number), without);
+            let members = (1..=4).map(id).collect();
+            all.accept(now_ms, begun, &secret(number - 1), members, |member| *member != id(gone));
+            let finished = all.finish(&Toy(1)).expect("it is offered");
+            all.accept(now_ms, finished, &secret(number), BTreeSet::new(), |_| false);
+        };
+        let former = |all: &Rotations| -> Vec<(String, BTreeSet<NodeId>)> {
+            let former = all.latest().map(|latest| latest.former.clone()).unwrap_or_default();
+            former.into_iter().map(|former| (former.secret, former.late)).collect()
+        };
+        replace(&mut all, 100, 1, None, 0);
+        // 1 was there, and 2, 3 and 4 were away.
+        assert!(all.proven(&id(1)));
+        replace(&mut all, 200, 2, Some(id(3)), 4);
+        assert_eq!(former(&all), [(secret(0), [id(2)].into())], "3 is expelled, and 4 has left");
+        assert!([1, 3, 4].iter().all(|member| all.proven(&id(*member)) == (*member != 3)));
+        assert!(!all.expire(1_099) && all.latest().is_some_and(|latest| !latest.is_over()));
+        // Each secret has a grace of its own.
+        assert!(all.expire(1_100));
+        assert_eq!((former(&all), all.latest().map(|latest| latest.late.len())), (vec![], Some(1)));
+        // Whoever has returned needs none of them any more.
+        replace(&mut all, 1_150, 3, None, 0);
+        assert_eq!(former(&all), [(secret(1), [id(2)].into())]);
+        assert!((1..=4).all(|member| all.proven(&id(member))));
+        assert!(all.latest().is_some_and(Latest::is_over));
+        (4..20).for_each(|number| replace(&mut all, 1_200, number, None, 0));
+        assert_eq!(former(&all).len(), MAX_FORMER);
     }
 
     /// A daemon that was away does not know who came with the old secret meanwhile.

@@ -1,6 +1,7 @@
 //! The file in which a daemon remembers the latest rotation of the cluster secret: its order, and the members that may
-//! still prove the old secret.
+//! still prove the old secret, or one from before.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -9,12 +10,12 @@ use data_encoding::HEXLOWER;
 use pmd_protocol::peer::codec::{decode, encode};
 use pmd_protocol::peer::{Decoded, Frame, NodeId, Phase};
 
-use super::rotation::Latest;
+use super::rotation::{Former, Latest};
 use crate::base::files;
 use crate::base::files::{Reader, SecretError};
 
-/// Maximum size of the file: the largest member table, an id per line.
-const MAX_FILE: u64 = 8 * 1024 * 1024;
+/// Maximum size of the file: the largest member table, an id per line, for each secret that is remembered.
+const MAX_FILE: u64 = 32 * 1024 * 1024;
 const HEADER: &str = "# The latest rotation of the cluster secret. pmd writes this file; it holds secrets.\n";
 
 /// Reads the file; `None` if it does not exist.
@@ -44,9 +45,21 @@ pub(super) fn read(path: &Path) -> Result<Option<Latest>, String> {
     };
     let old = field("old")?;
     let until_ms = field("until")?.parse().map_err(|_| "its time cannot be read".to_owned())?;
-    let late = lines.map(|line| line.strip_prefix("late ").and_then(|id| id.parse::<NodeId>().ok()));
-    let late = late.collect::<Option<_>>().ok_or_else(|| "a line is not the id of a member".to_owned())?;
-    Ok(Some(Latest { rotation, old, late, until_ms }))
+    let mut latest = Latest { rotation, old, late: BTreeSet::new(), until_ms, former: Vec::new() };
+    for line in lines {
+        if let Some(id) = line.strip_prefix("late ") {
+            let late = latest.former.last_mut().map_or(&mut latest.late, |former| &mut former.late);
+            late.insert(id.parse().map_err(|_| "a line is not the id of a member".to_owned())?);
+            continue;
+        }
+        let former = line.strip_prefix("former ").and_then(|rest| rest.split_once(' '));
+        let former = former.and_then(|(until_ms, secret)| {
+            let (secret, late) = (secret.to_owned(), BTreeSet::new());
+            Some(Former { secret, late, until_ms: until_ms.parse().ok()? })
+        });
+        latest.former.push(former.ok_or_else(|| "a line is neither a member nor a secret".to_owned())?);
+    }
+    Ok(Some(latest))
 }
 
 /// Writes the file.
@@ -59,9 +72,14 @@ pub(super) fn write(path: &Path, latest: &Latest) -> io::Result<()> {
     encode(&Frame::Rotation(latest.rotation.clone()), &mut bytes).map_err(io::Error::other)?;
     let rotation = HEXLOWER.encode(&bytes);
     let mut text = format!("{HEADER}rotation {rotation}\nold {}\nuntil {}\n", latest.old, latest.until_ms);
-    for id in &latest.late {
-        // Writing to memory cannot fail.
-        let _ = writeln!(text, "late {id}");
+    // Writing to memory cannot fail.
+    let write_late = |text: &mut String, late: &BTreeSet<NodeId>| {
+        late.iter().try_for_each(|id| writeln!(text, "late {id}")).unwrap_or_default();
+    };
+    write_late(&mut text, &latest.late);
+    for Former { secret, late, until_ms } in &latest.former {
+        let _ = writeln!(text, "former {until_ms} {secret}");
+        write_late(&mut text, late);
     }
     files::replace(path, &text, files::SECRET)
 }
@@ -87,17 +105,27 @@ mod tests {
         };
         for late in [vec![], vec![NodeId::new([1; 32]), NodeId::new([2; 32])]] {
             let old = if late.is_empty() { "" } else { "the old secret of the cluster" };
+            let former = |number| Former {
+                secret: format!("secret {number} from before"),
+                late: [NodeId::new([number; 32])].into(),
+                until_ms: u64::from(number),
+            };
             let latest = Latest {
                 rotation: rotation.clone(),
                 old: old.to_owned(),
                 late: late.into_iter().collect(),
                 until_ms: 9,
+                former: vec![former(8), former(7)],
             };
             write(&path, &latest).expect("room");
             assert_eq!(read(&path), Ok(Some(latest)));
         }
-        for damaged in ["", "rotation 00\nold x\nuntil 5\n", "rotation\n"] {
-            files::replace(&path, damaged, files::SECRET).expect("room");
+        let whole = std::fs::read_to_string(&path).expect("a file");
+        let damaged = ["late x", "former", "former 5", "former x y", "more"].map(|line| whole.clone() + line);
+        let damaged =
+            damaged.into_iter().chain(["", "rotation 00\nold x\nuntil 5\n", "rotation\n"].map(str::to_owned));
+        for damaged in damaged {
+            files::replace(&path, &damaged, files::SECRET).expect("room");
             assert!(read(&path).is_err(), "{damaged:?}");
         }
     }

@@ -32,7 +32,7 @@ pub enum EventKind {
     NodeSuspect,
     /// A daemon failed.
     NodeDown,
-    /// A daemon left the cluster.
+    /// A daemon left the cluster, or was expelled.
     NodeLeft,
 }
 
@@ -130,9 +130,10 @@ impl EventLog {
         kind: EventKind,
         name: Arc<str>,
         port: Option<u16>,
+        reason: Option<&'static str>,
         origin: EventOrigin,
     ) {
-        self.add(Event { seq: 0, at_ms, kind, name, port, reason: None, origin: Some(origin) });
+        self.add(Event { seq: 0, at_ms, kind, name, port, reason, origin: Some(origin) });
     }
 
     /// Numbers an event and adds it.

@@ -4,9 +4,9 @@
 //! results of dials, and dials the addresses returned by [`due`](Candidates::due).
 //!
 //! An address is returned once, and not again before [`joined`](Candidates::joined), [`failed`](Candidates::failed) or
-//! [`oneself`](Candidates::oneself) has reported the result of the dial, so no address is ever dialled twice
-//! concurrently. After a failure there is a pause of 1 s that doubles up to 60 s, minus a random part of up to one
-//! half.
+//! [`mark_this_daemon`](Candidates::mark_this_daemon) has reported the result of the dial, so no address is ever
+//! dialled twice concurrently. After a failure there is a pause of 1 s that doubles up to 60 s, minus a random part of
+//! up to one half.
 //!
 //! If the plugin knows the daemon's id, the daemon is dialled only while it is not a member, and after a random delay
 //! that grows with the cluster: a newcomer whose beacon is heard by a thousand daemons must not be dialled by all of
@@ -78,7 +78,7 @@ enum State {
     /// Linked to this daemon, or a member.
     Joined,
     /// The address of this daemon itself.
-    Oneself,
+    ThisDaemon,
     /// A daemon of another cluster: shown but never dialled.
     Foreign,
     /// To be removed when its dial ends.
@@ -183,9 +183,9 @@ impl Candidates {
 
     /// Records that this daemon itself answers at `address`. If `address` is a name with several addresses, all of them
     /// must lead to this daemon.
-    pub fn oneself(&mut self, address: &str) {
+    pub fn mark_this_daemon(&mut self, address: &str) {
         if let Some(entry) = self.ended(address) {
-            entry.state = State::Oneself;
+            entry.state = State::ThisDaemon;
         }
     }
 
@@ -255,7 +255,7 @@ impl Candidates {
     /// Lists all addresses except those of this daemon itself, for `pmd discover`.
     pub fn list(&mut self, now_ms: u64) -> Vec<Listed> {
         self.forget_old(now_ms);
-        let hidden = [State::Forgotten, State::Oneself];
+        let hidden = [State::Forgotten, State::ThisDaemon];
         let shown = self.entries.iter().filter(|(_, entry)| !hidden.contains(&entry.state));
         shown
             .map(|(address, entry)| Listed {
@@ -366,7 +366,7 @@ impl Entry {
         self.heard_ms = again.heard_ms;
         // A beacon may reassign the address to another daemon, except for a seed, which is dialled whatever beacons
         // claim.
-        if again.id.is_none() || again.id == self.id || self.is_seed() || self.state == State::Oneself {
+        if again.id.is_none() || again.id == self.id || self.is_seed() || self.state == State::ThisDaemon {
             return;
         }
         self.id = again.id;

@@ -33,7 +33,7 @@ pub(super) fn judge(now: Timestamp, members: Option<&NodeList>, peers: Option<&P
             all => format!("the clocks of its {} peers (their median)", all.len()),
         };
         // The peers are ahead by as much as this host is behind.
-        return weigh(
+        return finding(
             median,
             format!("the clock of this host is {} {whose}", apart(median.saturating_neg())),
         );
@@ -45,13 +45,13 @@ pub(super) fn judge(now: Timestamp, members: Option<&NodeList>, peers: Option<&P
             .map(|(peer, ahead)| format!("the clock of {} is {} this host's", peer.host, apart(*ahead)))
             .collect();
         let clocks = count(wrong.len(), "clock differs", "clocks differ");
-        return weigh(worst, format!("{clocks} from those of other hosts: {}", listed(&hosts)));
+        return finding(worst, format!("{clocks} from those of other hosts: {}", listed(&hosts)));
     }
     let ahead = |started: Timestamp| started.as_millisecond().saturating_sub(now.as_millisecond());
     let worst = members.nodes.iter().map(|node| (ahead(node.started_at), node)).max_by_key(|(by, _)| *by);
     match worst {
         Some((by, node)) if by > 0 && is_wrong(by) => {
-            weigh(by, format!("the clock of {} was at least {} this host's", node.host, apart(by)))
+            finding(by, format!("the clock of {} was at least {} this host's", node.host, apart(by)))
         }
         _ if reported.is_empty() => Finding::pass(CHECK, "not compared: there are no peers"),
         _ => {
@@ -82,7 +82,7 @@ fn apart(ahead_ms: i64) -> String {
 }
 
 /// The finding for a clock that differs; a failure if hosts would reject new certificates.
-fn weigh(ahead_ms: i64, what: String) -> Finding {
+fn finding(ahead_ms: i64, what: String) -> Finding {
     if u128::from(ahead_ms.unsigned_abs()) < CLOCKS_APART.as_millis() {
         return Finding::warn(CHECK, what, REMEDY);
     }

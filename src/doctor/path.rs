@@ -30,7 +30,7 @@ pub(super) async fn check(
     findings.push(judge_hosts(host, same_host(host, own) || listed, resolves));
     match client.ping(&Ping { node: node.to_owned() }).await {
         Ok(pinged) => {
-            findings.extend(pinged.legs.into_iter().map(|leg| Finding::pass(&leg.leg, leg.what)));
+            findings.extend(pinged.hops.into_iter().map(|hop| Finding::pass(&hop.hop, hop.what)));
         }
         Err(error) => {
             let hint = error.hint();

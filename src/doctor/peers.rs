@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use futures_util::{StreamExt, stream};
 
 use super::finding::Finding;
-use crate::control::api::{NodeList, Reach, ReachFailure, ReachLeg};
+use crate::control::api::{NodeList, Reach, ReachFailure, ReachStep};
 use crate::control::client::Client;
 use crate::directory::hosts::same_host;
 
@@ -42,7 +42,7 @@ pub(super) async fn check(client: &Client, members: Option<&NodeList>, first: Op
     let tried = wanted.into_iter().map(async |(host, reach)| match client.reach(&reach).await {
         Ok(reached) if reached.address.is_some() => Ok(()),
         // The failure at the latest step is the most informative one.
-        Ok(reached) => Err((host, reached.failed.into_iter().max_by_key(|failure| failure.leg))),
+        Ok(reached) => Err((host, reached.failed.into_iter().max_by_key(|failure| failure.step))),
         Err(_) => Err((host, None)),
     });
     judge(stream::iter(tried).buffer_unordered(AT_ONCE).collect().await)
@@ -53,18 +53,18 @@ fn judge(tried: Vec<Result<(), (String, Option<ReachFailure>)>>) -> Vec<Finding>
     if all == 0 {
         return vec![Finding::pass(CHECK, "there are no other daemons")];
     }
-    let mut by_hop: BTreeMap<Option<ReachLeg>, Vec<(String, Option<ReachFailure>)>> = BTreeMap::new();
+    let mut by_step: BTreeMap<Option<ReachStep>, Vec<(String, Option<ReachFailure>)>> = BTreeMap::new();
     for (host, failure) in tried.into_iter().filter_map(Result::err) {
-        by_hop.entry(failure.as_ref().map(|failure| failure.leg)).or_default().push((host, failure));
+        by_step.entry(failure.as_ref().map(|failure| failure.step)).or_default().push((host, failure));
     }
-    if by_hop.is_empty() {
+    if by_step.is_empty() {
         return vec![Finding::pass(CHECK, format!("{all} of {all} other daemons accept this one"))];
     }
-    by_hop.into_iter().map(|(leg, failed)| judge_hop(all, leg, &failed)).collect()
+    by_step.into_iter().map(|(step, failed)| judge_step(all, step, &failed)).collect()
 }
 
 /// The finding for the daemons, out of `all`, that failed at the same step.
-fn judge_hop(all: usize, leg: Option<ReachLeg>, failed: &[(String, Option<ReachFailure>)]) -> Finding {
+fn judge_step(all: usize, step: Option<ReachStep>, failed: &[(String, Option<ReachFailure>)]) -> Finding {
     let named = failed.iter().take(NAMED).map(|(host, failure)| match failure {
         Some(failure) => format!("{host} ({})", failure.error.message),
         None => host.clone(),
@@ -74,34 +74,34 @@ fn judge_hop(all: usize, leg: Option<ReachLeg>, failed: &[(String, Option<ReachF
         named += &format!(" and {} more", failed.len() - NAMED);
     }
     let hint = failed.iter().find_map(|(_, failure)| Some(failure.as_ref()?.error.hint.clone()));
-    let (why, remedy) = match leg {
+    let (why, remedy) = match step {
         None => ("for an unknown reason", "check the log of the daemon".to_owned()),
-        Some(leg) => explain(leg, hint.unwrap_or_default()),
+        Some(step) => explain(step, hint.unwrap_or_default()),
     };
     let what = format!("{} of {all} other daemons cannot be reached, {why}: {named}", failed.len());
     Finding::fail(CHECK, what, remedy)
 }
 
 /// A description of the failed step, and the remedy, which is the hint of the daemon for most steps.
-fn explain(leg: ReachLeg, hint: String) -> (&'static str, String) {
-    match leg {
-        ReachLeg::Name => ("no address", hint),
-        ReachLeg::Route => {
+fn explain(step: ReachStep, hint: String) -> (&'static str, String) {
+    match step {
+        ReachStep::Name => ("no address", hint),
+        ReachStep::Route => {
             let remedy = "fix the address, the route (ip route get ADDRESS) or the firewalls in between";
             ("no route", remedy.to_owned())
         }
-        ReachLeg::Timeout => {
+        ReachStep::Timeout => {
             let remedy = "check that the host is up and that no firewall blocks TCP port 4369";
             ("timeout", remedy.to_owned())
         }
-        ReachLeg::Listener => {
+        ReachStep::Listener => {
             let remedy =
                 "start pmd there (pmd start), and check with pmd status which addresses it listens on";
             ("refused by the host", remedy.to_owned())
         }
-        ReachLeg::Handshake => ("no handshake", hint),
-        ReachLeg::Tls => ("TLS", hint),
-        ReachLeg::Cluster => ("refused by the daemon", hint),
-        ReachLeg::Cookie => ("cookie", hint),
+        ReachStep::Handshake => ("no handshake", hint),
+        ReachStep::Tls => ("TLS", hint),
+        ReachStep::Cluster => ("refused by the daemon", hint),
+        ReachStep::Cookie => ("cookie", hint),
     }
 }

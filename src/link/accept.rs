@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pmd_protocol::peer::NodeId;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +24,7 @@ use super::protocol::Protocols;
 use super::refusals::Refusals;
 use crate::auth::proof::Role;
 use crate::base::clock::Monotonic;
+use crate::base::foreign::ForeignText;
 use crate::base::log::limited::{LimitedLog, Limits};
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
@@ -71,7 +73,7 @@ pub struct Handshakes(Mutex<Progress>);
 struct Progress {
     admission: Admission,
     /// Dropping one evicts its connection.
-    places: HashMap<Ticket, oneshot::Sender<()>>,
+    slots: HashMap<Ticket, oneshot::Sender<()>>,
 }
 
 impl Handshakes {
@@ -85,13 +87,13 @@ impl Handshakes {
         let mut progress = self.progress();
         let Admitted { ticket, evicted } =
             progress.admission.admit(Monotonic::now().as_ms(), address, known)?;
-        let (place, evicting) = oneshot::channel();
-        progress.places.insert(ticket, place);
+        let (slot, evicting) = oneshot::channel();
+        progress.slots.insert(ticket, slot);
         if let Some((evicted, _)) = evicted {
-            progress.places.remove(&evicted);
+            progress.slots.remove(&evicted);
         }
         drop(progress);
-        Ok(Handshake { place: Place { all: Arc::clone(self), ticket }, evicting })
+        Ok(Handshake { slot: Slot { all: Arc::clone(self), ticket }, evicting })
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -102,29 +104,29 @@ impl Handshakes {
 /// One handshake in progress.
 #[derive(Debug)]
 struct Handshake {
-    place: Place,
+    slot: Slot,
     /// Ends when the connection has to give way.
     evicting: oneshot::Receiver<()>,
 }
 
-/// The place of a handshake, returned on drop.
+/// The slot of a handshake, returned on drop.
 #[derive(Debug)]
-struct Place {
+struct Slot {
     all: Arc<Handshakes>,
     ticket: Ticket,
 }
 
-impl Place {
+impl Slot {
     fn hello_complete(&self) {
         self.all.progress().admission.hello_complete(self.ticket);
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut progress = self.all.progress();
         progress.admission.end(self.ticket);
-        progress.places.remove(&self.ticket);
+        progress.slots.remove(&self.ticket);
     }
 }
 
@@ -134,6 +136,16 @@ enum Unproven {
     /// The handshake failed.
     #[error(transparent)]
     Failed(#[from] HandshakeError),
+    /// It was expelled.
+    #[error("expelled {host} ({id:.8}) tries to come back: {source}")]
+    Expelled {
+        /// Its id.
+        id: NodeId,
+        /// Its host name, as its administrator knew it.
+        host: ForeignText,
+        /// How the handshake failed.
+        source: HandshakeError,
+    },
     /// The ClientHello took too long.
     #[error("no whole ClientHello within {} s", HELLO_TIMEOUT.as_secs())]
     SlowHello,
@@ -203,8 +215,8 @@ impl Acceptor {
         connection: Connection,
         handshake: Handshake,
     ) -> Result<(ProvenPeer, Vec<u8>), Unproven> {
-        let Handshake { place, evicting } = handshake;
-        let proven = Box::pin(self.handshake(connection, &place));
+        let Handshake { slot, evicting } = handshake;
+        let proven = Box::pin(self.handshake(connection, &slot));
         tokio::select! {
             proven = tokio::time::timeout(handshake::TIMEOUT, proven) => {
                 proven.unwrap_or(Err(HandshakeError::Timeout.into()))
@@ -218,25 +230,45 @@ impl Acceptor {
     async fn handshake(
         &self,
         connection: Connection,
-        place: &Place,
+        slot: &Slot,
     ) -> Result<(ProvenPeer, Vec<u8>), Unproven> {
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), connection);
         let hello = tokio::time::timeout(HELLO_TIMEOUT, hello).await.map_err(|_| Unproven::SlowHello)?;
         let hello = hello.map_err(HandshakeError::from)?;
-        place.hello_complete();
+        slot.hello_complete();
         let tls = self.identity.tls();
         let stream = hello.into_stream(tls.server()).await.map_err(HandshakeError::from)?;
         let alpn = match stream.get_ref().1.alpn_protocol() {
             Some(alpn) => alpn.to_vec(),
             None => return Err(HandshakeError::Tls("the peer requested no protocol".into()).into()),
         };
-        let peer = handshake::run(TlsStream::from(stream), &self.identity, &tls, Role::Acceptor).await?;
+        let key = tls.peer(stream.get_ref().1.peer_certificates());
+        let proven = handshake::run(TlsStream::from(stream), &self.identity, &tls, Role::Acceptor).await;
+        let peer = proven.map_err(|error| self.explain(key, error))?;
         Ok((peer, alpn))
+    }
+
+    /// Names the daemon if it was expelled: its key is known, whether or not it still knows the secret.
+    fn explain(&self, key: Option<NodeId>, error: HandshakeError) -> Unproven {
+        let tries_again = matches!(error, HandshakeError::Expelled { .. } | HandshakeError::Cookie);
+        match key.filter(|_| tries_again).and_then(|id| self.identity.expulsion_of(&id)) {
+            Some(expulsion) => Unproven::Expelled {
+                id: expulsion.member,
+                host: ForeignText::new(&expulsion.host),
+                source: error,
+            },
+            None => error.into(),
+        }
     }
 
     fn reject(&self, log: &Arc<LimitedLog>, address: SocketAddr, error: &Unproven) {
         let (counter, reason) = match error {
             Unproven::Failed(error) => return self.reject_peer(log, address, error),
+            Unproven::Expelled { id, source, .. } => {
+                source.count(&self.counters);
+                log_rejection(log, address, "expelled", error.to_string());
+                return self.refusals.note_expelled(address.ip(), *id, &error.to_string());
+            }
             Unproven::SlowHello => (&self.counters.handshakes_timeout, "timeout"),
             Unproven::Evicted => (&self.counters.handshakes_evicted, "evicted"),
         };

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::Reason;
 
 use super::handshake::HandshakeError;
@@ -16,6 +17,8 @@ use crate::base::clock::now_ms;
 const MAX_ENTRIES: usize = 64;
 /// A rejection that has not recurred for this long is considered fixed.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
+/// The label of the rejections of daemons that were expelled.
+const EXPELLED: &str = "expelled";
 /// Maximum length of a text in characters: a quotation of the peer, which is shortened, and this daemon's words around it.
 const TEXT: usize = 300;
 
@@ -30,6 +33,8 @@ pub struct Refusal {
     pub reason: &'static str,
     /// The most recent error message.
     pub what: String,
+    /// The peer's id, if it was rejected because it was expelled.
+    pub expelled: Option<NodeId>,
     /// The number of rejections.
     pub count: u64,
     /// The first rejection, in milliseconds since the Unix epoch.
@@ -46,7 +51,12 @@ pub struct Refusals(Mutex<Vec<Refusal>>);
 impl Refusals {
     /// Records the rejection of a peer that this daemon `dialled`, or that dialled this daemon.
     pub fn note(&self, address: IpAddr, dialled: bool, reason: &'static str, what: &str) {
-        self.note_at(Instant::now(), address, dialled, reason, what);
+        self.note_at(Instant::now(), (address, dialled, reason, None), what);
+    }
+
+    /// Records that a daemon that was expelled tried to come back.
+    pub fn note_expelled(&self, address: IpAddr, id: NodeId, what: &str) {
+        self.note_at(Instant::now(), (address, false, EXPELLED, Some(id)), what);
     }
 
     /// Records a failed handshake. An outgoing one is recorded only if one side rejected the other.
@@ -65,12 +75,19 @@ impl Refusals {
         }
     }
 
-    fn note_at(&self, now: Instant, address: IpAddr, dialled: bool, reason: &'static str, what: &str) {
+    fn note_at(
+        &self,
+        now: Instant,
+        (address, dialled, reason, expelled): (IpAddr, bool, &'static str, Option<NodeId>),
+        what: &str,
+    ) {
         let (address, now_ms) = (address.to_canonical(), now_ms());
         let what: String = what.chars().take(TEXT).collect();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let same =
-            |known: &&mut Refusal| (known.address, known.dialled, known.reason) == (address, dialled, reason);
+        let same = |known: &&mut Refusal| {
+            (known.address, known.dialled, known.reason, known.expelled)
+                == (address, dialled, reason, expelled)
+        };
         if let Some(known) = all.iter_mut().find(same) {
             known.count = known.count.saturating_add(1);
             (known.last_ms, known.last, known.what) = (now_ms, now, what);
@@ -86,7 +103,17 @@ impl Refusals {
             }
         }
         let (first_ms, last_ms) = (now_ms, now_ms);
-        all.push(Refusal { address, dialled, reason, what, count: 1, first_ms, last_ms, last: now });
+        all.push(Refusal {
+            address,
+            dialled,
+            reason,
+            what,
+            expelled,
+            count: 1,
+            first_ms,
+            last_ms,
+            last: now,
+        });
     }
 
     /// All rejections of the last day, the latest first.
@@ -138,9 +165,9 @@ mod tests {
         let refusals = Refusals::default();
         let begin = Instant::now();
         for number in 0..200 {
-            (0..3).for_each(|_| refusals.note_at(begin, ip(number), false, "cookie", ""));
+            (0..3).for_each(|_| refusals.note_at(begin, (ip(number), false, "cookie", None), ""));
         }
-        refusals.note_at(begin + FORGET, ip(999), false, "cookie", "");
+        refusals.note_at(begin + FORGET, (ip(999), false, "cookie", None), "");
         assert_eq!(refusals.list().len(), 1);
     }
 }

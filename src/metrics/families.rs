@@ -69,6 +69,8 @@ families! { |seen, to| {
         = to.one(seen.cluster.as_ref()?.state_bytes);
     gauge pmd_registry_tombstones "Deleted entries kept so that other daemons learn of the deletion."
         = to.one(seen.cluster.as_ref()?.tombstones);
+    gauge pmd_cluster_secrets "Cluster secrets that are accepted; two while the secret is replaced."
+        = to.one(seen.cluster.as_ref()?.secrets);
     gauge pmd_certificate_expiry_timestamp_seconds "When this daemon's certificate expires, in seconds since the Unix epoch."
         = to.one(seen.cluster.as_ref()?.certificate_expires?);
 

@@ -92,6 +92,7 @@ async fn members_and_links(cluster: &Cluster, local: &Local) -> Option<observed:
         state_bytes: weight.bytes,
         tombstones: weight.tombstones,
         links: by_peer.into_values().collect(),
+        secrets: cluster.local().cookies().keys().count(),
         certificate_expires: tls.checks_names().then(|| tls.expires()).flatten(),
     })
 }

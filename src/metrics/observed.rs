@@ -3,7 +3,7 @@
 use rustix::time::{ClockId, clock_gettime};
 
 use pmd_epmd::counters::Counts as EpmdCounts;
-use pmd_epmd::latency::Told;
+use pmd_epmd::latency::Snapshot;
 
 use crate::base::stats::Counts;
 
@@ -25,7 +25,7 @@ pub struct Observed {
     /// All other counters.
     pub counts: Counts,
     /// Latency of EPMD requests.
-    pub durations: Vec<Told>,
+    pub durations: Vec<Snapshot>,
     /// Open connections.
     pub connections: Connections,
     /// The most file descriptors that can be open.
@@ -77,6 +77,8 @@ pub struct Cluster {
     pub tombstones: usize,
     /// Links to other daemons, at most one for each peer.
     pub links: Vec<Link>,
+    /// Cluster secrets that are accepted.
+    pub secrets: usize,
     /// When this daemon's certificate expires, in seconds since the Unix epoch; none without a certificate authority.
     pub certificate_expires: Option<i64>,
 }

@@ -39,7 +39,7 @@ impl From<ClientError> for Interrupted {
 
 /// Reads a daemon, across its restarts, until the view is closed.
 pub async fn feed(client: Client, to: Sender<Update>) {
-    let client = client.with_patience(RESPONSE_TIMEOUT);
+    let client = client.with_timeout(RESPONSE_TIMEOUT);
     loop {
         let why = match follow(&client, &to).await {
             Ok(()) => "it has stopped".to_owned(),

@@ -35,7 +35,7 @@ const CHALLENGE_FIXED: usize = 1 + 8 + 4 + 4 + 2;
 /// # Errors
 ///
 /// If the connection fails, or the peer does not speak the distribution protocol without TLS.
-pub async fn greet<S>(stream: &mut S, own: &str) -> io::Result<Option<String>>
+pub async fn probe<S>(stream: &mut S, own: &str) -> io::Result<Option<String>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -90,7 +90,7 @@ mod tests {
             node.write_u16(u16::try_from(part.len()).expect("short")).await?;
             node.write_all(part).await?;
         }
-        greet(&mut asker, "pmd@here").await
+        probe(&mut asker, "pmd@here").await
     }
 
     #[tokio::test]

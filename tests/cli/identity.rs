@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -43,6 +44,25 @@ fn a_cookie_is_created_shown_and_rotated() {
     let finished = home.run(&["cookie", "rotate", "--finish", "--json"]).ended_with(0).json();
     assert_eq!(finished, json!({ "path": cookie, "outcome": "finished", "reloaded": false }));
     assert_eq!(json!(home.prints(&["cookie", "show"]).trim_end()), both["cookies"][0]);
+}
+
+#[test]
+fn two_secrets_that_were_put_there_by_hand_are_a_warning_after_a_day() {
+    let home = Home::new();
+    home.run(&["cookie", "rotate"]).ended_with(0);
+    home.run(&["cookie", "rotate"]).ended_with(0);
+    let _daemon = home.daemon(&[]);
+    let warns = || home.run(&["status"]).ended_with(0).stdout.contains("once every host has the new one");
+    assert!(!warns());
+    let file = fs::File::options().write(true).open(home.path().join("cookie")).expect("a file");
+    let ago = |hours: u64| SystemTime::now() - Duration::from_secs(hours * 3_600);
+    for (hours, expected) in [(23, false), (25, true)] {
+        file.set_modified(ago(hours)).expect("ours");
+        assert_eq!(warns(), expected, "{hours} hours");
+    }
+    home.run(&["cookie", "rotate", "--finish"]).ended_with(0);
+    file.set_modified(ago(25)).expect("ours");
+    assert!(!warns());
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! `pmd start`, `stop`, `status` and `health`.
 
+use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::process::Signal;
 
@@ -64,6 +65,33 @@ fn the_foreground_suggests_commands_and_exits_cleanly() {
     daemon.signal(Signal::INT);
     assert!(daemon.wait(PATIENCE).success());
     assert!(!home.socket().exists());
+}
+
+#[test]
+fn start_ends_with_130_if_it_is_interrupted_while_it_finds_out_who_holds_the_port() {
+    let home = Home::new();
+    let holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, home.port)).expect("a free port");
+    let mut start = Program::spawn(home.command(&["start", "--foreground"]));
+    // It is asked for its names, and does not answer.
+    let (mut asked, _) = holder.accept().expect("a question");
+    asked.read_exact(&mut [0; 3]).expect("a request");
+    start.signal(Signal::INT);
+    assert_eq!(start.wait(PATIENCE).code(), Some(130), "{}", start.stderr());
+    assert!(!start.stderr().contains("error:"), "{}", start.stderr());
+}
+
+#[test]
+fn a_rotation_that_is_interrupted_leaves_the_secret_alone() {
+    let home = Home::new();
+    home.run(&["cookie", "rotate"]).ended_with(0);
+    let before = home.prints(&["cookie", "show"]);
+    let daemon = UnixListener::bind(home.socket()).expect("a socket");
+    let mut rotate = Program::spawn(home.command(&["cookie", "rotate"]));
+    let (mut asked, _) = daemon.accept().expect("a request");
+    asked.read_exact(&mut [0; 4]).expect("a request");
+    rotate.signal(Signal::INT);
+    assert_eq!(rotate.wait(PATIENCE).code(), Some(130), "{}", rotate.stderr());
+    assert_eq!(home.prints(&["cookie", "show"]), before);
 }
 
 #[test]

@@ -24,11 +24,22 @@ fn lost_links(world: &World, host: usize) -> Vec<String> {
     world[host].log().lines().filter(is_lost).map(str::to_owned).collect()
 }
 
-/// Waits until no member is new any more: when another one is expelled, newcomers do not get the new secret.
-fn wait_until_known(world: &World) {
-    let begin = Instant::now();
-    wait_until("the members to be known for a while", || begin.elapsed() > Duration::from_secs(4));
-    world.wait_until_agreed(&world.all());
+/// Waits until none of `members` is new any more to the one on `host`: when another one is expelled, newcomers do not get
+/// the new secret.
+fn wait_until_known(world: &World, host: usize, members: &[usize]) {
+    /// How long somebody is new, see `NEWCOMER` in `src/cluster/rotate.rs`, and time to notice a member.
+    const NEW: jiff::SignedDuration = jiff::SignedDuration::from_millis(3_200);
+    let watch = world.watch(host);
+    let others = members.iter().filter(|member| **member != host);
+    let ids: Vec<_> = others.map(|member| world.status(*member).expect("a status").id).collect();
+    world.wait_on(&[host], "all members to be known for a while", |_| {
+        let known_before = jiff::Timestamp::now() - NEW;
+        let events = watch.events();
+        ids.iter().all(|id| {
+            let mut ups = events.iter().rev().filter(|event| event.kind == "node_up");
+            ups.find(|event| event.node_id.as_ref() == Some(id)).is_some_and(|event| event.at < known_before)
+        })
+    });
 }
 
 fn warnings(world: &World, host: usize) -> Vec<String> {
@@ -45,13 +56,14 @@ fn an_expelled_host_is_out_everywhere_and_stays_out_until_it_is_readmitted() {
     world.wait_for_names(&others, [&node]);
     let watch = world.watch(5);
     let name = world[OUT].name.clone();
-    wait_until_known(&world);
+    wait_until_known(&world, 0, &world.all());
     let begin = Instant::now();
     let said = world.run(0, &["expel", &name]).ended_with(0);
     assert!(said.stdout.starts_with(&format!("expelled {name} (")), "{said:#?}");
     assert!(said.stderr.contains("29 of 29 hosts have it"), "{said:#?}");
     println!("expelled, and the secret replaced on {} hosts, after {:?}", others.len(), begin.elapsed());
     watch.wait_for("node_left", &name);
+    assert_eq!(watch.reasons("node_left", &name), [Some("expelled".to_owned())]);
     world.wait_until_agreed(&others);
     world.wait_for_names(&others, []);
     for host in [0, 7, 28] {
@@ -77,6 +89,18 @@ fn an_expelled_host_is_out_everywhere_and_stays_out_until_it_is_readmitted() {
     let refused = world.run(OUT, &["join", "h3"]);
     assert!(refused.stderr.contains("expelled from the cluster on host"), "{refused:#?}");
     assert!(warnings(&world, OUT).iter().any(|warning| warning.contains("expelled")));
+    // The members see that it tries, by its key, whichever secret it proves.
+    let returning = |host| {
+        let found = warnings(&world, host).into_iter().find(|warning| warning.contains("tries to come back"));
+        found.filter(|warning| warning.starts_with(&format!("expelled \"{name}\" (")))
+    };
+    let warned = returning(2).expect("a warning");
+    assert!(warned.contains(" times since ") && warned.contains("pmd readmit"), "{warned}");
+    let found = world.run(2, &["doctor", "--json"]).json().to_string();
+    assert!(
+        found.contains("tries to come back") && !found.contains("copy the cluster secret to that host"),
+        "{found}"
+    );
     // Under a new key it needs the new secret.
     world[OUT].terminate();
     world[OUT].set_cookies(&[COOKIE]);
@@ -109,7 +133,9 @@ fn an_expelled_host_is_out_everywhere_and_stays_out_until_it_is_readmitted() {
     });
     world.run(OUT, &["join", "h4"]).ended_with(0);
     world.wait_until_agreed(&world.all());
-    assert!(!warnings(&world, OUT).iter().any(|warning| warning.contains("expelled")));
+    for host in [OUT, 2] {
+        assert!(!warnings(&world, host).iter().any(|warning| warning.contains("expelled")));
+    }
 }
 
 #[test]
@@ -126,7 +152,7 @@ fn an_expelled_host_loses_its_tunnels() {
     let (mut far, _) = listener.accept().expect("a tunnel");
     far.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     near.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    wait_until_known(&world);
+    wait_until_known(&world, 1, &world.all());
     world.run(1, &["expel", "h1"]).ended_with(0);
     // The bytes of the program behind it end at once.
     for end in [&mut far, &mut near] {
@@ -153,8 +179,7 @@ fn of_two_hosts_with_one_name_one_is_named_by_its_id() {
         assert!(refused.stderr.contains("2 daemons have the name or address \"twin\""), "{refused:#?}");
     }
     let id = world.status(2).expect("a status").id;
-    let begin = Instant::now();
-    wait_until("the members to be known for a while", || begin.elapsed() > Duration::from_secs(4));
+    wait_until_known(&world, 0, &world.all());
     world.run(0, &["expel", &id[..8]]).ended_with(0);
     world
         .wait_on(&[0, 1], "two members", |host| world.status(host).is_some_and(|status| status.members == 2));
@@ -237,6 +262,52 @@ fn a_new_secret_reaches_all_members_without_the_loss_of_a_link() {
     assert_eq!(refused.code, 5, "it has proven the new secret before: {refused:#?}");
 }
 
+#[test]
+fn a_member_that_was_away_for_two_rotations_returns() {
+    let mut world = World::joined(4);
+    let present = [0, 1, 2];
+    world[3].terminate();
+    world.wait_until_agreed(&present);
+    for by in [0, 1] {
+        world.run(by, &["cookie", "rotate"]).ended_with(0);
+    }
+    // Those that would let it in remember that across a restart.
+    world[2].terminate();
+    world.start(2);
+    world.run(2, &["join", "h1"]).ended_with(0);
+    world.start(3);
+    assert_eq!(secrets(&world, 3), [COOKIE]);
+    world.run(3, &["join", "h3"]).ended_with(0);
+    world.wait_until_agreed(&world.all());
+    let new = secrets(&world, 0);
+    world.wait_on(&[3], "the latest secret", |host| secrets(&world, host) == new);
+    // Once: it has proven the new secret.
+    world.wait_on(&[2], "the proof of the new secret", |host| {
+        world.block_on(world[host].api().rotation()).expect("a rotation").late == 0
+    });
+}
+
+#[test]
+fn a_rotation_that_does_not_finish_is_a_warning_until_it_is_finished() {
+    let mut world = World::new(3);
+    // It does not take the new secret.
+    world[2].configure(&format!("administrators = [\"{}\"]\n", "ab".repeat(32)));
+    world.start_all();
+    world.join_first(1..3);
+    world.wait_until_agreed(&world.all());
+    assert_eq!(world.run(0, &["cookie", "rotate", "--timeout", "1s"]).code, 6);
+    let is_warned = |host| {
+        let says =
+            |warning: &String| warning.contains("h3") && warning.contains("pmd cookie rotate --finish");
+        warnings(&world, host).iter().any(says)
+    };
+    world.wait_on(&[0, 1], "a warning", is_warned);
+    assert!(world.run(1, &["metrics"]).ended_with(0).stdout.contains("\npmd_cluster_secrets 2\n"));
+    world.run(1, &["cookie", "rotate", "--finish"]).ended_with(0);
+    world.wait_on(&[0, 1], "no warning", |host| !is_warned(host));
+    assert!(world.run(1, &["metrics"]).ended_with(0).stdout.contains("\npmd_cluster_secrets 1\n"));
+}
+
 /// A daemon that restarts in the middle of a rotation goes on with it.
 #[test]
 fn a_rotation_survives_restarts() {
@@ -270,8 +341,7 @@ fn whoever_is_expelled_does_not_get_the_new_secret_under_other_keys() {
     world.join_first(1..HOSTS);
     let members: Vec<usize> = (0..HOSTS).collect();
     world.wait_until_agreed(&members);
-    let begin = Instant::now();
-    wait_until("the members to be known for a while", || begin.elapsed() > Duration::from_secs(4));
+    wait_until_known(&world, 0, &members);
     // Each of the thief's other keys joins through another member, again and again, from before the expulsion on.
     for thief in HOSTS..HOSTS + THIEVES {
         world.start(thief);

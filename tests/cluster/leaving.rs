@@ -18,6 +18,7 @@ fn a_terminated_daemon_announces_that_it_leaves() {
     world[2].terminate();
     for watch in &watches {
         watch.wait_for("node_left", "h3");
+        assert_eq!(watch.reasons("node_left", "h3"), [Some("left".to_owned())]);
         watch.wait_for("name_down", "alice");
     }
     world.wait_until_agreed(&[0, 1]);

@@ -45,6 +45,12 @@ impl Watch {
         self.events().iter().filter(|event| event.kind == kind && event.name == name).count()
     }
 
+    /// The reasons of the events of this kind about this name.
+    pub(crate) fn reasons(&self, kind: &str, name: &str) -> Vec<Option<String>> {
+        let is_meant = |event: &Event| event.kind == kind && event.name == name;
+        self.events().into_iter().filter(is_meant).map(|event| event.reason).collect()
+    }
+
     /// Waits until there was an event of this kind about this name.
     pub(crate) fn wait_for(&self, kind: &str, name: &str) {
         let what = format!("{kind} of {name} on {}", self.host);

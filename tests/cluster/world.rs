@@ -144,7 +144,7 @@ impl World {
         let seed = self.machines[0].ip.to_string();
         let join = Join { addresses: vec![seed], timeout_ms: Some(60_000) };
         let joining = hosts.map(|host| {
-            let (api, join) = (self.machines[host].api().with_patience(PATIENCE), &join);
+            let (api, join) = (self.machines[host].api().with_timeout(PATIENCE), &join);
             async move { api.join(join).await.unwrap_or_else(|error| panic!("h{}: {error}", host + 1)) }
         });
         self.block_on(join_all(joining));

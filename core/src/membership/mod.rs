@@ -1,9 +1,9 @@
 //! Which daemons belong to the cluster, and which of them are alive.
 //!
 //! [`table`] keeps the members and [`record`] is what daemons tell each other about them. [`phi`] evaluates heartbeats,
-//! [`evidence`] probes members that may have failed, [`health`] assesses this daemon itself, and [`expulsions`] are the
-//! members that administrators have put out. They send nothing; the
-//! node does.
+//! [`evidence`] probes members that may have failed, [`health`] assesses this daemon itself, [`expulsions`] are the members
+//! that administrators have put out, and [`pace`] limits how many of them others may report. They send nothing; the node
+//! does.
 
 pub mod event;
 pub mod evidence;
@@ -11,6 +11,7 @@ pub mod expulsions;
 pub mod health;
 pub mod identity;
 pub mod judge;
+pub mod pace;
 pub mod phi;
 pub mod record;
 pub mod table;

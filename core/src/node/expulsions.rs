@@ -4,18 +4,19 @@ use pmd_protocol::limits::MAX_EXPULSIONS;
 use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Expulsion, Expulsions, Frame, NodeId};
 
-use super::members::MAX_AHEAD_MS;
-use super::{Alarm, LinkId, Node, Output};
+use super::{Alarm, LinkId, MAX_AHEAD_MS, Node, Output};
 use crate::attest::id_of;
 use crate::facts::Share;
-use crate::membership::expulsions::Heard;
+use crate::membership::expulsions::{Circumstances, Heard};
 
 impl<S: Share> Node<S> {
     /// Carries out a decision of this daemon's administrator.
     pub(super) fn decide(&mut self, member: NodeId, host: String, expelled: bool) {
         let by = self.host.host.clone();
         let decision = self.expulsions.decide(&*self.keys, self.now.wall_ms, (member, host), &by, expelled);
-        self.hear_decision(None, decision);
+        if let Heard::New(_) = self.hear_decision(None, decision.clone()) {
+            self.pass_on(None, vec![decision]);
+        }
     }
 
     /// Merges decisions that this daemon remembers from an earlier run.
@@ -26,10 +27,22 @@ impl<S: Share> Node<S> {
     }
 
     pub(super) fn handle_expulsions(&mut self, link: LinkId, expulsions: Expulsions) {
+        let Some(peer) = self.links.get(&link).map(|link| link.peer.id) else { return };
+        let mut new = Vec::new();
+        let mut is_forged = false;
         for decision in expulsions.list {
-            if self.hear_decision(Some(link), decision) == Heard::Forged {
-                return self.close_violation(link);
+            match self.hear_decision(Some(peer), decision.clone()) {
+                Heard::New(_) => new.push(decision),
+                Heard::Forged => {
+                    is_forged = true;
+                    break;
+                }
+                _ => {}
             }
+        }
+        self.pass_on(Some(link), new);
+        if is_forged {
+            self.close_violation(link);
         }
     }
 
@@ -43,10 +56,17 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Merges a decision that came over `source`. If it is new, carries it out and passes it on.
-    fn hear_decision(&mut self, source: Option<LinkId>, decision: Expulsion) -> Heard {
-        let latest_ms = self.now.wall_ms.saturating_add(MAX_AHEAD_MS);
-        let heard = self.expulsions.merge(&*self.keys, latest_ms, decision.clone());
+    /// Merges a decision that `peer` has sent, or that was made here. If it is new, carries it out.
+    fn hear_decision(&mut self, peer: Option<NodeId>, decision: Expulsion) -> Heard {
+        let table = &self.table;
+        let circumstances = Circumstances {
+            keys: &*self.keys,
+            from: peer,
+            is_member: |id: &NodeId| table.record(id).is_some(),
+            now_ms: self.now.mono_ms,
+            latest_ms: self.now.wall_ms.saturating_add(MAX_AHEAD_MS),
+        };
+        let heard = self.expulsions.merge(&circumstances, decision.clone());
         match heard {
             Heard::New(forgotten) => {
                 // What is forgotten binds nobody.
@@ -54,6 +74,10 @@ impl<S: Share> Node<S> {
             }
             Heard::Ignored => {
                 self.outputs.push_back(Output::Alarm(Alarm::IgnoredDecision(id_of(&decision.author))));
+                return heard;
+            }
+            Heard::TooMany(by) => {
+                self.outputs.push_back(Output::Alarm(Alarm::TooManyDecisions(by)));
                 return heard;
             }
             Heard::Known | Heard::Forged => return heard,
@@ -68,11 +92,18 @@ impl<S: Share> Node<S> {
         } else {
             self.table.readmit(&member);
         }
-        let frame = Frame::Expulsions(Expulsions { list: vec![decision.clone()] });
+        self.outputs.push_back(Output::Decided(decision));
+        heard
+    }
+
+    /// Passes decisions that are new on to all peers but the one on `source`.
+    fn pass_on(&mut self, source: Option<LinkId>, list: Vec<Expulsion>) {
+        if list.is_empty() {
+            return;
+        }
+        let frame = Frame::Expulsions(Expulsions { list });
         for (_, link) in self.links.iter_mut().filter(|(id, _)| Some(**id) != source) {
             link.send(frame.clone());
         }
-        self.outputs.push_back(Output::Decided(decision));
-        heard
     }
 }

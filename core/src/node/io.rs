@@ -188,6 +188,8 @@ pub enum Alarm {
     TableFull,
     /// A decision about a member is ignored, because this daemon is not one of the configured administrators.
     IgnoredDecision(NodeId),
+    /// More decisions about members are made by this member, or come over the link to it, than this daemon takes.
+    TooManyDecisions(NodeId),
     /// By this daemon's clock, the generation of this member begins more than a hundred years in the future: one of the
     /// two clocks is wrong.
     Future(NodeId),

@@ -8,8 +8,8 @@ use pmd_protocol::peer::{Entry, Frame, Generation, NodeId, Stamp};
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 
-use super::{Alarm, Challenge, Leaving, LinkId, Node, Output, ProbeFor};
-use crate::event::ClusterChange;
+use super::{Alarm, Challenge, Leaving, LinkId, MAX_AHEAD_MS, Node, Output, ProbeFor};
+use crate::event::{ClusterChange, Departure};
 use crate::facts::{About, Share};
 use crate::membership::event::MembershipEvent;
 use crate::membership::evidence::{ProbeAction, ProbeOutcome, Trigger};
@@ -30,10 +30,6 @@ const RENEWAL_MS: u64 = 1_000;
 /// If a member does not renew itself within this time after a challenge, it may be dead and is probed. It is not
 /// challenged again before then.
 const CHALLENGE_MS: u64 = 3_000;
-/// How far in the future, by this daemon's clock, the generation of a member may begin: a hundred years. Clocks that are
-/// years apart are common (a board without a battery starts in 1970) and do no harm, because only the member itself can
-/// raise its generation. This bound keeps a key from being used up, so that no later generation is left.
-pub(super) const MAX_AHEAD_MS: u64 = 100 * 366 * 24 * 60 * 60 * 1_000;
 /// The minimum interval between alarms about generations that begin later than that.
 const FUTURE_ALARM_MS: u64 = 60_000;
 /// The number of lost members that are remembered for dialling. Beyond that, those lost first are forgotten.
@@ -354,8 +350,9 @@ impl<S: Share> Node<S> {
         let id = identity.id;
         let is_leaving = |entry: &Arc<Entry>| matches!(&**entry, Entry::Host(host) if host.leaving);
         let left = self.replica.view().of(&id).any(is_leaving);
-        let left = left || self.expulsions.is_expelled(&id);
-        self.report_member(id, if left { ClusterChange::NodeLeft } else { ClusterChange::NodeDown });
+        let expelled = self.expulsions.is_expelled(&id);
+        let departure = expelled.then_some(Departure::Expelled).or_else(|| left.then_some(Departure::Left));
+        self.report_member(id, departure.map_or(ClusterChange::NodeDown, ClusterChange::NodeLeft));
         let patch = self.replica.member_down(id, self.now.mono_ms);
         self.publish(patch);
         self.overlay.remove(&id);
@@ -366,7 +363,7 @@ impl<S: Share> Node<S> {
         for link in self.links.values_mut() {
             link.drop_origin(&id);
         }
-        if left {
+        if departure.is_some() {
             return;
         }
         if self.lost.is_empty() {

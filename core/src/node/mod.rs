@@ -47,6 +47,12 @@ use crate::replica::view::Patch;
 use crate::tuning::Tuning;
 pub use io::{Alarm, Command, CommandError, LinkEvent, Now, Output, Purpose, Settings};
 
+/// How far in the future, by this daemon's clock, something may be dated that can only be replaced by something later: the
+/// generation of a member, a decision, a rotation of the cluster secret. A hundred years: clocks that are years apart are
+/// common (a board without a battery starts in 1970) and do no harm. Without this bound, the last possible date would leave
+/// nothing that could replace it.
+pub const MAX_AHEAD_MS: u64 = 100 * 366 * 24 * 60 * 60 * 1_000;
+
 /// The delay between announcing the departure in the registry and leaving the membership. Long enough for the
 /// announcement to reach all members, short enough not to be noticed.
 const LEAVE_MS: u64 = 200;

@@ -102,7 +102,7 @@ impl Shard {
     pub(super) fn unregister(&self, entry: &Registration, reason: &'static str) {
         if self.shared.names.unregister(&entry.name, entry.id, (self.shared.now_ms)(), reason) {
             self.shared.counters.unregistrations.add();
-            self.release_place(entry);
+            self.release_descriptor(entry);
             tracing::debug!("unregistering '{}:{}', port {}", entry.name, entry.creation, entry.port);
             trace::names(&self.shared.names);
         }
@@ -202,8 +202,8 @@ impl Shard {
         gone
     }
 
-    /// Frees the place of an ended registration, even if its connection is closed later.
-    fn release_place(&self, entry: &Registration) {
+    /// Releases the descriptor of an ended registration, even if its connection is closed later.
+    fn release_descriptor(&self, entry: &Registration) {
         if socket_of(entry).is_some() {
             self.shared.descriptors.release(Class::Registered);
         }
@@ -255,7 +255,7 @@ impl Shard {
     fn evict(&self, entry: &Registration, reason: &'static str) {
         if self.shared.names.unregister(&entry.name, entry.id, (self.shared.now_ms)(), reason) {
             self.shared.counters.evictions.add();
-            self.release_place(entry);
+            self.release_descriptor(entry);
             tracing::info!(name = &*entry.name, port = entry.port, reason, "evicted a dead node's name");
         }
         if let Some(node) = socket_of(entry) {

@@ -43,9 +43,14 @@ impl Failure {
         Failure { exit, code: code.to_owned(), message: message.into(), hint: hint.into() }
     }
 
+    /// The command ends early, without a message.
+    pub fn silent(exit: Exit) -> Failure {
+        Failure::new(exit, "", "")
+    }
+
     /// The reader of standard output has closed it: the command ends successfully, without a message.
     pub fn broken_pipe() -> Failure {
-        Failure::new(Exit::Done, "", "")
+        Failure::silent(Exit::Done)
     }
 
     /// A program named by the user could not be started; the exit code is that of shells.
@@ -85,8 +90,8 @@ impl From<ClientError> for Failure {
         let exit = match &error {
             ClientError::NotReachable { .. } | ClientError::Lost(_) => Exit::NotReachable,
             ClientError::Forbidden { .. } => Exit::Refused,
-            ClientError::Late { .. } => Exit::TimedOut,
-            ClientError::Strange(_) => Exit::General,
+            ClientError::Timeout { .. } => Exit::TimedOut,
+            ClientError::Unexpected(_) => Exit::General,
             ClientError::Api { info, .. } => {
                 let exit = match info.code.as_str() {
                     "not_found" | "unresolvable" => Exit::NotFound,

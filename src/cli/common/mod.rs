@@ -17,6 +17,6 @@ pub use diagnosis::explain;
 pub use exit::Exit;
 pub use failure::{Failure, Result};
 pub use output::{Output, note};
-pub use runtime::{block_on, with_progress};
+pub use runtime::{block_on, block_on_step, with_progress};
 pub use table::{Colour, Column, Table};
 pub use target::Target;

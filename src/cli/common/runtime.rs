@@ -24,10 +24,23 @@ pub fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     let work: Work<'_> = pin!(work);
     run(pin!(async {
         tokio::select! {
-            done = work => done,
+            // Handled from before the work begins.
+            biased;
             _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+            done = work => done,
         }
     }))
+}
+
+/// Runs a step of a command and returns its result; if it is interrupted, the command must end with that exit code.
+pub fn block_on_step<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut result = None;
+    let exit = block_on(async {
+        result = Some(work.await?);
+        Ok(Exit::Done)
+    })?;
+    // Without a result, it was interrupted.
+    result.ok_or_else(|| Failure::silent(exit))
 }
 
 /// Runs a command that handles interrupts itself.

@@ -26,7 +26,7 @@ pub struct Event {
     /// The id of that host's daemon, in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
-    /// The reason, if there are several possible ones.
+    /// The reason, if there are several possible ones; of `node_left`, `left` or `expelled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

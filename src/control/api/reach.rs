@@ -65,7 +65,8 @@ pub struct ReachFailure {
     /// The address.
     pub asked: String,
     /// The step that failed.
-    pub leg: ReachLeg,
+    #[serde(rename = "leg")]
+    pub step: ReachStep,
     /// The error.
     pub error: ErrorInfo,
 }
@@ -73,7 +74,7 @@ pub struct ReachFailure {
 /// A step of connecting to another daemon, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ReachLeg {
+pub enum ReachStep {
     /// Resolving the name.
     Name,
     /// Routing to the host.

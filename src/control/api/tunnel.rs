@@ -102,16 +102,18 @@ pub struct Pinged {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
     /// The hops, in order.
-    pub legs: Vec<Leg>,
+    #[serde(rename = "legs")]
+    pub hops: Vec<Hop>,
     /// Their total time.
     pub took_us: u64,
 }
 
 /// A hop to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leg {
+pub struct Hop {
     /// The hop: `lookup`, `daemon`, `exit` or `greeting`; and more in later versions.
-    pub leg: String,
+    #[serde(rename = "leg")]
+    pub hop: String,
     /// The result, in words.
     pub what: String,
     /// How long it took.

@@ -25,7 +25,7 @@ pub enum ClientError {
     },
     /// A daemon is listening but does not respond.
     #[error("the pmd behind {} did not answer within {} s", .socket.display(), .after.as_secs())]
-    Late {
+    Timeout {
         /// The socket.
         socket: PathBuf,
         /// How long the client waited.
@@ -44,7 +44,7 @@ pub enum ClientError {
     },
     /// This version does not understand the response.
     #[error("this version of pmd does not understand the response: {0}")]
-    Strange(String),
+    Unexpected(String),
 }
 
 impl ClientError {
@@ -58,8 +58,8 @@ impl ClientError {
                 "run the command as the user that runs the daemon, or set control_group in the daemon's \
                  configuration file to give a group access"
             }
-            ClientError::Late { .. } => "check the daemon's log, and whether the host is overloaded",
-            ClientError::Strange(_) => {
+            ClientError::Timeout { .. } => "check the daemon's log, and whether the host is overloaded",
+            ClientError::Unexpected(_) => {
                 "compare the versions that pmd version and pmd status show; restart the daemon after an update"
             }
             ClientError::Api { info, .. } => &info.hint,

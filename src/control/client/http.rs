@@ -68,7 +68,7 @@ impl Http {
             .header(HOST, "localhost")
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
-            .map_err(|error| ClientError::Strange(error.to_string()))?;
+            .map_err(|error| ClientError::Unexpected(error.to_string()))?;
         self.in_time(async { Ok(sender.send_request(request).await?) }).await
     }
 
@@ -80,7 +80,7 @@ impl Http {
         };
         match serde_json::from_slice::<ErrorBody>(&body) {
             Ok(body) => ClientError::Api { status: status.as_u16(), info: body.error },
-            Err(_) => ClientError::Strange(format!("HTTP status {status}")),
+            Err(_) => ClientError::Unexpected(format!("HTTP status {status}")),
         }
     }
 
@@ -95,7 +95,7 @@ impl Http {
 
     /// Runs `work` with the timeout.
     pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let late = |_| ClientError::Late { socket: self.socket.clone(), after: self.timeout };
+        let late = |_| ClientError::Timeout { socket: self.socket.clone(), after: self.timeout };
         tokio::time::timeout(self.timeout, work).await.map_err(late)?
     }
 
@@ -107,7 +107,7 @@ impl Http {
                 return Err(ClientError::Forbidden { socket: socket() });
             }
             Ok(Err(source)) => return Err(ClientError::NotReachable { socket: socket(), source }),
-            Err(_) => return Err(ClientError::Late { socket: socket(), after: CONNECT }),
+            Err(_) => return Err(ClientError::Timeout { socket: socket(), after: CONNECT }),
         };
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         // Ends with the sender and the body, which report its errors.

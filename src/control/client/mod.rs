@@ -38,7 +38,7 @@ impl Client {
     }
 
     /// The same client with a different response timeout.
-    pub fn with_patience(mut self, timeout: Duration) -> Client {
+    pub fn with_timeout(mut self, timeout: Duration) -> Client {
         self.http.timeout = timeout;
         self
     }
@@ -252,6 +252,6 @@ impl Client {
 
     async fn text(&self, call: Call) -> Result<String> {
         let text = String::from_utf8(self.http.ask(call, target(call, &[]), Bytes::new()).await?.into());
-        text.map_err(|error| ClientError::Strange(error.to_string()))
+        text.map_err(|error| ClientError::Unexpected(error.to_string()))
     }
 }

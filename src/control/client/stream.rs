@@ -58,7 +58,7 @@ impl Events {
                 line += part.len();
                 if line > MAX_EVENT_LINE {
                     let message = format!("a line of the event stream is longer than {MAX_EVENT_LINE} bytes");
-                    return Err(ClientError::Strange(message));
+                    return Err(ClientError::Unexpected(message));
                 }
                 if part.ends_with(b"\n") {
                     line = 0;
@@ -78,7 +78,7 @@ impl Events {
                 let known = error.downcast::<ClientError>().map(|error| *error);
                 return Err(known.unwrap_or_else(|error| ClientError::Lost(error.to_string())));
             }
-            Some(Err(error)) => return Err(ClientError::Strange(error.to_string())),
+            Some(Err(error)) => return Err(ClientError::Unexpected(error.to_string())),
         };
         self.id = block.id.and_then(|id| id.parse().ok()).or(self.id);
         let (event, data) = (block.event.unwrap_or_default(), block.data.unwrap_or_default());
@@ -105,7 +105,7 @@ impl Held {
         match lines.next().await {
             Some(Ok(line)) => Ok(Held { service: parse(line.as_bytes())?, lines }),
             Some(Err(LinesCodecError::Io(error))) => Err(ClientError::Lost(error.to_string())),
-            Some(Err(error)) => Err(ClientError::Strange(error.to_string())),
+            Some(Err(error)) => Err(ClientError::Unexpected(error.to_string())),
             None => Err(ClientError::Lost("the daemon has stopped".into())),
         }
     }
@@ -126,7 +126,7 @@ fn lines(body: Incoming) -> Lines {
 
 /// Parses the JSON of a response.
 pub(super) fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json).map_err(|error| ClientError::Strange(error.to_string()))
+    serde_json::from_slice(json).map_err(|error| ClientError::Unexpected(error.to_string()))
 }
 
 #[cfg(test)]
@@ -167,7 +167,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_without_end_is_an_error_and_not_an_allocation() {
         let mut endless = events(std::iter::repeat(&[b'x'; 1024]).map(|piece| piece.as_slice()));
-        assert!(matches!(endless.next().await, Err(ClientError::Strange(_))));
+        assert!(matches!(endless.next().await, Err(ClientError::Unexpected(_))));
         assert_eq!(endless.next().await.expect("the end"), None);
     }
 }

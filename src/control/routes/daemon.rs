@@ -11,8 +11,9 @@ use pmd_epmd::client;
 use pmd_epmd::descriptors::Class;
 
 use super::request::{Answer, ApiError, Asked, Parameters};
-use super::{cluster, tunnel};
-use crate::base::clock::Monotonic;
+use super::warnings::warnings as cluster_warnings;
+use super::{cluster, expulsions, rotation, tunnel};
+use crate::base::clock::{Monotonic, now_ms};
 use crate::base::shutdown::{Reason, Shutdown};
 use crate::control::api::{self, ErrorCode};
 use crate::control::handles::{About, MaybeMember, Measured};
@@ -42,7 +43,9 @@ pub(super) async fn status(
     let (mut cluster, mut tunnels) = (None, None);
     if let Some(member) = &member {
         let view = member.cluster.core().view().await?;
-        warnings.extend(cluster::warnings(&member.cluster, &view));
+        warnings.extend(cluster_warnings(&member.cluster, &view));
+        warnings.extend(rotation::warning(&member.cluster).await);
+        warnings.extend(expulsions::warnings(now_ms(), member.cluster.local(), &measured.refusals.list()));
         warnings.extend(member.tunnels.warnings());
         cluster = Some(cluster::status(&member.cluster, local, &view));
         tunnels = Some(tunnel::status(member));

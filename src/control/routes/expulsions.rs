@@ -1,18 +1,27 @@
 //! Members that administrators have expelled.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
+use pmd_protocol::peer::NodeId;
 
 use super::cluster::of;
 use super::lookup::several;
 use super::request::{Answer, ApiError, RequestBody};
+use crate::base::foreign::ForeignText;
+use crate::base::text::count;
 use crate::cluster::expel::Decided;
 use crate::control::api::{self, ErrorCode};
 use crate::control::handles::MaybeMember;
 use crate::control::json::timestamp;
+use crate::link::local_identity::LocalIdentity;
+use crate::link::refusals::Refusal;
+
+/// An expelled daemon that has not tried for this long has stopped. One that runs tries about once a minute.
+const LATELY_MS: u64 = 3_600 * 1_000;
 
 pub(super) async fn list(State(member): State<MaybeMember>) -> Answer<api::ExpelledList> {
     let cluster = &of(&member)?.cluster;
@@ -63,7 +72,7 @@ fn answer(asked: &str, decided: Decided, unknown: impl Fn() -> ApiError) -> Answ
         Decided::Done(id, host) => (id, host, true),
         Decided::Unchanged(id) => (id, String::new(), false),
         Decided::Unknown => return Err(unknown()),
-        Decided::Oneself => {
+        Decided::ThisDaemon => {
             return Err(ApiError::new(
                 ErrorCode::Oneself,
                 format!("{asked} is this daemon itself"),
@@ -88,4 +97,29 @@ fn answer(asked: &str, decided: Decided, unknown: impl Fn() -> ApiError) -> Answ
         }
     };
     Ok(Json(api::Decision { id: id.to_string(), host, changed }))
+}
+
+/// The warnings about daemons that were expelled and try to come back.
+pub(super) fn warnings(now_ms: u64, local: &LocalIdentity, refusals: &[Refusal]) -> Vec<String> {
+    let mut attempts: BTreeMap<NodeId, Vec<&Refusal>> = BTreeMap::new();
+    for refusal in refusals.iter().filter(|refusal| now_ms.saturating_sub(refusal.last_ms) < LATELY_MS) {
+        // A daemon that was readmitted since may join.
+        if let Some(id) = refusal.expelled.filter(|id| local.expulsion_of(id).is_some()) {
+            attempts.entry(id).or_default().push(refusal);
+        }
+    }
+    let sentence = |(id, attempts): (NodeId, Vec<&Refusal>)| {
+        let host = local.expulsion_of(&id).map(|expulsion| ForeignText::new(&expulsion.host))?;
+        let number = attempts.iter().map(|refusal| refusal.count).fold(0, u64::saturating_add);
+        let times = count(usize::try_from(number).unwrap_or(usize::MAX), "time", "times");
+        let since_ms = attempts.iter().map(|refusal| refusal.first_ms).min()?;
+        // The list begins with the latest.
+        let address = attempts.first()?.address;
+        Some(format!(
+            "expelled {host} ({id:.8}) tries to come back, {times} since {:.0}, the last time from {address}: stop pmd \
+             there, or let it return with pmd readmit {id:.8}",
+            timestamp(since_ms)
+        ))
+    };
+    attempts.into_iter().filter_map(sentence).collect()
 }

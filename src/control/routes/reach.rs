@@ -18,7 +18,7 @@ use super::request::{Answer, ApiError, RequestBody};
 use crate::auth::tls::ALPN_PACKET;
 use crate::base::permit::Permit;
 use crate::cluster::membership::{Cluster, JoinError};
-use crate::control::api::{self, ErrorCode, ReachLeg};
+use crate::control::api::{self, ErrorCode, ReachStep};
 use crate::control::handles::{MaybeMember, Measured};
 use crate::control::json::timestamp;
 use crate::link::dial::DialError;
@@ -66,9 +66,9 @@ pub(super) async fn reach(
             Ok(address) => reached.address = reached.address.or(Some(address)),
             Err(error @ (JoinError::Full | JoinError::Ended(_))) => return Err(join_error(asked, &error)),
             Err(error) => {
-                let (asked, leg) = (asked.clone(), failed_step(&error));
+                let (asked, step) = (asked.clone(), failed_step(&error));
                 let error = join_error(&asked, &error).into_info();
-                reached.failed.push(api::ReachFailure { asked, leg, error });
+                reached.failed.push(api::ReachFailure { asked, step, error });
             }
         }
     }
@@ -90,28 +90,28 @@ async fn try_address(
     Ok(peer.address)
 }
 
-fn failed_step(error: &JoinError) -> ReachLeg {
+fn failed_step(error: &JoinError) -> ReachStep {
     match error {
-        JoinError::Unresolvable { .. } | JoinError::Malformed(_) => ReachLeg::Name,
-        JoinError::Timeout => ReachLeg::Timeout,
+        JoinError::Unresolvable { .. } | JoinError::Malformed(_) => ReachStep::Name,
+        JoinError::Timeout => ReachStep::Timeout,
         JoinError::Full | JoinError::Left | JoinError::Ended(_) | JoinError::Dial(DialError::NoAddress) => {
-            ReachLeg::Name
+            ReachStep::Name
         }
         JoinError::Dial(DialError::Connect { source, .. }) => match source.kind() {
-            ErrorKind::TimedOut => ReachLeg::Timeout,
-            ErrorKind::ConnectionRefused => ReachLeg::Listener,
-            _ => ReachLeg::Route,
+            ErrorKind::TimedOut => ReachStep::Timeout,
+            ErrorKind::ConnectionRefused => ReachStep::Listener,
+            _ => ReachStep::Route,
         },
         JoinError::Dial(DialError::Handshake { source, .. }) => match source {
-            HandshakeError::Cookie => ReachLeg::Cookie,
-            HandshakeError::Refused { reason: Reason::Cookie, .. } => ReachLeg::Cookie,
+            HandshakeError::Cookie => ReachStep::Cookie,
+            HandshakeError::Refused { reason: Reason::Cookie, .. } => ReachStep::Cookie,
             HandshakeError::Tls(_) | HandshakeError::Id | HandshakeError::Name(_) | HandshakeError::Twin => {
-                ReachLeg::Tls
+                ReachStep::Tls
             }
             HandshakeError::Refused { .. } | HandshakeError::Cluster(_) | HandshakeError::Protocol(_) => {
-                ReachLeg::Cluster
+                ReachStep::Cluster
             }
-            _ => ReachLeg::Handshake,
+            _ => ReachStep::Handshake,
         },
     }
 }

@@ -21,7 +21,7 @@ use crate::directory::hosts::same_host;
 use crate::directory::{Directory, Target};
 use crate::tunnel::connect;
 use crate::tunnel::connect::OpenError;
-use crate::tunnel::probe::greet;
+use crate::tunnel::probe::probe;
 use crate::tunnel::table::Side;
 
 /// How long a node waits for a daemon that has just started to join the daemons it knows of.
@@ -138,7 +138,7 @@ async fn ping_here(host: &str, name: &str, port: u16, begin: Instant) -> Result<
         ApiError::new(ErrorCode::Silent, message, "check whether the node hangs or is suspended")
     })?;
     hops.add("exit", format!("the node accepts connections on {address}"));
-    let node = probed(greet(&mut stream, &own_name(host)), name).await?;
+    let node = probed(probe(&mut stream, &own_name(host)), name).await?;
     hops.add("greeting", format!("{node} responds as an Erlang node"));
     Ok(hops.done(node, host.to_owned(), port, "local", None))
 }
@@ -182,7 +182,7 @@ async fn ping_there(
     );
     hops.mark();
     let own = own_name(member.cluster.local().host().as_str());
-    let node = probed(greet(&mut stream, &own), name).await?;
+    let node = probed(probe(&mut stream, &own), name).await?;
     hops.add("greeting", format!("{node} responds as an Erlang node"));
     Ok(hops.done(node, found_host, tunnel.opened.port, tunnel.path, Some(tunnel.address)))
 }
@@ -258,7 +258,7 @@ fn open_error(asked: &str, error: &OpenError) -> ApiError {
 struct Hops {
     begin: Instant,
     last: Instant,
-    hops: Vec<api::Leg>,
+    hops: Vec<api::Hop>,
 }
 
 impl Hops {
@@ -274,7 +274,7 @@ impl Hops {
     }
 
     fn put(&mut self, hop: &str, what: String, took: Duration) {
-        self.hops.push(api::Leg { leg: hop.to_owned(), what, took_us: micros(took) });
+        self.hops.push(api::Hop { hop: hop.to_owned(), what, took_us: micros(took) });
     }
 
     fn mark(&mut self) {
@@ -290,7 +290,7 @@ impl Hops {
         address: Option<SocketAddr>,
     ) -> api::Pinged {
         let took_us = micros(self.begin.elapsed());
-        api::Pinged { node, host, port, path: path.to_owned(), address, legs: self.hops, took_us }
+        api::Pinged { node, host, port, path: path.to_owned(), address, hops: self.hops, took_us }
     }
 }
 

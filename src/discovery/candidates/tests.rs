@@ -65,7 +65,7 @@ fn the_own_address_is_not_dialled_again() {
     let (mut candidates, mut rng) = candidates();
     candidates.found(0, "dns", Find::at(A), &mut rng).expect("an address");
     assert_eq!(candidates.due(0), [A]);
-    candidates.oneself(A);
+    candidates.mark_this_daemon(A);
     assert_eq!(candidates.list(0), []);
     for now in (0..3_600_000).step_by(60_000) {
         candidates.found(now, "dns", Find::at(A), &mut rng).expect("an address");
@@ -275,7 +275,7 @@ enum Step {
     Due,
     Failed(u16),
     Joined(u16, u8),
-    Oneself(u16),
+    ThisDaemon(u16),
     Member(u8),
     Lost(u8),
     Forget(u16),
@@ -291,7 +291,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Due),
         3 => address.clone().prop_map(Step::Failed),
         2 => (address.clone(), daemon.clone()).prop_map(|(a, d)| Step::Joined(a, d)),
-        1 => address.clone().prop_map(Step::Oneself),
+        1 => address.clone().prop_map(Step::ThisDaemon),
         1 => daemon.clone().prop_map(Step::Member),
         1 => daemon.prop_map(Step::Lost),
         1 => address.prop_map(Step::Forget),
@@ -351,9 +351,9 @@ proptest! {
                         candidates.joined(now, &name(address), id(daemon));
                     }
                 }
-                Step::Oneself(address) => {
+                Step::ThisDaemon(address) => {
                     if dialling.remove(&name(address)) {
-                        candidates.oneself(&name(address));
+                        candidates.mark_this_daemon(&name(address));
                     }
                 }
                 Step::Member(daemon) => candidates.member_found(id(daemon)),
