@@ -1,12 +1,14 @@
 //! A private certificate authority for a cluster, and the certificates that it issues.
 //!
 //! An authority consists of two files in one directory, `ca.pem` and `ca.key`. Every host needs the first, which is not
-//! secret; the second never leaves the directory. A certificate names the host and serves both ends of a link. The
+//! secret; the second never leaves the directory. Beside them are the record of issued certificates, and the list of revoked
+//! ones once there are any. A certificate names the host and serves both ends of a link. The
 //! daemon's id is the SHA-256 of its public key, so a certificate is renewed with the existing key to keep the id.
 
 mod certificate;
 mod error;
 mod files;
+mod revoking;
 
 #[cfg(test)]
 mod tests;
@@ -20,14 +22,17 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use pmd_protocol::peer::NodeId;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::DnsName;
+use sha2::{Digest, Sha256};
 
 pub use certificate::Certificate;
+pub use revoking::{IssuedRecord, REVOKED, Revoke, Revoked, issued, list, read_list, revoke};
 
 use super::key::new_key;
 
@@ -236,10 +241,13 @@ pub struct IssuedFiles {
     pub key: PathBuf,
     /// Whether an existing key was reused.
     pub renewed: bool,
+    /// Whether an existing key was replaced, because a certificate with it is revoked.
+    pub replaced: bool,
 }
 
 /// Issues a certificate from the authority in `dir` and writes it to the directory `out`, reusing the existing key if
-/// there is one. If `addresses` is empty, those of the existing certificate are kept.
+/// there is one, unless a certificate with that key is revoked: whoever has the key would only have to wait for a new
+/// certificate, which every member sends to whoever asks. If `addresses` is empty, those of the existing certificate are kept.
 ///
 /// # Errors
 ///
@@ -258,21 +266,38 @@ pub fn issue_files(
         return Err(CaError::Oneself(host.as_str().to_owned()));
     }
     let authority = Authority::read(dir)?;
-    let old_key = if key.exists() { Some(files::read_key(&key)?) } else { None };
+    let _lock = revoking::lock(dir)?;
+    let mut old_key = if key.exists() { Some(files::read_key(&key)?) } else { None };
+    let existed = old_key.is_some();
+    if let Some(old) = &old_key
+        && revoking::is_revoked_key(&authority, dir, node_id(old), &certificate)?
+    {
+        old_key = None;
+    }
     let renewed = old_key.is_some();
     let mut addresses = addresses.to_vec();
-    if renewed && addresses.is_empty() {
+    if existed && addresses.is_empty() {
         // A renewal without --ip must not drop addresses.
         let old = read_certificates(&certificate).ok().and_then(|chain| chain.into_iter().next());
         addresses = old.map(|old| old.addresses).unwrap_or_default();
     }
     let issued = authority.issue(host, &addresses, old_key, now, validity)?;
     files::make_folder(out)?;
-    if !renewed {
+    // First, so that there is no certificate that is not in the record.
+    revoking::record(dir, &issued.certificate, host.as_str())?;
+    let replaced = existed && !renewed;
+    if replaced {
+        files::replace(&key, &issued.key.serialize_pem(), files::SECRET)?;
+    } else if !renewed {
         files::write_new(&key, &issued.key.serialize_pem(), files::SECRET)?;
     }
     files::replace(&certificate, &issued.chain, files::PUBLIC)?;
-    Ok(IssuedFiles { issued, certificate, key, renewed })
+    Ok(IssuedFiles { issued, certificate, key, renewed, replaced })
+}
+
+/// The id of the daemon with this key.
+fn node_id(key: &KeyPair) -> NodeId {
+    NodeId::new(Sha256::digest(key.subject_public_key_info()).into())
 }
 
 /// Reads the certificates in the file at `path`, in order; at least one.

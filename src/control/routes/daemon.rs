@@ -11,7 +11,7 @@ use pmd_epmd::client;
 use pmd_epmd::descriptors::Class;
 
 use super::request::{Answer, ApiError, Asked, Parameters};
-use super::{cluster, tunnel};
+use super::{cluster, tunnel, warnings};
 use crate::base::clock::Monotonic;
 use crate::base::shutdown::{Reason, Shutdown};
 use crate::control::api::{self, ErrorCode};
@@ -42,7 +42,7 @@ pub(super) async fn status(
     let (mut cluster, mut tunnels) = (None, None);
     if let Some(member) = &member {
         let view = member.cluster.core().view().await?;
-        warnings.extend(cluster::warnings(&member.cluster, &view));
+        warnings.extend(warnings::warnings(&member.cluster, &view));
         warnings.extend(member.tunnels.warnings());
         cluster = Some(cluster::status(&member.cluster, local, &view));
         tunnels = Some(tunnel::status(member));
