@@ -210,6 +210,7 @@ impl ListSigners {
             authority: Sha256::digest(&signer.public_key).into(),
             issuer_name: parsed.issuer().to_string(),
             issuer: signer.subject.clone(),
+            signed: Sha256::digest(parsed.tbs_cert_list.as_ref()).into(),
             number,
             updated: time(parsed.last_update())?,
             revoked,
@@ -252,6 +253,8 @@ pub struct VerifiedList {
     issuer: Vec<u8>,
     /// The name of the authority.
     pub issuer_name: String,
+    /// The hash of what is signed. The rest of the list can be written in more than one form.
+    signed: [u8; 32],
     /// Orders the lists of an authority.
     pub number: u64,
     /// When it was made, by the clock of the authority.
@@ -280,7 +283,7 @@ impl VerifiedList {
     /// twice, all daemons choose the same one of the two lists.
     #[must_use]
     pub fn is_newer_than(&self, other: &VerifiedList) -> bool {
-        (self.number, &self.der) > (other.number, &other.der)
+        (self.number, self.signed) > (other.number, other.signed)
     }
 
     /// Whether both are lists of one authority.

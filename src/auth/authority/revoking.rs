@@ -14,8 +14,10 @@ use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, Ser
 use rustix::fs::FlockOperation;
 use rustls::crypto::aws_lc_rs;
 
+use super::certificate::Certificate;
 use super::error::CaError;
-use super::{Authority, Certificate, DAY, HostName, files, read_certificates};
+use super::files;
+use super::issuer::{Authority, DAY, HostName, read_certificates};
 use crate::auth::revocation::{ListSigners, Serial, VerifiedList, lists_of_pem};
 
 /// The file name of an authority's list of revoked certificates.
