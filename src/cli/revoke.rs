@@ -48,6 +48,11 @@ pub fn revoke(target: &Target, dir: &Path, args: &CaRevoke, output: Output) -> R
             }
             writeln!(out, "  list number {}  {}", report.number, report.list.display())
         })?;
+        if matches!(what, Revoke::Serial(_)) && done.new.values().any(Option::is_none) {
+            note(
+                "note: no certificate with that number is in the record of the authority; compare it with pmd ca show FILE",
+            );
+        }
         advise(target, &done, given);
         Ok(Exit::Done)
     })

@@ -110,7 +110,7 @@ impl CaError {
             CaError::Name(_) => "choose a name without control characters".to_owned(),
             CaError::Oneself(_) => "choose another directory with --out".to_owned(),
             CaError::NotIssued(_) => {
-                "older certificates are not in the record: name one by --certificate FILE or by --serial (pmd ca show FILE)"
+                "an earlier version of pmd kept no record: name the certificate with --certificate FILE, or with --serial (pmd ca show FILE)"
                     .to_owned()
             }
             CaError::Several(..) => "name the host by its full name".to_owned(),

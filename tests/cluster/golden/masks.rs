@@ -61,9 +61,9 @@ const KEYS: [&str; 36] = [
     "tunnels",
     "took_us",
     "up_seconds",
+    "updated_at",
     "uptime_seconds",
     "version",
-    "updated_at",
 ];
 /// Rows of `pmd status` with counts of background activity.
 const COUNTS: [&str; 5] = ["descriptors", "tunnels", "lookups", "registrations", "connections"];

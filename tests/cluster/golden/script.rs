@@ -300,7 +300,6 @@ pub(super) const SCRIPT: &[(&str, &[Step])] = &[
             Run(2, "--serial 0a:0b --dir HOME/none --json"),
             Run(2, "--serial x"),
             Run(2, ""),
-            Quietly(2, "ca issue h3 --dir HOME/ca"),
         ],
     ),
     (

@@ -193,7 +193,9 @@ proptest! {
     ) {
         static MADE: LazyLock<(ListSigners, VerifiedList)> = LazyLock::new(|| {
             let (dir, authority) = folder("test");
-            ["h1", "h2"].map(|name| issue(&dir, name));
+            for name in ["h1", "h2"] {
+                issue(&dir, name);
+            }
             revoke(dir.path(), &host("h1"), &[], now()).expect("a list");
             (authority.list_signers(), revoke(dir.path(), &host("h2"), &[], now()).expect("a list").list)
         });
