@@ -146,7 +146,7 @@ Examples:
 Examples:
   pmd ca revoke host1                     Revoke all certificates that were issued for host1
   pmd ca revoke --certificate host1.pem   Revoke one that is not in the record of the authority
-  pmd ca revoke --serial 5f0c...")]
+  pmd ca revoke --serial 5f0ce2ab         Revoke one by its serial number")]
     Revoke(CaRevoke),
     /// List the revoked certificates, or hand a list to the daemon on this host
     #[command(help_template = HELP, before_help = "\
