@@ -4,6 +4,7 @@
 //! thread only ever waits for the next input.
 
 mod administration;
+mod revocation;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use super::bridge::{Bridge, Facts};
 use super::core::{CoreCommand, Sent, Weight};
 use super::view::ClusterView;
 use crate::auth::cookie::CookieKey;
+use crate::auth::revocation::VerifiedList;
 use crate::base::clock::now_ms;
 use crate::base::log::limited::LimitedLog;
 use crate::directory::cluster::Claim;
@@ -120,6 +122,7 @@ pub(super) async fn run(start: Start) {
         leaving: Vec::new(),
         alarms: Vec::new(),
         rotation: None,
+        owed: BTreeMap::new(),
     };
     driver.flush();
     let mut address_check = tokio::time::interval(ADDRESS_CHECK);
@@ -181,6 +184,9 @@ struct Driver {
     alarms: Vec<(u64, Alarm)>,
     /// The latest rotation of the secret, for peers that do not have it.
     rotation: Option<(Rotation, CookieKey)>,
+    /// Lists of revoked certificates that have not been sent yet because a link had no room: of each link, one of each
+    /// authority.
+    owed: BTreeMap<LinkId, Vec<Arc<VerifiedList>>>,
 }
 
 /// This daemon's ends of the links.
@@ -240,6 +246,8 @@ impl Driver {
                 let _ = answer.send(proven.map(|end| end.peer.id).collect());
             }
             CoreCommand::CloseUnproven(key) => self.close_unproven(&key),
+            CoreCommand::Revoke(list) => self.revoke(&list),
+            CoreCommand::Violated(link) => self.violated(link),
             CoreCommand::Stop => {}
         }
         self.execute_outputs();
@@ -258,6 +266,10 @@ impl Driver {
                 let link = self.links.add(*end);
                 if number.send(link).is_err() {
                     self.links.ends.remove(&link);
+                    return;
+                }
+                self.owe_revocations(link);
+                if self.close_if_revoked(link) {
                     return;
                 }
                 self.dialer.linked(peer.id, address.ip());
@@ -367,6 +379,7 @@ impl Driver {
     /// Executes the node's outputs and sends its pending frames on all links that have room.
     fn flush(&mut self) {
         self.execute_outputs();
+        self.send_revocations();
         for (link, end) in &self.links.ends {
             while end.output.has_room() {
                 let Some(frame) = self.node.poll_transmit(*link, FRAME_BUDGET) else { break };

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection::Traffic;
 use super::link_proof::LinkProof;
+use super::local_identity::Credentials;
 use super::output::LinkOutput;
 use super::peer_clock::PeerClock;
 
@@ -76,6 +77,8 @@ pub struct LinkEnd {
     pub initiated: bool,
     /// How often this daemon had left the cluster when the handshake began.
     pub departures: u64,
+    /// The peer's key and certificates.
+    pub credentials: Credentials,
     /// Bytes and round-trip time of the connection.
     pub traffic: Arc<Traffic>,
     /// What the peer has proven.

@@ -13,7 +13,7 @@ use futures_util::{SinkExt, Stream, StreamExt};
 use pmd_core::node::LinkId;
 use pmd_protocol::peer::codec::{PeerCodec, PeerError};
 use pmd_protocol::peer::frame::{self, DialBack, Reason};
-use pmd_protocol::peer::{Decoded, Frame, NodeId, Rotation};
+use pmd_protocol::peer::{Decoded, Frame, NodeId, RevocationList, Rotation};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_io_timeout::TimeoutWriter;
@@ -59,6 +59,18 @@ pub struct Links {
     shares: Arc<Shares>,
     dial_requests: mpsc::Sender<DialRequest>,
     rotations: mpsc::Sender<HeardRotation>,
+    revocations: mpsc::Sender<HeardList>,
+}
+
+/// A list of revoked certificates, received over a peer's link.
+#[derive(Debug)]
+pub struct HeardList {
+    /// The peer.
+    pub peer: NodeId,
+    /// The link.
+    pub link: LinkId,
+    /// The list in DER.
+    pub der: Vec<u8>,
 }
 
 /// A rotation of the cluster secret, received over a peer's link.
@@ -71,8 +83,8 @@ pub struct HeardRotation {
 }
 
 impl Links {
-    /// Creates links whose frames go to the core, except for requests to dial back and rotations of the secret. `shares`
-    /// limits those that peers open.
+    /// Creates links whose frames go to the core, except for requests to dial back, rotations of the secret and lists of
+    /// revoked certificates. `shares` limits those that peers open.
     #[must_use]
     pub fn new(
         inbox: CoreInbox,
@@ -80,8 +92,9 @@ impl Links {
         shares: Arc<Shares>,
         dial_requests: mpsc::Sender<DialRequest>,
         rotations: mpsc::Sender<HeardRotation>,
+        revocations: mpsc::Sender<HeardList>,
     ) -> Links {
-        Links { inbox, counters, shares, dial_requests, rotations }
+        Links { inbox, counters, shares, dial_requests, rotations, revocations }
     }
 
     /// The limits of the connections that peers open.
@@ -117,6 +130,7 @@ impl Links {
             address: peer.address,
             initiated,
             departures: peer.departures,
+            credentials: peer.credentials,
             traffic: Arc::clone(&peer.traffic),
             proof: Arc::clone(&proof),
             clock: Arc::clone(&clock),
@@ -186,6 +200,10 @@ impl Links {
                         Frame::Rotation(rotation) => {
                             // If the queue is full, it is sent again.
                             let _ = self.rotations.try_send(HeardRotation { peer, rotation });
+                        }
+                        Frame::RevocationList(RevocationList { der }) => {
+                            // It is sent once, so it has to wait. If nobody takes it, the daemon ends.
+                            let _ = self.revocations.send(HeardList { peer, link, der }).await;
                         }
                         frame => self.inbox.send(LinkMessage::Frame { link, frame }).await.ok()?,
                     }

@@ -30,7 +30,7 @@ impl<S: Share> Node<S> {
             // The node makes no decision based on clocks.
             Frame::Clock(_) => {}
             // The caller handles these.
-            Frame::Depart(_) | Frame::Rotation(_) => {}
+            Frame::Depart(_) | Frame::Rotation(_) | Frame::RevocationList(_) => {}
             // The caller handles tunnels.
             Frame::Open(_) | Frame::Opened(_) | Frame::DialBack(_) | Frame::Back(_) | Frame::Relay(_) => {}
             Frame::Heartbeat(heartbeat) => self.handle_heartbeat(link, &heartbeat),

@@ -9,6 +9,7 @@ mod monitoring;
 mod names;
 mod reach;
 mod request;
+mod revocations;
 mod rotation;
 mod services;
 mod tunnel;
@@ -66,6 +67,8 @@ fn handler(call: Call) -> MethodRouter<Handles> {
         Call::Expelled => on(method, expulsions::list),
         Call::Expel => on(method, expulsions::expel),
         Call::Readmit => on(method, expulsions::readmit),
+        Call::Revocations => on(method, revocations::list),
+        Call::InstallRevocations => on(method, revocations::install),
         Call::Rotation => on(method, rotation::progress),
         Call::Rotate => on(method, rotation::rotate),
         Call::Tunnels => on(method, tunnel::list),

@@ -7,14 +7,30 @@ use crate::base::text::span;
 use crate::cluster::membership::Cluster;
 use crate::cluster::view::ClusterView;
 use crate::directory::cluster::Claim;
+use crate::link::local_identity::Barred;
+
+/// What to do on a host whose certificate is revoked.
+pub(super) const REISSUE: &str = "where the authority is, run pmd ca issue with the name of this host, copy the certificate and its new key \
+                       here, and restart pmd";
+/// The same for another host.
+pub(super) const REISSUE_THERE: &str = "to let that host return, run pmd ca issue where the authority is, copy the certificate and its \
+                             new key there, and restart pmd there";
 
 /// Problems of the cluster, one sentence each.
 pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
     let own = cluster.local().host().as_str();
-    let expelled = cluster.local().expelled();
+    let barred = cluster.local().barred();
+    let revoked = cluster.local().own_revocation();
     let contested = cluster.directory().contested(own);
     let mut warnings: Vec<String> = contested.iter().map(contested_name).collect();
-    if let Some(text) = expelled {
+    if let Some(serial) = revoked {
+        warnings.push(format!(
+            "the certificate of this host is revoked (serial number {serial}), so no other member accepts it: {REISSUE}"
+        ));
+    } else if let Some(Barred { is_revoked: true, text }) = barred {
+        warnings
+            .push(format!("a member says that the certificate of this host is revoked: {text}; {REISSUE}"));
+    } else if let Some(Barred { text, .. }) = barred {
         let id = cluster.local().id();
         warnings.push(format!(
             "this host was expelled from the cluster: {text}; to undo that, run pmd readmit {id:.8} on a member, then pmd join here"

@@ -13,4 +13,5 @@ pub(crate) mod liar;
 mod newcomer;
 mod probes;
 mod proofs;
+mod revocation;
 mod rotation;

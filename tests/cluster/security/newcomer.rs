@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pmd::auth::cookie::Cookies;
 use pmd::auth::tls::Tls;
 use pmd::base::clock::now_ms;
+use pmd::config::types::IdentitySource;
 use pmd::link::connection::Connection;
 use pmd::link::dial::Dialer;
 use pmd::link::handshake::ProvenPeer;
@@ -32,7 +33,12 @@ impl Newcomer {
     pub(super) fn new(world: &World, name: &str, cookies: &Arc<Cookies>) -> Newcomer {
         let folder = world.shared(name);
         std::fs::create_dir_all(&folder).expect("a folder");
-        let tls = Arc::new(Tls::load(&own_key(&folder), name).expect("an identity"));
+        Newcomer::with(&own_key(&folder), name, cookies)
+    }
+
+    /// A daemon with this identity that knows the cluster secret.
+    pub(super) fn with(source: &IdentitySource, name: &str, cookies: &Arc<Cookies>) -> Newcomer {
+        let tls = Arc::new(Tls::load(source, name).expect("an identity"));
         let identity = Identity::new(tls.id(), Generation { boot_ms: now_ms(), nonce: 7 }, &[]);
         let (_, identity) = watch::channel(identity);
         let host = name.parse().expect("a host name");
