@@ -115,7 +115,7 @@ fn endure(seed: u64, count: usize, lies: usize) {
     // Nobody but the liar is blamed.
     for (_, by, alarm) in world.alarms() {
         let blamed = match alarm {
-            Alarm::Violation(id) | Alarm::Future(id) => world.number_of(id),
+            Alarm::Violation(id, _) | Alarm::Future(id) => world.number_of(id),
             _ => None,
         };
         // The liar's own daemon is honest, and whoever answers a lie is blamed by nobody.
@@ -212,6 +212,6 @@ fn a_member_that_takes_another_name_in_the_registry_is_not_linked() {
         let node = world.node(number).unwrap();
         assert!(node.links().all(|(_, link)| link.peer.id != id), "{number}");
     }
-    let blamed = |alarm: &Alarm| matches!(alarm, Alarm::Violation(peer) if *peer == id);
+    let blamed = |alarm: &Alarm| matches!(alarm, Alarm::Violation(peer, _) if *peer == id);
     assert!(world.alarms().iter().any(|(_, by, alarm)| *by == 0 && blamed(alarm)), "{:?}", world.alarms());
 }

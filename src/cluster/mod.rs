@@ -6,7 +6,7 @@
 //! ```
 
 pub mod addresses;
-mod alarm;
+pub mod alarm;
 mod bridge;
 pub mod core;
 pub mod decisions;
@@ -55,7 +55,7 @@ use crate::link::known_addresses::KnownAddresses;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::refusals::Refusals;
 use crate::link::session::{DialRequest, Links};
-use crate::link::shares::Shares;
+use crate::link::shares::{Reports, Shares};
 use addresses::advertised;
 use bridge::Bridge;
 use core::Core;
@@ -181,7 +181,9 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let (inbox, messages) = CoreInbox::new();
     let (dial_requests, asked_to_dial) = mpsc::channel(DIAL_REQUESTS);
     let (rotations_heard, rotations) = mpsc::channel(rotate::HEARD);
-    let shares = Shares::new(descriptors.limit());
+    let log = LimitedLog::new(Handle::current(), Limits::REPETITIONS);
+    let reports = Reports { refusals: Arc::clone(refusals), log: Some(log) };
+    let shares = Shares::new(descriptors.limit(), reports);
     let links = Links::new(inbox, Arc::clone(counters), shares, dial_requests, rotations_heard);
     let (core, commands) = Core::new();
     // An authority says whose a name is, so nobody has to wait for the one that had it before.

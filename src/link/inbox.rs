@@ -43,6 +43,8 @@ pub enum LinkMessage {
         /// The frame.
         frame: Frame,
     },
+    /// The peer of a link has sent bytes that are no frame. The link ends.
+    Violated(LinkId),
     /// A link whose queue was full has room again.
     Writable(LinkId),
     /// The outcome of a dial or a probe.

@@ -5,7 +5,7 @@ use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Expulsion, Expulsions, Frame, NodeId};
 
 use super::members::MAX_AHEAD_MS;
-use super::{Alarm, LinkId, Node, Output};
+use super::{Alarm, LinkId, Node, Output, Rule};
 use crate::attest::id_of;
 use crate::facts::Share;
 use crate::membership::expulsions::Heard;
@@ -28,7 +28,7 @@ impl<S: Share> Node<S> {
     pub(super) fn handle_expulsions(&mut self, link: LinkId, expulsions: Expulsions) {
         for decision in expulsions.list {
             if self.hear_decision(Some(link), decision) == Heard::Forged {
-                return self.close_violation(link);
+                return self.close_violation(link, Rule::ForgedDecision);
             }
         }
     }

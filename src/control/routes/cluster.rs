@@ -12,8 +12,6 @@ use pmd_protocol::peer::{Entry, NodeId};
 
 use super::lookup::{several, unknown_host};
 use super::request::{Answer, ApiError, RequestBody};
-use crate::base::clock::now_ms;
-use crate::base::text::span;
 use crate::cluster::evict::Eviction;
 use crate::cluster::membership::{Cluster, JoinError};
 use crate::cluster::view::ClusterView;
@@ -21,7 +19,6 @@ use crate::control::api::{self, ErrorCode};
 use crate::control::handles::{About, MaybeMember, Member};
 use crate::control::json::timestamp;
 use crate::directory::Directory;
-use crate::directory::cluster::Claim;
 use crate::directory::local::Local;
 use crate::link::dial::DialError;
 use crate::link::handshake::HandshakeError;
@@ -79,72 +76,6 @@ pub(super) fn status(cluster: &Cluster, local: &Local, view: &ClusterView) -> ap
         services,
         certificate_expires_at: expires.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()),
     }
-}
-
-/// Problems of the cluster, one sentence each.
-pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
-    use pmd_core::node::Alarm;
-    let own = cluster.local().host().as_str();
-    let expelled = cluster.local().expelled();
-    let contested = cluster.directory().contested(own);
-    let mut warnings: Vec<String> = contested.iter().map(contested_name).collect();
-    if let Some(text) = expelled {
-        let id = cluster.local().id();
-        warnings.push(format!(
-            "this host was expelled from the cluster: {text}; to undo that, run pmd readmit {id:.8} on a member, then pmd join here"
-        ));
-    }
-    warnings.extend(cluster.weak_secret().map(str::to_owned));
-    for (_, alarm) in &view.alarms {
-        let warning = match alarm {
-            Alarm::Forked(id) => format!(
-                "two daemons use the identity {id:.8}: remove the key file of one of them and restart it"
-            ),
-            Alarm::IdentityTaken => {
-                "another daemon has the same key as this one: remove the key file of one of them and restart it"
-                    .to_owned()
-            }
-            Alarm::Full => "this host has more registrations than the cluster allows one host: other hosts do not see \
-                            the newest"
-                .to_owned(),
-            Alarm::IgnoredDecision(id) => format!(
-                "daemon {id:.8} wants to expel members and is not among the administrators of this host"
-            ),
-            Alarm::TableFull => "the member table is full: new members are not seen".to_owned(),
-            Alarm::Future(id) => format!(
-                "daemon {id:.8} was rejected because it started more than 100 years ahead of this host's clock: check both clocks"
-            ),
-            Alarm::Violation(id) => format!("daemon {id:.8} violated the protocol: see the log"),
-        };
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
-    }
-    warnings
-}
-
-/// The warning about a host name that a daemon claims and another one has.
-fn contested_name(claim: &Claim) -> String {
-    let Claim { host, by, holder, gone_ms } = claim;
-    let Some(holder) = holder else {
-        return format!(
-            "daemon {by:.8} claims the name of this host, {host}: rename one of the hosts and restart its daemon"
-        );
-    };
-    let who = match gone_ms {
-        None => format!(
-            "daemons {holder:.8} and {by:.8} both claim the host name {host}; the first one had it before"
-        ),
-        Some(gone_ms) => {
-            let ago = span(now_ms().saturating_sub(*gone_ms) / 1_000);
-            format!(
-                "daemon {by:.8} claims the host name {host} of daemon {holder:.8}, which failed {ago} ago"
-            )
-        }
-    };
-    format!(
-        "{who}, and only that one is used: rename a host, or give the name to the other: pmd expel {holder:.8}"
-    )
 }
 
 pub(super) async fn nodes(

@@ -11,6 +11,7 @@ use pmd_epmd::client;
 use pmd_epmd::descriptors::Class;
 
 use super::request::{Answer, ApiError, Asked, Parameters};
+use super::warnings::warnings as cluster_warnings;
 use super::{cluster, tunnel};
 use crate::base::clock::Monotonic;
 use crate::base::shutdown::{Reason, Shutdown};
@@ -42,7 +43,7 @@ pub(super) async fn status(
     let (mut cluster, mut tunnels) = (None, None);
     if let Some(member) = &member {
         let view = member.cluster.core().view().await?;
-        warnings.extend(cluster::warnings(&member.cluster, &view));
+        warnings.extend(cluster_warnings(&member.cluster, &view));
         warnings.extend(member.tunnels.warnings());
         cluster = Some(cluster::status(&member.cluster, local, &view));
         tunnels = Some(tunnel::status(member));

@@ -12,6 +12,7 @@ mod request;
 mod rotation;
 mod services;
 mod tunnel;
+mod warnings;
 
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Router, middleware};
