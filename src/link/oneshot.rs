@@ -16,7 +16,7 @@ use super::dial::Dialer;
 use super::handshake::{ProvenPeer, close};
 use super::inbox::{CoreInbox, LinkMessage};
 use super::protocol::{Protocol, Serving};
-use super::shares::{Shares, Use, refuse};
+use super::shares::{Shares, Use};
 use crate::auth::tls::ALPN_PACKET;
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
@@ -97,7 +97,7 @@ impl Protocol for Oneshots {
         Box::pin(async move {
             match shares.take(peer.hello.id, peer.address.ip(), Use::Oneshot) {
                 Ok(_share) => serve(peer, inbox, None).await,
-                Err(over) => refuse(peer, over, &counters).await,
+                Err(over) => shares.refuse(peer, over, &counters).await,
             }
             drop(permit);
         })
