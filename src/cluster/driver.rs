@@ -280,7 +280,9 @@ impl Driver {
                     self.node.handle_link(now, LinkEvent::Down { link, reason });
                 }
             }
-            LinkMessage::Frame { link, frame } => {
+            LinkMessage::Frame { link, frame, room } => {
+                // What it is made into counts elsewhere.
+                drop(room);
                 if let Some(peer) = self.links.ends.get(&link).map(|end| end.peer.id) {
                     match frame {
                         Frame::Depart(told) => self.depart(&peer, &told),

@@ -187,7 +187,7 @@ impl Links {
                             // If the queue is full, it is sent again.
                             let _ = self.rotations.try_send(HeardRotation { peer, rotation });
                         }
-                        frame => self.inbox.send(LinkMessage::Frame { link, frame }).await.ok()?,
+                        frame => self.inbox.send_frame(link, frame).await.ok()?,
                     }
                 }
                 Ok(Decoded::Skipped { kind, why }) => {
