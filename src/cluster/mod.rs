@@ -6,7 +6,7 @@
 //! ```
 
 pub mod addresses;
-mod alarm;
+pub mod alarm;
 mod bridge;
 pub mod core;
 pub mod decisions;
@@ -58,7 +58,7 @@ use crate::link::known_addresses::KnownAddresses;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::refusals::Refusals;
 use crate::link::session::{DialRequest, Links};
-use crate::link::shares::Shares;
+use crate::link::shares::{Reports, Shares};
 use addresses::advertised;
 use bridge::Bridge;
 use core::Core;
@@ -191,7 +191,9 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let (inbox, messages) = CoreInbox::new();
     let (dial_requests, asked_to_dial) = mpsc::channel(DIAL_REQUESTS);
     let (rotations_heard, rotations) = mpsc::channel(rotate::HEARD);
-    let shares = Shares::new(descriptors.limit());
+    let log = LimitedLog::new(Handle::current(), Limits::REPETITIONS);
+    let reports = Reports { refusals: Arc::clone(refusals), log: Some(log) };
+    let shares = Shares::new(descriptors.limit(), reports);
     let (lists_heard, lists) = mpsc::channel(revoke::HEARD);
     let counters = Arc::clone(counters);
     let links = Links::new(inbox, counters, shares, dial_requests, rotations_heard, lists_heard);

@@ -74,6 +74,7 @@ fn remedy(dialled: bool, reason: &str) -> Option<&'static str> {
             "if that host is to return, issue a new certificate: pmd ca issue HOST; otherwise stop pmd there"
         }
         "refused" => "run pmd doctor on that host to see why it rejects this one",
+        "share" => "look at that member (pmd nodes); if it is in somebody else's hands, pmd expel it",
         "rule" => "allow it in the tunnel rules of this host's configuration, if it should connect",
         _ => return None,
     })

@@ -17,7 +17,7 @@ use super::handshake::{ProvenPeer, close};
 use super::inbox::{CoreInbox, LinkMessage};
 use super::local_identity::LocalIdentity;
 use super::protocol::{Protocol, Serving};
-use super::shares::{Shares, Use, refuse};
+use super::shares::{Shares, Use};
 use crate::auth::tls::ALPN_PACKET;
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
@@ -114,7 +114,7 @@ impl Protocol for Oneshots {
                     () = serve(peer, inbox, None) => {}
                     () = local.until_barred(&credentials) => {}
                 },
-                Err(over) => refuse(peer, over, &counters).await,
+                Err(over) => shares.refuse(peer, over, &counters).await,
             }
             drop(permit);
         })

@@ -25,7 +25,7 @@ use super::link_proof::LinkProof;
 use super::output::LinkOutput;
 use super::peer_clock::{ClockAnnouncer, PeerClock};
 use super::protocol::{Protocol, Serving};
-use super::shares::{Shares, Use, refuse};
+use super::shares::{Shares, Use};
 use crate::auth::tls::ALPN_LINK;
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
@@ -205,7 +205,7 @@ impl Links {
                             // It is sent once, so it has to wait. If nobody takes it, the daemon ends.
                             let _ = self.revocations.send(HeardList { peer, link, der }).await;
                         }
-                        frame => self.inbox.send(LinkMessage::Frame { link, frame }).await.ok()?,
+                        frame => self.inbox.send_frame(link, frame).await.ok()?,
                     }
                 }
                 Ok(Decoded::Skipped { kind, why }) => {
@@ -213,8 +213,9 @@ impl Links {
                     tracing::debug!(kind, ?why, "skipped a frame");
                 }
                 Err(PeerError::Frame(error)) => {
-                    counters.violations.add();
-                    tracing::warn!(?peer, "protocol violation by a peer, closing its link: {error}");
+                    tracing::debug!(?peer, "cannot decode a frame: {error}");
+                    // The core counts and reports it.
+                    let _ = self.inbox.send(LinkMessage::Violated(link)).await;
                     return None;
                 }
                 Err(_) => return None,
@@ -297,7 +298,7 @@ impl Protocol for Links {
             links.counters.handshakes.add();
             match links.shares.take(peer.hello.id, peer.address.ip(), Use::Link) {
                 Ok(_share) => Links::serve(links, peer, false).await,
-                Err(over) => refuse(peer, over, &links.counters).await,
+                Err(over) => links.shares.refuse(peer, over, &links.counters).await,
             }
             drop(permit);
         })

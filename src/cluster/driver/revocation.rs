@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pmd_core::node::{Alarm, LinkEvent, LinkId};
+use pmd_core::node::{Alarm, LinkEvent, LinkId, Rule};
 use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Frame, RevocationList};
 
@@ -80,7 +80,7 @@ impl Driver {
     /// Closes a link whose peer has sent what no correct daemon sends.
     pub(super) fn violated(&mut self, link: LinkId) {
         let Some(end) = self.links.ends.remove(&link) else { return };
-        self.alarm(Alarm::Violation(end.peer.id));
+        self.alarm(Alarm::Violation(end.peer.id, Rule::ForgedList));
         let reason = Reason::Violation;
         let _ = end.close.send(Close { reason, frames: Vec::new() });
         self.node.handle_link(self.now(), LinkEvent::Down { link, reason: Some(reason) });

@@ -10,6 +10,7 @@ mod frames;
 mod impostors;
 mod intruder;
 pub(crate) mod liar;
+mod lies;
 mod newcomer;
 mod probes;
 mod proofs;

@@ -212,7 +212,7 @@ fn a_member_cannot_forge_or_roll_back_a_list() {
 
     let cookies = Arc::new(Cookies::of_text(COOKIE));
     let dial = |name| {
-        let member = Newcomer::with(&certified(&folder, name), name, &cookies);
+        let member = Newcomer::with(name, &certified(&folder, name), &cookies);
         member.dial(&world, 1, ALPN_LINK)
     };
     let mut patient = dial("kind").expect("a certificate that is not revoked");
