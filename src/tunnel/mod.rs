@@ -21,6 +21,7 @@ pub mod listener;
 pub mod node_addresses;
 pub mod path;
 pub mod pipe;
+mod port_owner;
 pub mod probe;
 pub mod proven;
 pub mod reachability;
