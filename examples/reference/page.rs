@@ -15,7 +15,7 @@ use pmd::metrics::FAMILIES;
 const TEMPLATE: &str = include_str!("template.md");
 
 /// Variables that do not set a configuration key.
-const VARIABLES: [(&str, &str); 8] = [
+const VARIABLES: [(&str, &str); 9] = [
     (environment::CONFIG, "The configuration file, like `--config`."),
     (environment::HOME, "One directory for configuration, secrets and sockets."),
     (
@@ -23,6 +23,10 @@ const VARIABLES: [(&str, &str); 8] = [
         "The log filter: a level such as `debug`, or `target=level` pairs separated by commas. Default: `info`.",
     ),
     (setup::FORMAT, "With `json`, every log line is a JSON object."),
+    (
+        "PMD_HOSTS_FILE",
+        "Set by `pmd run` for Erlang nodes: the hosts file that the epmd module adds to their resolver.",
+    ),
     ("NO_COLOR", "If it is set, output is not coloured, like `--no-color`."),
     ("CONFIGURATION_DIRECTORY", "Set by systemd: the directory of the configuration file."),
     (

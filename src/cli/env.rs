@@ -6,7 +6,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::args::{self, Format, Shape};
-use super::common::node_env::{Assignment, has_module, missing_module, with_module, with_resolver};
+use super::common::node_env::{Assignment, MODULE, has_module, missing_module, with_module, with_resolver};
 use super::common::output::{json, stdout};
 use super::common::{Exit, Output, Result, Target, block_on, explain, note};
 
@@ -53,8 +53,7 @@ fn line(shape: Shape, Assignment { name, value, before }: &Assignment) -> String
     match shape {
         // The value may already be there, from an earlier evaluation of this line.
         Shape::Sh | Shape::Elixir if *before => format!(
-            "case \"${{{name}-}}\" in *{}*) ;; *) export {name}={}\"${{{name}:+ ${name}}}\" ;; esac",
-            quoted(value),
+            "case \"${{{name}-}}\" in *{MODULE}*) ;; *) export {name}={}\"${{{name}:+ ${name}}}\" ;; esac",
             quoted(value)
         ),
         Shape::Sh | Shape::Elixir => format!("export {name}={}", quoted(value)),
@@ -92,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_value_is_put_before_what_is_there_and_only_once() {
-        let flags = Assignment { name: "A", value: r"-pa /it's\ here".into(), before: true };
+        let flags = Assignment { name: "A", value: r"-pa /it's\ here pmd_epmd".into(), before: true };
         let line = line(Shape::Sh, &flags);
         let value = |there: &str| {
             let script = format!("A='{there}'; {line}; {line}; printf %s \"$A\"");

@@ -40,11 +40,15 @@ fn names_at(world: &World, ip: Ipv4Addr) -> Option<Vec<u8>> {
 fn a_stolen_alias_is_reported_and_not_used_and_the_others_work() {
     let mut world = World::new(4);
     world[0].configure(&format!("bind = [\"127.0.0.1\", \"{}\"]\n", world[0].ip));
+    // The system's resolver knows h2 to h4, so the hosts file would not list them.
+    for host in 1..4 {
+        world[host].configure(&format!("host_name = \"x{}\"\n", host + 1));
+    }
     world.start_all();
+    world.run(0, &["env"]).ended_with(0);
     world.join_first(1..4);
-    world.wait_until_agreed(&world.all());
-    world.wait_on(&[0], "the aliases", |_| ["h2", "h3", "h4"].iter().all(|host| is_listed(&world, host)));
-    let stolen = alias(&world, "h3").expect("an alias");
+    world.wait_on(&[0], "the aliases", |_| ["x2", "x3", "x4"].iter().all(|host| is_listed(&world, host)));
+    let stolen = alias(&world, "x3").expect("an alias");
     let _node = world.register(3, "alice", 41_001);
 
     // The aliases are the same after a restart, and a local user is faster. The first in order was stolen, too, if
@@ -54,19 +58,19 @@ fn a_stolen_alias_is_reported_and_not_used_and_the_others_work() {
     world.start(0);
     world.join_first(1..4);
     world.wait_on(&[0], "the other aliases", |_| {
-        ["h2", "h4"].iter().all(|host| is_listed(&world, host))
+        ["x2", "x4"].iter().all(|host| is_listed(&world, host))
             && warnings(&world).iter().any(|line| line.contains(&format!("listens on {stolen}:{PORT}")))
     });
-    assert!(!is_listed(&world, "h3"), "nodes must not be sent to the thief");
+    assert!(!is_listed(&world, "x3"), "nodes must not be sent to the thief");
     let warning =
         warnings(&world).into_iter().find(|line| line.contains("in place of pmd")).expect("a warning");
-    assert!(warning.contains("cannot reach h3") && warning.contains("user 0"), "{warning}");
+    assert!(warning.contains("cannot reach x3") && warning.contains("user 0"), "{warning}");
     assert!(world[0].log().contains(&format!("listens on {stolen}:{PORT}")), "{}", world[0].log());
-    for host in ["h2", "h4"] {
+    for host in ["x2", "x4"] {
         let at = alias(&world, host).expect("an alias");
         world.wait_on(&[0], "an answer at the alias", |_| names_at(&world, at).is_some());
     }
-    let at = alias(&world, "h4").expect("an alias");
+    let at = alias(&world, "x4").expect("an alias");
     world.wait_on(&[0], "the node at the alias of its host", |_| {
         names_at(&world, at).is_some_and(|text| String::from_utf8_lossy(&text).contains("alice"))
     });
@@ -74,6 +78,6 @@ fn a_stolen_alias_is_reported_and_not_used_and_the_others_work() {
     // Once the thief is gone, the next change of the cluster brings the alias back.
     drop(thief);
     world[1].terminate();
-    world.wait_on(&[0], "the alias", |_| is_listed(&world, "h3") && !is_listed(&world, "h2"));
+    world.wait_on(&[0], "the alias", |_| is_listed(&world, "x3") && !is_listed(&world, "x2"));
     assert!(warnings(&world).iter().all(|line| !line.contains("in place of pmd")), "{:?}", warnings(&world));
 }

@@ -16,7 +16,7 @@ pub const INETRC: &str = "ERL_INETRC";
 /// The variable in which [`MODULE`] finds the hosts file.
 const HOSTS_FILE: &str = "PMD_HOSTS_FILE";
 /// The epmd module.
-const MODULE: &str = "pmd_epmd";
+pub const MODULE: &str = "pmd_epmd";
 /// The flag that names an epmd module.
 const MODULE_FLAG: &str = "-epmd_module";
 /// Variables with flags for `erl`.
