@@ -80,7 +80,7 @@ fn find_running(port: &Port, target: &Target) -> Result<Mapper> {
             format!("start pmd instead: {}", target.command("start")),
         ));
     }
-    if port.mapper.is_none() {
+    if port.mapper.is_none() || port.foreign.is_some() {
         return Err(port_conflict(port, target));
     }
     if port.owners.iter().any(|owner| systemd::runs(owner.pid, &EPMD_UNITS)) {

@@ -266,12 +266,11 @@ impl Sync {
             files::replace_if_changed(&settings.hosts_file, &hosts, files::PUBLIC)?;
             files::replace_if_changed(
                 &settings.inetrc,
-                &hosts_file::inetrc_text(&settings.hosts_file),
+                hosts_file::inetrc_text(&settings.hosts_file),
                 files::PUBLIC,
             )?;
             if let Some(folder) = settings.module.parent() {
-                files::make_private_folder(folder)?;
-                files::let_others_through(folder)?;
+                files::make_public_folder(folder)?;
             }
             files::replace_if_changed(&settings.module, EPMD_MODULE, files::PUBLIC)?;
             Ok(())

@@ -1,4 +1,4 @@
-//! One HTTP request on a connection of its own to the control socket.
+//! One HTTP request on a connection of its own to the control socket, or to the EPMD port.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,14 +14,16 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use super::error::{ClientError, Result};
+use super::page::Page;
 use crate::control::api::ErrorBody;
 use crate::control::endpoints::{Call, Method};
 
 /// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// Maximum bytes of a response: far more than a list with one node for every port of a host.
 const MAX_RESPONSE: usize = 128 * 1024 * 1024;
 /// All but the unreserved characters of RFC 3986, section 2.3.
@@ -33,7 +35,12 @@ pub(super) struct Http {
     pub(super) socket: PathBuf,
     /// How long each step of a response may take.
     pub(super) timeout: Duration,
+    /// Where to read instead if this user may not use the socket.
+    pub(super) page: Option<Page>,
 }
+
+/// A connection, ready for a request.
+pub(super) type Sender = SendRequest<Full<Bytes>>;
 
 impl Http {
     /// Sends a request and reads the whole body of a successful response.
@@ -56,7 +63,20 @@ impl Http {
 
     /// Sends a request; returns the response, whatever its status.
     pub(super) async fn send(&self, call: Call, target: &str, body: Bytes) -> Result<Response<Incoming>> {
-        let mut sender = self.connect().await?;
+        match self.connect().await {
+            Ok(sender) => self.send_over(sender, call, target, body).await,
+            Err(error) => Box::pin(self.ask_page(call, target, body, error)).await,
+        }
+    }
+
+    /// Sends a request over this connection.
+    pub(super) async fn send_over(
+        &self,
+        mut sender: Sender,
+        call: Call,
+        target: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>> {
         let method = match call.method() {
             Method::Get => hyper::Method::GET,
             Method::Post => hyper::Method::POST,
@@ -99,7 +119,7 @@ impl Http {
         tokio::time::timeout(self.timeout, work).await.map_err(late)?
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
+    async fn connect(&self) -> Result<Sender> {
         let socket = || self.socket.clone();
         let stream = match tokio::time::timeout(CONNECT, UnixStream::connect(&self.socket)).await {
             Ok(Ok(stream)) => stream,
@@ -109,11 +129,18 @@ impl Http {
             Ok(Err(source)) => return Err(ClientError::NotReachable { socket: socket(), source }),
             Err(_) => return Err(ClientError::Timeout { socket: socket(), after: CONNECT }),
         };
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // Ends with the sender and the body, which report its errors.
-        tokio::spawn(connection);
-        Ok(sender)
+        sender_over(stream).await
     }
+}
+
+/// Makes a connection ready for a request.
+pub(super) async fn sender_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<Sender> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // Ends with the sender and the body, which report its errors.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// The target of a request without path variables.
