@@ -130,7 +130,7 @@ fn explain(error: &clap::Error, args: &[OsString]) -> Exit {
     let tip = tips::tip(error, args);
     match (&tip, text.split_once("\n\n")) {
         (Some(tip), Some((error, usage))) => {
-            note(&format!("{error}\n\n  tip: {tip}\n\n{}", usage.trim_end()))
+            note(&format!("{error}\n\n  tip: {tip}\n\n{}", usage.trim_end()));
         }
         _ => note(text.trim_end()),
     }

@@ -67,7 +67,7 @@ fn check(files: &TunnelList, trusted: &[u32]) -> Result<()> {
             Ok(_) => {}
             // A daemon that cannot write its files warns of it, and a node finds nothing there.
             Err(Untrusted::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                nothing_there(trusted, file)?
+                nothing_there(trusted, file)?;
             }
             Err(error) => return Err(refused(&error)),
         }
