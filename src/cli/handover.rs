@@ -29,7 +29,7 @@ pub fn run(global: &Global, target: &Target, args: &args::Handover, output: Outp
 
 async fn hand_over(global: &Global, target: &Target, args: &args::Handover, output: Output) -> Result<Exit> {
     let mut interrupt = Interrupt::new()?;
-    let client = target.client();
+    let client = target.control();
     let status = match client.status().await {
         Ok(status) => status,
         Err(error) => return report_unchanged(error, target, output).await,
@@ -67,6 +67,7 @@ async fn report_unchanged(error: ClientError, target: &Target, output: Output) -
     let port = Port::look(target.port).await;
     if matches!(error, ClientError::NotReachable { .. })
         && port.mapper.is_some()
+        && port.foreign.is_none()
         && !port.owners.iter().any(Owner::is_pmd)
     {
         let pid = port.owners.first().and_then(|owner| u32::try_from(owner.pid).ok());

@@ -199,6 +199,8 @@ fn the_daemon_of_another_user_is_not_taken_for_an_epmd() {
         );
         assert!(said.stderr.starts_with(&expected) && !said.stderr.contains("pmd takeover"), "{said:?}");
     }
+    let handover = said(of_user(STRANGER, home.port, &["handover", "--dry-run"])).ended_with(5);
+    assert!(handover.stderr.contains("is held by the pmd of root"), "{handover:?}");
     let doctor = said(of_user(STRANGER, home.port, &["doctor"]));
     assert!(!doctor.stdout.contains("pmd takeover"), "{doctor:?}");
 }

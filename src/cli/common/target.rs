@@ -93,6 +93,11 @@ impl Target {
         Client::new(&self.socket).with_page(Page { port: self.port, any: self.any })
     }
 
+    /// A client for the daemon that only uses its control socket, for commands that read first what they then change.
+    pub fn control(&self) -> Client {
+        Client::new(&self.socket)
+    }
+
     /// The text of another command for the same daemon.
     pub fn command(&self, words: &str) -> String {
         format!("pmd{} {words}", self.flags)
