@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::{self, Global};
 use super::common::runtime::block_on_uninterrupted;
-use super::common::switch::{
-    EPMD_UNITS, Interrupt, Mapper, Node, PMD_UNITS, Report, Switch, addresses_to_bind,
-};
+use super::common::switch::{Interrupt, Mapper, Node, PMD_UNITS, Report, Switch, addresses_to_bind};
 use super::common::target::absolute;
 use super::common::{Exit, Failure, Output, Result, Target, explain, note};
 use crate::base::text::count;
@@ -17,6 +15,7 @@ use crate::control::client::ClientError;
 use crate::takeover::owner::Owner;
 use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::stock::{self, Stock};
+use crate::takeover::systemd::EPMD_UNITS;
 use crate::takeover::{ask, systemd};
 
 /// The program that the units of stock epmd start. The Debian package of pmd diverts it while installed.

@@ -4,12 +4,11 @@ use pmd_epmd::kernel::sockets::Socket;
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::switch::EPMD_UNITS;
 use super::target::Target;
 use crate::control::client::ClientError;
 use crate::takeover::owner::{Owner, owners};
 use crate::takeover::port::{Foreign, Port};
-use crate::takeover::systemd;
+use crate::takeover::systemd::{self, EPMD_UNITS};
 
 /// The failure that explains which process holds the port.
 pub fn port_conflict(found: &Port, target: &Target) -> Failure {

@@ -8,22 +8,18 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use super::error::{ClientError, Result};
-use super::page::Page;
-use crate::control::api::ErrorBody;
+use super::page::{self, CONNECT, Page, Sender, sender_over};
+use super::stream::parse;
+use crate::control::api::{ErrorBody, Status};
 use crate::control::endpoints::{Call, Method};
 
-/// How long connecting may take.
-pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// Maximum bytes of a response: far more than a list with one node for every port of a host.
 const MAX_RESPONSE: usize = 128 * 1024 * 1024;
 /// All but the unreserved characters of RFC 3986, section 2.3.
@@ -38,9 +34,6 @@ pub(super) struct Http {
     /// Where to read instead if this user may not use the socket.
     pub(super) page: Option<Page>,
 }
-
-/// A connection, ready for a request.
-pub(super) type Sender = SendRequest<Full<Bytes>>;
 
 impl Http {
     /// Sends a request and reads the whole body of a successful response.
@@ -119,6 +112,54 @@ impl Http {
         tokio::time::timeout(self.timeout, work).await.map_err(late)?
     }
 
+    /// Sends a request to the EPMD port, if it serves this call, because the control socket failed with `error`.
+    async fn ask_page(
+        &self,
+        call: Call,
+        target: &str,
+        body: Bytes,
+        error: ClientError,
+    ) -> Result<Response<Incoming>> {
+        let Some(page) = self.page else { return Err(error) };
+        let forbidden = matches!(error, ClientError::Forbidden { .. });
+        let stands_in = forbidden || (page.any && error.is_absence());
+        if !stands_in {
+            return Err(error);
+        }
+        let (Some(web), Some(rest)) = (call.web(), target.strip_prefix(call.path())) else {
+            return Err(error);
+        };
+        let Some(sender) = page::connect(page.port).await else { return Err(error) };
+        if !page.any && !self.is_daemon_of_socket(page.port).await {
+            return Err(error);
+        }
+        match self.send_over(sender, call, &format!("{}{rest}", web.path), body).await {
+            // A daemon without a page closes the connection, as does every other program on that port.
+            Err(ClientError::Lost(_)) if forbidden => {
+                Err(ClientError::Closed { socket: self.socket.clone() })
+            }
+            Err(ClientError::Lost(_)) => Err(error),
+            answer => answer,
+        }
+    }
+
+    /// Whether the daemon on this port has this socket, or does not say, because its page is off.
+    async fn is_daemon_of_socket(&self, port: u16) -> bool {
+        match self.status_on(port).await {
+            Ok(status) => status.is_none_or(|status| status.socket == self.socket),
+            Err(_) => false,
+        }
+    }
+
+    /// The status of the daemon on this port; none if its page is off.
+    pub(super) async fn status_on(&self, port: u16) -> Result<Option<Status>> {
+        let absent = || ClientError::Lost("nothing listens".to_owned());
+        let sender = page::connect(port).await.ok_or_else(absent)?;
+        let answer = self.send_over(sender, Call::Status, &target(Call::Status, &[]), Bytes::new()).await;
+        let Ok(answer) = answer else { return Ok(None) };
+        parse(&self.collect(answer.into_body()).await?).map(Some)
+    }
+
     async fn connect(&self) -> Result<Sender> {
         let socket = || self.socket.clone();
         let stream = match tokio::time::timeout(CONNECT, UnixStream::connect(&self.socket)).await {
@@ -131,16 +172,6 @@ impl Http {
         };
         sender_over(stream).await
     }
-}
-
-/// Makes a connection ready for a request.
-pub(super) async fn sender_over(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<Sender> {
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // Ends with the sender and the body, which report its errors.
-    tokio::spawn(connection);
-    Ok(sender)
 }
 
 /// The target of a request without path variables.

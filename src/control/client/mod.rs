@@ -45,6 +45,11 @@ impl Client {
         self
     }
 
+    /// The status of the daemon on this port, if its page tells.
+    pub async fn status_on_page(port: u16, timeout: Duration) -> Option<api::Status> {
+        Http { socket: PathBuf::new(), timeout, page: None }.status_on(port).await.ok().flatten()
+    }
+
     /// The same client with a different response timeout.
     pub fn with_timeout(mut self, timeout: Duration) -> Client {
         self.http.timeout = timeout;
