@@ -1,6 +1,10 @@
 //! Tunnels in daily use: `pmd env`, `pmd run`, `pmd ping`, Elixir, remote shells.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
+
+use tempfile::TempDir;
 
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::{Program, run};
@@ -32,6 +36,42 @@ fn env_and_run_give_a_node_what_it_needs() {
     running.arg(erl).args(["-noshell", "-sname", "one"]);
     let mut one = Node::spawn(running);
     one.wait("net_adm:ping('two@beta')", "pong");
+}
+
+/// Neither the daemon's control socket nor its directory of secrets is theirs.
+#[test]
+fn a_node_of_another_user_reaches_other_hosts() {
+    const USER: u32 = 54_321;
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    let _two = node(&hosts[1], &["-sname", "two"]);
+    // The built binary may be in a directory that only root can enter.
+    let (shared, own) = (hosts[0].dir(), TempDir::new().expect("a folder"));
+    std::fs::set_permissions(shared, Permissions::from_mode(0o711)).expect("ours");
+    chown(own.path(), Some(USER), Some(USER)).expect("root may");
+    let program = shared.join("pmd-for-all");
+    std::fs::copy(pmd(), &program).expect("a copy");
+    let user = |args: &[&str]| {
+        let mut command = hosts[0].command("setpriv");
+        command.args(["--reuid", "54321", "--regid", "54321", "--clear-groups"]).arg(&program).args(args);
+        command.env("HOME", own.path()).env_remove("PMD_HOME").current_dir("/");
+        command
+    };
+    wait_until("the node to be known on the other host", || {
+        told(&run(user(&["lookup", "two@beta"]))).2 == Some(0)
+    });
+    let mut running = user(&["run", "--"]);
+    running.arg(installed("erl", "erlang-base")).args([
+        "-noshell",
+        "-sname",
+        "one",
+        "-setcookie",
+        "KEKSDOSE",
+    ]);
+    running.args(["-eval", "io:format(\"~p~n\", [net_adm:ping('two@beta')]), halt()."]);
+    assert_eq!(succeeded(&run(running)), "pong\n");
+    assert!(succeeded(&run(user(&["ping", "two@beta"]))).contains("two@beta answers"));
 }
 
 #[test]

@@ -237,7 +237,11 @@ fn api() -> String {
             .filter(|taken| !taken.is_empty())
             .map(|taken| format!("`{taken}`"))
             .collect();
-        let web = endpoint.web.map(|path| format!(" Also `{path}` on the EPMD port.")).unwrap_or_default();
+        let web = endpoint.web.map(|web| {
+            let whom = if web.local { ", for clients on this host" } else { "" };
+            format!(" Also `{}` on the EPMD port{whom}.", web.path)
+        });
+        let web = web.unwrap_or_default();
         let request = format!("`{} {}`", endpoint.method, endpoint.path);
         row(&mut table, &[&request, &taken.join(" "), &format!("{}{web}", endpoint.summary)]);
     }

@@ -12,6 +12,8 @@ use rustix::process::geteuid;
 pub const SECRET: u32 = 0o600;
 /// The mode of a world-readable file.
 pub const PUBLIC: u32 = 0o644;
+/// The mode of a folder of world-readable files.
+const READABLE: u32 = 0o755;
 /// Mode bits of a folder that let others open files in it by name, without listing it.
 const PASSABLE: u32 = 0o011;
 
@@ -195,6 +197,69 @@ pub fn make_private_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+/// Creates a folder whose files are all public, for its owner to write and for everybody to read, whatever the umask.
+///
+/// # Errors
+///
+/// If it cannot be created, or its permissions cannot be changed.
+pub fn make_public_folder(folder: &Path) -> io::Result<()> {
+    make_private_folder(folder)?;
+    if std::fs::metadata(folder)?.mode() & 0o777 == READABLE {
+        return Ok(());
+    }
+    std::fs::set_permissions(folder, Permissions::from_mode(READABLE))
+}
+
+/// Why the content of a file is not to be trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum Untrusted {
+    /// The file cannot be reached.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Another user can replace it.
+    #[error("{} belongs to the user with uid {uid}", .path.display())]
+    Foreign {
+        /// The file, or a folder above it.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// Everybody can replace it.
+    #[error("{} can be written by every user", .path.display())]
+    Open {
+        /// The file, or a folder above it.
+        path: PathBuf,
+    },
+}
+
+/// The canonical path of a file that only these users and root can replace: it and all folders above it belong to them.
+///
+/// # Errors
+///
+/// If anybody else can, or the file cannot be reached.
+pub fn replaceable_only_by(users: &[u32], path: &Path) -> Result<PathBuf, Untrusted> {
+    let unreadable = |source| Untrusted::Read { path: path.to_owned(), source };
+    // Without symbolic links, whose owners could change them.
+    let real = path.canonicalize().map_err(unreadable)?;
+    for above in real.ancestors() {
+        let found = std::fs::symlink_metadata(above).map_err(unreadable)?;
+        if found.uid() != 0 && !users.contains(&found.uid()) {
+            return Err(Untrusted::Foreign { path: above.to_owned(), uid: found.uid() });
+        }
+        // In a sticky folder, such as /tmp, only the owner of a file can replace it.
+        let sticky = found.is_dir() && found.mode() & 0o1000 != 0;
+        if found.mode() & 0o002 != 0 && !sticky {
+            return Err(Untrusted::Open { path: above.to_owned() });
+        }
+    }
+    Ok(real)
+}
+
 /// Allows nodes of all users to open files in root's folder. The secrets in it are protected by their own modes.
 ///
 /// # Errors
@@ -233,6 +298,35 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    #[test]
+    fn a_file_that_others_can_replace_is_told_from_one_that_they_cannot() {
+        let folder = TempDir::new().expect("a folder");
+        let home = folder.path().canonicalize().expect("it exists").join("home");
+        make_public_folder(&home).expect("made");
+        let (file, own) = (home.join("code"), [geteuid().as_raw()]);
+        make(&file, "x", PUBLIC).expect("made");
+        assert_eq!(replaceable_only_by(&own, &file).expect("it is ours"), file);
+        // Through a link, it is what the link leads to that counts.
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        assert_eq!(replaceable_only_by(&own, &link).expect("it is ours"), file);
+        for open in [&home, &file] {
+            let mode = |mode| std::fs::set_permissions(open, Permissions::from_mode(mode)).expect("ours");
+            mode(0o777);
+            let found = replaceable_only_by(&own, &file).expect_err("everybody can");
+            assert!(matches!(found, Untrusted::Open { path } if path == *open));
+            mode(READABLE);
+        }
+        let missing = replaceable_only_by(&own, &home.join("none")).expect_err("it does not exist");
+        assert!(matches!(missing, Untrusted::Read { .. }));
+        if own == [0] {
+            std::os::unix::fs::chown(&home, Some(54_321), None).expect("root may");
+            let found = replaceable_only_by(&own, &file).expect_err("another user can");
+            assert!(matches!(found, Untrusted::Foreign { uid: 54_321, .. }), "{found}");
+            assert!(replaceable_only_by(&[54_321], &file).is_ok());
+        }
+    }
 
     #[test]
     fn a_file_is_created_once_and_replaced_atomically() {

@@ -412,6 +412,27 @@ mod tests {
     }
 
     #[test]
+    fn a_short_option_means_the_same_in_every_command_that_shows_it() {
+        let mut command = Cli::command();
+        command.build();
+        let mut meanings = std::collections::BTreeMap::new();
+        for sub in command.get_subcommands() {
+            for option in
+                sub.get_arguments().filter(|option| matches!(option.get_short(), Some('w' | 'p' | 'P')))
+            {
+                let (short, long) = (option.get_short(), option.get_long().map(str::to_owned));
+                let before = meanings.insert(short, long.clone());
+                assert!(before.is_none_or(|before| before == long), "{}: {short:?}", sub.get_name());
+            }
+        }
+        assert_eq!(meanings.get(&Some('w')), Some(&Some("watch".to_owned())));
+        for words in ["lookup x -w 1s", "takeover -w 1s", "handover -w 1s", "discover -w 1s"] {
+            let typed = std::iter::once("pmd").chain(words.split(' '));
+            assert!(Cli::try_parse_from(typed).is_ok(), "{words}");
+        }
+    }
+
+    #[test]
     fn the_options_of_portmapd_are_accepted() {
         let start = ["pmd", "start", "-f", "-p", "5000", "-b", "10.0.0.1", "-c", "pmd.toml"];
         assert!(Cli::try_parse_from(start).is_ok());

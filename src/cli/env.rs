@@ -8,12 +8,12 @@ use serde::Serialize;
 use super::args::{self, Format, Shape};
 use super::common::node_env::{Assignment, MODULE, has_module, missing_module, with_module, with_resolver};
 use super::common::output::{json, stdout};
-use super::common::{Exit, Output, Result, Target, block_on, explain, note};
+use super::common::{Exit, Output, Result, Target, block_on, node_files, note};
 
 /// Prints the variables in the requested syntax.
 pub fn run(target: &Target, args: &args::Env, output: Output) -> Result<Exit> {
     block_on(async {
-        let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
+        let tunnels = node_files::for_a_node(target).await?;
         let is_missing = !args.resolver_only && !has_module(&tunnels);
         if is_missing {
             note(&missing_module(&tunnels));

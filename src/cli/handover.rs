@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::{self, Global};
 use super::common::runtime::block_on_uninterrupted;
-use super::common::switch::{
-    EPMD_UNITS, Interrupt, Mapper, Node, PMD_UNITS, Report, Switch, addresses_to_bind,
-};
+use super::common::switch::{Interrupt, Mapper, Node, PMD_UNITS, Report, Switch, addresses_to_bind};
 use super::common::target::absolute;
 use super::common::{Exit, Failure, Output, Result, Target, explain, note};
 use crate::base::text::count;
@@ -17,6 +15,7 @@ use crate::control::client::ClientError;
 use crate::takeover::owner::Owner;
 use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::stock::{self, Stock};
+use crate::takeover::systemd::EPMD_UNITS;
 use crate::takeover::{ask, systemd};
 
 /// The program that the units of stock epmd start. The Debian package of pmd diverts it while installed.
@@ -29,7 +28,7 @@ pub fn run(global: &Global, target: &Target, args: &args::Handover, output: Outp
 
 async fn hand_over(global: &Global, target: &Target, args: &args::Handover, output: Output) -> Result<Exit> {
     let mut interrupt = Interrupt::new()?;
-    let client = target.client();
+    let client = target.control();
     let status = match client.status().await {
         Ok(status) => status,
         Err(error) => return report_unchanged(error, target, output).await,
@@ -67,6 +66,7 @@ async fn report_unchanged(error: ClientError, target: &Target, output: Output) -
     let port = Port::look(target.port).await;
     if matches!(error, ClientError::NotReachable { .. })
         && port.mapper.is_some()
+        && port.foreign.is_none()
         && !port.owners.iter().any(Owner::is_pmd)
     {
         let pid = port.owners.first().and_then(|owner| u32::try_from(owner.pid).ok());

@@ -11,6 +11,10 @@ use super::common::output::stdout;
 use super::common::{Exit, Failure, Output, Result};
 
 /// Prints the completions for a shell.
+///
+/// They do not offer names and hosts of the cluster. The completion of clap that could is marked unstable and brings
+/// further crates, and bash expands what a script offers as words (`compgen -W`), so that anybody who may register a name
+/// could have a command run by whoever presses Tab.
 pub fn completion(shell: Shell) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "pmd", &mut script);

@@ -36,6 +36,7 @@ pub mod status;
 pub mod stop;
 pub mod subscribe;
 pub mod takeover;
+pub mod tips;
 pub mod top;
 
 use std::ffi::OsString;
@@ -127,10 +128,16 @@ fn explain(error: &clap::Error, args: &[OsString]) -> Exit {
         return Exit::Done;
     }
     let text = error.render().to_string();
-    note(text.trim_end());
+    let tip = tips::tip(error, args);
+    match (&tip, text.split_once("\n\n")) {
+        (Some(tip), Some((error, usage))) => {
+            note(&format!("{error}\n\n  tip: {tip}\n\n{}", usage.trim_end()));
+        }
+        _ => note(text.trim_end()),
+    }
     if asks_for_json(args) {
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let failure = Failure::new(Exit::Usage, message, "see pmd --help");
+        let failure = Failure::new(Exit::Usage, message, tip.as_deref().unwrap_or("see pmd --help"));
         let mut out = stdout();
         let body = ErrorBody { error: failure.info() };
         let _ = json(&mut out, &body, true).and_then(|()| out.flush());

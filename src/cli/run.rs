@@ -5,12 +5,12 @@ use std::process::Command;
 
 use super::args;
 use super::common::node_env::{has_module, missing_module, own_module, with_module, with_resolver};
-use super::common::{Exit, Failure, Result, Target, block_on, explain, note};
+use super::common::{Exit, Failure, Result, Target, block_on, node_files, note};
 
 /// Replaces this process with the program; returns only on failure.
 pub fn run(target: &Target, args: &args::Run) -> Result<Exit> {
     block_on(async {
-        let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
+        let tunnels = node_files::for_a_node(target).await?;
         let Some((program, words)) = args.command.split_first() else { return Ok(Exit::Usage) };
         let variables = match own_module(&args.command, |name| std::env::var_os(name)) {
             _ if args.resolver_only => with_resolver(&tunnels),

@@ -111,6 +111,7 @@ fn in_foreground(settings: Settings, args: &Start, target: &Target, output: Outp
     }
     let starter_waits = process::starter_waits();
     if starter_waits {
+        process::set_name();
         process::leave_session();
     }
     let inherited = inherited_listeners().map_err(|error| {

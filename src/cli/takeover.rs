@@ -10,9 +10,7 @@ use futures_util::{StreamExt, stream};
 use super::args::{self, Global, Start};
 use super::common::diagnosis::port_conflict;
 use super::common::runtime::block_on_uninterrupted;
-use super::common::switch::{
-    EPMD_UNITS, Interrupt, Mapper, Node, PMD_UNITS, Report, Switch, TIMEOUT, addresses_to_bind,
-};
+use super::common::switch::{Interrupt, Mapper, Node, PMD_UNITS, Report, Switch, TIMEOUT, addresses_to_bind};
 use super::common::{Exit, Failure, Output, Result, Target, note, target, with_progress};
 use crate::config::paths::Paths;
 use crate::config::settings::{PORT, Settings};
@@ -21,6 +19,7 @@ use crate::control::client::Client;
 use crate::takeover::owner::Owner;
 use crate::takeover::port::{LOCAL, Port};
 use crate::takeover::stock::Stock;
+use crate::takeover::systemd::EPMD_UNITS;
 use crate::takeover::{ask, systemd};
 
 /// Concurrent lookups. Stock epmd processes them sequentially anyway.
@@ -80,7 +79,7 @@ fn find_running(port: &Port, target: &Target) -> Result<Mapper> {
             format!("start pmd instead: {}", target.command("start")),
         ));
     }
-    if port.mapper.is_none() {
+    if port.mapper.is_none() || port.foreign.is_some() {
         return Err(port_conflict(port, target));
     }
     if port.owners.iter().any(|owner| systemd::runs(owner.pid, &EPMD_UNITS)) {

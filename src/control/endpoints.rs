@@ -31,6 +31,25 @@ impl fmt::Display for Method {
     }
 }
 
+/// Where the EPMD port serves an endpoint, and to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Web {
+    /// Its path there.
+    pub path: &'static str,
+    /// Whether it is for clients on this host alone, whoever may see the status page.
+    pub local: bool,
+}
+
+/// A path for everybody who may see the status page, and for monitoring.
+const fn page(path: &'static str) -> Option<Web> {
+    Some(Web { path, local: false })
+}
+
+/// A path for the commands of users of this host who may not use the control socket.
+const fn local(path: &'static str) -> Option<Web> {
+    Some(Web { path, local: true })
+}
+
 /// One method of one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
@@ -44,8 +63,8 @@ pub struct Endpoint {
     pub query: &'static str,
     /// An example of the body; empty if it takes none.
     pub body: &'static str,
-    /// Its path on the EPMD port, for the status page and monitoring; none if only the control socket serves it.
-    pub web: Option<&'static str>,
+    /// Where the EPMD port serves it; none if only the control socket does.
+    pub web: Option<Web>,
     /// What it does, for the reference.
     pub summary: &'static str,
 }
@@ -76,24 +95,32 @@ macro_rules! endpoints {
             pub const fn path(self) -> &'static str {
                 match self { $(Call::$call => $path,)* }
             }
+
+            /// Where the EPMD port serves it.
+            pub const fn web(self) -> Option<Web> {
+                match self { $(Call::$call => $web,)* }
+            }
         }
     };
 }
 
 // Name: method, path, parameters, example of the body, path on the EPMD port, summary.
+//
+// A lookup makes a tunnel entry, and a ping opens a tunnel and greets the node. Both are local, because every program on
+// this host can do the same over EPMD: look a node up on the alias of its host, and connect.
 endpoints! {
-    Status: Get "/v1/status", "?ask", "", Some("/v1/status"),
+    Status: Get "/v1/status", "?ask", "", page("/v1/status"),
         "Everything `pmd status` shows. With `ask`, peers are asked for their current fingerprints, which the next request shows.";
     Health: Get "/v1/health", "?ready", "", None,
         "200 if the daemon is healthy, 503 with the problems if not. With `ready`, also whether it answers on its EPMD port and has room \
          for more nodes.";
-    Names: Get "/v1/names", "?adopted=true, ?scope=cluster&host=HOST", "", Some("/v1/names"),
+    Names: Get "/v1/names", "?adopted=true, ?scope=cluster&host=HOST", "", page("/v1/names"),
         "The Erlang nodes registered on this host, newest first; `adopted` selects those taken over from another port mapper that have \
          not registered again (`true`) or all others (`false`). With `scope=cluster`, those of every host or of `host`.";
     Adopt: Post "/v1/names/adopt", "",
         r#"{"names":[{"name":"rabbit","port":25672,"node_type":77,"protocol":0,"highest_version":6,"lowest_version":5}]}"#, None,
         "Answers lookups for nodes of another port mapper until they register here; used by `pmd takeover`.";
-    Services: Get "/v1/services", "?scope=cluster", "", Some("/v1/services"),
+    Services: Get "/v1/services", "?scope=cluster", "", page("/v1/services"),
         "The services registered on this host, or with `scope=cluster` on every host.";
     Register: Post "/v1/services", "", r#"{"name":"web","port":8080,"metadata":{"k":"v"},"ttl_ms":30000}"#, None,
         "Registers a service, or renews it.";
@@ -101,12 +128,12 @@ endpoints! {
         "Registers a service for as long as the response is being read.";
     Unregister: Delete "/v1/services/{name}", "", "", None,
         "Removes a service.";
-    Lookup: Get "/v1/lookup", "?name=NAME[@HOST]&kind=name|service", "", None,
+    Lookup: Get "/v1/lookup", "?name=NAME[@HOST]&kind=name|service", "", local("/v1/lookup"),
         "Where a node or service runs, and where a program on this host connects to it (`entry`); 404 if nothing of that name is \
          registered.";
-    Nodes: Get "/v1/nodes", "", "", Some("/v1/nodes"),
+    Nodes: Get "/v1/nodes", "", "", page("/v1/nodes"),
         "The members of the cluster.";
-    Peers: Get "/v1/peers", "", "", Some("/v1/peers"),
+    Peers: Get "/v1/peers", "", "", page("/v1/peers"),
         "The links to other daemons.";
     Discover: Get "/v1/discover", "", "", None,
         "The daemons that discovery has found.";
@@ -136,15 +163,15 @@ endpoints! {
     InstallRevocations: Post "/v1/revocations", "", r#"{"pem":"-----BEGIN X509 CRL-----\n...\n-----END X509 CRL-----\n"}"#, None,
         "Puts a list that `pmd ca revoke` has written in force on all members: they close the links and tunnels of the revoked \
          certificates and refuse them from then on.";
-    Tunnels: Get "/v1/tunnels", "?for=node", "", None,
+    Tunnels: Get "/v1/tunnels", "?for=node", "", local("/v1/tunnels"),
         "The files for Erlang nodes, the loopback address of each host, and the open tunnels. With `for=node`, waits up to 2 s until the \
          files list every host.";
-    Ping: Post "/v1/ping", "", r#"{"node":"bar@host2"}"#, None,
+    Ping: Post "/v1/ping", "", r#"{"node":"bar@host2"}"#, local("/v1/ping"),
         "Tests each hop to a node; the error is that of the hop that failed.";
-    Events: Get "/v1/events", "?since=N&boot=ID&kind=KIND", "", Some("/v1/events"),
+    Events: Get "/v1/events", "?since=N&boot=ID&kind=KIND", "", page("/v1/events"),
         "A stream of numbered server-sent events. It begins with `hello` (`boot_id`, `last`); `since` with `boot`, or the header \
          `Last-Event-ID`, resumes it; `gap` reports missed events and the reason: `too_old` or `restarted`.";
-    Metrics: Get "/v1/metrics", "", "", Some("/metrics"),
+    Metrics: Get "/v1/metrics", "", "", page("/metrics"),
         "The metrics, in the text format of Prometheus.";
     Log: Get "/v1/log", "", "", None,
         "The latest 500 lines of the daemon's log, as text.";
@@ -186,11 +213,9 @@ mod tests {
                 "{}",
                 endpoint.summary
             );
-            assert!(
-                endpoint.web.is_none() || endpoint.method == Method::Get,
-                "{} must be a GET",
-                endpoint.path
-            );
+            let others = endpoint.web.is_some_and(|web| !web.local);
+            assert!(!others || endpoint.method == Method::Get, "{} must be a GET", endpoint.path);
+            assert_eq!(endpoint.call.web(), endpoint.web);
         }
     }
 

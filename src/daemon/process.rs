@@ -84,7 +84,7 @@ pub fn background(args: &[OsString], timeout: Duration) -> Result<Started, Backg
     let (complaints, their_stderr) = pipe()?;
     let (ready, their_stdout) = pipe()?;
     let mut child = Command::new("/proc/self/exe")
-        .arg0("pmd")
+        .arg0(own_path("pmd"))
         .args(args)
         .env(READY_PIPE, "1")
         .current_dir("/")
@@ -106,6 +106,23 @@ pub fn background(args: &[OsString], timeout: Duration) -> Result<Started, Backg
             Err(BackgroundError::Late(timeout))
         }
     }
+}
+
+/// The first argument of a process that runs this program: its path, as stock epmd has it; `name` if it has no path any
+/// more, or is installed under a name that means something else, because that argument decides between `pmd` and `epmd`.
+pub fn own_path(name: &str) -> OsString {
+    let path = std::env::current_exe().ok().filter(|path| path.exists());
+    let is_epmd = |path: &Path| path.file_name().is_some_and(|file| file == "epmd");
+    match path.filter(|path| is_epmd(path) == (name == "epmd")) {
+        Some(path) => path.into_os_string(),
+        None => name.into(),
+    }
+}
+
+/// Names this process, which was started through a link in `/proc` and is called like that link.
+pub fn set_name() {
+    // Only tools that list processes use it.
+    let _ = rustix::thread::set_name(c"pmd");
 }
 
 /// The result of waiting for a daemon.

@@ -17,6 +17,8 @@ struct Facts {
     mapper: bool,
     /// Whether a pmd is listening, even if its control socket does not answer.
     pmd: bool,
+    /// Whether a pmd of another user is listening.
+    foreign: bool,
     /// Whether this user cannot see the listening process.
     unseen: bool,
     /// A description of the listening processes.
@@ -33,6 +35,7 @@ pub(super) async fn check(port: u16, status: Option<&Status>) -> Vec<Finding> {
         free: seen.is_free(),
         mapper: seen.mapper.is_some(),
         pmd: seen.owners.iter().any(Owner::is_pmd),
+        foreign: seen.foreign.is_some(),
         unseen: !seen.is_free() && seen.owners.is_empty(),
         holder: seen.holder(),
         epmds: seen.owners.iter().filter(|owner| owner.is_epmd()).map(Owner::to_string).collect(),
@@ -57,10 +60,15 @@ fn judge(facts: &Facts) -> Finding {
             ),
             "name its control socket with --socket, or restart it",
         ),
+        None if facts.foreign => Finding::warn(
+            "port",
+            format!("port {port} is held by {}, whose control socket this user may not use", facts.holder),
+            "run pmd doctor as that user, or set control_group in that daemon's configuration file",
+        ),
         None if facts.mapper && facts.unseen => Finding::fail(
             "port",
             format!("port {port} is held by a port mapper of another user: {}", facts.holder),
-            "run pmd doctor as that user; if it is a stock epmd: pmd takeover",
+            "run pmd doctor as that user; if it is a stock epmd, as that user or root: pmd takeover",
         ),
         None if facts.mapper => Finding::fail(
             "port",
@@ -76,6 +84,9 @@ fn judge(facts: &Facts) -> Finding {
 }
 
 fn judge_other(facts: &Facts) -> Finding {
+    if facts.foreign {
+        return Finding::pass("other epmd", "no stock epmd is listening on the port");
+    }
     if facts.daemon.is_none() && facts.unseen {
         let what = format!("not checked: the port is held by {}, which this user cannot see", facts.holder);
         return Finding::warn("other epmd", what, "run pmd doctor as that user");
@@ -103,6 +114,7 @@ mod tests {
             free,
             mapper,
             pmd: false,
+            foreign: false,
             unseen: false,
             holder: "x".into(),
             epmds: Vec::new(),

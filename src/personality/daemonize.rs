@@ -5,7 +5,9 @@
 //! always returns 0; unlike stock epmd, it returns only once the daemon listens or has given up, so that the next
 //! command finds the daemon.
 
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -55,6 +57,13 @@ pub fn run_stage(stage: &str, words: &[String]) -> ExitCode {
 
 fn stage_command(words: &[String], stage: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("epmd").args(words).args([STAGE, stage]).stdin(Stdio::null()).stderr(Stdio::null());
+    command.arg0(own_name()).args(words).args([STAGE, stage]).stdin(Stdio::null()).stderr(Stdio::null());
     command
+}
+
+/// The name that this process was started by, if it means `epmd`: Erlang starts it by its full path, which stock epmd keeps.
+fn own_name() -> OsString {
+    let name = std::env::args_os().next();
+    name.filter(|name| Path::new(name).file_name().is_some_and(|file| file == "epmd"))
+        .unwrap_or_else(|| "epmd".into())
 }

@@ -3,11 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use pmd_epmd::server::NotFound;
 use pmd_protocol::epmd::reply::{Expected, Reply, ReplyError, parse_reply};
 use pmd_protocol::epmd::{EncodeError, Listing, Registration, Request, encode};
 use pmd_protocol::limits::MAX_LISTING;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+
+/// The first byte of PORT2_RESP.
+const PORT2_RESP: u8 = b'w';
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +68,24 @@ async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     TcpStream::connect(address).await
 }
 
+/// The result of the question where to dial a node, from a port mapper that does not know such a node.
+pub async fn dial(address: SocketAddr, question: &str, timeout: Duration) -> Result<NotFound, AskError> {
+    let answer = answer(address, &Request::PortPlease2 { name: question }, timeout).await?;
+    match answer.as_slice() {
+        [PORT2_RESP, result, ..] => Ok(NotFound(*result)),
+        _ => Err(ReplyError::Truncated.into()),
+    }
+}
+
 async fn ask(address: SocketAddr, request: &Request<'_>, timeout: Duration) -> Result<Reply, AskError> {
+    let answer = answer(address, request, timeout).await?;
+    match parse_reply(Expected::from(request), &answer, true)? {
+        Some((reply, _)) => Ok(reply),
+        None => Err(ReplyError::Truncated.into()),
+    }
+}
+
+async fn answer(address: SocketAddr, request: &Request<'_>, timeout: Duration) -> Result<Vec<u8>, AskError> {
     let mut bytes = Vec::new();
     encode::request(request, &mut bytes)?;
     let exchange = async {
@@ -74,11 +95,7 @@ async fn ask(address: SocketAddr, request: &Request<'_>, timeout: Duration) -> R
         // Above the limit, so that the parser sees and rejects an oversized answer.
         let limit = u64::try_from(MAX_LISTING).unwrap_or(u64::MAX).saturating_add(8);
         stream.take(limit).read_to_end(&mut answer).await?;
-        Ok::<_, AskError>(answer)
+        Ok(answer)
     };
-    let answer = tokio::time::timeout(timeout, exchange).await.map_err(|_| AskError::Late(timeout))??;
-    match parse_reply(Expected::from(request), &answer, true)? {
-        Some((reply, _)) => Ok(reply),
-        None => Err(ReplyError::Truncated.into()),
-    }
+    tokio::time::timeout(timeout, exchange).await.map_err(|_| AskError::Late(timeout))?
 }

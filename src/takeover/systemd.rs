@@ -4,6 +4,9 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+/// The units of stock epmd. The socket comes first because it would restart the service.
+pub const EPMD_UNITS: [&str; 2] = ["epmd.socket", "epmd.service"];
+
 /// The directories of unit files, of the administrator and of packages.
 const FOLDERS: [&str; 4] = [
     "/etc/systemd/system",

@@ -48,8 +48,8 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// the daemon says that it is ready.
 pub(super) fn write_module(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
-        files::make_private_folder(folder)?;
-        files::let_others_through(folder)?;
+        files::make_public_folder(folder)?;
+        // The folder in which that is has secrets, too, which their own modes protect.
         folder.parent().map_or(Ok(()), files::let_others_through)?;
     }
     files::replace_if_changed(path, EPMD_MODULE, files::PUBLIC).map(drop)

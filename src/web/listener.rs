@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_io_timeout::TimeoutStream;
 
-use super::page;
+use super::page::{self, Names};
 use crate::base::permit::Permit;
 use crate::base::shutdown::Shutdown;
 use crate::base::supervise::Supervisor;
@@ -94,17 +94,30 @@ pub fn start(handles: &Handles, access: WebAccess, supervisor: &Supervisor) -> O
     if access == WebAccess::Off {
         return None;
     }
-    let host = (access == WebAccess::Local).then(|| handles.about.host.clone());
-    let page = page::router(routes::read_only(handles.clone()), host);
+    let own = handles.about.host.clone();
+    let page = |local| {
+        let names = Names { own: own.clone(), any: access == WebAccess::Open };
+        page::router(routes::read_only(handles.clone(), local), names, local)
+    };
+    let pages = Pages { local: page(true), remote: page(false) };
     let (queue, connections) = mpsc::channel(CONNECTIONS);
-    supervisor.task("status page", serve(connections, page, handles.shutdown.clone()));
+    supervisor.task("status page", serve(connections, pages, handles.shutdown.clone()));
     let (permits, measured) = (Arc::new(Semaphore::new(CONNECTIONS)), &handles.measured);
     let (descriptors, counters) = (Arc::clone(&measured.descriptors), Arc::clone(&measured.epmd));
     Some(WebListener { queue, permits, access, descriptors, counters })
 }
 
-async fn serve(mut connections: mpsc::Receiver<Accepted>, page: Router, shutdown: Shutdown) {
+/// What clients on this host get, and what others do.
+#[derive(Debug)]
+struct Pages {
+    local: Router,
+    remote: Router,
+}
+
+async fn serve(mut connections: mpsc::Receiver<Accepted>, pages: Pages, shutdown: Shutdown) {
     while let Some(accepted) = connections.recv().await {
+        let is_local = accepted.address.ip().to_canonical().is_loopback();
+        let page = if is_local { &pages.local } else { &pages.remote };
         tokio::spawn(serve_connection(accepted, page.clone(), shutdown.clone()));
     }
 }

@@ -1,9 +1,10 @@
 //! The paths of the status page, and who may read them.
 //!
 //! The page consists of three embedded files and the read-only paths of the control API. It cannot change anything and
-//! loads nothing from other hosts.
+//! loads nothing from other hosts. Beside it are the paths for commands of local users who may not use the control socket.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,13 +13,15 @@ use axum::http::header::{
 };
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Router, http};
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 
-use crate::control::endpoints::Call;
+use crate::base::rate::{Rate, TokenBucket};
+use crate::control::api::{ErrorBody, ErrorCode, ErrorInfo};
+use crate::control::endpoints::{Call, Web, endpoints};
 
 const INDEX: &str = include_str!("assets/index.html");
 const STYLE: &str = include_str!("assets/style.css");
@@ -26,17 +29,43 @@ const SCRIPT: &str = include_str!("assets/app.js");
 /// Event streams at once: half of all connections, so that the rest can still be used for requests.
 const STREAMS: usize = 32;
 
+/// Pings at once. Each takes a descriptor and up to some seconds.
+const PINGS: usize = 4;
+/// Pings of all local users together: enough for a script that pings each of its nodes.
+const PING_RATE: Rate = Rate { burst: 20, per_second: 2 };
+
+/// The host names that requests may use.
+#[derive(Debug)]
+pub struct Names {
+    /// The name of this host.
+    pub own: String,
+    /// Whether any name will do for the page.
+    pub any: bool,
+}
+
 /// What requests must satisfy.
 #[derive(Debug)]
 struct Gate {
-    /// The host name that requests must use; none if any will do.
-    host: Option<String>,
+    names: Names,
+    /// Whether the client is on this host.
+    local: bool,
     streams: Arc<Semaphore>,
+    pings: Arc<Semaphore>,
+    /// Of [`PING_RATE`], with milliseconds since `started`.
+    bucket: Mutex<TokenBucket>,
+    started: Instant,
 }
 
-/// The page and `api`, the read-only paths of the control API; with `host`, only for requests that name this host.
-pub fn router(api: Router, host: Option<String>) -> Router {
-    let gate = Arc::new(Gate { host, streams: Arc::new(Semaphore::new(STREAMS)) });
+/// The page and `api`, the paths of the control API for clients on this host, or for others.
+pub fn router(api: Router, names: Names, local: bool) -> Router {
+    let gate = Arc::new(Gate {
+        names,
+        local,
+        streams: Arc::new(Semaphore::new(STREAMS)),
+        pings: Arc::new(Semaphore::new(PINGS)),
+        bucket: Mutex::new(TokenBucket::full(PING_RATE, 0)),
+        started: Instant::now(),
+    });
     let file = |kind: &'static str, text: &'static str| {
         get(move || async move { ([(CONTENT_TYPE, HeaderValue::from_static(kind))], text) })
     };
@@ -54,6 +83,7 @@ async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> R
     let mut response = match refusal(&gate, &request) {
         Some(refusal) => refusal.into_response(),
         None if request.uri().path() == Call::Events.path() => stream(&gate, request, next).await,
+        None if request.method() == Method::POST => ping(&gate, request, next).await,
         None => next.run(request).await,
     };
     let headers = response.headers_mut();
@@ -70,14 +100,25 @@ async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> R
 }
 
 fn refusal(gate: &Gate, request: &Request) -> Option<(StatusCode, &'static str)> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    let path = request.uri().path();
+    let is_ping = gate.local && path == Call::Ping.path() && request.method() == Method::POST;
+    if !is_ping && !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Some((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD: the status page is read-only\n"));
     }
-    let own = gate.host.as_deref()?;
+    // A page of a foreign site can make a browser on this host send a POST, but not with this type of content, unless
+    // it is allowed to in answer to OPTIONS.
+    if is_ping && request.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
+        let wrong = "the body must be of type application/json\n";
+        return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, wrong));
+    }
+    let only_local = |web: Web| web.local && web.path == path;
+    if gate.names.any && !endpoints().iter().filter_map(|endpoint| endpoint.web).any(only_local) {
+        return None;
+    }
     let asked = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     // DNS rebinding: a foreign page whose host name resolves to this address must not read this one.
     let wrong = "the request names a different host: open http://localhost, with the port\n";
-    (!names_this_host(asked, own)).then_some((StatusCode::FORBIDDEN, wrong))
+    (!names_this_host(asked, &gate.names.own)).then_some((StatusCode::FORBIDDEN, wrong))
 }
 
 /// Whether the header `Host` names this host, by a name that no foreign domain can have.
@@ -102,6 +143,25 @@ async fn stream(gate: &Gate, request: Request, next: Next) -> Response {
         piece
     });
     Response::from_parts(head, Body::from_stream(body))
+}
+
+/// A ping, unless there are too many.
+async fn ping(gate: &Gate, request: Request, next: Next) -> Response {
+    let now = u64::try_from(gate.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let permit = gate.pings.try_acquire().ok();
+    // A poisoned lock means that a thread panicked between two assignments of numbers.
+    let in_time = || gate.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(PING_RATE, now);
+    let Some(_permit) = permit.filter(|_| in_time()) else {
+        let error = ErrorInfo {
+            code: ErrorCode::Full.as_str().to_owned(),
+            message: "users without access to the control socket have sent too many pings".to_owned(),
+            hint: "try again in a few seconds, or set control_group in the daemon's configuration file to give a group \
+                   access"
+                .to_owned(),
+        };
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(ErrorBody { error })).into_response();
+    };
+    next.run(request).await
 }
 
 #[cfg(test)]

@@ -294,9 +294,13 @@ fn another_user_is_refused_with_a_hint() {
     // The built binary may be in a directory that only root can access.
     let program = home.path().join("pmd");
     std::fs::copy(crate::harness::pmd(), &program).expect("copying the program");
-    command.arg(program).arg("status");
+    command.arg(program).arg("reload");
     command.env("PMD_HOME", home.path()).env("ERL_EPMD_PORT", home.port.to_string());
     let said = said(command);
     assert_eq!(said.code, 5, "{said:?}");
     assert!(said.stderr.starts_with("error: no permission to use "), "{said:?}");
+    assert!(
+        said.stderr
+            .contains("\nhint: run the command as the user that runs the daemon, or set control_group")
+    );
 }

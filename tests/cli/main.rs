@@ -7,6 +7,7 @@
     reason = "a broken expectation must stop the test, and nothing else can"
 )]
 
+mod any_user;
 mod api;
 mod change;
 mod cluster;

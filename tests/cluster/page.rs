@@ -86,6 +86,16 @@ fn the_page_can_be_opened_to_others_or_switched_off() {
     let nodes = ask(&world, 2, first, &request("GET", "/v1/nodes", "h1:4369"));
     assert!(nodes.contains("\"host\":\"h1\""), "{nodes}");
     assert!(ask(&world, 2, first, &request("POST", "/v1/stop", "h1")).starts_with("HTTP/1.1 405 "));
+    // What commands of local users need is for them alone, and not for the browsers of theirs.
+    for (method, path) in [("GET", "/v1/lookup?name=x"), ("GET", "/v1/tunnels"), ("POST", "/v1/ping")] {
+        let answer = ask(&world, 2, first, &request(method, path, "h1"));
+        assert!(answer.starts_with("HTTP/1.1 40"), "{path}: {answer}");
+        assert!(!answer.contains("application/json"), "{path}: {answer}");
+    }
+    let own = Ipv4Addr::LOCALHOST;
+    assert!(ask(&world, 0, own, &request("GET", "/v1/tunnels", "localhost")).starts_with("HTTP/1.1 200 "));
+    let foreign = ask(&world, 0, own, &request("GET", "/v1/tunnels", "pmd.example.org"));
+    assert!(foreign.starts_with("HTTP/1.1 403 "), "{foreign}");
     // When off, it is off for this host as well, and lookups still work.
     for (from, to) in [(1, Ipv4Addr::LOCALHOST), (2, world.site(1).ip)] {
         assert_eq!(ask(&world, from, to, &request("GET", "/", "localhost")), "");

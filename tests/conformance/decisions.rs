@@ -1,6 +1,6 @@
 //! Deliberate differences from stock epmd; each case first shows the defect in stock.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -252,6 +252,19 @@ fn stopped_holders() -> Vec<Case> {
             WHY_STOPPED,
         ),
         held("a holder that was stopped but listens keeps its name", true, true),
+        case("a holder that was stopped but receives on its UDP port keeps its name")
+            .expect(&[r"again: v\x01\x00\x00\x00c", "left: node"])
+            .play(|t| {
+                // Distribution over QUIC.
+                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
+                let port = socket.local_addr().expect("an address").port();
+                let holder = held_elsewhere(t, port);
+                holder.freeze();
+                let again = t.dial("again");
+                again.send(&Alive2::new("node").port(4001).bytes());
+                again.reads_alive2_reply();
+                t.lists("left");
+            }),
         held("a holder that runs but does not listen keeps its name", false, false),
         held("a holder that runs and listens keeps its name", false, true),
     ]

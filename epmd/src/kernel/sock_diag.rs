@@ -1,4 +1,4 @@
-//! Queries for single TCP sockets over netlink, sock_diag(7).
+//! Queries for single sockets over netlink, sock_diag(7).
 //!
 //! A query costs one lookup in the kernel. Reading the text tables of `/proc/net` walks every socket of the machine,
 //! which takes seconds where there are 100,000.
@@ -18,8 +18,11 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x001;
 const NLM_F_DUMP: u16 = 0x300;
 const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
 /// TCP_LISTEN.
 const LISTEN: u8 = 10;
+/// TCP_CLOSE, which is also the state of a UDP socket that is not connected.
+const CLOSE: u8 = 7;
 /// ENOENT as encoded in an error message: no such socket.
 const NO_SUCH_SOCKET: i32 = -2;
 /// The size of `struct nlmsghdr`, and of a request with `struct inet_diag_req_v2`.
@@ -37,21 +40,37 @@ pub(super) fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Op
     // The kernel finds an IPv4 connection of a dual-stack socket by its IPv4 addresses, too.
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let family = if canonical(local).is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let found = ask(0, family, u32::MAX, canonical(local), canonical(remote))?;
+    let found = ask(0, family, IPPROTO_TCP, u32::MAX, canonical(local), canonical(remote))?;
     // If there is no connection, the kernel's lookup falls back to the listener.
     Ok(found.into_iter().find(|socket| !socket.listens))
 }
 
-/// The sockets that listen on `port`.
+/// The TCP sockets that listen on `port`.
 ///
 /// # Errors
 ///
 /// If the kernel cannot be queried.
 pub(super) fn listeners(port: u16) -> io::Result<Vec<Socket>> {
+    at_port(IPPROTO_TCP, LISTEN, port)
+}
+
+/// The UDP sockets that receive from anybody on `port`.
+///
+/// # Errors
+///
+/// If the kernel cannot be queried, or has no such interface for UDP: it is a module of its own.
+pub(super) fn receivers(port: u16) -> io::Result<Vec<Socket>> {
+    let mut found = at_port(IPPROTO_UDP, CLOSE, port)?;
+    // UDP has no state of its own for this.
+    found.iter_mut().for_each(|socket| socket.listens = true);
+    Ok(found)
+}
+
+fn at_port(protocol: u8, state: u8, port: u16) -> io::Result<Vec<Socket>> {
     let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
     let own = SocketAddr::new(any.ip(), port);
-    let mut found = ask(NLM_F_DUMP, AddressFamily::INET, 1 << LISTEN, own, any)?;
-    found.extend(ask(NLM_F_DUMP, AddressFamily::INET6, 1 << LISTEN, own, any)?);
+    let mut found = ask(NLM_F_DUMP, AddressFamily::INET, protocol, 1 << state, own, any)?;
+    found.extend(ask(NLM_F_DUMP, AddressFamily::INET6, protocol, 1 << state, own, any)?);
     found.retain(|socket| socket.local.port() == port);
     Ok(found)
 }
@@ -59,6 +78,7 @@ pub(super) fn listeners(port: u16) -> io::Result<Vec<Socket>> {
 fn ask(
     flags: u16,
     family: AddressFamily,
+    protocol: u8,
     states: u32,
     local: SocketAddr,
     remote: SocketAddr,
@@ -69,7 +89,7 @@ fn ask(
         SocketFlags::CLOEXEC,
         Some(netlink::SOCK_DIAG),
     )?;
-    send(&netlink, &request(flags, family, states, local, remote), SendFlags::empty())?;
+    send(&netlink, &request(flags, family, protocol, states, local, remote), SendFlags::empty())?;
     let mut found = Vec::new();
     let mut buffer = vec![0; DATAGRAM];
     loop {
@@ -77,7 +97,7 @@ fn ask(
         let mut rest = buffer.get(..length).unwrap_or_default();
         while let Some((kind, message)) = next_message(&mut rest) {
             match kind {
-                NLMSG_DONE => return Ok(found),
+                NLMSG_DONE => return dump_ended(message).map(|()| found),
                 NLMSG_ERROR => return no_such_socket(message).map(|()| found),
                 _ => found.extend(parse(message)),
             }
@@ -89,14 +109,21 @@ fn ask(
 }
 
 /// `struct nlmsghdr` and `struct inet_diag_req_v2`.
-fn request(flags: u16, family: AddressFamily, states: u32, local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+fn request(
+    flags: u16,
+    family: AddressFamily,
+    protocol: u8,
+    states: u32,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> Vec<u8> {
     let mut request = Vec::new();
     request.extend(REQUEST.to_ne_bytes());
     request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     request.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     // The sequence number, and the sender's address, which the kernel fills in.
     request.extend([0; 8]);
-    request.extend([u8::try_from(family.as_raw()).unwrap_or_default(), IPPROTO_TCP, 0, 0]);
+    request.extend([u8::try_from(family.as_raw()).unwrap_or_default(), protocol, 0, 0]);
     request.extend(states.to_ne_bytes());
     request.extend(local.port().to_be_bytes());
     request.extend(remote.port().to_be_bytes());
@@ -137,6 +164,14 @@ fn no_such_socket(message: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Returns an error if the kernel ended a list because it does not have the module for its protocol.
+fn dump_ended(message: &[u8]) -> io::Result<()> {
+    match u32_at(message, 0).map(u32::cast_signed) {
+        Some(error) if error < 0 => Err(io::Error::from_raw_os_error(error.saturating_neg())),
+        _ => Ok(()),
+    }
+}
+
 /// `struct inet_diag_msg`.
 fn parse(message: &[u8]) -> Option<Socket> {
     let [family, state, _, _] = *message.first_chunk()?;
@@ -163,7 +198,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
 
     use super::*;
 
@@ -186,6 +221,29 @@ mod tests {
                 in_tables(&|socket| socket.listens && socket.local == remote).as_ref()
             );
             assert_eq!(listening.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_list_that_the_kernel_cannot_make_is_an_error() {
+        assert!(dump_ended(&0_u32.to_ne_bytes()).is_ok());
+        let no_module = dump_ended(&NO_SUCH_SOCKET.cast_unsigned().to_ne_bytes());
+        assert_eq!(no_module.expect_err("nothing was listed").kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn receivers_are_what_the_tables_show() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0"] {
+            let socket = UdpSocket::bind(address).expect("a port");
+            let own = socket.local_addr().expect("bound");
+            let in_tables = super::super::sockets::receivers_in_tables(own.port()).expect("the tables");
+            assert_eq!(in_tables.iter().map(|socket| socket.local).collect::<Vec<_>>(), [own]);
+            // Where the kernel has no interface for UDP, the tables are what is used.
+            if let Ok(found) = receivers(own.port()) {
+                assert_eq!(found, in_tables);
+            }
+            socket.connect(own).expect("an address of this host");
+            assert_eq!(super::super::sockets::receivers(own.port()).expect("a list"), []);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The kernel's tables of TCP sockets, `/proc/net/tcp` and `tcp6`, and faster queries for single sockets.
+//! The kernel's tables of sockets, `/proc/net/tcp`, `udp` and their IPv6 forms, and faster queries for single sockets.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,21 +7,31 @@ use super::sock_diag;
 pub use super::socket::Socket;
 
 /// The tables of this thread's network namespace. `/proc/net` would show that of the process.
-const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+const TCP: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+const UDP: [&str; 2] = ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"];
 /// TCP_LISTEN.
 const LISTEN: &str = "0A";
+/// TCP_CLOSE, which is also the state of a UDP socket that is not connected.
+const CLOSE: &str = "07";
 
-/// The sockets for which `wanted` returns true.
+/// The TCP sockets for which `wanted` returns true.
 ///
 /// # Errors
 ///
 /// If the tables cannot be read. A missing IPv6 table is not an error, because the system may not support IPv6.
 pub fn find(wanted: impl Fn(&Socket) -> bool) -> io::Result<Vec<Socket>> {
+    find_in(TCP, LISTEN, wanted)
+}
+
+fn find_in(tables: [&str; 2], listens: &str, wanted: impl Fn(&Socket) -> bool) -> io::Result<Vec<Socket>> {
     let mut found = Vec::new();
-    for table in TABLES {
+    for table in tables {
         match std::fs::read_to_string(table) {
-            Ok(text) => found.extend(text.lines().filter_map(parse_line).filter(|socket| wanted(socket))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && table != TABLES[0] => {}
+            Ok(text) => {
+                let sockets = text.lines().filter_map(|line| parse_line(line, listens));
+                found.extend(sockets.filter(|socket| wanted(socket)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && table != tables[0] => {}
             Err(error) => return Err(error),
         }
     }
@@ -58,7 +68,7 @@ pub fn user_of(local: SocketAddr, remote: SocketAddr) -> Option<u32> {
     (socket.inode != 0).then_some(socket.uid)
 }
 
-/// The sockets that listen on `port`.
+/// The TCP sockets that listen on `port`.
 ///
 /// # Errors
 ///
@@ -67,11 +77,25 @@ pub fn listeners(port: u16) -> io::Result<Vec<Socket>> {
     sock_diag::listeners(port).or_else(|_| find(|socket| socket.listens && socket.local.port() == port))
 }
 
-fn parse_line(line: &str) -> Option<Socket> {
+/// The UDP sockets that receive from anybody on `port`.
+///
+/// # Errors
+///
+/// If neither netlink nor the tables can be read.
+pub fn receivers(port: u16) -> io::Result<Vec<Socket>> {
+    sock_diag::receivers(port).or_else(|_| receivers_in_tables(port))
+}
+
+pub(super) fn receivers_in_tables(port: u16) -> io::Result<Vec<Socket>> {
+    find_in(UDP, CLOSE, |socket| socket.listens && socket.local.port() == port)
+}
+
+/// `listening` is the state of a socket that listens.
+fn parse_line(line: &str, listening: &str) -> Option<Socket> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let local = parse_end(fields.next()?)?;
     let remote = parse_end(fields.next()?)?;
-    let listens = fields.next()? == LISTEN;
+    let listens = fields.next()? == listening;
     // The queues, the timer and the retransmissions are in between.
     let uid = fields.nth(3)?.parse().ok()?;
     let inode = fields.nth(1)?.parse().ok()?;
@@ -118,14 +142,14 @@ mod tests {
     fn a_line_of_the_table_is_understood() {
         let line = "   1: 0100007F:1111 00000000:0000 0A 00000000:00000000 00:00000000 00000000   105  \
                     0 4242 1 0000000000000000 100 0 0 10 0";
-        let socket = parse_line(line).expect("a valid line");
+        let socket = parse_line(line, LISTEN).expect("a valid line");
         assert_eq!(socket.local, ([127, 0, 0, 1], 4369).into());
         assert_eq!((socket.listens, socket.uid, socket.inode), (true, 105, 4242));
         let line = line.replace("0100007F", "00000000000000000000000001000000").replace(" 0A ", " 01 ");
-        let socket = parse_line(&line).expect("a valid line");
+        let socket = parse_line(&line, LISTEN).expect("a valid line");
         assert_eq!((socket.local, socket.listens), ((Ipv6Addr::LOCALHOST, 4369).into(), false));
-        assert_eq!(parse_line("  sl  local_address rem_address   st"), None);
-        assert_eq!(parse_line(""), None);
-        assert_eq!(parse_line(&line.replace(":1111", ":11111")), None);
+        assert_eq!(parse_line("  sl  local_address rem_address   st", LISTEN), None);
+        assert_eq!(parse_line("", LISTEN), None);
+        assert_eq!(parse_line(&line.replace(":1111", ":11111"), LISTEN), None);
     }
 }

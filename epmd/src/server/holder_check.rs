@@ -6,12 +6,13 @@
 //!
 //! - no process has the other end of the connection open: its last packet is in flight, or was dropped by a
 //!   firewall; or
-//! - *every* process that has it open is stopped or a zombie, and nothing listens on the distribution port. Either
+//! - *every* process that has it open is stopped or a zombie, and nothing listens on the distribution port, over TCP or (as
+//!   distribution over QUIC does) over UDP. Either
 //!   alone is normal: a stopped node under a debugger still listens, and a test program may register a port it does
 //!   not listen on.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -23,7 +24,8 @@ use rustix::net::{SocketAddrAny, getpeername, getsockname};
 use super::connections::Token;
 use super::inbox::Inbox;
 use super::shared::{Host, Watched};
-use crate::kernel::{processes, sockets};
+use crate::kernel::processes;
+use crate::kernel::sockets::{self, Socket};
 use crate::names::Registration;
 use crate::names::holder::socket_of;
 use crate::planted::panic_if_planted;
@@ -51,7 +53,7 @@ pub(super) struct HolderCheck(SyncSender<Check>);
 
 impl HolderCheck {
     /// Starts the thread, which ends when the last `HolderCheck` is dropped.
-    pub(super) fn start(host: Arc<dyn Host>) -> std::io::Result<(HolderCheck, JoinHandle<()>)> {
+    pub(super) fn start(host: Arc<dyn Host>) -> io::Result<(HolderCheck, JoinHandle<()>)> {
         let (sender, receiver) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new().name("holder-check".into());
         let running = thread.spawn(move || {
@@ -115,12 +117,14 @@ fn end_of_holder(local: SocketAddr, remote: SocketAddr) -> Option<End> {
     }
 }
 
-/// Whether the kernel shows no listener on `port` that a connection to the node could reach. A node that listens needs
-/// no further checks.
+/// Whether the kernel shows no socket on `port` that a connection to the node could reach, over TCP or UDP. A node that
+/// listens needs no further checks.
 fn nobody_listens(port: u16, peer: SocketAddr) -> bool {
     let reachable = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback() || ip == peer.ip();
-    sockets::listeners(port)
-        .is_ok_and(|listeners| !listeners.iter().any(|listener| reachable(listener.local.ip())))
+    let none = |found: io::Result<Vec<Socket>>| {
+        found.is_ok_and(|found| !found.iter().any(|socket| reachable(socket.local.ip())))
+    };
+    none(sockets::listeners(port)) && none(sockets::receivers(port))
 }
 
 fn port_refuses(port: u16, peer: SocketAddr) -> bool {
@@ -175,6 +179,18 @@ mod tests {
             let port = listener.local_addr().expect("bound").port();
             assert!(!nobody_listens(port, peer), "{address}");
             drop(listener);
+            assert!(nobody_listens(port, peer), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_udp_port_is_known_too() {
+        let peer = ([127, 0, 0, 1], 1).into();
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            let socket = std::net::UdpSocket::bind(address).expect("a port");
+            let port = socket.local_addr().expect("bound").port();
+            assert!(!nobody_listens(port, peer), "{address}");
+            drop(socket);
             assert!(nobody_listens(port, peer), "{address}");
         }
     }

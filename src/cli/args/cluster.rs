@@ -75,7 +75,7 @@ pub struct Services {
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Discover {
     /// Listen this long before printing the daemons found
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, short_alias = 'w', value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
 }
 

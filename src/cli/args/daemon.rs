@@ -103,7 +103,7 @@ pub struct Takeover {
     #[arg(long)]
     pub dry_run: bool,
     /// How long to wait for the nodes to come back
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
+    #[arg(long, short_alias = 'w', value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
     pub wait: Duration,
 }
 
@@ -114,7 +114,7 @@ pub struct Handover {
     #[arg(long)]
     pub dry_run: bool,
     /// How long to wait for the nodes to come back
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
+    #[arg(long, short_alias = 'w', value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
     pub wait: Duration,
     /// The epmd to start [default: from the newest Erlang installation, or from PATH]
     #[arg(long, value_name = "FILE")]

@@ -35,7 +35,7 @@ pub struct Lookup {
     #[arg(short, long)]
     pub all: bool,
     /// Wait up to this long for it to be registered
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, short_alias = 'w', value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
 }
 

@@ -89,7 +89,7 @@ impl From<ClientError> for Failure {
         let hint = error.hint();
         let exit = match &error {
             ClientError::NotReachable { .. } | ClientError::Lost(_) => Exit::NotReachable,
-            ClientError::Forbidden { .. } => Exit::Refused,
+            ClientError::Forbidden { .. } | ClientError::Closed { .. } => Exit::Refused,
             ClientError::Timeout { .. } => Exit::TimedOut,
             ClientError::Unexpected(_) => Exit::General,
             ClientError::Api { info, .. } => {

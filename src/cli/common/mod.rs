@@ -5,6 +5,7 @@ pub mod exit;
 pub mod failure;
 pub mod launch;
 pub mod node_env;
+pub mod node_files;
 pub mod output;
 pub mod runtime;
 pub mod signals;

@@ -34,8 +34,6 @@ use crate::takeover::{ask, systemd};
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often to check which nodes are back.
 const POLL: Duration = Duration::from_millis(250);
-/// The units of stock epmd. The socket comes first because it would restart the service.
-pub const EPMD_UNITS: [&str; 2] = ["epmd.socket", "epmd.service"];
 /// The units of pmd, which replace those of stock epmd.
 pub const PMD_UNITS: [&str; 2] = ["pmd.socket", "pmd.service"];
 

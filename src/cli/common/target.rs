@@ -10,7 +10,7 @@ use crate::config::paths::Paths;
 use crate::config::settings::Settings;
 use crate::config::value::{Addresses, Seconds};
 use crate::config::{ConfigError, environment, file};
-use crate::control::client::Client;
+use crate::control::client::{Client, Page};
 
 /// The daemon that a command talks to.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Target {
     pub port: u16,
     /// Its control socket.
     pub socket: PathBuf,
+    /// Whether nobody has named the control socket, so that any daemon on the port is meant.
+    any: bool,
     /// The flags that select the same daemon in another command, each preceded by a space.
     flags: String,
 }
@@ -74,20 +76,25 @@ impl Target {
             })
         };
         let port = port.unwrap_or(from_file.port()).get();
-        let socket = match socket.or(from_file.socket) {
-            Some(socket) => socket,
-            None => paths.client_socket(port),
-        };
-        Ok(Target { port, socket: absolute(&socket), flags: flags(global) })
+        let named = socket.or(from_file.socket);
+        let any = named.is_none() && environment::path(&environment::of_process, environment::HOME).is_none();
+        let socket = named.unwrap_or_else(|| paths.client_socket(port));
+        Ok(Target { port, socket: absolute(&socket), any, flags: flags(global) })
     }
 
-    /// The daemon with these settings.
+    /// The user's own daemon, with these settings.
     pub fn of_settings(global: &Global, settings: &Settings) -> Target {
-        Target { port: settings.listen_port(), socket: settings.socket.clone(), flags: flags(global) }
+        let (port, socket) = (settings.listen_port(), settings.socket.clone());
+        Target { port, socket, any: false, flags: flags(global) }
     }
 
-    /// A client for the daemon.
+    /// A client for the daemon. If this user may not use its control socket, the client only reads.
     pub fn client(&self) -> Client {
+        Client::new(&self.socket).with_page(Page { port: self.port, any: self.any })
+    }
+
+    /// A client for the daemon that only uses its control socket, for commands that read first what they then change.
+    pub fn control(&self) -> Client {
         Client::new(&self.socket)
     }
 

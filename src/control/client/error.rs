@@ -23,6 +23,12 @@ pub enum ClientError {
         /// The socket.
         socket: PathBuf,
     },
+    /// This user may not use the socket, and the page on the EPMD port, which everybody may read, is off.
+    #[error("no permission to use {}, and the daemon's status page, which needs none, is off", .socket.display())]
+    Closed {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// A daemon is listening but does not respond.
     #[error("the pmd behind {} did not answer within {} s", .socket.display(), .after.as_secs())]
     Timeout {
@@ -57,6 +63,10 @@ impl ClientError {
             ClientError::Forbidden { .. } => {
                 "run the command as the user that runs the daemon, or set control_group in the daemon's \
                  configuration file to give a group access"
+            }
+            ClientError::Closed { .. } => {
+                "set control_group in the daemon's configuration file to give a group access, or web = \"local\" to let \
+                 every user of this host read"
             }
             ClientError::Timeout { .. } => "check the daemon's log, and whether the host is overloaded",
             ClientError::Unexpected(_) => {

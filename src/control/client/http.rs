@@ -1,4 +1,4 @@
-//! One HTTP request on a connection of its own to the control socket.
+//! One HTTP request on a connection of its own to the control socket, or to the EPMD port.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,20 +8,18 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use tokio::net::UnixStream;
 
 use super::error::{ClientError, Result};
-use crate::control::api::ErrorBody;
+use super::page::{self, CONNECT, Page, Sender, sender_over};
+use super::stream::parse;
+use crate::control::api::{ErrorBody, Status};
 use crate::control::endpoints::{Call, Method};
 
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(5);
 /// Maximum bytes of a response: far more than a list with one node for every port of a host.
 const MAX_RESPONSE: usize = 128 * 1024 * 1024;
 /// All but the unreserved characters of RFC 3986, section 2.3.
@@ -33,6 +31,8 @@ pub(super) struct Http {
     pub(super) socket: PathBuf,
     /// How long each step of a response may take.
     pub(super) timeout: Duration,
+    /// Where to read instead if this user may not use the socket.
+    pub(super) page: Option<Page>,
 }
 
 impl Http {
@@ -56,7 +56,20 @@ impl Http {
 
     /// Sends a request; returns the response, whatever its status.
     pub(super) async fn send(&self, call: Call, target: &str, body: Bytes) -> Result<Response<Incoming>> {
-        let mut sender = self.connect().await?;
+        match self.connect().await {
+            Ok(sender) => self.send_over(sender, call, target, body).await,
+            Err(error) => Box::pin(self.ask_page(call, target, body, error)).await,
+        }
+    }
+
+    /// Sends a request over this connection.
+    pub(super) async fn send_over(
+        &self,
+        mut sender: Sender,
+        call: Call,
+        target: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>> {
         let method = match call.method() {
             Method::Get => hyper::Method::GET,
             Method::Post => hyper::Method::POST,
@@ -99,7 +112,55 @@ impl Http {
         tokio::time::timeout(self.timeout, work).await.map_err(late)?
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
+    /// Sends a request to the EPMD port, if it serves this call, because the control socket failed with `error`.
+    async fn ask_page(
+        &self,
+        call: Call,
+        target: &str,
+        body: Bytes,
+        error: ClientError,
+    ) -> Result<Response<Incoming>> {
+        let Some(page) = self.page else { return Err(error) };
+        let forbidden = matches!(error, ClientError::Forbidden { .. });
+        let stands_in = forbidden || (page.any && error.is_absence());
+        if !stands_in {
+            return Err(error);
+        }
+        let (Some(web), Some(rest)) = (call.web(), target.strip_prefix(call.path())) else {
+            return Err(error);
+        };
+        let Some(sender) = page::connect(page.port).await else { return Err(error) };
+        if !page.any && !self.is_daemon_of_socket(page.port).await {
+            return Err(error);
+        }
+        match self.send_over(sender, call, &format!("{}{rest}", web.path), body).await {
+            // A daemon without a page closes the connection, as does every other program on that port.
+            Err(ClientError::Lost(_)) if forbidden => {
+                Err(ClientError::Closed { socket: self.socket.clone() })
+            }
+            Err(ClientError::Lost(_)) => Err(error),
+            answer => answer,
+        }
+    }
+
+    /// Whether the daemon on this port has this socket, or does not say, because its page is off.
+    async fn is_daemon_of_socket(&self, port: u16) -> bool {
+        match self.status_on(port).await {
+            Ok(status) => status.is_none_or(|status| status.socket == self.socket),
+            Err(_) => false,
+        }
+    }
+
+    /// The status of the daemon on this port; none if its page is off.
+    pub(super) async fn status_on(&self, port: u16) -> Result<Option<Status>> {
+        let absent = || ClientError::Lost("nothing listens".to_owned());
+        let sender = page::connect(port).await.ok_or_else(absent)?;
+        let answer = self.send_over(sender, Call::Status, &target(Call::Status, &[]), Bytes::new()).await;
+        let Ok(answer) = answer else { return Ok(None) };
+        parse(&self.collect(answer.into_body()).await?).map(Some)
+    }
+
+    async fn connect(&self) -> Result<Sender> {
         let socket = || self.socket.clone();
         let stream = match tokio::time::timeout(CONNECT, UnixStream::connect(&self.socket)).await {
             Ok(Ok(stream)) => stream,
@@ -109,10 +170,7 @@ impl Http {
             Ok(Err(source)) => return Err(ClientError::NotReachable { socket: socket(), source }),
             Err(_) => return Err(ClientError::Timeout { socket: socket(), after: CONNECT }),
         };
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // Ends with the sender and the body, which report its errors.
-        tokio::spawn(connection);
-        Ok(sender)
+        sender_over(stream).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod error;
 mod http;
+mod page;
 mod stream;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use http::{Http, json, target, target_of};
 use stream::parse;
 
 pub use error::{ClientError, Result};
+pub use page::Page;
 pub use stream::{Events, Held, Message};
 
 /// How long a response may take by default.
@@ -34,7 +36,18 @@ pub struct Client {
 impl Client {
     /// A client of the daemon behind `socket`.
     pub fn new(socket: impl Into<PathBuf>) -> Client {
-        Client { http: Http { socket: socket.into(), timeout: TIMEOUT } }
+        Client { http: Http { socket: socket.into(), timeout: TIMEOUT, page: None } }
+    }
+
+    /// The same client; if it may not use the socket, it reads from the daemon's EPMD port instead.
+    pub fn with_page(mut self, page: Page) -> Client {
+        self.http.page = Some(page);
+        self
+    }
+
+    /// The status of the daemon on this port, if its page tells.
+    pub async fn status_on_page(port: u16, timeout: Duration) -> Option<api::Status> {
+        Http { socket: PathBuf::new(), timeout, page: None }.status_on(port).await.ok().flatten()
     }
 
     /// The same client with a different response timeout.

@@ -21,10 +21,14 @@ use axum::{Router, middleware};
 use super::endpoints::{Call, Method, endpoints};
 use super::handles::Handles;
 
-/// The paths that the web listener also serves, for the status page and monitoring. All are read-only.
-pub fn read_only(handles: Handles) -> Router {
-    let on_page = endpoints().iter().filter_map(|endpoint| Some((endpoint.call, endpoint.web?)));
-    routes(on_page).with_state(handles)
+/// The paths that the EPMD port also serves, for the status page and monitoring, and, if `local`, for commands of this
+/// host's users. They change no state that anybody else sees.
+pub fn read_only(handles: Handles, local: bool) -> Router {
+    let webs = endpoints().iter().filter_map(|endpoint| Some((endpoint.call, endpoint.web?)));
+    let served = webs.filter(|(_, web)| local || !web.local);
+    routes(served.map(|(call, web)| (call, web.path)))
+        .layer(middleware::from_fn(request::read_body))
+        .with_state(handles)
 }
 
 /// All paths.

@@ -237,10 +237,7 @@ pub(super) const SCRIPT: &[(&str, &[Step])] = &[
             Run(2, "--json"),
         ],
     ),
-    (
-        "run",
-        &[Run(0, "-- sh -c 'echo $ERL_AFLAGS'"), Run(0, "-- nosuchprogram"), Run(2, "-- true")],
-    ),
+    ("run", &[Run(0, "-- sh -c 'echo $ERL_AFLAGS'"), Run(0, "-- nosuchprogram"), Run(2, "-- true")]),
     ("metrics", &[Run(0, ""), Run(0, "--json"), Run(0, "-o jsonl"), Run(2, ""), Run(2, "--json")]),
     (
         "doctor",

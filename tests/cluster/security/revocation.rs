@@ -241,7 +241,10 @@ fn a_member_cannot_forge_or_roll_back_a_list() {
     assert!(is_open);
     assert_eq!(list_of(&world, 0), Some((2, 2)));
     let said = warnings(&world, 0);
-    assert!(said.iter().any(|text| text.contains("violated the protocol")), "{said:?}");
+    assert!(
+        said.iter().any(|text| text.contains("breaks the protocol: it sent a list of revoked certificates")),
+        "{said:?}"
+    );
     assert!(world[0].log().contains("no valid signature"), "{}", world[0].log());
     // Whoever is revoked hears it from the side that it dials, after the proof.
     let refused = dial("gone");
