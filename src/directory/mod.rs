@@ -94,6 +94,19 @@ pub struct Match {
     pub entry: Arc<Entry>,
 }
 
+/// A node on another host.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its host, in lower case.
+    pub host: String,
+    /// What its daemon says about it.
+    pub entry: Arc<Entry>,
+    /// What a tunnel to it is opened to.
+    pub target: Target,
+    /// Its registration.
+    pub registered: Registered,
+}
+
 /// This host and the others together.
 #[derive(Debug)]
 pub struct Directory {
@@ -113,6 +126,11 @@ impl Directory {
     /// This host.
     pub fn local(&self) -> &Arc<Local> {
         &self.local
+    }
+
+    /// The node `name` on another host, of those that are meant.
+    pub fn node_elsewhere(&self, name: &str, meaning: &Meaning) -> Option<Node> {
+        self.others.as_ref()?.node(name, meaning)
     }
 
     /// All nodes and services with this name, on all hosts or on `host`, in no particular order. `None` if the host is
@@ -225,15 +243,6 @@ impl Directory {
         answer(&Alive2 { port: address.port(), name: question.name, extra: &extra, ..found });
         Ok(())
     }
-}
-
-/// A node on another host.
-struct Node {
-    /// Its host, in lower case.
-    host: String,
-    entry: Arc<Entry>,
-    target: Target,
-    registered: Registered,
 }
 
 impl Others {

@@ -266,7 +266,7 @@ impl Sync {
             files::replace_if_changed(&settings.hosts_file, &hosts, files::PUBLIC)?;
             files::replace_if_changed(
                 &settings.inetrc,
-                &hosts_file::inetrc_text(&settings.hosts_file),
+                hosts_file::inetrc_text(&settings.hosts_file),
                 files::PUBLIC,
             )?;
             if let Some(folder) = settings.module.parent() {

@@ -31,4 +31,6 @@ pub use names::{Adopt, AdoptOutcome, AdoptedName, ClusterName, ClusterNameList, 
 pub use reach::{Reach, ReachFailure, ReachStep, Reached, Refusal, RefusalList};
 pub use rotation::{Rotate, Rotation};
 pub use services::{ClusterService, ClusterServiceList, NewService, ServiceEnded, ServiceInfo, ServiceList};
-pub use tunnel::{AliasInfo, Hop, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus};
+pub use tunnel::{
+    AliasInfo, CookieTest, Hop, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus,
+};
