@@ -35,6 +35,7 @@ mod tools;
 mod tunnel;
 mod tunnel_apps;
 mod tunnel_ejabberd;
+mod tunnel_names;
 mod tunnel_paths;
 mod tunnel_rabbitmq;
 mod tunnel_reload;

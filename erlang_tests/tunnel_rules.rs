@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::Program;
 use crate::harness::{pmd, wait_until};
-use crate::support::cluster::{api, cluster, configure, firewall, hosts_file, islands, join, node, start};
+use crate::support::cluster::{api, cluster, configure, firewall, islands, join, node, start};
 use crate::support::mapper::listens;
 use crate::support::wire::names_at;
 

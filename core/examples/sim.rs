@@ -4,10 +4,18 @@
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../tests/support/cluster.rs"]
+mod cluster;
+#[path = "../tests/support/lies.rs"]
+mod lies;
+
 use std::time::Instant;
 
 use pmd_core::sim::World;
 use pmd_protocol::peer::Kind;
+
+/// Lies for each seed.
+const LIES: usize = 60;
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -22,9 +30,10 @@ fn main() {
         Some("heal") => distribution(number(2, 20), |seed| heal(count, seed, false)),
         Some("thaw") => distribution(number(2, 20), |seed| heal(count, seed, true)),
         Some("register") => register(count, number(2, 20)),
+        Some("liar") => liar(count, number(2, 20), number(3, 0)),
         Some("restart") => distribution(number(2, 3), |seed| restart(count, seed)),
         _ => println!(
-            "usage: sim join|idle|vanish|kill|heal|thaw|register|restart DAEMONS [HOURS or SEEDS] [SEED]"
+            "usage: sim join|idle|vanish|kill|heal|thaw|register|restart|liar DAEMONS [HOURS or SEEDS] [SEED]"
         ),
     }
 }
@@ -137,6 +146,22 @@ fn heal(count: usize, seed: u64, freeze: bool) -> u64 {
     world.run_for(10_000);
     assert!(world.is_converged() && world.audit().is_empty());
     took
+}
+
+/// A member that lies about everybody else, among this many honest ones. Ends with the first property that is violated.
+fn liar(count: usize, seeds: u64, first: u64) {
+    let begin = Instant::now();
+    for seed in first..first + seeds {
+        lies::endure(seed, count + 1, LIES);
+        let done = seed + 1 - first;
+        if done.is_multiple_of(50) || done == seeds {
+            println!("{done} seeds of {seeds}, {:.0?} real", begin.elapsed());
+        }
+    }
+    println!(
+        "a liar among {count} honest daemons, {LIES} lies, {seeds} seeds: honest entries never changed, no honest daemon took another \
+         for dead, all honest fingerprints agreed, and only the liar was blamed"
+    );
 }
 
 fn restart(count: usize, seed: u64) -> u64 {

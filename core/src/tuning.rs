@@ -22,16 +22,18 @@ pub struct ReplicaTuning {
     pub tombstones: usize,
     /// The size of all unfinished transfers of one sender above which they are abandoned.
     ///
-    /// Unit: bytes for each sender. Default: 16 MiB, as for `entry_bytes`. Range: from 64 KiB. Source: our own.
+    /// Unit: bytes for each sender, counted as for `entry_bytes`. Default: 9 MiB, that and the tombstones. Range: from
+    /// 64 KiB. Source: our own.
     pub staged_bytes: usize,
     /// The most entries that an origin may have. A peer that sends more violates the protocol.
     ///
-    /// Unit: entries for each origin. Default: 65,536, three times the nodes that a host with the usual descriptor limit
-    /// can register. Range: from 1,000; the same on all hosts. Source: our own.
+    /// Unit: entries for each origin. Default: 65,536, above what fits into `entry_bytes`. Range: from 1,000; the same on all
+    /// hosts. Source: our own.
     pub entries: usize,
-    /// The most bytes that the names and values of an origin's entries may take.
+    /// The most bytes that an origin's entries may take: their names and values, and 128 bytes for each besides.
     ///
-    /// Unit: bytes for each origin. Default: 16 MiB. Range: from 1 MiB; the same on all hosts. Source: our own.
+    /// Unit: bytes for each origin. Default: 8 MiB, which is room for 50,000 nodes. Range: from 1 MiB; the same on all
+    /// hosts. Source: our own.
     pub entry_bytes: usize,
     /// How long entries of an origin that is not a live member are kept, so that after a partition a delta suffices
     /// instead of a snapshot.
@@ -50,9 +52,9 @@ impl ReplicaTuning {
     /// The defaults.
     pub const DEFAULT: Self = Self {
         tombstones: 1024,
-        staged_bytes: 16 * 1024 * 1024,
+        staged_bytes: 9 * 1024 * 1024,
         entries: 65_536,
-        entry_bytes: 16 * 1024 * 1024,
+        entry_bytes: 8 * 1024 * 1024,
         keep_dead_ms: 600_000,
         max_dead: 4096,
     };
@@ -107,6 +109,26 @@ pub struct MembershipTuning {
     /// outdated records may go through. Source: our own; even older records revive it until it is dialled seconds
     /// later.
     pub remember_down_ms: u64,
+    /// How long a dead identity is remembered that this daemon has never reached itself. A peer may have invented it.
+    ///
+    /// Unit: milliseconds. Default: 300,000 (five minutes). Range: from a minute, so that the news of its death have
+    /// arrived everywhere, to `remember_down_ms`. Source: our own.
+    pub remember_unreached_ms: u64,
+    /// The number of members to remember, dead ones included. If the table is full, those that were never reached give
+    /// way to those that were.
+    ///
+    /// Unit: members. Default: 65,536, about 40 MB. Range: above the size of the cluster and the failures of a day.
+    /// Source: our own.
+    pub max_members: usize,
+    /// The number of new members that one peer may introduce at once.
+    ///
+    /// Unit: members for each peer. Default: 2,048. Range: above a few hundred, and at least half the size of the cluster:
+    /// a daemon that joins a larger one learns of the rest from its other peers. Source: our own.
+    pub introductions: u64,
+    /// The time until a peer may introduce one more.
+    ///
+    /// Unit: milliseconds. Default: 120, which is 500 a minute. Range: 10 to 1,000. Source: our own.
+    pub introduce_every_ms: u64,
     /// How late a timer may fire before the daemon blames itself instead of its peers.
     ///
     /// Unit: milliseconds. Default: 200. Range: above the scheduling latency of the host, below `probe_rtt_ms`. Source:
@@ -127,6 +149,10 @@ impl MembershipTuning {
         refute_wait_ms: 300,
         confirmed_wait_ms: 1_000,
         remember_down_ms: 86_400_000,
+        remember_unreached_ms: 300_000,
+        max_members: 65_536,
+        introductions: 2_048,
+        introduce_every_ms: 120,
         late_ms: 200,
         phi: PhiTuning::DEFAULT,
     };

@@ -300,7 +300,8 @@ fn poison_update_harms_nobody() {
     assert!((0..8).all(|number| found(&world, &format!("own-{number}")) == [1; 8]));
     assert_eq!(downs(&world), []);
     is_fine(&world);
-    let blamed = |alarm: &Alarm| matches!(alarm, Alarm::Violation(peer) if world.number_of(peer) == Some(5));
+    let blamed =
+        |alarm: &Alarm| matches!(alarm, Alarm::Violation(peer, _) if world.number_of(peer) == Some(5));
     assert!(world.alarms().iter().any(|(_, _, alarm)| blamed(alarm)), "{:?}", world.alarms());
 }
 

@@ -46,7 +46,8 @@ fn hear(table: &mut MemberTable, now: u64, records: &[Record]) -> Vec<Membership
 /// A judge that takes every statement for genuine and hears nobody itself.
 type AnyJudge = Judge<fn(&Record) -> bool, fn(&NodeId) -> bool>;
 
-const CREDULOUS: AnyJudge = Judge { is_genuine: |_| true, is_heard: |_| false, latest_ms: 10_000 };
+const CREDULOUS: AnyJudge =
+    Judge { is_genuine: |_| true, is_heard: |_| false, introducer: Some(NodeId::MIN), latest_ms: 10_000 };
 
 fn events(table: &mut MemberTable) -> Vec<MembershipEvent> {
     std::iter::from_fn(|| table.poll_event()).collect()
@@ -295,6 +296,7 @@ fn a_daemon_that_leaves_is_dead_and_does_not_refute_it() {
 #[test]
 fn the_dead_are_forgotten_eventually() {
     let mut table = table(9);
+    table.reach(id(1));
     hear(&mut table, 5, &[record(1, 0, 0, State::Down), record(2, 0, 0, State::Alive)]);
     hear(&mut table, 9, &[record(2, 0, 0, State::Down), record(2, 1, 0, State::Alive)]);
     let end = 5 + TUNING.remember_down_ms;
@@ -345,8 +347,12 @@ fn a_suspect_that_somebody_calls_dead_gets_no_second_chance() {
 
 #[test]
 fn a_member_that_is_heard_is_not_suspected_on_hearsay() {
-    let judge =
-        Judge { is_genuine: |_: &Record| true, is_heard: |of: &NodeId| *of == id(1), latest_ms: 10_000 };
+    let judge = Judge {
+        is_genuine: |_: &Record| true,
+        is_heard: |of: &NodeId| *of == id(1),
+        introducer: Some(NodeId::MIN),
+        latest_ms: 10_000,
+    };
     for state in [State::Suspect, State::Down] {
         let mut table = table(9);
         let both = [record(1, 0, 0, State::Alive), record(2, 0, 0, State::Alive)];
@@ -363,7 +369,12 @@ fn a_member_that_is_heard_is_not_suspected_on_hearsay() {
 /// Only the member itself can raise its counters, change its addresses or leave.
 #[test]
 fn a_statement_that_its_member_has_not_signed_is_an_error_and_changes_nothing() {
-    let judge = Judge { is_genuine: |_: &Record| false, is_heard: |_: &NodeId| false, latest_ms: 10_000 };
+    let judge = Judge {
+        is_genuine: |_: &Record| false,
+        is_heard: |_: &NodeId| false,
+        introducer: Some(NodeId::MIN),
+        latest_ms: 10_000,
+    };
     let mut later = record(1, 0, 0, State::Alive);
     later.identity.generation.boot_ms = 2_000;
     for forged in [

@@ -126,6 +126,10 @@ pub const MAX_LOST: usize = 2000;
 /// Decisions in one `Expulsions`. With names, keys and signatures of maximal size they fit into [`MAX_FRAME`].
 pub const MAX_EXPULSIONS: usize = 32;
 
+/// Longest list of revoked certificates, in bytes: about a thousand certificates. As text, it fits into a request to the
+/// control API.
+pub const MAX_REVOCATION_LIST: usize = 40 * 1024;
+
 /// Longest cluster secret, in bytes: that of an Erlang atom.
 pub const MAX_SECRET: usize = 255;
 

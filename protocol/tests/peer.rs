@@ -16,8 +16,8 @@ use pmd_protocol::peer::frame::{
     Open, Opened, Preface, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Summary, Tally,
 };
 use pmd_protocol::peer::{
-    Attestation, Base, Digest, Expulsion, Expulsions, Generation, Key, Kind, NodeId, Op, PublicKey, Rotation,
-    Signature, Stamp, StatementHash, Update, Updates, Value, Version,
+    Attestation, Base, Digest, Expulsion, Expulsions, Generation, Key, Kind, NodeId, Op, PublicKey,
+    RevocationList, Rotation, Signature, Stamp, StatementHash, Update, Updates, Value, Version,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -175,7 +175,8 @@ fn frame() -> impl Strategy<Value = Frame> {
             Frame::Rotation(Rotation { begun_ms, finished, without, secret, author, signature })
         },
     );
-    let decisions = prop_oneof![expulsions, rotation];
+    let revocations = vec(any::<u8>(), 0..100).prop_map(|der| Frame::RevocationList(RevocationList { der }));
+    let decisions = prop_oneof![expulsions, rotation, revocations];
     let tunnels = prop_oneof![open, opened, dial_back, back, relay, depart];
     prop_oneof![
         lost,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pmd_core::attest::Keys;
 use pmd_protocol::peer::{PublicKey, Signature};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{PrivateKeyDer, SignatureVerificationAlgorithm};
 use rustls::sign::SigningKey;
 use rustls::{Error, SignatureScheme};
 use x509_parser::prelude::FromDer;
@@ -75,17 +75,27 @@ impl Keys for DaemonKeys {
         let scheme = SignatureScheme::from(u16::from_be_bytes(*scheme));
         let Ok((_, key)) = SubjectPublicKeyInfo::from_der(key.as_bytes()) else { return false };
         let algorithms = self.algorithms.mapping.iter().filter(|(known, _)| *known == scheme);
-        algorithms.flat_map(|(_, algorithms)| algorithms.iter()).any(|algorithm| {
-            // The key alone does not determine the algorithm, and an algorithm is for one kind of key.
-            let kind = &key.algorithm;
-            is_identifier(&algorithm.public_key_alg_id(), kind)
-                && algorithm.verify_signature(&key.subject_public_key.data, message, signature).is_ok()
-        })
+        let algorithms = algorithms.flat_map(|(_, algorithms)| algorithms.iter().copied());
+        is_signed(algorithms, &key, message, signature)
     }
 }
 
+/// Whether `message` was signed with this key by one of these algorithms.
+pub(super) fn is_signed(
+    mut algorithms: impl Iterator<Item = &'static dyn SignatureVerificationAlgorithm>,
+    key: &SubjectPublicKeyInfo<'_>,
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    algorithms.any(|algorithm| {
+        // The key alone does not determine the algorithm, and an algorithm is for one kind of key.
+        is_identifier(&algorithm.public_key_alg_id(), &key.algorithm)
+            && algorithm.verify_signature(&key.subject_public_key.data, message, signature).is_ok()
+    })
+}
+
 /// Whether DER without its outer tag is that of this algorithm identifier.
-fn is_identifier(expected: &[u8], kind: &x509_parser::x509::AlgorithmIdentifier<'_>) -> bool {
+pub(super) fn is_identifier(expected: &[u8], kind: &x509_parser::x509::AlgorithmIdentifier<'_>) -> bool {
     // OBJECT IDENTIFIER and parameters, as they stand in the key.
     let oid = kind.algorithm.as_bytes();
     let parameters = kind.parameters.as_ref();

@@ -7,5 +7,6 @@ mod identity;
 mod key;
 pub mod keys;
 pub mod proof;
+pub mod revocation;
 pub mod tls;
 mod verify;

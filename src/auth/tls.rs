@@ -17,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use super::error::TlsError;
 use super::identity::{self, Identity};
 use super::keys::DaemonKeys;
+use super::revocation::{CertificateIds, ListSigners};
 use super::verify::PeerVerifier;
 use crate::config::types::IdentitySource;
 
@@ -41,6 +42,10 @@ pub struct Tls {
     clients: [Arc<ClientConfig>; ALPNS.len()],
     certificate: CertificateDer<'static>,
     keys: Arc<DaemonKeys>,
+    /// The authorities whose lists of revoked certificates count.
+    list_signers: ListSigners,
+    /// What identifies this daemon's certificates, if an authority has issued them.
+    own: Option<Arc<CertificateIds>>,
 }
 
 impl Tls {
@@ -51,8 +56,10 @@ impl Tls {
     /// If a file cannot be used.
     pub fn load(source: &IdentitySource, host: &str) -> Result<Tls, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let (identity, verifier) = match source {
-            IdentitySource::Auto { key } => (Identity::of_own_key(key)?, PeerVerifier::of_keys(&provider)),
+        let (identity, verifier, authorities) = match source {
+            IdentitySource::Auto { key } => {
+                (Identity::of_own_key(key)?, PeerVerifier::of_keys(&provider), Vec::new())
+            }
             IdentitySource::Authority { ca, certificate, key } => {
                 let identity = Identity::of_files(certificate, key)?;
                 let first =
@@ -60,20 +67,24 @@ impl Tls {
                 if !is_for(&first, host) {
                     return Err(TlsError::Name { path: certificate.clone(), host: host.to_owned() });
                 }
-                (identity, PeerVerifier::of_authority(&provider, roots(ca)?)?)
+                let authorities = identity::certificates(ca)?;
+                let roots = roots(ca, &authorities)?;
+                (identity, PeerVerifier::of_authority(&provider, roots)?, authorities)
             }
         };
         let checks_names = matches!(source, IdentitySource::Authority { .. });
-        Tls::new(&provider, identity, Arc::new(verifier), checks_names)
+        let signers = ListSigners::new(&authorities, provider.signature_verification_algorithms);
+        Tls::new(&provider, identity, Arc::new(verifier), (checks_names, signers))
     }
 
     fn new(
         provider: &Arc<CryptoProvider>,
         identity: Identity,
         verifier: Arc<PeerVerifier>,
-        checks_names: bool,
+        (checks_names, list_signers): (bool, ListSigners),
     ) -> Result<Tls, TlsError> {
         let Identity { chain, key } = identity;
+        let own = if checks_names { CertificateIds::of_chain(&chain).map(Arc::new) } else { None };
         let certificate = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
         let public = identity::public_key(&certificate)?;
         let id = identity::id_of(&certificate)?;
@@ -97,7 +108,8 @@ impl Tls {
             client.alpn_protocols = vec![alpn.to_vec()];
             Arc::new(client)
         });
-        Ok(Tls { id, checks_names, server: Arc::new(server), clients, certificate, keys })
+        let server = Arc::new(server);
+        Ok(Tls { id, checks_names, server, clients, certificate, keys, list_signers, own })
     }
 
     /// This daemon's id: the hash of its public key.
@@ -145,6 +157,35 @@ impl Tls {
         self.checks_names
     }
 
+    /// The authorities whose lists of revoked certificates count; none if the certificates are self-signed.
+    #[must_use]
+    pub fn list_signers(&self) -> Option<&ListSigners> {
+        self.checks_names.then_some(&self.list_signers)
+    }
+
+    /// What identifies this daemon's certificates, if an authority has issued them.
+    #[must_use]
+    pub fn own_certificates(&self) -> Option<&CertificateIds> {
+        self.own.as_deref()
+    }
+
+    /// What identifies the certificates that a peer has presented, which the TLS handshake has verified; none if they are
+    /// self-signed.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read, so that nobody can say whether they are revoked.
+    pub fn certificates_of(
+        &self,
+        chain: Option<&[CertificateDer<'_>]>,
+    ) -> Result<Option<Arc<CertificateIds>>, Unreadable> {
+        if !self.checks_names {
+            return Ok(None);
+        }
+        let ids = CertificateIds::of_chain(chain.unwrap_or_default()).ok_or(Unreadable)?;
+        Ok(Some(Arc::new(ids)))
+    }
+
     /// The id of the daemon that presented these certificates, which the TLS handshake has verified.
     #[must_use]
     pub fn peer(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<NodeId> {
@@ -165,11 +206,16 @@ fn is_for(certificate: &CertificateDer<'_>, host: &str) -> bool {
     ServerName::try_from(host).is_ok_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok())
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+/// The error of certificates that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer's certificates cannot be read")]
+pub struct Unreadable;
+
+fn roots(path: &Path, authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in identity::certificates(path)? {
+    for certificate in authorities {
         roots
-            .add(certificate)
+            .add(certificate.clone())
             .map_err(|error| TlsError::Unusable { path: path.into(), reason: error.to_string() })?;
     }
     Ok(roots)

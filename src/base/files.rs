@@ -109,18 +109,25 @@ pub fn open_log(path: &Path) -> io::Result<File> {
 ///
 /// If the file cannot be written; `AlreadyExists` if it exists.
 pub fn make(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    make_for(path, text.as_bytes(), mode, None)
+    make_for(path, text.as_bytes(), mode, None, Durable::Yes)
+}
+
+/// Whether a file has to be there after a power failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    No,
 }
 
 /// Creates a file like [`make`]; with an owner, for this user and group.
-fn make_for(path: &Path, text: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
+fn make_for(path: &Path, text: &[u8], mode: u32, owner: Option<Owner>, durable: Durable) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     if let Some((uid, gid)) = owner {
         fchown(&file, Some(uid), Some(gid))?;
     }
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(text)?;
-    file.sync_all()
+    if durable == Durable::Yes { file.sync_all() } else { Ok(()) }
 }
 
 /// Creates a file unless it exists, and returns whether it was created. Of several concurrent processes, one succeeds,
@@ -131,7 +138,7 @@ fn make_for(path: &Path, text: &[u8], mode: u32, owner: Option<Owner>) -> io::Re
 /// If the file cannot be written.
 pub fn make_once(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
     // A rename would replace the file of another process; a link fails instead.
-    put(path, text.as_bytes(), mode, None, |beside| match std::fs::hard_link(beside, path) {
+    put(path, text.as_bytes(), mode, None, Durable::Yes, |beside| match std::fs::hard_link(beside, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
@@ -144,7 +151,7 @@ pub fn make_once(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
 ///
 /// If the file cannot be written. The old file then remains.
 pub fn replace(path: &Path, text: impl AsRef<[u8]>, mode: u32) -> io::Result<()> {
-    put(path, text.as_ref(), mode, None, |beside| std::fs::rename(beside, path))
+    put(path, text.as_ref(), mode, None, Durable::Yes, |beside| std::fs::rename(beside, path))
 }
 
 /// Replaces a file like [`replace`], and keeps its owner and group, since root may do it for another user. The new file
@@ -156,11 +163,13 @@ pub fn replace(path: &Path, text: impl AsRef<[u8]>, mode: u32) -> io::Result<()>
 pub fn replace_for_its_owner(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let found = std::fs::symlink_metadata(path)?;
     let owner = Some((found.uid(), found.gid())).filter(|(uid, _)| geteuid().is_root() && *uid != 0);
-    put(path, text.as_bytes(), mode, owner, |beside| std::fs::rename(beside, path))
+    put(path, text.as_bytes(), mode, owner, Durable::Yes, |beside| std::fs::rename(beside, path))
 }
 
 /// Replaces a file like [`replace`], unless it already has this text, and returns whether it changed. An unchanged file
 /// keeps its modification time, by which its readers decide whether to read it again.
+///
+/// This is for files that the daemon writes again when it starts, so it does not wait until they are on the disk.
 ///
 /// # Errors
 ///
@@ -171,7 +180,7 @@ pub fn replace_if_changed(path: &Path, text: impl AsRef<[u8]>, mode: u32) -> io:
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    replace(path, text, mode).map(|()| true)
+    put(path, text.as_ref(), mode, None, Durable::No, |beside| std::fs::rename(beside, path)).map(|()| true)
 }
 
 /// Creates a folder and its parents with access only for the owner. Existing folders are not changed.
@@ -206,6 +215,7 @@ fn put<T>(
     text: &[u8],
     mode: u32,
     owner: Option<Owner>,
+    durable: Durable,
     in_place: impl FnOnce(&Path) -> io::Result<T>,
 ) -> io::Result<T> {
     let mut beside = path.as_os_str().to_owned();
@@ -213,7 +223,7 @@ fn put<T>(
     let beside = PathBuf::from(beside);
     // An earlier process with the same id may have left this file.
     let _ = std::fs::remove_file(&beside);
-    let done = make_for(&beside, text, mode, owner).and_then(|()| in_place(&beside));
+    let done = make_for(&beside, text, mode, owner, durable).and_then(|()| in_place(&beside));
     let _ = std::fs::remove_file(&beside);
     done
 }

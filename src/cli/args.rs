@@ -16,7 +16,8 @@ use common::HELP;
 use crate::config::types::Port;
 
 pub use cluster::{
-    Ca, CaInit, CaIssue, CaShow, Cookie, Discover, Expel, Join, Leave, Member, Rotate, Services, Status,
+    Ca, CaInit, CaIssue, CaRevoke, CaRevoked, CaShow, Cookie, Discover, Expel, Join, Leave, Member, Rotate,
+    Services, Status,
 };
 pub use common::Watch;
 pub use daemon::{AddressList, Debug, Demo, Doctor, Epmd, Handover, Health, Start, Takeover};

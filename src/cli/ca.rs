@@ -8,9 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::args::{Ca, CaInit, CaIssue, CaShow};
+use super::args::{Ca, CaInit, CaIssue, CaRevoked, CaShow, Global};
 use super::common::target::absolute;
-use super::common::{Colour, Exit, Failure, Output, Result, note};
+use super::common::{Colour, Exit, Failure, Output, Result, Target, note};
+use super::revoke;
 use crate::auth::authority::{self, Authority, CERTIFICATE, CaError, Certificate, DAY, KEY};
 use crate::base::text::{printable, span};
 use crate::config::paths::Paths;
@@ -20,11 +21,16 @@ use crate::control::json;
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Issues and shows certificates.
-pub fn run(action: &Ca, output: Output) -> Result<Exit> {
+pub fn run(global: &Global, action: &Ca, output: Output) -> Result<Exit> {
     match action {
         Ca::Init(args) => init(args, output),
         Ca::Issue(args) => issue(args, output),
         Ca::Show(args) => show(args, output),
+        Ca::Revoke(args) => revoke::revoke(&Target::of(global)?, &folder(args.dir.as_deref())?, args, output),
+        Ca::Revoked(CaRevoked { dir: Some(dir), .. }) => {
+            revoke::list_of_authority(&folder(Some(dir))?, output)
+        }
+        Ca::Revoked(args) => revoke::list(&Target::of(global)?, args, output),
     }
 }
 
@@ -68,6 +74,11 @@ fn issue(args: &CaIssue, output: Output) -> Result<Exit> {
         writeln!(out, "{how} the certificate of {}, valid until {end}", args.host.as_str())?;
         write_files(out, &done.certificate, &done.key)
     })?;
+    if done.replaced {
+        note(
+            "note: the old key belongs to a revoked certificate, so there is a new one, and the daemon gets a new id",
+        );
+    }
     if done.issued.shortened {
         note("note: it expires with the authority, earlier than requested");
     }
@@ -147,6 +158,7 @@ struct Details {
     authority: bool,
     not_before: String,
     not_after: String,
+    serial: String,
     sha256: String,
     node_id: String,
 }
@@ -161,6 +173,7 @@ impl Details {
             authority: certificate.authority,
             not_before: json::rfc3339(certificate.not_before),
             not_after: json::rfc3339(certificate.not_after),
+            serial: certificate.serial.to_string(),
             sha256: certificate.sha256(),
             node_id: certificate.node_id().to_string(),
         }
@@ -225,6 +238,7 @@ fn write_certificate(
             Validity::of(certificate, now).describe(output)
         ),
     )?;
+    row("serial", &certificate.serial.to_string())?;
     row("SHA-256", &certificate.sha256())?;
     if !certificate.authority {
         row("daemon's id", &certificate.node_id().to_string())?;
@@ -236,12 +250,14 @@ impl From<CaError> for Failure {
     fn from(error: CaError) -> Failure {
         let denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
         let exit = match &error {
-            CaError::NoAuthority { .. } => Exit::NotFound,
+            CaError::NoAuthority { .. } | CaError::NotIssued(_) => Exit::NotFound,
             CaError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             CaError::Read { source, .. } | CaError::Write { source, .. } if denied(source) => Exit::Refused,
-            CaError::Exists { .. } => Exit::Conflict,
+            CaError::Exists { .. } | CaError::Several(..) => Exit::Conflict,
             CaError::Exposed { .. } | CaError::Foreign { .. } | CaError::Ended(_) => Exit::Refused,
-            CaError::Content { .. } | CaError::Name(_) | CaError::Oneself(_) => Exit::Usage,
+            CaError::Content { .. } | CaError::List(_) | CaError::Name(_) | CaError::Oneself(_) => {
+                Exit::Usage
+            }
             CaError::Read { .. } | CaError::Write { .. } | CaError::Crypto(_) => Exit::General,
         };
         Failure::new(exit, error.to_string(), error.hint())
@@ -270,11 +286,13 @@ mod tests {
             write_certificate(&mut out, certificate, now(), Output::new(Format::Table, false))
                 .expect("in-memory write");
             let text = String::from_utf8(out).expect("text");
+            let text = text.replace(&certificate.serial.to_string(), "SERIAL");
             text.replace(&certificate.sha256(), "SHA256").replace(&certificate.node_id().to_string(), "ID")
         };
         assert_snapshot!(shown(authority.certificate()), @r"
         authority    CN=shop
         valid        2025-12-31T23:00:00.000Z to 2035-12-30T00:00:00.000Z, for 3650d
+        serial       SERIAL
         SHA-256      SHA256
         ");
         assert_snapshot!(shown(&issued.certificate), @r"
@@ -283,6 +301,7 @@ mod tests {
         names        host1.example.org, host1
         addresses    10.0.0.1
         valid        2025-12-31T23:00:00.000Z to 2027-01-01T00:00:00.000Z, for 365d
+        serial       SERIAL
         SHA-256      SHA256
         daemon's id  ID
         ");

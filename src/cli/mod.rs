@@ -27,6 +27,7 @@ pub mod peers;
 pub mod ping;
 pub mod register;
 pub mod reload;
+pub mod revoke;
 pub mod rotate;
 pub mod run;
 pub mod services;
@@ -93,7 +94,7 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Peers(args) => peers::run(&target()?, args.watch, output),
         Command::Discover(args) => discover::run(&target()?, args.wait, output),
         Command::Cookie { action } => cookie::run(global, &action, output),
-        Command::Ca { action } => ca::run(&action, output),
+        Command::Ca { action } => ca::run(global, &action, output),
         Command::Names(args) => names::run(&target()?, &args, output),
         Command::Services(args) => services::run(&target()?, args.cluster, output),
         Command::Lookup(args) => lookup::run(&target()?, &args, output),

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use pmd_core::membership::Identity;
+use pmd_core::node::LinkId;
 use pmd_protocol::peer::{Frame, NodeId, Rotation};
 use tokio::sync::{mpsc, oneshot};
 
 use super::view::ClusterView;
 use crate::auth::cookie::CookieKey;
+use crate::auth::revocation::VerifiedList;
 pub use crate::link::inbox::Ended;
 
 /// Capacity of the command queue. When it is full, callers wait in turn.
@@ -62,6 +64,10 @@ pub(super) enum CoreCommand {
     Proven(CookieKey, oneshot::Sender<Vec<NodeId>>),
     /// Close the links whose peers have not proven the secret of this key.
     CloseUnproven(CookieKey),
+    /// Send a list of revoked certificates to all peers and to those that follow, and close the links of revoked ones.
+    Revoke(Arc<VerifiedList>),
+    /// Close a link whose peer has sent what no correct daemon sends.
+    Violated(LinkId),
     /// Stop the thread.
     Stop,
 }
@@ -216,6 +222,16 @@ impl Core {
     /// Closes the links whose peers have not proven the secret of this key.
     pub(super) async fn close_unproven(&self, key: CookieKey) -> Result<(), Ended> {
         self.tell(CoreCommand::CloseUnproven(key)).await
+    }
+
+    /// Sends a list of revoked certificates to all peers and to those that follow, and closes the links of revoked ones.
+    pub(super) async fn revoke(&self, list: Arc<VerifiedList>) -> Result<(), Ended> {
+        self.tell(CoreCommand::Revoke(list)).await
+    }
+
+    /// Closes a link whose peer has sent what no correct daemon sends.
+    pub(super) async fn violated(&self, link: LinkId) -> Result<(), Ended> {
+        self.tell(CoreCommand::Violated(link)).await
     }
 
     /// Stops the core thread.

@@ -4,6 +4,7 @@
 //! thread only ever waits for the next input.
 
 mod administration;
+mod revocation;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pmd_core::membership::Identity;
-use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Settings};
+use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Rule, Settings};
 use pmd_core::replica::view::Patch;
 use pmd_epmd::planted::panic_if_planted;
 use pmd_protocol::peer::frame::Reason;
@@ -21,11 +22,12 @@ use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::addresses::advertised;
-use super::alarm::describe;
+use super::alarm::{Alarms, describe};
 use super::bridge::{Bridge, Facts};
 use super::core::{CoreCommand, Sent, Weight};
 use super::view::ClusterView;
 use crate::auth::cookie::CookieKey;
+use crate::auth::revocation::VerifiedList;
 use crate::base::clock::now_ms;
 use crate::base::log::limited::LimitedLog;
 use crate::directory::cluster::Claim;
@@ -39,8 +41,6 @@ use crate::link::session::Links;
 const BATCH: usize = 64;
 /// Maximum size of an update in bytes, so that a heartbeat queued behind it is not late on a slow line.
 const FRAME_BUDGET: usize = 16 * 1024;
-/// Alarms that are kept for display.
-const ALARMS: usize = 16;
 /// Frames that are still sent on a link when this daemon leaves: its own last changes.
 const LAST_FRAMES: usize = 64;
 /// How often the network interfaces are checked: a host may get its addresses after the daemon has started, or change
@@ -118,8 +118,9 @@ pub(super) async fn run(start: Start) {
         links: LinkTable::default(),
         pool: Pool::default(),
         leaving: Vec::new(),
-        alarms: Vec::new(),
+        alarms: Alarms::default(),
         rotation: None,
+        owed: BTreeMap::new(),
     };
     driver.flush();
     let mut address_check = tokio::time::interval(ADDRESS_CHECK);
@@ -178,9 +179,12 @@ struct Driver {
     pool: Pool,
     /// Notified when every member knows that this daemon leaves.
     leaving: Vec<oneshot::Sender<()>>,
-    alarms: Vec<(u64, Alarm)>,
+    alarms: Alarms,
     /// The latest rotation of the secret, for peers that do not have it.
     rotation: Option<(Rotation, CookieKey)>,
+    /// Lists of revoked certificates that have not been sent yet because a link had no room: of each link, one of each
+    /// authority.
+    owed: BTreeMap<LinkId, Vec<Arc<VerifiedList>>>,
 }
 
 /// This daemon's ends of the links.
@@ -215,7 +219,8 @@ impl Driver {
         match command {
             CoreCommand::View(answer) => {
                 let end = |link: LinkId| self.links.ends.get(&link);
-                let view = ClusterView::new(&self.node, self.now(), end, &self.alarms);
+                let now = self.now();
+                let view = ClusterView::new(&self.node, now, end, self.alarms.shown(now.mono_ms));
                 let _ = answer.send(Arc::new(view));
             }
             CoreCommand::AskDigests => self.node.request_summaries(self.now()),
@@ -240,6 +245,8 @@ impl Driver {
                 let _ = answer.send(proven.map(|end| end.peer.id).collect());
             }
             CoreCommand::CloseUnproven(key) => self.close_unproven(&key),
+            CoreCommand::Revoke(list) => self.revoke(&list),
+            CoreCommand::Violated(link) => self.violated(link),
             CoreCommand::Stop => {}
         }
         self.execute_outputs();
@@ -258,6 +265,10 @@ impl Driver {
                 let link = self.links.add(*end);
                 if number.send(link).is_err() {
                     self.links.ends.remove(&link);
+                    return;
+                }
+                self.owe_revocations(link);
+                if self.close_if_revoked(link) {
                     return;
                 }
                 self.dialer.linked(peer.id, address.ip());
@@ -281,7 +292,9 @@ impl Driver {
                     self.node.handle_link(now, LinkEvent::Down { link, reason });
                 }
             }
-            LinkMessage::Frame { link, frame } => {
+            LinkMessage::Frame { link, frame, room } => {
+                // What it is made into counts elsewhere.
+                drop(room);
                 if let Some(peer) = self.links.ends.get(&link).map(|end| end.peer.id) {
                     match frame {
                         Frame::Depart(told) => self.depart(&peer, &told),
@@ -294,6 +307,11 @@ impl Driver {
                             }
                         }
                     }
+                }
+            }
+            LinkMessage::Violated(link) => {
+                if let Some(peer) = self.links.ends.get(&link).map(|end| end.peer.id) {
+                    self.alarm(Alarm::Violation(peer, Rule::NoFrame));
                 }
             }
             // Frames are sent after every input, so nothing else is needed.
@@ -367,6 +385,7 @@ impl Driver {
     /// Executes the node's outputs and sends its pending frames on all links that have room.
     fn flush(&mut self) {
         self.execute_outputs();
+        self.send_revocations();
         for (link, end) in &self.links.ends {
             while end.output.has_room() {
                 let Some(frame) = self.node.poll_transmit(*link, FRAME_BUDGET) else { break };
@@ -439,24 +458,27 @@ impl Driver {
     }
 
     fn alarm(&mut self, alarm: Alarm) {
-        if matches!(alarm, Alarm::Violation(_)) {
+        if matches!(alarm, Alarm::Violation(..)) {
             self.serving.counters().violations.add();
         }
         let (id, text) = describe(&alarm);
+        let now_ms = self.now().mono_ms;
+        let facts = Facts { node: &self.node, now_ms, ends: &self.links.ends };
+        // The name that it has proven, because its entries may name another host.
+        let proven = |id| self.links.to(&id).map(|end| end.host.to_string());
+        let host = id.map(|id| proven(id).unwrap_or_else(|| facts.host_of(&id))).unwrap_or_default();
+        let named = host.clone();
         let needs_operator = matches!(alarm, Alarm::Forked(_) | Alarm::IdentityTaken);
         self.log.line(format!("{text} {id:?}"), move |more| {
             let id = id.map(tracing::field::debug);
+            let host = (!named.is_empty()).then_some(named);
             if needs_operator {
-                tracing::error!(id, "{text}{more}");
+                tracing::error!(host, id, "{text}{more}");
             } else {
-                tracing::warn!(id, "{text}{more}");
+                tracing::warn!(host, id, "{text}{more}");
             }
         });
-        self.alarms.retain(|(_, known)| *known != alarm);
-        if self.alarms.len() >= ALARMS {
-            self.alarms.remove(0);
-        }
-        self.alarms.push((now_ms(), alarm));
+        self.alarms.raise(now_ms, alarm, host);
     }
 
     /// Finishes leaving: sends the remaining frames on every link, closes it, and replaces the node with a new one

@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use super::core::Core;
 use super::decisions::DecisionsError;
 use super::joiner_handle::Joiner;
+use super::revocation_file::RevocationFileError;
+use super::revoke::Revoker;
 use super::rotator::Rotator;
 use crate::auth::cookie::{CookieError, Cookies};
 use crate::auth::error::TlsError;
@@ -50,6 +52,7 @@ pub struct Cluster {
     pub(super) links: Links,
     pub(super) joiner: Joiner,
     pub(super) rotator: Rotator,
+    pub(super) revoker: Revoker,
     /// Whether this daemon may expel members and replace the secret of the others.
     pub(super) is_administrator: bool,
     pub(super) descriptors: Arc<Descriptors>,
@@ -77,6 +80,9 @@ pub enum ClusterError {
     /// It is not known who was expelled.
     #[error(transparent)]
     Decisions(#[from] DecisionsError),
+    /// It is not known which certificates are revoked.
+    #[error(transparent)]
+    Revocations(#[from] RevocationFileError),
     /// It is not known whether the cluster secret was replaced.
     #[error("cannot read {}: {reason}", .path.display())]
     Rotation {
@@ -101,6 +107,7 @@ impl ClusterError {
             ClusterError::Tls(error) => error.hint(),
             ClusterError::Cookie(error) => error.hint(),
             ClusterError::Decisions(error) => error.hint(),
+            ClusterError::Revocations(error) => error.hint(),
             ClusterError::Rotation { path, .. } => format!(
                 "move {} away: the daemon then uses the secret in its file, and forgets who may still come with an older one",
                 path.display()
@@ -172,6 +179,11 @@ impl Cluster {
     /// The handle to rotations of the cluster secret.
     pub fn rotator(&self) -> &Rotator {
         &self.rotator
+    }
+
+    /// The handle to lists of revoked certificates.
+    pub fn revoker(&self) -> &Revoker {
+        &self.revoker
     }
 
     /// The dialer for connections to other daemons.

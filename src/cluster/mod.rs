@@ -6,7 +6,7 @@
 //! ```
 
 pub mod addresses;
-mod alarm;
+pub mod alarm;
 mod bridge;
 pub mod core;
 pub mod decisions;
@@ -18,6 +18,8 @@ pub mod joiner_handle;
 pub mod membership;
 pub mod named;
 mod names_file;
+mod revocation_file;
+pub mod revoke;
 mod rotate;
 mod rotation;
 mod rotation_file;
@@ -36,6 +38,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::auth::cookie::{Cookies, Transition, read_secrets};
+use crate::auth::revocation::VerifiedLists;
 use crate::auth::tls::Tls;
 use crate::base::clock::now_ms;
 use crate::base::log::limited::{LimitedLog, Limits};
@@ -55,13 +58,14 @@ use crate::link::known_addresses::KnownAddresses;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::refusals::Refusals;
 use crate::link::session::{DialRequest, Links};
-use crate::link::shares::Shares;
+use crate::link::shares::{Reports, Shares};
 use addresses::advertised;
 use bridge::Bridge;
 use core::Core;
 use driver::Start;
 use joiner_handle::Joiner;
 use membership::{Cluster, ClusterError};
+use revoke::Revoker;
 use rotation::{Latest, Rotations};
 use rotator::Rotator;
 
@@ -74,6 +78,8 @@ pub struct Prepared {
     tls: Arc<Tls>,
     cookies: Arc<Cookies>,
     decisions: Vec<Expulsion>,
+    /// The latest list of revoked certificates of each authority.
+    revocations: VerifiedLists,
     /// The latest rotation of the secret, and what it means for peers.
     rotation: Option<Latest>,
     transition: Option<Transition>,
@@ -92,6 +98,9 @@ impl Prepared {
         let tls = Arc::new(Tls::load(&settings.identity, settings.host.as_str())?);
         let (cookies, new_cookie) = Cookies::read_or_make(&settings.cookie_file)?;
         let decisions = decisions::read(&settings.decisions_file)?;
+        let signers = tls.list_signers();
+        let revocations = signers.map(|signers| revocation_file::read(&settings.revocations_file, signers));
+        let revocations = revocations.transpose()?.unwrap_or_default();
         let rotation = rotation_file::read(&settings.rotation_file)
             .map_err(|reason| ClusterError::Rotation { path: settings.rotation_file.clone(), reason })?;
         let secrets = read_secrets(&settings.cookie_file)?;
@@ -99,7 +108,7 @@ impl Prepared {
         let (transition, newer) =
             resumed.map_or((None, None), |(transition, newer)| (Some(transition), newer));
         let cookies = Arc::new(newer.unwrap_or(cookies));
-        Ok(Prepared { tls, cookies, decisions, rotation, transition, new_cookie })
+        Ok(Prepared { tls, cookies, decisions, revocations, rotation, transition, new_cookie })
     }
 }
 
@@ -145,7 +154,7 @@ pub struct Started {
 pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterError> {
     let Parts { settings, metadata, port, listening, local, counters, refusals, descriptors, supervisor } =
         parts;
-    let Prepared { tls, cookies, decisions, rotation, transition, .. } = prepared;
+    let Prepared { tls, cookies, decisions, revocations, rotation, transition, .. } = prepared;
     let addresses = match settings.advertise.as_slice() {
         [] => advertised(listening),
         said => said.to_vec(),
@@ -174,6 +183,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let own = LocalIdentity::new(settings.name.clone(), settings.host.clone(), watched, tls, cookies);
     let own = Arc::new(own);
     own.set_decisions(node.expulsions().iter().map(|one| (one.member, one.clone())).collect());
+    own.set_revocations(revocations);
     own.set_transition(transition);
     supervisor.task("decisions", decisions::keep(settings.decisions_file.clone(), own.watch_decisions()));
     let runtime = Handle::current();
@@ -181,8 +191,12 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let (inbox, messages) = CoreInbox::new();
     let (dial_requests, asked_to_dial) = mpsc::channel(DIAL_REQUESTS);
     let (rotations_heard, rotations) = mpsc::channel(rotate::HEARD);
-    let shares = Shares::new(descriptors.limit());
-    let links = Links::new(inbox, Arc::clone(counters), shares, dial_requests, rotations_heard);
+    let log = LimitedLog::new(Handle::current(), Limits::REPETITIONS);
+    let reports = Reports { refusals: Arc::clone(refusals), log: Some(log) };
+    let shares = Shares::new(descriptors.limit(), reports);
+    let (lists_heard, lists) = mpsc::channel(revoke::HEARD);
+    let counters = Arc::clone(counters);
+    let links = Links::new(inbox, counters, shares, dial_requests, rotations_heard, lists_heard);
     let (core, commands) = Core::new();
     // An authority says whose a name is, so nobody has to wait for the one that had it before.
     let hold = if own.tls().checks_names() { Duration::ZERO } else { settings.hold_names };
@@ -233,6 +247,15 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let is_administrator = known.may_begin(&*own.tls().keys());
     supervisor.task("rotation", rotate::run(rotating, known, rotations, rotation_requests));
 
+    let (revoker, installing) = Revoker::new();
+    let revoking = revoke::Parts {
+        local: Arc::clone(&own),
+        core: core.clone(),
+        file: settings.revocations_file.clone(),
+        log: LimitedLog::new(Handle::current(), Limits::REPETITIONS),
+    };
+    supervisor.task("revocations", revoke::run(revoking, lists, installing));
+
     let beacons = BeaconSettings {
         cluster: settings.name.clone(),
         id: own.id(),
@@ -255,6 +278,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         links: links.clone(),
         joiner,
         rotator,
+        revoker,
         is_administrator,
         descriptors: Arc::clone(descriptors),
         members: members_watched.clone(),

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use pmd_core::membership::Identity;
 use pmd_core::membership::Liveness;
-use pmd_core::node::{Alarm, Node, Now};
+use pmd_core::node::{Node, Now};
 use pmd_protocol::HostName;
 use pmd_protocol::peer::{Digest, NodeId};
 
+use super::alarm::Raised;
 use crate::link::connection::Traffic;
 use crate::link::inbox::LinkEnd;
 use crate::link::peer_clock::PeerClock;
@@ -24,8 +25,8 @@ pub struct ClusterView {
     pub links: Vec<LinkView>,
     /// The digest of the whole registry. Two daemons with equal digests have the same registry.
     pub fingerprint: Digest,
-    /// Recent alarms with their times in milliseconds since the Unix epoch.
-    pub alarms: Vec<(u64, Alarm)>,
+    /// The alarms that need attention, oldest first.
+    pub alarms: Vec<Raised>,
 }
 
 /// A link in a snapshot.
@@ -71,7 +72,7 @@ impl ClusterView {
         node: &Node,
         now: Now,
         end: impl Fn(pmd_core::node::LinkId) -> Option<&'a LinkEnd>,
-        alarms: &[(u64, Alarm)],
+        alarms: Vec<Raised>,
     ) -> ClusterView {
         let now_ms = now.mono_ms;
         let summary = node.replica().summary();
@@ -97,7 +98,7 @@ impl ClusterView {
             members: node.members().map(|(identity, liveness)| (identity.clone(), liveness)).collect(),
             links: links.collect(),
             fingerprint: node.replica().fingerprint(),
-            alarms: alarms.to_vec(),
+            alarms,
         }
     }
 

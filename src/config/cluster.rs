@@ -44,6 +44,8 @@ pub struct ClusterSettings {
     pub decisions_file: PathBuf,
     /// The file that remembers the latest rotation of the cluster secret.
     pub rotation_file: PathBuf,
+    /// Remembers the lists of revoked certificates.
+    pub revocations_file: PathBuf,
     /// How long a member that was away during a rotation may return with the old secret.
     pub rotate_grace: Duration,
     /// How long a daemon that has failed keeps its host name.
@@ -137,6 +139,7 @@ impl ClusterSettings {
             })?,
             decisions_file: paths.decisions(port),
             rotation_file: paths.rotation(port),
+            revocations_file: paths.revocations(port),
             hold_names: raw.hold_names_secs().0,
             names_file: paths.names(port),
             rotate_grace: raw.rotate_grace_secs().0,

@@ -142,6 +142,11 @@ impl Paths {
         self.state.join(format!("rotation-{port}"))
     }
 
+    /// The file in which the daemon on `port` remembers the lists of revoked certificates.
+    pub fn revocations(&self, port: u16) -> PathBuf {
+        self.state.join(format!("revoked-{port}.pem"))
+    }
+
     /// The file in which the daemon on `port` remembers whose host name is whose.
     pub fn names(&self, port: u16) -> PathBuf {
         self.state.join(format!("names-{port}"))

@@ -131,6 +131,11 @@ endpoints! {
     Rotate: Post "/v1/cookie/rotation", "", r#"{"finish":false}"#, None,
         "Replaces the cluster secret: distributes a new one over the links to all members. With `finish`, the old one is no longer \
          accepted from then on, whether or not all members have the new one.";
+    Revocations: Get "/v1/revocations", "", "", None,
+        "The latest list of revoked certificates of each authority that this daemon trusts.";
+    InstallRevocations: Post "/v1/revocations", "", r#"{"pem":"-----BEGIN X509 CRL-----\n...\n-----END X509 CRL-----\n"}"#, None,
+        "Puts a list that `pmd ca revoke` has written in force on all members: they close the links and tunnels of the revoked \
+         certificates and refuse them from then on.";
     Tunnels: Get "/v1/tunnels", "?for=node", "", None,
         "The files for Erlang nodes, the loopback address of each host, and the open tunnels. With `for=node`, waits up to 2 s until the \
          files list every host.";
@@ -201,6 +206,6 @@ mod tests {
     fn a_path_with_two_methods_is_listed_once() {
         let all: Vec<_> = paths().collect();
         assert_eq!(all.iter().filter(|path| **path == "/v1/services").count(), 1);
-        assert_eq!(all.len(), endpoints().len() - 2);
+        assert_eq!(all.len(), endpoints().len() - 3);
     }
 }

@@ -227,6 +227,7 @@ impl Parts {
             identity: Arc::clone(cluster.local()),
             protocols: Protocols::new(vec![
                 Arc::new(Oneshots::new(
+                    Arc::clone(cluster.local()),
                     links.inbox().clone(),
                     Arc::clone(&measured.counters),
                     Arc::clone(links.shares()),

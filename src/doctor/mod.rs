@@ -19,6 +19,7 @@ mod peers;
 mod port;
 mod refusals;
 
+use crate::config::cluster::ClusterSettings;
 use crate::config::settings::Settings;
 use crate::control::api::{NodeList, Status};
 use crate::control::client::Client;
@@ -40,7 +41,9 @@ pub async fn examine(settings: &Settings, client: &Client, node: Option<(&str, &
     let refusals = client.refusals().await.ok();
     findings.extend(refusals::judge(jiff::Timestamp::now(), refusals.as_ref()));
     findings.push(clock::judge(jiff::Timestamp::now(), members.as_ref(), links.as_ref()));
-    findings.extend(settings.cluster.as_ref().map(|cluster| certificate::check(&cluster.identity)));
+    let revoked = client.revocations().await.ok();
+    let certificate = |cluster: &ClusterSettings| certificate::check(&cluster.identity, revoked.as_ref());
+    findings.extend(settings.cluster.as_ref().map(certificate));
     findings.push(descriptors::check(status.as_ref()));
     findings.push(loopback::check());
     let host = node.and_then(|(node, _)| node.rsplit_once('@')).map(|(_, host)| host);

@@ -70,7 +70,11 @@ fn remedy(dialled: bool, reason: &str) -> Option<&'static str> {
         "identity" => "check that host_name there matches its certificate (pmd ca show FILE)",
         "other" => "one host has a copy of the other's key: remove its node-PORT.key and restart its daemon",
         "expelled" => "stop pmd on that host, or let it return (pmd readmit) if it was expelled by mistake",
+        "revoked" => {
+            "if that host is to return, issue a new certificate: pmd ca issue HOST; otherwise stop pmd there"
+        }
         "refused" => "run pmd doctor on that host to see why it rejects this one",
+        "share" => "look at that member (pmd nodes); if it is in somebody else's hands, pmd expel it",
         "rule" => "allow it in the tunnel rules of this host's configuration, if it should connect",
         _ => return None,
     })

@@ -74,6 +74,8 @@ impl DialError {
             DialError::Handshake {
                 source: HandshakeError::OtherDaemon | HandshakeError::Oneself, ..
             } => Observation::Refused,
+            // Whatever still answers is not a member any more.
+            DialError::Handshake { source: HandshakeError::Revoked { .. }, .. } => Observation::Refused,
             // The expected daemon answers, but without a common secret it does not say in which generation.
             DialError::Handshake {
                 source: HandshakeError::Cookie | HandshakeError::Refused { reason: Reason::Cookie, .. },
@@ -118,6 +120,11 @@ impl Dialer {
     /// The runtime on which connections are served.
     pub fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    /// This daemon's identity.
+    pub fn local(&self) -> &Arc<LocalIdentity> {
+        &self.local
     }
 
     /// Remembers that a member was proven over a link with this address.
@@ -194,7 +201,7 @@ impl Dialer {
             let outcome = tokio::time::timeout(handshake::TIMEOUT, attempt).await;
             match outcome.unwrap_or_else(|_| Err(timeout())) {
                 Ok(proven) => {
-                    self.local.set_expelled(None);
+                    self.local.set_barred(None);
                     return Ok(proven);
                 }
                 Err(error) => {

@@ -17,13 +17,13 @@ use pmd_protocol::HostName;
 use pmd_protocol::limits::MAX_REASON;
 use pmd_protocol::peer::codec::PeerCodec;
 use pmd_protocol::peer::frame::{Close, Hello, PROTOCOL, Preface, Proof, Reason};
-use pmd_protocol::peer::{Decoded, Frame, NodeId};
+use pmd_protocol::peer::{Decoded, Frame};
 use tokio_rustls::TlsStream;
 use tokio_util::codec::Framed;
 
 use super::connection::{Connection, Traffic};
 use super::link_proof::LinkProof;
-use super::local_identity::LocalIdentity;
+use super::local_identity::{Barred, Credentials, LocalIdentity};
 use crate::auth::cookie::{Cookies, Transition};
 use crate::auth::proof::{EXPORTER_LABEL, Role, Session};
 use crate::auth::tls::Tls;
@@ -56,6 +56,8 @@ pub struct ProvenPeer {
     pub departures: u64,
     /// The peer's proof, and what it was made for.
     pub proof: LinkProof,
+    /// The peer's key and certificates.
+    pub credentials: Credentials,
     /// The connection.
     pub frames: Frames,
 }
@@ -75,8 +77,8 @@ struct Handshake<'a> {
     local: &'a LocalIdentity,
     tls: &'a Tls,
     role: Role,
-    /// The owner of the key in the peer's TLS certificate.
-    peer: NodeId,
+    /// The owner of the key in the peer's TLS certificate, and its certificates.
+    peer: Credentials,
     session: Session,
 }
 
@@ -100,7 +102,8 @@ pub async fn run(
         Ok((hello, host, mac)) => {
             frames.codec_mut().proven();
             let proof = LinkProof::new(handshake.session, role, mac);
-            Ok(ProvenPeer { hello, host, address, traffic, departures, proof, frames })
+            let credentials = handshake.peer;
+            Ok(ProvenPeer { hello, host, address, traffic, departures, proof, credentials, frames })
         }
         Err(error) => {
             if let Some((reason, text)) = error.close_reason() {
@@ -158,8 +161,10 @@ fn begin<'a>(
     role: Role,
 ) -> Result<Handshake<'a>, HandshakeError> {
     let (_, connection) = stream.get_ref();
-    let peer = tls.peer(connection.peer_certificates());
-    let peer = peer.ok_or_else(|| HandshakeError::Tls("the peer presented no certificate".into()))?;
+    let chain = connection.peer_certificates();
+    let id = tls.peer(chain);
+    let id = id.ok_or_else(|| HandshakeError::Tls("the peer presented no certificate".into()))?;
+    let certificates = tls.certificates_of(chain).map_err(|error| HandshakeError::Tls(error.to_string()))?;
     let exporter = match stream {
         TlsStream::Client(stream) => {
             stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(b""))
@@ -170,9 +175,10 @@ fn begin<'a>(
     };
     let exporter = exporter.map_err(|error| HandshakeError::Tls(error.to_string()))?;
     let (initiator, acceptor) = match role {
-        Role::Initiator => (tls.id(), peer),
-        Role::Acceptor => (peer, tls.id()),
+        Role::Initiator => (tls.id(), id),
+        Role::Acceptor => (id, tls.id()),
     };
+    let peer = Credentials { id, certificates };
     Ok(Handshake {
         local,
         tls,
@@ -192,8 +198,13 @@ impl Handshake<'_> {
                 // Sent before the peer's is checked: if the two do not fit, both sides know why.
                 frames.send(&own).await?;
                 let hello = self.receive_hello(frames).await.inspect_err(|error| {
-                    if let HandshakeError::Refused { reason: Reason::Expelled, .. } = error {
-                        self.local.set_expelled(Some(error.to_string()));
+                    if let HandshakeError::Refused {
+                        reason: reason @ (Reason::Expelled | Reason::Revoked),
+                        ..
+                    } = error
+                    {
+                        let is_revoked = *reason == Reason::Revoked;
+                        self.local.set_barred(Some(Barred { is_revoked, text: error.to_string() }));
                     }
                 })?;
                 let (hello, host) = self.check_hello(frames, hello)?;
@@ -203,7 +214,7 @@ impl Handshake<'_> {
                 let (proof, proven) = self.verify_first(frames).await?;
                 frames.feed(&Frame::Proof(proof)).await?;
                 // Said after the proof, so that nobody but a member can make it believe that.
-                self.check_expelled()?;
+                self.check_barred()?;
                 frames.send(&own).await?;
                 let hello = self.receive_hello(frames).await?;
                 let (hello, host) = self.check_hello(frames, hello)?;
@@ -212,27 +223,32 @@ impl Handshake<'_> {
         }
     }
 
-    /// Rejects a peer that was expelled, once it has proven that it knew the cluster.
-    fn check_expelled(&self) -> Result<(), HandshakeError> {
-        match self.local.expulsion_of(&self.peer) {
-            Some(decision) => {
-                Err(HandshakeError::Expelled { id: self.peer, by: ForeignText::new(&decision.by) })
-            }
-            None => Ok(()),
+    /// Rejects a peer that was expelled, or whose certificate was revoked, once it has proven that it knew the cluster.
+    fn check_barred(&self) -> Result<(), HandshakeError> {
+        let Credentials { id, certificates } = &self.peer;
+        if let Some(decision) = self.local.expulsion_of(id) {
+            return Err(HandshakeError::Expelled { id: *id, by: ForeignText::new(&decision.by) });
+        }
+        match (self.peer.revoked(&self.local.revocations()), certificates) {
+            (Some(serial), Some(certificates)) => Err(HandshakeError::Revoked {
+                host: ForeignText::new(certificates.host()),
+                serial: serial.clone(),
+            }),
+            _ => Ok(()),
         }
     }
 
     /// Sends this side's proof and checks that of the peer, as the side that dialled. Returns the peer's proof.
     async fn prove_first(&self, frames: &mut Frames) -> Result<[u8; 32], HandshakeError> {
         let (cookies, transition) = (self.local.cookies(), self.local.transition());
-        let keys = Transition::keys(transition.as_deref(), &cookies, &self.peer);
+        let keys = Transition::keys(transition.as_deref(), &cookies, &self.peer.id);
         let mut macs = keys.map(|key| self.session.prove(key, self.role));
         let mac = macs.next().ok_or(HandshakeError::Cookie)?;
         frames.feed(&Frame::Preface(Preface { protocol: PROTOCOL })).await?;
         frames.send(&Frame::Proof(Proof { mac, other: macs.next() })).await?;
         let theirs = self.receive_proof(frames).await?;
         let (_, proven) = self.check(&cookies, &theirs).ok_or(HandshakeError::Cookie)?;
-        self.check_expelled()?;
+        self.check_barred()?;
         Ok(proven)
     }
 
@@ -258,7 +274,7 @@ impl Handshake<'_> {
         let role = self.role.other();
         let macs = [Some(&theirs.mac), theirs.other.as_ref()];
         let transition = self.local.transition();
-        Transition::keys(transition.as_deref(), cookies, &self.peer).find_map(|key| {
+        Transition::keys(transition.as_deref(), cookies, &self.peer.id).find_map(|key| {
             let mac = macs.iter().flatten().find(|mac| self.session.verify(key, role, mac))?;
             Some((self.session.prove(key, self.role), **mac))
         })
@@ -280,7 +296,7 @@ impl Handshake<'_> {
 
     /// Checks what the peer says about itself, which it has proven to belong to the cluster.
     fn check_hello(&self, frames: &Frames, hello: Hello) -> Result<(Hello, HostName), HandshakeError> {
-        if hello.id != self.peer {
+        if hello.id != self.peer.id {
             return Err(HandshakeError::Id);
         }
         if hello.id == self.tls.id() {

@@ -7,17 +7,24 @@ use pmd_core::membership::Identity;
 use pmd_core::node::{LinkEvent, LinkId};
 use pmd_protocol::HostName;
 use pmd_protocol::peer::frame::Reason;
-use pmd_protocol::peer::{Frame, NodeId};
-use tokio::sync::{mpsc, oneshot};
+use pmd_protocol::peer::{Frame, NodeId, Update};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::connection::Traffic;
 use super::link_proof::LinkProof;
+use super::local_identity::Credentials;
 use super::output::LinkOutput;
 use super::peer_clock::PeerClock;
 
 /// Capacity of the core's inbox. When it is full, each sender waits with one message, so a busy peer's link is read no
 /// faster than the core works.
 const CAPACITY: usize = 256;
+
+/// How much memory the frames in the inbox may take, in KiB. A frame of many tiny changes takes twenty times its length once
+/// it is decoded, so their number alone does not bound it.
+const ROOM: u32 = 2 * 1024;
+/// What a change in a frame takes in memory, besides its bytes.
+const CHANGE_COST: usize = 128;
 
 /// The error when the core thread has ended because the daemon is shutting down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +49,11 @@ pub enum LinkMessage {
         link: LinkId,
         /// The frame.
         frame: Frame,
+        /// Its share of the inbox.
+        room: OwnedSemaphorePermit,
     },
+    /// The peer of a link has sent bytes that are no frame. The link ends.
+    Violated(LinkId),
     /// A link whose queue was full has room again.
     Writable(LinkId),
     /// The outcome of a dial or a probe.
@@ -76,6 +87,8 @@ pub struct LinkEnd {
     pub initiated: bool,
     /// How often this daemon had left the cluster when the handshake began.
     pub departures: u64,
+    /// The peer's key and certificates.
+    pub credentials: Credentials,
     /// Bytes and round-trip time of the connection.
     pub traffic: Arc<Traffic>,
     /// What the peer has proven.
@@ -99,14 +112,23 @@ pub struct Close {
 
 /// Sends messages to the core.
 #[derive(Debug, Clone)]
-pub struct CoreInbox(mpsc::Sender<LinkMessage>);
+pub struct CoreInbox {
+    messages: mpsc::Sender<LinkMessage>,
+    room: Arc<Semaphore>,
+}
 
 impl CoreInbox {
     /// Creates the channel; returns both ends.
     #[must_use]
     pub fn new() -> (CoreInbox, mpsc::Receiver<LinkMessage>) {
         let (sender, receiver) = mpsc::channel(CAPACITY);
-        (CoreInbox(sender), receiver)
+        (
+            CoreInbox {
+                messages: sender,
+                room: Arc::new(Semaphore::new(usize::try_from(ROOM).unwrap_or(usize::MAX))),
+            },
+            receiver,
+        )
     }
 
     /// Sends a message, waiting while the inbox is full.
@@ -115,6 +137,27 @@ impl CoreInbox {
     ///
     /// If the core has ended.
     pub async fn send(&self, message: LinkMessage) -> Result<(), Ended> {
-        self.0.send(message).await.map_err(|_| Ended)
+        self.messages.send(message).await.map_err(|_| Ended)
     }
+
+    /// Sends a frame that was received on a link, waiting while the inbox is full.
+    ///
+    /// # Errors
+    ///
+    /// If the core has ended.
+    pub async fn send_frame(&self, link: LinkId, frame: Frame) -> Result<(), Ended> {
+        let room = Arc::clone(&self.room).acquire_many_owned(weight_of(&frame)).await.map_err(|_| Ended)?;
+        self.send(LinkMessage::Frame { link, frame, room }).await
+    }
+}
+
+/// About what a frame takes in memory, in KiB. No more than the inbox has, so that every frame can be sent.
+fn weight_of(frame: &Frame) -> u32 {
+    let cost = |update: &Update| update.size() + update.ops.len() * CHANGE_COST;
+    let bytes = match frame {
+        Frame::Update(update) => cost(update),
+        Frame::Updates(updates) => updates.updates.iter().map(cost).sum(),
+        _ => 0,
+    };
+    u32::try_from(bytes / 1024).unwrap_or(ROOM).saturating_add(1).min(ROOM)
 }

@@ -11,7 +11,33 @@ use pmd_protocol::peer::{Expulsion, NodeId};
 use tokio::sync::watch;
 
 use crate::auth::cookie::{Cookies, Transition};
+use crate::auth::revocation::{CertificateIds, Serial, VerifiedLists};
 use crate::auth::tls::Tls;
+
+/// What a peer has proven, and may be put out for.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// Its id.
+    pub id: NodeId,
+    /// Its certificates, if an authority has issued them.
+    pub certificates: Option<Arc<CertificateIds>>,
+}
+
+impl Credentials {
+    /// The serial number of its certificate that is revoked.
+    pub fn revoked<'a>(&'a self, lists: &VerifiedLists) -> Option<&'a Serial> {
+        lists.revoked(self.certificates.as_deref()?)
+    }
+}
+
+/// A member has refused this daemon for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Barred {
+    /// Whether because its certificate is revoked; otherwise it was expelled.
+    pub is_revoked: bool,
+    /// What the member said.
+    pub text: String,
+}
 
 /// The identity of this daemon.
 #[derive(Debug)]
@@ -27,8 +53,10 @@ pub struct LocalIdentity {
     transition: RwLock<Option<Arc<Transition>>>,
     /// The latest decision about each member that was ever expelled.
     decisions: watch::Sender<Arc<BTreeMap<NodeId, Expulsion>>>,
-    /// When a member last refused this daemon because it was expelled, and in which words.
-    expelled: Mutex<Option<String>>,
+    /// The latest list of revoked certificates of each authority.
+    revocations: watch::Sender<Arc<VerifiedLists>>,
+    /// What a member said when it last refused this daemon because it was expelled, or its certificate revoked.
+    barred: Mutex<Option<Barred>>,
 }
 
 impl LocalIdentity {
@@ -51,7 +79,8 @@ impl LocalIdentity {
             departures: AtomicU64::new(0),
             transition: RwLock::default(),
             decisions: watch::Sender::default(),
-            expelled: Mutex::default(),
+            revocations: watch::Sender::default(),
+            barred: Mutex::default(),
         }
     }
 
@@ -131,14 +160,34 @@ impl LocalIdentity {
         self.decisions.borrow().get(id).filter(|decision| decision.expelled).cloned()
     }
 
-    /// Waits until one of these members is expelled.
-    pub async fn until_expelled(&self, ids: &[NodeId]) {
-        let mut decisions = self.watch_decisions();
-        let is_out = |all: &Arc<BTreeMap<NodeId, Expulsion>>| {
-            ids.iter().any(|id| all.get(id).is_some_and(|decision| decision.expelled))
+    /// Waits until one of these peers is expelled, or its certificate revoked.
+    pub async fn until_barred(&self, peers: &[Credentials]) {
+        let (mut decisions, mut lists) = (self.watch_decisions(), self.revocations.subscribe());
+        let is_expelled = |all: &Arc<BTreeMap<NodeId, Expulsion>>| {
+            peers.iter().any(|peer| all.get(&peer.id).is_some_and(|decision| decision.expelled))
         };
-        // This cannot fail: `self` owns the sender.
-        let _ = decisions.wait_for(is_out).await;
+        let is_revoked = |lists: &Arc<VerifiedLists>| peers.iter().any(|peer| peer.revoked(lists).is_some());
+        // Neither can fail: `self` owns the senders.
+        tokio::select! {
+            _ = decisions.wait_for(is_expelled) => {}
+            _ = lists.wait_for(is_revoked) => {}
+        }
+    }
+
+    /// The latest list of revoked certificates of each authority.
+    pub fn revocations(&self) -> Arc<VerifiedLists> {
+        Arc::clone(&self.revocations.borrow())
+    }
+
+    /// Replaces the lists of revoked certificates.
+    pub fn set_revocations(&self, lists: VerifiedLists) {
+        self.revocations.send_replace(Arc::new(lists));
+    }
+
+    /// The serial number of this daemon's certificate, if its authority has revoked it.
+    pub fn own_revocation(&self) -> Option<Serial> {
+        let tls = self.tls();
+        self.revocations().revoked(tls.own_certificates()?).cloned()
     }
 
     /// The latest decision about each member that was ever expelled, with notification of changes.
@@ -151,14 +200,14 @@ impl LocalIdentity {
         self.decisions.send_replace(Arc::new(decisions));
     }
 
-    /// Records what a member said when it refused this daemon as expelled, or that a member has accepted it.
-    pub fn set_expelled(&self, text: Option<String>) {
-        *self.expelled.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    /// Records what a member said when it refused this daemon as expelled or revoked, or that a member has accepted it.
+    pub fn set_barred(&self, said: Option<Barred>) {
+        *self.barred.lock().unwrap_or_else(PoisonError::into_inner) = said;
     }
 
-    /// What a member said when it last refused this daemon as expelled, unless another one has accepted it since.
-    pub fn expelled(&self) -> Option<String> {
-        self.expelled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What a member said when it last refused this daemon as expelled or revoked, unless another one has accepted it since.
+    pub fn barred(&self) -> Option<Barred> {
+        self.barred.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether this daemon has left the cluster and rejects all peers.

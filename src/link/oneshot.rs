@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use super::dial::Dialer;
 use super::handshake::{ProvenPeer, close};
 use super::inbox::{CoreInbox, LinkMessage};
+use super::local_identity::LocalIdentity;
 use super::protocol::{Protocol, Serving};
-use super::shares::{Shares, Use, refuse};
+use super::shares::{Shares, Use};
 use crate::auth::tls::ALPN_PACKET;
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
@@ -54,7 +55,13 @@ impl Pool {
         let task = dialer.clone();
         dialer.runtime().spawn(async move {
             match task.reach(&to.addresses, Some(to.id), ALPN_PACKET).await {
-                Ok(peer) => serve(peer, inbox, Some(receiver)).await,
+                Ok(peer) => {
+                    let credentials = [peer.credentials.clone()];
+                    tokio::select! {
+                        () = serve(peer, inbox, Some(receiver)) => {}
+                        () = task.local().until_barred(&credentials) => {}
+                    }
+                }
                 Err(error) => tracing::debug!(peer = ?to.id, "cannot send a frame: {error}"),
             }
         });
@@ -73,6 +80,7 @@ impl Pool {
 /// The protocol of one-shot connections.
 #[derive(Debug)]
 pub struct Oneshots {
+    local: Arc<LocalIdentity>,
     inbox: CoreInbox,
     counters: Arc<Counters>,
     shares: Arc<Shares>,
@@ -81,8 +89,13 @@ pub struct Oneshots {
 impl Oneshots {
     /// Creates the protocol. Frames go to the core; `shares` limits the connections of each peer.
     #[must_use]
-    pub fn new(inbox: CoreInbox, counters: Arc<Counters>, shares: Arc<Shares>) -> Oneshots {
-        Oneshots { inbox, counters, shares }
+    pub fn new(
+        local: Arc<LocalIdentity>,
+        inbox: CoreInbox,
+        counters: Arc<Counters>,
+        shares: Arc<Shares>,
+    ) -> Oneshots {
+        Oneshots { local, inbox, counters, shares }
     }
 }
 
@@ -94,10 +107,14 @@ impl Protocol for Oneshots {
     fn serve(&self, peer: ProvenPeer, permit: Permit) -> Serving {
         let (inbox, counters, shares) =
             (self.inbox.clone(), Arc::clone(&self.counters), Arc::clone(&self.shares));
+        let (local, credentials) = (Arc::clone(&self.local), [peer.credentials.clone()]);
         Box::pin(async move {
             match shares.take(peer.hello.id, peer.address.ip(), Use::Oneshot) {
-                Ok(_share) => serve(peer, inbox, None).await,
-                Err(over) => refuse(peer, over, &counters).await,
+                Ok(_share) => tokio::select! {
+                    () = serve(peer, inbox, None) => {}
+                    () = local.until_barred(&credentials) => {}
+                },
+                Err(over) => shares.refuse(peer, over, &counters).await,
             }
             drop(permit);
         })

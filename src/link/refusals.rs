@@ -63,7 +63,8 @@ impl Refusals {
     pub fn note_error(&self, address: IpAddr, dialled: bool, error: &HandshakeError) {
         let is_rejection = match error {
             HandshakeError::Refused { reason, .. } => {
-                matches!(reason, Reason::Refused | Reason::Cookie | Reason::Violation | Reason::Expelled)
+                use Reason::{Cookie, Expelled, Refused, Revoked, Violation};
+                matches!(reason, Refused | Cookie | Violation | Expelled | Revoked)
             }
             HandshakeError::Timeout | HandshakeError::Io(_) | HandshakeError::Closed => !dialled,
             // The address may have been reassigned, which is not a rejection.

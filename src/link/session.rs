@@ -13,7 +13,7 @@ use futures_util::{SinkExt, Stream, StreamExt};
 use pmd_core::node::LinkId;
 use pmd_protocol::peer::codec::{PeerCodec, PeerError};
 use pmd_protocol::peer::frame::{self, DialBack, Reason};
-use pmd_protocol::peer::{Decoded, Frame, NodeId, Rotation};
+use pmd_protocol::peer::{Decoded, Frame, NodeId, RevocationList, Rotation};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_io_timeout::TimeoutWriter;
@@ -25,7 +25,7 @@ use super::link_proof::LinkProof;
 use super::output::LinkOutput;
 use super::peer_clock::{ClockAnnouncer, PeerClock};
 use super::protocol::{Protocol, Serving};
-use super::shares::{Shares, Use, refuse};
+use super::shares::{Shares, Use};
 use crate::auth::tls::ALPN_LINK;
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
@@ -59,6 +59,18 @@ pub struct Links {
     shares: Arc<Shares>,
     dial_requests: mpsc::Sender<DialRequest>,
     rotations: mpsc::Sender<HeardRotation>,
+    revocations: mpsc::Sender<HeardList>,
+}
+
+/// A list of revoked certificates, received over a peer's link.
+#[derive(Debug)]
+pub struct HeardList {
+    /// The peer.
+    pub peer: NodeId,
+    /// The link.
+    pub link: LinkId,
+    /// The list in DER.
+    pub der: Vec<u8>,
 }
 
 /// A rotation of the cluster secret, received over a peer's link.
@@ -71,8 +83,8 @@ pub struct HeardRotation {
 }
 
 impl Links {
-    /// Creates links whose frames go to the core, except for requests to dial back and rotations of the secret. `shares`
-    /// limits those that peers open.
+    /// Creates links whose frames go to the core, except for requests to dial back, rotations of the secret and lists of
+    /// revoked certificates. `shares` limits those that peers open.
     #[must_use]
     pub fn new(
         inbox: CoreInbox,
@@ -80,8 +92,9 @@ impl Links {
         shares: Arc<Shares>,
         dial_requests: mpsc::Sender<DialRequest>,
         rotations: mpsc::Sender<HeardRotation>,
+        revocations: mpsc::Sender<HeardList>,
     ) -> Links {
-        Links { inbox, counters, shares, dial_requests, rotations }
+        Links { inbox, counters, shares, dial_requests, rotations, revocations }
     }
 
     /// The limits of the connections that peers open.
@@ -117,6 +130,7 @@ impl Links {
             address: peer.address,
             initiated,
             departures: peer.departures,
+            credentials: peer.credentials,
             traffic: Arc::clone(&peer.traffic),
             proof: Arc::clone(&proof),
             clock: Arc::clone(&clock),
@@ -187,7 +201,11 @@ impl Links {
                             // If the queue is full, it is sent again.
                             let _ = self.rotations.try_send(HeardRotation { peer, rotation });
                         }
-                        frame => self.inbox.send(LinkMessage::Frame { link, frame }).await.ok()?,
+                        Frame::RevocationList(RevocationList { der }) => {
+                            // It is sent once, so it has to wait. If nobody takes it, the daemon ends.
+                            let _ = self.revocations.send(HeardList { peer, link, der }).await;
+                        }
+                        frame => self.inbox.send_frame(link, frame).await.ok()?,
                     }
                 }
                 Ok(Decoded::Skipped { kind, why }) => {
@@ -195,8 +213,9 @@ impl Links {
                     tracing::debug!(kind, ?why, "skipped a frame");
                 }
                 Err(PeerError::Frame(error)) => {
-                    counters.violations.add();
-                    tracing::warn!(?peer, "protocol violation by a peer, closing its link: {error}");
+                    tracing::debug!(?peer, "cannot decode a frame: {error}");
+                    // The core counts and reports it.
+                    let _ = self.inbox.send(LinkMessage::Violated(link)).await;
                     return None;
                 }
                 Err(_) => return None,
@@ -279,7 +298,7 @@ impl Protocol for Links {
             links.counters.handshakes.add();
             match links.shares.take(peer.hello.id, peer.address.ip(), Use::Link) {
                 Ok(_share) => Links::serve(links, peer, false).await,
-                Err(over) => refuse(peer, over, &links.counters).await,
+                Err(over) => links.shares.refuse(peer, over, &links.counters).await,
             }
             drop(permit);
         })

@@ -9,6 +9,8 @@ use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::Reason;
 
 use super::handshake::{ProvenPeer, close};
+use super::refusals::Refusals;
+use crate::base::log::limited::LimitedLog;
 use crate::base::source::{one_host, release};
 use crate::base::stats::Counters;
 
@@ -46,6 +48,16 @@ pub enum OverShare {
 pub struct Shares {
     of_address: usize,
     counts: Mutex<Counts>,
+    reports: Reports,
+}
+
+/// Where operators see who wants more than its share.
+#[derive(Debug, Default)]
+pub struct Reports {
+    /// Recent rejections.
+    pub refusals: Arc<Refusals>,
+    /// The log, if there is one.
+    pub log: Option<Arc<LimitedLog>>,
 }
 
 #[derive(Debug, Default)]
@@ -65,9 +77,9 @@ pub struct Share {
 impl Shares {
     /// Creates the shares in a process that may open this many descriptors.
     #[must_use]
-    pub fn new(descriptors: usize) -> Arc<Shares> {
+    pub fn new(descriptors: usize, reports: Reports) -> Arc<Shares> {
         let of_address = (descriptors / SHARE_OF_ADDRESS).max(LEAST_OF_ADDRESS);
-        Arc::new(Shares { of_address, counts: Mutex::default() })
+        Arc::new(Shares { of_address, counts: Mutex::default(), reports })
     }
 
     /// Counts a connection of `member` with `address`.
@@ -98,6 +110,20 @@ impl Shares {
         Ok(Share { shares: Arc::clone(self), member, address })
     }
 
+    /// Closes a connection for which there is no share, and reports it.
+    pub async fn refuse(&self, mut peer: ProvenPeer, over: OverShare, counters: &Counters) {
+        counters.links_over_share.add();
+        let (host, id, address) = (peer.host.clone(), peer.hello.id, peer.address);
+        let what = format!("member {host} ({id:.8}) wants more connections than it may have: {over}");
+        self.reports.refusals.note(address.ip(), false, "share", &what);
+        if let Some(log) = &self.reports.log {
+            log.line(format!("share of {id}"), move |more| {
+                tracing::warn!(%host, ?id, %address, "no room for a connection: {over}{more}");
+            });
+        }
+        close(&mut peer.frames, Reason::Busy, over.to_string()).await;
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,13 +135,6 @@ impl Drop for Share {
         release(&mut counts.members, &self.member);
         release(&mut counts.addresses, &self.address);
     }
-}
-
-/// Closes a connection for which there is no share.
-pub async fn refuse(mut peer: ProvenPeer, over: OverShare, counters: &Counters) {
-    counters.links_over_share.add();
-    tracing::debug!(host = %peer.host, address = %peer.address, "no room for a connection: {over}");
-    close(&mut peer.frames, Reason::Busy, over.to_string()).await;
 }
 
 #[cfg(test)]
@@ -132,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_member_has_a_link_and_a_few_one_shot_connections() {
-        let shares = Shares::new(1_024);
+        let shares = Shares::new(1_024, Reports::default());
         for (wanted, most) in [(Use::Link, LINKS_OF_MEMBER), (Use::Oneshot, ONESHOTS_OF_MEMBER)] {
             let take = || shares.take(id(1), ip("10.0.0.1"), wanted);
             let mut held: Vec<Share> = (0..most).map(|_| take().expect("a share")).collect();
@@ -146,7 +165,7 @@ mod tests {
 
     #[test]
     fn many_members_at_one_address_have_one_share() {
-        let shares = Shares::new(256);
+        let shares = Shares::new(256, Reports::default());
         let members = 1..=u8::MAX;
         let take = |address: &str| -> Vec<Share> {
             members.clone().map_while(|member| shares.take(id(member), ip(address), Use::Link).ok()).collect()

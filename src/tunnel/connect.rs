@@ -27,6 +27,7 @@ use crate::link::connection::Connection;
 use crate::link::dial::DialError;
 use crate::link::handshake::{HandshakeError, ProvenPeer};
 use crate::link::inbox::Ended;
+use crate::link::local_identity::Credentials;
 
 /// Timeout for opening a tunnel. It is shorter than that of a node, which gives up after 7 s (`net_setuptime`).
 const TIMEOUT: Duration = Duration::from_secs(6);
@@ -99,6 +100,8 @@ enum PathError {
 /// An open tunnel.
 #[derive(Debug)]
 pub struct OpenTunnel {
+    /// The key and certificates of the other daemon.
+    pub exit: Credentials,
     /// The connection to the other daemon.
     pub stream: TlsStream<Connection>,
     /// Bytes that were already read from the connection.
@@ -142,14 +145,14 @@ pub async fn connect(
         }
     };
     counters.tunnels_opened.add();
-    let OpenTunnel { mut stream, early, path, .. } = tunnel;
+    let OpenTunnel { mut stream, early, path, exit, .. } = tunnel;
     tracing::debug!(name = &*target.name, %host, path, "tunnel open");
-    let other = [target.origin];
+    let other = [exit];
     let listed = tunnels.table().add(seat, Side::Entry(target, registered), host, path);
     tokio::select! {
         _ = pipe::join(&mut local, &mut stream, (head, early), &listed.tunnel.bytes) => {}
         () = listed.tunnel.closed() => {}
-        () = tunnels.parts.identity.until_expelled(&other) => {}
+        () = tunnels.parts.identity.until_barred(&other) => {}
     }
 }
 
@@ -289,7 +292,7 @@ async fn ask(
     path: &'static str,
     took: Duration,
 ) -> Result<OpenTunnel, OpenError> {
-    let ProvenPeer { mut frames, address, .. } = peer;
+    let ProvenPeer { mut frames, address, credentials: exit, .. } = peer;
     let begin = Instant::now();
     let open = Frame::Open(Open { kind: target.kind, name: target.name.as_ref().to_owned(), creation });
     frames.send(&open).await.map_err(|_| OpenError::Broken)?;
@@ -305,5 +308,5 @@ async fn ask(
     };
     let answered = begin.elapsed();
     let (stream, early) = bare(frames);
-    Ok(OpenTunnel { stream, early, opened, path, address, handshake: took, answered })
+    Ok(OpenTunnel { exit, stream, early, opened, path, address, handshake: took, answered })
 }

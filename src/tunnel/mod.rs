@@ -82,10 +82,10 @@ impl Protocol for TunnelProtocol {
     fn serve(&self, peer: ProvenPeer, permit: Permit) -> Serving {
         let tunnels = Arc::clone(&self.0);
         Box::pin(async move {
-            let (identity, from) = (Arc::clone(&tunnels.parts.identity), [peer.hello.id]);
+            let (identity, from) = (Arc::clone(&tunnels.parts.identity), [peer.credentials.clone()]);
             tokio::select! {
                 () = exit::serve(peer, tunnels, "direct") => {}
-                () = identity.until_expelled(&from) => {}
+                () = identity.until_barred(&from) => {}
             }
             drop(permit);
         })
@@ -104,10 +104,10 @@ impl Protocol for RelayProtocol {
     fn serve(&self, peer: ProvenPeer, permit: Permit) -> Serving {
         let tunnels = Arc::clone(&self.0);
         Box::pin(async move {
-            let (identity, from) = (Arc::clone(&tunnels.parts.identity), [peer.hello.id]);
+            let (identity, from) = (Arc::clone(&tunnels.parts.identity), [peer.credentials.clone()]);
             tokio::select! {
                 () = relay::serve(peer, tunnels) => {}
-                () = identity.until_expelled(&from) => {}
+                () = identity.until_barred(&from) => {}
             }
             drop(permit);
         })

@@ -149,10 +149,10 @@ async fn dial_back(tunnels: &Arc<Tunnels>, request: DialBack) -> Result<(), Dial
     // In its own task, so that the permit to dial back is released: a tunnel may last for months.
     let tunnels = Arc::clone(tunnels);
     tokio::spawn(async move {
-        let (identity, from) = (Arc::clone(&tunnels.parts.identity), [peer.hello.id]);
+        let (identity, from) = (Arc::clone(&tunnels.parts.identity), [peer.credentials.clone()]);
         tokio::select! {
             () = exit::serve(peer, tunnels, path) => {}
-            () = identity.until_expelled(&from) => {}
+            () = identity.until_barred(&from) => {}
         }
         drop(permit);
     });
@@ -299,16 +299,16 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>) {
         return;
     }
     tunnels.parts.counters.relayed.add();
+    let ends = [peer.credentials, other.credentials];
     let (mut near, near_early) = bare(peer.frames);
     let (mut far, far_early) = bare(other.frames);
     // The side that dialled back is the TLS server and waits for the client, so it cannot have sent anything yet.
     if !far_early.is_empty() {
         return;
     }
-    let ends = [asker, target];
     tokio::select! {
         _ = pipe::join(&mut far, &mut near, (Vec::new(), near_early), &tunnels.parts.counters.relayed_bytes) => {}
-        () = tunnels.parts.identity.until_expelled(&ends) => {}
+        () = tunnels.parts.identity.until_barred(&ends) => {}
     }
 }
 

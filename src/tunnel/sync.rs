@@ -98,7 +98,7 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
     let mut policy = sync.tunnels.policy.subscribe();
     // The version of the hosts in the files. Changes of nodes do not raise it, so most changes need no new files.
     let mut known = None;
-    let mut next = Instant::now() + IDLE;
+    let mut next = Instant::now() + UNUSED;
     let mut not_before = Instant::now();
     let mut pace = FIRST_PACE;
     loop {

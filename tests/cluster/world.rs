@@ -110,6 +110,11 @@ impl World {
         self.runtime.block_on(work)
     }
 
+    /// Runs a future in the background, no longer than this world.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
+    }
+
     // ---- daemons
 
     /// Starts the daemon of every host that has none.

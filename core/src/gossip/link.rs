@@ -5,19 +5,22 @@
 //! memory, and delays no other peer. Only small messages that cannot be rebuilt are queued. If there are too many, the
 //! oldest are dropped; everything important is sent again.
 
+mod records;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use pmd_protocol::HostName;
 use pmd_protocol::limits::{MAX_STAMPS, MAX_UPDATES};
-use pmd_protocol::peer::frame::{Have, Heartbeat, Membership, Prune, Pull, Summary, Tally};
+use pmd_protocol::peer::frame::{Have, Heartbeat, Prune, Pull, Summary, Tally};
 use pmd_protocol::peer::{Frame, NodeId, Stamp, Update, Updates};
 
 use super::heartbeat::Heartbeats;
 use crate::facts::{About, Fact, Facts, Share};
 use crate::membership::Identity;
+use crate::membership::introductions::{Allowance, Pace};
 use crate::membership::phi::Phi;
-use crate::membership::record::{self, Record, Standing};
+use crate::membership::record::Record;
 use crate::membership::table::MemberTable;
 use crate::replica::Replica;
 use crate::replica::transfer::Transfer;
@@ -67,6 +70,10 @@ pub struct Link {
     known_members: Facts<Record>,
     /// Members whose records must be sent to the peer.
     members: BTreeSet<NodeId>,
+    /// Members that neither the peer knows nor this daemon has reached, so that they have to wait.
+    held: BTreeSet<NodeId>,
+    /// What is left of the members that may be passed on like that, and the pace at which they may.
+    passed_on: (Allowance, Pace),
     /// The versions that the peer has.
     known: Facts<Fact<Stamp>>,
     /// Origins that the peer has requested and this daemon does not have yet.
@@ -124,6 +131,8 @@ impl Link {
             lazy_ms: tuning.gossip.lazy_ms,
             known_members: Facts::default(),
             members: BTreeSet::new(),
+            held: BTreeSet::new(),
+            passed_on: (Allowance::default(), Pace::passed_on(&tuning.membership)),
             known: Facts::default(),
             wanted: BTreeSet::new(),
             lazy: BTreeSet::new(),
@@ -147,25 +156,6 @@ impl Link {
         }
     }
 
-    /// Notes that the peer has this record of a member.
-    pub fn peer_knows(&mut self, record: Arc<Record>) {
-        if !self.is_known(record.about(), record.standing()) {
-            self.known_members.insert(record);
-        }
-    }
-
-    /// Tells the peer about a member, unless it already knows.
-    pub fn tell(&mut self, now_ms: u64, id: NodeId, standing: Standing) {
-        if !self.is_known(&id, standing) {
-            self.members.insert(id);
-            self.flush_gathered(now_ms);
-        }
-    }
-
-    fn is_known(&self, id: &NodeId, standing: Standing) -> bool {
-        self.known_members.get(id).is_some_and(|known| known.standing() >= standing)
-    }
-
     /// Stops sending entries of a member that is down. What the peer has of them is remembered, in case the member
     /// comes back.
     pub fn drop_origin(&mut self, origin: &NodeId) {
@@ -180,6 +170,7 @@ impl Link {
     /// Forgets what the peer knows about members and origins that this daemon has forgotten.
     pub fn trim<S: Share>(&mut self, replica: &Replica<S>, table: &MemberTable<S>) {
         self.known_members.retain(|known| table.record(known.about()).is_some());
+        self.held.retain(|id| table.record(id).is_some());
         self.known.retain(|known| replica.store().stamp(known.about()).is_some());
     }
 
@@ -277,6 +268,7 @@ impl Link {
 
     /// Sends a heartbeat with the summary at that time. The next is due in `interval_ms` or sooner.
     pub fn send_heartbeat(&mut self, now_ms: u64, interval_ms: u64) {
+        self.release_held(now_ms);
         self.heartbeat = Some(interval_ms);
         let since = now_ms.wrapping_add(self.phase_ms) % interval_ms.max(1);
         self.next_heartbeat_ms = now_ms.saturating_add(interval_ms.max(1) - since);
@@ -324,7 +316,8 @@ impl Link {
     /// How many facts about members and origins this link remembers.
     #[must_use]
     pub fn remembered(&self) -> usize {
-        self.known_members.len() + self.known.len() + self.lazy.len() + self.wanted.len() + self.dirty.len()
+        let members = self.known_members.len() + self.held.len();
+        members + self.known.len() + self.lazy.len() + self.wanted.len() + self.dirty.len()
     }
 
     /// The latest summary of the peer's registry, if any.
@@ -397,7 +390,8 @@ impl Link {
         self.transfer = None;
         if self.flush {
             // Members come first, because the peer requests the entries of members that are new to it.
-            let news = self.next_records(table, budget).or_else(|| self.next_updates(replica, budget));
+            let news =
+                self.next_records(now_ms, table, budget).or_else(|| self.next_updates(replica, budget));
             if news.is_some() {
                 return news;
             }
@@ -421,27 +415,6 @@ impl Link {
             }
         }
         None
-    }
-
-    /// The records of members that the peer does not know.
-    fn next_records<S: Share>(&mut self, table: &MemberTable<S>, budget: usize) -> Option<Frame> {
-        let known = &self.known_members;
-        self.members.retain(|id| {
-            table
-                .record(id)
-                .is_some_and(|record| known.get(id).is_none_or(|known| known.standing() < record.standing()))
-        });
-        if self.members.is_empty() {
-            return None;
-        }
-        let unknown: Vec<_> = self.members.iter().filter_map(|id| table.shared_record(id)).collect();
-        let (records, count) = record::encode(unknown.iter().map(|record| &***record), budget);
-        for record in unknown.into_iter().take(count) {
-            self.members.remove(record.about());
-            // The link delivers in order or ends, so the peer has everything that was sent.
-            self.known_members.insert(Arc::clone(record));
-        }
-        Some(Frame::Membership(Membership { records }))
     }
 
     fn next_updates<S: Share>(&mut self, replica: &Replica<S>, budget: usize) -> Option<Frame> {

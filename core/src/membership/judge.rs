@@ -13,6 +13,8 @@ pub struct Judge<G, F> {
     pub is_genuine: G,
     /// Whether this daemon hears a member itself, so that it need not believe others that the member is gone.
     pub is_heard: F,
+    /// The peer that has sent them, which may introduce some new members; nobody may introduce any if there is none.
+    pub introducer: Option<NodeId>,
     /// Records of generations that begin later than this are ignored; milliseconds since the Unix epoch.
     pub latest_ms: u64,
 }
@@ -26,4 +28,6 @@ pub struct Merged {
     pub refuted: Vec<Arc<Record>>,
     /// Members whose records were ignored, because by this daemon's clock their generations begin in the future.
     pub future: Vec<NodeId>,
+    /// How many new members were ignored because the peer has introduced too many.
+    pub refused: usize,
 }

@@ -22,8 +22,13 @@
 //! statement. What others say about it is an accusation: a member that somebody calls dead is suspected here and has
 //! [`refute_wait_ms`](MembershipTuning::refute_wait_ms) to object, so that one daemon cannot remove another by its word.
 //!
+//! Anybody who knows the cluster secret can sign for as many keys as it makes. What a peer [introduces](super::introductions)
+//! is therefore limited, and members that this daemon has never reached itself give way to those that it has.
+//!
 //! Tables merge like replicas: the record of a member with the greater [`Standing`] counts, regardless of the order in
 //! which records arrive and how often.
+
+mod reached;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -31,16 +36,14 @@ use std::sync::Arc;
 
 use pmd_protocol::peer::{Attestation, Generation, NodeId, PublicKey};
 
+use super::dead::Dead;
 use super::event::MembershipEvent;
 use super::identity::Identity;
+use super::introductions::Introductions;
 use super::judge::{Judge, Merged};
 use super::record::{Liveness, Record, RecordError, Standing, State, decode};
 use crate::facts::{Facts, Share, Unshared};
 use crate::tuning::MembershipTuning;
-
-/// The number of members to remember, dead ones included. Only proven members can make the table grow; this bounds the
-/// memory that a faulty one can use (20 MB).
-pub const MAX_KNOWN: usize = 65_536;
 
 /// The capacity that an empty event queue keeps. More was only needed for a burst.
 const MAX_IDLE_EVENTS: usize = 64;
@@ -53,10 +56,10 @@ pub struct MemberTable<S = Unshared> {
     records: Facts<Record>,
     share: S,
     live: usize,
-    /// When each dead member was found dead, oldest first.
-    dead: BTreeSet<(u64, NodeId)>,
-    /// The same by member.
-    dead_since: BTreeMap<NodeId, u64>,
+    dead: Dead,
+    /// Members that this daemon has reached itself, in whatever generation.
+    reached: BTreeSet<NodeId>,
+    introductions: Introductions,
     suspicions: BTreeMap<NodeId, Suspicion>,
     /// Members that are down whatever they say.
     expelled: BTreeSet<NodeId>,
@@ -81,8 +84,9 @@ impl<S: Share> MemberTable<S> {
             records: Facts::default(),
             share,
             live: 0,
-            dead: BTreeSet::new(),
-            dead_since: BTreeMap::new(),
+            dead: Dead::default(),
+            reached: BTreeSet::new(),
+            introductions: Introductions::default(),
             suspicions: BTreeMap::new(),
             expelled: BTreeSet::new(),
             events: VecDeque::new(),
@@ -157,15 +161,20 @@ impl<S: Share> MemberTable<S> {
             if self.expelled.contains(&id) {
                 continue;
             }
-            if id != self.own.identity.id && record.identity.generation.boot_ms > judge.latest_ms {
-                merged.future.push(id);
+            let known = self.shared_record(&id).cloned();
+            let is_introduced = known.is_none() && record.is_live() && !self.reached.contains(&id);
+            if is_introduced && !self.may_introduce(now_ms, judge.introducer) {
+                merged.refused += 1;
                 continue;
             }
-            let known = self.shared_record(&id).cloned();
             let is_news =
                 known.as_ref().is_none_or(|known| record.statement_order() > known.statement_order());
             if is_news && !(judge.is_genuine)(&record) {
                 return Err(RecordError::Forged(id));
+            }
+            if id != self.own.identity.id && record.identity.generation.boot_ms > judge.latest_ms {
+                merged.future.push(id);
+                continue;
             }
             let wait_ms = self.suspicion_ms();
             let Some(known) = known.filter(|known| known.is_live()) else {
@@ -335,19 +344,15 @@ impl<S: Share> MemberTable<S> {
                 self.merge_record(now_ms, record, 0);
             }
         }
-        while let Some((since, id)) =
-            self.dead.first().copied().filter(|(since, _)| self.is_forgotten(now_ms, *since))
-        {
-            self.dead.remove(&(since, id));
-            self.dead_since.remove(&id);
-            self.records.remove(&id);
+        while let Some(id) = self.dead.pop_due(now_ms, &self.tuning) {
+            self.forget(&id);
         }
     }
 
     /// When the next deadline is due; monotonic milliseconds.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        let forget = self.dead.first().map(|(since, _)| since.saturating_add(self.tuning.remember_down_ms));
+        let forget = self.dead.next_due(&self.tuning);
         self.suspicions.values().map(|suspicion| suspicion.due_ms).chain(forget).min()
     }
 
@@ -358,10 +363,6 @@ impl<S: Share> MemberTable<S> {
             self.events = VecDeque::new();
         }
         event
-    }
-
-    fn is_forgotten(&self, now_ms: u64, since_ms: u64) -> bool {
-        now_ms.saturating_sub(since_ms) >= self.tuning.remember_down_ms
     }
 
     /// Merges a record, and returns it, in the table's allocation if it has one.
@@ -387,16 +388,15 @@ impl<S: Share> MemberTable<S> {
         if known.is_some_and(|known| known.standing() >= standing) {
             return;
         }
-        if known.is_none() && self.records.len() >= MAX_KNOWN {
+        let is_new = known.is_none();
+        if is_new && !self.make_room(self.reached.contains(&id)) {
             self.events.push_back(MembershipEvent::Full);
             return;
         }
         let before = self.records.insert(Arc::clone(record));
         let was_live = before.as_ref().is_some_and(|record| record.is_live());
         self.suspicions.remove(&id);
-        if let Some(since) = self.dead_since.remove(&id) {
-            self.dead.remove(&(since, id));
-        }
+        self.dead.remove(&id);
         let identity = record.identity.clone();
         match record.liveness() {
             Some(liveness) => {
@@ -413,8 +413,7 @@ impl<S: Share> MemberTable<S> {
                 }
             }
             None => {
-                self.dead.insert((now_ms, id));
-                self.dead_since.insert(id, now_ms);
+                self.dead.insert(now_ms, id, self.reached.contains(&id));
                 if was_live {
                     self.live -= 1;
                     self.events.push_back(MembershipEvent::Down { identity });

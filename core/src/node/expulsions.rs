@@ -4,7 +4,7 @@ use pmd_protocol::limits::MAX_EXPULSIONS;
 use pmd_protocol::peer::frame::Reason;
 use pmd_protocol::peer::{Expulsion, Expulsions, Frame, NodeId};
 
-use super::{Alarm, LinkId, MAX_AHEAD_MS, Node, Output};
+use super::{Alarm, LinkId, MAX_AHEAD_MS, Node, Output, Rule};
 use crate::attest::id_of;
 use crate::facts::Share;
 use crate::membership::expulsions::{Circumstances, Heard};
@@ -42,7 +42,7 @@ impl<S: Share> Node<S> {
         }
         self.pass_on(Some(link), new);
         if is_forged {
-            self.close_violation(link);
+            self.close_violation(link, Rule::ForgedDecision);
         }
     }
 

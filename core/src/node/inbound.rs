@@ -30,7 +30,7 @@ impl<S: Share> Node<S> {
             // The node makes no decision based on clocks.
             Frame::Clock(_) => {}
             // The caller handles these.
-            Frame::Depart(_) | Frame::Rotation(_) => {}
+            Frame::Depart(_) | Frame::Rotation(_) | Frame::RevocationList(_) => {}
             // The caller handles tunnels.
             Frame::Open(_) | Frame::Opened(_) | Frame::DialBack(_) | Frame::Back(_) | Frame::Relay(_) => {}
             Frame::Heartbeat(heartbeat) => self.handle_heartbeat(link, &heartbeat),
@@ -84,9 +84,13 @@ impl<S: Share> Node<S> {
         if observation == Observation::Reached {
             self.health.better(self.now.mono_ms);
         }
-        match self.probes.remove(&token) {
-            Some(ProbeFor::Own(token)) => self.observed(token, self.me(), observation),
-            Some(ProbeFor::Helper(request)) => {
+        let Some((target, wanted_by)) = self.probes.remove(&token) else { return };
+        if observation == Observation::Reached && self.table.record(&target).is_some() {
+            self.table.reach(target);
+        }
+        match wanted_by {
+            ProbeFor::Own(token) => self.observed(token, self.me(), observation),
+            ProbeFor::Helper(request) => {
                 // A daemon that is slow itself does not know whose fault a missing answer is.
                 let is_silent = observation == Observation::Silent;
                 let doubtful = is_silent && self.health.score() > 0;
@@ -97,7 +101,6 @@ impl<S: Share> Node<S> {
                     self.answer_probe(request, observation);
                 }
             }
-            None => {}
         }
     }
 
@@ -144,7 +147,7 @@ impl<S: Share> Node<S> {
                 true
             }
         };
-        self.probes.insert(token, wanted_by);
+        self.probes.insert(token, (*target, wanted_by));
         let purpose = Purpose::Probe { token, timeout_ms, discreet };
         self.outputs.push_back(Output::Dial { peer: peer.clone(), purpose });
         true
@@ -195,7 +198,7 @@ impl<S: Share> Node<S> {
                 self.publish(patch);
                 applied
             }
-            Err(_) => return self.close_violation(id),
+            Err(error) => return self.close_violation(id, error.into()),
         };
         if matches!(applied.effect, Effect::Applied { .. }) {
             self.check_host_name(origin);

@@ -8,6 +8,7 @@ use pmd_protocol::peer::entry::EntryTooLong;
 use pmd_protocol::peer::frame::{Observation, Reason};
 use pmd_protocol::peer::{Entry, Expulsion, Frame, Host, KeyError, NodeId};
 
+use super::violation::Rule;
 use crate::attest::Keys;
 use crate::event::ClusterEvent;
 use crate::gossip::link::LinkId;
@@ -180,12 +181,14 @@ pub enum Alarm {
     Forked(NodeId),
     /// Another daemon uses this one's identity and keeps claiming it. One of the two needs its own key.
     IdentityTaken,
-    /// A peer has violated the protocol, and its link was closed.
-    Violation(NodeId),
+    /// A peer has broken this rule of the protocol, and its link was closed.
+    Violation(NodeId, Rule),
     /// This daemon has as many entries as an origin may have, so the others do not see its newest registrations.
     Full,
     /// The member table is full, so new members are not seen.
     TableFull,
+    /// This peer introduces more new members than one may in so short a time. Those beyond the limit are not seen.
+    Introductions(NodeId),
     /// A decision about a member is ignored, because this daemon is not one of the configured administrators.
     IgnoredDecision(NodeId),
     /// More decisions about members are made by this member, or come over the link to it, than this daemon takes.

@@ -8,7 +8,7 @@ use pmd_protocol::peer::Frame;
 use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::frame::{Lost, Reason};
 
-use super::{Alarm, LinkId, Node, Output};
+use super::{Alarm, LinkId, Node, Output, Rule};
 use crate::facts::Share;
 use crate::gossip::link::Link;
 use crate::membership::Identity;
@@ -71,6 +71,7 @@ impl<S: Share> Node<S> {
             }
             self.forget_link(old);
         }
+        self.table.reach(who);
         self.overlay.linked(&who);
         self.evidence.drop_case(&who);
         let is_new = self.generation_of(&who) != Some(peer.generation);
@@ -124,6 +125,7 @@ impl<S: Share> Node<S> {
         if self.by_peer.get(&link.peer.id) == Some(&id) {
             self.by_peer.remove(&link.peer.id);
         }
+        self.table.unreach(&link.peer.id);
         self.grafts.drop_link(id);
         self.replica.drop_source(Source(id.0));
         for origin in self.parents.drop_link(id) {
@@ -160,14 +162,14 @@ impl<S: Share> Node<S> {
         let is_current =
             self.replica.store().stamp(&peer).is_some_and(|stamp| stamp.generation == link.peer.generation);
         if is_current && !claimed.as_str().eq_ignore_ascii_case(link.host.as_str()) {
-            self.close_violation(id);
+            self.close_violation(id, Rule::OtherHostName);
         }
     }
 
     /// Closes a link whose peer has sent what no correct daemon sends.
-    pub(super) fn close_violation(&mut self, id: LinkId) {
+    pub(super) fn close_violation(&mut self, id: LinkId, rule: Rule) {
         let peer = self.links.get(&id).map(|link| link.peer.id);
-        self.outputs.extend(peer.map(|peer| Output::Alarm(Alarm::Violation(peer))));
+        self.outputs.extend(peer.map(|peer| Output::Alarm(Alarm::Violation(peer, rule))));
         self.close(id, Reason::Violation);
     }
 

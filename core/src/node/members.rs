@@ -8,7 +8,7 @@ use pmd_protocol::peer::{Entry, Frame, Generation, NodeId, Stamp};
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 
-use super::{Alarm, Challenge, Leaving, LinkId, MAX_AHEAD_MS, Node, Output, ProbeFor};
+use super::{Alarm, Challenge, Leaving, LinkId, MAX_AHEAD_MS, Node, Output, ProbeFor, Rule};
 use crate::event::{ClusterChange, Departure};
 use crate::facts::{About, Share};
 use crate::membership::event::MembershipEvent;
@@ -32,6 +32,13 @@ const RENEWAL_MS: u64 = 1_000;
 const CHALLENGE_MS: u64 = 3_000;
 /// The minimum interval between alarms about generations that begin later than that.
 const FUTURE_ALARM_MS: u64 = 60_000;
+/// The minimum interval between alarms about peers that introduce too many members.
+const INTRODUCTIONS_ALARM_MS: u64 = 5_000;
+/// The number of members that are probed when one that was never reached does not answer. If half of them do not answer
+/// either, as when half of the cluster has failed, the number of probes does not grow.
+const CHECKED: usize = 2;
+/// The number of lost members up to which those that were never reached are remembered for dialling as well.
+const MAX_LOST_RUMOURS: usize = 256;
 /// The number of lost members that are remembered for dialling. Beyond that, those lost first are forgotten.
 const MAX_LOST_MEMBERS: usize = 4_096;
 
@@ -87,8 +94,12 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Merges records of another daemon.
-    pub(super) fn merge(&mut self, records: &[u8]) -> Result<Merged, RecordError> {
+    /// Merges records of another daemon. `introducer` is the peer that has sent them over its link.
+    pub(super) fn merge(
+        &mut self,
+        introducer: Option<NodeId>,
+        records: &[u8],
+    ) -> Result<Merged, RecordError> {
         let Self { table, keys, replica, links, by_peer, now, .. } = self;
         let judge = Judge {
             is_genuine: |record: &Record| {
@@ -101,11 +112,15 @@ impl<S: Share> Node<S> {
                 let link = by_peer.get(id).and_then(|link| links.get(link));
                 link.is_some_and(|link| link.phi.is_fresh(now.mono_ms))
             },
+            introducer,
             latest_ms: now.wall_ms.saturating_add(MAX_AHEAD_MS),
         };
         let merged = table.merge(now.mono_ms, records, &judge)?;
         if let Some(id) = merged.future.first() {
             self.report_future(*id);
+        }
+        if let Some(peer) = introducer.filter(|_| merged.refused > 0) {
+            self.report_introductions(peer);
         }
         Ok(merged)
     }
@@ -126,6 +141,13 @@ impl<S: Share> Node<S> {
         }
     }
 
+    fn report_introductions(&mut self, peer: NodeId) {
+        if self.next_introductions_alarm_ms <= self.now.mono_ms {
+            self.next_introductions_alarm_ms = self.now.mono_ms.saturating_add(INTRODUCTIONS_ALARM_MS);
+            self.outputs.push_back(Output::Alarm(Alarm::Introductions(peer)));
+        }
+    }
+
     /// Tells members that are accused of being gone although this daemon hears them. They refute it to everybody.
     pub(super) fn forward_refuted(&mut self, refuted: Vec<Arc<Record>>) {
         for record in refuted {
@@ -138,10 +160,11 @@ impl<S: Share> Node<S> {
     }
 
     pub(super) fn handle_membership(&mut self, id: LinkId, records: &[u8]) {
-        let merged = match self.merge(records) {
+        let Some(peer) = self.links.get(&id).map(|link| link.peer.id) else { return };
+        let merged = match self.merge(Some(peer), records) {
             Ok(merged) => merged,
             Err(RecordError::Malformed) => return,
-            Err(RecordError::Forged(_)) => return self.close_violation(id),
+            Err(RecordError::Forged(_)) => return self.close_violation(id, Rule::ForgedStatement),
         };
         self.forward_refuted(merged.refuted);
         let mut dead = Vec::new();
@@ -298,7 +321,21 @@ impl<S: Share> Node<S> {
                 if self.table.suspect(self.now.mono_ms, &target, generation, wait) {
                     self.tell_suspect(&target);
                 }
+                if !self.table.is_reached(&target) {
+                    self.check_rumoured();
+                }
             }
+        }
+    }
+
+    /// Probes a few members that this daemon only knows from others, because one of them could not be reached. While most
+    /// of them exist, that soon ends; if most were invented, more and more are probed until they are gone.
+    fn check_rumoured(&mut self) {
+        let linked = |id: &NodeId| self.by_peer.contains_key(id);
+        let rumoured = self.table.rumoured().filter(|identity| !linked(&identity.id));
+        let some = rumoured.map(|identity| (identity.id, identity.generation)).sample(&mut self.rng, CHECKED);
+        for about in some {
+            self.investigate(about, Trigger::Silent);
         }
     }
 
@@ -369,7 +406,9 @@ impl<S: Share> Node<S> {
         if self.lost.is_empty() {
             self.next_seek_ms = self.next_seek_ms.max(self.now.mono_ms);
         }
-        self.lost.insert(id, (identity, self.now.mono_ms));
+        if self.table.is_reached(&id) || self.lost.len() < MAX_LOST_RUMOURS {
+            self.lost.insert(id, (identity, self.now.mono_ms));
+        }
         if self.lost.len() > MAX_LOST_MEMBERS
             && let Some(oldest) = self.lost.iter().min_by_key(|(_, (_, since))| *since).map(|(id, _)| *id)
         {

@@ -18,6 +18,7 @@ mod io;
 mod links;
 mod members;
 mod timers;
+mod violation;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use crate::replica::Replica;
 use crate::replica::view::Patch;
 use crate::tuning::Tuning;
 pub use io::{Alarm, Command, CommandError, LinkEvent, Now, Output, Purpose, Settings};
+pub use violation::Rule;
 
 /// How far in the future, by this daemon's clock, something may be dated that can only be replaced by something later: the
 /// generation of a member, a decision, a rotation of the cluster secret. A hundred years: clocks that are years apart are
@@ -80,8 +82,8 @@ pub struct Node<S = Unshared> {
     parents: Parents,
     /// Members that were lost, and when.
     lost: BTreeMap<NodeId, (Identity, u64)>,
-    /// Probes in progress, and who wants the results.
-    probes: BTreeMap<u64, ProbeFor>,
+    /// Probes in progress: their targets, and who wants the results.
+    probes: BTreeMap<u64, (NodeId, ProbeFor)>,
     next_probe: u64,
     /// Answers to peers' probe requests that are held back.
     held_back: Vec<HeldBack>,
@@ -96,6 +98,8 @@ pub struct Node<S = Unshared> {
     next_renewal_ms: u64,
     /// When an operator may next be told that somebody's generation begins in the future.
     next_future_alarm_ms: u64,
+    /// When an operator may next be told that a peer introduces too many members.
+    next_introductions_alarm_ms: u64,
     /// Live members that were told that others consider them dead.
     challenges: BTreeMap<NodeId, Challenge>,
     /// The link that the message being handled arrived on.
@@ -215,6 +219,7 @@ impl<S: Share> Node<S> {
             woken_ms: now.mono_ms,
             next_renewal_ms: now.mono_ms,
             next_future_alarm_ms: now.mono_ms,
+            next_introductions_alarm_ms: now.mono_ms,
             challenges: BTreeMap::new(),
             source: None,
             signed_stamp: None,
@@ -334,7 +339,8 @@ impl<S: Share> Node<S> {
     pub fn handle_one_shot(&mut self, now: Now, frame: Frame) {
         self.now = now;
         if let Frame::Membership(membership) = frame
-            && let Ok(merged) = self.merge(&membership.records)
+            // Nobody is introduced this way: it is for the accused.
+            && let Ok(merged) = self.merge(None, &membership.records)
         {
             self.forward_refuted(merged.refuted);
         }

@@ -209,12 +209,14 @@ impl<S: Share> Node<S> {
         }
     }
 
-    /// Closes links that this daemon dialled and no longer needs, and some that others have dialled if it has too many.
+    /// Closes links that this daemon dialled and no longer needs, and some that others have dialled if it has too many. A
+    /// link is needed in place of each target that has none yet: the target may not exist.
     fn close_surplus(&mut self) {
         let now_ms = self.now.mono_ms;
         let targets = self.overlay.targets(self.now.mono_ms, &mut self.rng);
+        let missing = targets.iter().filter(|id| !self.by_peer.contains_key(*id)).count();
         let old = self.tuning.gossip.surplus_ms;
-        let surplus: Vec<LinkId> = self
+        let mut surplus: Vec<LinkId> = self
             .links
             .iter()
             .filter(|(_, link)| {
@@ -225,6 +227,8 @@ impl<S: Share> Node<S> {
             })
             .map(|(id, _)| *id)
             .collect();
+        // The oldest ones stay.
+        surplus.drain(..missing.min(surplus.len()));
         for id in surplus {
             self.close(id, Reason::NotNeeded);
         }

@@ -30,6 +30,9 @@ use std::sync::Arc;
 use pmd_protocol::peer::{Attestation, Digest, Generation, Key, Op, Stamp, Value, Version};
 use sha2::{Digest as _, Sha256};
 
+/// What an entry takes in memory besides its name and its value, with the maps that lead to it. Without it, a flood of tiny
+/// entries would take many times the limit.
+const ENTRY_COST: usize = 128;
 /// Entries that share a block have the same version divided by this.
 const BLOCK: u64 = 64;
 /// Contents with more entries than this keep the hashes of their blocks. Smaller ones compute them when they change.
@@ -49,7 +52,7 @@ pub struct Content {
     tombstones: BTreeMap<Version, Arc<Key>>,
     deleted: BTreeMap<Arc<Key>, Version>,
     floor: Version,
-    /// Bytes of all names and values.
+    /// What all entries count, see [`size_of`].
     bytes: usize,
     /// The hash of each block that has entries, by block number; empty if there are few entries.
     blocks: BTreeMap<u64, BlockHash>,
@@ -540,9 +543,18 @@ fn check_order(from: Version, to: Version, ops: &[(Version, Op)]) -> Result<(), 
     Ok(())
 }
 
-/// The bytes of an entry that count towards the limit of its origin.
+/// The bytes of an entry that count towards the limit of its origin: about what it takes in memory.
 fn size_of(key: &Key, value: &Value) -> usize {
-    key.name().len() + value.as_bytes().len()
+    ENTRY_COST + key.name().len() + value.as_bytes().len()
+}
+
+/// The bytes of an operation that count towards the limit of unfinished transfers. They are those of the entry, so that
+/// what an origin may have can be transferred.
+pub(super) fn cost_of(op: &Op) -> usize {
+    match op {
+        Op::Put(key, value) => size_of(key, value),
+        Op::Delete(key) => ENTRY_COST + key.name().len(),
+    }
 }
 
 /// The number of the block that an entry with this version belongs to.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pmd_protocol::limits::MAX_OPS;
 use pmd_protocol::peer::{Base, NodeId, Op, Stamp, Update, Version};
 
-use super::content::Content;
+use super::content::{Content, cost_of};
 
 /// A transfer that is being sent.
 #[derive(Clone, Debug)]
@@ -120,7 +120,7 @@ impl Stage {
             return Err(StageError::Gap);
         }
         for (version, op) in update.ops.into_iter().filter(|(version, _)| *version > self.reached) {
-            self.bytes = self.bytes.saturating_add(op.size());
+            self.bytes = self.bytes.saturating_add(cost_of(&op));
             self.ops.push((version, op));
         }
         if self.bytes > limit {

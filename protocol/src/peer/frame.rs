@@ -24,6 +24,7 @@ use super::bounded;
 use super::expulsion::Expulsions;
 use super::id::{Digest, Generation, NodeId, Stamp};
 use super::key::Kind;
+use super::revocation::RevocationList;
 use super::rotation::Rotation;
 use super::update::{Update, Updates};
 use crate::limits::{
@@ -114,6 +115,8 @@ frames! {
     29 Expulsions,
     /// The next cluster secret, and how far its introduction is.
     30 Rotation,
+    /// The certificates that an authority has revoked.
+    31 RevocationList,
 
     // Tunnels; the last one is also sent on links.
     /// The destination of a tunnel. The first message on a tunnel, sent by its entry.
@@ -202,6 +205,8 @@ pub enum Reason {
     Cookie,
     /// The receiver was expelled from the cluster.
     Expelled,
+    /// The receiver's certificate was revoked by its authority.
+    Revoked,
 }
 
 /// A heartbeat. Most take ten bytes, because unchanged fields are omitted.

@@ -11,6 +11,7 @@ pub mod expulsion;
 pub mod frame;
 pub mod id;
 pub mod key;
+pub mod revocation;
 pub mod rotation;
 pub mod update;
 
@@ -21,5 +22,6 @@ pub use expulsion::{Expulsion, Expulsions};
 pub use frame::Frame;
 pub use id::{Digest, Generation, NodeId, Stamp, Version};
 pub use key::{Key, KeyError, Kind, Op, Value, ValueError};
+pub use revocation::RevocationList;
 pub use rotation::Rotation;
 pub use update::{Base, Update, Updates};

@@ -9,11 +9,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
 use super::error::CaError;
+use crate::auth::revocation::Serial;
 
 /// A certificate and its fields for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub struct Certificate {
     pub not_before: Timestamp,
     /// End of the validity period.
     pub not_after: Timestamp,
+    /// The serial number.
+    pub serial: Serial,
+    /// The identifier of its key, for those that it signs.
+    pub(super) key_id: Option<Vec<u8>>,
     /// The public key as `SubjectPublicKeyInfo` in DER.
     pub public_key: Vec<u8>,
 }
@@ -87,6 +92,11 @@ impl Certificate {
             authority: constraints.is_some_and(|constraints| constraints.value.ca),
             not_before: time(parsed.validity().not_before)?,
             not_after: time(parsed.validity().not_after)?,
+            serial: Serial::new(parsed.raw_serial()),
+            key_id: parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+                _ => None,
+            }),
             public_key: parsed.public_key().raw.to_vec(),
             der: CertificateDer::from(Vec::new()),
         };

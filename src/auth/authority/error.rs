@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use crate::auth::revocation::RevocationError;
 use crate::base::files::foreign_hint;
 
 /// Why a certificate cannot be created, issued or read.
@@ -71,6 +72,15 @@ pub enum CaError {
     /// A host whose files would overwrite those of the authority.
     #[error("the files of host {0:?} would overwrite the authority's own")]
     Oneself(String),
+    /// No certificate of this host is known.
+    #[error("no certificate for host {0:?} is in the record of this authority")]
+    NotIssued(String),
+    /// Several hosts have this name before their first dot.
+    #[error("{0:?} is the short name of several hosts: {hosts}", hosts = .1.join(", "))]
+    Several(String, Vec<String>),
+    /// The list of revoked certificates cannot be used.
+    #[error(transparent)]
+    List(#[from] RevocationError),
     /// The certificate library reported an error.
     #[error("cannot create a certificate: {0}")]
     Crypto(#[from] rcgen::Error),
@@ -99,6 +109,15 @@ impl CaError {
             CaError::Ended(_) => "create a new authority in another directory with pmd ca init".to_owned(),
             CaError::Name(_) => "choose a name without control characters".to_owned(),
             CaError::Oneself(_) => "choose another directory with --out".to_owned(),
+            CaError::NotIssued(_) => {
+                "an earlier version of pmd kept no record: name the certificate with --certificate FILE, or with --serial (pmd ca show FILE)"
+                    .to_owned()
+            }
+            CaError::Several(..) => "name the host by its full name".to_owned(),
+            CaError::List(RevocationError::TooLong(_)) => {
+                "create a new authority in another directory with pmd ca init, and issue new certificates".to_owned()
+            }
+            CaError::List(_) => "name a list written by pmd ca revoke, or restore it from a backup".to_owned(),
             CaError::Crypto(_) => "check that the host has free memory, and try again".to_owned(),
         }
     }

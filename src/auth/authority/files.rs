@@ -1,7 +1,8 @@
 //! The files of an authority and of certified hosts.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rcgen::KeyPair;
@@ -11,8 +12,9 @@ use crate::base::files;
 pub(super) use crate::base::files::{PUBLIC, SECRET};
 use crate::base::files::{Reader, SecretError, make_private_folder};
 
-/// Maximum number of bytes read from a file; a certificate chain has a few kilobytes.
-const MAX_FILE: u64 = 1024 * 1024;
+/// Maximum number of bytes read from a file. A certificate chain has a few kilobytes, a hundred thousand issued certificates
+/// take this much.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// Reads a certificate file.
 pub(super) fn read(path: &Path) -> Result<String, CaError> {
@@ -56,4 +58,23 @@ pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), CaErro
 /// Writes a file, atomically replacing an existing one.
 pub(super) fn replace(path: &Path, text: &str, mode: u32) -> Result<(), CaError> {
     files::replace(path, text, mode).map_err(|source| CaError::Write { path: path.into(), source })
+}
+
+/// Reads a text file; `None` if it does not exist.
+pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, CaError> {
+    match read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(CaError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds a line to a file, which is created if it does not exist.
+pub(super) fn append(path: &Path, line: &str) -> Result<(), CaError> {
+    let opened = OpenOptions::new().create(true).append(true).mode(PUBLIC).open(path);
+    let written = opened.and_then(|mut file| {
+        file.write_all(line.as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(|source| CaError::Write { path: path.into(), source })
 }

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::common::{HELP, Watch};
 use crate::auth::authority::HostName;
+use crate::auth::revocation::Serial;
 use crate::config::types::Port;
 use crate::config::value::{parse_duration, positive_duration};
 
@@ -140,6 +141,20 @@ Examples:
   pmd ca show               Show the certificate of the authority
   pmd ca show host1.pem     Show its host, its expiry, and the id of its daemon")]
     Show(CaShow),
+    /// Revoke certificates: no member accepts them any more
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ca revoke host1                     Revoke all certificates that were issued for host1
+  pmd ca revoke --certificate host1.pem   Revoke one that is not in the record of the authority
+  pmd ca revoke --serial 5f0ce2ab         Revoke one by its serial number")]
+    Revoke(CaRevoke),
+    /// List the revoked certificates, or hand a list to the daemon on this host
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd ca revoked                          List what the daemon on this host refuses
+  pmd ca revoked --dir /srv/ca            List what an authority has revoked
+  pmd ca revoked --install revoked.pem    Put a list in force that was copied from the authority")]
+    Revoked(CaRevoked),
 }
 
 /// Options of `pmd ca init`.
@@ -183,6 +198,35 @@ pub struct CaShow {
     /// Directory that holds ca.pem [default: ca, beside the cookie]
     #[arg(long, value_name = "DIR", conflicts_with = "file")]
     pub dir: Option<PathBuf>,
+}
+
+/// Options of `pmd ca revoke`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
+pub struct CaRevoke {
+    /// The host whose certificates are revoked
+    #[arg(group = "which")]
+    pub host: Option<HostName>,
+    /// The serial number of a certificate, in hexadecimal digits (pmd ca show FILE)
+    #[arg(long, value_name = "HEX", group = "which")]
+    pub serial: Option<Serial>,
+    /// The file of a certificate
+    #[arg(long, value_name = "FILE", group = "which")]
+    pub certificate: Option<PathBuf>,
+    /// Directory that holds ca.pem and ca.key [default: ca, beside the cookie]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Options of `pmd ca revoked`.
+#[derive(Debug, Args)]
+pub struct CaRevoked {
+    /// List what the authority in this directory has revoked [default: what the daemon refuses]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Hand this list, revoked.pem of the authority, to the daemon on this host and through it to all members
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    pub install: Option<PathBuf>,
 }
 
 /// Checks the form of a daemon's address, so that mistakes are reported before any name is resolved.

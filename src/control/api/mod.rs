@@ -12,6 +12,7 @@ mod join;
 mod lookup;
 mod names;
 mod reach;
+mod revocations;
 mod rotation;
 mod services;
 mod tunnel;
@@ -29,6 +30,9 @@ pub use join::{Join, JoinFailure, Joined, JoinedPeer, Leave, LeftCluster};
 pub use lookup::{Kind, Lookup, Match};
 pub use names::{Adopt, AdoptOutcome, AdoptedName, ClusterName, ClusterNameList, Name, NameList};
 pub use reach::{Reach, ReachFailure, ReachStep, Reached, Refusal, RefusalList};
+pub use revocations::{
+    InstallRevocations, InstalledRevocations, RevocationList, RevocationLists, RevokedCertificate,
+};
 pub use rotation::{Rotate, Rotation};
 pub use services::{ClusterService, ClusterServiceList, NewService, ServiceEnded, ServiceInfo, ServiceList};
 pub use tunnel::{

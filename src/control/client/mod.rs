@@ -180,6 +180,19 @@ impl Client {
         self.post(Call::Readmit, member).await
     }
 
+    /// The lists of revoked certificates.
+    pub async fn revocations(&self) -> Result<api::RevocationLists> {
+        self.get(Call::Revocations, &[]).await
+    }
+
+    /// Puts a list of revoked certificates in force.
+    pub async fn install_revocations(
+        &self,
+        list: &api::InstallRevocations,
+    ) -> Result<api::InstalledRevocations> {
+        self.post(Call::InstallRevocations, list).await
+    }
+
     /// The metrics, in the text format of Prometheus.
     pub async fn metrics(&self) -> Result<String> {
         self.text(Call::Metrics).await

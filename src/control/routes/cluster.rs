@@ -12,6 +12,7 @@ use pmd_protocol::peer::{Entry, NodeId};
 
 use super::lookup::{several, unknown_host};
 use super::request::{Answer, ApiError, RequestBody};
+use super::warnings::{REISSUE, REISSUE_THERE};
 use crate::cluster::evict::Eviction;
 use crate::cluster::membership::{Cluster, JoinError};
 use crate::cluster::view::ClusterView;
@@ -342,6 +343,12 @@ fn handshake_error(at: &str, error: &HandshakeError) -> ApiError {
             format!("{at} rejected this daemon: {error}"),
             "run pmd readmit with that id on a host of the cluster, then join again",
         ),
+        HandshakeError::Refused { reason: Reason::Revoked, .. } => {
+            rejected(format!("{at} rejected this daemon: {error}"), REISSUE)
+        }
+        HandshakeError::Revoked { .. } => {
+            rejected(format!("this daemon rejected {at}: {error}"), REISSUE_THERE)
+        }
         HandshakeError::Expelled { id, .. } => rejected(
             format!("this daemon rejected {at}: {error}"),
             &format!("to let it return: pmd readmit {id:.8}"),

@@ -11,8 +11,7 @@ use pmd_epmd::client;
 use pmd_epmd::descriptors::Class;
 
 use super::request::{Answer, ApiError, Asked, Parameters};
-use super::warnings::warnings as cluster_warnings;
-use super::{cluster, expulsions, rotation, tunnel};
+use super::{cluster, expulsions, rotation, tunnel, warnings};
 use crate::base::clock::{Monotonic, now_ms};
 use crate::base::shutdown::{Reason, Shutdown};
 use crate::control::api::{self, ErrorCode};
@@ -43,7 +42,7 @@ pub(super) async fn status(
     let (mut cluster, mut tunnels) = (None, None);
     if let Some(member) = &member {
         let view = member.cluster.core().view().await?;
-        warnings.extend(cluster_warnings(&member.cluster, &view));
+        warnings.extend(warnings::warnings(&member.cluster, &view));
         warnings.extend(rotation::warning(&member.cluster).await);
         warnings.extend(expulsions::warnings(now_ms(), member.cluster.local(), &measured.refusals.list()));
         warnings.extend(member.tunnels.warnings());

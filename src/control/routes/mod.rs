@@ -10,6 +10,7 @@ mod names;
 mod ping;
 mod reach;
 mod request;
+mod revocations;
 mod rotation;
 mod services;
 mod tunnel;
@@ -67,6 +68,8 @@ fn handler(call: Call) -> MethodRouter<Handles> {
         Call::Expelled => on(method, expulsions::list),
         Call::Expel => on(method, expulsions::expel),
         Call::Readmit => on(method, expulsions::readmit),
+        Call::Revocations => on(method, revocations::list),
+        Call::InstallRevocations => on(method, revocations::install),
         Call::Rotation => on(method, rotation::progress),
         Call::Rotate => on(method, rotation::rotate),
         Call::Tunnels => on(method, tunnel::list),

@@ -1,27 +1,45 @@
 //! The warnings about the cluster in `pmd status`.
 
 use pmd_core::node::Alarm;
+use pmd_protocol::peer::NodeId;
 
 use crate::base::clock::now_ms;
 use crate::base::text::span;
+use crate::cluster::alarm::Raised;
 use crate::cluster::membership::Cluster;
 use crate::cluster::view::ClusterView;
 use crate::directory::cluster::Claim;
+use crate::link::local_identity::Barred;
+
+/// What to do on a host whose certificate is revoked.
+pub(super) const REISSUE: &str = "where the authority is, run pmd ca issue with the name of this host, copy the certificate and its new key \
+                       here, and restart pmd";
+/// The same for another host.
+pub(super) const REISSUE_THERE: &str = "to let that host return, run pmd ca issue where the authority is, copy the certificate and its \
+                             new key there, and restart pmd there";
 
 /// Problems of the cluster, one sentence each.
 pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
     let own = cluster.local().host().as_str();
-    let expelled = cluster.local().expelled();
+    let barred = cluster.local().barred();
+    let revoked = cluster.local().own_revocation();
     let contested = cluster.directory().contested(own);
     let mut warnings: Vec<String> = contested.iter().map(contested_name).collect();
-    if let Some(text) = expelled {
+    if let Some(serial) = revoked {
+        warnings.push(format!(
+            "the certificate of this host is revoked (serial number {serial}), so no other member accepts it: {REISSUE}"
+        ));
+    } else if let Some(Barred { is_revoked: true, text }) = barred {
+        warnings
+            .push(format!("a member says that the certificate of this host is revoked: {text}; {REISSUE}"));
+    } else if let Some(Barred { text, .. }) = barred {
         let id = cluster.local().id();
         warnings.push(format!(
             "this host was expelled from the cluster: {text}; to undo that, run pmd readmit {id:.8} on a member, then pmd join here"
         ));
     }
     warnings.extend(cluster.weak_secret().map(str::to_owned));
-    for (_, alarm) in &view.alarms {
+    for Raised { alarm, host, .. } in &view.alarms {
         let warning = match alarm {
             Alarm::Forked(id) => format!(
                 "two daemons use the identity {id:.8}: remove the key file of one of them and restart it"
@@ -44,13 +62,26 @@ pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
             Alarm::Future(id) => format!(
                 "daemon {id:.8} was rejected because it started more than 100 years ahead of this host's clock: check both clocks"
             ),
-            Alarm::Violation(id) => format!("daemon {id:.8} violated the protocol: see the log"),
+            // By its id, because it may claim the name of another host.
+            Alarm::Violation(id, rule) => {
+                format!("{} breaks the protocol: {rule}; expel it with pmd expel {id}", named(host, id))
+            }
+            Alarm::Introductions(id) => format!(
+                "{} introduces too many new members at once, and those beyond the limit are not seen; if these hosts do \
+                 not exist, expel it with pmd expel {id}",
+                named(host, id)
+            ),
         };
         if !warnings.contains(&warning) {
             warnings.push(warning);
         }
     }
     warnings
+}
+
+/// A member in a warning, with its host name as far as it is known.
+fn named(host: &str, id: &NodeId) -> String {
+    if host.is_empty() { format!("daemon {id:.8}") } else { format!("member {host} ({id:.8})") }
 }
 
 /// The warning about a host name that a daemon claims and another one has.

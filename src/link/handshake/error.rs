@@ -7,6 +7,7 @@ use pmd_protocol::peer::frame::{PROTOCOL, Reason};
 use pmd_protocol::peer::{FrameError, NodeId};
 
 use super::TIMEOUT;
+use crate::auth::revocation::Serial;
 use crate::base::foreign::{ForeignText, one_line};
 use crate::base::stats::Counters;
 
@@ -74,6 +75,14 @@ pub enum HandshakeError {
         /// The host on which it was decided, by its own word.
         by: ForeignText,
     },
+    /// The authority has revoked the peer's certificate.
+    #[error("the peer's certificate, for host {host}, is revoked (serial number {serial})")]
+    Revoked {
+        /// The host that it is for.
+        host: ForeignText,
+        /// The serial number of the revoked certificate.
+        serial: Serial,
+    },
 }
 
 impl HandshakeError {
@@ -93,6 +102,7 @@ impl HandshakeError {
             HandshakeError::Oneself | HandshakeError::Twin | HandshakeError::OtherDaemon => "other",
             HandshakeError::Left => "left",
             HandshakeError::Expelled { .. } => "expelled",
+            HandshakeError::Revoked { .. } => "revoked",
         }
     }
 
@@ -108,7 +118,8 @@ impl HandshakeError {
             HandshakeError::Cluster(_)
             | HandshakeError::Protocol(_)
             | HandshakeError::Left
-            | HandshakeError::Expelled { .. } => {
+            | HandshakeError::Expelled { .. }
+            | HandshakeError::Revoked { .. } => {
                 counters.handshakes_foreign.add();
             }
             HandshakeError::Id
@@ -139,6 +150,10 @@ impl HandshakeError {
             HandshakeError::Left => Some((Reason::Refused, "this daemon has left the cluster".into())),
             HandshakeError::Expelled { id, by } => {
                 Some((Reason::Expelled, format!("{id:.8} was expelled from the cluster on host {by}")))
+            }
+            HandshakeError::Revoked { host, serial } => {
+                let text = format!("the certificate of host {host} is revoked (serial number {serial})");
+                Some((Reason::Revoked, text))
             }
             HandshakeError::Frame(_) | HandshakeError::Unexpected(_) => {
                 Some((Reason::Violation, self.to_string()))

@@ -27,7 +27,7 @@ const COLUMNS: [&str; 17] = [
     "ENDS",
 ];
 /// JSON keys whose values vary; for objects, all values in them.
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 36] = [
     "age_seconds",
     "at",
     "boot_id",
@@ -47,10 +47,12 @@ const KEYS: [&str; 33] = [
     "node_id",
     "not_after",
     "not_before",
+    "pem",
     "phi",
     "pid",
     "received_bytes",
     "registered_at",
+    "revoked_at",
     "rtt_us",
     "sent_bytes",
     "seq",
@@ -59,6 +61,7 @@ const KEYS: [&str; 33] = [
     "tunnels",
     "took_us",
     "up_seconds",
+    "updated_at",
     "uptime_seconds",
     "version",
 ];

@@ -289,6 +289,33 @@ pub(super) const SCRIPT: &[(&str, &[Step])] = &[
             Run(2, "HOME/none.pem --json"),
         ],
     ),
+    (
+        "ca revoke",
+        &[
+            Run(2, "h9 --dir HOME/ca"),
+            Run(2, "h3 --dir HOME/ca"),
+            Run(2, "h3 --dir HOME/ca"),
+            Run(2, "--serial 0a:0b --dir HOME/ca --json"),
+            Run(2, "--certificate HOME/ca/ca.pem --dir HOME/ca"),
+            Run(2, "--serial 0a:0b --dir HOME/none --json"),
+            Run(2, "--serial x"),
+            Run(2, ""),
+        ],
+    ),
+    (
+        "ca revoked",
+        &[
+            Run(2, "--dir HOME/ca"),
+            Run(2, "--dir HOME/ca --json"),
+            Run(2, "--dir HOME/ca -o plain"),
+            Run(2, "--dir HOME/ca2"),
+            Run(2, "--install HOME/ca/revoked.pem"),
+            Run(2, "--install HOME/ca/ca.pem"),
+            Run(2, "--install HOME/ca/revoked.pem --json"),
+            Run(2, ""),
+            Run(2, "--json"),
+        ],
+    ),
     ("top", &[Run(0, ""), Run(0, "--json")]),
     (
         "demo",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pmd::auth::cookie::Cookies;
 use pmd::auth::tls::Tls;
 use pmd::base::clock::now_ms;
+use pmd::config::types::IdentitySource;
 use pmd::link::connection::Connection;
 use pmd::link::dial::Dialer;
 use pmd::link::handshake::ProvenPeer;
@@ -32,7 +33,12 @@ impl Newcomer {
     pub(super) fn new(world: &World, name: &str, cookies: &Arc<Cookies>) -> Newcomer {
         let folder = world.shared(name);
         std::fs::create_dir_all(&folder).expect("a folder");
-        let tls = Arc::new(Tls::load(&own_key(&folder), name).expect("an identity"));
+        Newcomer::with(name, &own_key(&folder), cookies)
+    }
+
+    /// A daemon with this key, or with this certificate for its name, that knows the cluster secret.
+    pub(super) fn with(name: &str, source: &IdentitySource, cookies: &Arc<Cookies>) -> Newcomer {
+        let tls = Arc::new(Tls::load(source, name).expect("an identity"));
         let identity = Identity::new(tls.id(), Generation { boot_ms: now_ms(), nonce: 7 }, &[]);
         let (_, identity) = watch::channel(identity);
         let host = name.parse().expect("a host name");
@@ -41,9 +47,24 @@ impl Newcomer {
         Newcomer { local: Arc::new(local), tls }
     }
 
+    /// Its identity, as in its handshakes.
+    pub(super) fn identity(&self) -> Identity {
+        self.local.identity()
+    }
+
     /// Opens a connection from the host `from` to the first one, which has proven itself when this returns.
     pub(super) fn dial(&self, world: &World, from: usize, alpn: &'static [u8]) -> Result<ProvenPeer, String> {
-        let address: SocketAddr = (world[0].ip, PORT).into();
+        self.dial_to(world, (from, 0), alpn)
+    }
+
+    /// Opens a connection from one host to another.
+    pub(super) fn dial_to(
+        &self,
+        world: &World,
+        (from, to): (usize, usize),
+        alpn: &'static [u8],
+    ) -> Result<ProvenPeer, String> {
+        let address: SocketAddr = (world[to].ip, PORT).into();
         let socket = world.site(from).cell.run(move || TcpStream::connect(address));
         let socket = socket.map_err(|error| error.to_string())?;
         world.block_on(async {

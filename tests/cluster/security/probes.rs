@@ -15,6 +15,8 @@ use pmd_core::tuning::{MembershipTuning, Tuning};
 use pmd_protocol::peer::frame::{Observation, Probe};
 use pmd_protocol::peer::{Decoded, Frame, Generation, Host, Metadata, NodeId};
 
+use super::authority::{authority, identity};
+use super::liar::certified;
 use super::newcomer::Newcomer;
 use crate::harness::wait_until;
 use crate::world::{COOKIE, PATIENCE, World};
@@ -71,6 +73,22 @@ fn probe(world: &World, asker: &Newcomer, target: &Identity, records: &[Frame]) 
 fn a_member_cannot_have_ports_of_loopback_and_of_third_hosts_probed() {
     let mut world = World::new(3);
     world.start(0);
+    let cookies = Arc::new(Cookies::of_text(COOKIE));
+    check(&world, |name| Newcomer::new(&world, name, &cookies));
+}
+
+#[test]
+fn nor_can_a_member_with_a_certificate() {
+    let mut world = World::new(3);
+    let names = ["asker", "elsewhere0", "elsewhere1", "elsewhere2", "elsewhere3"];
+    let folder = authority(&world, "ca", &[&["h1"], names.as_slice()].concat());
+    world[0].configure(&identity(&folder, "h1"));
+    world.start(0);
+    let cookies = Arc::new(Cookies::of_text(COOKIE));
+    check(&world, |name| Newcomer::with(name, &certified(&folder, name), &cookies));
+}
+
+fn check(world: &World, newcomer: impl Fn(&str) -> Newcomer) {
     let listen = |host: usize, ip: std::net::Ipv4Addr| {
         let listener = world.site(host).cell.run(move || TcpListener::bind((ip, 0))).expect("a port");
         listener.set_nonblocking(true).expect("a socket");
@@ -79,18 +97,17 @@ fn a_member_cannot_have_ports_of_loopback_and_of_third_hosts_probed() {
     let (loopback, trap) = listen(0, std::net::Ipv4Addr::LOCALHOST);
     let (open, listener) = listen(2, world[2].ip);
     let (closed, _) = listen(2, world[2].ip);
-    let cookies = Arc::new(Cookies::of_text(COOKIE));
-    let asker = Newcomer::new(&world, "asker", &cookies);
+    let asker = newcomer("asker");
     let timeout = Duration::from_millis(MembershipTuning::DEFAULT.probe_rtt_ms);
     for (number, addresses) in
         [vec![loopback, open], vec![loopback, closed], vec![loopback], vec![loopback, open]]
             .iter()
             .enumerate()
     {
-        let elsewhere = Newcomer::new(&world, &format!("elsewhere{number}"), &cookies);
+        let elsewhere = newcomer(&format!("elsewhere{number}"));
         let (target, records) = introduction(&elsewhere, addresses);
         assert_eq!(target.addresses, *addresses);
-        let (observation, took) = probe(&world, &asker, &target, &records);
+        let (observation, took) = probe(world, &asker, &target, &records);
         // A daemon that doubts its own speed says that it does not know, whatever it has seen.
         let is_same = matches!(observation, Observation::Silent | Observation::Unknown);
         assert!(is_same && took >= timeout, "{addresses:?}: {observation:?} after {took:?}");

@@ -15,7 +15,7 @@ use super::intruder::{Card, Talk, connect};
 use crate::harness::daemon::register;
 use crate::harness::wait_within;
 use crate::machine::PORT;
-use crate::world::{COOKIE, OTHER_COOKIE, World};
+use crate::world::{COOKIE, OTHER_COOKIE, PATIENCE, World};
 
 /// The host of the intruder in all of these: it has no daemon.
 const INTRUDER: usize = 2;
@@ -271,6 +271,10 @@ fn what_a_stranger_says_is_one_quoted_and_short_line_of_the_log() {
         let Err(ClientError::Api { info, .. }) = outcome() else {
             panic!("a join that is refused was expected")
         };
+        // The daemon answers before its log is written.
+        if shown {
+            wait_within(PATIENCE, "the line of the log", || lines(&world).len() > before);
+        }
         let logged = lines(&world).split_off(before);
         assert_eq!(logged.len(), usize::from(shown), "{logged:#?}");
         assert_eq!(info.message.contains(FORGED), shown, "{info:?}");
