@@ -133,7 +133,8 @@ Everything runs on loopback and in one temporary directory, which is removed on 
 terminal, it prints commands to try and runs until SIGTERM or, if standard input is a pipe, until the pipe is closed.
 
 The daemons share a cluster secret; the Erlang nodes share an Erlang cookie, which is in erlang/.erlang.cookie in that
-directory. Your own nodes need that cookie to connect to them.")]
+directory. Your own nodes need that cookie to connect to them: the script `shell` in that directory starts an Erlang
+shell that has it.")]
     Demo(Demo),
     /// Join a cluster and wait until it admits this host
     #[command(help_template = HELP, before_help = "\
