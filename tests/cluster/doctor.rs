@@ -461,7 +461,9 @@ fn the_path_to_an_erlang_node_is_checked() {
     }
     node.kill();
     world.wait_for_names(&[0], []);
-    doctor(&world, 0, &["real@h2"])
-        .shows("path", "fail", &["real"])
-        .shows("Erlang cookie", "warn", &["not tried"]);
+    doctor(&world, 0, &["real@h2"]).shows("path", "fail", &["real"]).shows(
+        "Erlang cookie",
+        "warn",
+        &["not tried"],
+    );
 }
