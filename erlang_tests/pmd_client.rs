@@ -5,7 +5,7 @@
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -151,69 +151,6 @@ fn the_epmd_module_works_without_pmd() {
     let output = run(one);
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(succeeded(&output), "pong\n");
-}
-
-/// A host that no resolver knows and that cannot be reached directly is reached through the entry that the daemon returns.
-#[test]
-fn an_entry_leads_to_a_node_whose_host_has_no_address() {
-    let lan = Lan::new();
-    let [alpha] = hosts(&lan, ["alpha.cluster.test"]);
-    let ebin = compiled(&alpha, &["src"]);
-    let _daemon = Daemon::start_as(Mapper::Pmd, &alpha);
-    let _hidden = node(&alpha, &ebin, &["-name", "two@far.nowhere.test"]);
-    wait_for_names(&alpha, &["two"]);
-    let port = names(&alpha)["two"];
-
-    let control = alpha.dir().join("control.sock");
-    let listener = UnixListener::bind(&control).expect("a control socket");
-    let questions = std::thread::spawn(move || answer_lookups(&listener, port));
-    // An IPv6 distribution reaches an IPv4 entry, too.
-    for protocol in ["inet_tcp", "inet6_tcp"] {
-        let mut one = erl(&alpha);
-        one.args(["-pa", &ebin, "-proto_dist", protocol]).args(EPMD_MODULE);
-        one.args(["-name", "one@alpha.cluster.test", "-eval"]).env("PMD_SOCKET", &control);
-        one.arg("io:format(\"~p ~p~n\", [net_adm:ping(N) || N <- ['two@far.nowhere.test', 'three@far.nowhere.test']]), halt().");
-        assert_eq!(succeeded(&run(one)), "pong pang\n", "{protocol}");
-    }
-
-    // Tells the thread that there are no more requests.
-    let mut last = UnixStream::connect(&control).expect("the thread still listens");
-    write!(last, "end\r\n\r\n").expect("sending the last request");
-    let questions = questions.join().expect("the thread ends");
-    assert!(
-        questions.iter().any(|line| line.contains("lookup?kind=name&name=%74%77%6F%40")),
-        "{questions:?}"
-    );
-}
-
-/// Answers lookups of `two` with an entry until it is told to stop; returns the requests.
-fn answer_lookups(listener: &UnixListener, port: u16) -> Vec<String> {
-    let mut questions = Vec::new();
-    loop {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let mut question = Vec::new();
-        while !question.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a complete request");
-            question.push(byte[0]);
-        }
-        let line = String::from_utf8_lossy(&question).lines().next().unwrap_or_default().to_owned();
-        if line == "end" {
-            return questions;
-        }
-        let found = format!(
-            "{{\"query\":\"\",\"matches\":[{{\"kind\":\"name\",\"name\":\"two\",\"host\":\"far\",\"port\":1,\
-             \"entry\":\"127.0.0.1:{port}\"}}]}}"
-        );
-        let answer = if line.contains("name=%74%77%6F%40") {
-            ("200 OK", found)
-        } else {
-            ("404 Not Found", "{}".into())
-        };
-        write!(stream, "HTTP/1.0 {}\r\ncontent-length: {}\r\n\r\n{}", answer.0, answer.1.len(), answer.1)
-            .expect("answering");
-        questions.push(line);
-    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::args::{self, Format, Shape};
-use super::common::node_env::{Assignment, with_module, with_resolver};
+use super::common::node_env::{Assignment, has_module, missing_module, with_module, with_resolver};
 use super::common::output::{json, stdout};
 use super::common::{Exit, Output, Result, Target, block_on, explain, note};
 
@@ -14,7 +14,12 @@ use super::common::{Exit, Output, Result, Target, block_on, explain, note};
 pub fn run(target: &Target, args: &args::Env, output: Output) -> Result<Exit> {
     block_on(async {
         let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
-        let variables = if args.resolver_only { with_resolver(&tunnels) } else { with_module(&tunnels) };
+        let is_missing = !args.resolver_only && !has_module(&tunnels);
+        if is_missing {
+            note(&missing_module(&tunnels));
+        }
+        let variables =
+            if args.resolver_only || is_missing { with_resolver(&tunnels) } else { with_module(&tunnels) };
         print(&variables, args, output)?;
         Ok(Exit::Done)
     })

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::args;
-use super::common::node_env::{own_module, with_module, with_resolver};
+use super::common::node_env::{has_module, missing_module, own_module, with_module, with_resolver};
 use super::common::{Exit, Failure, Result, Target, block_on, explain, note};
 
 /// Replaces this process with the program; returns only on failure.
@@ -16,9 +16,13 @@ pub fn run(target: &Target, args: &args::Run) -> Result<Exit> {
             _ if args.resolver_only => with_resolver(&tunnels),
             Some(module) => {
                 note(&format!(
-                    "note: the program has its own epmd module, {module}: it reaches other hosts only by names that no \
-                     other resolver knows"
+                    "note: the program has an epmd module of its own, {module}, so it reaches other hosts only by names \
+                     that no resolver knows"
                 ));
+                with_resolver(&tunnels)
+            }
+            None if !has_module(&tunnels) => {
+                note(&missing_module(&tunnels));
                 with_resolver(&tunnels)
             }
             None => with_module(&tunnels),

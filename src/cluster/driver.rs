@@ -4,6 +4,7 @@
 //! thread only ever waits for the next input.
 
 mod administration;
+mod reports;
 mod revocation;
 
 use std::collections::BTreeMap;
@@ -13,16 +14,15 @@ use std::time::{Duration, Instant};
 
 use pmd_core::membership::Identity;
 use pmd_core::node::{Alarm, Command, LinkEvent, LinkId, Node, Now, Output, Rule, Settings};
-use pmd_core::replica::view::Patch;
 use pmd_epmd::planted::panic_if_planted;
 use pmd_protocol::peer::frame::Reason;
-use pmd_protocol::peer::{Entry, Frame, NodeId, Rotation};
+use pmd_protocol::peer::{Frame, NodeId, Rotation};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::addresses::advertised;
-use super::alarm::{Alarms, describe};
+use super::alarm::Alarms;
 use super::bridge::{Bridge, Facts};
 use super::core::{CoreCommand, Sent, Weight};
 use super::view::ClusterView;
@@ -30,7 +30,6 @@ use crate::auth::cookie::CookieKey;
 use crate::auth::revocation::VerifiedList;
 use crate::base::clock::now_ms;
 use crate::base::log::limited::LimitedLog;
-use crate::directory::cluster::Claim;
 use crate::link::dial::Dialer;
 use crate::link::inbox::{Close, LinkEnd, LinkMessage};
 use crate::link::local_identity::LocalIdentity;
@@ -437,48 +436,6 @@ impl Driver {
                 Output::Left => self.left(),
             }
         }
-    }
-
-    /// Logs a warning if the patch contains a claim to a host name that another member holds.
-    fn log_lost_claim(&self, patch: &Patch) {
-        let Patch::Change { origin, changes } = patch else { return };
-        let brings_host =
-            changes.iter().any(|change| matches!(change.after.as_deref(), Some(Entry::Host(_))));
-        if let Some(claim) = self.bridge.lost_claim(origin).filter(|_| brings_host) {
-            self.log.line(format!("claim of {origin}"), move |more| {
-                let Claim { host, by, holder, .. } = claim;
-                tracing::warn!(host, id = ?by, ?holder, "a member claims a host name that another one had first; it is not used{more}");
-            });
-        }
-    }
-
-    /// Logs a line about a link, subject to the limit for its peer: a link may come and go many times a second.
-    fn log_link(&self, peer: NodeId, write: impl FnOnce(&str) + Send + 'static) {
-        self.changes.line(format!("link {peer}"), write);
-    }
-
-    fn alarm(&mut self, alarm: Alarm) {
-        if matches!(alarm, Alarm::Violation(..)) {
-            self.serving.counters().violations.add();
-        }
-        let (id, text) = describe(&alarm);
-        let now_ms = self.now().mono_ms;
-        let facts = Facts { node: &self.node, now_ms, ends: &self.links.ends };
-        // The name that it has proven, because its entries may name another host.
-        let proven = |id| self.links.to(&id).map(|end| end.host.to_string());
-        let host = id.map(|id| proven(id).unwrap_or_else(|| facts.host_of(&id))).unwrap_or_default();
-        let named = host.clone();
-        let needs_operator = matches!(alarm, Alarm::Forked(_) | Alarm::IdentityTaken);
-        self.log.line(format!("{text} {id:?}"), move |more| {
-            let id = id.map(tracing::field::debug);
-            let host = (!named.is_empty()).then_some(named);
-            if needs_operator {
-                tracing::error!(host, id, "{text}{more}");
-            } else {
-                tracing::warn!(host, id, "{text}{more}");
-            }
-        });
-        self.alarms.raise(now_ms, alarm, host);
     }
 
     /// Finishes leaving: sends the remaining frames on every link, closes it, and replaces the node with a new one

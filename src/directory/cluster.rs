@@ -3,17 +3,17 @@
 //! The core applies each change; all others only read. The lock is held for at most one lookup, one change, or a copy
 //! of one pointer per host.
 
-use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{Hash, Hasher};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pmd_core::replica::view::{EntryChange, Patch};
-use pmd_protocol::peer::{Entry, Host, Kind, NodeId};
+use pmd_protocol::peer::{Entry, Kind, NodeId};
 use tokio::sync::Notify;
 
 use super::held_names::HeldNames;
+use super::origin::ByName;
+pub use super::origin::Origin;
 pub use super::registered::{Registered, alive2};
 use crate::base::clock::now_ms;
 
@@ -49,19 +49,6 @@ pub struct Claim {
     pub gone_ms: Option<u64>,
 }
 
-/// The nodes and services of another daemon.
-#[derive(Debug, Clone, Default)]
-pub struct Origin {
-    host: Option<Arc<Entry>>,
-    names: HashSet<ByName>,
-    services: HashSet<ByName>,
-    addresses: Vec<SocketAddr>,
-}
-
-/// An entry that is hashed by its name. It is shared with the core, so that it is in memory only once.
-#[derive(Debug, Clone)]
-struct ByName(Arc<Entry>);
-
 #[derive(Debug, Default)]
 struct State {
     origins: HashMap<NodeId, Arc<Origin>>,
@@ -77,77 +64,6 @@ struct State {
     left: BTreeSet<String>,
     /// Increases whenever a host joins, leaves or changes its properties.
     version: u64,
-}
-
-impl Borrow<str> for ByName {
-    fn borrow(&self) -> &str {
-        self.0.name()
-    }
-}
-
-impl Hash for ByName {
-    fn hash<S: Hasher>(&self, state: &mut S) {
-        self.0.name().hash(state);
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.name() == other.0.name()
-    }
-}
-
-impl Eq for ByName {}
-
-impl Origin {
-    /// The properties of its host, once they are known.
-    #[must_use]
-    pub fn host(&self) -> Option<&Host> {
-        match self.host.as_deref() {
-            Some(Entry::Host(host)) => Some(host),
-            _ => None,
-        }
-    }
-
-    /// The name of its host, or an empty string if it is not known yet.
-    #[must_use]
-    pub fn host_name(&self) -> &str {
-        self.host().map_or("", |host| host.host.as_str())
-    }
-
-    /// Its nodes and services.
-    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.names.iter().chain(&self.services).map(|entry| &entry.0)
-    }
-
-    /// The number of its nodes.
-    #[must_use]
-    pub fn count_names(&self) -> usize {
-        self.names.len()
-    }
-
-    /// The number of its services.
-    #[must_use]
-    pub fn count_services(&self) -> usize {
-        self.services.len()
-    }
-
-    /// Its node or service with this name.
-    #[must_use]
-    pub fn find(&self, kind: Kind, name: &str) -> Option<&Arc<Entry>> {
-        let all = match kind {
-            Kind::NAME => &self.names,
-            Kind::SERVICE => &self.services,
-            _ => return None,
-        };
-        all.get(name).map(|entry| &entry.0)
-    }
-
-    /// The addresses at which it can be reached, in order of preference.
-    #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
 }
 
 impl ClusterDirectory {

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connect;
 use super::node_addresses::NodeAddresses;
-use super::responder::is_covered;
+use super::port_owner::is_covered;
 use super::rules;
 use super::state::Tunnels;
 use crate::base::permit::Permit;

@@ -21,6 +21,7 @@ pub mod listener;
 pub mod node_addresses;
 pub mod path;
 pub mod pipe;
+mod port_owner;
 pub mod probe;
 pub mod proven;
 pub mod reachability;
@@ -55,6 +56,9 @@ pub fn start(
     mut dial_requests: mpsc::Receiver<DialRequest>,
     supervisor: &Supervisor,
 ) -> (Arc<Tunnels>, Arc<TunnelEntrances>) {
+    if let Err(error) = sync::write_module(&parts.settings.module) {
+        tracing::warn!("cannot write {}: {error}", parts.settings.module.display());
+    }
     let tunnels = Arc::new(Tunnels::new(parts));
     let entrances = Arc::new(TunnelEntrances::new(Arc::clone(&tunnels)));
     supervisor.task("aliases", sync::run(Arc::clone(&entrances)));

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use pmd_epmd::kernel::processes;
-use pmd_epmd::kernel::sockets::{self, Socket};
 use pmd_protocol::epmd::codec::{ServerCodec, ServerReply};
 use pmd_protocol::epmd::{Alive2, Registration, Request};
 use tokio::io::AsyncWriteExt;
@@ -20,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::entry::TunnelEntrances;
+use super::port_owner::{Owner, owner};
 use crate::base::permit::Permit;
 use crate::directory::{Entrances, Others};
 
@@ -37,19 +36,6 @@ pub(super) struct Responders {
     open: BTreeMap<Ipv4Addr, DropGuard>,
     /// The aliases on whose port another program listens, and its user.
     lost: BTreeMap<Ipv4Addr, u32>,
-}
-
-/// The owner of an alias port that this daemon could not bind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
-    /// This daemon, with a socket on all addresses.
-    Covered,
-    /// This daemon, with a socket on this address.
-    Own,
-    /// A program of this user.
-    By(u32),
-    /// Nobody any more.
-    Free,
 }
 
 impl Responders {
@@ -79,15 +65,15 @@ impl Responders {
                     self.open.insert(alias, stop);
                 }
                 Ok(None) => self.entrances.tunnels().parts.counters.tunnels_full.add(),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => match taken(address) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => match owner(address) {
                     // An inherited socket.
-                    Ok(Taken::Covered) => {
+                    Ok(Owner::Covered) => {
                         self.covered = true;
                         self.lost.clear();
                         return BTreeMap::new();
                     }
-                    Ok(Taken::Own | Taken::Free) => {}
-                    Ok(Taken::By(user)) => {
+                    Ok(Owner::Own | Owner::Free) => {}
+                    Ok(Owner::By(user)) => {
                         if self.lost.insert(alias, user) != Some(user) {
                             self.entrances.tunnels().complain(|| lost_text(address, user));
                         }
@@ -119,34 +105,6 @@ impl Responders {
         tokio::spawn(serve(Arc::clone(&self.entrances), alias, listener, stop.clone(), permit, held));
         Ok(Some(stop.drop_guard()))
     }
-}
-
-/// Whether this daemon already listens at this address, by a socket on all addresses.
-pub(super) fn is_covered(address: SocketAddr) -> bool {
-    matches!(taken(address), Ok(Taken::Covered | Taken::Own))
-}
-
-/// Asks the kernel which socket owns the port of an alias.
-fn taken(address: SocketAddr) -> io::Result<Taken> {
-    let listeners = sockets::listeners(address.port())?;
-    let is_own = |socket: &Socket| processes::holds_itself(&BTreeSet::from([socket.inode]));
-    who_has(address.ip(), &listeners, is_own)
-}
-
-fn who_has(
-    alias: IpAddr,
-    listeners: &[Socket],
-    is_own: impl Fn(&Socket) -> io::Result<bool>,
-) -> io::Result<Taken> {
-    let all = |socket: &&Socket| socket.local.ip().to_canonical().is_unspecified();
-    let exact = |socket: &&Socket| socket.local.ip().to_canonical() == alias;
-    let exact = listeners.iter().find(exact);
-    let Some(found) = exact.or_else(|| listeners.iter().find(all)) else { return Ok(Taken::Free) };
-    Ok(match (is_own(found)?, exact.is_some()) {
-        (true, true) => Taken::Own,
-        (true, false) => Taken::Covered,
-        (false, _) => Taken::By(found.uid),
-    })
 }
 
 /// What to do about a program that has taken the port of an alias.
@@ -213,37 +171,4 @@ async fn answer(entrances: &Arc<TunnelEntrances>, alias: Ipv4Addr, socket: TcpSt
     // This fails only if the peer is gone.
     let _ = framed.get_mut().shutdown().await;
     Some(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const USER: u32 = 1_000;
-
-    fn who(sockets: &[(&str, bool)]) -> Taken {
-        let alias: IpAddr = "127.77.1.2".parse().expect("an address");
-        let sockets: Vec<Socket> = (1..)
-            .zip(sockets)
-            .map(|(inode, (ip, own))| Socket {
-                local: SocketAddr::new(ip.parse().expect("an address"), 4369),
-                remote: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
-                listens: true,
-                uid: if *own { 0 } else { USER },
-                inode,
-            })
-            .collect();
-        who_has(alias, &sockets, |socket| Ok(socket.uid == 0)).expect("the kernel answers")
-    }
-
-    #[test]
-    fn only_a_socket_of_this_daemon_on_all_addresses_covers_the_aliases() {
-        assert_eq!(who(&[("0.0.0.0", true)]), Taken::Covered);
-        assert_eq!(who(&[("::", true)]), Taken::Covered);
-        assert_eq!(who(&[("127.77.1.2", true)]), Taken::Own);
-        assert_eq!(who(&[("10.1.2.3", true), ("127.77.1.2", false)]), Taken::By(USER));
-        assert_eq!(who(&[("0.0.0.0", true), ("127.77.1.2", false)]), Taken::By(USER));
-        assert_eq!(who(&[("0.0.0.0", false)]), Taken::By(USER));
-        assert_eq!(who(&[("10.1.2.3", true), ("127.77.9.9", false)]), Taken::Free);
-    }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,6 +43,17 @@ const EPMD_MODULE: &[u8] = include_bytes!("pmd_epmd.beam");
 const UNUSED: Duration = Duration::from_secs(5);
 /// Maximum number of bytes that are read from the list of aliases: enough for a full one.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// Writes the epmd module for Erlang nodes. A node that is told to load it cannot start without it, so this happens before
+/// the daemon says that it is ready.
+pub(super) fn write_module(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        files::make_private_folder(folder)?;
+        files::let_others_through(folder)?;
+        folder.parent().map_or(Ok(()), files::let_others_through)?;
+    }
+    files::replace_if_changed(path, EPMD_MODULE, files::PUBLIC).map(drop)
+}
 
 /// The state between two updates.
 #[derive(Debug)]
@@ -269,11 +281,6 @@ impl Sync {
                 hosts_file::inetrc_text(&settings.hosts_file),
                 files::PUBLIC,
             )?;
-            if let Some(folder) = settings.module.parent() {
-                files::make_private_folder(folder)?;
-                files::let_others_through(folder)?;
-            }
-            files::replace_if_changed(&settings.module, EPMD_MODULE, files::PUBLIC)?;
             Ok(())
         });
         written.await.unwrap_or_else(|error| Err(io::Error::other(error)))
@@ -285,7 +292,7 @@ fn next_pace(pace: Duration, quiet: Duration) -> Duration {
     if quiet > SLOWEST_PACE { FIRST_PACE } else { (2 * pace).min(SLOWEST_PACE) }
 }
 
-fn read_some(path: &std::path::Path) -> String {
+fn read_some(path: &Path) -> String {
     use std::io::Read;
     let mut text = String::new();
     // If the file is missing or incomplete, aliases are assigned again, mostly the same ones.

@@ -53,6 +53,20 @@ impl Assignment {
     }
 }
 
+/// Whether the module is where the daemon says. A node that is told to load it cannot start without it.
+pub fn has_module(tunnels: &TunnelList) -> bool {
+    tunnels.module_folder.join(MODULE).with_extension("beam").is_file()
+}
+
+/// What to say where the module is missing.
+pub fn missing_module(tunnels: &TunnelList) -> String {
+    format!(
+        "note: {} is missing, so nodes reach other hosts only by names that no resolver knows: see the daemon's log, and \
+         restart pmd",
+        tunnels.module_folder.join(MODULE).with_extension("beam").display()
+    )
+}
+
 /// The variables for a node that loads the module.
 pub fn with_module(tunnels: &TunnelList) -> Vec<Assignment> {
     // In embedded mode, as releases start nodes, a node loads no module that its boot script does not name.

@@ -130,3 +130,39 @@ fn an_address_is_a_members_as_long_as_the_member_lives() {
     directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
     assert!(!directory.is_member(address.ip()));
 }
+
+#[test]
+fn a_host_is_found_by_its_names_and_its_addresses() {
+    let directory = ClusterDirectory::default();
+    let members = [
+        (2, "far.example.org", "10.0.0.2:4369"),
+        (3, "near", "10.0.0.3:4369"),
+        (4, "two.a.org", "10.0.0.9:1"),
+        (5, "two.b.org", "10.0.0.9:2"),
+    ];
+    for (number, name, address) in members {
+        directory.apply(ME, &up(NodeId::new([number; 32]), &[host(name)]));
+        directory.set_addresses(NodeId::new([number; 32]), &[address.parse().expect("an address")]);
+    }
+    let numbers = |ids: Vec<NodeId>| -> Vec<u8> {
+        ids.iter().filter_map(|id| id.as_bytes().first().copied()).collect()
+    };
+    for (name, exact, or_none) in [
+        ("FAR.Example.org", vec![2], vec![2]),
+        ("far", vec![2], vec![2]),
+        ("near.example.org", vec![], vec![3]),
+        ("far.example.com", vec![], vec![]),
+        ("two", vec![4, 5], vec![4, 5]),
+        ("two.b.org", vec![5], vec![5]),
+        ("nobody", vec![], vec![]),
+        ("", vec![], vec![]),
+    ] {
+        assert_eq!(numbers(directory.members_named(name, true)), exact, "{name}");
+        assert_eq!(numbers(directory.members_named(name, false)), or_none, "{name}");
+    }
+    let at = |text: &str| numbers(directory.members_at(text.parse().expect("an address")));
+    assert_eq!(at("::ffff:10.0.0.2"), [2]);
+    assert_eq!(at("10.0.0.9"), [4, 5]);
+    directory.set_addresses(NodeId::new([4; 32]), &[]);
+    assert_eq!(at("10.0.0.9"), [5]);
+}
