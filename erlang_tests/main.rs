@@ -25,6 +25,7 @@ mod elixir;
 mod installation;
 mod mnesia;
 mod names;
+mod ping;
 mod pmd_client;
 mod rabbitmq;
 mod recovery;

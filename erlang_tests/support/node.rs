@@ -124,6 +124,13 @@ impl Node {
         self.program.stderr()
     }
 
+    /// What the node has logged: its logger writes to standard output, between the answers.
+    pub fn logged(&self) -> String {
+        let stdout = self.program.stdout();
+        let is_log = |line: &&str| !line.is_empty() && *line != "ready" && !line.starts_with("answer ");
+        stdout.lines().filter(is_log).map(|line| format!("{line}\n")).collect::<String>() + &self.errors()
+    }
+
     /// Kills the node with SIGKILL.
     pub fn kill(mut self) {
         self.program.kill();

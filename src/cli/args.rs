@@ -22,7 +22,7 @@ pub use cluster::{
 pub use common::Watch;
 pub use daemon::{AddressList, Debug, Demo, Doctor, Epmd, Handover, Health, Start, Takeover};
 pub use format::Format;
-pub use nodes::{Env, Ping, Run, Shape};
+pub use nodes::{Env, OwnCookie, Ping, Run, Shape};
 pub use registry::{Lookup, Named, Names, Register, Subscribe};
 
 /// The whole command line.
@@ -133,7 +133,8 @@ Everything runs on loopback and in one temporary directory, which is removed on 
 terminal, it prints commands to try and runs until SIGTERM or, if standard input is a pipe, until the pipe is closed.
 
 The daemons share a cluster secret; the Erlang nodes share an Erlang cookie, which is in erlang/.erlang.cookie in that
-directory. Your own nodes need that cookie to connect to them.")]
+directory. Your own nodes need that cookie to connect to them: the script `shell` in that directory starts an Erlang
+shell that has it.")]
     Demo(Demo),
     /// Join a cluster and wait until it admits this host
     #[command(help_template = HELP, before_help = "\
@@ -252,8 +253,14 @@ Examples:
 Examples:
   pmd ping rabbit@db1       Test the daemon of db1, its rules, and whether the node answers
   pmd ping rabbit           Test a node of this host; exit with 8 if it does not answer", after_help = "\
-pmd checks the cluster secret of the daemons, not the Erlang cookie: a node that answers still rejects nodes with
-a different Erlang cookie.")]
+Erlang nodes accept only nodes with the same Erlang cookie, which is not the cluster secret of the daemons. The node
+is tested with yours: the one in FILE, in the variable RELEASE_COOKIE, or in ~/.erlang.cookie. It stays in this process.
+
+Exit 4 if there is no such node, 5 if it refuses the name or the cookie, and 8 if it does not answer. A node with TLS
+distribution answers with TLS, and then its name and the cookie are not tested.
+
+A node that accepts the cookie has a hidden connection from pmd-ping@HOST for a moment; nodes(known) has that name for
+some minutes. A node that refuses it logs \"Invalid challenge reply\".")]
     Ping(Ping),
     /// Check this host for common problems and suggest how to fix them
     #[command(help_template = HELP, before_help = "\

@@ -62,8 +62,10 @@ async fn demonstrate(args: Demo, output: Output) -> Result<Exit> {
     let erlang = !args.no_erlang && fleet.start_nodes().await?;
     if erlang {
         note(&format!(
-            "note: your own nodes need the Erlang cookie in {} to connect; the cluster secret only admits daemons",
-            fleet.erlang_cookie().display()
+            "note: your own nodes need the Erlang cookie in {} to connect, as the shell that `sh {}` starts; the cluster \
+             secret only admits daemons",
+            fleet.erlang_cookie().display(),
+            fleet.erlang_shell().display()
         ));
     } else if !args.no_erlang {
         note("note: erl is not in PATH, so the demo has no Erlang nodes");
@@ -72,7 +74,14 @@ async fn demonstrate(args: Demo, output: Output) -> Result<Exit> {
         let Some(first) = fleet.members.first() else { return Ok(Exit::Done) };
         let client = first.client();
         let (to, notices) = channel(NOTICES);
-        let _ = to.try_send(Update::Notice(format!("try: PMD_HOME={} pmd nodes", first.home.display())));
+        // Short, because a terminal may have 80 columns.
+        let attempt = if erlang {
+            format!("Erlang shell: sh {}", fleet.erlang_shell().display())
+        } else {
+            format!("try: PMD_HOME={} pmd nodes", first.home.display())
+        };
+        let page = fleet.page().unwrap_or_default();
+        let _ = to.try_send(Update::Notice(format!("{page}  {attempt}  q quits")));
         tokio::select! {
             done = show(client, output.has_colour(), notices) => done?,
             () = watch(&mut fleet, Some(&to)) => {}
@@ -105,6 +114,13 @@ fn print(fleet: &Fleet, erlang: bool, output: Output) -> Result<()> {
         let mut out = stdout();
         for (row, words) in rows.iter().zip(TRY.iter().cycle()) {
             writeln!(out, "{:<6}  PMD_HOME={} pmd {words}", row.host, row.home)?;
+        }
+        if erlang && let Some(last) = fleet.members.last() {
+            let (shell, node) = (fleet.erlang_shell(), last.node());
+            writeln!(out, "{:<6}  sh {}   # then: net_adm:ping('{node}').", "erlang", shell.display())?;
+        }
+        if let Some(page) = fleet.page() {
+            writeln!(out, "{:<6}  {page}", "page")?;
         }
         return Ok(out.flush()?);
     }

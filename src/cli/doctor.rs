@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::args;
 use super::common::{Colour, Exit, Output, Result, Target, block_on, target, with_progress};
+use super::ping::callers_cookie;
 use crate::base::text::printable;
 use crate::doctor::{Report, Verdict, examine};
 
@@ -11,8 +12,10 @@ use crate::doctor::{Report, Verdict, examine};
 pub fn run(global: &args::Global, args: &args::Doctor, output: Output) -> Result<Exit> {
     let settings = target::settings(global, &args::Start::default())?;
     let client = Target::of(global)?.client();
+    let cookie = callers_cookie(&args.cookie)?;
     block_on(async {
-        let report = with_progress("checking", examine(&settings, &client, args.node.as_deref())).await;
+        let node = args.node.as_deref().map(|node| (node, &cookie));
+        let report = with_progress("checking", examine(&settings, &client, node)).await;
         output.one(&report, |out| write_report(out, &report, output))?;
         Ok(if report.verdict == Verdict::Fail { Exit::Unhealthy } else { Exit::Done })
     })

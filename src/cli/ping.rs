@@ -3,18 +3,38 @@
 use std::io::{self, Write};
 
 use super::args;
-use super::common::{Exit, Output, Result, Target, block_on, explain, with_progress};
+use super::common::{Exit, Failure, Output, Result, Target, block_on, explain, with_progress};
 use crate::base::text::printable;
-use crate::control::api::{Ping, Pinged};
+use crate::config::environment;
+use crate::control::api::{CookieTest, Pinged};
+use crate::doctor::erlang_cookie::{self, CallersCookie, CookieError};
+use crate::doctor::node::{COOKIE_REMEDY, cookie_hop, test};
 
-/// Asks the daemon to test each hop to the node.
+impl From<CookieError> for Failure {
+    fn from(error: CookieError) -> Failure {
+        let hint = "name another file (--erlang-cookie FILE), or unset RELEASE_COOKIE";
+        Failure::new(Exit::Usage, error.to_string(), hint)
+    }
+}
+
+/// The Erlang cookie that these options select.
+pub fn callers_cookie(args: &args::OwnCookie) -> Result<CallersCookie> {
+    Ok(erlang_cookie::find(args.erlang_cookie.as_deref(), environment::of_process)?)
+}
+
+/// Tests each hop to the node.
 pub fn run(target: &Target, args: &args::Ping, output: Output) -> Result<Exit> {
-    let ping = Ping { node: args.node.clone() };
+    let cookie = callers_cookie(&args.cookie)?;
     block_on(async {
         let client = target.client();
         let doing = format!("testing the path to {}", args.node);
-        let pinged = with_progress(&doing, async { explain(target, client.ping(&ping).await).await }).await?;
+        let tested = async { explain(target, test(&client, &args.node, &cookie).await).await };
+        let pinged = with_progress(&doing, tested).await?;
         output.one(&pinged, |out| write_hops(out, &pinged))?;
+        if pinged.cookie == Some(CookieTest::Refused) {
+            let what = cookie_hop(&pinged).unwrap_or_default();
+            return Err(Failure::new(Exit::Refused, format!("{}: {what}", pinged.node), COOKIE_REMEDY));
+        }
         Ok(Exit::Done)
     })
 }
@@ -47,6 +67,9 @@ mod tests {
             address: None,
             hops: vec![hop("lookup", 25), hop("daemon", 12_345)],
             took_us: 13_000,
+            entry: None,
+            tls: false,
+            cookie: None,
         };
         let mut out = Vec::new();
         write_hops(&mut out, &pinged).expect("in-memory write");

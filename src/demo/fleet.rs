@@ -155,6 +155,7 @@ impl Fleet {
         std::fs::create_dir(&home).map_err(system("create a directory"))?;
         // Erlang rejects a cookie file that others can read.
         files::make(&self.erlang_cookie(), &self.secret, 0o400).map_err(system("write an Erlang cookie"))?;
+        files::make(&self.erlang_shell(), &self.script(), 0o700).map_err(system("write a script"))?;
         for member in &mut self.members {
             let tunnels = member.client().tunnels_for_a_node().await?;
             match node(member, &home, &tunnels.inetrc).spawn() {
@@ -169,6 +170,28 @@ impl Fleet {
     /// The file of the Erlang cookie that the nodes share.
     pub fn erlang_cookie(&self) -> PathBuf {
         self.erlang_home().join(".erlang.cookie")
+    }
+
+    /// The script that starts an Erlang shell which reaches the nodes: it finds the daemon of the first one, and has the
+    /// cookie.
+    pub fn erlang_shell(&self) -> PathBuf {
+        self.folder.path().join("shell")
+    }
+
+    fn script(&self) -> String {
+        let quoted = |path: &Path| shell_words::quote(&path.to_string_lossy()).into_owned();
+        let pmd = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("pmd"));
+        let home = self.members.first().map(|member| quoted(&member.home)).unwrap_or_default();
+        let (erlang, pmd) = (quoted(&self.erlang_home()), quoted(&pmd));
+        format!(
+            "#!/bin/sh\n# An Erlang shell that reaches the nodes of the demo: it has their Erlang cookie, in HOME.\n\
+             PMD_HOME={home} HOME={erlang} exec {pmd} run -- erl -sname shell$$ \"$@\"\n"
+        )
+    }
+
+    /// The status page of the first daemon.
+    pub fn page(&self) -> Option<String> {
+        Some(format!("http://127.0.0.1:{}/", self.members.first()?.port))
     }
 
     fn erlang_home(&self) -> PathBuf {

@@ -30,8 +30,7 @@ use cluster::{Origin, alive2};
 use dial_question::{DialQuestion, NO_SUCH_NODE, THIS_HOST};
 use local::Local;
 use meaning::{Domains, Meaning};
-use others::Node;
-pub use others::{Entrances, Others, Target};
+pub use others::{Entrances, Node, Others, Target};
 
 /// A result of a lookup.
 #[derive(Debug, Clone)]
@@ -63,6 +62,11 @@ impl Directory {
     /// This host.
     pub fn local(&self) -> &Arc<Local> {
         &self.local
+    }
+
+    /// The node `name` on another host, of those that are meant.
+    pub fn node_elsewhere(&self, name: &str, meaning: &Meaning) -> Option<Node> {
+        self.others.as_ref()?.node(name, meaning)
     }
 
     /// What the host in a node's name means.

@@ -65,12 +65,16 @@ pub struct Others {
 }
 
 /// A node on another host.
-pub(super) struct Node {
+#[derive(Debug, Clone)]
+pub struct Node {
     /// Its host, in lower case.
-    pub(super) host: String,
-    pub(super) entry: Arc<Entry>,
-    pub(super) target: Target,
-    pub(super) registered: Registered,
+    pub host: String,
+    /// What its daemon says about it.
+    pub entry: Arc<Entry>,
+    /// What a tunnel to it is opened to.
+    pub target: Target,
+    /// Its registration.
+    pub registered: Registered,
 }
 
 impl Others {

@@ -9,9 +9,11 @@ mod certificate;
 mod clock;
 mod cookie;
 mod descriptors;
+pub mod erlang_cookie;
 mod finding;
 mod host_name;
 mod loopback;
+pub mod node;
 mod path;
 mod peers;
 mod port;
@@ -22,10 +24,12 @@ use crate::config::settings::Settings;
 use crate::control::api::{NodeList, Status};
 use crate::control::client::Client;
 
+use erlang_cookie::CallersCookie;
+
 pub use finding::{Finding, Report, Verdict};
 
-/// Runs all checks; with a `node` (`NAME@HOST`), also tests each hop to it.
-pub async fn examine(settings: &Settings, client: &Client, node: Option<&str>) -> Report {
+/// Runs all checks; with a node (`NAME@HOST`) and the caller's Erlang cookie, also tests each hop to it.
+pub async fn examine(settings: &Settings, client: &Client, node: Option<(&str, &CallersCookie)>) -> Report {
     let status: Option<Status> = client.status().await.ok();
     let members: Option<NodeList> = client.nodes().await.ok();
     let links = client.peers().await.ok();
@@ -42,10 +46,10 @@ pub async fn examine(settings: &Settings, client: &Client, node: Option<&str>) -
     findings.extend(settings.cluster.as_ref().map(certificate));
     findings.push(descriptors::check(status.as_ref()));
     findings.push(loopback::check());
-    let host = node.and_then(|node| node.rsplit_once('@')).map(|(_, host)| host);
+    let host = node.and_then(|(node, _)| node.rsplit_once('@')).map(|(_, host)| host);
     findings.extend(peers::check(client, members.as_ref(), host).await);
-    if let Some(node) = node {
-        findings.extend(path::check(client, &settings.host, node, members.as_ref()).await);
+    if let Some((node, cookie)) = node {
+        findings.extend(path::check(client, &settings.host, node, cookie, members.is_some()).await);
     }
     let verdict = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Pass);
     Report { verdict, findings }

@@ -8,7 +8,7 @@
 //! [`aliases`], [`hosts_file`], [`rules`], [`path`] and [`dialback`] are pure logic without I/O. [`sync`] follows the
 //! cluster and writes the files for Erlang nodes. [`entry`] listens on the aliases, [`connect`] opens a tunnel to a
 //! host, [`exit`] connects to its node where [`listener`] finds it, and [`pipe`] copies the bytes. [`relay`] opens the paths that are not direct.
-//! [`probe`] checks whether a node answers. The nodes' own handshake, Erlang cookie and TLS pass through unchanged, end
+//! [`probe`] and [`tls_hello`] check whether a node answers. The nodes' own handshake, Erlang cookie and TLS pass through unchanged, end
 //! to end.
 
 pub mod aliases;
@@ -34,6 +34,7 @@ pub mod stream;
 pub mod sync;
 mod system_names;
 pub mod table;
+pub mod tls_hello;
 
 use std::sync::Arc;
 

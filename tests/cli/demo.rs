@@ -102,7 +102,7 @@ fn a_signal_a_closed_pipe_or_a_lost_terminal_also_stops_it() {
         let mut program = Program::spawn_listening(demo.command(&["2", "--no-erlang"]));
         wait_until("what to try", || {
             assert!(program.is_running(), "it ended");
-            program.stdout().lines().count() == 2
+            program.stdout().lines().count() == 3
         });
         program
     };
@@ -115,6 +115,8 @@ fn a_signal_a_closed_pipe_or_a_lost_terminal_also_stops_it() {
     command.env("PMD_HOME", home).args(words.split_whitespace());
     let nodes = crate::support::said(command).ended_with(0).stdout;
     assert!(nodes.contains("demo1 (this one)") && nodes.contains("demo2"), "{nodes}");
+    let page = program.stdout().lines().last().expect("a line").to_owned();
+    assert!(page.starts_with("page    http://127.0.0.1:"), "{page}");
     program.signal(Signal::TERM);
     assert_eq!(program.wait(PATIENCE).code(), Some(0));
     demo.leaves_nothing();
@@ -133,6 +135,31 @@ fn a_signal_a_closed_pipe_or_a_lost_terminal_also_stops_it() {
     let mut terminal = Terminal::run(&demo.command(&["2", "--no-erlang"]), 80, 24);
     terminal.wait_for("members 2 alive");
     assert_eq!(terminal.hang_up().wait(PATIENCE).code(), Some(0));
+    demo.leaves_nothing();
+}
+
+/// The line is run as it is printed.
+#[test]
+fn the_erlang_shell_that_is_printed_reaches_the_nodes() {
+    let demo = Demo::new();
+    let mut program = Program::spawn_listening(demo.command(&["2"]));
+    let mut line = None;
+    wait_until("what to try", || {
+        assert!(program.is_running(), "it ended");
+        line = program.stdout().lines().find_map(|line| Some(line.strip_prefix("erlang  ")?.to_owned()));
+        line.is_some()
+    });
+    let line = line.expect("a line");
+    let (script, question) = line.split_once("   # then: ").expect("a question");
+    let question = question.trim_end_matches('.');
+    assert_eq!(question, "net_adm:ping('node2@demo2')");
+    let flags = format!("-noshell -eval 'io:format(\"~p~n\", [{question}]), halt().'");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &format!("{script} {flags}")]);
+    let answer = crate::support::said(command).ended_with(0).stdout;
+    assert_eq!(answer.lines().last(), Some("pong"), "{answer}");
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait(PATIENCE).code(), Some(0));
     demo.leaves_nothing();
 }
 

@@ -452,12 +452,18 @@ fn the_path_to_an_erlang_node_is_checked() {
     for check in ["name style", "member", "resolver", "lookup", "greeting"] {
         seen.shows(check, "pass", &[]);
     }
-    seen.shows("greeting", "pass", &["real@h2"]).shows(
-        "Erlang cookie",
-        "warn",
-        &["not checked", "get_cookie"],
-    );
+    seen.shows("greeting", "pass", &["real@h2"]);
+    let file = world[0].file("erlang-cookie");
+    for (cookie, verdict, says) in [("whatever", "pass", "accepted"), ("another", "fail", "refused")] {
+        std::fs::write(&file, cookie).expect("a cookie");
+        let args = ["real@h2", "--erlang-cookie", file.to_str().expect("text")];
+        doctor(&world, 0, &args).shows("Erlang cookie", verdict, &[says]);
+    }
     node.kill();
     world.wait_for_names(&[0], []);
-    doctor(&world, 0, &["real@h2"]).shows("path", "fail", &["real"]);
+    doctor(&world, 0, &["real@h2"]).shows("path", "fail", &["real"]).shows(
+        "Erlang cookie",
+        "warn",
+        &["not tried"],
+    );
 }

@@ -19,6 +19,7 @@ mod failures;
 #[allow(dead_code, unreachable_pub, reason = "the benchmark uses the rest")]
 mod fleet;
 mod golden;
+mod greetings;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod joining;

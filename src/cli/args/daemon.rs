@@ -9,6 +9,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::cluster::parse_peer;
+use super::nodes::OwnCookie;
 use crate::config::value::{parse_addresses, parse_duration, positive_duration};
 
 /// Options of `pmd start`.
@@ -76,6 +77,9 @@ pub struct Doctor {
     /// Also test each hop to this node
     #[arg(value_name = "NAME@HOST")]
     pub node: Option<String>,
+    /// The Erlang cookie
+    #[command(flatten)]
+    pub cookie: OwnCookie,
 }
 
 /// Options of `pmd health`.

@@ -1,6 +1,7 @@
 //! Arguments of commands for Erlang nodes and their paths to other hosts.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -54,10 +55,21 @@ pub struct Run {
     pub command: Vec<OsString>,
 }
 
+/// The Erlang cookie that a node is tested with.
+#[derive(Debug, Args)]
+pub struct OwnCookie {
+    /// The Erlang cookie to test the node with [default: RELEASE_COOKIE, or in ~/.erlang.cookie]
+    #[arg(long, value_name = "FILE")]
+    pub erlang_cookie: Option<PathBuf>,
+}
+
 /// Options of `pmd ping`.
 #[derive(Debug, Args)]
 pub struct Ping {
     /// The node, with its host unless it is local
     #[arg(value_name = "NODE[@HOST]")]
     pub node: String,
+    /// The Erlang cookie
+    #[command(flatten)]
+    pub cookie: OwnCookie,
 }

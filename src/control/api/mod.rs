@@ -35,4 +35,6 @@ pub use revocations::{
 };
 pub use rotation::{Rotate, Rotation};
 pub use services::{ClusterService, ClusterServiceList, NewService, ServiceEnded, ServiceInfo, ServiceList};
-pub use tunnel::{AliasInfo, Hop, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus};
+pub use tunnel::{
+    AliasInfo, CookieTest, Hop, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus,
+};

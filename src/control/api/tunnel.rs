@@ -104,14 +104,35 @@ pub struct Pinged {
     /// The hops, in order.
     #[serde(rename = "legs")]
     pub hops: Vec<Hop>,
+    /// Where a program on this host connects to in order to reach the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<SocketAddr>,
+    /// Whether the node speaks its protocol in TLS. Then its name, certificate and cookie are not checked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
+    /// What the node says to the Erlang cookie of the user who asks. Only the command line has it and fills this in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<CookieTest>,
     /// Their total time.
     pub took_us: u64,
+}
+
+/// What a node says to an Erlang cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CookieTest {
+    /// It has the same one.
+    Accepted,
+    /// It has another one.
+    Refused,
+    /// It was not asked.
+    NotTried,
 }
 
 /// A hop to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {
-    /// The hop: `lookup`, `daemon`, `exit` or `greeting`; and more in later versions.
+    /// The hop: `lookup`, `daemon`, `exit`, `greeting` or `cookie`; and more in later versions.
     #[serde(rename = "leg")]
     pub hop: String,
     /// The result, in words.

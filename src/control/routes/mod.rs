@@ -7,6 +7,7 @@ mod expulsions;
 mod lookup;
 mod monitoring;
 mod names;
+mod ping;
 mod reach;
 mod request;
 mod revocations;
@@ -76,7 +77,7 @@ fn handler(call: Call) -> MethodRouter<Handles> {
         Call::Rotation => on(method, rotation::progress),
         Call::Rotate => on(method, rotation::rotate),
         Call::Tunnels => on(method, tunnel::list),
-        Call::Ping => on(method, tunnel::ping),
+        Call::Ping => on(method, ping::ping),
         Call::Events => on(method, events::subscribe),
         Call::Metrics => on(method, monitoring::metrics),
         Call::Log => on(method, monitoring::log),
