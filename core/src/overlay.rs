@@ -19,7 +19,7 @@ const DECLINED_MS: u64 = 600_000;
 
 /// How long after the number of members has doubled random targets are drawn again, at the earliest, and how long after that
 /// at the latest.
-const REDRAW_MS: u64 = 20_000;
+const REDRAW_MS: u64 = 10_000;
 
 /// The links that this daemon wants, and when to dial them next.
 #[derive(Debug)]
