@@ -79,7 +79,7 @@ impl TunnelEntrances {
     /// Creates entrances without entries.
     #[must_use]
     pub(super) fn new(tunnels: Arc<Tunnels>) -> TunnelEntrances {
-        let nodes = Mutex::new(NodeAddresses::new(tunnels.settings().node_range));
+        let nodes = Mutex::new(NodeAddresses::new(tunnels.settings().node_range, covers_all(&tunnels)));
         TunnelEntrances { tunnels, entries: Mutex::default(), nodes, any_node: AtomicBool::new(false) }
     }
 
@@ -121,8 +121,7 @@ impl TunnelEntrances {
     /// Listens on the address of a node, unless the daemon's own sockets do.
     fn listen_for(&self, address: Ipv4Addr, target: &Target) -> io::Result<Option<DropGuard>> {
         let port = self.tunnels.parts.ports.1;
-        let unspecified = |address: &SocketAddr| address.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        if self.tunnels.parts.listening.iter().any(unspecified) {
+        if covers_all(&self.tunnels) {
             return Ok(None);
         }
         let address = SocketAddr::from((address, port));
@@ -250,6 +249,12 @@ impl Entrances for TunnelEntrances {
         entries.0.insert(key, Entry { port, registered, asked: Instant::now(), stop });
         Some(port)
     }
+}
+
+/// Whether the daemon listens on all IPv4 addresses.
+fn covers_all(tunnels: &Tunnels) -> bool {
+    let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    tunnels.parts.listening.iter().any(|address| address.ip() == all)
 }
 
 /// Accepts connections, and opens a tunnel to the registration, or to the current one, for each.

@@ -14,6 +14,8 @@ use crate::directory::Target;
 
 /// Maximum number of addresses that are assigned at a time: far more than the nodes that nodes of one host connect to.
 const MAX_ASSIGNED: usize = 16_384;
+/// The same if each address needs a listening socket, and so a descriptor.
+const MAX_LISTENING: usize = 1_024;
 
 #[derive(Debug, Clone)]
 struct Assigned<T> {
@@ -38,13 +40,13 @@ pub struct NodeAddresses<T> {
 }
 
 impl<T> NodeAddresses<T> {
-    /// No address of this range is assigned yet.
+    /// No address of this range is assigned yet. Each needs a listening socket unless they are `covered` by one.
     #[must_use]
-    pub fn new(range: LoopbackRange) -> NodeAddresses<T> {
+    pub fn new(range: LoopbackRange, covered: bool) -> NodeAddresses<T> {
         let size = usize::try_from(range.size()).unwrap_or(usize::MAX);
         NodeAddresses {
             range,
-            most: size.min(MAX_ASSIGNED),
+            most: size.min(if covered { MAX_ASSIGNED } else { MAX_LISTENING }),
             by_address: HashMap::new(),
             by_target: HashMap::new(),
             order: BTreeMap::new(),
@@ -138,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_node_keeps_its_address() {
-        let mut addresses = NodeAddresses::new(LoopbackRange::NODES);
+        let mut addresses = NodeAddresses::new(LoopbackRange::NODES, true);
         let bar = assign(&mut addresses, "bar");
         let baz = assign(&mut addresses, "baz");
         assert_ne!(bar, baz);
@@ -146,12 +148,16 @@ mod tests {
         assert_eq!(addresses.behind(bar), Some(&target("bar")));
         assert_eq!(addresses.behind(Ipv4Addr::LOCALHOST), None);
         assert_eq!(addresses.count(), 2);
-        assert_eq!(assign(&mut NodeAddresses::new(LoopbackRange::NODES), "bar"), bar, "also after a restart");
+        assert_eq!(
+            assign(&mut NodeAddresses::new(LoopbackRange::NODES, true), "bar"),
+            bar,
+            "also after a restart"
+        );
     }
 
     #[test]
     fn the_node_that_was_looked_up_least_recently_gives_its_address_up() {
-        let mut addresses = NodeAddresses::new("127.1.2.4/30".parse().expect("two addresses"));
+        let mut addresses = NodeAddresses::new("127.1.2.4/30".parse().expect("two addresses"), true);
         let one = assign(&mut addresses, "one");
         let two = assign(&mut addresses, "two");
         assign(&mut addresses, "one");
@@ -162,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_node_whose_address_is_of_no_use_gets_none() {
-        let mut addresses: NodeAddresses<()> = NodeAddresses::new(LoopbackRange::NODES);
+        let mut addresses: NodeAddresses<()> = NodeAddresses::new(LoopbackRange::NODES, true);
         assert_eq!(addresses.assign(&target("bar"), |_| Err("in use")), Err("in use"));
         assert_eq!(addresses.count(), 0);
         assert!(addresses.by_target.is_empty() && addresses.order.is_empty());
@@ -171,7 +177,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_two_nodes_have_one_address(names in prop::collection::vec("[a-d]{1,2}", 1..80)) {
-            let mut addresses = NodeAddresses::new("127.9.0.0/29".parse().expect("a range"));
+            let mut addresses = NodeAddresses::new("127.9.0.0/29".parse().expect("a range"), true);
             for name in &names {
                 let address = assign(&mut addresses, name);
                 prop_assert_eq!(addresses.behind(address), Some(&target(name)));
