@@ -59,10 +59,10 @@ impl Hosts {
             let joined = runtime.block_on(hosts.client(host).join(&join));
             joined.with_context(|| format!("joining {}", seed.ip))?;
         }
-        for (home, other) in [(0, "h2"), (1, "h1")] {
-            wait("the other host to appear in the hosts file", || {
-                let text = fs::read_to_string(hosts.homes[home].join("hosts-4369")).unwrap_or_default();
-                Ok(text.split_whitespace().any(|word| word == other))
+        for (host, other) in [(0, "h2"), (1, "h1")] {
+            wait("the other host to have an alias", || {
+                let list = runtime.block_on(hosts.client(host).tunnels())?;
+                Ok(list.aliases.iter().any(|alias| alias.host == other))
             })?;
         }
         Ok(hosts)

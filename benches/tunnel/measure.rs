@@ -36,9 +36,9 @@ impl<'a> Pair<'a> {
                 }
                 _ => Vec::new(),
             };
-            let inetrc = side.path().map(|_| home.join("erl_inetrc-4369"));
+            let module = side.path().map(|_| home.join("erlang-4369"));
             let name = format!("{side:?}").to_lowercase();
-            Node::start(hosts.site(host), home, code, &name, &args, inetrc.as_deref())
+            Node::start(hosts.site(host), home, code, &name, &args, module.as_deref())
         };
         Ok(Pair { side, hosts, nodes: [start(0)?, start(1)?], figures: Figures::default() })
     }

@@ -31,23 +31,24 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts a node on a host, with additional arguments and optionally a resolver file, without waiting for it. The
-    /// folder `code` must contain the [compiled](compile) module.
+    /// Starts a node on a host, with additional arguments and optionally the folder of pmd's epmd module, without
+    /// waiting for it. The folder `code` must contain the [compiled](compile) module.
     pub(crate) fn start(
         site: &Site,
         home: &Path,
         code: &Path,
         name: &str,
         args: &[String],
-        inetrc: Option<&Path>,
+        module: Option<&Path>,
     ) -> Result<Node> {
         let mut command = mortal("erl");
         command.args(["-noshell", "-setcookie", "benchmark", "-sname", name]).args(args);
         command.arg("-pa").arg(code).args(["-s", MODULE]);
         command.env("HOME", home).env("ERL_CRASH_DUMP_SECONDS", "0");
-        command.env_remove("ERL_INETRC").env_remove("ERL_EPMD_PORT");
-        if let Some(inetrc) = inetrc {
-            command.env("ERL_INETRC", inetrc);
+        command.env_remove("ERL_AFLAGS").env_remove("ERL_EPMD_PORT");
+        if let Some(module) = module {
+            let flags = format!("-mode interactive -pa {} -epmd_module pmd_epmd", module.display());
+            command.env("ERL_AFLAGS", flags);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = site.cell.run(move || command.spawn()).context("erl")?;
