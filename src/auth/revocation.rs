@@ -1,11 +1,11 @@
 //! Lists of revoked certificates (RFC 5280, section 5), and which certificates they are about.
 //!
 //! A list is used only after its signature was verified with the certificate of an authority that this daemon trusts, so it
-//! does not matter who has passed it on. The dates in it are not checked: a list never expires, because an authority on
-//! somebody's laptop cannot issue one every week, and a revocation must not end with the list. Which of two lists counts is
+//! may come from anybody. The dates in it are not checked: a list never expires, because an authority on
+//! a laptop cannot issue one every week, and a revocation must not end with the list. Which of two lists counts is
 //! decided by their numbers.
 //!
-//! Certificates are identified by issuer and serial number, as in the standard. A key is not revoked by itself, but
+//! Certificates are identified by issuer and serial number, as in the standard. Keys are not revoked, but
 //! `pmd ca issue` does not certify the key of a revoked certificate again.
 
 use std::collections::BTreeMap;

@@ -34,8 +34,8 @@ const WHILE_LATE: Duration = Duration::from_secs(5);
 /// Time between the end of a rotation and the closing of links that have not proven the new secret: enough for proofs
 /// that are on their way.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Whoever has become a member within this time does not get the new secret when another one is expelled: that one may try
-/// to come back under another key while the news spreads. It does not count at the start of this daemon, to which
+/// Whoever has become a member within this time does not get the new secret when somebody is expelled, who may
+/// try to come back under another key while the news spreads. It does not count at the start of this daemon, to which
 /// all members are new.
 const NEWCOMER: Duration = Duration::from_secs(3);
 /// Members that were seen alive are remembered up to this number, as many as the member table knows.

@@ -1,7 +1,7 @@
 //! Hands off connections on the EPMD port that are not EPMD: those to the address of a node on another host to the tunnels,
 //! TLS to the acceptor of peers, HTTP to the status page.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use pmd_epmd::server::{Asker, Handoff};
 
 use crate::base::permit::Permit;
 use crate::base::stats::Counters;
+use crate::directory::Entrances;
 use crate::link::accept::{AcceptQueue, PendingConnection};
 use crate::tunnel::entry::TunnelEntrances;
 use crate::web::{WebListener, is_http};
@@ -34,10 +35,13 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Whether this connection is one to a node on another host, whatever its first byte. Only programs on this host can
-    /// connect to such an address, so the system call for it is saved for others.
-    fn leads_to_a_node(&self, asker: &Asker<'_>) -> bool {
-        asker.is_loopback() && self.entrances.leads_to_a_node(|| asker.own_address())
+    /// The address to which this connection was made, if it is that of a node on another host. Then it is a connection to the
+    /// node, whatever its first byte. Only programs on this host can connect there, so the system call is saved for others.
+    fn node_address(&self, asker: &Asker<'_>) -> Option<IpAddr> {
+        if !asker.is_loopback() || !self.entrances.any_node() {
+            return None;
+        }
+        asker.own_address().map(|own| own.to_canonical()).filter(|own| self.entrances.is_node(*own))
     }
 }
 
@@ -45,15 +49,12 @@ impl Handoff for Dispatcher {
     fn wants(&self, asker: &Asker<'_>, head: &[u8]) -> bool {
         head.first() == Some(&TLS_HANDSHAKE)
             || (self.web.is_some() && is_http(head))
-            || self.leads_to_a_node(asker)
+            || self.node_address(asker).is_some()
     }
 
     fn take(&self, socket: OwnedFd, peer: SocketAddr, head: &[u8]) {
         let head = head.to_vec();
-        let asker = Asker::new(&socket, Some(peer));
-        if self.leads_to_a_node(&asker)
-            && let Some(address) = asker.own_address()
-        {
+        if let Some(address) = self.node_address(&Asker::new(&socket, Some(peer))) {
             return self.entrances.carry(address, socket, head);
         }
         if let Some(web) = self.web.as_ref().filter(|_| is_http(&head)) {

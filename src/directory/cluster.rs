@@ -124,9 +124,7 @@ impl ClusterDirectory {
 
     /// Whether a live member has the host name that it claims.
     pub fn has_its_name(&self, id: &NodeId) -> bool {
-        let state = self.read();
-        let name = state.origins.get(id).map(|origin| origin.host_name().to_lowercase());
-        name.is_some_and(|name| state.meant(&name) == Some(*id))
+        self.read().has_its_name(id)
     }
 
     /// Applies a change; `own` is this daemon.
@@ -215,10 +213,8 @@ impl ClusterDirectory {
     /// The same, without those that claim the host name of another one.
     pub fn named_origins(&self) -> Vec<(NodeId, Arc<Origin>)> {
         let state = self.read();
-        let is_meant = |(id, origin): &(&NodeId, &Arc<Origin>)| {
-            state.meant(&origin.host_name().to_lowercase()) == Some(**id)
-        };
-        state.origins.iter().filter(is_meant).map(|(id, origin)| (*id, Arc::clone(origin))).collect()
+        let named = state.origins.iter().filter(|(id, _)| state.has_its_name(id));
+        named.map(|(id, origin)| (*id, Arc::clone(origin))).collect()
     }
 
     /// A snapshot of another daemon with its nodes and services.
@@ -242,13 +238,6 @@ impl ClusterDirectory {
     /// The host name of a live member, in lower case.
     pub fn host_of(&self, id: &NodeId) -> Option<String> {
         self.read().origins.get(id)?.host().map(|host| host.host.as_str().to_lowercase())
-    }
-
-    /// The full name of the host with this full or short name, in lower case.
-    pub fn full_name(&self, host: &str) -> Option<String> {
-        let state = self.read();
-        let origin = state.find_host(&host.to_lowercase())?;
-        state.origins.get(&origin)?.host().map(|host| host.host.as_str().to_lowercase())
     }
 
     /// The addresses at which a live member can be reached, in order of preference.
@@ -304,11 +293,7 @@ impl ClusterDirectory {
     pub fn members_at(&self, address: IpAddr) -> Vec<NodeId> {
         let state = self.read();
         let all = state.members.get(&address.to_canonical()).into_iter().flatten().copied();
-        let has_its_name = |id: &NodeId| {
-            let name = state.origins.get(id).map(|origin| origin.host_name().to_lowercase());
-            name.is_some_and(|name| state.meant(&name) == Some(*id))
-        };
-        all.filter(has_its_name).collect()
+        all.filter(|id| state.has_its_name(id)).collect()
     }
 
     /// The node `name` of `origin`: its host in lower case, its registration and its entry.
@@ -352,6 +337,12 @@ impl State {
     fn meant(&self, host: &str) -> Option<NodeId> {
         let (holder, _) = self.held.holder(host)?;
         self.hosts.get(host)?.contains(&holder).then_some(holder)
+    }
+
+    /// Whether a live member has the host name that it claims.
+    fn has_its_name(&self, id: &NodeId) -> bool {
+        let name = self.origins.get(id).map(|origin| origin.host_name().to_lowercase());
+        name.is_some_and(|name| self.meant(&name) == Some(*id))
     }
 
     /// Gives a name that nobody has to the daemon that has claimed it longest.

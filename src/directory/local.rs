@@ -3,7 +3,6 @@
 //! A change is made under a short lock, and lookups see it before the call returns. It is reported to the event log for
 //! subscribers, and to the set of changes for the cluster.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pmd_epmd::names::{NameRegistry, Observer, Registration};
@@ -11,7 +10,6 @@ use pmd_protocol::peer::{Entry, Metadata, Name, Service as ServiceEntry};
 
 use super::changes::{Changed, Changes};
 use super::events::{EventKind, EventLog};
-use super::hosts::same_host;
 use super::services::{NewService, Registered, Service, ServiceError, Services};
 use crate::base::clock::Monotonic;
 
@@ -67,13 +65,6 @@ impl Local {
     /// The name of this host.
     pub fn host(&self) -> &str {
         &self.host
-    }
-
-    /// Whether `host` is this host's short or long name, a loopback address or `localhost`.
-    pub fn is_this_host(&self, host: &str) -> bool {
-        host.eq_ignore_ascii_case("localhost")
-            || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-            || same_host(host, &self.host)
     }
 
     /// The Erlang nodes.
@@ -240,23 +231,4 @@ fn gone_service(name: &str) -> Option<Entry> {
         registered_ms: 0,
         metadata: Metadata::default(),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_host_has_a_short_name_a_long_name_and_loopback_addresses() {
-        for own in ["web1", "web1.example.org"] {
-            let local = Local::new(own.into(), 4369, 0);
-            for host in ["web1", "WEB1", "web1.example.org", "localhost", "127.0.0.1", "::1"] {
-                assert!(local.is_this_host(host), "{host}");
-            }
-            for host in ["web2", "web", "", "10.0.0.1", "web1x.example.org"] {
-                assert!(!local.is_this_host(host), "{host}");
-            }
-        }
-        assert!(!Local::new("web1.example.org".into(), 4369, 0).is_this_host("web1.example.com"));
-    }
 }

@@ -219,6 +219,20 @@ mod tests {
     }
 
     #[test]
+    fn outside_a_cluster_this_host_has_a_short_name_a_long_name_and_loopback_addresses() {
+        let is_here = |own, host| Meaning::of::<Fixed>(host, Domains::OrNone, own, None).this_host;
+        for own in ["web1", "web1.example.org"] {
+            for host in ["web1", "WEB1", "web1.example.org", "localhost", "127.0.0.1", "::1"] {
+                assert!(is_here(own, host), "{host}");
+            }
+            for host in ["web2", "web", "", "10.0.0.1", "web1x.example.org"] {
+                assert!(!is_here(own, host), "{host}");
+            }
+        }
+        assert!(!is_here("web1.example.org", "web1.example.com"));
+    }
+
+    #[test]
     fn the_own_name_is_this_host_unless_another_one_has_exactly_that_name() {
         for (own, host) in [("here", "HERE"), ("here.a.org", "here"), ("here", "here.a.org"), ("far", "far")]
         {

@@ -7,8 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use sha2::{Digest, Sha256};
-
+use super::first_choice::first_choice;
 use crate::config::ranges::LoopbackRange;
 
 /// How long a host that was a member when this daemon stopped stays listed after the restart, until it is a member
@@ -118,7 +117,7 @@ impl Aliases {
     }
 
     fn assign(&mut self, host: &str, now_s: u64) {
-        let start = Self::hash(host);
+        let start = first_choice(host);
         let free = (0..self.range.size())
             .map(|offset| self.range.nth(start.wrapping_add(offset)))
             .find(|address| !self.taken.contains(address))
@@ -149,12 +148,6 @@ impl Aliases {
         for _ in REMEMBERED..gone {
             let _ = self.evict();
         }
-    }
-
-    fn hash(host: &str) -> u32 {
-        let digest: [u8; 32] = Sha256::digest(host.as_bytes()).into();
-        let [a, b, c, d, ..] = digest;
-        u32::from_be_bytes([a, b, c, d])
     }
 
     /// The alias of a host.

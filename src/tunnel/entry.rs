@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
-use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connect;
+use super::first_choice::first_choice;
 use super::node_addresses::NodeAddresses;
 use super::port_owner::is_covered;
 use super::rules;
@@ -79,7 +79,8 @@ impl TunnelEntrances {
     /// Creates entrances without entries.
     #[must_use]
     pub(super) fn new(tunnels: Arc<Tunnels>) -> TunnelEntrances {
-        let nodes = Mutex::new(NodeAddresses::new(tunnels.settings().node_range, covers_all(&tunnels)));
+        let nodes =
+            Mutex::new(NodeAddresses::new(tunnels.settings().node_range, tunnels.listens_everywhere()));
         TunnelEntrances { tunnels, entries: Mutex::default(), nodes, any_node: AtomicBool::new(false) }
     }
 
@@ -94,17 +95,16 @@ impl TunnelEntrances {
         self.entries().0.len() + self.nodes().kept().flatten().count()
     }
 
-    /// Whether a connection to this address is one to a node on another host.
+    /// Whether any node on another host has an address. If not, the local address of a connection does not matter.
     #[must_use]
-    pub fn leads_to_a_node(&self, asked: impl FnOnce() -> Option<IpAddr>) -> bool {
+    pub fn any_node(&self) -> bool {
         self.any_node.load(Ordering::Relaxed)
-            && asked().is_some_and(|asked| self.is_node(asked.to_canonical()))
     }
 
     /// Carries a connection to the address of a node, from which `head` was already read, or closes it if no node has the
     /// address any more.
     pub fn carry(&self, address: IpAddr, socket: OwnedFd, head: Vec<u8>) {
-        let IpAddr::V4(address) = address.to_canonical() else { return };
+        let IpAddr::V4(address) = address else { return };
         let target = self.nodes().behind(address).cloned();
         let runtime = self.tunnels.parts.dialer.runtime();
         let _context = runtime.enter();
@@ -121,7 +121,7 @@ impl TunnelEntrances {
     /// Listens on the address of a node, unless the daemon's own sockets do.
     fn listen_for(&self, address: Ipv4Addr, target: &Target) -> io::Result<Option<DropGuard>> {
         let port = self.tunnels.parts.ports.1;
-        if covers_all(&self.tunnels) {
+        if self.tunnels.listens_everywhere() {
             return Ok(None);
         }
         let address = SocketAddr::from((address, port));
@@ -251,12 +251,6 @@ impl Entrances for TunnelEntrances {
     }
 }
 
-/// Whether the daemon listens on all IPv4 addresses.
-fn covers_all(tunnels: &Tunnels) -> bool {
-    let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    tunnels.parts.listening.iter().any(|address| address.ip() == all)
-}
-
 /// Accepts connections, and opens a tunnel to the registration, or to the current one, for each.
 async fn serve(
     tunnels: Arc<Tunnels>,
@@ -304,10 +298,10 @@ fn listen_on(address: IpAddr, ports: PortRange, name: &str) -> io::Result<(StdLi
     let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let is_taken = |port| {
         everywhere.iter().any(|all| {
-            matches!(listen_at((*all, port).into()), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
+            matches!(bind_at((*all, port).into()), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
         })
     };
-    let start = start_of(name);
+    let start = first_choice(name);
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for port in ports.starting_at(start).take(PORTS_TRIED) {
         if is_taken(port) {
@@ -321,19 +315,18 @@ fn listen_on(address: IpAddr, ports: PortRange, name: &str) -> io::Result<(StdLi
     Err(last)
 }
 
-/// A number that depends on the name.
-fn start_of(name: &str) -> u32 {
-    let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(name.as_bytes()).into();
-    u32::from_be_bytes([a, b, c, d])
-}
-
-fn listen_at(address: SocketAddr) -> io::Result<StdListener> {
+fn bind_at(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket: OwnedFd = socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     // A connection of an earlier entry may be in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn listen_at(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = bind_at(address)?;
     listen(&socket, BACKLOG)?;
     Ok(StdListener::from(socket))
 }

@@ -16,6 +16,7 @@ pub mod connect;
 pub mod dialback;
 pub mod entry;
 pub mod exit;
+mod first_choice;
 pub mod hosts_file;
 pub mod listener;
 pub mod node_addresses;

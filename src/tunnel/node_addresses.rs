@@ -7,8 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
-use sha2::{Digest, Sha256};
-
+use super::first_choice::first_choice;
 use crate::config::ranges::LoopbackRange;
 use crate::directory::Target;
 
@@ -79,7 +78,7 @@ impl<T> NodeAddresses<T> {
         {
             self.by_target.remove(&assigned.target);
         }
-        let start = hash(target);
+        let start = first_choice(&format!("{}\0{}", target.host, target.name));
         let is_free = |address: &Ipv4Addr| !self.by_address.contains_key(address);
         let address = (0..self.range.size())
             .map(|offset| self.range.nth(start.wrapping_add(offset)))
@@ -108,16 +107,6 @@ impl<T> NodeAddresses<T> {
     pub fn kept(&self) -> impl Iterator<Item = &T> {
         self.by_address.values().map(|assigned| &assigned.kept)
     }
-}
-
-/// Where the search for a free address begins, so that a node usually has the same one after a restart of the daemon.
-fn hash(target: &Target) -> u32 {
-    let mut hash = Sha256::new();
-    hash.update(target.host.as_bytes());
-    hash.update([0]);
-    hash.update(target.name.as_bytes());
-    let [a, b, c, d, ..]: [u8; 32] = hash.finalize().into();
-    u32::from_be_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

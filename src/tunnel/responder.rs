@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,8 +41,7 @@ pub(super) struct Responders {
 impl Responders {
     /// Creates responders without listening sockets.
     pub(super) fn new(entrances: Arc<TunnelEntrances>) -> Responders {
-        let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let covered = entrances.tunnels().parts.listening.iter().any(|address| address.ip() == all);
+        let covered = entrances.tunnels().listens_everywhere();
         Responders { entrances, covered, open: BTreeMap::new(), lost: BTreeMap::new() }
     }
 

@@ -201,6 +201,12 @@ impl Tunnels {
         aliases.get(&alias).map(|alias| alias.host.clone())
     }
 
+    /// Whether the daemon's own sockets listen on all IPv4 addresses, and so on those of aliases and of nodes.
+    pub(super) fn listens_everywhere(&self) -> bool {
+        let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        self.parts.listening.iter().any(|address| address.ip() == all)
+    }
+
     /// Whether nodes reach this host without tunnels.
     pub(super) fn is_plain(&self, host: &str) -> bool {
         let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);

@@ -18,7 +18,7 @@ use pmd_protocol::peer::{Frame, NodeId, Stamp, Update, Updates};
 use super::heartbeat::Heartbeats;
 use crate::facts::{About, Fact, Facts, Share};
 use crate::membership::Identity;
-use crate::membership::introductions::{Allowance, Pace};
+use crate::membership::pace::{Allowance, Pace};
 use crate::membership::phi::Phi;
 use crate::membership::record::Record;
 use crate::membership::table::MemberTable;

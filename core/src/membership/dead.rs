@@ -52,8 +52,8 @@ impl Dead {
         Some(due)
     }
 
-    /// Takes the member that gives way to another one: the oldest that was never reached or, if the other one was
-    /// `reached`, the oldest of those that were.
+    /// Takes the member that gives way to a newcomer: the oldest that was never reached or, if the newcomer was `reached`,
+    /// the oldest of those that were.
     pub fn pop_for(&mut self, reached: bool) -> Option<NodeId> {
         let oldest = self.unreached.first().or_else(|| self.reached.first().filter(|_| reached));
         let (_, id) = oldest.copied()?;

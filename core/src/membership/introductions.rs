@@ -5,32 +5,16 @@
 //! a large cluster, but only few per minute after that. What is beyond is ignored. Daemons pass on members that they have
 //! not reached themselves at three quarters of that rate, so an honest daemon never exceeds it because of a liar, and
 //! there is always room for those that it has reached.
-//!
-//! The rate is that of the generic cell rate algorithm (ITU-T I.371, appendix A): one timestamp for each peer.
 
 use std::collections::BTreeMap;
 
 use pmd_protocol::peer::NodeId;
 
+use super::pace::{Allowance, Pace};
 use crate::tuning::MembershipTuning;
 
 /// The number of peers whose rates are kept apart. A daemon has far fewer links; those beyond share one rate.
 const MAX_PEERS: usize = 1_024;
-
-/// The time until which what has been used is spread at the allowed rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Allowance {
-    spent_until_ms: u64,
-}
-
-/// A rate and the most at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// The most at once.
-    pub burst: u64,
-    /// The time until there is one more, in milliseconds.
-    pub every_ms: u64,
-}
 
 impl Pace {
     /// The members that a peer may introduce.
@@ -47,21 +31,6 @@ impl Pace {
     }
 }
 
-impl Allowance {
-    /// How many may follow at once.
-    #[must_use]
-    pub fn left(&self, now_ms: u64, pace: Pace) -> u64 {
-        let spent = self.spent_until_ms.saturating_sub(now_ms).div_ceil(pace.every_ms.max(1));
-        pace.burst.saturating_sub(spent)
-    }
-
-    /// Uses some of it.
-    pub fn take(&mut self, now_ms: u64, pace: Pace, count: u64) {
-        let spent_ms = count.saturating_mul(pace.every_ms.max(1));
-        self.spent_until_ms = self.spent_until_ms.max(now_ms).saturating_add(spent_ms);
-    }
-}
-
 /// What each peer may still introduce.
 #[derive(Clone, Debug, Default)]
 pub struct Introductions {
@@ -73,7 +42,7 @@ impl Introductions {
     /// Whether a peer may introduce another member now, which is counted.
     pub fn allow(&mut self, now_ms: u64, peer: NodeId, pace: Pace) -> bool {
         if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_PEERS {
-            self.peers.retain(|_, allowance| allowance.spent_until_ms > now_ms);
+            self.peers.retain(|_, allowance| !allowance.is_full(now_ms));
         }
         let has_room = self.peers.contains_key(&peer) || self.peers.len() < MAX_PEERS;
         let allowance = if has_room { self.peers.entry(peer).or_default() } else { &mut self.others };

@@ -19,40 +19,65 @@ pub struct Pace {
     pub every_ms: u64,
 }
 
+/// What has been used of a rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// When all of it is there again, in monotonic milliseconds.
+    full_at_ms: u64,
+}
+
+impl Allowance {
+    /// How many may follow at once.
+    #[must_use]
+    pub fn left(&self, now_ms: u64, pace: Pace) -> u64 {
+        let spent = self.full_at_ms.saturating_sub(now_ms).div_ceil(pace.every_ms.max(1));
+        pace.burst.saturating_sub(spent)
+    }
+
+    /// Uses some of it.
+    pub fn take(&mut self, now_ms: u64, pace: Pace, count: u64) {
+        let spent_ms = count.saturating_mul(pace.every_ms.max(1));
+        self.full_at_ms = self.full_at_ms.max(now_ms).saturating_add(spent_ms);
+    }
+
+    /// Whether nothing of it is used.
+    #[must_use]
+    pub fn is_full(&self, now_ms: u64) -> bool {
+        self.full_at_ms <= now_ms
+    }
+}
+
 /// The same rate for each daemon.
 #[derive(Clone, Debug)]
 pub struct Paces {
     pace: Pace,
-    full_at_ms: BTreeMap<NodeId, u64>,
+    used: BTreeMap<NodeId, Allowance>,
 }
 
 impl Paces {
     /// Nobody has caused anything yet.
     #[must_use]
     pub fn new(pace: Pace) -> Self {
-        Self { pace, full_at_ms: BTreeMap::new() }
+        Self { pace, used: BTreeMap::new() }
     }
 
     /// Whether a daemon may cause it once more at this monotonic time.
     #[must_use]
     pub fn allow(&self, now_ms: u64, id: &NodeId) -> bool {
-        let Pace { burst, every_ms } = self.pace;
-        let full_at_ms = self.full_at_ms.get(id).copied().unwrap_or(now_ms).max(now_ms);
-        full_at_ms - now_ms <= burst.saturating_sub(1).saturating_mul(every_ms)
+        self.used.get(id).copied().unwrap_or_default().left(now_ms, self.pace) > 0
     }
 
     /// Notes that a daemon has caused it.
     pub fn count(&mut self, now_ms: u64, id: NodeId) {
-        let full_at_ms = self.full_at_ms.get(&id).copied().unwrap_or(now_ms).max(now_ms);
-        self.full_at_ms.insert(id, full_at_ms.saturating_add(self.pace.every_ms));
-        if self.full_at_ms.len() > MAX_TRACKED {
-            self.full_at_ms.retain(|_, at_ms| *at_ms > now_ms);
+        self.used.entry(id).or_default().take(now_ms, self.pace, 1);
+        if self.used.len() > MAX_TRACKED {
+            self.used.retain(|_, used| !used.is_full(now_ms));
         }
-        if self.full_at_ms.len() > MAX_TRACKED
-            && let Some((id, _)) = self.full_at_ms.iter().min_by_key(|(_, at_ms)| **at_ms)
+        if self.used.len() > MAX_TRACKED
+            && let Some((id, _)) = self.used.iter().min_by_key(|(_, used)| used.full_at_ms)
         {
             let id = *id;
-            self.full_at_ms.remove(&id);
+            self.used.remove(&id);
         }
     }
 }
@@ -90,7 +115,7 @@ mod tests {
         let mut paces = Paces::new(Pace { burst: 3, every_ms: 100 });
         taken(&mut paces, 0, 0);
         (1..100_000).for_each(|by| paces.count(0, id(by)));
-        assert_eq!(paces.full_at_ms.len(), MAX_TRACKED);
+        assert_eq!(paces.used.len(), MAX_TRACKED);
         assert_eq!(taken(&mut paces, 0, 0), 0, "the one that has caused most is remembered");
     }
 }

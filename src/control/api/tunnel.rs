@@ -121,9 +121,9 @@ pub struct Pinged {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CookieTest {
-    /// It has the same one.
+    /// Its cookie is the same.
     Accepted,
-    /// It has another one.
+    /// Its cookie differs.
     Refused,
     /// It was not asked.
     NotTried,

@@ -84,7 +84,7 @@ fn named(host: &str, id: &NodeId) -> String {
     if host.is_empty() { format!("daemon {id:.8}") } else { format!("member {host} ({id:.8})") }
 }
 
-/// The warning about a host name that a daemon claims and another one has.
+/// The warning about a host name that belongs to one daemon and is claimed by another.
 fn contested_name(claim: &Claim) -> String {
     let Claim { host, by, holder, gone_ms } = claim;
     let Some(holder) = holder else {

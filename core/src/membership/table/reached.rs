@@ -8,7 +8,7 @@ use super::MemberTable;
 use crate::facts::{About, Share};
 use crate::membership::event::MembershipEvent;
 use crate::membership::identity::Identity;
-use crate::membership::introductions::Pace;
+use crate::membership::pace::Pace;
 use crate::membership::record::{Record, State};
 
 impl<S: Share> MemberTable<S> {

@@ -128,7 +128,7 @@ fn a_certificate_that_is_not_in_the_record_is_revoked_by_its_file() {
     assert!(done.list.revoked.contains_key(&old.serial));
     let unknown = revoke(dir.path(), &host("h9"), &[], now()).expect_err("never issued");
     assert!(matches!(unknown, CaError::NotIssued(_)), "{unknown}");
-    // Neither the authority itself nor a certificate of another one of the same name.
+    // Neither the authority itself nor a certificate of a different authority with the same name.
     let (theirs, _) = folder("test");
     issue(&theirs, "h1");
     for path in [dir.path().join(CERTIFICATE), theirs.path().join("h1.pem"), dir.path().join(KEY)] {
