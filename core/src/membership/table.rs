@@ -184,16 +184,20 @@ impl<S: Share> MemberTable<S> {
             // First what the member says itself, then what others say about that.
             let state = record.state;
             let stated = if state == State::Left { State::Left } else { State::Alive };
-            if is_news {
-                self.merge_record(now_ms, Record { state: stated, ..record.clone() }, wait_ms);
-            }
+            let news = is_news
+                .then(|| self.merge_record(now_ms, Record { state: stated, ..record.clone() }, wait_ms));
             let latest = self.record(&id).map(Record::statement_order);
             if state != stated && latest.is_none_or(|latest| record.statement_order() >= latest) {
                 self.accuse(now_ms, &id, state, judge, &mut merged);
             }
-            // Only the signed parts of news were checked. What is no news is not stored but for its place in the order.
-            let theirs = if is_news { record } else { record.with_statement_of(&known) };
-            merged.known.push(self.share.share(&id, theirs));
+            // Only the signed parts of news were checked. What is no news is not stored but for its place in the order. Most of
+            // what peers tell is known in every detail: then there is nothing to store at all.
+            let mut same = news.into_iter().chain([Arc::clone(&known)]);
+            let same = same.find(|same| same.standing() == record.standing());
+            merged.known.push(same.unwrap_or_else(|| {
+                let theirs = if is_news { record } else { record.with_statement_of(&known) };
+                self.share.share(&id, theirs)
+            }));
         }
         Ok(merged)
     }
