@@ -192,6 +192,16 @@ impl Overlay {
         self.near.contains(id)
     }
 
+    /// Whether a member is sent what nobody has asked for: a neighbour in the ring, or one that this daemon wants a link to.
+    ///
+    /// From every daemon these links lead to all others, because the ring does. Half of the links are left out: those that
+    /// the peer wants, on which it sends.
+    #[must_use]
+    pub fn is_pushed_to(&self, id: &NodeId) -> bool {
+        let mut successors = self.following().take(self.tuning.successors);
+        self.is_near(id) || self.random.contains(id) || successors.any(|next| next == id)
+    }
+
     fn neighbours(&self) -> BTreeSet<NodeId> {
         self.following().next().into_iter().chain(self.preceding().next()).copied().collect()
     }

@@ -42,6 +42,20 @@ const LIST_FIXED: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
+/// What becomes of updates on a link whose peer has said nothing about their origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    /// Whether they are sent.
+    pub pushes: bool,
+    /// Whether those that are not sent are announced.
+    pub summarises: bool,
+}
+
+impl Reach {
+    /// Updates are sent, or at least announced.
+    pub const FULL: Self = Self { pushes: true, summarises: true };
+}
+
 /// One link to a proven peer.
 #[derive(Debug)]
 pub struct Link {
@@ -57,14 +71,15 @@ pub struct Link {
     pub phi: Phi,
     /// The smoothed round-trip time in microseconds.
     pub rtt_us: Option<u32>,
-    /// How many heartbeats in a row carried a fingerprint other than this daemon's.
-    pub unequal: u32,
+    /// Since when the peer's summaries differ from this daemon's; monotonic milliseconds.
+    pub unequal_ms: Option<u64>,
     /// When the next heartbeat is due; monotonic milliseconds.
     pub next_heartbeat_ms: u64,
     /// Heartbeats are due at multiples of their interval minus this phase. It is the same for all links of a daemon, so
     /// that an idle daemon wakes up once for all of them, and differs between daemons.
     phase_ms: u64,
-    coalesce_ms: u64,
+    /// How long changes are collected at least, and at most.
+    coalesce_ms: (u64, u64),
     lazy_ms: u64,
     /// The member records that the peer has.
     known_members: Facts<Record>,
@@ -78,6 +93,8 @@ pub struct Link {
     known: Facts<Fact<Stamp>>,
     /// Origins that the peer has requested and this daemon does not have yet.
     wanted: BTreeSet<NodeId>,
+    /// Origins that the peer wants pushed, wherever they would go by default.
+    eager: BTreeSet<NodeId>,
     /// Origins for which the peer wants only summaries.
     lazy: BTreeSet<NodeId>,
     /// Origins whose updates must be sent.
@@ -105,6 +122,8 @@ pub struct Link {
     tally: Option<bool>,
     flush: bool,
     hold_until_ms: u64,
+    /// How long changes are collected after this batch.
+    hold_ms: u64,
 }
 
 impl Link {
@@ -125,9 +144,9 @@ impl Link {
             since_ms: now_ms,
             phi: Phi::new(tuning.membership.phi, now_ms),
             rtt_us: None,
-            unequal: 0,
+            unequal_ms: None,
             next_heartbeat_ms: now_ms,
-            coalesce_ms: tuning.gossip.coalesce_ms,
+            coalesce_ms: (tuning.gossip.coalesce_ms, tuning.gossip.coalesce_max_ms),
             lazy_ms: tuning.gossip.lazy_ms,
             known_members: Facts::default(),
             members: BTreeSet::new(),
@@ -135,6 +154,7 @@ impl Link {
             passed_on: (Allowance::default(), Pace::passed_on(&tuning.membership)),
             known: Facts::default(),
             wanted: BTreeSet::new(),
+            eager: BTreeSet::new(),
             lazy: BTreeSet::new(),
             dirty: BTreeSet::new(),
             summaries: BTreeSet::new(),
@@ -153,6 +173,7 @@ impl Link {
             tally: None,
             flush: false,
             hold_until_ms: 0,
+            hold_ms: 0,
         }
     }
 
@@ -162,6 +183,7 @@ impl Link {
         self.dirty.remove(origin);
         self.summaries.remove(origin);
         self.wanted.remove(origin);
+        self.eager.remove(origin);
         self.lazy.remove(origin);
         self.to_prune.remove(origin);
         self.pruned.remove(origin);
@@ -181,23 +203,22 @@ impl Link {
         }
     }
 
-    /// Offers the current version of an origin: sends an update or, if the peer has pruned the origin and `summarise`
-    /// is set, a summary.
-    pub fn offer(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp, summarise: bool) {
+    /// Offers the current version of an origin: sends an update or, if the peer does not want it pushed, a summary or
+    /// nothing.
+    pub fn offer(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp, reach: Reach) {
         self.wanted.remove(&origin);
         if self.known.get(&origin).is_some_and(|known| *known.value() >= stamp) {
             return;
         }
-        if self.lazy.contains(&origin) {
-            if summarise {
-                if self.summaries.is_empty() {
-                    self.summaries_at_ms = now_ms.saturating_add(self.lazy_ms);
-                }
-                self.summaries.insert(origin);
-            }
-        } else {
+        let pushes = self.eager.contains(&origin) || (reach.pushes && !self.lazy.contains(&origin));
+        if pushes {
             self.dirty.insert(origin);
             self.flush_gathered(now_ms);
+        } else if reach.summarises {
+            if self.summaries.is_empty() {
+                self.summaries_at_ms = now_ms.saturating_add(self.lazy_ms);
+            }
+            self.summaries.insert(origin);
         }
     }
 
@@ -242,20 +263,22 @@ impl Link {
         !self.pruned.contains(origin)
     }
 
-    /// Whether an origin was pruned here, so that this link is a second path to it.
+    /// Whether an origin was pruned here by either side, so that the peer receives it on another path.
     #[must_use]
     pub fn is_backup_for(&self, origin: &NodeId) -> bool {
-        self.to_prune.contains(origin) || self.pruned.contains(origin)
+        [&self.to_prune, &self.pruned, &self.lazy].iter().any(|pruned| pruned.contains(origin))
     }
 
     /// Notes that the peer wants only summaries of this origin.
     pub fn make_lazy(&mut self, origin: NodeId) {
+        self.eager.remove(&origin);
         self.lazy.insert(origin);
     }
 
     /// Notes that the peer wants updates of this origin.
     pub fn make_eager(&mut self, origin: NodeId) {
         self.lazy.remove(&origin);
+        self.eager.insert(origin);
     }
 
     /// Sends a message once the socket is writable.
@@ -317,7 +340,7 @@ impl Link {
     #[must_use]
     pub fn remembered(&self) -> usize {
         let members = self.known_members.len() + self.held.len();
-        members + self.known.len() + self.lazy.len() + self.wanted.len() + self.dirty.len()
+        members + self.known.len() + self.eager.len() + self.lazy.len() + self.wanted.len() + self.dirty.len()
     }
 
     /// The latest summary of the peer's registry, if any.
@@ -334,7 +357,10 @@ impl Link {
 
     /// Sends collected changes if they have waited long enough.
     pub fn flush_gathered(&mut self, now_ms: u64) {
-        if self.has_gathered() && now_ms >= self.hold_until_ms {
+        if !self.flush && self.has_gathered() && now_ms >= self.hold_until_ms {
+            let (least_ms, most_ms) = self.coalesce_ms;
+            let follows = now_ms < self.hold_until_ms.saturating_add(self.hold_ms);
+            self.hold_ms = if follows { self.hold_ms.saturating_mul(2).min(most_ms) } else { least_ms };
             self.flush = true;
         }
     }
@@ -351,13 +377,14 @@ impl Link {
         !self.dirty.is_empty() || !self.members.is_empty()
     }
 
-    /// The next message, most urgent first. It has at most `budget` bytes unless a single operation is longer.
+    /// The next message, most urgent first. It has at most `budget` bytes unless a single operation is longer. After
+    /// changes, the next ones are collected `crowd` times as long as usual.
     pub fn poll<S: Share>(
         &mut self,
         now_ms: u64,
         replica: &Replica<S>,
         table: &MemberTable<S>,
-        budget: usize,
+        (budget, crowd): (usize, u64),
     ) -> Option<Frame> {
         if let Some(interval_ms) = self.heartbeat.take() {
             self.prune_now = !self.to_prune.is_empty();
@@ -396,7 +423,7 @@ impl Link {
                 return news;
             }
             self.flush = false;
-            self.hold_until_ms = now_ms.saturating_add(self.coalesce_ms);
+            self.hold_until_ms = now_ms.saturating_add(self.hold_ms.saturating_mul(crowd));
         }
         self.next_summaries(now_ms, replica)
     }

@@ -57,6 +57,9 @@ impl Parents {
     }
 }
 
+/// How often any peer is asked when none is known to have what is missing. Later, heartbeats show what is still missing.
+const MAX_BLIND: u32 = 4;
+
 /// Origins of which other members have newer versions, according to summaries.
 #[derive(Debug)]
 pub struct Grafts {
@@ -71,6 +74,10 @@ struct Missing {
     stamp: Stamp,
     due_ms: u64,
     links: BTreeSet<LinkId>,
+    /// The link whose peer was asked last.
+    asked: Option<LinkId>,
+    /// How often any peer was asked, because none was known to have it.
+    blind: u32,
 }
 
 impl Grafts {
@@ -82,7 +89,7 @@ impl Grafts {
 
     /// Notes a summary on `link`: its peer has this version. The update itself gets some time to arrive.
     pub fn summary(&mut self, now_ms: u64, link: LinkId, origin: NodeId, stamp: Stamp) {
-        self.asked(now_ms, origin, stamp);
+        self.note(now_ms.saturating_add(self.tuning.graft_ms), origin, stamp);
         if let Some(missing) = self.missing.get_mut(&origin) {
             if stamp > missing.stamp {
                 missing.links.clear();
@@ -94,13 +101,19 @@ impl Grafts {
         }
     }
 
-    /// Notes that this version was requested. If it does not arrive, peers that have it by then are asked.
-    pub fn asked(&mut self, now_ms: u64, origin: NodeId, stamp: Stamp) {
-        let due_ms = now_ms.saturating_add(self.tuning.graft_ms);
+    /// Notes that this version was requested on `link`. If it does not arrive, peers that have it by then are asked.
+    pub fn asked(&mut self, now_ms: u64, link: LinkId, origin: NodeId, stamp: Stamp) {
+        self.note(now_ms.saturating_add(self.tuning.answer_ms), origin, stamp);
+        if let Some(missing) = self.missing.get_mut(&origin) {
+            missing.asked = Some(link);
+        }
+    }
+
+    fn note(&mut self, due_ms: u64, origin: NodeId, stamp: Stamp) {
         let due = &mut self.due;
         self.missing.entry(origin).or_insert_with(|| {
             due.insert((due_ms, origin));
-            Missing { stamp, due_ms, links: BTreeSet::new() }
+            Missing { stamp, due_ms, links: BTreeSet::new(), asked: None, blind: 0 }
         });
     }
 
@@ -124,29 +137,42 @@ impl Grafts {
         }
     }
 
-    /// Forgets a link that has ended, so that its peer is not asked.
-    pub fn drop_link(&mut self, link: LinkId) {
-        for missing in self.missing.values_mut() {
+    /// Forgets a link that has ended, so that its peer is not asked, and others at once if it was.
+    pub fn drop_link(&mut self, now_ms: u64, link: LinkId) {
+        for (origin, missing) in &mut self.missing {
             missing.links.remove(&link);
+            if missing.asked == Some(link) {
+                missing.asked = None;
+                self.due.remove(&(missing.due_ms, *origin));
+                missing.due_ms = now_ms;
+                self.due.insert((now_ms, *origin));
+            }
         }
     }
 
     /// The links to ask now, and the origin to request on each. Each link is asked once; if no answer arrives, the next
-    /// link is asked after the same time. `None` means any link; it comes last, once.
+    /// link is asked after the same time. `None` means any link; it comes last, a few times and more and more slowly.
     pub fn due(&mut self, now_ms: u64) -> Vec<(Option<LinkId>, NodeId)> {
         let mut asks = Vec::new();
-        let later_ms = now_ms.saturating_add(self.tuning.graft_ms.max(1));
+        let answer_ms = self.tuning.answer_ms.max(1);
         while let Some((_, origin)) = self.due.first().copied().filter(|(due_ms, _)| *due_ms <= now_ms) {
             self.due.pop_first();
             let Some(missing) = self.missing.get_mut(&origin) else { continue };
             let link = missing.links.pop_first();
-            asks.push((link, origin));
-            if link.is_some() {
-                missing.due_ms = later_ms;
-                self.due.insert((later_ms, origin));
+            let pause_ms = if link.is_some() {
+                answer_ms
             } else {
+                missing.blind += 1;
+                answer_ms >> (MAX_BLIND - missing.blind.min(MAX_BLIND))
+            };
+            if missing.blind > MAX_BLIND {
                 self.missing.remove(&origin);
+                continue;
             }
+            asks.push((link, origin));
+            missing.asked = link;
+            missing.due_ms = now_ms.saturating_add(pause_ms.max(1));
+            self.due.insert((missing.due_ms, origin));
         }
         asks
     }
@@ -169,7 +195,7 @@ mod tests {
     }
 
     const ORIGIN: NodeId = NodeId::MAX;
-    const TUNING: GossipTuning = GossipTuning { graft_ms: 100, ..GossipTuning::DEFAULT };
+    const TUNING: GossipTuning = GossipTuning { graft_ms: 100, answer_ms: 100, ..GossipTuning::DEFAULT };
 
     #[test]
     fn updates_that_arrive_are_not_asked_for() {
@@ -188,12 +214,16 @@ mod tests {
         for link in [1, 2, 3] {
             grafts.summary(0, LinkId(link), ORIGIN, stamp(3));
         }
-        grafts.drop_link(LinkId(2));
+        grafts.drop_link(0, LinkId(2));
         assert_eq!(grafts.due(99), []);
         assert_eq!(grafts.due(100), [(Some(LinkId(1)), ORIGIN)]);
         assert_eq!(grafts.due(150), []);
         assert_eq!(grafts.due(200), [(Some(LinkId(3)), ORIGIN)]);
-        assert_eq!(grafts.due(300), [(None, ORIGIN)], "no link is left");
+        for now_ms in [300, 312, 337, 387] {
+            assert_eq!(grafts.due(now_ms - 1), []);
+            assert_eq!(grafts.due(now_ms), [(None, ORIGIN)], "no link is left");
+        }
+        assert_eq!(grafts.due(487), [], "anybody was asked often enough");
         assert_eq!(grafts.poll_timeout(), None);
     }
 
@@ -205,13 +235,12 @@ mod tests {
         grafts.summary(20, LinkId(3), ORIGIN, stamp(3));
         assert_eq!(grafts.due(100), [(Some(LinkId(2)), ORIGIN)]);
         assert_eq!(grafts.due(200), [(None, ORIGIN)], "peers with older versions are still not asked");
-        assert!(!grafts.is_missing(&ORIGIN));
     }
 
     #[test]
     fn after_a_vain_request_a_peer_that_has_it_by_then_is_asked() {
         let mut grafts = Grafts::new(TUNING);
-        grafts.asked(0, ORIGIN, stamp(0));
+        grafts.asked(0, LinkId(9), ORIGIN, stamp(0));
         assert!(grafts.is_missing(&ORIGIN));
         grafts.summary(50, LinkId(4), ORIGIN, stamp(0));
         assert_eq!(grafts.due(100), [(Some(LinkId(4)), ORIGIN)]);

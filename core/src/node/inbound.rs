@@ -9,6 +9,7 @@ use pmd_protocol::peer::{Frame, NodeId, Stamp, Update};
 use super::{Alarm, ForPeer, HeldBack, LinkId, Node, Output, ProbeFor, Purpose};
 use crate::attest::{Signed, hash_content};
 use crate::facts::Share;
+use crate::gossip::link::Reach;
 use crate::gossip::reconcile;
 use crate::replica::store::{Effect, Need, OwnClaim, Source};
 use crate::replica::view::Rank;
@@ -18,6 +19,9 @@ const MAX_PROBES: usize = 128;
 /// How long after the timeout of a probe a peer is told that the member is silent: the timeout itself is reported a
 /// moment late, and must not be told from other failures by that.
 const SILENT_MARGIN_MS: u64 = 20;
+/// How long the summaries of a peer may differ before the two registries are compared. Updates arrive sooner, even while many
+/// daemons start at once.
+const UNEQUAL_MS: u64 = 500;
 
 impl<S: Share> Node<S> {
     pub(super) fn dispatch(&mut self, link: LinkId, frame: Frame) {
@@ -161,12 +165,11 @@ impl<S: Share> Node<S> {
         let (trip_ms, rtt_changed) = link.handle_heartbeat(self.now.mono_ms, heartbeat);
         let rtt_us = link.rtt_us;
         link.answer_heartbeat(self.now.mono_ms, pace_ms);
-        link.unequal = if link.agrees(&own) { 0 } else { link.unequal + 1 };
-        // A single difference is normal while updates are in flight.
-        let differs = link.unequal >= 2;
-        if differs {
-            link.unequal = 0;
-        }
+        // A difference is normal while updates are in flight.
+        let now_ms = self.now.mono_ms;
+        let since_ms = if link.agrees(&own) { None } else { link.unequal_ms.or(Some(now_ms)) };
+        let differs = since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= UNEQUAL_MS);
+        link.unequal_ms = since_ms.filter(|_| !differs);
         if trip_ms.is_some_and(|trip_ms| trip_ms <= self.tuning.membership.probe_rtt_ms) {
             self.health.better(self.now.mono_ms);
         }
@@ -218,7 +221,7 @@ impl<S: Share> Node<S> {
         match applied.effect {
             Effect::Known => match have.filter(|have| *have > stamp) {
                 // The peer is behind and may not know it.
-                Some(newer) => link.offer(self.now.mono_ms, origin, newer, true),
+                Some(newer) => link.offer(self.now.mono_ms, origin, newer, Reach::FULL),
                 // The update arrived on another link first.
                 None if whole && !self.parents.is(&origin, id) => link.prune(origin),
                 None => {}

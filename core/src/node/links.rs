@@ -10,10 +10,13 @@ use pmd_protocol::peer::frame::{Lost, Reason};
 
 use super::{Alarm, LinkId, Node, Output, Rule};
 use crate::facts::Share;
-use crate::gossip::link::Link;
+use crate::gossip::link::{Link, Reach};
 use crate::membership::Identity;
 use crate::membership::evidence::Trigger;
 use crate::replica::store::Source;
+
+/// The number of links up to which news are sent on all of them at first.
+const FEW_LINKS: usize = 6;
 
 impl<S: Share> Node<S> {
     /// Offers an origin's current version on every link whose peer does not have it.
@@ -22,11 +25,19 @@ impl<S: Share> Node<S> {
             return;
         }
         let Some(stamp) = self.replica.store().stamp(&origin) else { return };
+        // Where no tree has formed yet, each member would receive an update on every link.
+        let few = self.has_few_links();
         // A peer does not need its own entries.
         for link in self.links.values_mut().filter(|link| link.peer.id != origin) {
-            let summarise = self.overlay.is_near(&link.peer.id);
-            link.offer(self.now.mono_ms, origin, stamp, summarise);
+            let peer = &link.peer.id;
+            let pushes = few || self.overlay.is_pushed_to(peer);
+            let reach = Reach { pushes, summarises: self.overlay.is_near(peer) };
+            link.offer(self.now.mono_ms, origin, stamp, reach);
         }
+    }
+
+    pub(super) fn has_few_links(&self) -> bool {
+        self.links.len() <= FEW_LINKS
     }
 
     /// Sends an origin that was missing until now to the peers that asked for it.
@@ -126,7 +137,7 @@ impl<S: Share> Node<S> {
             self.by_peer.remove(&link.peer.id);
         }
         self.table.unreach(&link.peer.id);
-        self.grafts.drop_link(id);
+        self.grafts.drop_link(self.now.mono_ms, id);
         self.replica.drop_source(Source(id.0));
         for origin in self.parents.drop_link(id) {
             self.graft_backup(origin);

@@ -353,11 +353,12 @@ impl<S: Share> Node<S> {
     /// Requests a member's entries from the peer that has just sent news of it. If they do not arrive, other peers that
     /// know the member are asked.
     fn fetch(&mut self, id: NodeId, generation: Generation) {
-        let Some(source) = self.source.and_then(|link| self.links.get_mut(&link)) else { return };
+        let Some(link) = self.source else { return };
+        let Some(source) = self.links.get_mut(&link) else { return };
         let have = self.replica.store().stamp(&id);
         source.pull(id, have, false);
         if self.replica.lacks(&id) {
-            self.grafts.asked(self.now.mono_ms, id, Stamp::start(generation));
+            self.grafts.asked(self.now.mono_ms, link, id, Stamp::start(generation));
         }
     }
 
