@@ -90,7 +90,7 @@ async fn find<'a>(
         let place = Place::Here(addresses);
         return Ok(Found { member, name: name.to_owned(), host: own.to_owned(), port: entry.port, place });
     }
-    if let Some(node) = directory.node_elsewhere(name, &meaning) {
+    if let Some(node) = directory.node_elsewhere(name, &meaning).await {
         let port = node.entry.port().unwrap_or_default();
         let origin = member.cluster.directory().origin(&node.target.origin);
         let host = origin.map_or_else(|| node.host.clone(), |origin| origin.host_name().to_owned());
