@@ -301,6 +301,11 @@ fn open_error(asked: &str, error: &OpenError) -> ApiError {
             message,
             "try again shortly; pmd_dial_requests_total in pmd metrics counts requests dropped by busy links",
         ),
+        OpenError::NotAtAddress(_) => ApiError::new(
+            ErrorCode::Unreachable,
+            message,
+            "call the host by its name, or make port 4369 at that address reachable from here",
+        ),
         OpenError::Ended(ended) => ApiError::from(*ended),
         _ => ApiError::new(
             ErrorCode::Unreachable,
