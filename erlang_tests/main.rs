@@ -19,6 +19,7 @@
 mod harness;
 mod support;
 
+mod agreement;
 mod client;
 mod commands;
 mod elixir;

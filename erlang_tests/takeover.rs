@@ -9,6 +9,7 @@ use rustix::process::{Signal, kill_process};
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::run;
 use crate::harness::{pmd, wait_until};
+use crate::support::cluster;
 use crate::support::mapper::{
     Daemon, Mapper, assert_no_stock_epmd, epmd, listens, names, stock_epmd, wait_for_names,
 };
@@ -150,4 +151,36 @@ fn takeover_and_handover_can_be_repeated() {
         assert_only_stock_epmd(&cluster.hosts[0]);
     }
     cluster.assert_whole();
+}
+
+/// Nodes that run with pmd's epmd module reach other hosts whenever pmd serves the port, and others on their own host always.
+#[test]
+fn nodes_with_the_module_outlive_handover_and_takeover() {
+    let lan = Lan::new();
+    let hosts = cluster::islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster::cluster(&hosts);
+    let [alpha, beta] = &hosts;
+    let _two = cluster::node(beta, &["-sname", "two"]);
+    let mut one = cluster::node(alpha, &["-sname", "one"]);
+    let mut near = cluster::node(alpha, &["-sname", "near"]);
+    let identity = (one.pid(), one.creation());
+    one.wait("net_adm:ping('two@beta')", "pong");
+    let change = |word: &str| {
+        let mut command = alpha.command(pmd());
+        command.arg(word);
+        let said = succeeded(&run(command));
+        assert!(said.contains("one") && said.contains("near"), "{said}");
+        wait_for_names(alpha, &["near", "one"]);
+    };
+    change("handover");
+    assert_only_stock_epmd(alpha);
+    one.wait("nodes()", "[]");
+    assert!(!one.reaches("two@beta"));
+    assert!(near.reaches("one@alpha"));
+    change("takeover");
+    assert_no_stock_epmd(alpha);
+    cluster::join(alpha, beta);
+    one.wait("net_adm:ping('two@beta')", "pong");
+    assert!(near.reaches("two@beta") && near.reaches("one@alpha"));
+    assert_eq!((one.pid(), one.creation()), identity, "it was restarted");
 }

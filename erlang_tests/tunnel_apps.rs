@@ -1,6 +1,8 @@
 //! Applications between hosts that know each other through pmd alone: Mnesia, and the commands of a release.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::{Program, run, run_within};
 use crate::harness::{pmd, wait_until};
-use crate::support::cluster::{cluster, inetrc, islands, node};
+use crate::support::cluster::{cluster, firewall, inetrc, islands, join, node, start};
 use crate::support::mapper::{assert_no_stock_epmd, wait_for_names};
 use crate::support::node::require_application;
 use crate::support::{installed, succeeded};
@@ -85,14 +87,36 @@ fn pmd_run(host: &Host, app: &Path, command: &[&str]) -> Command {
 fn the_commands_of_a_release_reach_it_from_another_host() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
-    let _daemons = cluster(&hosts);
+    // A database on a host of the cluster, whose name the system knows.
+    let names = hosts[0].dir().join("hosts");
+    let text = fs::read_to_string(&names).expect("the hosts file");
+    fs::write(&names, format!("{text}{} beta\n", hosts[1].ip)).expect("the hosts file");
+    let database = hosts[1].netns.enter(|| TcpListener::bind(("0.0.0.0", 5432)).expect("a port"));
+    firewall(&hosts[1], "insert rule inet filter input tcp dport 5432 accept");
+    let _rows = std::thread::spawn(move || {
+        database.accept().and_then(|(mut client, _)| client.write_all(b"rows")).expect("a client");
+    });
+    let _daemons = [start(&hosts[0]), start(&hosts[1])];
+    join(&hosts[1], &hosts[0]);
     let app = release(&hosts[0]);
-    let _server = Program::spawn(pmd_run(&hosts[0], &app, &["start"]));
+    // As the guide says; the commands below bring what they need themselves.
+    let script = app.ancestors().nth(2).expect("a release").join("releases/0.1.0/env.sh");
+    let before = fs::read_to_string(&script).expect("the script of the release");
+    let mut printed = hosts[0].command(pmd());
+    printed.args(["env", "--elixir"]);
+    fs::write(&script, format!("{before}\n{}", succeeded(&run(printed)))).expect("the script");
+    let mut server = hosts[0].command(&app);
+    server.arg("start");
+    let _server = Program::spawn(of_release(server));
     wait_for_names(&hosts[0], &["app"]);
     // A node registers before it has booted.
-    let rpc = |host: &Host| run(pmd_run(host, &app, &["rpc", "App.where()"]));
-    wait_until("an answer to rpc on the host itself", || rpc(&hosts[0]).status.success());
-    assert_eq!(succeeded(&rpc(&hosts[1])), "this is app@alpha\n");
+    let rpc = |host: &Host, what: &str| run(pmd_run(host, &app, &["rpc", what]));
+    wait_until("an answer to rpc on the host itself", || rpc(&hosts[0], "App.where()").status.success());
+    fs::write(&script, before).expect("the script");
+    assert_eq!(succeeded(&rpc(&hosts[1], "App.where()")), "this is app@alpha\n");
+    assert_eq!(succeeded(&rpc(&hosts[0], "IO.inspect(:net_kernel.epmd_module())")), ":pmd_epmd\n");
+    let select = "{:ok, s} = :gen_tcp.connect(~c\"beta\", 5432, active: false); {:ok, rows} = :gen_tcp.recv(s, 4, 5000); IO.puts(rows)";
+    assert_eq!(succeeded(&rpc(&hosts[0], select)), "rows\n");
 
     let mut shell = hosts[1].command(installed("script", "bsdutils"));
     shell.args(["-qfec", &format!("{} remote", app.display()), "/dev/null"]);

@@ -116,6 +116,8 @@ fn nodes_of_both_address_families_reach_each_other() {
     let six = ["-proto_dist", "inet6_tcp"];
     let mut two = node(&hosts[1], &["-sname", "two"]);
     let mut two6 = node(&hosts[1], &[&["-sname", "two6"][..], &six].concat());
+    let quiet = ["-start_epmd", "false"];
+    let _quiet = node(&hosts[1], &[&["-sname", "quiet"][..], &quiet].concat());
     let mut one = node(&hosts[0], &["-sname", "one"]);
     let mut one6 = node(&hosts[0], &[&["-sname", "one6"][..], &six].concat());
     for (caller, called) in
@@ -124,30 +126,47 @@ fn nodes_of_both_address_families_reach_each_other() {
         caller.wait(&format!("net_adm:ping('{called}')"), "pong");
     }
     assert!(one6.reaches("two6@beta"));
+    // Those that start no epmd ask pmd all the same, and are found.
+    let mut other = node(&hosts[0], &[&["-sname", "other"][..], &quiet].concat());
+    other.wait("net_adm:ping('quiet@beta')", "pong");
+    assert!(one6.reaches("quiet@beta"));
 }
 
-/// Two hundred nodes on another host, each with an address of its own, and no listening socket for any of them.
+/// Two hundred nodes on another host, each with an address of its own at which it is dialled, and no listening socket for any
+/// of them.
 #[test]
 fn many_nodes_need_no_listening_sockets() {
     let lan = Lan::new();
     let hosts = islands(&lan, ["alpha", "beta"]);
     let _daemons = cluster(&hosts);
     let mut two = node(&hosts[1], &["-sname", "two"]);
+    // Each says its number to whoever has said something.
     two.ask(
         "begin Register = fun(N) ->
+             {ok, L} = gen_tcp:listen(0, [binary, {active, false}]),
+             {ok, Port} = inet:port(L),
+             spawn(fun() ->
+                 {ok, C} = gen_tcp:accept(L), {ok, _} = gen_tcp:recv(C, 1), gen_tcp:send(C, <<N:16>>),
+                 receive stop -> ok end end),
              {ok, S} = gen_tcp:connect({127,0,0,1}, 4369, [binary, {active, false}]),
              Name = list_to_binary(io_lib:format(\"node~b\", [N])),
-             Body = <<120, (20000 + N):16, 77, 0, 6:16, 5:16, (byte_size(Name)):16, Name/binary, 0:16>>,
+             Body = <<120, Port:16, 77, 0, 6:16, 5:16, (byte_size(Name)):16, Name/binary, 0:16>>,
              ok = gen_tcp:send(S, <<(byte_size(Body)):16, Body/binary>>),
-             {ok, <<118, 0, _:32>>} = gen_tcp:recv(S, 6), S end,
+             {ok, <<118, 0, _:32>>} = gen_tcp:recv(S, 6), {L, S} end,
            register(holder, spawn(fun() -> put(all, [Register(N) || N <- lists:seq(1, 200)]), receive stop -> ok end end)),
            ok end",
     );
     let mut one = node(&hosts[0], &["-sname", "one"]);
     let all = "[pmd_epmd:address_please(lists:flatten(io_lib:format(\"node~b\", [N])), \"beta\", inet) || N <- lists:seq(1, 200)]";
     one.wait(&format!("lists:usort([element(1, A) || A <- {all}])"), "[ok]");
-    assert_eq!(one.ask(&format!("length(lists:usort([element(2, A) || A <- {all}]))")), "200");
     assert_eq!(one.ask(&format!("lists:usort([element(3, A) || A <- {all}])")), "[4369]");
+    let dialled = one.ask(&format!(
+        "begin Dial = fun({{ok, Address, Port, _}}) ->
+             {{ok, S}} = gen_tcp:connect(Address, Port, [binary, {{active, false}}]), ok = gen_tcp:send(S, <<0>>), S end,
+           put(dialled, [Dial(A) || A <- {all}]),
+           [begin {{ok, <<N:16>>}} = gen_tcp:recv(S, 2, 20000), N end || S <- get(dialled)] =:= lists:seq(1, 200) end"
+    ));
+    assert_eq!(dialled, "true", "each at its own address");
     let of_pmd: Vec<_> =
         listening(&hosts[0]).into_iter().filter(|address| address.starts_with("127.7")).collect();
     assert_eq!(of_pmd, [""; 0]);

@@ -38,6 +38,40 @@ fn env_and_run_give_a_node_what_it_needs() {
     one.wait("net_adm:ping('two@beta')", "pong");
 }
 
+/// What is printed is run as it is printed: by a shell, and as systemd reads a unit.
+#[test]
+fn what_env_prints_is_enough_for_a_node() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    let _two = node(&hosts[1], &["-sname", "two"]);
+    let erl = installed("erl", "erlang-base");
+    let ping = "io:format(\"~p~n\", [[net_adm:ping('two@beta'), init:get_argument(own)]]), halt().";
+    let node = ["-noshell", "-sname", "one", "-eval", ping];
+    wait_until("the node to be known", || {
+        told(&run(command(&hosts[0], &["lookup", "two@beta"]))).2 == Some(0)
+    });
+
+    let mut shell = hosts[0].command("sh");
+    // Twice, as by two files of a shell's that both have it, and with flags of the user's.
+    let print = format!("eval \"$('{}' env)\"", pmd());
+    shell.arg("-euc").arg(format!("{print}; {print}; exec \"$@\"")).arg("sh").arg(&erl).args(node);
+    shell.env("ERL_AFLAGS", "-own flag");
+    assert_eq!(succeeded(&run(shell)), "[pong,{ok,[[\"flag\"]]}]\n");
+
+    let printed = succeeded(&run(command(&hosts[0], &["env", "--systemd"])));
+    let mut unit = hosts[0].command(&erl);
+    unit.args(node);
+    for line in printed.lines() {
+        // In quotation marks, systemd takes a backslash, a quotation mark and a percent sign for special.
+        let assignment = line.strip_prefix("Environment=\"").and_then(|rest| rest.strip_suffix('"'));
+        let assignment = assignment.filter(|text| !text.contains(['\\', '"', '%']));
+        let (name, value) = assignment.and_then(|text| text.split_once('=')).expect("an assignment");
+        unit.env(name, value);
+    }
+    assert_eq!(succeeded(&run(unit)), "[pong,error]\n");
+}
+
 /// Neither the daemon's control socket nor its directory of secrets is theirs.
 #[test]
 fn a_node_of_another_user_reaches_other_hosts() {

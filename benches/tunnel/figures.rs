@@ -46,3 +46,29 @@ pub(crate) struct Figures {
     /// Round trips per second.
     pub(crate) trips: Vec<f64>,
 }
+
+/// How a node finds the one that it connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By the epmd module.
+    Module,
+    /// By a resolver file with the alias of the host.
+    Alias,
+    /// Without pmd.
+    Plain,
+}
+
+impl Way {
+    pub(crate) const ALL: [Way; 3] = [Way::Module, Way::Alias, Way::Plain];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Way::Module => "pmd, epmd module",
+            Way::Alias => "pmd, alias",
+            Way::Plain => "plain TCP",
+        }
+    }
+}
+
+/// The times that nodes took to connect, in microseconds, in the order of [`Way::ALL`].
+pub(crate) type Connects = [Vec<f64>; 3];

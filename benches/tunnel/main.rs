@@ -9,10 +9,14 @@
 //! Throughput is measured by the receiver, from the first message to the last; the flow control of Erlang distribution
 //! limits the sender as in production. CPU is the user and system time of both nodes and of the daemons on their hosts.
 //!
-//! Floors, from the bottom up: figures, node, options · hosts, report · measure.
+//! Before that, nodes connect to one on the other host and disconnect again, in turn by the epmd module, by the host's alias
+//! and without pmd. The figure is the median of the times until they are connected.
+//!
+//! Floors, from the bottom up: figures, node, options · hosts, report · connects · measure.
 
 #![forbid(unsafe_code)]
 
+mod connects;
 mod figures;
 mod hosts;
 mod measure;
@@ -35,6 +39,6 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool> {
     let plan = options.resolve()?;
     let report = report::begin(&options.run, &plan)?;
-    let figures = measure::measure(&plan)?;
-    report::print(report, &figures)
+    let (figures, connects) = measure::measure(&plan)?;
+    report::print(report, &figures, &connects)
 }

@@ -9,9 +9,10 @@ use pmd_bench::process::cpu_time;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::figures::{Figures, SIZES, Side};
+use crate::connects;
+use crate::figures::{Connects, Figures, SIZES, Side};
 use crate::hosts::{Hosts, wait};
-use crate::node::{self, Node};
+use crate::node::{self, Finds, Node};
 use crate::options::Plan;
 
 const GIGABYTE: f64 = 1e9;
@@ -36,9 +37,9 @@ impl<'a> Pair<'a> {
                 }
                 _ => Vec::new(),
             };
-            let module = side.path().map(|_| home.join("erlang-4369"));
+            let finds = side.path().map_or(Finds::Itself, |_| Finds::ByModule(home.join("erlang-4369")));
             let name = format!("{side:?}").to_lowercase();
-            Node::start(hosts.site(host), home, code, &name, &args, module.as_deref())
+            Node::start(hosts.site(host), home, code, &name, &args, &finds)
         };
         Ok(Pair { side, hosts, nodes: [start(0)?, start(1)?], figures: Figures::default() })
     }
@@ -74,14 +75,15 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Measures all sides in turn, in the order of [`Side::ALL`].
-pub(crate) fn measure(plan: &Plan) -> Result<[Figures; 4]> {
+/// Measures all sides in turn, in the order of [`Side::ALL`], and before that the ways to find a node.
+pub(crate) fn measure(plan: &Plan) -> Result<([Figures; 4], Connects)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let folder = TempDir::new()?;
     let direct = Hosts::direct(plan, &runtime, folder.path())?;
     let relayed = Hosts::relayed(plan, &runtime, folder.path())?;
     issue_certificates(&direct)?;
     node::compile(folder.path())?;
+    let connects = connects::measure(plan, &runtime, &direct, folder.path())?;
     let mut pairs = Side::ALL
         .map(|side| Pair::start(if side == Side::Relayed { &relayed } else { &direct }, folder.path(), side))
         .into_iter()
@@ -96,7 +98,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<[Figures; 4]> {
         }
     }
     let figures: Vec<Figures> = pairs.into_iter().map(|pair| pair.figures).collect();
-    figures.try_into().ok().context("one pair per side")
+    Ok((figures.try_into().ok().context("one pair per side")?, connects))
 }
 
 /// Creates certificates as the tests of Erlang's TLS distribution do.

@@ -1,7 +1,7 @@
 //! Erlang nodes that read commands from their standard input.
 
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -21,6 +21,17 @@ pub(crate) fn compile(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// How a node finds others.
+#[derive(Debug)]
+pub(crate) enum Finds {
+    /// As without pmd.
+    Itself,
+    /// With pmd's epmd module, which is in this folder.
+    ByModule(PathBuf),
+    /// With this resolver file.
+    ByResolver(PathBuf),
+}
+
 /// A running node.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -31,24 +42,29 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts a node on a host, with additional arguments and optionally the folder of pmd's epmd module, without
-    /// waiting for it. The folder `code` must contain the [compiled](compile) module.
+    /// Starts a node on a host, with additional arguments, without waiting for it. The folder `code` must contain the [compiled](compile) module.
     pub(crate) fn start(
         site: &Site,
         home: &Path,
         code: &Path,
         name: &str,
         args: &[String],
-        module: Option<&Path>,
+        finds: &Finds,
     ) -> Result<Node> {
         let mut command = mortal("erl");
         command.args(["-noshell", "-setcookie", "benchmark", "-sname", name]).args(args);
         command.arg("-pa").arg(code).args(["-s", MODULE]);
         command.env("HOME", home).env("ERL_CRASH_DUMP_SECONDS", "0");
-        command.env_remove("ERL_AFLAGS").env_remove("ERL_EPMD_PORT");
-        if let Some(module) = module {
-            let flags = format!("-mode interactive -pa {} -epmd_module pmd_epmd", module.display());
-            command.env("ERL_AFLAGS", flags);
+        command.env_remove("ERL_AFLAGS").env_remove("ERL_EPMD_PORT").env_remove("ERL_INETRC");
+        match finds {
+            Finds::Itself => {}
+            Finds::ByModule(folder) => {
+                let flags = format!("-mode interactive -pa {} -epmd_module pmd_epmd", folder.display());
+                command.env("ERL_AFLAGS", flags);
+            }
+            Finds::ByResolver(file) => {
+                command.env("ERL_INETRC", file);
+            }
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = site.cell.run(move || command.spawn()).context("erl")?;

@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) send_ms: u64,
     /// The number of consecutive round trips.
     pub(crate) trips: u64,
+    /// The number of connections in each way.
+    pub(crate) connects: usize,
 }
 
 impl Options {
@@ -33,6 +35,7 @@ impl Options {
             rounds: self.run.pick(1, 3),
             send_ms: self.run.pick(20, 4_000),
             trips: self.run.pick(100, 10_000),
+            connects: self.run.pick(20, 400),
         })
     }
 }

@@ -5,11 +5,14 @@ use pmd_bench::options::RunOptions;
 use pmd_bench::report::{Bar, Report, number, table};
 use pmd_bench::stats::median;
 
-use crate::figures::{Figures, SIZES, Side};
+use crate::figures::{Connects, Figures, SIZES, Side, Way};
 use crate::options::Plan;
 
 /// The maximum time that a tunnel may add to the median round trip, in microseconds.
 const ADDED_BAR: f64 = 150.0;
+
+/// The maximum time that a node takes to connect by the epmd module, compared with an alias.
+const CONNECT_BAR: f64 = 1.3;
 
 /// Prints the description of the run.
 pub(crate) fn begin(options: &RunOptions, plan: &Plan) -> Result<Report> {
@@ -19,7 +22,7 @@ pub(crate) fn begin(options: &RunOptions, plan: &Plan) -> Result<Report> {
 }
 
 /// Prints the medians of the rounds, with ratios, and the bars. Returns whether the run has succeeded.
-pub(crate) fn print(mut report: Report, figures: &[Figures; 4]) -> Result<bool> {
+pub(crate) fn print(mut report: Report, figures: &[Figures; 4], connects: &Connects) -> Result<bool> {
     for (index, (_, size)) in SIZES.iter().enumerate() {
         let rates = figures.each_ref().map(|side| middle(&side.rate[index]));
         compare(&format!("Messages of {size}, throughput"), "MB/s", rates)?;
@@ -36,6 +39,14 @@ pub(crate) fn print(mut report: Report, figures: &[Figures; 4]) -> Result<bool> 
     compare("Round trips per second", "1/s", figures.each_ref().map(|side| middle(&side.trips)))?;
     let [plain, direct, ..] = medians;
     report.bar(Bar::at_most("round trip added to plain TCP, median", direct - plain, ADDED_BAR).unit("µs"));
+    let [module, alias, plain] = connects.each_ref().map(|times| middle(times));
+    let rows: Vec<Vec<String>> = Way::ALL
+        .iter()
+        .zip([module, alias, plain])
+        .map(|(way, value)| vec![way.name().to_owned(), number(value), number(value / plain)])
+        .collect();
+    table("Time to connect, median", " | µs | vs plain TCP", &rows, "")?;
+    report.bar(Bar::at_most("time to connect by the module against an alias", module / alias, CONNECT_BAR));
     report.finish()
 }
 

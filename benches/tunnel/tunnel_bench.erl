@@ -1,5 +1,5 @@
-%% One end of a measurement. Reads commands from standard input, "ping NODE", "send NODE SIZE MILLISECONDS" and
-%% "trips NODE COUNT", and answers each with one line of numbers. Exits at the end of the input.
+%% One end of a measurement. Reads commands from standard input, "ping NODE", "connect NODE", "send NODE SIZE MILLISECONDS"
+%% and "trips NODE COUNT", and answers each with one line of numbers. Exits at the end of the input.
 -module(tunnel_bench).
 -export([start/0, sink/1, echo/0]).
 
@@ -32,6 +32,12 @@ loop() ->
 
 do("ping", Node, []) ->
     [case net_adm:ping(Node) of pong -> 1; pang -> 0 end];
+do("connect", Node, []) ->
+    Begin = erlang:monotonic_time(microsecond),
+    true = net_kernel:connect_node(Node),
+    Took = erlang:monotonic_time(microsecond) - Begin,
+    true = disconnect_node(Node),
+    [Took];
 do("send", Node, [Size, Milliseconds]) ->
     Sink = spawn_link(Node, ?MODULE, sink, [self()]),
     receive {Sink, ready} -> ok end,

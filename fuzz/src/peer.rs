@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use pmd_protocol::limits::{FRAME_LENGTH, MAX_FRAME};
 use pmd_protocol::peer::codec::{Decoded, PeerCodec, Phase, decode, encode};
-use pmd_protocol::peer::{Entry, Frame, Op};
+use pmd_protocol::peer::{Entry, Frame, Key, Op, Value};
 use tokio_util::codec::Decoder;
 
 /// Checks bytes as received by a daemon.
@@ -67,14 +67,23 @@ fn again(frame: &Frame) {
     assert_eq!(encode(frame, &mut bytes), Ok(()), "was read but cannot be written");
     let decoded = decode(&bytes, Phase::Proven);
     assert_eq!(decoded, Ok(Some((Decoded::Frame(frame.clone()), bytes.len()))));
-    let Frame::Update(update) = frame else { return };
-    for (_, op) in &update.ops {
-        if let Op::Put(key, value) = op
-            && let Ok(entry) = Entry::read(key, value)
-        {
+    let entries: Vec<(&Key, &Value)> = match frame {
+        Frame::Update(update) => update.ops.iter().filter_map(|(_, op)| put(op)).collect(),
+        Frame::Answer(answer) => answer.entries.iter().map(|(key, value)| (key, value)).collect(),
+        _ => return,
+    };
+    for (key, value) in entries {
+        if let Ok(entry) = Entry::read(key, value) {
             let (same_key, written) = entry.write().expect("was read but cannot be written");
             assert_eq!(&same_key, key);
             assert_eq!(Entry::read(key, &written), Ok(entry));
         }
+    }
+}
+
+fn put(op: &Op) -> Option<(&Key, &Value)> {
+    match op {
+        Op::Put(key, value) => Some((key, value)),
+        Op::Delete(_) => None,
     }
 }

@@ -135,3 +135,6 @@ pub const MAX_SECRET: usize = 255;
 
 /// Longest list of membership records in one `Membership`, in bytes.
 pub const MAX_MEMBERSHIP: usize = 32 * 1024;
+
+/// Entries in one `Answer`: a node and a service may have the same name.
+pub const MAX_ANSWERED: usize = 2;

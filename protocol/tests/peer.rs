@@ -6,14 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use pmd_protocol::limits::{
-    FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_EXPULSIONS, MAX_FRAME,
+    FRAME_FIXED, FRAME_LENGTH, MAX_ADDRESSES, MAX_ANSWERED, MAX_CLUSTER_NAME, MAX_EXPULSIONS, MAX_FRAME,
     MAX_HANDSHAKE_FRAME, MAX_HOST_NAME, MAX_KEY_NAME, MAX_LOST, MAX_PUBLIC_KEY, MAX_RANGES, MAX_REASON,
     MAX_SIGNATURE, MAX_STAMPS, MAX_UPDATES, MAX_VALUE, MAX_VERSION_TEXT,
 };
 use pmd_protocol::peer::codec::{Decoded, FrameError, PeerCodec, Phase, Skip, decode, encode};
 use pmd_protocol::peer::frame::{
-    Back, Clock, Close, Depart, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership, Observation,
-    Open, Opened, Preface, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay, Summary, Tally,
+    Answer, Ask, Back, Clock, Close, Depart, DialBack, Echo, Frame, Have, Heartbeat, Hello, Lost, Membership,
+    Observation, Open, Opened, Preface, Probe, Probed, Proof, Prune, Pull, Range, Ranges, Reason, Relay,
+    Summary, Tally,
 };
 use pmd_protocol::peer::{
     Attestation, Base, Digest, Expulsion, Expulsions, Generation, Key, Kind, NodeId, Op, PublicKey,
@@ -156,6 +157,11 @@ fn frame() -> impl Strategy<Value = Frame> {
     let relay = id().prop_map(|target| Frame::Relay(Relay { target }));
     let depart =
         (id(), generation()).prop_map(|(target, generation)| Frame::Depart(Depart { target, generation }));
+    let ask = (any::<u64>(), "[^\0]{0,20}").prop_map(|(number, name)| Frame::Ask(Ask { number, name }));
+    let answered =
+        (key(), vec(any::<u8>(), 0..40)).prop_map(|(key, value)| (key, Value::new(&value).unwrap()));
+    let answer = (any::<u64>(), vec(answered, 0..=MAX_ANSWERED))
+        .prop_map(|(number, entries)| Frame::Answer(Answer { number, entries }));
     let keys = (vec(any::<u8>(), 0..100), vec(any::<u8>(), 0..100))
         .prop_map(|(key, signature)| (PublicKey::new(&key).unwrap(), Signature::new(&signature).unwrap()));
     let expulsion = (id(), any::<u64>(), any::<bool>(), "[a-z]{0,20}", "[a-z]{0,20}", keys.clone()).prop_map(
@@ -177,7 +183,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     );
     let revocations = vec(any::<u8>(), 0..100).prop_map(|der| Frame::RevocationList(RevocationList { der }));
     let decisions = prop_oneof![expulsions, rotation, revocations];
-    let tunnels = prop_oneof![open, opened, dial_back, back, relay, depart];
+    let tunnels = prop_oneof![open, opened, dial_back, back, relay, depart, ask, answer];
     prop_oneof![
         lost,
         clock,
@@ -362,6 +368,7 @@ fn lists_and_texts_beyond_their_limits_are_malformed() {
         last: true,
         ops: vec![],
     };
+    let answered = (Key::new(Kind::NAME, b"a", 0).unwrap(), Value::new(&[1]).unwrap());
     let mut addresses = hello.addresses.clone();
     addresses.push(addresses[0]);
     for frame in [
@@ -372,6 +379,8 @@ fn lists_and_texts_beyond_their_limits_are_malformed() {
         Frame::Close(Close { reason: Reason::Busy, text: "a".repeat(MAX_REASON + 1) }),
         Frame::Prune(Prune { origins: vec![NodeId::MIN; MAX_STAMPS + 1] }),
         Frame::Updates(Updates { updates: vec![empty; MAX_UPDATES + 1] }),
+        Frame::Ask(Ask { number: 0, name: "a".repeat(MAX_KEY_NAME + 1) }),
+        Frame::Answer(Answer { number: 0, entries: vec![answered; MAX_ANSWERED + 1] }),
     ] {
         let skipped = Decoded::Skipped { kind: frame.kind(), why: Skip::Malformed };
         let bytes = bytes_of(&frame);

@@ -61,6 +61,12 @@ pmd_epmd::counters! {
     dial_requests_refused,
     /// Dial-back requests, this daemon's own and others', dropped because a link's send queue was full, once per link.
     dial_requests_dropped,
+    /// Questions to other daemons about what is registered on their hosts.
+    questions_asked,
+    /// Questions of other daemons that this one answered.
+    questions_answered,
+    /// Questions of other daemons that were not answered because they ask too often, or are no members.
+    questions_refused,
     /// Connections between other hosts that this one relayed.
     relayed,
     /// Bytes of relayed connections, in both directions.

@@ -57,7 +57,7 @@ use crate::link::inbox::CoreInbox;
 use crate::link::known_addresses::KnownAddresses;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::refusals::Refusals;
-use crate::link::session::{DialRequest, Links};
+use crate::link::session::{DialRequest, Heard, Links};
 use crate::link::shares::{Reports, Shares};
 use addresses::advertised;
 use bridge::Bridge;
@@ -71,6 +71,8 @@ use rotator::Rotator;
 
 /// Queued requests to dial back: room for a burst from each of a few peers.
 const DIAL_REQUESTS: usize = 256;
+/// Questions and answers of peers that wait to be handled. Beyond that, they are dropped, and the questions given up.
+const HEARD: usize = 256;
 
 /// The files that are loaded before the daemon serves anything, so that a problem with them prevents the start.
 #[derive(Debug)]
@@ -144,6 +146,8 @@ pub struct Started {
     pub links: Links,
     /// Receives requests to dial back.
     pub dial_requests: mpsc::Receiver<DialRequest>,
+    /// Receives questions and answers about registrations.
+    pub heard: mpsc::Receiver<Heard>,
 }
 
 /// Starts the core on its own thread, and the tasks that support it on the current runtime.
@@ -196,7 +200,8 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let shares = Shares::new(descriptors.limit(), reports);
     let (lists_heard, lists) = mpsc::channel(revoke::HEARD);
     let counters = Arc::clone(counters);
-    let links = Links::new(inbox, counters, shares, dial_requests, rotations_heard, lists_heard);
+    let (questions, heard) = mpsc::channel(HEARD);
+    let links = Links::new(inbox, counters, shares, dial_requests, rotations_heard, lists_heard, questions);
     let (core, commands) = Core::new();
     // An authority says whose a name is, so nobody has to wait for the one that had it before.
     let hold = if own.tls().checks_names() { Duration::ZERO } else { settings.hold_names };
@@ -301,5 +306,5 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         // The core has ended. It is supervised itself, so this task must not report it as well.
         std::future::pending::<()>().await;
     });
-    Ok(Started { cluster, links, dial_requests: asked_to_dial })
+    Ok(Started { cluster, links, dial_requests: asked_to_dial, heard })
 }

@@ -35,6 +35,7 @@ use crate::link::accept::{AcceptQueue, Acceptor};
 use crate::link::oneshot::Oneshots;
 use crate::link::protocol::Protocols;
 use crate::link::refusals::Refusals;
+use crate::tunnel::asking::TunnelInquirer;
 use crate::tunnel::state::Parts as TunnelParts;
 use crate::tunnel::{self, RelayProtocol, TunnelProtocol};
 use crate::web;
@@ -204,7 +205,7 @@ impl Parts {
             descriptors: &measured.descriptors,
             supervisor,
         };
-        let cluster::Started { cluster, links, dial_requests } = cluster::start(parts, prepared)?;
+        let cluster::Started { cluster, links, dial_requests, heard } = cluster::start(parts, prepared)?;
         let parts = TunnelParts {
             settings: settings.tunnel.clone(),
             ports: (about.port, about.listen_port),
@@ -221,7 +222,7 @@ impl Parts {
             holding: holding.clone(),
             shutdown: supervisor.shutdown().clone(),
         };
-        let (tunnels, entrances) = tunnel::start(parts, dial_requests, supervisor);
+        let (tunnels, entrances) = tunnel::start(parts, dial_requests, heard, supervisor);
         let (peers, queue) = AcceptQueue::new();
         let acceptor = Acceptor {
             identity: Arc::clone(cluster.local()),
@@ -265,6 +266,7 @@ async fn run(
     let others = member.as_ref().map(|member| Others {
         cluster: Arc::clone(member.cluster.directory()),
         entrances: Arc::clone(&member.entrances) as Arc<_>,
+        inquirer: Arc::new(TunnelInquirer(Arc::clone(&member.tunnels))),
     });
     let access = settings.cluster.as_ref().map(|cluster| cluster.epmd_access).unwrap_or_default();
     let directory = Arc::new(Directory::new(Arc::clone(&parts.local), others, access));

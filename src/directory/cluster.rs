@@ -250,14 +250,6 @@ impl ClusterDirectory {
         Registered::of(self.read().origins.get(origin)?.find(kind, name)?)
     }
 
-    /// The node `name` on `host`: its daemon, its registration and its entry.
-    pub fn find(&self, name: &str, host: &str) -> Option<(NodeId, Registered, Arc<Entry>)> {
-        let state = self.read();
-        let id = state.find_host(&host.to_lowercase())?;
-        let entry = state.origins.get(&id)?.find(Kind::NAME, name)?;
-        Some((id, Registered::of(entry)?, Arc::clone(entry)))
-    }
-
     /// All nodes on `host`, by name.
     pub fn names_on(&self, host: &str) -> BTreeMap<Box<str>, (NodeId, Registered)> {
         let mut names = BTreeMap::new();

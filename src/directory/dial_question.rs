@@ -9,9 +9,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use pmd_epmd::server::NotFound;
 
 /// There is no such node on that host, which is a member.
-pub const NO_SUCH_NODE: NotFound = NotFound(2);
+pub const NO_SUCH_NODE: NotFound = NotFound::with(2);
 /// The host is this one: its nodes are found without pmd.
-pub const THIS_HOST: NotFound = NotFound(3);
+pub const THIS_HOST: NotFound = NotFound::with(3);
 
 /// The start of the extra field.
 const MARK: &[u8] = b"pmd";

@@ -2,14 +2,18 @@
 
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 
-use pmd_protocol::epmd::{Alive2, encode};
+use futures_util::future::join_all;
+use pmd_protocol::epmd::encode;
 use pmd_protocol::peer::{Entry, Kind, NodeId};
 
-use super::cluster::{ClusterDirectory, Registered, alive2};
-use super::hosts::same_host;
+use super::cluster::{ClusterDirectory, Registered};
 use super::meaning::{Meaning, Members};
+
+/// The number of members that are asked about one name, if its host may be several.
+const MAX_ASKED: usize = 4;
 
 /// A node or service that is registered on another host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,13 +59,34 @@ pub trait Entrances: Debug + Send + Sync {
     fn entry(&self, address: IpAddr, target: Target, registered: Registered) -> Option<u16>;
 }
 
+/// What a member has registered under one name: a node, a service, both or nothing.
+pub type Answers = Arc<[Arc<Entry>]>;
+
+/// Waits for the answer of a member, no longer than a moment.
+pub type Asking = Pin<Box<dyn Future<Output = Answers> + Send>>;
+
+/// Asks other daemons what is registered on their hosts. Each speaks only for its own host.
+pub trait Inquirer: Debug + Send + Sync {
+    /// Whether `member` may be asked for this name, or has just answered. Called on the hot path of lookups that find
+    /// nothing.
+    fn may_ask(&self, member: &NodeId, name: &str) -> bool;
+
+    /// Asks `member`; nothing if it may not be asked or does not answer.
+    fn ask(&self, member: NodeId, name: &str) -> Asking;
+
+    /// Runs the rest of a lookup, outside the threads of the EPMD port.
+    fn spawn(&self, lookup: Pin<Box<dyn Future<Output = ()> + Send>>);
+}
+
 /// The other hosts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Others {
     /// Their nodes and services.
     pub cluster: Arc<ClusterDirectory>,
     /// Their aliases on this host.
     pub entrances: Arc<dyn Entrances>,
+    /// Asks their daemons.
+    pub inquirer: Arc<dyn Inquirer>,
 }
 
 /// A node on another host.
@@ -80,49 +105,48 @@ pub struct Node {
 impl Others {
     /// The node `name` on the host that is meant. If several hosts are meant, that is the first of them that has such a node;
     /// if all that is known of them is an address, they must not be several.
-    pub(super) fn node(&self, name: &str, meaning: &Meaning) -> Option<Node> {
+    ///
+    /// What a member has registered a moment ago may still be on its way here. So if nothing is known, the members that are
+    /// meant are asked. All lookups on other hosts come here.
+    pub async fn node(&self, name: &str, meaning: &Meaning) -> Option<Node> {
+        if let Some(node) = self.known_node(name, meaning) {
+            return Some(node);
+        }
+        let answers = self.ask(name, meaning).await;
+        let on = |(origin, answers): (NodeId, Answers)| {
+            let entry = answers.iter().find(|entry| entry.kind() == Kind::NAME)?;
+            let host = self.cluster.host_of(&origin)?;
+            Some(Node::new(origin, host, name, meaning, Registered::of(entry)?, Arc::clone(entry)))
+        };
+        // The registration may have arrived meanwhile.
+        self.known_node(name, meaning).or_else(|| only(answers.into_iter().filter_map(on), meaning))
+    }
+
+    /// The same, of what is known already.
+    pub(super) fn known_node(&self, name: &str, meaning: &Meaning) -> Option<Node> {
         let on = |origin: &NodeId| {
             let (host, registered, entry) = self.cluster.node_of(origin, name)?;
-            let target = Target {
-                origin: *origin,
-                host: host.as_str().into(),
-                kind: Kind::NAME,
-                name: name.into(),
-                pinned: meaning.address,
-            };
-            Some(Node { host, entry, target, registered })
+            Some(Node::new(*origin, host, name, meaning, registered, entry))
         };
-        let mut found = meaning.members.iter().filter_map(on);
-        let first = found.next()?;
-        let is_ambiguous = meaning.address.is_some() && found.next().is_some();
-        (!is_ambiguous).then_some(first)
+        only(meaning.members.iter().filter_map(on), meaning)
     }
 
-    /// Passes the node `name` on `host` to `answer`, with a port on `address` that leads there.
-    fn find_with_entry(
-        &self,
-        address: IpAddr,
-        name: &str,
-        host: &str,
-        answer: &mut dyn FnMut(&Alive2<'_>),
-    ) -> bool {
-        let Some((origin, registered, entry)) = self.cluster.find(name, host) else { return false };
-        let target = Target { origin, host: host.into(), kind: Kind::NAME, name: name.into(), pinned: None };
-        let port = self.entrances.entry(address, target, registered);
-        let Some((port, found)) = port.zip(alive2(&entry)) else { return false };
-        answer(&Alive2 { port, ..found });
-        true
+    /// Whether [`ask`](Self::ask) would ask any daemon, or has the answer of one at hand.
+    pub(super) fn may_ask(&self, name: &str, meaning: &Meaning) -> bool {
+        self.asked(meaning).any(|member| self.inquirer.may_ask(member, name))
     }
 
-    /// Looks up the node `name` on the host of `alias`, and passes it to `answer`.
-    pub fn find_at_alias(&self, alias: IpAddr, name: &str, answer: &mut dyn FnMut(&Alive2<'_>)) -> bool {
-        let Some(host) = self.entrances.host_behind(alias) else { return false };
-        // The name may be a full one.
-        let name = match name.rsplit_once('@') {
-            Some((name, asked)) if same_host(asked, &host) => name,
-            _ => name,
-        };
-        self.find_with_entry(alias, name, &host, answer)
+    /// Asks the members that are meant what they have registered under this name; without those that do not answer.
+    pub(super) async fn ask(&self, name: &str, meaning: &Meaning) -> Vec<(NodeId, Answers)> {
+        let asking = self.asked(meaning).map(|member| {
+            let answers = self.inquirer.ask(*member, name);
+            async { (*member, answers.await) }
+        });
+        join_all(asking).await
+    }
+
+    fn asked<'a>(&self, meaning: &'a Meaning) -> impl Iterator<Item = &'a NodeId> {
+        meaning.members.iter().take(MAX_ASKED)
     }
 
     /// The lines of the answer to NAMES_REQ at an alias. The ports are those on the other host: entries are opened only
@@ -137,6 +161,33 @@ impl Others {
         }
         answer
     }
+}
+
+impl Node {
+    fn new(
+        origin: NodeId,
+        host: String,
+        name: &str,
+        meaning: &Meaning,
+        registered: Registered,
+        entry: Arc<Entry>,
+    ) -> Node {
+        let target = Target {
+            origin,
+            host: host.as_str().into(),
+            kind: Kind::NAME,
+            name: name.into(),
+            pinned: meaning.address,
+        };
+        Node { host, entry, target, registered }
+    }
+}
+
+/// The first node, unless several were found at an address.
+fn only(mut found: impl Iterator<Item = Node>, meaning: &Meaning) -> Option<Node> {
+    let first = found.next()?;
+    let is_ambiguous = meaning.address.is_some() && found.next().is_some();
+    (!is_ambiguous).then_some(first)
 }
 
 impl Members for Others {

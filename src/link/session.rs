@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use futures_util::{SinkExt, Stream, StreamExt};
 use pmd_core::node::LinkId;
 use pmd_protocol::peer::codec::{PeerCodec, PeerError};
-use pmd_protocol::peer::frame::{self, DialBack, Reason};
+use pmd_protocol::peer::frame::{self, Answer, Ask, DialBack, Reason};
 use pmd_protocol::peer::{Decoded, Frame, NodeId, RevocationList, Rotation};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -32,6 +32,8 @@ use crate::base::stats::Counters;
 
 /// Frames queued for a link: enough to keep the socket busy while the core produces more.
 pub const OUTPUT: usize = 4;
+/// Answers queued for a link: as many as its peer has questions under way. More are dropped.
+const ANSWERS: usize = 16;
 /// Initial size of the read buffer, which exists as long as the link: room for a heartbeat and a few changes. It grows
 /// as needed.
 const READ_BUFFER: usize = 1024;
@@ -51,6 +53,15 @@ pub struct DialRequest {
     pub request: DialBack,
 }
 
+/// A question about a registration, or an answer, received over a peer's link.
+#[derive(Debug)]
+pub enum Heard {
+    /// The peer asks; the answer goes back over the link, past the core.
+    Ask(NodeId, Ask, mpsc::Sender<Answer>),
+    /// The peer answers.
+    Answer(NodeId, Answer),
+}
+
 /// Serves links.
 #[derive(Debug, Clone)]
 pub struct Links {
@@ -60,6 +71,7 @@ pub struct Links {
     dial_requests: mpsc::Sender<DialRequest>,
     rotations: mpsc::Sender<HeardRotation>,
     revocations: mpsc::Sender<HeardList>,
+    questions: mpsc::Sender<Heard>,
 }
 
 /// A list of revoked certificates, received over a peer's link.
@@ -83,8 +95,8 @@ pub struct HeardRotation {
 }
 
 impl Links {
-    /// Creates links whose frames go to the core, except for requests to dial back, rotations of the secret and lists of
-    /// revoked certificates. `shares` limits those that peers open.
+    /// Creates links whose frames go to the core, except for requests to dial back, rotations of the secret, lists of
+    /// revoked certificates, and questions about registrations. `shares` limits those that peers open.
     #[must_use]
     pub fn new(
         inbox: CoreInbox,
@@ -93,8 +105,9 @@ impl Links {
         dial_requests: mpsc::Sender<DialRequest>,
         rotations: mpsc::Sender<HeardRotation>,
         revocations: mpsc::Sender<HeardList>,
+        questions: mpsc::Sender<Heard>,
     ) -> Links {
-        Links { inbox, counters, shares, dial_requests, rotations, revocations }
+        Links { inbox, counters, shares, dial_requests, rotations, revocations, questions }
     }
 
     /// The limits of the connections that peers open.
@@ -118,6 +131,7 @@ impl Links {
     /// Serves a link until one side closes it; `initiated` is whether this daemon dialled.
     pub async fn serve(self, peer: ProvenPeer, initiated: bool) {
         let (frames, output) = mpsc::channel(OUTPUT);
+        let (answers, answering) = mpsc::channel(ANSWERS);
         let (close, closed) = oneshot::channel();
         let (number, numbered) = oneshot::channel();
         let waiting = Arc::new(AtomicBool::new(false));
@@ -152,8 +166,8 @@ impl Links {
         let early = Cursor::new(parts.read_buf.freeze());
         let mut reading = FramedRead::with_capacity(early.chain(reading), parts.codec, READ_BUFFER);
         let ended = tokio::select! {
-            reason = self.read(&mut reading, link, id, (&clock, &proof)) => Some(reason),
-            reason = self.write(&mut writing, output, closed, &waiting, link) => {
+            reason = self.read(&mut reading, link, id, (&clock, &proof, &answers)) => Some(reason),
+            reason = self.write(&mut writing, (output, answering), closed, &waiting, link) => {
                 if let Some(reason) = reason {
                     let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
                         send_close(&mut writing, reason).await;
@@ -180,7 +194,7 @@ impl Links {
         frames: &mut (impl Stream<Item = Result<Decoded, PeerError>> + Unpin),
         link: LinkId,
         peer: NodeId,
-        (clock, proof): (&PeerClock, &LinkProof),
+        (clock, proof, answers): (&PeerClock, &LinkProof, &mpsc::Sender<Answer>),
     ) -> Option<Reason> {
         let counters = &self.counters;
         loop {
@@ -195,6 +209,8 @@ impl Links {
                                 counters.dial_requests_refused.add();
                             }
                         }
+                        Frame::Ask(ask) => self.hear(Heard::Ask(peer, ask, answers.clone())),
+                        Frame::Answer(answer) => self.hear(Heard::Answer(peer, answer)),
                         Frame::Clock(time) => clock.update(time),
                         Frame::Proof(again) => proof.replace(&again),
                         Frame::Rotation(rotation) => {
@@ -223,12 +239,19 @@ impl Links {
         }
     }
 
-    /// Writes the core's frames until the core closes the link. Returns the core's reason, or `None` if the socket
+    /// Passes on a question or an answer. If the queue is full, the question is given up.
+    fn hear(&self, heard: Heard) {
+        if self.questions.try_send(heard).is_err() {
+            self.counters.questions_refused.add();
+        }
+    }
+
+    /// Writes the core's frames, and answers, until the core closes the link. Returns the core's reason, or `None` if the socket
     /// fails.
     async fn write(
         &self,
         socket: &mut (impl AsyncWrite + Unpin),
-        mut output: mpsc::Receiver<Frame>,
+        (mut output, mut answers): (mpsc::Receiver<Frame>, mpsc::Receiver<Answer>),
         mut closed: oneshot::Receiver<Close>,
         waiting: &AtomicBool,
         link: LinkId,
@@ -247,6 +270,7 @@ impl Links {
                     None => close = Some((&mut closed).await),
                 },
                 closing = &mut closed, if close.is_none() => close = Some(closing),
+                Some(answer) = answers.recv() => self.encode(&mut codec, &Frame::Answer(answer), &mut bytes),
             }
             while bytes.len() < BATCH
                 && let Ok(frame) = output.try_recv()

@@ -140,6 +140,13 @@ families! { |seen, to| {
             ("refused", seen.traffic()?.dial_requests_refused),
             ("dropped", seen.traffic()?.dial_requests_dropped),
         ]);
+    counter pmd_questions_total
+        "Questions between daemons about a name that a lookup has not found: asked by this one, or by others and answered or refused by the rate limit."
+        = to.by("result", [
+            ("asked", seen.traffic()?.questions_asked),
+            ("answered", seen.traffic()?.questions_answered),
+            ("refused", seen.traffic()?.questions_refused),
+        ]);
     counter pmd_relayed_total "Connections relayed between other hosts." = to.one(seen.traffic()?.relayed);
     counter pmd_relayed_bytes_total "Bytes of relayed connections, both ways." = to.one(seen.traffic()?.relayed_bytes);
 

@@ -72,7 +72,7 @@ async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
 pub async fn dial(address: SocketAddr, question: &str, timeout: Duration) -> Result<NotFound, AskError> {
     let answer = answer(address, &Request::PortPlease2 { name: question }, timeout).await?;
     match answer.as_slice() {
-        [PORT2_RESP, result, ..] => Ok(NotFound(*result)),
+        [PORT2_RESP, result, ..] => Ok(NotFound::with(*result)),
         _ => Err(ReplyError::Truncated.into()),
     }
 }

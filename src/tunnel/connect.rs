@@ -182,20 +182,35 @@ pub async fn open(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Res
     tokio::time::timeout(TIMEOUT, attempts).await.unwrap_or(Err(OpenError::Timeout))
 }
 
-/// Tries all paths to the host, and opens the tunnel over the first that succeeds.
+/// Opens the tunnel over the first path that succeeds.
 async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Result<OpenTunnel, OpenError> {
     let begin = Instant::now();
-    let origin = target.origin;
-    let mut addresses = tunnels.parts.directory.addresses_of(&origin);
+    let mut addresses = tunnels.parts.directory.addresses_of(&target.origin);
     addresses.retain(|address| target.pinned.is_none_or(|pinned| pinned == address.ip().to_canonical()));
+    // Through a relay, it cannot be seen at which address the other daemon is.
+    let with_relays = target.pinned.is_none();
+    let (peer, path) = reach(tunnels, target.origin, addresses, with_relays).await?;
+    check_host(tunnels, &peer, target)?;
+    if let Some(pinned) = target.pinned.filter(|pinned| *pinned != peer.address.ip().to_canonical()) {
+        return Err(OpenError::NotAtAddress(pinned));
+    }
+    ask(peer, target, creation, path.as_str(), begin.elapsed()).await
+}
+
+/// Tries all paths to a daemon, at these addresses. Returns it with the first that succeeds.
+pub(super) async fn reach(
+    tunnels: &Arc<Tunnels>,
+    origin: NodeId,
+    addresses: Vec<SocketAddr>,
+    with_relays: bool,
+) -> Result<(ProvenPeer, path::Path), OpenError> {
     if addresses.is_empty() {
         return Err(OpenError::NotAMember);
     }
     let own = tunnels.parts.identity.id();
     let relays: Vec<NodeId> =
         tunnels.parts.directory.relays().into_iter().filter(|hub| *hub != origin && *hub != own).collect();
-    // Through a relay, it cannot be seen at which address the other daemon is.
-    let with_relays = !relays.is_empty() && target.pinned.is_none();
+    let with_relays = with_relays && !relays.is_empty();
     let plan = tunnels.paths().plan(Monotonic::now().as_ms(), origin, with_relays);
     let mut attempts: FuturesUnordered<_> = plan
         .into_iter()
@@ -228,13 +243,7 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
                     // The direct path was overtaken. That counts as a failure, so that others wait less for it.
                     tunnels.paths().tried(Monotonic::now().as_ms(), origin, path::Path::Direct, false);
                 }
-                check_host(tunnels, &peer, target)?;
-                if let Some(pinned) =
-                    target.pinned.filter(|pinned| *pinned != peer.address.ip().to_canonical())
-                {
-                    return Err(OpenError::NotAtAddress(pinned));
-                }
-                return ask(peer, target, creation, path.as_str(), begin.elapsed()).await;
+                return Ok((peer, path));
             }
             Err(PathError::Dial(error)) if path == path::Path::Direct => direct = Some(error),
             Err(error) => {

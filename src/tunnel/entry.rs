@@ -142,7 +142,7 @@ impl TunnelEntrances {
     /// host's own address if that host is reached without tunnels.
     pub fn address_of(&self, target: &Target) -> Option<SocketAddr> {
         let directory = &self.tunnels.parts.directory;
-        let registered = directory.registered(&target.origin, target.kind, &target.name)?;
+        let registered = self.tunnels.registered(target)?;
         let host = directory.host_of(&target.origin)?;
         if !self.tunnels_to(&host) {
             return self.direct(target, registered);
@@ -283,8 +283,7 @@ async fn serve(
 
 /// Opens a tunnel to the current registration of `target`, or closes the connection if there is none.
 fn connect_now(tunnels: &Arc<Tunnels>, target: Target, socket: TcpStream, head: Vec<u8>) {
-    let registered = tunnels.parts.directory.registered(&target.origin, target.kind, &target.name);
-    if let Some(registered) = registered {
+    if let Some(registered) = tunnels.registered(&target) {
         tokio::spawn(connect::connect(Arc::clone(tunnels), target, registered, socket, head));
     }
 }

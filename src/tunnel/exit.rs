@@ -18,7 +18,7 @@ use super::path::Path;
 use super::state::Tunnels;
 use super::stream::{bare, first_frame};
 use super::table::{NoSeat, Side};
-use super::{listener, pipe, proven, rules};
+use super::{answering, listener, pipe, proven, rules};
 use crate::link::handshake::{Frames, ProvenPeer, close};
 
 /// Timeout for connecting to the target.
@@ -53,6 +53,7 @@ pub(super) async fn serve(mut peer: ProvenPeer, tunnels: Arc<Tunnels>, path: &'s
     let open = match first_frame(&mut peer.frames).await {
         Some(Frame::Open(open)) => open,
         Some(Frame::Back(Back { token })) => return tunnels.rendezvous.deliver(&token, peer),
+        Some(Frame::Ask(ask)) => return answering::serve(&tunnels, peer.hello.id, &ask, peer.frames).await,
         _ => return,
     };
     let ProvenPeer { mut frames, hello, host, address, .. } = peer;

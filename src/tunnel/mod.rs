@@ -5,19 +5,22 @@
 //!   node ──▶ 127.77.x.y:PORT ─▶ entry ══ TLS, pmd-tunnel/1 ══▶ exit ──▶ ADDRESS:PORT where bar listens, on its host
 //! ```
 //!
-//! [`aliases`], [`hosts_file`], [`rules`], [`path`] and [`dialback`] are pure logic without I/O. [`sync`] follows the
+//! [`aliases`], [`hosts_file`], [`rules`], [`path`], [`dialback`] and [`inquiries`] are pure logic without I/O. [`sync`] follows the
 //! cluster and writes the files for Erlang nodes. [`entry`] listens on the aliases, [`connect`] opens a tunnel to a
 //! host, [`exit`] connects to its node where [`listener`] finds it, and [`pipe`] copies the bytes. [`relay`] opens the paths that are not direct.
-//! [`probe`] and [`tls_hello`] check whether a node answers. The nodes' own handshake, Erlang cookie and TLS pass through unchanged, end
+//! [`asking`] asks other daemons what is registered on their hosts, and `answering` answers them. [`probe`] and [`tls_hello`] check whether a node answers. The nodes' own handshake, Erlang cookie and TLS pass through unchanged, end
 //! to end.
 
 pub mod aliases;
+mod answering;
+pub mod asking;
 pub mod connect;
 pub mod dialback;
 pub mod entry;
 pub mod exit;
 mod first_choice;
 pub mod hosts_file;
+pub mod inquiries;
 pub mod listener;
 pub mod node_addresses;
 pub mod path;
@@ -46,7 +49,7 @@ use crate::base::permit::Permit;
 use crate::base::supervise::Supervisor;
 use crate::link::handshake::ProvenPeer;
 use crate::link::protocol::{Protocol, Serving};
-use crate::link::session::DialRequest;
+use crate::link::session::{DialRequest, Heard};
 use entry::TunnelEntrances;
 use state::{Parts, Tunnels};
 
@@ -55,6 +58,7 @@ use state::{Parts, Tunnels};
 pub fn start(
     parts: Parts,
     mut dial_requests: mpsc::Receiver<DialRequest>,
+    heard: mpsc::Receiver<Heard>,
     supervisor: &Supervisor,
 ) -> (Arc<Tunnels>, Arc<TunnelEntrances>) {
     if let Err(error) = sync::write_module(&parts.settings.module) {
@@ -64,6 +68,7 @@ pub fn start(
     let entrances = Arc::new(TunnelEntrances::new(Arc::clone(&tunnels)));
     supervisor.task("aliases", sync::run(Arc::clone(&entrances)));
     supervisor.task("exits", exit::watch_registrations(Arc::clone(&tunnels)));
+    supervisor.task("questions", asking::hear(Arc::clone(&tunnels), heard));
     let for_requests = Arc::clone(&tunnels);
     supervisor.task("dial-back", async move {
         while let Some(DialRequest { peer, request }) = dial_requests.recv().await {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use pmd_protocol::epmd::codec::{ServerCodec, ServerReply};
-use pmd_protocol::epmd::{Alive2, Registration, Request};
+use pmd_protocol::epmd::{Registration, Request};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -17,6 +17,7 @@ use tokio_util::codec::Framed;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::asking::TunnelInquirer;
 use super::entry::TunnelEntrances;
 use super::port_owner::{Owner, owner};
 use crate::base::permit::Permit;
@@ -148,12 +149,11 @@ async fn answer(entrances: &Arc<TunnelEntrances>, alias: Ipv4Addr, socket: TcpSt
     let mut framed = Framed::new(socket, ServerCodec::default());
     let request = framed.next().await?.ok()?;
     let cluster = Arc::clone(&tunnels.parts.directory);
-    let others = Others { cluster, entrances: Arc::clone(entrances) as Arc<dyn Entrances> };
+    let inquirer = Arc::new(TunnelInquirer(Arc::clone(tunnels)));
+    let others = Others { cluster, entrances: Arc::clone(entrances) as Arc<dyn Entrances>, inquirer };
     match request.as_request() {
         Request::PortPlease2 { name } => {
-            let mut found = None;
-            let mut keep = |alive2: &Alive2<'_>| found = Registration::copy_of(alive2);
-            others.find_at_alias(alias.into(), name, &mut keep);
+            let found = others.find_at_alias(alias.into(), name, Registration::copy_of).await.flatten();
             match &found {
                 Some(found) => framed.send(ServerReply::Port2Found(&found.as_alive2())).await.ok()?,
                 None => framed.send(ServerReply::Port2NotFound).await.ok()?,

@@ -1,6 +1,6 @@
 //! The shared state of tunnels: handles to the rest of the daemon, aliases, open tunnels and rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -11,16 +11,19 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::dialback::Requests;
+use super::inquiries::{Askers, Inquiries};
 use super::path::Paths;
 use super::rendezvous::Rendezvous;
 use super::table::Table;
+use crate::base::clock::Monotonic;
 use crate::base::log::limited::{LimitedLog, Limits};
 use crate::base::permit::Permit;
 use crate::base::shutdown::Shutdown;
 use crate::base::stats::Counters;
 use crate::cluster::core::Core;
 use crate::config::tunnel::{TunnelPolicy, TunnelSettings};
-use crate::directory::cluster::ClusterDirectory;
+use crate::directory::Target;
+use crate::directory::cluster::{ClusterDirectory, Registered};
 use crate::directory::local::Local;
 use crate::link::dial::Dialer;
 use crate::link::local_identity::LocalIdentity;
@@ -83,6 +86,8 @@ pub struct Tunnels {
     /// Whether there are any aliases. Separate from them because the hot path reads it.
     any: AtomicBool,
     aliases: RwLock<BTreeMap<Ipv4Addr, Alias>>,
+    /// The hosts that nodes reach without tunnels. Separate from the aliases because lookups read it.
+    plain: RwLock<HashSet<String>>,
     table: Table,
     opening: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
     /// Limits the dial-back requests of others that this daemon serves concurrently.
@@ -93,6 +98,10 @@ pub struct Tunnels {
     paths: Mutex<Paths>,
     /// Dial-back requests that were received recently.
     pub(super) requests: Mutex<Requests>,
+    /// Questions to other daemons.
+    inquiries: Mutex<Inquiries>,
+    /// Questions of other daemons that were answered recently.
+    askers: Mutex<Askers>,
     warnings: Mutex<Vec<String>>,
     log: Arc<LimitedLog>,
     /// The version of the hosts in the files for Erlang nodes.
@@ -110,12 +119,15 @@ impl Tunnels {
             policy: watch::Sender::new(Arc::new(parts.settings.policy.clone())),
             any: AtomicBool::new(false),
             aliases: RwLock::default(),
+            plain: RwLock::default(),
             table: Table::new(parts.descriptors.limit()),
             opening: Mutex::default(),
             dialling_back: Arc::new(Semaphore::new(OPENING)),
             rendezvous: Rendezvous::default(),
             paths: Mutex::default(),
             requests: Mutex::default(),
+            inquiries: Mutex::default(),
+            askers: Mutex::default(),
             warnings: Mutex::default(),
             log: LimitedLog::new(parts.dialer.runtime().clone(), Limits::REPETITIONS),
             shown: watch::Sender::new(None),
@@ -185,6 +197,8 @@ impl Tunnels {
     /// Replaces the aliases.
     pub(super) fn set_aliases(&self, aliases: BTreeMap<Ipv4Addr, Alias>) {
         let any = !aliases.is_empty();
+        let plain = aliases.values().filter(|alias| alias.plain).map(|alias| alias.host.clone()).collect();
+        *self.plain.write().unwrap_or_else(PoisonError::into_inner) = plain;
         *self.aliases.write().unwrap_or_else(PoisonError::into_inner) = aliases;
         self.any.store(any, Ordering::Relaxed);
     }
@@ -209,8 +223,7 @@ impl Tunnels {
 
     /// Whether nodes reach this host without tunnels.
     pub(super) fn is_plain(&self, host: &str) -> bool {
-        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
-        aliases.values().any(|alias| alias.host == host && alias.plain)
+        self.plain.read().unwrap_or_else(PoisonError::into_inner).contains(host)
     }
 
     /// The alias of a host.
@@ -231,6 +244,28 @@ impl Tunnels {
     /// The paths that failed recently.
     pub(super) fn paths(&self) -> MutexGuard<'_, Paths> {
         self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The questions to other daemons.
+    pub(super) fn inquiries(&self) -> MutexGuard<'_, Inquiries> {
+        self.inquiries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The questions of other daemons.
+    pub(super) fn askers(&self) -> MutexGuard<'_, Askers> {
+        self.askers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The current registration of a target. Until it has arrived here, what its daemon has said when it was asked.
+    pub(super) fn registered(&self, target: &Target) -> Option<Registered> {
+        let Target { origin, kind, name, .. } = target;
+        let arrived = self.parts.directory.registered(origin, *kind, name);
+        let mut inquiries = self.inquiries();
+        if arrived.is_some() {
+            inquiries.arrived(*origin, name);
+            return arrived;
+        }
+        inquiries.awaited(Monotonic::now().as_ms(), *origin, *kind, name)
     }
 
     /// A permit for one more connection.

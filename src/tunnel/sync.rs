@@ -245,9 +245,7 @@ impl Sync {
     /// Closes entries and tunnels to registrations that have ended.
     fn close_ended(&self) {
         let directory = &self.tunnels.parts.directory;
-        let current = |target: &Target| -> Option<Registered> {
-            directory.registered(&target.origin, target.kind, &target.name)
-        };
+        let current = |target: &Target| -> Option<Registered> { self.tunnels.registered(target) };
         self.entrances.retain(|target, registered| current(target) == Some(*registered));
         for tunnel in self.tunnels.table().all() {
             let Side::Entry(target, registered) = &tunnel.side else { continue };

@@ -51,6 +51,16 @@ fn dials_back_from_afar(world: &World, number: u16) -> bool {
     let name = format!("node{number}");
     let node = world.register(target, &name, port);
     world.wait_for_names(&[asker], [&node]);
+    // A question for which there is no link takes a connection of its own.
+    let answered = || {
+        world.block_on(world[target].api().status()).map(|status| status.counters.others.questions_answered)
+    };
+    let absent = format!("absent@{}", world[target].name);
+    let before = answered().expect("a status");
+    wait_until("a question to be answered", || {
+        world.run(asker, &["lookup", &absent]).ended_with(4);
+        answered().is_ok_and(|now| now > before)
+    });
     let passed_before = passed_on_by_all(world);
     let listener =
         world.site(target).cell.run(move || TcpListener::bind((Ipv4Addr::LOCALHOST, port))).expect("a port");

@@ -10,6 +10,7 @@
     reason = "a broken expectation must stop the test, and nothing else can"
 )]
 
+mod asking;
 mod dialling_back;
 mod doctor;
 mod erlang;

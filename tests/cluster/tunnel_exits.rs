@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::fleet::cell::mortal;
 use crate::harness::daemon::alive2;
 use crate::harness::program::Program;
-use crate::machine::PORT;
+use crate::machine::{PORT, Said};
 use crate::world::{PATIENCE, World};
 
 /// A user that is not root.
@@ -118,6 +118,34 @@ fn nothing_is_reached_that_its_owner_did_not_register() {
     let _loop = world.register(1, "loop", entry.expect("an entry").port());
     listed("loop");
     refusal(&world, "loop", "belongs to pmd itself");
+}
+
+/// What addresses a daemon has, it says itself. So if it is reached at another one, as by dialling back, it may not be the
+/// one that is meant.
+#[test]
+fn a_host_given_by_its_address_is_reached_only_at_that_address() {
+    let world = World::joined(2);
+    let port = listen(&world, "127.0.0.1:0", b"node");
+    let node = world.register(1, "target", port);
+    world.wait_for_names(&[0], [&node]);
+    let six = world.site(1).ip6;
+    let ping = |host: &str| world.run(0, &["ping", &format!("target@{host}")]);
+    // It is no Erlang node, but it is reached.
+    let is_reached = |said: Said| assert!(said.ended_with(8).stderr.contains("accepts connections"));
+    is_reached(ping(&six.to_string()));
+    world.site(1).cell.nft(&format!(
+        "table ip6 closed {{
+             chain input {{
+                 type filter hook input priority 0;
+                 ip6 daddr {six} tcp dport 4369 ct state new reject with tcp reset
+             }}
+         }}"
+    ));
+    let said = ping(&six.to_string()).ended_with(3);
+    assert!(said.stderr.contains(&format!("its daemon is not at {six}")), "{said:?}");
+    assert!(said.stderr.contains("by its name"), "{said:?}");
+    is_reached(ping("h2"));
+    is_reached(ping(&world[1].ip.to_string()));
 }
 
 #[test]

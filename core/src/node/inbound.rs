@@ -35,6 +35,8 @@ impl<S: Share> Node<S> {
             Frame::Clock(_) => {}
             // The caller handles these.
             Frame::Depart(_) | Frame::Rotation(_) | Frame::RevocationList(_) => {}
+            // The caller answers these from its own registrations.
+            Frame::Ask(_) | Frame::Answer(_) => {}
             // The caller handles tunnels.
             Frame::Open(_) | Frame::Opened(_) | Frame::DialBack(_) | Frame::Back(_) | Frame::Relay(_) => {}
             Frame::Heartbeat(heartbeat) => self.handle_heartbeat(link, &heartbeat),

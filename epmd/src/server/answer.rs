@@ -11,8 +11,8 @@ use rustix::process::geteuid;
 use super::connections::{Checking, Incoming, State};
 use super::holder_check::Check;
 use super::locality::socket_is_local;
+use super::lookup::{Asker, Later, NotFound, reply};
 use super::shard::{Shard, final_send_flags};
-use super::shared::{Asker, NotFound};
 use super::trace;
 use crate::descriptors::Class;
 use crate::kernel::sockets;
@@ -57,7 +57,7 @@ impl Shard {
     fn carry_out(&mut self, incoming: Incoming, body: &[u8]) {
         panic_if_planted("epmd");
         match parse::parse_request(body) {
-            Ok(Request::PortPlease2 { name }) if self.may_ask(&incoming) => self.look_up(&incoming, name),
+            Ok(Request::PortPlease2 { name }) if self.may_ask(&incoming) => self.look_up(incoming, name),
             Ok(Request::Names) if self.may_ask(&incoming) => self.names(incoming),
             Ok(Request::Alive2(alive2)) if self.allows(&incoming, "ALIVE2") => {
                 self.register(incoming, &alive2, body, HolderState::Unchecked);
@@ -108,23 +108,36 @@ impl Shard {
         }
     }
 
-    fn look_up(&mut self, incoming: &Incoming, name: &str) {
+    fn look_up(&mut self, incoming: Incoming, name: &str) {
         let answer = &mut self.answer;
         answer.clear();
         let asker = Asker::new(&incoming.socket, incoming.peer);
         let found = self.shared.directory.find(&asker, name, &mut |node| encode::port2_found(node, answer));
-        match found {
-            Ok(()) => self.shared.counters.lookups_found.add(),
-            Err(NotFound(result)) => {
-                self.shared.counters.lookups_not_found.add();
-                self.answer.extend_from_slice(&encode::port2_not_found(result));
-            }
-        }
+        let incoming = match found {
+            Err(NotFound { for_now: true, .. }) => match self.look_up_later(incoming, name) {
+                None => return,
+                Some(incoming) => incoming,
+            },
+            _ => incoming,
+        };
         self.pause_before_write();
-        trace::bytes(&self.answer);
-        // An answer has at most 2 kB, which always fits into the buffer of a fresh socket.
-        let _ = send(&incoming.socket, &self.answer, final_send_flags(incoming.watched));
-        tracing::debug!("got PORT2_REQ, {}", if self.answer.len() > 2 { "ok" } else { "not found" });
+        let flags = final_send_flags(incoming.watched);
+        reply(&self.shared.counters, &incoming.socket, found, &mut self.answer, flags);
+    }
+
+    /// Leaves a lookup to the directory. Returns it if there is no room for one more that waits.
+    fn look_up_later(&mut self, incoming: Incoming, name: &str) -> Option<Incoming> {
+        if incoming.last || !self.make_room(Class::Waiting) {
+            return Some(incoming);
+        }
+        let Incoming { socket, peer, watched, .. } = incoming;
+        if watched {
+            self.forget(&socket);
+        }
+        let lookup =
+            Later::new(socket, peer, Arc::clone(&self.shared.counters), Arc::clone(&self.shared.descriptors));
+        self.shared.directory.find_later(lookup, name);
+        None
     }
 
     /// Whether this peer's lookups are answered.

@@ -10,6 +10,7 @@ mod holder_check;
 mod inbox;
 pub mod listener;
 pub mod locality;
+mod lookup;
 mod shard;
 mod shared;
 pub mod trace;
@@ -24,7 +25,8 @@ use inbox::Inbox;
 use listener::Listener;
 use shard::Shard;
 
-pub use shared::{Asker, Directory, Handoff, Host, NotFound, Options, Shared};
+pub use lookup::{Asker, Later, NotFound};
+pub use shared::{Directory, Handoff, Host, Options, Shared};
 
 /// The number of descriptors that each shard needs: its epoll set, its eventfd, and a connection that it has just
 /// accepted.

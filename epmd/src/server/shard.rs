@@ -27,7 +27,8 @@ use super::connections::{Incoming, Reading, State, Tables, Token, Writing};
 use super::holder_check::HolderCheck;
 use super::inbox::Inbox;
 use super::listener::Listener;
-use super::shared::{Asker, Options, Shared, Watched};
+use super::lookup::Asker;
+use super::shared::{Options, Shared, Watched};
 use super::trace;
 use crate::descriptors::{Class, Full};
 use crate::names::holder::socket_of;
@@ -324,6 +325,11 @@ impl Shard {
         }
         handoff.take(incoming.socket, peer, input);
         None
+    }
+
+    /// Stops watching a connection that others serve from now on.
+    pub(super) fn forget(&self, socket: &OwnedFd) {
+        let _ = epoll::delete(&self.epoll, socket);
     }
 
     fn wait_for_more(&mut self, incoming: Incoming, input: &[u8]) {

@@ -1,61 +1,19 @@
 //! The inputs of a server: the directory it answers from, the handler of other connections, and its options.
 
 use std::fmt::Debug;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pmd_protocol::epmd::Alive2;
-use rustix::net::getsockname;
 
+use super::lookup::{Asker, Later, NotFound};
 use crate::counters::Counters;
 use crate::descriptors::Descriptors;
 use crate::latency::Latency;
 use crate::names::NameRegistry;
 use crate::reserve::Reserve;
-
-/// A connection as a [`Directory`] sees it.
-#[derive(Debug, Clone, Copy)]
-pub struct Asker<'a> {
-    /// The address of its peer; `None` if that is not an IP address.
-    pub peer: Option<SocketAddr>,
-    /// The socket.
-    socket: BorrowedFd<'a>,
-}
-
-impl<'a> Asker<'a> {
-    /// The connection behind `socket`, from `peer`.
-    #[must_use]
-    pub fn new(socket: &'a OwnedFd, peer: Option<SocketAddr>) -> Asker<'a> {
-        Asker { peer, socket: socket.as_fd() }
-    }
-
-    /// The local address of the connection. Costs a system call.
-    #[must_use]
-    pub fn own_address(&self) -> Option<IpAddr> {
-        let own = getsockname(self.socket).ok()?;
-        SocketAddr::try_from(own).ok().map(|own| own.ip())
-    }
-
-    /// Whether it comes from a loopback address.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        self.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
-    }
-}
-
-/// The result of a lookup that finds nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotFound(
-    /// The result field of the reply. Stock epmd has only 1, and its clients treat all others alike.
-    pub u8,
-);
-
-impl NotFound {
-    /// The result of stock epmd.
-    pub const STOCK: NotFound = NotFound(1);
-}
 
 /// The source of answers to lookups.
 pub trait Directory: Debug + Send + Sync {
@@ -70,6 +28,12 @@ pub trait Directory: Debug + Send + Sync {
         name: &str,
         answer: &mut dyn FnMut(&Alive2<'_>),
     ) -> Result<(), NotFound>;
+
+    /// Answers a lookup for which [`find`](Self::find) has found nothing for now. Must not block.
+    fn find_later(&self, lookup: Later, name: &str) {
+        let _ = name;
+        lookup.answer(|_, _| Err(NotFound::STOCK));
+    }
 
     /// The complete answer to NAMES_REQ.
     fn names(&self, asker: &Asker<'_>) -> Arc<[u8]>;

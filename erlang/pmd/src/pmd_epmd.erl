@@ -195,10 +195,25 @@ resolved({ok, Address} = Stock, Name, _, Family) ->
 resolved({error, _} = Unresolved, Name, Host, Family) ->
     case by_first_part(Name, Host, Family) of
         {ok, _, _, _} = Found -> Found;
-        _ -> Unresolved
+        _ -> by_ipv4(Unresolved, Name, Host, Family)
     end;
 resolved(Stock, _, _, _) ->
     Stock.
+
+%% Many names have only an IPv4 address. A node that uses IPv6 reaches such a member all the same, because it dials an
+%% address of pmd's.
+by_ipv4(Unresolved, Name, Host, inet6) ->
+    case inet:getaddr(Host, inet) of
+        {ok, Address} ->
+            case through_pmd(Name, Address, inet6) of
+                {ok, _, _, _} = Found -> Found;
+                _ -> Unresolved
+            end;
+        {error, _} ->
+            Unresolved
+    end;
+by_ipv4(Unresolved, _, _, inet) ->
+    Unresolved.
 
 by_first_part(Name, Host, Family) ->
     case string:split(to_string(Host), ".") of

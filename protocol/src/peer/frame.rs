@@ -23,13 +23,13 @@ use serde::{Deserialize, Serialize};
 use super::bounded;
 use super::expulsion::Expulsions;
 use super::id::{Digest, Generation, NodeId, Stamp};
-use super::key::Kind;
+use super::key::{Key, Kind, Value};
 use super::revocation::RevocationList;
 use super::rotation::Rotation;
 use super::update::{Update, Updates};
 use crate::limits::{
-    MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_HOST_NAME, MAX_KEY_NAME, MAX_LOST, MAX_MEMBERSHIP, MAX_RANGES,
-    MAX_REASON, MAX_STAMPS, MAX_VERSION_TEXT,
+    MAX_ADDRESSES, MAX_ANSWERED, MAX_CLUSTER_NAME, MAX_HOST_NAME, MAX_KEY_NAME, MAX_LOST, MAX_MEMBERSHIP,
+    MAX_RANGES, MAX_REASON, MAX_STAMPS, MAX_VERSION_TEXT,
 };
 
 /// The protocol version that this crate speaks. It is raised when daemons can no longer talk to older ones.
@@ -131,6 +131,11 @@ frames! {
     52 Relay,
     /// A request to leave the cluster.
     53 Depart,
+    /// A question about what is registered on the receiver's host. On links, and the first message on a connection for a
+    /// tunnel that serves only this question.
+    54 Ask,
+    /// What is registered there.
+    55 Answer,
 }
 
 /// What an acceptor needs to reject a daemon that it cannot understand. It contains nothing about the cluster, because
@@ -401,6 +406,27 @@ pub struct Depart {
     pub target: NodeId,
     /// The generation of it that should leave; later ones are not affected.
     pub generation: Generation,
+}
+
+/// A question about what is registered under a name on the receiver's host. A member speaks only for itself, so neither
+/// the question nor the answer is forwarded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Identifies the question; returned with the answer.
+    pub number: u64,
+    /// The name, at most [`MAX_KEY_NAME`] bytes.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_KEY_NAME>")]
+    pub name: String,
+}
+
+/// The answer to an [`Ask`]. The sender's signed entries will say the same as soon as they arrive, and remain what counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The number of the question.
+    pub number: u64,
+    /// The node and the service of that name, as far as they exist; at most [`MAX_ANSWERED`].
+    #[serde(deserialize_with = "bounded::vec::<_, _, MAX_ANSWERED>")]
+    pub entries: Vec<(Key, Value)>,
 }
 
 /// The result of an attempt to reach a daemon.

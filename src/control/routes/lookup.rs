@@ -90,7 +90,7 @@ pub(super) async fn find(
     name: &str,
     host: Option<&str>,
 ) -> Result<Option<Vec<Match>>, ApiError> {
-    let Some(mut found) = directory.matches(name, host) else { return Ok(None) };
+    let Some(mut found) = directory.matches(name, host).await else { return Ok(None) };
     if let Some(member) = member.filter(|_| found.len() > 1) {
         let view = member.cluster.core().view().await?;
         found.sort_by_cached_key(|found| rank(&view, found));

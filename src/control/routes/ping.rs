@@ -90,7 +90,7 @@ async fn find<'a>(
         let place = Place::Here(addresses);
         return Ok(Found { member, name: name.to_owned(), host: own.to_owned(), port: entry.port, place });
     }
-    if let Some(node) = directory.node_elsewhere(name, &meaning) {
+    if let Some(node) = directory.node_elsewhere(name, &meaning).await {
         let port = node.entry.port().unwrap_or_default();
         let origin = member.cluster.directory().origin(&node.target.origin);
         let host = origin.map_or_else(|| node.host.clone(), |origin| origin.host_name().to_owned());
@@ -300,6 +300,11 @@ fn open_error(asked: &str, error: &OpenError) -> ApiError {
             ErrorCode::Unreachable,
             message,
             "try again shortly; pmd_dial_requests_total in pmd metrics counts requests dropped by busy links",
+        ),
+        OpenError::NotAtAddress(_) => ApiError::new(
+            ErrorCode::Unreachable,
+            message,
+            "call the host by its name, or make port 4369 at that address reachable from here",
         ),
         OpenError::Ended(ended) => ApiError::from(*ended),
         _ => ApiError::new(

@@ -3,8 +3,8 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,10 @@ use pmd_core::membership::expulsions::Administrators;
 use pmd_core::node::{Command, LinkEvent, LinkId, Node, Now, Output, Purpose, Settings};
 use pmd_core::tuning::Tuning;
 use pmd_epmd::descriptors::Descriptors;
-use pmd_protocol::peer::frame::{Observation, Open, Opened};
+use pmd_protocol::peer::frame::{Answer, Ask, Observation, Open, Opened};
 use pmd_protocol::peer::{Decoded, Entry, Frame, Host, Kind, Metadata, Name};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::machine::PORT;
@@ -38,10 +38,35 @@ const LINK: LinkId = LinkId(1);
 #[derive(Debug)]
 pub(crate) struct Liar {
     local: Arc<LocalIdentity>,
-    /// Tunnels that others have requested from it.
-    asked: Arc<AtomicUsize>,
+    told: Arc<Told>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What others have requested, and what the liar says.
+#[derive(Debug, Default)]
+struct Told {
+    /// Tunnels that others have requested.
+    tunnels: AtomicUsize,
+    /// Questions of others.
+    questions: AtomicUsize,
+    /// Answers of the first host.
+    answers: AtomicU64,
+    /// What it has registered, as it answers questions; it does not answer any if there is nothing here.
+    registered: Mutex<Option<Vec<Entry>>>,
+    /// Frames to send over the link.
+    frames: Mutex<Vec<Frame>>,
+    send: Notify,
+}
+
+impl Told {
+    fn answer(&self, ask: &Ask) -> Option<Frame> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        let registered = self.registered.lock().expect("no panic");
+        let entries =
+            registered.as_ref()?.iter().map(|entry| entry.write().expect("a short entry")).collect();
+        Some(Frame::Answer(Answer { number: ask.number, entries }))
+    }
 }
 
 /// An open tunnel.
@@ -90,14 +115,14 @@ impl Liar {
             administrators: Administrators::All,
             decisions: Vec::new(),
         };
-        let mut node = Node::new(settings, Now { mono_ms: 0, wall_ms: now_ms() }).expect("a node");
+        let mut core = Node::new(settings, Now { mono_ms: 0, wall_ms: now_ms() }).expect("a node");
         let now = Now { mono_ms: 0, wall_ms: now_ms() };
-        node.handle_command(now, Command::Put(rabbit())).expect("a registration");
-        let identity = watch::channel(node.identity().clone()).1;
+        core.handle_command(now, Command::Put(node("rabbit", 25_672))).expect("a registration");
+        let identity = watch::channel(core.identity().clone()).1;
         let cookies = Arc::new(Cookies::of_text(COOKIE));
         let proven = proven.parse().expect("a host name");
         let local = Arc::new(LocalIdentity::new("pmd".into(), proven, identity, tls, cookies));
-        let asked = Arc::new(AtomicUsize::new(0));
+        let told = Arc::new(Told::default());
         let (stop, stopped) = watch::channel(false);
 
         let first: SocketAddr = (world[0].ip, PORT).into();
@@ -107,19 +132,57 @@ impl Liar {
                 TcpListener::bind(("0.0.0.0", PORT)).expect("a port"),
             )
         });
-        let (own, count) = (Arc::clone(&local), Arc::clone(&asked));
+        let (own, hears) = (Arc::clone(&local), Arc::clone(&told));
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
-                tokio::spawn(accept(listener, Arc::clone(&own), count));
-                be_member(link, first, &own, node, stopped).await;
+                tokio::spawn(accept(listener, Arc::clone(&own), Arc::clone(&hears)));
+                be_member(link, first, &own, core, &hears, stopped).await;
             });
         });
-        Liar { local, asked, stop, thread: Some(thread) }
+        Liar { local, told, stop, thread: Some(thread) }
     }
 
     /// How many tunnels others have requested from it.
     pub(crate) fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+        self.told.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// How many questions others have asked it.
+    pub(crate) fn questions(&self) -> usize {
+        self.told.questions.load(Ordering::Relaxed)
+    }
+
+    /// Answers all questions with these entries from now on, or none.
+    pub(crate) fn answer_with(&self, entries: Option<Vec<Entry>>) {
+        *self.told.registered.lock().expect("no panic") = entries;
+    }
+
+    /// Asks the first host `count` times over the link.
+    pub(crate) fn ask(&self, name: &str, count: u64) {
+        let ask = |number| Frame::Ask(Ask { number, name: name.to_owned() });
+        self.told.frames.lock().expect("no panic").extend((0..count).map(ask));
+        self.told.send.notify_one();
+    }
+
+    /// How many answers the first host has given.
+    pub(crate) fn answers(&self) -> u64 {
+        self.told.answers.load(Ordering::Relaxed)
+    }
+
+    /// Asks the host `to` on a connection of its own. Returns the names of the entries in the answer.
+    pub(crate) fn ask_once(&self, world: &World, at: usize, to: usize, name: &str) -> Vec<String> {
+        let address: SocketAddr = (world[to].ip, PORT).into();
+        let socket = world.site(at).cell.run(move || TcpStream::connect(address)).expect("a daemon");
+        let ask = Ask { number: 7, name: name.to_owned() };
+        world.block_on(async {
+            let mut frames = dial(&self.local, socket, address, ALPN_TUNNEL).await.1;
+            frames.send(&Frame::Ask(ask)).await.expect("a connection");
+            let frame = tokio::time::timeout(PATIENCE, frames.next()).await.expect("an answer");
+            let Some(Ok(Decoded::Frame(Frame::Answer(answer)))) = frame else { panic!("{frame:?}") };
+            assert_eq!(answer.number, 7);
+            let name = |(key, value)| Entry::read(key, value).expect("an entry").name().to_owned();
+            answer.entries.iter().map(|(key, value)| name((key, value))).collect()
+        })
     }
 
     /// Opens a tunnel from the host `at` to the node `name` on the host `to`, or returns why it was refused.
@@ -151,10 +214,11 @@ impl Drop for Liar {
     }
 }
 
-fn rabbit() -> Entry {
+/// A node that is registered with this port.
+pub(crate) fn node(name: &str, port: u16) -> Entry {
     Entry::Name(Name {
-        name: "rabbit".parse().expect("a name"),
-        port: 25_672,
+        name: name.parse().expect("a name"),
+        port,
         node_type: 77,
         protocol: 0,
         highest_version: 6,
@@ -191,6 +255,7 @@ async fn be_member(
     address: SocketAddr,
     local: &Arc<LocalIdentity>,
     mut node: Node,
+    told: &Told,
     mut stopped: watch::Receiver<bool>,
 ) {
     let begin = Instant::now();
@@ -223,22 +288,38 @@ async fn be_member(
         let due = Duration::from_millis(node.poll_timeout().saturating_sub(now().mono_ms));
         tokio::select! {
             frame = frames.next() => match frame {
+                Some(Ok(Decoded::Frame(Frame::Ask(ask)))) => {
+                    if let Some(answer) = told.answer(&ask) && frames.send(&answer).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Ok(Decoded::Frame(Frame::Answer(_)))) => {
+                    told.answers.fetch_add(1, Ordering::Relaxed);
+                }
                 Some(Ok(Decoded::Frame(frame))) => node.handle_frame(now(), LINK, frame),
                 Some(Ok(_)) => {}
                 _ => return,
             },
             () = tokio::time::sleep(due) => node.handle_timeout(now()),
+            () = told.send.notified() => {
+                let all = std::mem::take(&mut *told.frames.lock().expect("no panic"));
+                for frame in all {
+                    if frames.send(&frame).await.is_err() {
+                        return;
+                    }
+                }
+            }
             _ = stopped.changed() => return,
         }
     }
 }
 
 /// Accepts connections as an honest daemon would, and counts the tunnels that are requested.
-async fn accept(listener: TcpListener, local: Arc<LocalIdentity>, asked: Arc<AtomicUsize>) {
+async fn accept(listener: TcpListener, local: Arc<LocalIdentity>, told: Arc<Told>) {
     listener.set_nonblocking(true).expect("a socket");
     let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
     while let Ok((socket, address)) = listener.accept().await {
-        let (local, asked) = (Arc::clone(&local), Arc::clone(&asked));
+        let (local, told) = (Arc::clone(&local), Arc::clone(&told));
         tokio::spawn(async move {
             let tls = local.tls();
             let accepted =
@@ -248,7 +329,7 @@ async fn accept(listener: TcpListener, local: Arc<LocalIdentity>, asked: Arc<Ato
             let Ok(mut proven) = proven else { return };
             while let Some(Ok(frame)) = proven.frames.next().await {
                 if matches!(frame, Decoded::Frame(Frame::Open(_))) {
-                    asked.fetch_add(1, Ordering::Relaxed);
+                    told.tunnels.fetch_add(1, Ordering::Relaxed);
                     let _ = proven.frames.send(&Frame::Opened(Opened { port: 1, took_us: 0 })).await;
                 }
             }
