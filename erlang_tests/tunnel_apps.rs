@@ -87,12 +87,19 @@ fn the_commands_of_a_release_reach_it_from_another_host() {
     let hosts = islands(&lan, ["alpha", "beta"]);
     let _daemons = cluster(&hosts);
     let app = release(&hosts[0]);
-    let _server = Program::spawn(pmd_run(&hosts[0], &app, &["start"]));
+    let server = Program::spawn(pmd_run(&hosts[0], &app, &["start"]));
     wait_for_names(&hosts[0], &["app"]);
     // A node registers before it has booted.
     let rpc = |host: &Host| run(pmd_run(host, &app, &["rpc", "App.where()"]));
     wait_until("an answer to rpc on the host itself", || rpc(&hosts[0]).status.success());
     assert_eq!(succeeded(&rpc(&hosts[1])), "this is app@alpha\n");
+    // It was to be in embedded mode, so it loads everything. A second flag for the mode would make newer releases log
+    // hundreds of errors.
+    let is_loaded = "IO.puts(:erlang.module_loaded(:dets_server))";
+    wait_until("all modules of the release", || {
+        succeeded(&run(pmd_run(&hosts[0], &app, &["rpc", is_loaded]))) == "true\n"
+    });
+    assert_eq!(server.stdout(), "");
 
     let mut shell = hosts[1].command(installed("script", "bsdutils"));
     shell.args(["-qfec", &format!("{} remote", app.display()), "/dev/null"]);

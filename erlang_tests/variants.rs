@@ -143,7 +143,9 @@ fn nodes_of_the_old_protocol_version_get_a_small_creation() {
         new.wait("nodes()", "[]");
     }
     creations.sort_unstable();
-    assert_eq!(creations, [1, 2, 3], "three starts in a row use each of the three creations");
+    // A newer node replaces such a creation by the smallest that is not small.
+    let expected = if new.otp_release() <= 25 { [1, 2, 3] } else { [4, 4, 4] };
+    assert_eq!(creations, expected, "three starts in a row use each of the three creations");
 }
 
 #[test]
@@ -155,8 +157,9 @@ fn a_node_told_not_to_start_a_daemon_uses_the_one_that_runs() {
     let mut early = erl(&host);
     early.args(quiet).args(["-eval", "halt(0)."]);
     let (stdout, stderr, code) = told(&run(early));
-    let message = ("econnrefused", "Protocol 'inet_tcp': register/listen error: ");
-    assert_eq!((stdout.trim_end(), stderr.as_str(), code), (message.0, message.1, Some(1)));
+    // OTP 25 divides the message between both streams.
+    let said = stderr + stdout.trim_end();
+    assert_eq!((said.as_str(), code), ("Protocol 'inet_tcp': register/listen error: econnrefused", Some(1)));
     wait_until("an empty host: no daemon was started", || host.netns.processes().is_empty());
 
     let _daemon = Daemon::start(&host);

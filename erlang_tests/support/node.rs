@@ -112,6 +112,11 @@ impl Node {
         self.ask("erlang:system_info(creation)").parse().expect("a number")
     }
 
+    /// The major version of the node's OTP.
+    pub fn otp_release(&mut self) -> u32 {
+        self.ask("list_to_integer(erlang:system_info(otp_release))").parse().expect("a number")
+    }
+
     /// The operating system's process id, as the node itself sees it.
     pub fn pid(&mut self) -> u32 {
         let pid = self.ask("list_to_integer(os:getpid())").parse().expect("a number");
