@@ -11,7 +11,7 @@ use crate::support::node::Node;
 use crate::support::{fixture, installed, succeeded};
 
 /// What the hosts file of a host says, besides its own name.
-fn resolve(host: &Host, lines: &str) {
+pub(crate) fn resolve(host: &Host, lines: &str) {
     let own = format!("127.0.0.1 localhost\n::1 localhost\n{lines}\n");
     fs::write(host.dir().join("hosts"), own).expect("a hosts file");
 }
@@ -73,7 +73,7 @@ fn what_is_no_distribution_goes_where_the_name_says() {
 }
 
 /// Like [`cluster`], for hosts whose names are known without pmd, so that the hosts file never lists them.
-fn cluster_by_api(hosts: &[Host; 2]) -> [crate::support::mapper::Daemon; 2] {
+pub(crate) fn cluster_by_api(hosts: &[Host; 2]) -> [crate::support::mapper::Daemon; 2] {
     let daemons = [crate::support::cluster::start(&hosts[0]), crate::support::cluster::start(&hosts[1])];
     crate::support::cluster::join(&hosts[1], &hosts[0]);
     daemons

@@ -1,5 +1,7 @@
 //! Nodes started in other ways than a plain `erl -sname`.
 
+use std::process::Command;
+
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::run;
 use crate::harness::wait_until;
@@ -78,10 +80,14 @@ fn nodes_register_and_connect_over_ipv6() {
 
 /// Writes certificates for TLS distribution to the homes of two hosts.
 pub(crate) fn issue_certificates(hosts: [&Host; 2]) {
-    let [alpha, beta] = hosts;
+    let [alpha, _] = hosts;
     require_application(alpha, "ssl", "erlang-ssl");
     require_application(alpha, "public_key", "erlang-public-key");
-    let mut issuer = erl(alpha);
+    issue_certificates_with(erl(alpha), hosts);
+}
+
+/// Like [`issue_certificates`], with this command for `erl`.
+pub(crate) fn issue_certificates_with(mut issuer: Command, [alpha, beta]: [&Host; 2]) {
     let directories = [alpha.dir().display().to_string(), beta.dir().display().to_string()];
     let script = fixture("certificates.erl");
     issuer.args(["-eval", &format!("ok = file:eval(\"{}\"), halt(0).", script.display()), "-extra"]);

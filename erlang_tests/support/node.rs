@@ -11,7 +11,7 @@ use crate::harness::program::{Program, run};
 use crate::harness::wait_until;
 
 /// Schedulers cost start-up time and memory, and no test here needs more than one.
-const SMALL: [&str; 6] = ["+S", "1:1", "+SDio", "1", "+A", "1"];
+pub const SMALL: [&str; 6] = ["+S", "1:1", "+SDio", "1", "+A", "1"];
 
 /// A node that evaluates expressions.
 #[derive(Debug)]
