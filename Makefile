@@ -1,7 +1,7 @@
 # All recipes of this repository. `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help run check test tools deps lint scripts features deny doc unit system recipes build \
-	bench bench-cluster bench-tunnel first-run fuzz sim install deb static
+	test-otp bench bench-cluster bench-tunnel first-run fuzz sim install deb static
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
@@ -30,6 +30,9 @@ run: ## build pmd and run it in the foreground on port 4369
 check: tools lint scripts deny doc unit ## the checks that need neither root nor packages: formatting, lints, licences, documentation, unit tests
 
 test: deps lint scripts features deny doc unit system recipes ## all checks and tests, as CI runs them (needs root; installs packages)
+
+test-otp: ## tests with OTP 27, 28 and 29, in systems that it installs in target/otp (needs root, Debian 12 and mmdebstrap)
+	scripts/test-otp
 
 tools: ## install cargo-deny, cargo-hack, cargo-fuzz and actionlint in target/tools, if missing
 	scripts/install-tools

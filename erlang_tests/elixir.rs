@@ -24,7 +24,7 @@ fn assert_two_nodes_connect(hosts: &[Host; 2], flag: &str) {
     assert_eq!(two.ask(&format!("Node.ping({first})")), ":pong");
     assert_eq!(one.ask(&format!("Node.list() == [{second}]")), "true");
     assert_eq!(two.ask(&format!("Node.spawn({first}, fn -> :ok end) |> node() == {first}")), "true");
-    assert_eq!(one.ask(":net_adm.names() |> elem(1) |> Enum.map(&elem(&1, 0))"), "['one']");
+    assert_eq!(one.ask(":net_adm.names() |> elem(1) |> Enum.map(&to_string(elem(&1, 0)))"), "[\"one\"]");
     for host in hosts {
         assert_no_stock_epmd(host);
     }

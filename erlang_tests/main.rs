@@ -43,3 +43,4 @@ mod tunnel_reload;
 mod tunnel_rules;
 mod tunnel_tools;
 mod variants;
+mod versions;

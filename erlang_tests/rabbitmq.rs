@@ -126,7 +126,15 @@ fn messages(host: &Host) -> u32 {
 /// Publishes on one host until all hosts see the queue grow, which shows that the cluster works. Messages are not
 /// confirmed: one that meets a queue without a leader is lost, and a later one counts.
 pub(crate) fn assert_works(hosts: &[&Host], publisher: &Host) {
-    let publish = "rabbit_basic:publish(rabbit_misc:r(<<\"/\">>, exchange, <<>>), <<\"orders\">>, [], <<\"one\">>), ok.";
+    // RabbitMQ 4 has another interface inside than 3.
+    let publish = "Exchange = rabbit_misc:r(<<\"/\">>, exchange, <<>>),
+        case erlang:function_exported(rabbit_basic, publish, 4) of
+            true -> rabbit_basic:publish(Exchange, <<\"orders\">>, [], <<\"one\">>);
+            false ->
+                Content = rabbit_basic:build_content(rabbit_basic:properties([]), <<\"one\">>),
+                {ok, Message} = mc_amqpl:message(Exchange, <<\"orders\">>, Content),
+                rabbit_queue_type:publish_at_most_once(Exchange, Message)
+        end, ok.";
     let before = messages(publisher);
     for host in hosts {
         wait_within(PATIENCE, &format!("a message in sight of {}", host.name), || {

@@ -12,7 +12,7 @@ use crate::harness::program::run_within;
 use crate::harness::wait_within;
 use crate::support::cluster::{cluster, inetrc, islands};
 use crate::support::mapper::assert_no_stock_epmd;
-use crate::support::{installed, succeeded};
+use crate::support::{installed, succeeded, told};
 
 /// Other tests share the machine. Nothing here is timed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -89,7 +89,11 @@ fn kill(host: &Host) {
 /// Waits until a host's ejabberd has these nodes in its cluster, including itself.
 fn wait_for_cluster(observer: &Host, expected: &[&Host]) {
     wait_within(PATIENCE, &format!("{} to see {} nodes", observer.name, expected.len()), || {
-        let listed = ejabberdctl(observer, &["list_cluster"]);
+        // A node that is still starting does not know the command.
+        let (listed, _, code) = told(&control(observer, &["list_cluster"]));
+        if code != Some(0) {
+            return false;
+        }
         let mut nodes: Vec<&str> = listed.lines().collect();
         nodes.sort_unstable();
         nodes.into_iter().eq(expected.iter().map(|host| format!("ejabberd@{}", host.name)))

@@ -1,5 +1,7 @@
 //! Nodes started in other ways than a plain `erl -sname`.
 
+use std::process::Command;
+
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::run;
 use crate::harness::wait_until;
@@ -78,10 +80,14 @@ fn nodes_register_and_connect_over_ipv6() {
 
 /// Writes certificates for TLS distribution to the homes of two hosts.
 pub(crate) fn issue_certificates(hosts: [&Host; 2]) {
-    let [alpha, beta] = hosts;
+    let [alpha, _] = hosts;
     require_application(alpha, "ssl", "erlang-ssl");
     require_application(alpha, "public_key", "erlang-public-key");
-    let mut issuer = erl(alpha);
+    issue_certificates_with(erl(alpha), hosts);
+}
+
+/// Like [`issue_certificates`], with this command for `erl`.
+pub(crate) fn issue_certificates_with(mut issuer: Command, [alpha, beta]: [&Host; 2]) {
     let directories = [alpha.dir().display().to_string(), beta.dir().display().to_string()];
     let script = fixture("certificates.erl");
     issuer.args(["-eval", &format!("ok = file:eval(\"{}\"), halt(0).", script.display()), "-extra"]);
@@ -143,7 +149,9 @@ fn nodes_of_the_old_protocol_version_get_a_small_creation() {
         new.wait("nodes()", "[]");
     }
     creations.sort_unstable();
-    assert_eq!(creations, [1, 2, 3], "three starts in a row use each of the three creations");
+    // A newer node replaces such a creation by the smallest that is not small.
+    let expected = if new.otp_release() <= 25 { [1, 2, 3] } else { [4, 4, 4] };
+    assert_eq!(creations, expected, "three starts in a row use each of the three creations");
 }
 
 #[test]
@@ -155,8 +163,9 @@ fn a_node_told_not_to_start_a_daemon_uses_the_one_that_runs() {
     let mut early = erl(&host);
     early.args(quiet).args(["-eval", "halt(0)."]);
     let (stdout, stderr, code) = told(&run(early));
-    let message = ("econnrefused", "Protocol 'inet_tcp': register/listen error: ");
-    assert_eq!((stdout.trim_end(), stderr.as_str(), code), (message.0, message.1, Some(1)));
+    // OTP 25 divides the message between both streams.
+    let said = stderr + stdout.trim_end();
+    assert_eq!((said.as_str(), code), ("Protocol 'inet_tcp': register/listen error: econnrefused", Some(1)));
     wait_until("an empty host: no daemon was started", || host.netns.processes().is_empty());
 
     let _daemon = Daemon::start(&host);

@@ -11,7 +11,7 @@ use crate::harness::program::{Program, run};
 use crate::harness::wait_until;
 
 /// Schedulers cost start-up time and memory, and no test here needs more than one.
-const SMALL: [&str; 6] = ["+S", "1:1", "+SDio", "1", "+A", "1"];
+pub const SMALL: [&str; 6] = ["+S", "1:1", "+SDio", "1", "+A", "1"];
 
 /// A node that evaluates expressions.
 #[derive(Debug)]
@@ -110,6 +110,11 @@ impl Node {
     /// The creation, as the node itself sees it.
     pub fn creation(&mut self) -> u32 {
         self.ask("erlang:system_info(creation)").parse().expect("a number")
+    }
+
+    /// The major version of the node's OTP.
+    pub fn otp_release(&mut self) -> u32 {
+        self.ask("list_to_integer(erlang:system_info(otp_release))").parse().expect("a number")
     }
 
     /// The operating system's process id, as the node itself sees it.

@@ -6,7 +6,9 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::args::{self, Format, Shape};
-use super::common::node_env::{Assignment, MODULE, has_module, missing_module, with_module, with_resolver};
+use super::common::node_env::{
+    Assignment, Loading, MODULE, has_module, missing_module, with_module, with_resolver,
+};
 use super::common::output::{json, stdout};
 use super::common::{Exit, Output, Result, Target, block_on, node_files, note};
 
@@ -18,8 +20,15 @@ pub fn run(target: &Target, args: &args::Env, output: Output) -> Result<Exit> {
         if is_missing {
             note(&missing_module(&tunnels));
         }
-        let variables =
-            if args.resolver_only || is_missing { with_resolver(&tunnels) } else { with_module(&tunnels) };
+        let loading = match args.shape() {
+            Shape::Elixir => Loading::ByElixir,
+            Shape::Sh | Shape::Systemd => Loading::ByFlag,
+        };
+        let variables = if args.resolver_only || is_missing {
+            with_resolver(&tunnels)
+        } else {
+            with_module(&tunnels, loading)
+        };
         print(&variables, args, output)?;
         Ok(Exit::Done)
     })

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::args;
-use super::common::node_env::{has_module, missing_module, own_module, with_module, with_resolver};
+use super::common::node_env::{Loading, has_module, missing_module, own_module, with_module, with_resolver};
 use super::common::{Exit, Failure, Result, Target, block_on, node_files, note};
 
 /// Replaces this process with the program; returns only on failure.
@@ -25,7 +25,7 @@ pub fn run(target: &Target, args: &args::Run) -> Result<Exit> {
                 note(&missing_module(&tunnels));
                 with_resolver(&tunnels)
             }
-            None => with_module(&tunnels),
+            None => with_module(&tunnels, Loading::of(program, std::env::var_os("PATH").as_deref())),
         };
         let mut command = Command::new(program);
         command.args(words);

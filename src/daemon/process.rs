@@ -163,19 +163,17 @@ pub fn wait_for_ready(mut pipe: File, timeout: Duration) -> Ready {
     }
 }
 
-/// Tells the parent of this daemon that it is ready, and closes the parent's pipes.
+/// Closes the pipes of this daemon's parent, and tells it that the daemon is ready.
 ///
 /// From now on, standard error goes to `log`, or to `/dev/null` without one.
 pub fn announce_ready(log: Option<&Path>) -> io::Result<()> {
-    rustix::io::write(rustix::stdio::stdout(), READY)?;
+    let parent = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
     let null = File::options().write(true).open("/dev/null")?;
+    let log = log.map(files::open_log).transpose()?;
     rustix::stdio::dup2_stdout(&null)?;
-    match log {
-        Some(path) => {
-            rustix::stdio::dup2_stderr(&files::open_log(path)?)?;
-        }
-        None => rustix::stdio::dup2_stderr(&null)?,
-    }
+    rustix::stdio::dup2_stderr(log.as_ref().unwrap_or(&null))?;
+    // Last: whoever waits may count on a daemon that is detached.
+    rustix::io::write(&parent, READY)?;
     Ok(())
 }
 

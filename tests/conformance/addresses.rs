@@ -111,6 +111,7 @@ fn repeated() -> Vec<Case> {
         case(name)
             .nothing_started()
             .expect(&["server: exit 0"])
+            .repaired(&[&line])
             .diverges(Divergence::RepeatedAddress, &[&line], WHY_ONCE)
             .play(move |t| note_listeners(t, &["-address", list], &[], count))
     };

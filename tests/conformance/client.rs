@@ -273,27 +273,35 @@ fn command_lines() -> Vec<Case> {
             "an unknown flag in front of a command",
             vec![vec!["-bogus", "-names"], vec!["-d", "-bogus", "-kill"]],
         ),
-        case("the usage text names every flag").nothing_started().expect(&["all named"]).play(|t| {
-            let output = run(t.command(&["-help"]));
-            let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            let flags = [
-                "-d",
-                "-debug",
-                "-daemon",
-                "-port",
-                "-address",
-                "-relaxed_command_check",
-                "-systemd",
-                "-packet_timeout",
-                "-delay_accept",
-                "-delay_write",
-                "-names",
-                "-kill",
-                "-stop",
-            ];
-            let missing: Vec<&&str> = flags.iter().filter(|flag| !text.contains(**flag)).collect();
-            t.note(&if missing.is_empty() { "all named".to_owned() } else { format!("missing {missing:?}") });
-        }),
+        case("the usage text names every flag")
+            .nothing_started()
+            .needs_systemd()
+            .expect(&["all named"])
+            .play(|t| {
+                let output = run(t.command(&["-help"]));
+                let text = String::from_utf8_lossy(&output.stderr).into_owned();
+                let flags = [
+                    "-d",
+                    "-debug",
+                    "-daemon",
+                    "-port",
+                    "-address",
+                    "-relaxed_command_check",
+                    "-systemd",
+                    "-packet_timeout",
+                    "-delay_accept",
+                    "-delay_write",
+                    "-names",
+                    "-kill",
+                    "-stop",
+                ];
+                let missing: Vec<&&str> = flags.iter().filter(|flag| !text.contains(**flag)).collect();
+                t.note(&if missing.is_empty() {
+                    "all named".to_owned()
+                } else {
+                    format!("missing {missing:?}")
+                });
+            }),
         case("flags in front of a command")
             .expect(&[
                 r"-d: exit 0, stdout epmd: up and running on port 4369 with data:\n",
@@ -324,7 +332,6 @@ fn command_lines() -> Vec<Case> {
                 "-port  4369: exit 0",
                 "-port +4369: exit 0",
                 "-daemon -daemon: exit 0",
-                "-systemd -relaxed_command_check: exit 0",
                 r"stop of -names: exit 0, stdout NOEXIST\n",
                 r"stop of two lines: exit 0, stdout NOEXIST\n",
                 r"stop of bad UTF-8: exit 0, stdout NOEXIST\n",
@@ -342,7 +349,6 @@ fn command_lines() -> Vec<Case> {
                     ["-port", " 4369"],
                     ["-port", "+4369"],
                     ["-daemon", "-daemon"],
-                    ["-systemd", "-relaxed_command_check"],
                 ];
                 for [flag, value] in pairs {
                     t.runs(&format!("{flag} {value}"), &[flag, value, "-started"]);
@@ -356,6 +362,13 @@ fn command_lines() -> Vec<Case> {
                 let mut command = t.command(&["-address"]);
                 command.arg(strange).arg("-started");
                 t.note(&format!("address in bad UTF-8: {}", said(&run(command))));
+            }),
+        case("a flag for systemd without its sockets, beside a server")
+            .needs_systemd()
+            .expect(&["exit 0"])
+            .play(|t| {
+                let output = run(t.command(&["-systemd", "-relaxed_command_check", "-started"]));
+                t.note(&said(&output));
             }),
         case("a server in the foreground is silent")
             .expect(&["stdout and stderr are empty", "server: lives"])

@@ -19,6 +19,8 @@ use crate::wire::{Alive2, alive2, names, port2};
 
 const WHY_AGAIN: &str =
     "a node that is restarted at once must not be refused because of its own old connection";
+/// How long a server that does not answer is watched. There is no event to wait for; one that answers is much faster.
+const SILENCE: Duration = Duration::from_secs(5);
 const WHY_STOPPED: &str = "a holder that is frozen and no longer listens will never answer";
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -41,6 +43,7 @@ fn descriptors() -> Vec<Case> {
             .alone()
             .wrapped(&["prlimit", "--nofile=128:128"])
             .expect(&["flood: the server has ended", "server: exit 1"])
+            .repaired(&["flood: a lookup waits", "server: lives"])
             .diverges(
                 Divergence::DescriptorsUsedUp,
                 &["flood: a lookup is answered", "server: lives"],
@@ -49,15 +52,16 @@ fn descriptors() -> Vec<Case> {
             .play(|t| {
                 raise_own_limit();
                 let flood: Vec<Peer> = (0..200).map_while(|_| t.try_dial("flood")).collect();
-                let ended = wait_for_end_or_answer(t);
-                t.note(if ended { "flood: the server has ended" } else { "flood: a lookup is answered" });
+                let outcome = outcome_of_flood(t);
+                t.note(&format!("flood: {outcome}"));
                 drop(flood);
-                if ended { t.server_ends() } else { t.server_lives() }
+                if outcome == ENDED { t.server_ends() } else { t.server_lives() }
             }),
         case("more registrations than descriptors")
             .alone()
             .wrapped(&["prlimit", "--nofile=128:128"])
             .expect(&["flood: the server has ended", "server: exit 1"])
+            .repaired(&["flood: a lookup waits", "server: lives", "left: none"])
             .diverges(
                 Divergence::DescriptorsUsedUp,
                 &["flood: a lookup is answered", "server: lives", "left: none"],
@@ -71,10 +75,10 @@ fn descriptors() -> Vec<Case> {
                         peer.try_send(&alive2(format!("n{number}"))).then_some(peer)
                     })
                     .collect();
-                let ended = wait_for_end_or_answer(t);
-                t.note(if ended { "flood: the server has ended" } else { "flood: a lookup is answered" });
+                let outcome = outcome_of_flood(t);
+                t.note(&format!("flood: {outcome}"));
                 drop(flood);
-                if ended {
+                if outcome == ENDED {
                     t.server_ends();
                 } else {
                     t.server_lives();
@@ -121,17 +125,24 @@ fn descriptors() -> Vec<Case> {
     ]
 }
 
-/// Waits until the server has ended or has answered a lookup that was sent last.
-fn wait_for_end_or_answer(t: &mut Stage<'_>) -> bool {
+const ENDED: &str = "the server has ended";
+
+/// What becomes of a lookup that is sent last.
+fn outcome_of_flood(t: &mut Stage<'_>) -> &'static str {
     let asked = t.try_dial("lookup").filter(|peer| peer.try_send(&port2("nobody")));
     let server = t.server.as_mut().expect("a server");
-    let mut ended = false;
-    wait_until("an end or an answer", || {
-        ended = !server.is_running();
-        ended || asked.as_ref().is_some_and(Peer::has_news)
-    });
-    // The connection also ends with the server, slightly before its process does.
-    ended || asked.is_none_or(|peer| peer.all() != b"w\x01")
+    let deadline = Instant::now() + SILENCE;
+    while Instant::now() < deadline {
+        if !server.is_running() {
+            return ENDED;
+        }
+        if let Some(asked) = asked.as_ref().filter(|asked| asked.has_news()) {
+            // The connection also ends with the server, slightly before its process does.
+            return if asked.all() == b"w\x01" { "a lookup is answered" } else { ENDED };
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    "a lookup waits"
 }
 
 /// The end of the old connection and the new registration reach the server at the same time: it is stopped while both
@@ -297,8 +308,7 @@ fn stalled_reader() -> Case {
             stalled.wait_until_read();
             let other = t.dial("others");
             other.send(&port2("nobody"));
-            // There is no event to wait for; a server that is not stalled answers much faster than this.
-            let deadline = Instant::now() + Duration::from_secs(5);
+            let deadline = Instant::now() + SILENCE;
             while !other.has_news() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(5));
             }

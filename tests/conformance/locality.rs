@@ -121,7 +121,7 @@ fn try_routes(t: &Stage<'_>, routes: &[(&str, &str, bool)], relaxed: bool) {
 
 /// Plays a case on a server that inherits one socket for IPv4 and IPv6.
 fn inherited(case: Case, args: &'static [&'static str], relaxed: bool) -> Case {
-    case.nothing_started().play(move |t| {
+    case.nothing_started().needs_systemd().play(move |t| {
         let socket = dual_stack(t.address().port());
         t.server = Some(spawn_with_sockets(t, vec![socket], args));
         try_routes(t, &MAPPED_ROUTES, relaxed);
@@ -149,6 +149,7 @@ fn nobody_kills_from_afar() -> Case {
 fn unix() -> Case {
     case("an inherited Unix socket")
         .nothing_started()
+        .needs_systemd()
         .expect(&[
             r"NAMES: \x00\x00\x11\x11 eof",
             r"PORT2: w\x01 eof",

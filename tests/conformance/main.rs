@@ -152,4 +152,10 @@ fn divergences_are_the_agreed_ones() {
     let named: BTreeSet<Divergence> =
         sections.iter().flat_map(|cases| cases()).filter_map(|case| case.divergence()).collect();
     assert_eq!(named, BTreeSet::from(Divergence::ALL));
+    // In which releases stock has each defect, which scripts/test-otp compares with what it sees.
+    let listed: Vec<&str> =
+        include_str!("versions.txt").lines().filter_map(|line| line.split('\t').next()).collect();
+    let mut names: Vec<String> = named.iter().map(|divergence| format!("{divergence:?}")).collect();
+    names.sort();
+    assert_eq!(listed, names);
 }

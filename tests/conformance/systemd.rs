@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = activation();
     cases.extend(refusals());
     cases.extend(notifications());
-    cases
+    cases.into_iter().map(Case::needs_systemd).collect()
 }
 
 /// A listening socket for IPv4 and IPv6 on all addresses, as `BindIPv6Only=both` makes it.

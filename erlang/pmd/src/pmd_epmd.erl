@@ -18,6 +18,9 @@
 %%%
 %%% `net_kernel' itself waits for these responses, so the daemon has one second, and any failure here means no more than
 %%% "not found".
+%%%
+%%% One compiled file serves all releases. Newer ones no longer load what older compilers made of binary syntax, so there
+%%% is none here; `scripts/build-epmd-module' fails if any instruction of that kind remains.
 -module(pmd_epmd).
 
 -export([start/0, start_link/0, stop/0]).
@@ -52,7 +55,7 @@ start() -> stock(start, []).
 -spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() ->
     resolve_members(os:getenv(?HOSTS_FILE, "")),
-    load_as_embedded(init:get_argument(mode)),
+    load_as_embedded(),
     stock(start_link, []).
 
 %% @private
@@ -145,13 +148,21 @@ resolve_members(File) ->
 
 %% In embedded mode, a node cannot load this module. `pmd run' therefore starts nodes in interactive mode, and whatever
 %% embedded mode would have loaded before the start is loaded after it.
-load_as_embedded({ok, [_ | Others]}) ->
-    case lists:member(["embedded"], Others) of
+load_as_embedded() ->
+    case is_meant_to_be_embedded() of
         true -> spawn(fun() -> load_all(init:get_status()) end);
         false -> ok
-    end;
-load_as_embedded(_) ->
-    ok.
+    end.
+
+%% By a second flag, or by a variable of a release that would be in embedded mode: relx's, or Elixir's for the commands
+%% that start the release itself.
+is_meant_to_be_embedded() ->
+    case init:get_argument(mode) of
+        {ok, [_ | Others]} -> lists:member(["embedded"], Others);
+        error -> false
+    end
+        orelse os:getenv("CODE_LOADING_MODE") =/= false
+        orelse lists:member(os:getenv("RELEASE_COMMAND"), ["start", "start_iex", "daemon", "daemon_iex"]).
 
 load_all({started, _}) ->
     Applications = [Name || {Name, _, _} <- application:loaded_applications()],
@@ -233,7 +244,7 @@ through_pmd(Name, Host, Family) ->
     Ask = fun() ->
         Answer =
             try
-                ask(to_binary(Name), host_to_binary(Host), Family)
+                ask(to_bytes(Name), host_to_bytes(Host), Family)
             catch
                 _:_ -> unknown
             end,
@@ -253,38 +264,51 @@ through_pmd(Name, Host, Family) ->
 %% extra field. Stock epmd knows no such name. The name in the response is the node's alone: a node that has registered
 %% the whole question as its name is not believed.
 ask(Name, Host, Family) ->
-    Question = <<Name/binary, $@, Host/binary, $@, (atom_to_binary(Family, utf8))/binary>>,
+    Question = lists:append([Name, "@", Host, "@", atom_to_list(Family)]),
     {ok, Socket} = connect(),
-    ok = gen_tcp:send(Socket, <<(byte_size(Question) + 1):16, ?PORT_PLEASE2, Question/binary>>),
-    NameSize = byte_size(Name),
-    case receive_all(Socket, <<>>) of
-        <<?PORT2, 0, Port:16, _Type, _Protocol, Highest:16, Lowest:16, NameSize:16, Name:NameSize/binary, Size:16,
-            "pmd", Address:(Size - 3)/binary>> when Port > 0, Highest >= ?LOWEST, Lowest =< ?HIGHEST ->
-            {ok, address(Address, Family), Port, min(Highest, ?HIGHEST)};
-        <<?PORT2, ?NO_SUCH_NODE>> ->
+    ok = gen_tcp:send(Socket, [uint16(length(Question) + 1), ?PORT_PLEASE2, Question]),
+    case receive_all(Socket, []) of
+        [?PORT2, 0, P1, P0, _Type, _Protocol, H1, H0, L1, L0, N1, N0 | NameAndExtra] ->
+            {Name, [E1, E0 | Extra]} = lists:split(uint16(N1, N0), NameAndExtra),
+            {"pmd", Address} = lists:split(3, Extra),
+            true = length(Extra) =:= uint16(E1, E0),
+            found(address(Address, Family), uint16(P1, P0), uint16(H1, H0), uint16(L1, L0));
+        [?PORT2, ?NO_SUCH_NODE] ->
             {error, noport};
-        <<?PORT2, ?THIS_HOST>> ->
+        [?PORT2, ?THIS_HOST] ->
             this_host;
         _ ->
             unknown
     end.
 
+found(Address, Port, Highest, Lowest) when Port > 0, Highest >= ?LOWEST, Lowest =< ?HIGHEST ->
+    {ok, Address, Port, min(Highest, ?HIGHEST)};
+found(_, _, _, _) ->
+    unknown.
+
 connect() ->
-    Options = [binary, {active, false}],
+    Options = [list, {active, false}],
     case gen_tcp:connect({127, 0, 0, 1}, epmd_port(), [inet | Options], ?PATIENCE) of
         {ok, Socket} -> {ok, Socket};
         {error, _} -> gen_tcp:connect({0, 0, 0, 0, 0, 0, 0, 1}, epmd_port(), [inet6 | Options], ?PATIENCE)
     end.
 
 %% A response is shorter than this; a longer one is none.
-receive_all(Socket, Before) when byte_size(Before) < 4096 ->
+receive_all(Socket, Before) when length(Before) < 4096 ->
     case gen_tcp:recv(Socket, 0) of
-        {ok, Data} -> receive_all(Socket, <<Before/binary, Data/binary>>);
+        {ok, Data} -> receive_all(Socket, Before ++ Data);
         {error, closed} -> Before
     end.
 
-address(<<A, B, C, D>>, inet) -> {A, B, C, D};
-address(<<A:16, B:16, C:16, D:16, E:16, F:16, G:16, H:16>>, inet6) -> {A, B, C, D, E, F, G, H}.
+address([A, B, C, D], inet) -> {A, B, C, D};
+address([_ | _] = Bytes, inet6) when length(Bytes) =:= 16 -> list_to_tuple(words(Bytes)).
+
+words([High, Low | Others]) -> [uint16(High, Low) | words(Others)];
+words([]) -> [].
+
+uint16(High, Low) -> High * 256 + Low.
+
+uint16(Number) -> [Number div 256, Number rem 256].
 
 epmd_port() ->
     case {init:get_argument(epmd_port), os:getenv("ERL_EPMD_PORT", "")} of
@@ -296,7 +320,8 @@ epmd_port() ->
 to_string(Text) when is_atom(Text) -> atom_to_list(Text);
 to_string(Text) -> Text.
 
-to_binary(Name) -> unicode:characters_to_binary(to_string(Name)).
+%% The bytes of a name in UTF-8.
+to_bytes(Name) -> binary_to_list(unicode:characters_to_binary(to_string(Name))).
 
-host_to_binary(Address) when is_tuple(Address) -> list_to_binary(inet:ntoa(Address));
-host_to_binary(Host) -> to_binary(Host).
+host_to_bytes(Address) when is_tuple(Address) -> inet:ntoa(Address);
+host_to_bytes(Host) -> to_bytes(Host).

@@ -5,6 +5,9 @@
 //! nodes that have one of their own, get a resolver file instead.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use crate::config::{environment, settings};
 use crate::control::api::TunnelList;
@@ -19,6 +22,12 @@ const HOSTS_FILE: &str = "PMD_HOSTS_FILE";
 pub const MODULE: &str = "pmd_epmd";
 /// The flag that names an epmd module.
 const MODULE_FLAG: &str = "-epmd_module";
+/// The variables from which the scripts of releases take the mode in which modules are loaded: Elixir's, and relx's.
+const MODE_VARIABLES: [&str; 2] = [ELIXIR_MODE, "CODE_LOADING_MODE"];
+/// Elixir's variable among [`MODE_VARIABLES`].
+const ELIXIR_MODE: &str = "RELEASE_MODE";
+/// Bytes of a program that are searched for [`MODE_VARIABLES`]. Scripts of releases have some 10 or 30 KiB.
+const SCRIPT_SIZE: u64 = 256 * 1024;
 /// Variables with flags for `erl`.
 const FLAG_VARIABLES: [&str; 3] = [FLAGS, "ERL_FLAGS", "ERL_ZFLAGS"];
 
@@ -67,15 +76,59 @@ pub fn missing_module(tunnels: &TunnelList) -> String {
     )
 }
 
+/// How a node is kept out of embedded mode, in which it loads no module that its boot script does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loading {
+    /// By a flag. If the program gives `erl` a flag of its own, this one counts, but a node of OTP 27 or later then logs
+    /// hundreds of lines before it starts, because its logger cannot load modules that early.
+    ByFlag,
+    /// By the variables that the scripts of Elixir's and relx's releases respect.
+    ByScript,
+    /// By the variable of an Elixir release; other programs of Elixir are not affected.
+    ByElixir,
+}
+
+impl Loading {
+    /// The way that is right for a program.
+    pub fn of(program: &OsStr, path: Option<&OsStr>) -> Loading {
+        if found(program, path).is_some_and(|file| is_script_of_release(&file)) {
+            Loading::ByScript
+        } else {
+            Loading::ByFlag
+        }
+    }
+}
+
+/// The file that a command names, as a shell finds it.
+fn found(program: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
+    if Path::new(program).components().count() > 1 {
+        return Some(program.into());
+    }
+    std::env::split_paths(path?).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+fn is_script_of_release(file: &Path) -> bool {
+    let mut text = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(SCRIPT_SIZE).read_to_end(&mut text));
+    read.is_ok()
+        && text.starts_with(b"#!")
+        && MODE_VARIABLES.iter().any(|name| text.windows(name.len()).any(|part| part == name.as_bytes()))
+}
+
 /// The variables for a node that loads the module.
-pub fn with_module(tunnels: &TunnelList) -> Vec<Assignment> {
-    // In embedded mode, as releases start nodes, a node loads no module that its boot script does not name.
+pub fn with_module(tunnels: &TunnelList, loading: Loading) -> Vec<Assignment> {
+    let (mode, mode_variables) = match loading {
+        Loading::ByFlag => ("-mode interactive ", &[][..]),
+        Loading::ByScript => ("", &MODE_VARIABLES[..]),
+        Loading::ByElixir => ("", &[ELIXIR_MODE][..]),
+    };
     let folder = escaped(&tunnels.module_folder.to_string_lossy());
-    let flags = format!("-mode interactive -pa {folder} {MODULE_FLAG} {MODULE}");
+    let flags = format!("{mode}-pa {folder} {MODULE_FLAG} {MODULE}");
     let mut variables = vec![
         Assignment { name: FLAGS, value: flags, before: true },
         Assignment::set(HOSTS_FILE, tunnels.hosts_file.display().to_string()),
     ];
+    variables.extend(mode_variables.iter().map(|name| Assignment::set(name, "interactive".to_owned())));
     variables.extend(port(tunnels));
     variables
 }
@@ -137,7 +190,7 @@ mod tests {
 
     #[test]
     fn flags_of_the_user_remain_after_those_of_pmd() {
-        let variables = with_module(&tunnels(4369));
+        let variables = with_module(&tunnels(4369), Loading::ByFlag);
         let flags = variables.iter().find(|variable| variable.name == FLAGS).expect("flags");
         let ours = r"-mode interactive -pa /my\ own/erlang-4369 -epmd_module pmd_epmd";
         assert_eq!(flags.value_before(None), ours);
@@ -145,7 +198,34 @@ mod tests {
         assert_eq!(flags.value_before(Some("+P 1000".as_ref())), format!("{ours} +P 1000").as_str());
         assert_eq!(flags.value_before(Some(ours.as_ref())), ours, "not twice");
         assert_eq!(variables.len(), 2);
-        assert!(with_module(&tunnels(4370)).contains(&Assignment::set("ERL_EPMD_PORT", "4370".into())));
+        assert!(
+            with_module(&tunnels(4370), Loading::ByFlag)
+                .contains(&Assignment::set("ERL_EPMD_PORT", "4370".into()))
+        );
+    }
+
+    #[test]
+    fn a_script_of_a_release_gets_a_variable_instead_of_a_second_flag() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let script = folder.path().join("app");
+        let written = |text: &str| {
+            std::fs::write(&script, text).expect("a script");
+            (
+                Loading::of(script.as_os_str(), None),
+                Loading::of("app".as_ref(), Some(folder.path().as_os_str())),
+            )
+        };
+        let by_script = (Loading::ByScript, Loading::ByScript);
+        assert_eq!(written("#!/bin/sh\nerl -mode \"$RELEASE_MODE\"\n"), by_script);
+        assert_eq!(written("#!/bin/sh\nerl -mode ${CODE_LOADING_MODE:-embedded}\n"), by_script);
+        assert_eq!(written("#!/bin/sh\nerl -mode embedded\n"), (Loading::ByFlag, Loading::ByFlag));
+        assert_eq!(written("\x7fELF RELEASE_MODE"), (Loading::ByFlag, Loading::ByFlag));
+        assert_eq!(Loading::of("nosuch".as_ref(), Some(folder.path().as_os_str())), Loading::ByFlag);
+        let variables = with_module(&tunnels(4369), Loading::ByScript);
+        assert_eq!(variables[0].value, r"-pa /my\ own/erlang-4369 -epmd_module pmd_epmd");
+        for name in MODE_VARIABLES {
+            assert!(variables.contains(&Assignment::set(name, "interactive".into())));
+        }
     }
 
     #[test]
