@@ -36,7 +36,7 @@ pub trait Entrances: Debug + Send + Sync {
     /// Whether there are any aliases. Called on the hot path.
     fn any(&self) -> bool;
 
-    /// Whether this address is in the alias range.
+    /// Whether this address is in the alias range, and not this host's own alias.
     fn is_alias(&self, address: IpAddr) -> bool;
 
     /// The host of an alias, in lower case.

@@ -13,11 +13,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connect;
-use super::first_choice::first_choice;
 use super::node_addresses::NodeAddresses;
 use super::port_owner::is_covered;
 use super::rules;
 use super::state::Tunnels;
+use crate::base::first_choice::first_choice;
 use crate::base::permit::Permit;
 use crate::config::ranges::PortRange;
 use crate::config::rules::Mode;
@@ -177,7 +177,8 @@ impl Entrances for TunnelEntrances {
     }
 
     fn is_alias(&self, address: IpAddr) -> bool {
-        matches!(address, IpAddr::V4(address) if self.tunnels.settings().range.contains(address))
+        let own = self.tunnels.parts.directory.own_alias();
+        matches!(address, IpAddr::V4(address) if self.tunnels.settings().range.contains(address) && address != own)
     }
 
     fn host_behind(&self, alias: IpAddr) -> Option<String> {

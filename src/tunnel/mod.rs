@@ -18,7 +18,6 @@ pub mod connect;
 pub mod dialback;
 pub mod entry;
 pub mod exit;
-mod first_choice;
 pub mod hosts_file;
 pub mod inquiries;
 pub mod listener;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::aliases::Aliases;
+use super::aliases::{Aliases, Published};
 use super::entry::TunnelEntrances;
 use super::reachability::Reachable;
 use super::responder::{Responders, lost_text};
@@ -98,7 +98,7 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
     let mut sync = Sync {
         aliases: Aliases::parse(range, &text, now_s()),
         reachable: Reachable::new(Arc::clone(&tunnels.parts.identity), Arc::clone(&tunnels.parts.directory)),
-        system: SystemNames::default(),
+        system: SystemNames::new(range),
         used: false,
         responders: Responders::new(Arc::clone(&entrances)),
         tunnels,
@@ -168,7 +168,8 @@ impl Sync {
         let policy = self.tunnels.policy();
         let members: BTreeSet<String> =
             hosts.members.iter().filter(|host| rules::mode(&policy, host) != Mode::Never).cloned().collect();
-        let mut changed = self.aliases.update(now_s(), &members, left);
+        let published = Published { agreed: &hosts.aliases, all: &hosts.published };
+        let mut changed = self.aliases.update(now_s(), &members, left, published);
         let doubtful = members.iter().filter(|host| rules::mode(&policy, host) == Mode::WhenNeeded);
         self.reachable.check(doubtful.cloned().collect());
         let own = self.tunnels.parts.identity.host().as_str();
@@ -182,7 +183,9 @@ impl Sync {
                 Mode::Never => false,
             })
             .collect();
-        let lost = self.responders.listen_on(listed.values().copied().collect());
+        let own_alias = self.tunnels.parts.directory.own_alias();
+        let to_answer = listed.values().copied().chain([own_alias]).collect();
+        let lost = self.responders.listen_on(to_answer);
         let mut warnings: Vec<String> = listed
             .iter()
             .filter_map(|(host, address)| {
@@ -191,6 +194,11 @@ impl Sync {
                 Some(format!("nodes on this host cannot reach {host} through pmd: {text}"))
             })
             .collect();
+        if let Some(user) = lost.get(&own_alias) {
+            let at = SocketAddr::new(own_alias.into(), self.tunnels.parts.ports.1);
+            let text = lost_text(at, *user);
+            warnings.push(format!("nodes of this host do not find each other at its own alias: {text}"));
+        }
         if let Some((first, _)) = foreign.first() {
             warnings.push(format!(
                 "{} hosts outside this host's domain, such as {first}, are not resolved for nodes: add a [[tunnel_rule]] for their full names",
@@ -212,7 +220,9 @@ impl Sync {
             .all()
             .map(|(host, address)| {
                 let plain = rules::mode(&policy, host) == Mode::WhenNeeded && self.reachable.is_plain(host);
-                (address, Alias { host: host.to_owned(), listed: text.listed.contains(host), plain })
+                let agreed = hosts.aliases.get(host) == Some(&address);
+                let names = text.listed.get(host).cloned().unwrap_or_default();
+                (address, Alias { host: host.to_owned(), agreed, names, plain })
             })
             .collect();
         changed |= self.tunnels.aliases() != names;

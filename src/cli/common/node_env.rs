@@ -130,6 +130,8 @@ mod tests {
             hosts_file: "/var/lib/pmd/hosts-4369".into(),
             module_folder: "/my own/erlang-4369".into(),
             port,
+            host: String::new(),
+            alias: None,
             aliases: Vec::new(),
             tunnels: Vec::new(),
         }

@@ -59,7 +59,9 @@ pub(super) async fn list(
         .map(|(address, alias)| api::AliasInfo {
             host: alias.host,
             address,
-            listed: alias.listed,
+            listed: !alias.names.is_empty(),
+            names: alias.names,
+            agreed: alias.agreed,
             plain: alias.plain,
         })
         .collect();
@@ -85,6 +87,8 @@ pub(super) async fn list(
         hosts_file: settings.hosts_file.clone(),
         module_folder: settings.module.parent().unwrap_or(&settings.module).to_owned(),
         port: about.listen_port,
+        host: member.cluster.local().host().to_string(),
+        alias: Some(member.cluster.directory().own_alias()),
         aliases,
         tunnels: open,
     }))
