@@ -58,11 +58,11 @@ pub fn run(target: &Target, output: Output) -> Result<Exit> {
 
 /// A host whose names the system knows already keeps them: its line is a comment.
 fn write_line(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
-    let Line { host, address, names, plain, .. } = line;
-    match (names.is_empty(), plain) {
-        (false, _) => writeln!(out, "{address} {}", names.join(" ")),
-        (true, true) => writeln!(out, "# {address} {}: reached without an alias", printable(host)),
-        (true, false) => writeln!(out, "# {address} {}: the system knows this name", printable(host)),
+    let Line { host, address, names, .. } = line;
+    if names.is_empty() {
+        writeln!(out, "# {address} {}: the system knows this name", printable(host))
+    } else {
+        writeln!(out, "{address} {}", names.join(" "))
     }
 }
 
@@ -73,15 +73,14 @@ mod tests {
     #[test]
     fn a_name_that_the_system_knows_is_a_comment() {
         let names = ["far.example.org".to_owned(), "far".to_owned()];
-        let line = |names, plain| {
+        let line = |names| {
             let address = Ipv4Addr::new(127, 77, 1, 2);
             let mut out = Vec::new();
-            let line = Line { host: "far.example.org", address, names, agreed: true, plain };
+            let line = Line { host: "far.example.org", address, names, agreed: true, plain: false };
             write_line(&mut out, &line).expect("in-memory write");
             String::from_utf8(out).expect("text")
         };
-        assert_eq!(line(&names, false), "127.77.1.2 far.example.org far\n");
-        assert_eq!(line(&[], false), "# 127.77.1.2 far.example.org: the system knows this name\n");
-        assert_eq!(line(&[], true), "# 127.77.1.2 far.example.org: reached without an alias\n");
+        assert_eq!(line(&names), "127.77.1.2 far.example.org far\n");
+        assert_eq!(line(&[]), "# 127.77.1.2 far.example.org: the system knows this name\n");
     }
 }

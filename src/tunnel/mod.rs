@@ -27,7 +27,7 @@ pub mod pipe;
 mod port_owner;
 pub mod probe;
 pub mod proven;
-pub mod reachability;
+mod reachability;
 pub mod relay;
 pub mod rendezvous;
 pub mod responder;
@@ -66,6 +66,7 @@ pub fn start(
     let tunnels = Arc::new(Tunnels::new(parts));
     let entrances = Arc::new(TunnelEntrances::new(Arc::clone(&tunnels)));
     supervisor.task("aliases", sync::run(Arc::clone(&entrances)));
+    supervisor.task("reachability", reachability::check_again(Arc::clone(&tunnels)));
     supervisor.task("exits", exit::watch_registrations(Arc::clone(&tunnels)));
     supervisor.task("questions", asking::hear(Arc::clone(&tunnels), heard));
     let for_requests = Arc::clone(&tunnels);

@@ -13,7 +13,9 @@ use tokio_util::task::TaskTracker;
 use super::dialback::Requests;
 use super::inquiries::{Askers, Inquiries};
 use super::path::Paths;
+use super::reachability::Reachable;
 use super::rendezvous::Rendezvous;
+use super::rules;
 use super::table::Table;
 use crate::base::clock::Monotonic;
 use crate::base::log::limited::{LimitedLog, Limits};
@@ -21,6 +23,7 @@ use crate::base::permit::Permit;
 use crate::base::shutdown::Shutdown;
 use crate::base::stats::Counters;
 use crate::cluster::core::Core;
+use crate::config::rules::Mode;
 use crate::config::tunnel::{TunnelPolicy, TunnelSettings};
 use crate::directory::Target;
 use crate::directory::cluster::{ClusterDirectory, Registered};
@@ -75,8 +78,6 @@ pub struct Alias {
     pub agreed: bool,
     /// The names of the host that the hosts file maps to this alias.
     pub names: Vec<String>,
-    /// Whether nodes reach the host without tunnels, so that it is left to them.
-    pub plain: bool,
 }
 
 /// The aliases, by address and by host.
@@ -101,6 +102,8 @@ pub struct Tunnels {
     pub(super) dialling_back: Arc<Semaphore>,
     /// Connections that this daemon expects from others.
     pub(super) rendezvous: Rendezvous,
+    /// Which nodes need no tunnel.
+    pub(super) reachable: Reachable,
     /// Paths that failed recently.
     paths: Mutex<Paths>,
     /// Dial-back requests that were received recently.
@@ -130,6 +133,7 @@ impl Tunnels {
             opening: Mutex::default(),
             dialling_back: Arc::new(Semaphore::new(OPENING)),
             rendezvous: Rendezvous::default(),
+            reachable: Reachable::default(),
             paths: Mutex::default(),
             requests: Mutex::default(),
             inquiries: Mutex::default(),
@@ -226,11 +230,11 @@ impl Tunnels {
         self.parts.listening.iter().any(|address| address.ip() == all)
     }
 
-    /// Whether nodes reach this host without tunnels.
-    pub(super) fn is_plain(&self, host: &str) -> bool {
-        let table = self.alias_table();
-        let alias = table.by_host.get(host).and_then(|address| table.by_address.get(address));
-        alias.is_some_and(|alias| alias.plain)
+    /// Whether nodes reach all nodes of this host without tunnels.
+    pub fn is_plain(&self, host: &str) -> bool {
+        let origins = self.parts.directory.on_host(host);
+        let is_plain = |origin: NodeId| self.reachable.is_plain(origin);
+        rules::mode(&self.policy(), host) == Mode::WhenNeeded && origins.iter().any(|(id, _)| is_plain(*id))
     }
 
     /// The alias of a host.

@@ -60,7 +60,7 @@ pub struct AliasInfo {
     /// Whether all hosts agree on the address. Otherwise its daemon is of an older version, or another host claims the same.
     #[serde(default)]
     pub agreed: bool,
-    /// Whether nodes reach it without tunnels, so that it is left to them.
+    /// Whether nodes on this host reach all of its nodes without tunnels, as far as it has any.
     pub plain: bool,
 }
 

@@ -57,12 +57,12 @@ pub(super) async fn list(
         .aliases()
         .into_iter()
         .map(|(address, alias)| api::AliasInfo {
+            plain: tunnels.is_plain(&alias.host),
             host: alias.host,
             address,
             listed: !alias.names.is_empty(),
             names: alias.names,
             agreed: alias.agreed,
-            plain: alias.plain,
         })
         .collect();
     aliases.sort_by(|a, b| a.host.cmp(&b.host));
