@@ -6,6 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 
+use super::own_inetrc::resolver_file;
 use crate::config::{environment, settings};
 use crate::control::api::TunnelList;
 
@@ -82,7 +83,7 @@ pub fn with_module(tunnels: &TunnelList) -> Vec<Assignment> {
 
 /// The variables for a node or another program of Erlang's that finds hosts by its resolver alone.
 pub fn with_resolver(tunnels: &TunnelList) -> Vec<Assignment> {
-    let mut variables = vec![Assignment::set(INETRC, tunnels.inetrc.display().to_string())];
+    let mut variables = vec![Assignment::set(INETRC, resolver_file(tunnels).display().to_string())];
     variables.extend(port(tunnels));
     variables
 }
