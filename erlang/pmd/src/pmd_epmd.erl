@@ -52,7 +52,7 @@ start() -> stock(start, []).
 -spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() ->
     resolve_members(os:getenv(?HOSTS_FILE, "")),
-    load_as_embedded(init:get_argument(mode)),
+    _ = load_as_embedded(init:get_argument(mode)),
     stock(start_link, []).
 
 %% @private
