@@ -270,7 +270,7 @@ mod tests {
         verdicts.keep([open.clone()].into_iter());
         assert!(verdicts.is_plain(open.origin) && !verdicts.is_plain(candidate(2, "").origin));
         assert!(verdicts.due(AGAIN_MS - 1).is_empty());
-        assert_eq!(verdicts.due(AGAIN_MS), [open.clone()]);
+        assert_eq!(verdicts.due(AGAIN_MS), std::slice::from_ref(&open));
         // The firewall is closed.
         verdicts.checked(AGAIN_MS, &open, Vec::new());
         assert_eq!(verdicts.ask(AGAIN_MS, &open).0, [] as [IpAddr; 0]);
