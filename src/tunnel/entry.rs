@@ -13,9 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connect;
+use super::direct;
 use super::node_addresses::NodeAddresses;
 use super::port_owner::is_covered;
-use super::reachability::{self, Candidate};
+use super::reachability::Candidate;
 use super::rules;
 use super::state::Tunnels;
 use crate::base::first_choice::first_choice;
@@ -168,7 +169,7 @@ impl TunnelEntrances {
         let candidate = Candidate::of(target, registered.port);
         let (direct, due) = self.tunnels.reachable.ask(&candidate);
         if due {
-            reachability::check_all(&self.tunnels, vec![candidate]);
+            direct::check_all(&self.tunnels, vec![candidate]);
         }
         let is_usable =
             |ip: &IpAddr| target.pinned.is_none_or(|pinned| pinned == *ip) && family.extra(*ip).is_some();

@@ -16,6 +16,7 @@ mod answering;
 pub mod asking;
 pub mod connect;
 pub mod dialback;
+mod direct;
 pub mod entry;
 pub mod exit;
 pub mod hosts_file;
@@ -66,7 +67,7 @@ pub fn start(
     let tunnels = Arc::new(Tunnels::new(parts));
     let entrances = Arc::new(TunnelEntrances::new(Arc::clone(&tunnels)));
     supervisor.task("aliases", sync::run(Arc::clone(&entrances)));
-    supervisor.task("reachability", reachability::check_again(Arc::clone(&tunnels)));
+    supervisor.task("reachability", direct::check_again(Arc::clone(&tunnels)));
     supervisor.task("exits", exit::watch_registrations(Arc::clone(&tunnels)));
     supervisor.task("questions", asking::hear(Arc::clone(&tunnels), heard));
     let for_requests = Arc::clone(&tunnels);

@@ -4,26 +4,20 @@
 //! needs none at an address at which the daemon of its host has just proven to be that host, and at which something
 //! accepts connections to the node's port. Nodes are checked before anybody asks for them, again from time to time, and
 //! whenever a program asks for one: who asks again may have failed to reach it. Until the first check is done, tunnels are
-//! used. [`Reachable`] is a state machine; [`check`] connects.
+//! used. This is what is known, without I/O; [`direct`](super::direct) connects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pmd_protocol::peer::NodeId;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::proven;
-use super::state::Tunnels;
-use crate::auth::tls::ALPN_TUNNEL;
 use crate::base::clock::Monotonic;
 use crate::directory::Target;
-use crate::link::dial_targets::DialTargets;
 
 /// Interval between checks of a node that programs on this host ask for.
-const AGAIN_MS: u64 = 10_000;
+pub(super) const AGAIN_MS: u64 = 10_000;
 /// The same for all others.
 const IDLE_MS: u64 = 60_000;
 /// Minimum interval between checks of a node, and between proofs of its host at one address.
@@ -34,10 +28,6 @@ const IN_USE_MS: u64 = 600_000;
 const MAX_NODES: usize = 8_192;
 /// Maximum number of nodes that are checked at a time.
 const AT_ONCE: usize = 8;
-/// Maximum number of addresses of a host that are tried.
-const MAX_ADDRESSES: usize = 4;
-/// Timeout for the proof of a host, and for the connection to a node.
-const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A node and its port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,7 +129,8 @@ type Proofs = HashMap<(NodeId, SocketAddr), (u64, bool)>;
 pub(super) struct Reachable {
     verdicts: Mutex<Verdicts>,
     proofs: Mutex<Proofs>,
-    at_once: Semaphore,
+    /// Limits the nodes that are checked at a time.
+    pub(super) at_once: Semaphore,
 }
 
 impl Default for Reachable {
@@ -149,7 +140,7 @@ impl Default for Reachable {
 }
 
 impl Reachable {
-    /// Knows exactly these nodes from now on, and returns those that are to be [checked](check) now.
+    /// Knows exactly these nodes from now on, and returns those that are to be [checked](super::direct::check_all) now.
     pub(super) fn keep(&self, candidates: impl Iterator<Item = Candidate>) -> Vec<Candidate> {
         let now_ms = Monotonic::now().as_ms();
         let mut verdicts = self.verdicts();
@@ -162,7 +153,7 @@ impl Reachable {
         self.verdicts().due(Monotonic::now().as_ms())
     }
 
-    /// A program asks for a node: the addresses at which it needs no tunnel, and whether it is to be [checked](check) now.
+    /// A program asks for a node: the addresses at which it needs no tunnel, and whether it is to be [checked](super::direct::check_all) now.
     pub(super) fn ask(&self, candidate: &Candidate) -> (Vec<IpAddr>, bool) {
         self.verdicts().ask(Monotonic::now().as_ms(), candidate)
     }
@@ -172,6 +163,26 @@ impl Reachable {
         self.verdicts().is_plain(origin)
     }
 
+    /// The result of a check: the addresses at which the node needs no tunnel.
+    pub(super) fn checked(&self, candidate: &Candidate, direct: Vec<IpAddr>) {
+        self.verdicts().checked(Monotonic::now().as_ms(), candidate, direct);
+    }
+
+    /// Whether the daemon has proven recently that it is at this address; `None` if it is to be tried.
+    pub(super) fn proof(&self, origin: NodeId, address: SocketAddr) -> Option<bool> {
+        let now_ms = Monotonic::now().as_ms();
+        let mut proofs = self.proofs();
+        // A proof counts for as long as the check of a node does.
+        proofs.retain(|_, (at_ms, _)| now_ms.saturating_sub(*at_ms) < IDLE_MS);
+        let (at_ms, proven) = proofs.get(&(origin, address)).copied()?;
+        (proven || now_ms.saturating_sub(at_ms) < AGAIN_MS).then_some(proven)
+    }
+
+    /// Whether the daemon has proven just now that it is at this address.
+    pub(super) fn tried(&self, origin: NodeId, address: SocketAddr, proven: bool) {
+        self.proofs().insert((origin, address), (Monotonic::now().as_ms(), proven));
+    }
+
     fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -179,66 +190,6 @@ impl Reachable {
     fn proofs(&self) -> MutexGuard<'_, Proofs> {
         self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Checks nodes again from time to time.
-pub(super) async fn check_again(tunnels: Arc<Tunnels>) {
-    loop {
-        tokio::time::sleep(Duration::from_millis(AGAIN_MS)).await;
-        check_all(&tunnels, tunnels.reachable.due());
-    }
-}
-
-/// Checks nodes in the background.
-pub(super) fn check_all(tunnels: &Arc<Tunnels>, candidates: Vec<Candidate>) {
-    for candidate in candidates {
-        tunnels.parts.dialer.runtime().spawn(check(Arc::clone(tunnels), candidate));
-    }
-}
-
-/// Checks whether a node needs a tunnel.
-async fn check(tunnels: Arc<Tunnels>, candidate: Candidate) {
-    // The semaphore is never closed.
-    let _permit = tunnels.reachable.at_once.acquire().await;
-    let own = tunnels.parts.identity.identity().addresses;
-    let advertised = tunnels.parts.directory.addresses_of(&candidate.origin);
-    let targets = DialTargets::of_member(&own, &advertised);
-    let mut direct = Vec::new();
-    for address in targets.addresses().iter().take(MAX_ADDRESSES) {
-        let ip = address.ip().to_canonical();
-        let connect = tokio::time::timeout(TIMEOUT, TcpStream::connect((ip, candidate.port)));
-        // The proof comes first: nobody is made to connect to ports of hosts that are no members.
-        if is_proven(&tunnels, candidate.origin, *address).await && matches!(connect.await, Ok(Ok(_))) {
-            direct.push(ip);
-        }
-    }
-    tunnels.reachable.verdicts().checked(Monotonic::now().as_ms(), &candidate, direct);
-}
-
-/// Whether the daemon has proven, just now or within the interval of checks, that it is at this address.
-async fn is_proven(tunnels: &Arc<Tunnels>, origin: NodeId, address: SocketAddr) -> bool {
-    let key = (origin, address);
-    let now_ms = Monotonic::now().as_ms();
-    let known = {
-        let mut proofs = tunnels.reachable.proofs();
-        // A proof counts for as long as the check of a node does.
-        proofs.retain(|_, (at_ms, _)| now_ms.saturating_sub(*at_ms) < IDLE_MS);
-        proofs.get(&key).copied()
-    };
-    if let Some((at_ms, proven)) = known
-        && (proven || now_ms.saturating_sub(at_ms) < AGAIN_MS)
-    {
-        return proven;
-    }
-    let addresses = [address];
-    let reached = tunnels.parts.dialer.reach(&addresses, Some(origin), ALPN_TUNNEL);
-    let host = tunnels.parts.directory.host_of(&origin).unwrap_or_default();
-    let proven = match tokio::time::timeout(TIMEOUT, reached).await {
-        Ok(Ok(peer)) => proven::check(&peer.host, &host).is_ok(),
-        _ => false,
-    };
-    tunnels.reachable.proofs().insert(key, (Monotonic::now().as_ms(), proven));
-    proven
 }
 
 #[cfg(test)]

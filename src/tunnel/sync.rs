@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use super::aliases::{Aliases, Published};
 use super::entry::TunnelEntrances;
-use super::reachability::{self, Candidate};
+use super::reachability::Candidate;
 use super::responder::{Responders, lost_text};
 use super::state::{Alias, Tunnels};
 use super::system_names::SystemNames;
 use super::table::Side;
-use super::{hosts_file, rules};
+use super::{direct, hosts_file, rules};
 use crate::base::clock::now_ms;
 use crate::base::files;
 use crate::config::rules::Mode;
@@ -254,7 +254,7 @@ impl Sync {
                 }));
             }
         }
-        reachability::check_all(tunnels, tunnels.reachable.keep(candidates.into_iter()));
+        direct::check_all(tunnels, tunnels.reachable.keep(candidates.into_iter()));
     }
 
     /// Closes entries and tunnels to registrations that have ended.

@@ -6,14 +6,12 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::own_inetrc::resolver_file;
+use super::own_inetrc::{INETRC, resolver_file};
 use crate::config::{environment, settings};
 use crate::control::api::TunnelList;
 
 /// The variable for flags that `erl` puts before those of its command line.
 pub const FLAGS: &str = "ERL_AFLAGS";
-/// The variable for the path of a node's resolver configuration.
-pub const INETRC: &str = "ERL_INETRC";
 /// The variable in which [`MODULE`] finds the hosts file.
 const HOSTS_FILE: &str = "PMD_HOSTS_FILE";
 /// The epmd module.
