@@ -1,7 +1,7 @@
 # All recipes of this repository. `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help run check test tools deps lint scripts features deny doc unit system recipes build \
-	test-otp bench bench-cluster bench-tunnel first-run fuzz sim install deb static
+	test-otp erlang-client bench bench-cluster bench-tunnel first-run fuzz sim install deb static
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
@@ -71,7 +71,7 @@ unit: ## unit tests, tests of the floors, and the examples in the documentation
 system: ## tests of the binary: against stock epmd, hostile input, command line, real Erlang, clusters (needs root)
 	$(CARGO) test --locked --test conformance --test hostile --test cli --test erlang --test cluster --test package --no-fail-fast
 
-recipes: ## all other recipes except fuzz, for a few seconds each (needs root)
+recipes: ## all other recipes except fuzz and erlang-client, for a few seconds each (needs root)
 	scripts/try-recipes
 
 bench: ## pmd and stock epmd side by side, in one run
@@ -99,6 +99,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (needs cargo-fuzz: make tools)
 
 sim: ## a simulated cluster: make sim SIM='join 5000' (SIM=help lists the others)
 	$(CARGO) run --profile $(PROFILE) --locked -p pmd-core --features sim --example sim -- $(SIM)
+
+erlang-client: ## the Erlang client with dialyzer, edoc and rebar3, as far as they are installed
+	scripts/check-erlang-client
 
 deb: build ## the Debian package, in target/debian
 	scripts/build-deb $(pmd) target/debian

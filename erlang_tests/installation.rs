@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use crate::harness::netns::{Host, Lan};
 use crate::harness::program::run;
 use crate::harness::{pmd, wait_until};
+use crate::support::cluster::{api, flags, islands};
 use crate::support::mapper::{Mapper, assert_no_stock_epmd, epmd, stock_epmd, wait_for_names};
 use crate::support::node::{Node, erl};
 use crate::support::{hosts, installed, succeeded, told};
 
 /// A copy of the installed Erlang root in the host's directory, made of links; only the files that contain the path of
-/// the root are real copies, and `erts-*/bin/epmd` is the mapper under test. Returns the root and that file.
-fn erlang_root(host: &Host) -> (PathBuf, PathBuf) {
+/// the root are real copies, and `erts-*/bin/epmd` is this mapper. Returns the root and that file.
+fn erlang_root(host: &Host, mapper: Mapper) -> (PathBuf, PathBuf) {
     let erl = installed("erl", "erlang-base").canonicalize().expect("the real erl");
     let original = erl.ancestors().nth(2).expect("bin is in the root").to_owned();
     let root = host.dir().join("erlang");
@@ -30,7 +31,7 @@ fn erlang_root(host: &Host) -> (PathBuf, PathBuf) {
     fs::write(root.join("bin/erl"), script).expect("writing erl");
     fs::set_permissions(root.join("bin/erl"), fs::Permissions::from_mode(0o755)).expect("the mode of erl");
 
-    let program = match Mapper::under_test() {
+    let program = match mapper {
         Mapper::Pmd => PathBuf::from(pmd()),
         Mapper::Stock => stock_epmd(),
     };
@@ -56,7 +57,7 @@ fn link_all(original: &Path, copy: &Path, except: &[&str]) {
 fn erl_starts_the_binary_in_place_of_its_epmd() {
     let lan = Lan::new();
     let [host] = hosts(&lan, ["alpha"]);
-    let (root, own_epmd) = erlang_root(&host);
+    let (root, own_epmd) = erlang_root(&host, Mapper::under_test());
     let start = |name: &str| {
         let mut command = host.command(root.join("bin/erl"));
         command.args(["-noshell", "+S", "1:1", "-sname", name]).env("ERL_CRASH_DUMP_SECONDS", "0");
@@ -94,6 +95,44 @@ fn erl_starts_the_binary_in_place_of_its_epmd() {
     end.arg("-kill");
     assert_eq!(succeeded(&run(end)), "Killed\n");
     wait_until("the end of the daemon", || host.netns.processes().is_empty());
+}
+
+/// An image of a release with one file replaced: the environment makes the daemon that `erl` starts a member.
+#[test]
+fn the_daemon_that_erl_starts_joins_if_the_environment_says_so() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let [mut one, mut two] = [("one", ""), ("two", &*hosts[0].ip.to_string())].map(|(name, join)| {
+        let host = if join.is_empty() { &hosts[0] } else { &hosts[1] };
+        let (root, _) = erlang_root(host, Mapper::Pmd);
+        let secret = host.dir().join("secret");
+        fs::rename(host.pmd_home().join("cookie"), &secret).expect("the secret");
+        let mut command = host.command(root.join("bin/erl"));
+        command.args(["-noshell", "+S", "1:1", "-sname", name]).env("ERL_CRASH_DUMP_SECONDS", "0");
+        command.env("PMD_CLUSTER", "shop").env("PMD_JOIN", join).env("PMD_COOKIE_FILE", secret);
+        command.env("ERL_AFLAGS", flags(host));
+        Node::spawn(command)
+    });
+    two.wait("net_adm:ping('one@alpha')", "pong");
+    assert_eq!(api(&hosts[1], "GET", "/v1/tunnels", "")["tunnels"][0]["host"], "alpha");
+    // A node finds by stock means what is on the alias of a host.
+    let alias = api(&hosts[0], "GET", "/v1/tunnels", "")["alias"].as_str().expect("an alias").to_owned();
+    let named = format!("app@{alias}");
+    let _app = Node::erl(&hosts[0], &["-name", &named]);
+    let mut plain = Node::erl(&hosts[1], &["-name", "plain@beta.example"]);
+    plain.wait(&format!("net_adm:ping('{named}')"), "pong");
+    for host in &hosts {
+        assert_no_stock_epmd(host);
+    }
+    let comm = |pid: rustix::process::Pid| fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()));
+    let is_epmd = |pid: &rustix::process::Pid| comm(*pid).is_ok_and(|comm| comm == "epmd\n");
+    let daemon = hosts[0].netns.processes().into_iter().find(is_epmd).expect("a daemon");
+    assert_eq!(one.ask("length(nodes())"), "1");
+    rustix::process::kill_process(daemon, rustix::process::Signal::TERM).expect("it runs");
+    wait_until("the other host to be told", || {
+        let events = api(&hosts[1], "GET", "/v1/nodes", "");
+        events["nodes"].as_array().is_some_and(|nodes| nodes.len() == 1)
+    });
 }
 
 /// `-epmd` replaces the whole command, for environments without write access to Erlang's files.

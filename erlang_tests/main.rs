@@ -34,6 +34,7 @@ mod restart;
 mod takeover;
 mod tools;
 mod tunnel;
+mod tunnel_aliases;
 mod tunnel_apps;
 mod tunnel_ejabberd;
 mod tunnel_names;

@@ -87,6 +87,32 @@ fn the_clients_own_tests_pass() {
     assert!(output.contains("All") && output.contains("tests passed"), "no tests were run: {output}");
 }
 
+/// The package builds as it is, also with mix alone, which has no rebar3; `make erlang-client` tries rebar3.
+#[test]
+fn mix_builds_the_client() {
+    let lan = Lan::new();
+    let [host] = hosts(&lan, ["alpha"]);
+    let copy = host.dir().join("pmd_client");
+    fs::create_dir_all(copy.join("src")).expect("a folder");
+    let sources = fs::read_dir(folder("pmd").join("src")).expect("the client's sources");
+    let sources = sources.map(|entry| PathBuf::from("src").join(entry.expect("a file").file_name()));
+    for file in sources.chain([PathBuf::from("mix.exs"), PathBuf::from("rebar.config")]) {
+        fs::copy(folder("pmd").join(&file), copy.join(&file)).expect("a copy");
+    }
+    let mut mix = host.command(installed("mix", "elixir"));
+    mix.args(["compile", "--warnings-as-errors"]).current_dir(&copy).env("LC_ALL", "C.UTF-8");
+    succeeded(&run(mix));
+    let built = fs::read_to_string(copy.join("_build/dev/lib/pmd/ebin/pmd.app")).expect("an application");
+    let source = fs::read_to_string(copy.join("src/pmd.app.src")).expect("the application's source");
+    for key in ["vsn", "description", "applications"] {
+        let value = |text: &str| {
+            let after = text.split_once(&format!("{{{key},")).expect("the key").1;
+            after.split_once('}').expect("its end").0.replace(char::is_whitespace, "")
+        };
+        assert_eq!(value(&built), value(&source), "{key}");
+    }
+}
+
 #[test]
 fn nodes_with_the_epmd_module_connect_two_hosts() {
     let lan = Lan::new();
@@ -178,6 +204,20 @@ fn the_client_sees_the_cluster() {
         "begin {ok, L} = pmd:nodes(), [{H, O, S} || #{host := H, oneself := O, state := S} <- L] end",
         "[{<<\"alpha\">>,true,alive},{<<\"beta\">>,false,alive}]",
     );
+
+    // A user who may not use the control socket looks up, too, and registers nothing.
+    for path in [alpha.dir().to_owned(), PathBuf::from(&ebin)] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).expect("ours");
+    }
+    let mut stranger = alpha.command("setpriv");
+    stranger.args(["--reuid", "54321", "--regid", "54321", "--clear-groups"]);
+    stranger.arg(installed("erl", "erlang-base")).args(["-noshell", "-pa", &ebin, "-eval"]);
+    stranger.env_remove("PMD_HOME").env("HOME", "/nonexistent").current_dir("/");
+    stranger.arg(
+        "{ok, [#{host := H}]} = pmd:lookup('there@beta'), {ok, [_, _]} = pmd:nodes(),
+         io:format(\"~s ~p~n\", [H, element(1, pmd:register(x, 1))]), halt().",
+    );
+    assert_eq!(succeeded(&run(stranger)), "beta error\n");
 
     // A service lives as long as its owner, and is visible on the other host.
     let service = "case pmd:lookup(web) of

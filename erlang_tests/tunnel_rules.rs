@@ -168,29 +168,55 @@ fn a_host_that_needs_no_tunnels_keeps_its_address() {
     assert_eq!(own["aliases"].as_array().map(Vec::len), Some(0), "{own:#}");
 }
 
-/// `tunnel = "when-needed"`: a host that plain Erlang reaches loses its alias, a host that it cannot reach keeps it.
+/// `tunnel = "when-needed"`: what can be reached directly is, node by node, and without names that anybody else knows.
 #[test]
-fn tunnels_are_used_where_they_are_needed() {
+fn tunnels_are_used_where_they_are_needed_and_only_while_they_are() {
+    const OPEN: u16 = 45_001;
+    let rules = |open: &str| {
+        format!(
+            "flush ruleset
+             table inet filter {{
+                 chain input {{
+                     type filter hook input priority 0; policy drop;
+                     iif lo accept
+                     tcp dport {{ {open} }} accept
+                     ct state established,related accept
+                     tcp dport 45001 reject with tcp reset
+                 }}
+             }}"
+        )
+    };
     let lan = Lan::new();
-    let [alpha, beta, gamma] = islands(&lan, ["alpha", "beta", "gamma"]);
+    let [alpha, beta] = islands(&lan, ["alpha", "beta"]);
     configure(&alpha, "tunnel = \"when-needed\"\n");
-    // Without pmd, both names resolve to the real addresses; gamma's firewall opens nothing but pmd's port.
-    let table = format!("127.0.0.1 localhost\n{} alpha\n{} beta\n{} gamma\n", alpha.ip, beta.ip, gamma.ip);
-    std::fs::write(alpha.dir().join("hosts"), table).expect("a hosts file");
-    firewall(&beta, "flush ruleset");
-    let _daemons = [start(&alpha), start(&beta), start(&gamma)];
+    firewall(&beta, &rules("4369, 45001"));
+    let _daemons = [start(&alpha), start(&beta)];
     join(&beta, &alpha);
-    join(&gamma, &alpha);
-    let _nodes = [node(&beta, &["-sname", "two"]), node(&gamma, &["-sname", "three"])];
-    wait_until("beta to be left to plain Erlang", || {
-        let aliases = api(&alpha, "GET", "/v1/tunnels", "")["aliases"].clone();
-        let is_plain =
-            |host: &str| aliases.as_array()?.iter().find(|alias| alias["host"] == *host)?["plain"].as_bool();
-        is_plain("beta") == Some(true) && is_plain("gamma") == Some(false)
-    });
+    let port = OPEN.to_string();
+    let fixed = ["-kernel", "inet_dist_listen_min", &port, "-kernel", "inet_dist_listen_max", &port];
+    let _nodes = [node(&beta, &[&["-sname", "two"][..], &fixed].concat()), node(&beta, &["-sname", "three"])];
     let mut one = node(&alpha, &["-sname", "one"]);
-    one.wait("net_adm:ping('two@beta')", "pong");
-    one.wait("net_adm:ping('three@gamma')", "pong");
-    let tunnels = api(&alpha, "GET", "/v1/tunnels", "");
-    assert_eq!(tunnels["tunnels"].as_array().map(Vec::len), Some(1), "{tunnels:#}");
+    let dialled = |name: &str| format!("element(3, pmd_epmd:address_please({name}, \"beta\", inet))");
+    let open_tunnels = || {
+        let tunnels = api(&alpha, "GET", "/v1/tunnels", "");
+        tunnels["tunnels"].as_array().map(Vec::len)
+    };
+    one.wait(&dialled("two"), &port);
+    assert_eq!(one.ask(&dialled("three")), "4369", "its port is closed");
+    assert!(one.reaches("two@beta"));
+    assert_eq!(open_tunnels(), Some(0));
+    assert!(one.reaches("three@beta"));
+    assert_eq!(open_tunnels(), Some(1));
+
+    firewall(&beta, &rules("4369"));
+    assert_eq!(one.ask("erlang:disconnect_node('two@beta')"), "true");
+    one.wait(&dialled("two"), "4369");
+    assert!(one.reaches("two@beta"));
+    assert_eq!(open_tunnels(), Some(2));
+
+    firewall(&beta, &rules("4369, 45001"));
+    assert_eq!(one.ask("erlang:disconnect_node('two@beta')"), "true");
+    one.wait(&dialled("two"), &port);
+    assert!(one.reaches("two@beta"));
+    wait_until("the tunnel to be closed", || open_tunnels() == Some(1));
 }

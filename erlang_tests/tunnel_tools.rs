@@ -72,6 +72,29 @@ fn what_env_prints_is_enough_for_a_node() {
     assert_eq!(succeeded(&run(unit)), "[pong,error]\n");
 }
 
+/// What a resolver file of the user's own says stays true, and names of other hosts are found as well.
+#[test]
+fn a_resolver_file_of_the_users_own_is_merged() {
+    let lan = Lan::new();
+    let hosts = islands(&lan, ["alpha", "beta"]);
+    let _daemons = cluster(&hosts);
+    let _two = node(&hosts[1], &["-sname", "two"]);
+    let own_hosts = hosts[0].dir().join("own-hosts");
+    std::fs::write(&own_hosts, "10.2.2.2 of-my-file\n").expect("a hosts file");
+    let own = hosts[0].dir().join("own-inetrc");
+    let terms =
+        format!("{{host, {{10,1,1,1}}, [\"mine\"]}}.\n{{hosts_file, {own_hosts:?}}}.\n{{lookup, [dns]}}.\n");
+    std::fs::write(&own, terms).expect("a resolver file");
+    let mut running = command(&hosts[0], &["run", "--resolver-only", "--"]);
+    running.arg(installed("erl", "erlang-base")).args(["-noshell", "-sname", "one@localhost"]);
+    running.env("ERL_INETRC", &own);
+    let mut one = Node::spawn(running);
+    one.wait("net_adm:ping('two@beta')", "pong");
+    assert_eq!(one.ask("inet:getaddr(\"mine\", inet)"), "{ok,{10,1,1,1}}");
+    assert_eq!(one.ask("inet:getaddr(\"of-my-file\", inet)"), "{ok,{10,2,2,2}}");
+    assert_eq!(one.ask("inet_db:res_option(lookup)"), "[file,dns]");
+}
+
 /// Neither the daemon's control socket nor its directory of secrets is theirs.
 #[test]
 fn a_node_of_another_user_reaches_other_hosts() {

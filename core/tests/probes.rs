@@ -28,6 +28,7 @@ fn node(number: u8) -> Node {
         leaving: false,
         relay: false,
         secret_ms: 0,
+        alias: None,
     };
     let settings = Settings {
         keys: Arc::new(SimKeys::new(&[number; 32])),

@@ -27,7 +27,7 @@ defmodule LibclusterPmd.MixProject do
   defp pmd do
     case System.get_env("PMD_CLIENT_PATH") do
       nil -> {:pmd, "~> 0.1"}
-      path -> {:pmd, path: path, manager: :rebar3}
+      path -> {:pmd, path: path}
     end
   end
 

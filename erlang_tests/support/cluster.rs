@@ -103,7 +103,7 @@ pub fn hosts_file(host: &Host) -> PathBuf {
 }
 
 /// The value of `ERL_AFLAGS` on a host.
-fn flags(host: &Host) -> String {
+pub fn flags(host: &Host) -> String {
     let folder = host.pmd_home().join("erlang-4369");
     format!("-mode interactive -pa {} -epmd_module pmd_epmd", folder.display())
 }

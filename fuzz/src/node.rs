@@ -251,6 +251,7 @@ fn node() -> Option<Node> {
         leaving: false,
         relay: false,
         secret_ms: 0,
+        alias: None,
     };
     let (keys, addresses) = (Arc::new(LenientKeys), identity(1).addresses);
     let tuning = Tuning::default();

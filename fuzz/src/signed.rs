@@ -207,6 +207,7 @@ fn node(number: u8, signed: &Signed) -> Option<Node> {
             leaving: false,
             relay: false,
             secret_ms: 0,
+            alias: None,
         },
         tuning: Tuning::default(),
         administrators: Administrators::Only([id_of(&public_key(ADMINISTRATOR))].into()),

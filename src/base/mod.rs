@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod files;
+pub mod first_choice;
 pub mod foreign;
 pub mod log;
 pub mod permit;

@@ -22,7 +22,7 @@ pub use cluster::{
 pub use common::Watch;
 pub use daemon::{AddressList, Debug, Demo, Doctor, Epmd, Handover, Health, Start, Takeover};
 pub use format::Format;
-pub use nodes::{Env, OwnCookie, Ping, Run, Shape};
+pub use nodes::{Alias, Env, OwnCookie, Ping, Run, Shape};
 pub use registry::{Lookup, Named, Names, Register, Subscribe};
 
 /// The whole command line.
@@ -248,6 +248,21 @@ Examples:
   pmd run -- erl -sname foo
   pmd run -- iex --sname foo --remsh bar@farhost")]
     Run(Run),
+    /// Print the loopback address that stands for a host on every host of the cluster
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd alias                 Print that of this host: RELEASE_NODE=app@$(pmd alias)
+  pmd alias db1             Print that of another host", after_help = "\
+A node may be named by the alias of its own host. Every host reaches it by that name, without DNS.")]
+    Alias(Alias),
+    /// Print lines for /etc/hosts by which C and Java nodes reach the other hosts
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd hosts
+  pmd hosts --json", after_help = "\
+Names that the system's resolver knows keep their meaning: the lines of these hosts are comments. Erlang nodes need no
+lines: see pmd env.")]
+    Hosts,
     /// Test each hop to a node and report the one that failed
     #[command(help_template = HELP, before_help = "\
 Examples:

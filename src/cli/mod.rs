@@ -4,6 +4,7 @@
 //! layers. Data goes to standard output in the requested format, messages to standard error. Every failure has an exit
 //! code and a hint.
 
+pub mod alias;
 pub mod args;
 pub mod ca;
 pub mod common;
@@ -16,6 +17,7 @@ pub mod env;
 pub mod expel;
 pub mod handover;
 pub mod health;
+pub mod hosts;
 pub mod join;
 pub mod leave;
 pub mod lookup;
@@ -103,6 +105,8 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Unregister(args) => register::unregister(&target()?, &args.name, output),
         Command::Subscribe(args) => subscribe::run(&target()?, &args, output),
         Command::Env(args) => env::run(&target()?, &args, output),
+        Command::Alias(args) => alias::run(&target()?, args.host.as_deref(), output),
+        Command::Hosts => hosts::run(&target()?, output),
         Command::Run(args) => run::run(&target()?, &args),
         Command::Ping(args) => ping::run(&target()?, &args, output),
         Command::Doctor(args) => doctor::run(global, &args, output),

@@ -11,6 +11,7 @@ use pmd_protocol::peer::NodeId;
 use tokio::sync::watch;
 
 use crate::base::log::limited::LimitedLog;
+use crate::directory::agreed_aliases::Review;
 use crate::directory::cluster::{Claim, ClusterDirectory};
 use crate::directory::events::{EventKind, EventOrigin};
 use crate::directory::local::Local;
@@ -108,6 +109,11 @@ impl Bridge {
     /// A member's claim to a host name that another member holds.
     pub(super) fn lost_claim(&self, id: &NodeId) -> Option<Claim> {
         self.directory.lost_claim(id)
+    }
+
+    /// Decides whether this host keeps its alias at this time of the core's clock.
+    pub(super) fn review_own_alias(&self, now_ms: u64) -> Review {
+        self.directory.review_own_alias(now_ms)
     }
 
     /// Applies a change of the registry to the read model.

@@ -118,6 +118,7 @@ pub(super) async fn run(start: Start) {
         pool: Pool::default(),
         leaving: Vec::new(),
         alarms: Alarms::default(),
+        alias_is_open: true,
         rotation: None,
         owed: BTreeMap::new(),
     };
@@ -154,6 +155,10 @@ pub(super) async fn run(start: Start) {
         if driver.node.poll_timeout() <= now.mono_ms {
             driver.node.handle_timeout(now);
         }
+        // There is no other host without a link, and a link brings heartbeats.
+        if driver.alias_is_open {
+            driver.review_alias();
+        }
         driver.flush();
     }
 }
@@ -179,6 +184,8 @@ struct Driver {
     /// Notified when every member knows that this daemon leaves.
     leaving: Vec<oneshot::Sender<()>>,
     alarms: Alarms,
+    /// Whether this host's alias may still have to be given up for another.
+    alias_is_open: bool,
     /// The latest rotation of the secret, for peers that do not have it.
     rotation: Option<(Rotation, CookieKey)>,
     /// Lists of revoked certificates that have not been sent yet because a link had no room: of each link, one of each
@@ -458,6 +465,7 @@ impl Driver {
             self.node = node;
         }
         self.bridge.reset();
+        self.alias_is_open = true;
         for left in self.leaving.drain(..) {
             let _ = left.send(());
         }

@@ -31,6 +31,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pmd_core::attest::{Keys, id_of};
 use pmd_core::node::{Node, Now, Settings as NodeSettings};
 use pmd_epmd::descriptors::Descriptors;
 use pmd_protocol::peer::{Expulsion, Host, Metadata};
@@ -45,7 +46,6 @@ use crate::base::log::limited::{LimitedLog, Limits};
 use crate::base::stats::Counters;
 use crate::base::supervise::Supervisor;
 use crate::config::cluster::ClusterSettings;
-use crate::directory::cluster::ClusterDirectory;
 use crate::directory::local::Local;
 use crate::discovery::Discovery;
 use crate::discovery::broadcast::BeaconSettings;
@@ -65,6 +65,7 @@ use core::Core;
 use driver::Start;
 use joiner_handle::Joiner;
 use membership::{Cluster, ClusterError};
+use names_file::Hold;
 use revoke::Revoker;
 use rotation::{Latest, Rotations};
 use rotator::Rotator;
@@ -163,6 +164,11 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         [] => advertised(listening),
         said => said.to_vec(),
     };
+    // An authority says whose a name is, so nobody has to wait for the one that had it before.
+    let name = if tls.checks_names() { Duration::ZERO } else { settings.hold_names };
+    let hold = Hold { name, alias: settings.hold_names };
+    let id = id_of(&tls.keys().public_key());
+    let directory = Arc::new(names_file::read(&settings.names_file, hold, id, settings.tunnel.range));
     let host = Host {
         host: settings.host.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -170,6 +176,7 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
         leaving: false,
         relay: settings.tunnel.relay,
         secret_ms: transition.as_ref().and(rotation.as_ref()).map_or(0, |latest| latest.rotation.begun_ms),
+        alias: Some(directory.own_alias_claim()),
     };
     let node_settings = NodeSettings {
         keys: tls.keys(),
@@ -203,9 +210,6 @@ pub fn start(parts: Parts<'_>, prepared: Prepared) -> Result<Started, ClusterErr
     let (questions, heard) = mpsc::channel(HEARD);
     let links = Links::new(inbox, counters, shares, dial_requests, rotations_heard, lists_heard, questions);
     let (core, commands) = Core::new();
-    // An authority says whose a name is, so nobody has to wait for the one that had it before.
-    let hold = if own.tls().checks_names() { Duration::ZERO } else { settings.hold_names };
-    let directory = Arc::new(ClusterDirectory::new(names_file::read(&settings.names_file, hold)));
     for decision in node.expulsions().iter().filter(|decision| decision.expelled) {
         directory.set_expelled(decision.member, true);
     }

@@ -1,15 +1,18 @@
-//! The file in which a daemon remembers which daemon has each host name.
+//! The file in which a daemon remembers which daemon has each host name and each alias.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pmd_protocol::peer::NodeId;
 use tokio::sync::watch;
 
 use crate::base::clock::now_ms;
 use crate::base::files;
 use crate::base::files::{Reader, SecretError};
+use crate::config::ranges::LoopbackRange;
+use crate::directory::agreed_aliases::AgreedAliases;
 use crate::directory::cluster::ClusterDirectory;
 use crate::directory::held_names::HeldNames;
 
@@ -20,17 +23,30 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// How often names are given to those who claim them, if no member comes or goes meanwhile.
 const SETTLE: Duration = Duration::from_secs(60);
 
-/// The names in the file. If it cannot be read, nothing is remembered, and names belong to whoever claims them first.
-pub(super) fn read(path: &Path, hold: Duration) -> HeldNames {
-    let hold_ms = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
-    match files::read_secret(path, MAX_FILE, Reader::Daemon) {
-        Ok(text) => HeldNames::read(hold_ms, now_ms(), &text),
-        Err(SecretError::Read(error)) if error.kind() == ErrorKind::NotFound => HeldNames::new(hold_ms),
+/// How long a daemon that fails keeps what it has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hold {
+    /// Its host name.
+    pub name: Duration,
+    /// Its alias.
+    pub alias: Duration,
+}
+
+/// A directory with the names and aliases in the file, for the daemon `own`, whose alias is in `range`. If the file cannot
+/// be read, nothing is remembered, and names belong to whoever claims them first.
+pub(super) fn read(path: &Path, hold: Hold, own: NodeId, range: LoopbackRange) -> ClusterDirectory {
+    let text = match files::read_secret(path, MAX_FILE, Reader::Daemon) {
+        Ok(text) => text,
+        Err(SecretError::Read(error)) if error.kind() == ErrorKind::NotFound => String::new(),
         Err(_) => {
             tracing::warn!("cannot read {}: whose host name is whose is not remembered", path.display());
-            HeldNames::new(hold_ms)
+            String::new()
         }
-    }
+    };
+    let ms = |hold: Duration| u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
+    let names: Vec<&str> = text.lines().filter(|line| !line.contains('/')).collect();
+    let names = HeldNames::read(ms(hold.name), now_ms(), &names.join("\n"));
+    ClusterDirectory::new(names, AgreedAliases::new(range, own, ms(hold.alias), now_ms(), &text))
 }
 
 /// Writes the file when a name has got another daemon, and gives names that have become free to those who claim them.

@@ -125,6 +125,7 @@ mod tests {
             cluster = "production"
             cookie_file = "cookie"
             advertise = ["10.0.0.1:4369"]
+            epmd_joins = true
             join = ["db2"]
             discovery = ["broadcast"]
             epmd_access = "members"

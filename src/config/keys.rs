@@ -231,6 +231,13 @@ keys! {
         variables: [Variable::Value("PMD_JOIN")],
     }
 
+    /// Whether the daemon takes part in the cluster, too, if it is started under the name `epmd`, as Erlang does. By
+    /// default only if `PMD_JOIN` or `PMD_CLUSTER` is set.
+    epmd_joins: bool {
+        otherwise: "if `PMD_JOIN` or `PMD_CLUSTER` is set",
+        variables: [Variable::Value("PMD_EPMD_JOINS")],
+    }
+
     /// Daemons to join, as in `join`, but one table each: `address`, and `auto_connect = false` to skip it.
     peer: Vec<Peer> {
         default: Vec::new(),

@@ -44,6 +44,12 @@ impl Paths {
         Paths::of(&environment::of_process, rustix::process::geteuid().as_raw(), std::env::home_dir())
     }
 
+    /// All files in one folder, as with `PMD_HOME`.
+    #[cfg(test)]
+    pub fn in_folder(folder: &Path) -> Paths {
+        Paths::of(&|name| (name == environment::HOME).then(|| folder.into()), ROOT, None)
+    }
+
     /// The directories for the user of this process, for commands that keep secrets in them.
     ///
     /// # Errors
@@ -125,6 +131,11 @@ impl Paths {
     pub fn aliases(&self, port: u16) -> [PathBuf; 3] {
         [format!("hosts-{port}"), format!("erl_inetrc-{port}"), format!("aliases-{port}")]
             .map(|name| self.state.join(name))
+    }
+
+    /// A resolver file of this user's own, merged with that of the daemon on `port`; `key` stands for its path.
+    pub fn own_inetrc(&self, port: u16, key: &str) -> PathBuf {
+        self.state.join(format!("erl_inetrc-{port}-{key}"))
     }
 
     /// The epmd module for Erlang nodes, which the daemon on `port` writes. Its folder is added to their code path.

@@ -43,9 +43,10 @@ pub struct Settings {
     pub metadata: Metadata,
     /// The name of this host: the part after the `@` of its Erlang nodes.
     pub host: String,
-    /// The cluster settings; `None` if the daemon was started under the name `epmd`.
+    /// The cluster settings; `None` if the daemon was started under the name `epmd` and is to know its own host alone.
     pub cluster: Option<ClusterSettings>,
-    /// The configuration file, which may not exist; `None` if the daemon was started under the name `epmd`.
+    /// The configuration file, which may not exist; `None` if the daemon was started under the name `epmd` and is to
+    /// know its own host alone.
     pub config_file: Option<PathBuf>,
     /// The contents of the configuration file when the daemon started.
     pub from_file: RawConfig,

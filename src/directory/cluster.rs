@@ -3,14 +3,18 @@
 //! The core applies each change; all others only read. The lock is held for at most one lookup, one change, or a copy
 //! of one pointer per host.
 
+mod aliases;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pmd_core::replica::view::{EntryChange, Patch};
 use pmd_protocol::peer::{Entry, Kind, NodeId};
 use tokio::sync::Notify;
 
+use super::agreed_aliases::AgreedAliases;
 use super::held_names::HeldNames;
 use super::origin::ByName;
 pub use super::origin::Origin;
@@ -21,6 +25,8 @@ use crate::base::clock::now_ms;
 #[derive(Debug, Default)]
 pub struct ClusterDirectory {
     state: RwLock<State>,
+    /// This host's own alias. Apart from the state because the hot path reads it.
+    own_alias: AtomicU32,
     /// Notified after each change.
     changed: Notify,
 }
@@ -34,6 +40,10 @@ pub struct Hosts {
     pub members: BTreeSet<String>,
     /// The hosts that left the cluster, as opposed to failing, since the last call.
     pub left: BTreeSet<String>,
+    /// The aliases that all hosts agree on, by host.
+    pub aliases: BTreeMap<String, Ipv4Addr>,
+    /// All aliases that daemons have published, whoever gets them.
+    pub published: BTreeSet<Ipv4Addr>,
 }
 
 /// A host name that a daemon claims and does not get.
@@ -56,6 +66,8 @@ struct State {
     hosts: BTreeMap<String, Vec<NodeId>>,
     /// Which of them the name means.
     held: HeldNames,
+    /// Which of them have which alias.
+    aliases: AgreedAliases,
     /// Daemons that get no name.
     expelled: BTreeSet<NodeId>,
     /// The live members that advertise each address.
@@ -67,19 +79,20 @@ struct State {
 }
 
 impl ClusterDirectory {
-    /// Creates a directory in which names belong to those that `held` remembers.
+    /// Creates a directory in which names and aliases belong to those that `held` and `aliases` remember.
     #[must_use]
-    pub fn new(held: HeldNames) -> ClusterDirectory {
-        let state = State { held, ..State::default() };
-        ClusterDirectory { state: RwLock::new(state), changed: Notify::new() }
+    pub fn new(held: HeldNames, aliases: AgreedAliases) -> ClusterDirectory {
+        let own_alias = AtomicU32::new(aliases.own().address.to_bits());
+        let state = State { held, aliases, ..State::default() };
+        ClusterDirectory { state: RwLock::new(state), own_alias, changed: Notify::new() }
     }
 
-    /// Which daemon has each host name, as text for [`HeldNames::read`], if that differs from the version `known`, and
-    /// its version.
+    /// Which daemon has each host name and alias, as text for [`HeldNames::read`] and [`AgreedAliases::new`], if that
+    /// differs from the version `known`, and its version.
     pub fn held_names(&self, known: u64) -> Option<(u64, String)> {
         let state = self.read();
-        let changes = state.held.changes();
-        (changes != known).then(|| (changes, state.held.write()))
+        let changes = state.held.changes() + state.aliases.changes();
+        (changes != known).then(|| (changes, state.held.write() + &state.aliases.write()))
     }
 
     /// Takes its host names from a daemon that is expelled, so that the next one that claims them gets them, or lets it have
@@ -88,6 +101,7 @@ impl ClusterDirectory {
         let mut state = self.write();
         if expelled {
             state.expelled.insert(id);
+            state.aliases.expel(now_ms(), id);
             for name in state.held.release(id) {
                 state.settle(&name);
             }
@@ -158,11 +172,13 @@ impl ClusterDirectory {
         let left = state.hosts.keys().cloned().collect();
         let version = state.version + 1;
         let mut held = std::mem::take(&mut state.held);
+        let mut aliases = std::mem::take(&mut state.aliases);
+        aliases.clear(now_ms());
         for (id, origin) in &state.origins {
             held.gone(now_ms(), &origin.host_name().to_lowercase(), *id, false);
         }
         let expelled = std::mem::take(&mut state.expelled);
-        *state = State { left, version, held, expelled, ..State::default() };
+        *state = State { left, version, held, aliases, expelled, ..State::default() };
         drop(state);
         self.changed.notify_one();
     }
@@ -174,7 +190,14 @@ impl ClusterDirectory {
         }
         let mut state = self.write();
         let left = std::mem::take(&mut state.left);
-        Some(Hosts { version: state.version, members: state.hosts.keys().cloned().collect(), left })
+        let agreed = |host: &String| Some((host.clone(), state.aliases.of(state.meant(host)?)?));
+        Some(Hosts {
+            version: state.version,
+            members: state.hosts.keys().cloned().collect(),
+            left,
+            aliases: state.hosts.keys().filter_map(agreed).collect(),
+            published: state.aliases.published(),
+        })
     }
 
     /// The current version of the hosts.
@@ -364,6 +387,9 @@ impl State {
                         self.hosts.entry(name.clone()).or_default().push(id);
                         self.settle(&name);
                     }
+                    if !self.expelled.contains(&id) {
+                        self.aliases.publish(now_ms(), id, host.alias);
+                    }
                     self.origin(id).host = Some(Arc::clone(entry));
                 }
                 Entry::Name(_) => drop(self.origin(id).names.replace(ByName(Arc::clone(entry)))),
@@ -373,6 +399,7 @@ impl State {
                 Entry::Host(_) => {
                     self.version += 1;
                     self.unlist(&id, true);
+                    self.aliases.gone(now_ms(), id, true);
                 }
                 Entry::Name(_) => drop(self.origin(id).names.remove(entry.name())),
                 Entry::Service(_) => drop(self.origin(id).services.remove(entry.name())),
@@ -387,6 +414,7 @@ impl State {
         let is_out = self.expelled.contains(id);
         let left = host.filter(|host| host.leaving || is_out).map(|host| host.host.as_str().to_lowercase());
         self.unlist(id, left.is_some());
+        self.aliases.gone(now_ms(), *id, left.is_some());
         self.left.extend(left);
         self.set_addresses(*id, &[]);
         self.origins.remove(id);

@@ -78,7 +78,7 @@ impl<'a> Question<'a> {
         let found = alive2(&entry).ok_or(NotFound::STOCK)?;
         let at = match self.way {
             Way::Dial(family) => {
-                let address = entrances.to_dial(target, registered).ok_or(NotFound::STOCK)?;
+                let address = entrances.to_dial(target, registered, family).ok_or(NotFound::STOCK)?;
                 let extra = family.extra(address.ip()).ok_or(NotFound::STOCK)?;
                 answer(&Alive2 { port: address.port(), name: self.name, extra: &extra, ..found });
                 return Ok(());

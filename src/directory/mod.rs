@@ -4,6 +4,7 @@
 //! API. Results are plain values, which are encoded only where they leave the daemon. [`local`] is this host,
 //! [`cluster`] the others. What a live member may have registered a moment ago, it is [asked](others::Others::node) itself.
 
+pub mod agreed_aliases;
 pub mod changes;
 pub mod cluster;
 pub mod dial_question;

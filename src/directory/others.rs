@@ -10,6 +10,7 @@ use pmd_protocol::epmd::encode;
 use pmd_protocol::peer::{Entry, Kind, NodeId};
 
 use super::cluster::{ClusterDirectory, Registered};
+use super::dial_question::Family;
 use super::meaning::{Meaning, Members};
 
 /// The number of members that are asked about one name, if its host may be several.
@@ -36,7 +37,7 @@ pub trait Entrances: Debug + Send + Sync {
     /// Whether there are any aliases. Called on the hot path.
     fn any(&self) -> bool;
 
-    /// Whether this address is in the alias range.
+    /// Whether this address is in the alias range, and not this host's own alias.
     fn is_alias(&self, address: IpAddr) -> bool;
 
     /// The host of an alias, in lower case.
@@ -51,9 +52,9 @@ pub trait Entrances: Debug + Send + Sync {
     /// Whether a host is reached through tunnels, rather than directly.
     fn tunnels_to(&self, host: &str) -> bool;
 
-    /// Where a node on this host connects to in order to reach `target`. `None` if there is no room for it, or if pmd leaves
-    /// the host to its address.
-    fn to_dial(&self, target: Target, registered: Registered) -> Option<SocketAddr>;
+    /// Where a node on this host that dials addresses of this `family` connects to in order to reach `target`: an address
+    /// that leads into a tunnel, or that of the node itself if it needs none. `None` if there is no room for it.
+    fn to_dial(&self, target: Target, registered: Registered, family: Family) -> Option<SocketAddr>;
 
     /// The port on `address` that leads to `target`, which is opened if necessary. `None` if there is no room for it.
     fn entry(&self, address: IpAddr, target: Target, registered: Registered) -> Option<u16>;

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod client;
 pub mod daemonize;
+mod joined;
 pub mod log;
 pub mod server;
 

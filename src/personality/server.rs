@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::args::ServeOptions;
-use super::log;
+use super::{joined, log};
 use crate::base::shutdown::Reason;
 use crate::config::paths::Paths;
 use crate::config::settings::Settings;
@@ -18,6 +18,8 @@ use pmd_epmd::server::listener::ListenError;
 
 /// The maximum number of addresses in the list, not counting loopback.
 const MAX_LISTED: usize = 13;
+/// What a daemon does that cannot join.
+const ALONE: &str = "this epmd knows only the nodes of its own host";
 /// Time limit for the holder of the port to answer an EPMD request.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -54,17 +56,38 @@ fn serve(options: &ServeOptions, background: bool) -> u8 {
             return FAILED;
         }
     };
-    let settings = settings(options, bind);
-    let listen_port = settings.listen_port();
+    let joined = joined::settings(options, &bind).unwrap_or_else(|error| {
+        tracing::error!("{error}; {}; {ALONE}", error.hint());
+        None
+    });
+    let alone = settings(options, bind);
+    let listen_port = alone.listen_port();
     tracing::debug!("epmd running - daemon = {}", u8::from(background));
-    let run_options = RunOptions {
-        inherited,
-        signals: SignalRules::Stock { background },
-        notify: options.systemd,
-        announce: background.then_some(None),
-        ..RunOptions::default()
+    let run = |settings: Settings, inherited| {
+        // A member says goodbye when it ends.
+        let signals =
+            if settings.cluster.is_some() { SignalRules::Service } else { SignalRules::Stock { background } };
+        let run_options = RunOptions {
+            inherited,
+            signals,
+            notify: options.systemd,
+            announce: background.then_some(None),
+            ..RunOptions::default()
+        };
+        foreground(settings, run_options)
     };
-    match foreground(settings, run_options) {
+    let ended = match joined {
+        None => run(alone, inherited),
+        Some(joined) => match run(joined, inherited) {
+            // The node that has started this daemon needs a port mapper more than a cluster.
+            Err(StartError::Cluster(error)) if !options.systemd => {
+                tracing::error!("{error}; {}; {ALONE}", error.hint());
+                run(alone, None)
+            }
+            ended => ended,
+        },
+    };
+    match ended {
         // The log names the part that failed.
         Ok(Reason::Failed) => FAILED,
         Ok(_) => 0,

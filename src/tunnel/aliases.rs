@@ -1,13 +1,14 @@
 //! Assigns an alias, a loopback address, to each other host.
 //!
-//! A host gets the address that its name hashes to, or the next free one if that is taken. So its alias is usually the
-//! same on all hosts. A host that returns gets its old alias while it is remembered. This is a state machine; its
-//! caller handles files and the clock.
+//! That is the one on which all hosts [agree](crate::directory::agreed_aliases). A host whose daemon is of an older version
+//! publishes none, and one whose alias is contested has none: it gets the address that its name hashes to, or the next free
+//! one, which may differ between hosts. A host that returns gets its old alias while it is remembered. This is a state
+//! machine; its caller handles files and the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::first_choice::first_choice;
+use crate::base::first_choice::first_choice;
 use crate::config::ranges::LoopbackRange;
 
 /// How long a host that was a member when this daemon stopped stays listed after the restart, until it is a member
@@ -37,6 +38,15 @@ pub struct Aliases {
     taken: BTreeSet<Ipv4Addr>,
     /// Members without an alias, because the range is used up.
     without: BTreeSet<String>,
+}
+
+/// What hosts have published about their aliases.
+#[derive(Debug, Clone, Copy)]
+pub struct Published<'a> {
+    /// The alias of each host, as far as it is agreed on.
+    pub agreed: &'a BTreeMap<String, Ipv4Addr>,
+    /// All of them, that of this host included: no other host gets any of these.
+    pub all: &'a BTreeSet<Ipv4Addr>,
 }
 
 impl Aliases {
@@ -93,10 +103,25 @@ impl Aliases {
             .collect()
     }
 
-    /// Follows the cluster: `members` are its hosts at the time `now_s`, and `left` those that left since the last
-    /// call. Returns whether anything changed.
-    pub fn update(&mut self, now_s: u64, members: &BTreeSet<String>, left: &BTreeSet<String>) -> bool {
+    /// Follows the cluster: `members` are its hosts at the time `now_s`, `left` those that left since the last call, and
+    /// `published` what they say about their aliases. Returns whether anything changed.
+    pub fn update(
+        &mut self,
+        now_s: u64,
+        members: &BTreeSet<String>,
+        left: &BTreeSet<String>,
+        published: Published<'_>,
+    ) -> bool {
         let before = self.clone();
+        let Published { agreed, all } = published;
+        let is_right = |host: &String, address: &Ipv4Addr| match agreed.get(host) {
+            Some(agreed) => agreed == address,
+            None => !all.contains(address),
+        };
+        // A host that publishes an alias and is no member here has none: the rules say that it is not reached by tunnels.
+        let is_wanted = |host: &String| members.contains(host) || !agreed.contains_key(host);
+        self.hosts.retain(|host, assigned| is_wanted(host) && is_right(host, &assigned.address));
+        self.taken = self.hosts.values().map(|assigned| assigned.address).collect();
         for (host, assigned) in &mut self.hosts {
             let here = members.contains(host);
             if here || assigned.here {
@@ -109,18 +134,22 @@ impl Aliases {
         self.without.clear();
         for host in members.iter().filter(|host| is_safe_name(host)) {
             if !self.hosts.contains_key(host) {
-                self.assign(host, now_s);
+                self.assign(host, now_s, published);
             }
         }
         self.forget();
         *self != before
     }
 
-    fn assign(&mut self, host: &str, now_s: u64) {
+    fn assign(&mut self, host: &str, now_s: u64, published: Published<'_>) {
         let start = first_choice(host);
-        let free = (0..self.range.size())
-            .map(|offset| self.range.nth(start.wrapping_add(offset)))
-            .find(|address| !self.taken.contains(address))
+        let is_free = |address: &Ipv4Addr| !self.taken.contains(address) && !published.all.contains(address);
+        let agreed = published.agreed.get(host).copied();
+        let free = agreed
+            .or_else(|| {
+                let mut all = (0..self.range.size()).map(|offset| self.range.nth(start.wrapping_add(offset)));
+                all.find(is_free)
+            })
             .or_else(|| self.evict());
         match free {
             Some(address) => {
@@ -203,48 +232,74 @@ mod tests {
         BTreeSet::new()
     }
 
+    static NO_AGREED: BTreeMap<String, Ipv4Addr> = BTreeMap::new();
+    static NO_ALIAS: BTreeSet<Ipv4Addr> = BTreeSet::new();
+    const PUBLISHED: Published<'_> = Published { agreed: &NO_AGREED, all: &NO_ALIAS };
+
+    #[test]
+    fn a_host_has_the_alias_that_is_agreed_on_and_no_other_gets_a_published_one() {
+        let mut aliases = Aliases::new(LoopbackRange::ALIASES);
+        aliases.update(0, &set(&["old", "new"]), &none(), PUBLISHED);
+        let (olds, news) = (aliases.address("old").expect("one"), aliases.address("new").expect("one"));
+        // The new one publishes the address that was the old one's here.
+        let agreed = BTreeMap::from([("new".to_owned(), olds)]);
+        let own = Ipv4Addr::new(127, 77, 9, 9);
+        let all = BTreeSet::from([olds, own]);
+        let published = Published { agreed: &agreed, all: &all };
+        assert!(aliases.update(1, &set(&["old", "new"]), &none(), published));
+        assert_eq!(aliases.address("new"), Some(olds));
+        assert!(aliases.address("old").is_some_and(|address| !all.contains(&address)));
+        assert!(!aliases.update(2, &set(&["old", "new"]), &none(), published), "nothing has changed");
+        // It gives the alias up, and is of an older version from now on.
+        assert!(aliases.update(3, &set(&["new"]), &none(), Published { agreed: &NO_AGREED, all: &all }));
+        assert_eq!(aliases.address("new"), Some(news));
+        // A host that is not reached by tunnels has none.
+        aliases.update(4, &none(), &none(), published);
+        assert_eq!(aliases.address("new"), None);
+    }
+
     #[test]
     fn a_host_that_returns_gets_its_old_address() {
         let mut aliases = Aliases::new(LoopbackRange::ALIASES);
-        assert!(aliases.update(0, &set(&["a", "b"]), &none()));
+        assert!(aliases.update(0, &set(&["a", "b"]), &none(), PUBLISHED));
         let address = aliases.address("a");
         assert!(address.is_some());
-        assert!(!aliases.update(5, &set(&["a", "b"]), &none()), "nothing has changed");
-        aliases.update(10, &set(&["b"]), &none());
+        assert!(!aliases.update(5, &set(&["a", "b"]), &none(), PUBLISHED), "nothing has changed");
+        aliases.update(10, &set(&["b"]), &none(), PUBLISHED);
         let mut again = Aliases::parse(LoopbackRange::ALIASES, &aliases.render(), 20);
-        again.update(20, &set(&["a", "b", "c"]), &none());
+        again.update(20, &set(&["a", "b", "c"]), &none(), PUBLISHED);
         assert_eq!(again.address("a"), address);
     }
 
     #[test]
     fn names_disappear_with_their_host_and_a_restart_waits_for_it() {
         let mut aliases = Aliases::new(LoopbackRange::ALIASES);
-        aliases.update(0, &set(&["dies", "leaves", "stays"]), &none());
-        aliases.update(10, &set(&["stays"]), &set(&["leaves"]));
+        aliases.update(0, &set(&["dies", "leaves", "stays"]), &none(), PUBLISHED);
+        aliases.update(10, &set(&["stays"]), &set(&["leaves"]), PUBLISHED);
         let listed = |aliases: &Aliases, now| -> Vec<String> {
             aliases.listed(now).map(|(host, _)| host.to_owned()).collect()
         };
         assert_eq!(listed(&aliases, 10), ["stays"]);
         let restart = 10_000_000;
         let mut again = Aliases::parse(LoopbackRange::ALIASES, &aliases.render(), restart);
-        again.update(restart, &none(), &none());
+        again.update(restart, &none(), &none(), PUBLISHED);
         assert_eq!(listed(&again, restart), ["stays"], "it was there when this daemon ended");
         assert!(listed(&again, restart + AWAITED_S).is_empty(), "it did not come back");
-        again.update(restart + 1, &set(&["stays"]), &none());
-        again.update(restart + 2, &none(), &none());
+        again.update(restart + 1, &set(&["stays"]), &none(), PUBLISHED);
+        again.update(restart + 2, &none(), &none(), PUBLISHED);
         assert!(listed(&again, restart + 2).is_empty(), "it came back and is gone");
     }
 
     #[test]
     fn the_host_absent_for_longest_is_evicted_when_all_addresses_are_taken() {
         let mut aliases = Aliases::new("127.1.2.4/30".parse().expect("two addresses"));
-        aliases.update(0, &set(&["old"]), &none());
-        aliases.update(1, &set(&["new"]), &none());
-        aliases.update(2, &set(&["new", "newer"]), &none());
+        aliases.update(0, &set(&["old"]), &none(), PUBLISHED);
+        aliases.update(1, &set(&["new"]), &none(), PUBLISHED);
+        aliases.update(2, &set(&["new", "newer"]), &none(), PUBLISHED);
         assert_eq!(aliases.address("old"), None);
-        aliases.update(3, &set(&["new", "newer", "one too many"]), &none());
+        aliases.update(3, &set(&["new", "newer", "one too many"]), &none(), PUBLISHED);
         assert_eq!(aliases.without().count(), 0, "the name is not safe");
-        aliases.update(4, &set(&["new", "newer", "more"]), &none());
+        aliases.update(4, &set(&["new", "newer", "more"]), &none(), PUBLISHED);
         assert_eq!(aliases.without().collect::<Vec<_>>(), ["more"]);
     }
 
@@ -281,9 +336,9 @@ mod tests {
             let mut aliases = Aliases::new(range);
             let mut first: BTreeMap<String, Ipv4Addr> = BTreeMap::new();
             for (now, members) in (0..).zip(&rounds) {
-                aliases.update(now, members, &none());
+                aliases.update(now, members, &none(), PUBLISHED);
                 aliases = Aliases::parse(range, &aliases.render(), now);
-                aliases.update(now, members, &none());
+                aliases.update(now, members, &none(), PUBLISHED);
                 let addresses: BTreeSet<Ipv4Addr> = aliases.all().map(|(_, address)| address).collect();
                 prop_assert_eq!(addresses.len(), aliases.all().count());
                 prop_assert!(addresses.iter().all(|address| range.contains(*address)));

@@ -13,15 +13,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connect;
-use super::first_choice::first_choice;
+use super::direct;
 use super::node_addresses::NodeAddresses;
 use super::port_owner::is_covered;
+use super::reachability::Candidate;
 use super::rules;
 use super::state::Tunnels;
+use crate::base::first_choice::first_choice;
 use crate::base::permit::Permit;
 use crate::config::ranges::PortRange;
 use crate::config::rules::Mode;
 use crate::directory::cluster::Registered;
+use crate::directory::dial_question::Family;
 use crate::directory::{Entrances, Target};
 use crate::link::dial_targets::DialTargets;
 
@@ -161,6 +164,18 @@ impl TunnelEntrances {
         Some((address.ip(), registered.port).into())
     }
 
+    /// The address at which a node of a host with `tunnel = "when-needed"` needs no tunnel.
+    fn without_tunnel(&self, target: &Target, registered: Registered, family: Family) -> Option<SocketAddr> {
+        let candidate = Candidate::of(target, registered.port);
+        let (direct, due) = self.tunnels.reachable.ask(&candidate);
+        if due {
+            direct::check_all(&self.tunnels, vec![candidate]);
+        }
+        let is_usable =
+            |ip: &IpAddr| target.pinned.is_none_or(|pinned| pinned == *ip) && family.extra(*ip).is_some();
+        direct.into_iter().find(is_usable).map(|ip| (ip, registered.port).into())
+    }
+
     /// Closes the entries whose registration is not current.
     pub(super) fn retain(&self, is_current: impl Fn(&Target, &Registered) -> bool) {
         self.entries().0.retain(|(_, target), entry| is_current(target, &entry.registered));
@@ -177,7 +192,8 @@ impl Entrances for TunnelEntrances {
     }
 
     fn is_alias(&self, address: IpAddr) -> bool {
-        matches!(address, IpAddr::V4(address) if self.tunnels.settings().range.contains(address))
+        let own = self.tunnels.parts.directory.own_alias();
+        matches!(address, IpAddr::V4(address) if self.tunnels.settings().range.contains(address) && address != own)
     }
 
     fn host_behind(&self, alias: IpAddr) -> Option<String> {
@@ -193,11 +209,15 @@ impl Entrances for TunnelEntrances {
         matches!(address, IpAddr::V4(address) if self.tunnels.settings().node_range.contains(address))
     }
 
-    fn to_dial(&self, target: Target, registered: Registered) -> Option<SocketAddr> {
+    fn to_dial(&self, target: Target, registered: Registered, family: Family) -> Option<SocketAddr> {
         match rules::mode(&self.tunnels.policy(), &target.host) {
             Mode::Never => return self.direct(&target, registered),
-            Mode::WhenNeeded if self.tunnels.is_plain(&target.host) => return None,
-            Mode::WhenNeeded | Mode::Always => {}
+            Mode::WhenNeeded => {
+                if let Some(address) = self.without_tunnel(&target, registered, family) {
+                    return Some(address);
+                }
+            }
+            Mode::Always => {}
         }
         let listen = |address| self.listen_for(address, &target);
         match self.nodes().assign(&target, listen) {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
-use super::first_choice::first_choice;
+use crate::base::first_choice::first_choice;
 use crate::config::ranges::LoopbackRange;
 use crate::directory::Target;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use pmd_protocol::epmd::codec::{ServerCodec, ServerReply};
-use pmd_protocol::epmd::{Registration, Request};
+use pmd_protocol::epmd::{Alive2, Registration, Request};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -151,9 +151,17 @@ async fn answer(entrances: &Arc<TunnelEntrances>, alias: Ipv4Addr, socket: TcpSt
     let cluster = Arc::clone(&tunnels.parts.directory);
     let inquirer = Arc::new(TunnelInquirer(Arc::clone(tunnels)));
     let others = Others { cluster, entrances: Arc::clone(entrances) as Arc<dyn Entrances>, inquirer };
+    let own = tunnels.parts.directory.own_alias() == alias;
+    let names = tunnels.parts.local.names();
     match request.as_request() {
         Request::PortPlease2 { name } => {
-            let found = others.find_at_alias(alias.into(), name, Registration::copy_of).await.flatten();
+            let found = if own {
+                let mut found = None;
+                names.find(name, &mut |alive2: &Alive2<'_>| found = Registration::copy_of(alive2));
+                found
+            } else {
+                others.find_at_alias(alias.into(), name, Registration::copy_of).await.flatten()
+            };
             match &found {
                 Some(found) => framed.send(ServerReply::Port2Found(&found.as_alive2())).await.ok()?,
                 None => framed.send(ServerReply::Port2NotFound).await.ok()?,
@@ -161,7 +169,12 @@ async fn answer(entrances: &Arc<TunnelEntrances>, alias: Ipv4Addr, socket: TcpSt
         }
         Request::Names => {
             let (port, _) = tunnels.parts.ports;
-            let text = others.names_at_alias(alias.into());
+            let text = if own {
+                // The codec writes the port itself.
+                names.render_names().get(size_of::<i32>()..).unwrap_or_default().to_vec()
+            } else {
+                others.names_at_alias(alias.into())
+            };
             framed.send(ServerReply::Listing { port, text: &text }).await.ok()?;
         }
         // Registrations and all other requests are accepted only on 127.0.0.1.

@@ -1,9 +1,9 @@
 //! The shared state of tunnels: handles to the rest of the daemon, aliases, open tunnels and rules.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use pmd_epmd::descriptors::Descriptors;
 use pmd_protocol::peer::NodeId;
@@ -13,7 +13,9 @@ use tokio_util::task::TaskTracker;
 use super::dialback::Requests;
 use super::inquiries::{Askers, Inquiries};
 use super::path::Paths;
+use super::reachability::Reachable;
 use super::rendezvous::Rendezvous;
+use super::rules;
 use super::table::Table;
 use crate::base::clock::Monotonic;
 use crate::base::log::limited::{LimitedLog, Limits};
@@ -21,6 +23,7 @@ use crate::base::permit::Permit;
 use crate::base::shutdown::Shutdown;
 use crate::base::stats::Counters;
 use crate::cluster::core::Core;
+use crate::config::rules::Mode;
 use crate::config::tunnel::{TunnelPolicy, TunnelSettings};
 use crate::directory::Target;
 use crate::directory::cluster::{ClusterDirectory, Registered};
@@ -71,10 +74,17 @@ pub struct Parts {
 pub struct Alias {
     /// The host, in lower case.
     pub host: String,
-    /// Whether the hosts file maps the host's name to this alias.
-    pub listed: bool,
-    /// Whether nodes reach the host without tunnels, so that it is left to them.
-    pub plain: bool,
+    /// Whether all hosts agree on it.
+    pub agreed: bool,
+    /// The names of the host that the hosts file maps to this alias.
+    pub names: Vec<String>,
+}
+
+/// The aliases, by address and by host.
+#[derive(Debug, Default)]
+struct AliasTable {
+    by_address: BTreeMap<Ipv4Addr, Alias>,
+    by_host: HashMap<String, Ipv4Addr>,
 }
 
 /// The aliases and tunnels of one daemon.
@@ -85,15 +95,15 @@ pub struct Tunnels {
     pub(super) policy: watch::Sender<Arc<TunnelPolicy>>,
     /// Whether there are any aliases. Separate from them because the hot path reads it.
     any: AtomicBool,
-    aliases: RwLock<BTreeMap<Ipv4Addr, Alias>>,
-    /// The hosts that nodes reach without tunnels. Separate from the aliases because lookups read it.
-    plain: RwLock<HashSet<String>>,
+    aliases: RwLock<AliasTable>,
     table: Table,
     opening: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
     /// Limits the dial-back requests of others that this daemon serves concurrently.
     pub(super) dialling_back: Arc<Semaphore>,
     /// Connections that this daemon expects from others.
     pub(super) rendezvous: Rendezvous,
+    /// Which nodes need no tunnel.
+    pub(super) reachable: Reachable,
     /// Paths that failed recently.
     paths: Mutex<Paths>,
     /// Dial-back requests that were received recently.
@@ -119,11 +129,11 @@ impl Tunnels {
             policy: watch::Sender::new(Arc::new(parts.settings.policy.clone())),
             any: AtomicBool::new(false),
             aliases: RwLock::default(),
-            plain: RwLock::default(),
             table: Table::new(parts.descriptors.limit()),
             opening: Mutex::default(),
             dialling_back: Arc::new(Semaphore::new(OPENING)),
             rendezvous: Rendezvous::default(),
+            reachable: Reachable::default(),
             paths: Mutex::default(),
             requests: Mutex::default(),
             inquiries: Mutex::default(),
@@ -191,15 +201,15 @@ impl Tunnels {
 
     /// All aliases and their hosts.
     pub fn aliases(&self) -> BTreeMap<Ipv4Addr, Alias> {
-        self.aliases.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.alias_table().by_address.clone()
     }
 
     /// Replaces the aliases.
     pub(super) fn set_aliases(&self, aliases: BTreeMap<Ipv4Addr, Alias>) {
         let any = !aliases.is_empty();
-        let plain = aliases.values().filter(|alias| alias.plain).map(|alias| alias.host.clone()).collect();
-        *self.plain.write().unwrap_or_else(PoisonError::into_inner) = plain;
-        *self.aliases.write().unwrap_or_else(PoisonError::into_inner) = aliases;
+        let by_host = aliases.iter().map(|(address, alias)| (alias.host.clone(), *address)).collect();
+        let table = AliasTable { by_address: aliases, by_host };
+        *self.aliases.write().unwrap_or_else(PoisonError::into_inner) = table;
         self.any.store(any, Ordering::Relaxed);
     }
 
@@ -211,8 +221,7 @@ impl Tunnels {
     /// The host of an alias, in lower case.
     pub(super) fn host_behind(&self, alias: IpAddr) -> Option<String> {
         let IpAddr::V4(alias) = alias else { return None };
-        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
-        aliases.get(&alias).map(|alias| alias.host.clone())
+        self.alias_table().by_address.get(&alias).map(|alias| alias.host.clone())
     }
 
     /// Whether the daemon's own sockets listen on all IPv4 addresses, and so on those of aliases and of nodes.
@@ -221,15 +230,20 @@ impl Tunnels {
         self.parts.listening.iter().any(|address| address.ip() == all)
     }
 
-    /// Whether nodes reach this host without tunnels.
-    pub(super) fn is_plain(&self, host: &str) -> bool {
-        self.plain.read().unwrap_or_else(PoisonError::into_inner).contains(host)
+    /// Whether nodes reach all nodes of this host without tunnels.
+    pub fn is_plain(&self, host: &str) -> bool {
+        let origins = self.parts.directory.on_host(host);
+        let is_plain = |origin: NodeId| self.reachable.is_plain(origin);
+        rules::mode(&self.policy(), host) == Mode::WhenNeeded && origins.iter().any(|(id, _)| is_plain(*id))
     }
 
     /// The alias of a host.
     pub(super) fn alias_of(&self, host: &str) -> Option<Ipv4Addr> {
-        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
-        aliases.iter().find(|(_, alias)| alias.host == host).map(|(address, _)| *address)
+        self.alias_table().by_host.get(host).copied()
+    }
+
+    fn alias_table(&self) -> RwLockReadGuard<'_, AliasTable> {
+        self.aliases.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Limits the tunnels to one host that are opened concurrently. Each host has its own limit, so that a slow host

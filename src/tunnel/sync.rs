@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pmd_protocol::peer::Kind;
 use tokio::time::Instant;
 
-use super::aliases::Aliases;
+use super::aliases::{Aliases, Published};
 use super::entry::TunnelEntrances;
-use super::reachability::Reachable;
+use super::reachability::Candidate;
 use super::responder::{Responders, lost_text};
 use super::state::{Alias, Tunnels};
 use super::system_names::SystemNames;
 use super::table::Side;
-use super::{hosts_file, rules};
+use super::{direct, hosts_file, rules};
 use crate::base::clock::now_ms;
 use crate::base::files;
 use crate::config::rules::Mode;
@@ -61,7 +62,6 @@ struct Sync {
     tunnels: Arc<Tunnels>,
     entrances: Arc<TunnelEntrances>,
     aliases: Aliases,
-    reachable: Reachable,
     system: SystemNames,
     /// Whether the files were in use at the last update.
     used: bool,
@@ -97,8 +97,7 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
     tunnels.in_use.store(in_use, Ordering::Relaxed);
     let mut sync = Sync {
         aliases: Aliases::parse(range, &text, now_s()),
-        reachable: Reachable::new(Arc::clone(&tunnels.parts.identity), Arc::clone(&tunnels.parts.directory)),
-        system: SystemNames::default(),
+        system: SystemNames::new(range),
         used: false,
         responders: Responders::new(Arc::clone(&entrances)),
         tunnels,
@@ -141,7 +140,6 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
                     known = None;
                 }
             }
-            () = sync.reachable.changed() => known = None,
             () = sync.system.changed() => (known, not_before) = (None, Instant::now()),
             // This cannot fail: `sync` owns the sender.
             _ = policy.changed() => known = None,
@@ -152,10 +150,7 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
             known = None;
             next = Instant::now() + if sync.used { IDLE } else { UNUSED };
         }
-        // Whether a host needs tunnels depends on its nodes, so every change counts.
-        if rules::uses(&sync.tunnels.policy(), Mode::WhenNeeded) {
-            known = None;
-        }
+        sync.check_nodes();
     }
 }
 
@@ -168,21 +163,16 @@ impl Sync {
         let policy = self.tunnels.policy();
         let members: BTreeSet<String> =
             hosts.members.iter().filter(|host| rules::mode(&policy, host) != Mode::Never).cloned().collect();
-        let mut changed = self.aliases.update(now_s(), &members, left);
-        let doubtful = members.iter().filter(|host| rules::mode(&policy, host) == Mode::WhenNeeded);
-        self.reachable.check(doubtful.cloned().collect());
+        let published = Published { agreed: &hosts.aliases, all: &hosts.published };
+        let mut changed = self.aliases.update(now_s(), &members, left, published);
         let own = self.tunnels.parts.identity.host().as_str();
         let (here, foreign): (Vec<_>, Vec<_>) =
             self.aliases.listed(now_s()).partition(|(host, _)| rules::may_resolve(&policy, own, host));
-        let mut listed: BTreeMap<&str, Ipv4Addr> = here
-            .into_iter()
-            .filter(|(host, _)| match rules::mode(&policy, host) {
-                Mode::Always => true,
-                Mode::WhenNeeded => !self.reachable.is_plain(host),
-                Mode::Never => false,
-            })
-            .collect();
-        let lost = self.responders.listen_on(listed.values().copied().collect());
+        let mut listed: BTreeMap<&str, Ipv4Addr> =
+            here.into_iter().filter(|(host, _)| rules::mode(&policy, host) != Mode::Never).collect();
+        let own_alias = self.tunnels.parts.directory.own_alias();
+        let to_answer = listed.values().copied().chain([own_alias]).collect();
+        let lost = self.responders.listen_on(to_answer);
         let mut warnings: Vec<String> = listed
             .iter()
             .filter_map(|(host, address)| {
@@ -191,6 +181,11 @@ impl Sync {
                 Some(format!("nodes on this host cannot reach {host} through pmd: {text}"))
             })
             .collect();
+        if let Some(user) = lost.get(&own_alias) {
+            let at = SocketAddr::new(own_alias.into(), self.tunnels.parts.ports.1);
+            let text = lost_text(at, *user);
+            warnings.push(format!("nodes of this host do not find each other at its own alias: {text}"));
+        }
         if let Some((first, _)) = foreign.first() {
             warnings.push(format!(
                 "{} hosts outside this host's domain, such as {first}, are not resolved for nodes: add a [[tunnel_rule]] for their full names",
@@ -211,8 +206,9 @@ impl Sync {
             .aliases
             .all()
             .map(|(host, address)| {
-                let plain = rules::mode(&policy, host) == Mode::WhenNeeded && self.reachable.is_plain(host);
-                (address, Alias { host: host.to_owned(), listed: text.listed.contains(host), plain })
+                let agreed = hosts.aliases.get(host) == Some(&address);
+                let names = text.listed.get(host).cloned().unwrap_or_default();
+                (address, Alias { host: host.to_owned(), agreed, names })
             })
             .collect();
         changed |= self.tunnels.aliases() != names;
@@ -240,6 +236,25 @@ impl Sync {
             in_use.store(true, Ordering::Relaxed);
         }
         in_use.load(Ordering::Relaxed)
+    }
+
+    /// Follows the nodes that may need no tunnel.
+    fn check_nodes(&self) {
+        let (tunnels, policy) = (&self.tunnels, self.tunnels.policy());
+        let is_doubtful = |host: &str| rules::mode(&policy, host) == Mode::WhenNeeded;
+        let mut candidates = Vec::new();
+        if rules::uses(&policy, Mode::WhenNeeded) {
+            for (origin, found) in tunnels.parts.directory.named_origins() {
+                if !is_doubtful(&found.host_name().to_lowercase()) {
+                    continue;
+                }
+                let nodes = found.entries().filter(|entry| entry.kind() == Kind::NAME);
+                candidates.extend(nodes.filter_map(|entry| {
+                    Some(Candidate { origin, name: entry.name().into(), port: entry.port()? })
+                }));
+            }
+        }
+        direct::check_all(tunnels, tunnels.reachable.keep(candidates.into_iter()));
     }
 
     /// Closes entries and tunnels to registrations that have ended.

@@ -1,12 +1,16 @@
 //! Asks the system's resolver which names of members it knows.
 //!
-//! Those keep their meaning for all programs, so the hosts file for Erlang nodes does not list them.
+//! Those keep their meaning for all programs, so the hosts file for Erlang nodes does not list them. A name that means an
+//! alias already, because the lines of `pmd hosts` are in `/etc/hosts`, does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
+
+use crate::config::ranges::LoopbackRange;
 
 /// Interval between questions about a name. It is longer if there are so many names that there would be more than one
 /// question a second.
@@ -17,8 +21,10 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 4;
 
 /// What the system's resolver knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SystemNames {
+    /// The range of aliases.
+    aliases: LoopbackRange,
     asked: BTreeMap<String, Instant>,
     answers: Arc<Answers>,
 }
@@ -38,6 +44,11 @@ impl Default for Answers {
 }
 
 impl SystemNames {
+    /// Nothing was asked yet; aliases are in this range.
+    pub(super) fn new(aliases: LoopbackRange) -> SystemNames {
+        SystemNames { aliases, asked: BTreeMap::new(), answers: Arc::default() }
+    }
+
     /// Whether the resolver has said that it does not know this name.
     pub(super) fn are_without(&self, name: &str) -> bool {
         self.answers.known.lock().unwrap_or_else(PoisonError::into_inner).get(name) == Some(&false)
@@ -67,7 +78,11 @@ impl SystemNames {
                 continue;
             }
             self.asked.insert(name.clone(), Instant::now());
-            let (name, answers) = (name.clone(), Arc::clone(&self.answers));
+            let (name, answers, aliases) = (name.clone(), Arc::clone(&self.answers), self.aliases);
+            let is_alias = move |found: SocketAddr| match found.ip() {
+                IpAddr::V4(address) => aliases.contains(address),
+                IpAddr::V6(_) => false,
+            };
             tokio::spawn(async move {
                 let known = {
                     // The semaphore is never closed.
@@ -75,7 +90,9 @@ impl SystemNames {
                     // The system call cannot be cancelled, and its thread ends when the resolver gives up.
                     let found =
                         tokio::time::timeout(TIMEOUT, tokio::net::lookup_host((name.as_str(), 0))).await;
-                    found.is_ok_and(|found| found.is_ok_and(|mut addresses| addresses.next().is_some()))
+                    found.is_ok_and(|found| {
+                        found.is_ok_and(|mut addresses| addresses.any(|found| !is_alias(found)))
+                    })
                 };
                 let mut all = answers.known.lock().unwrap_or_else(PoisonError::into_inner);
                 if all.insert(name, known) != Some(known) {
@@ -92,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_names_that_the_system_does_not_know_are_without() {
-        let mut names = SystemNames::default();
+        let mut names = SystemNames::new("127.77.0.0/16".parse().expect("a range"));
         let both = BTreeSet::from(["localhost".to_owned(), "no-such-host.invalid".to_owned()]);
         assert!(!names.are_without("no-such-host.invalid"), "nobody has asked yet");
         names.ask(&both);
@@ -103,5 +120,10 @@ mod tests {
         assert!(!names.are_without("localhost"));
         names.ask(&BTreeSet::new());
         assert!(!names.are_without("no-such-host.invalid"), "forgotten");
+        names.ask(&BTreeSet::from(["127.77.1.2".to_owned()]));
+        while names.are_pending() {
+            names.changed().await;
+        }
+        assert!(names.are_without("127.77.1.2"), "it is an alias already");
     }
 }

@@ -81,6 +81,9 @@ fn every_user_reads_beside_a_daemon_that_is_not_theirs() {
         &["ping", "rabbit"],
         &["env"],
         &["env", "--resolver-only"],
+        &["alias"],
+        &["alias", "nowhere"],
+        &["hosts", "--json"],
         &["run", "--", "sh", "-c", "echo $ERL_AFLAGS $PMD_HOSTS_FILE"],
     ];
     for args in reading {

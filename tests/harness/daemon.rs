@@ -11,7 +11,7 @@ use super::wire::Alive2;
 use super::{PATIENCE, wait_until};
 
 /// Variables that affect a port mapper, its commands or Erlang; they are removed unless a test sets them.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 17] = [
     "ERL_EPMD_ADDRESS",
     "ERL_EPMD_PORT",
     "ERL_EPMD_RELAXED_COMMAND_CHECK",
@@ -21,8 +21,11 @@ const VARIABLES: [&str; 14] = [
     "LISTEN_PID",
     "NOTIFY_SOCKET",
     "NO_COLOR",
+    "PMD_CLUSTER",
     "PMD_CONFIG",
+    "PMD_EPMD_JOINS",
     "PMD_HOME",
+    "PMD_JOIN",
     "PMD_LOG",
     "PMD_SOCKET",
     "TZ",

@@ -418,6 +418,7 @@ fn host(number: usize) -> Option<Host> {
         leaving: false,
         relay: false,
         secret_ms: 0,
+        alias: None,
     })
 }
 

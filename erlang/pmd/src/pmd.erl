@@ -5,6 +5,9 @@
 %%% `/run/pmd'. PORT is `ERL_EPMD_PORT', or 4369. Nothing has to be started: the application has no processes of its
 %%% own.
 %%%
+%%% A user who may not use the control socket can look up and list: these functions read from the daemon's EPMD port then,
+%%% unless its configuration says `web = "off"'.
+%%%
 %%% Text from the daemon is always a UTF-8 binary and never becomes an atom. Later versions may add keys to maps.
 -module(pmd).
 

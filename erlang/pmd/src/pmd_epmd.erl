@@ -55,7 +55,7 @@ start() -> stock(start, []).
 -spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() ->
     resolve_members(os:getenv(?HOSTS_FILE, "")),
-    load_as_embedded(),
+    _ = load_as_embedded(),
     stock(start_link, []).
 
 %% @private

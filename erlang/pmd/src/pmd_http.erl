@@ -40,7 +40,7 @@
 %% @doc The bytes of a request. `connection: close' makes the end of the response the end of the connection.
 -spec request(get | post | delete, binary(), none | iodata()) -> iolist().
 request(Method, Path, Body) ->
-    [method(Method), $\s, Path, <<" HTTP/1.1\r\nhost: pmd\r\nconnection: close\r\n">>, body(Body)].
+    [method(Method), $\s, Path, <<" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n">>, body(Body)].
 
 method(get) -> <<"GET">>;
 method(post) -> <<"POST">>;

@@ -4,6 +4,8 @@
 %%% It is found as by the `pmd' command: `PMD_SOCKET'; otherwise `pmd-PORT.sock' in `PMD_HOME'; otherwise in
 %%% `~/.pmd', and if nothing answers there, in `/run/pmd'. PORT is that of the node's port mapper: `ERL_EPMD_PORT', or
 %%% 4369.
+%%%
+%%% A user who may not use the socket reads the same from the daemon's EPMD port, where it serves its status page.
 -module(pmd_socket).
 
 -export([paths/0, connect/1, reason/1, call/5]).
@@ -87,19 +89,60 @@ reason(Posix) -> {socket, Posix}.
     {ok, pmd_http:answer()} | {error, reason()}.
 call(Method, Segments, Parameters, Body, Timeout) ->
     Deadline = erlang:monotonic_time(millisecond) + Timeout,
+    Request = pmd_http:request(Method, pmd_http:path(Segments, Parameters), Body),
     case connect(Timeout) of
-        {ok, Socket} ->
-            try
-                Request = pmd_http:request(Method, pmd_http:path(Segments, Parameters), Body),
-                case gen_tcp:send(Socket, Request) of
-                    ok -> answer(Socket, Deadline, pmd_http:new(), {undefined, [], ?MAX_BODY});
-                    {error, Posix} -> {error, reason(Posix)}
-                end
-            after
-                gen_tcp:close(Socket)
+        {ok, Socket} -> exchange(Socket, Request, Deadline);
+        {error, Reason} = Error when Method =:= get, (Reason =:= no_daemon orelse Reason =:= not_permitted) ->
+            case is_on_page(Reason, Deadline) andalso on_page(Request, Deadline) of
+                {ok, _} = Answer -> Answer;
+                _ -> Error
             end;
-        {error, _} = Error ->
-            Error
+        {error, _} = Error -> Error
+    end.
+
+exchange(Socket, Request, Deadline) ->
+    try gen_tcp:send(Socket, Request) of
+        ok -> answer(Socket, Deadline, pmd_http:new(), {undefined, [], ?MAX_BODY});
+        {error, Posix} -> {error, reason(Posix)}
+    after
+        gen_tcp:close(Socket)
+    end.
+
+%% Whether the daemon on the EPMD port is the one that is meant: any, unless its socket is named.
+is_on_page(Reason, Deadline) ->
+    case {environment("PMD_SOCKET"), environment("PMD_HOME")} of
+        {none, none} -> true;
+        _ when Reason =:= no_daemon -> false;
+        _ ->
+            [Path] = paths(),
+            Wanted = unicode:characters_to_binary(Path),
+            case on_page(pmd_http:request(get, <<"/v1/status">>, none), Deadline) of
+                {ok, {200, Body}} ->
+                    case pmd_json:decode(Body) of
+                        {ok, #{<<"socket">> := Wanted}} -> true;
+                        _ -> false
+                    end;
+                _ ->
+                    false
+            end
+    end.
+
+%% A daemon may listen on one address family alone.
+on_page(Request, Deadline) ->
+    try list_to_integer(port()) of
+        Port -> on_page([{{127, 0, 0, 1}, inet}, {{0, 0, 0, 0, 0, 0, 0, 1}, inet6}], Port, Request, Deadline)
+    catch
+        error:badarg -> {error, no_daemon}
+    end.
+
+on_page([], _, _, _) ->
+    {error, no_daemon};
+on_page([{Address, Family} | Others], Port, Request, Deadline) ->
+    Left = max(0, Deadline - erlang:monotonic_time(millisecond)),
+    Options = [Family, binary, {packet, raw}, {active, false}, {send_timeout, Left}],
+    case gen_tcp:connect(Address, Port, Options, Left) of
+        {ok, Socket} -> exchange(Socket, Request, Deadline);
+        {error, _} -> on_page(Others, Port, Request, Deadline)
     end.
 
 answer(Socket, Deadline, Parser, Sum) ->

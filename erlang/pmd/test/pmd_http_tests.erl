@@ -85,7 +85,7 @@ path_segments_are_escaped_test() ->
 
 request_announces_the_length_of_its_body_test() ->
     ?assertEqual(
-        <<"POST /v1/x HTTP/1.1\r\nhost: pmd\r\nconnection: close\r\n"
+        <<"POST /v1/x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
           "content-type: application/json\r\ncontent-length: 3\r\n\r\nabc">>,
         iolist_to_binary(pmd_http:request(post, <<"/v1/x">>, ["a", <<"bc">>]))
     ).

@@ -82,6 +82,36 @@ no_daemon_test() ->
     ?assertEqual({error, {socket, enametoolong}}, pmd:lookup(x)),
     true = os:unsetenv("PMD_SOCKET").
 
+%% A user who may not use the control socket reads over the EPMD port.
+page_test() ->
+    Names = ["HOME", "PMD_HOME", "PMD_SOCKET", "ERL_EPMD_PORT"],
+    Before = [{Name, os:getenv(Name, "")} || Name <- Names],
+    {ok, Listener} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}, binary, {active, false}]),
+    {ok, Port} = inet:port(Listener),
+    Page = spawn_link(fun() -> page(Listener) end),
+    [true = os:putenv(Name, Value) || {Name, Value} <- lists:zip(Names, ["/nonexistent", "", "", integer_to_list(Port)])],
+    try
+        ?assertMatch({ok, [#{name := <<"web">>, port := 8080}]}, pmd:lookup(web)),
+        ?assertEqual({error, no_daemon}, pmd:register(x, 1)),
+        ?assertEqual({error, no_daemon}, pmd:unregister(x)),
+        %% A daemon whose socket is named is another one, unless it says that this socket is its own.
+        true = os:putenv("PMD_SOCKET", "/nonexistent/pmd.sock"),
+        ?assertEqual({error, no_daemon}, pmd:lookup(web))
+    after
+        unlink(Page),
+        exit(Page, kill),
+        gen_tcp:close(Listener),
+        [os:putenv(Name, Value) || {Name, Value} <- Before]
+    end.
+
+page(Listener) ->
+    {ok, Socket} = gen_tcp:accept(Listener),
+    {ok, <<"GET /v1/lookup?name=web HTTP/1.1\r\nhost: localhost\r\n", _/binary>>} = gen_tcp:recv(Socket, 0),
+    Found = <<"{\"query\":\"web\",\"matches\":[{\"kind\":\"service\",\"name\":\"web\",\"host\":\"h\",\"port\":8080}]}">>,
+    ok = gen_tcp:send(Socket, pmd_fake:answer(200, Found)),
+    gen_tcp:close(Socket),
+    page(Listener).
+
 missing_response_times_out_test() ->
     pmd_fake:with(fun(_, Socket) -> pmd_fake:hold_open(Socket) end, fun() ->
         ?assertEqual({error, timeout}, pmd:lookup(x, #{timeout => 100})),

@@ -4,6 +4,7 @@
 //! older versions ignore. The layout is only raised if existing fields change their meaning.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -60,6 +61,17 @@ pub struct Host {
     pub relay: bool,
     /// The latest rotation of the cluster secret whose secret it has, see [`Rotation`](super::Rotation); 0 if none.
     pub secret_ms: u64,
+    /// The alias that it has chosen; none if it is of an older version.
+    pub alias: Option<Alias>,
+}
+
+/// A loopback address that stands for a host on all other hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// When the host took it, in milliseconds since the Unix epoch by its own clock.
+    pub since_ms: u64,
 }
 
 /// A registered Erlang node: the fields of its ALIVE2_REQ, and those added by its daemon.
@@ -221,6 +233,8 @@ impl Entry {
                 leaving: host.leaving,
                 relay: host.relay,
                 secret_ms: host.secret_ms,
+                alias: host.alias.map_or(0, |alias| alias.address.to_bits()),
+                alias_since_ms: host.alias.map_or(0, |alias| alias.since_ms),
             }),
             Self::Name(name) if name.extra.len() > MAX_EXTRA => return Err(EntryTooLong::Field),
             Self::Name(name) => postcard::to_allocvec(&NameFields {
@@ -256,6 +270,11 @@ struct HostFields<'a> {
     relay: bool,
     #[serde(deserialize_with = "or_default")]
     secret_ms: u64,
+    /// As a number; 0 if there is none.
+    #[serde(deserialize_with = "or_default")]
+    alias: u32,
+    #[serde(deserialize_with = "or_default")]
+    alias_since_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -307,6 +326,8 @@ fn read_host(key: &Key, bytes: &[u8]) -> Result<Entry, EntryError> {
         leaving: fields.leaving,
         relay: fields.relay,
         secret_ms: fields.secret_ms,
+        alias: (fields.alias != 0)
+            .then(|| Alias { address: Ipv4Addr::from_bits(fields.alias), since_ms: fields.alias_since_ms }),
     }))
 }
 
@@ -366,8 +387,8 @@ mod tests {
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
-        let host = ("[a-z.]{1,253}", "[0-9.]{0,64}", some_metadata(), any::<(bool, bool, u64)>()).prop_map(
-            |(host, version, metadata, (leaving, relay, secret_ms))| {
+        let host = ("[a-z.]{1,253}", "[0-9.]{0,64}", some_metadata(), any::<(bool, bool, u64, u32, u64)>())
+            .prop_map(|(host, version, metadata, (leaving, relay, secret_ms, alias, since_ms))| {
                 Entry::Host(Host {
                     host: host.parse().unwrap(),
                     version,
@@ -375,9 +396,9 @@ mod tests {
                     leaving,
                     relay,
                     secret_ms,
+                    alias: (alias != 0).then(|| Alias { address: Ipv4Addr::from_bits(alias), since_ms }),
                 })
-            },
-        );
+            });
         let name = (
             "[^\0]{0,20}",
             any::<(u16, u8, u8, u16, u16, u32, u64)>(),
@@ -438,10 +459,16 @@ mod tests {
             leaving: false,
             relay: true,
             secret_ms: 1,
+            alias: Some(Alias { address: Ipv4Addr::new(127, 77, 1, 2), since_ms: 1 }),
         };
         let (key, value) = Entry::Host(host.clone()).write().unwrap();
-        let (_, second) = value.as_bytes().split_last().unwrap();
+        // One byte for the time, and five for the address.
+        let without_alias = value.as_bytes().get(..value.as_bytes().len() - 6).unwrap();
+        let read = Entry::read(&key, &Value::new(without_alias).unwrap());
+        assert_eq!(read, Ok(Entry::Host(Host { alias: None, ..host.clone() })));
+        let (_, second) = without_alias.split_last().unwrap();
         let read = Entry::read(&key, &Value::new(second).unwrap());
+        let host = Host { alias: None, ..host };
         assert_eq!(read, Ok(Entry::Host(Host { secret_ms: 0, ..host.clone() })));
         let (_, first) = second.split_last().unwrap();
         let read = Entry::read(&key, &Value::new(first).unwrap());

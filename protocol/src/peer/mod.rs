@@ -17,7 +17,7 @@ pub mod update;
 
 pub use attestation::{Attestation, PublicKey, Signature, StatementHash};
 pub use codec::{Decoded, FrameError, Phase, Skip};
-pub use entry::{Entry, EntryError, Host, Metadata, MetadataError, Name, Service};
+pub use entry::{Alias, Entry, EntryError, Host, Metadata, MetadataError, Name, Service};
 pub use expulsion::{Expulsion, Expulsions};
 pub use frame::Frame;
 pub use id::{Digest, Generation, NodeId, Stamp, Version};

@@ -44,6 +44,14 @@ impl Env {
     }
 }
 
+/// Options of `pmd alias`.
+#[derive(Debug, Args)]
+pub struct Alias {
+    /// The host; this one by default
+    #[arg(value_name = "HOST")]
+    pub host: Option<String>,
+}
+
 /// Options of `pmd run`.
 #[derive(Debug, Args)]
 pub struct Run {

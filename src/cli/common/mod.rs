@@ -7,6 +7,7 @@ pub mod launch;
 pub mod node_env;
 pub mod node_files;
 pub mod output;
+pub mod own_inetrc;
 pub mod runtime;
 pub mod signals;
 pub mod switch;

@@ -9,13 +9,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::own_inetrc::{INETRC, resolver_file};
 use crate::config::{environment, settings};
 use crate::control::api::TunnelList;
 
 /// The variable for flags that `erl` puts before those of its command line.
 pub const FLAGS: &str = "ERL_AFLAGS";
-/// The variable for the path of a node's resolver configuration.
-pub const INETRC: &str = "ERL_INETRC";
 /// The variable in which [`MODULE`] finds the hosts file.
 const HOSTS_FILE: &str = "PMD_HOSTS_FILE";
 /// The epmd module.
@@ -135,7 +134,7 @@ pub fn with_module(tunnels: &TunnelList, loading: Loading) -> Vec<Assignment> {
 
 /// The variables for a node or another program of Erlang's that finds hosts by its resolver alone.
 pub fn with_resolver(tunnels: &TunnelList) -> Vec<Assignment> {
-    let mut variables = vec![Assignment::set(INETRC, tunnels.inetrc.display().to_string())];
+    let mut variables = vec![Assignment::set(INETRC, resolver_file(tunnels).display().to_string())];
     variables.extend(port(tunnels));
     variables
 }
@@ -183,6 +182,8 @@ mod tests {
             hosts_file: "/var/lib/pmd/hosts-4369".into(),
             module_folder: "/my own/erlang-4369".into(),
             port,
+            host: String::new(),
+            alias: None,
             aliases: Vec::new(),
             tunnels: Vec::new(),
         }

@@ -46,6 +46,8 @@ async fn of_system(port: u16) -> Option<TunnelList> {
         inetrc,
         hosts_file,
         port,
+        host: String::new(),
+        alias: None,
         aliases: Vec::new(),
         tunnels: Vec::new(),
     })

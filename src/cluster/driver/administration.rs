@@ -4,12 +4,13 @@
 use pmd_core::membership::Identity;
 use pmd_core::node::{Command, LinkEvent, LinkId};
 use pmd_protocol::peer::frame::{Depart, Reason};
-use pmd_protocol::peer::{Entry, Expulsion, Frame, NodeId};
+use pmd_protocol::peer::{Alias, Entry, Expulsion, Frame, NodeId};
 
 use super::Driver;
 use crate::auth::cookie::{CookieKey, Transition};
 use crate::cluster::bridge::Facts;
 use crate::cluster::core::{Rotating, Sent, Spread};
+use crate::directory::agreed_aliases::Review;
 use crate::link::inbox::{Close, LinkEnd};
 
 /// The age from which on a link must have been proven by the current secret.
@@ -38,11 +39,29 @@ impl Driver {
         }
         if publish && self.settings.host.secret_ms != rotation.begun_ms {
             self.settings.host.secret_ms = rotation.begun_ms;
-            // This fails only while the daemon is leaving.
-            let _ =
-                self.node.handle_command(self.now(), Command::Put(Entry::Host(self.settings.host.clone())));
+            self.publish_host();
         }
         self.rotation = Some((rotation, key));
+    }
+
+    /// Chooses another alias if an older holder has this host's.
+    pub(super) fn review_alias(&mut self) {
+        match self.bridge.review_own_alias(self.now().mono_ms) {
+            Review::Settled => self.alias_is_open = false,
+            Review::Open => {}
+            Review::Moved(alias) => {
+                let Alias { address, .. } = alias;
+                tracing::info!(alias = %address, "another host has had the alias of this one for longer; this one has another");
+                self.settings.host.alias = Some(alias);
+                self.publish_host();
+            }
+        }
+    }
+
+    fn publish_host(&mut self) {
+        let host = Entry::Host(self.settings.host.clone());
+        // This fails only while the daemon is leaving.
+        let _ = self.node.handle_command(self.now(), Command::Put(host));
     }
 
     /// Sends a peer the latest rotation if it is entitled to the secret, unless an administrator has replaced the secret by

@@ -33,7 +33,13 @@ pub struct TunnelList {
     pub module_folder: PathBuf,
     /// The EPMD port of this daemon. Nodes need to be given it if it is not 4369.
     pub port: u16,
-    /// The loopback address of each host.
+    /// The name of this host.
+    #[serde(default)]
+    pub host: String,
+    /// The alias of this host, at which all other hosts reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Ipv4Addr>,
+    /// The loopback address of each other host.
     pub aliases: Vec<AliasInfo>,
     /// The open tunnels.
     pub tunnels: Vec<TunnelInfo>,
@@ -48,7 +54,13 @@ pub struct AliasInfo {
     pub address: Ipv4Addr,
     /// Whether the hosts file lists it. It does not list hosts whose names the system's resolver knows.
     pub listed: bool,
-    /// Whether nodes reach it without tunnels, so that it is left to them.
+    /// The names that it lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// Whether all hosts agree on the address. Otherwise its daemon is of an older version, or another host claims the same.
+    #[serde(default)]
+    pub agreed: bool,
+    /// Whether nodes on this host reach all of its nodes without tunnels, as far as it has any.
     pub plain: bool,
 }
 

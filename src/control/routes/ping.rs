@@ -21,6 +21,7 @@ use super::request::{Answer, ApiError, RequestBody};
 use crate::base::permit::Permit;
 use crate::control::api::{self, ErrorCode};
 use crate::control::handles::{MaybeMember, Measured, Member};
+use crate::directory::dial_question::Family;
 use crate::directory::meaning::{Domains, Meaning};
 use crate::directory::{Directory, Entrances, Node};
 use crate::tunnel::connect;
@@ -165,7 +166,7 @@ impl Found<'_> {
     fn entry(&self, reached: &Reached) -> Option<SocketAddr> {
         let Place::There(node) = &self.place else { return reached.here };
         let entrances = &self.member.entrances;
-        let entry = entrances.to_dial(node.target.clone(), node.registered);
+        let entry = entrances.to_dial(node.target.clone(), node.registered, Family::Inet6);
         entry.or_else(|| entrances.address_of(&node.target))
     }
 }

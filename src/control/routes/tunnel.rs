@@ -57,10 +57,12 @@ pub(super) async fn list(
         .aliases()
         .into_iter()
         .map(|(address, alias)| api::AliasInfo {
+            plain: tunnels.is_plain(&alias.host),
             host: alias.host,
             address,
-            listed: alias.listed,
-            plain: alias.plain,
+            listed: !alias.names.is_empty(),
+            names: alias.names,
+            agreed: alias.agreed,
         })
         .collect();
     aliases.sort_by(|a, b| a.host.cmp(&b.host));
@@ -85,6 +87,8 @@ pub(super) async fn list(
         hosts_file: settings.hosts_file.clone(),
         module_folder: settings.module.parent().unwrap_or(&settings.module).to_owned(),
         port: about.listen_port,
+        host: member.cluster.local().host().to_string(),
+        alias: Some(member.cluster.directory().own_alias()),
         aliases,
         tunnels: open,
     }))

@@ -8,8 +8,23 @@ use crate::base::text::span;
 use crate::cluster::alarm::Raised;
 use crate::cluster::membership::Cluster;
 use crate::cluster::view::ClusterView;
+use crate::directory::agreed_aliases::Clash;
 use crate::directory::cluster::Claim;
 use crate::link::local_identity::Barred;
+
+/// What to do about an alias that several hosts claim.
+fn clashing(clash: &Clash, hosts: &[String]) -> String {
+    let Clash { address, own, holder, .. } = clash;
+    let hosts = hosts.join(" and ");
+    let who = match (own, holder) {
+        (true, _) => format!("{hosts} claims the alias of this host, {address}, which this host keeps"),
+        (false, Some(_)) => {
+            format!("{hosts} claim the alias {address}; it belongs to the one that was seen first")
+        }
+        (false, None) => format!("{hosts} claim the alias {address}, so neither is reached by it"),
+    };
+    format!("{who}: run pmd leave and then pmd join on the one that should have another alias")
+}
 
 /// What to do on a host whose certificate is revoked.
 pub(super) const REISSUE: &str = "where the authority is, run pmd ca issue with the name of this host, copy the certificate and its new key \
@@ -25,6 +40,7 @@ pub(super) fn warnings(cluster: &Cluster, view: &ClusterView) -> Vec<String> {
     let revoked = cluster.local().own_revocation();
     let contested = cluster.directory().contested(own);
     let mut warnings: Vec<String> = contested.iter().map(contested_name).collect();
+    warnings.extend(cluster.directory().alias_clashes().iter().map(|(clash, hosts)| clashing(clash, hosts)));
     if let Some(serial) = revoked {
         warnings.push(format!(
             "the certificate of this host is revoked (serial number {serial}), so no other member accepts it: {REISSUE}"

@@ -15,6 +15,7 @@ fn host(name: &str) -> Arc<Entry> {
         leaving: false,
         relay: false,
         secret_ms: 0,
+        alias: None,
     }))
 }
 
@@ -81,7 +82,7 @@ fn hosts_are_reported_once_and_those_that_left_separately() {
 
 #[test]
 fn names_that_several_daemons_claim_are_known() {
-    let directory = ClusterDirectory::new(HeldNames::new(60_000));
+    let directory = ClusterDirectory::new(HeldNames::new(60_000), AgreedAliases::default());
     let third = NodeId::new([3; 32]);
     directory.apply(ME, &up(OTHER, &[host("far")]));
     assert_eq!(directory.contested("here"), []);

@@ -237,6 +237,18 @@ pub(super) const SCRIPT: &[(&str, &[Step])] = &[
             Run(2, "--json"),
         ],
     ),
+    (
+        "alias",
+        &[
+            Run(0, ""),
+            Run(0, "h2 --json"),
+            Run(0, "-o plain"),
+            Run(0, "nowhere"),
+            Run(0, "nowhere --json"),
+            Run(2, ""),
+        ],
+    ),
+    ("hosts", &[Run(0, ""), Run(0, "--json"), Run(0, "-o jsonl"), Run(2, "")]),
     ("run", &[Run(0, "-- sh -c 'echo $ERL_AFLAGS'"), Run(0, "-- nosuchprogram"), Run(2, "-- true")]),
     ("metrics", &[Run(0, ""), Run(0, "--json"), Run(0, "-o jsonl"), Run(2, ""), Run(2, "--json")]),
     (

@@ -105,6 +105,7 @@ impl Liar {
             leaving: false,
             relay: false,
             secret_ms: 0,
+            alias: None,
         };
         let settings = Settings {
             keys: tls.keys(),

@@ -30,6 +30,7 @@ fn introduction(newcomer: &Newcomer, addresses: &[SocketAddr]) -> (Identity, Vec
         leaving: false,
         relay: false,
         secret_ms: 0,
+        alias: None,
     };
     let (keys, addresses) = (newcomer.tls.keys(), addresses.to_vec());
     let now = Now { mono_ms: 0, wall_ms: now_ms() };

@@ -206,6 +206,7 @@ pub(super) fn host(name: &str) -> Entry {
         leaving: false,
         relay: false,
         secret_ms: 0,
+        alias: None,
     })
 }
 
