@@ -22,6 +22,7 @@
 //!   replica              what is registered, and what lookups see of it
 //!   gossip  event        what to send on each link; what to report to users
 //!   node                 the daemon
+//!   claims               names that one member holds at a time, decided by voters; apart from all of the above
 //!   sim                  many daemons, with simulated time, network and faults
 //! ```
 
@@ -37,6 +38,7 @@
 )]
 
 pub mod attest;
+pub mod claims;
 pub mod event;
 pub mod facts;
 pub mod gossip;

@@ -12,7 +12,7 @@ use floors::{violations, violations_in};
 /// Listed from the bottom up.
 const CORE: &[&[&str]] = &[
     &["id", "tuning", "facts", "attest"],
-    &["membership", "overlay"],
+    &["membership", "overlay", "claims"],
     &["replica"],
     &["event", "gossip"],
     &["node"],

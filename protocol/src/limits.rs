@@ -138,3 +138,15 @@ pub const MAX_MEMBERSHIP: usize = 32 * 1024;
 
 /// Entries in one `Answer`: a node and a service may have the same name.
 pub const MAX_ANSWERED: usize = 2;
+
+/// Longest name of a claim, in bytes: it names a role such as `scheduler`, and a thousand of them fit into a frame.
+pub const MAX_CLAIM_NAME: usize = 128;
+
+/// Claims of a cluster. With names and identities of maximal size they fit into [`MAX_CLAIMS_FRAME`].
+pub const MAX_CLAIMS: usize = 1024;
+
+/// Voters of a cluster: seven tolerate three failures, and more only make each decision slower.
+pub const MAX_VOTERS: usize = 7;
+
+/// Longest frame about claims, which holds all of them.
+pub const MAX_CLAIMS_FRAME: usize = 256 * 1024;

@@ -17,6 +17,8 @@
 //! assert!(world.violations().is_empty());
 //! ```
 
+mod claims;
+mod claims_history;
 mod faults;
 mod heap;
 mod invariants;
@@ -27,6 +29,8 @@ mod traffic;
 mod transport;
 mod world;
 
+pub use claims::{ClaimsWorld, Sabotage};
+pub use claims_history::History;
 pub use faults::Faults;
 pub use network::SimNode;
 pub use pool::Pool;

@@ -5,6 +5,7 @@
 
 pub mod attestation;
 mod bounded;
+pub mod claims;
 pub mod codec;
 pub mod entry;
 pub mod expulsion;
