@@ -24,6 +24,7 @@
 
 pub mod auth;
 pub mod base;
+pub mod claims;
 pub mod cli;
 pub mod cluster;
 pub mod config;

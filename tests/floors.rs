@@ -19,7 +19,7 @@ const PMD: &[&[&str]] = &[
     &["auth", "directory"],
     &["link", "discovery"],
     &["cluster"],
-    &["tunnel"],
+    &["tunnel", "claims"],
     &["metrics"],
     &["control"],
     &["web", "takeover"],

@@ -29,8 +29,10 @@ pub const ALPN_PACKET: &[u8] = b"pmd-packet/1";
 pub const ALPN_TUNNEL: &[u8] = b"pmd-tunnel/1";
 /// ALPN of a connection to a member that relays tunnels.
 pub const ALPN_RELAY: &[u8] = b"pmd-relay/1";
+/// ALPN of a connection to a voter, for claims.
+pub const ALPN_CLAIMS: &[u8] = b"pmd-claims/1";
 /// All supported ALPNs.
-const ALPNS: [&[u8]; 4] = [ALPN_LINK, ALPN_PACKET, ALPN_TUNNEL, ALPN_RELAY];
+const ALPNS: [&[u8]; 5] = [ALPN_LINK, ALPN_PACKET, ALPN_TUNNEL, ALPN_RELAY, ALPN_CLAIMS];
 
 /// A daemon's TLS configuration for connections with its peers.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Command-line arguments. This module only parses; [`target`](super::common::target) and the commands interpret them.
 
+mod claims;
 mod cluster;
 mod common;
 mod daemon;
@@ -15,6 +16,7 @@ use common::HELP;
 
 use crate::config::types::Port;
 
+pub use claims::{Claim, ClaimAction};
 pub use cluster::{
     Ca, CaInit, CaIssue, CaRevoke, CaRevoked, CaShow, Cookie, Discover, Expel, Join, Leave, Member, Rotate,
     Services, Status,
@@ -221,6 +223,23 @@ Examples:
     /// Unregister a service
     #[command(help_template = HELP, before_help = "Examples:\n  pmd unregister web")]
     Unregister(Named),
+    /// Run a command on one host of the cluster at a time
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  pmd claim leader -- ./scheduler           Run it once nobody else holds the claim; others wait
+  pmd claim leader --try -- ./nightly-job   Exit with 7 if somebody else holds it
+  pmd claim leader --ttl 30s                Hold it without a command, until Ctrl-C", after_help = "\
+The command gets PMD_CLAIM (the name) and PMD_CLAIM_NUMBER, which rises with each claim. If this host is cut off from
+the voters, the command gets SIGTERM after 2/3 of --ttl, and it and all processes of its group are killed after 9/10,
+before anybody else gets the claim. It also ends when the daemon stops. Without a majority of the voters, the exit code
+is 6 after --wait.")]
+    Claim(Claim),
+    /// List the claims that are held in the cluster
+    #[command(help_template = HELP, before_help = "Examples:\n  pmd claims\n  pmd claims -o wide         Also show the daemons and durations")]
+    Claims,
+    /// List the daemons that decide who holds a claim
+    #[command(help_template = HELP, before_help = "Examples:\n  pmd voters\n  pmd voters --json")]
+    Voters,
     /// Print events as they happen
     #[command(help_template = HELP, before_help = "\
 Examples:

@@ -7,6 +7,9 @@
 pub mod alias;
 pub mod args;
 pub mod ca;
+pub mod claim;
+pub mod claim_guard;
+pub mod claims;
 pub mod common;
 pub mod cookie;
 pub mod debug;
@@ -60,6 +63,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if args.get(1).is_some_and(|word| word == "epmd") {
         return crate::personality::run(args.get(1..).unwrap_or_default());
     }
+    if let Some(exit) = claim_guard::hidden(&args) {
+        return exit.into();
+    }
     match Cli::try_parse_from(&args) {
         Ok(Cli { command: Command::Epmd(epmd), .. }) => {
             let words: Vec<OsString> = std::iter::once("epmd".into()).chain(epmd.words).collect();
@@ -103,6 +109,9 @@ fn execute(global: &Global, command: Command, output: Output) -> Result<Exit> {
         Command::Lookup(args) => lookup::run(&target()?, &args, output),
         Command::Register(args) => register::run(&target()?, args, output),
         Command::Unregister(args) => register::unregister(&target()?, &args.name, output),
+        Command::Claim(args) => claim::run(&target()?, args, output),
+        Command::Claims => claims::claims(&target()?, output),
+        Command::Voters => claims::voters(&target()?, output),
         Command::Subscribe(args) => subscribe::run(&target()?, &args, output),
         Command::Env(args) => env::run(&target()?, &args, output),
         Command::Alias(args) => alias::run(&target()?, args.host.as_deref(), output),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pmd_core::membership::expulsions::Administrators;
 use pmd_core::tuning::{PhiTuning, Tuning};
 use pmd_protocol::HostName;
-use pmd_protocol::limits::{MAX_ADDRESSES, MAX_CLUSTER_NAME};
+use pmd_protocol::limits::{MAX_ADDRESSES, MAX_CLUSTER_NAME, MAX_VOTERS};
 use pmd_protocol::peer::NodeId;
 
 use super::ConfigError;
@@ -52,6 +52,10 @@ pub struct ClusterSettings {
     pub hold_names: Duration,
     /// The file that remembers whose host name is whose.
     pub names_file: PathBuf,
+    /// The host names of the voters, in lower case and in order; empty if there are no claims.
+    pub voters: Vec<String>,
+    /// The file in which a voter keeps what it has promised.
+    pub claims_file: PathBuf,
     /// Who may see the status page.
     pub web: WebAccess,
     /// Aliases and tunnels.
@@ -142,12 +146,32 @@ impl ClusterSettings {
             revocations_file: paths.revocations(port),
             hold_names: raw.hold_names_secs().0,
             names_file: paths.names(port),
+            voters: voters(&raw.voters())?,
+            claims_file: paths.claims(port),
             rotate_grace: raw.rotate_grace_secs().0,
             web: raw.web(),
             tunnel: TunnelSettings::from_raw(raw, port, paths)?,
             tuning: tuning(raw),
         })
     }
+}
+
+/// The names of the voters, in lower case and in order.
+fn voters(names: &[String]) -> Result<Vec<String>, ConfigError> {
+    let wrong =
+        |value: &str, reason: String| ConfigError::Value { key: "voters", value: value.to_owned(), reason };
+    let mut voters = Vec::new();
+    for name in names {
+        let host: HostName =
+            name.parse().map_err(|_| wrong(name, "it is not a valid host name".to_owned()))?;
+        voters.push(host.as_str().to_lowercase());
+    }
+    voters.sort();
+    voters.dedup();
+    if voters.len() > MAX_VOTERS {
+        return Err(wrong(&names.join(", "), format!("at most {MAX_VOTERS} hosts can vote")));
+    }
+    Ok(voters)
 }
 
 /// Those named in `texts`.

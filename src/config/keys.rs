@@ -267,6 +267,14 @@ keys! {
         default: vec!["*".to_owned()],
     }
 
+    /// The host names of the daemons that decide who holds a claim (`pmd claim`), the same list on every host. Three
+    /// tolerate the loss of one, five that of two. Without it, there are no claims. At the first start, all of them must be
+    /// there once.
+    voters: Vec<String> {
+        default: Vec::new(),
+        variables: [Variable::Value("PMD_VOTERS")],
+    }
+
     /// How long a member that was away while the cluster secret was replaced may return with the old one, once.
     rotate_grace_secs: Seconds {
         unit: "s",

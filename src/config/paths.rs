@@ -163,6 +163,11 @@ impl Paths {
         self.state.join(format!("names-{port}"))
     }
 
+    /// The file in which the daemon on `port` keeps what it has promised as a voter.
+    pub fn claims(&self, port: u16) -> PathBuf {
+        self.state.join(format!("claims-{port}"))
+    }
+
     /// The directory of the cluster secret and the keys.
     pub fn state(&self) -> &Path {
         &self.state

@@ -168,6 +168,16 @@ endpoints! {
          files list every host.";
     Ping: Post "/v1/ping", "", r#"{"node":"bar@host2"}"#, local("/v1/ping"),
         "Tests each hop to a node; the error is that of the hop that failed.";
+    Claims: Get "/v1/claims", "", "", local("/v1/claims"),
+        "The claims that are held in the cluster, as a majority of the voters knows them. The code is `timeout` if none answers within 5 s.";
+    HoldClaim: Post "/v1/claims/hold", "", r#"{"name":"leader","ttl_ms":10000,"wait_ms":0,"guarded":false}"#, None,
+        "Claims a name for as long as the response is being read. The response begins when the claim is granted, with a line of JSON; \
+         each renewal is another line. The code is `conflict` if somebody else holds it after `wait_ms`, `timeout` if no majority of the \
+         voters answers.";
+    ReleaseClaim: Post "/v1/claims/release", "", r#"{"name":"leader","number":366148604821505}"#, None,
+        "Releases a claim that somebody on this host holds.";
+    Voters: Get "/v1/voters", "", "", local("/v1/voters"),
+        "The daemons that decide who holds a claim, and what each of them does.";
     Events: Get "/v1/events", "?since=N&boot=ID&kind=KIND", "", page("/v1/events"),
         "A stream of numbered server-sent events. It begins with `hello` (`boot_id`, `last`); `since` with `boot`, or the header \
          `Last-Event-ID`, resumes it; `gap` reports missed events and the reason: `too_old` or `restarted`.";

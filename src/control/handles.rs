@@ -13,6 +13,7 @@ use super::reload::Reloader;
 use crate::base::clock::Monotonic;
 use crate::base::shutdown::Shutdown;
 use crate::base::stats::Counters;
+use crate::claims::Claims;
 use crate::cluster::membership::Cluster;
 use crate::directory::Directory;
 use crate::directory::services::Metadata;
@@ -70,6 +71,8 @@ pub struct Member {
     pub cluster: Arc<Cluster>,
     /// Aliases and tunnels.
     pub tunnels: Arc<Tunnels>,
+    /// Claims, if the configuration names voters.
+    pub claims: Option<Arc<Claims>>,
     /// The local sockets that lead into tunnels.
     pub entrances: Arc<TunnelEntrances>,
 }

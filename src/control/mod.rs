@@ -16,6 +16,7 @@
 //! | [`client`] | the command line's side |
 
 pub mod api;
+pub mod claim_stream;
 pub mod client;
 pub mod endpoints;
 pub mod events;

@@ -22,6 +22,7 @@ use crate::base::clock::{Monotonic, now_ms};
 use crate::base::shutdown::{Reason, Shutdown};
 use crate::base::stats::Counters;
 use crate::base::supervise::Supervisor;
+use crate::claims::{self, Claims, ClaimsProtocol};
 use crate::cluster::membership::{Cluster, ClusterError};
 use crate::cluster::{self, Prepared};
 use crate::config::cluster::ClusterSettings;
@@ -33,7 +34,7 @@ use crate::directory::local::Local;
 use crate::directory::{Directory, Others};
 use crate::link::accept::{AcceptQueue, Acceptor};
 use crate::link::oneshot::Oneshots;
-use crate::link::protocol::Protocols;
+use crate::link::protocol::{Protocol, Protocols};
 use crate::link::refusals::Refusals;
 use crate::tunnel::asking::TunnelInquirer;
 use crate::tunnel::state::Parts as TunnelParts;
@@ -223,28 +224,50 @@ impl Parts {
             shutdown: supervisor.shutdown().clone(),
         };
         let (tunnels, entrances) = tunnel::start(parts, dial_requests, heard, supervisor);
+        let claims = claims::start(&claims::Parts {
+            settings,
+            local: cluster.local(),
+            directory: cluster.directory(),
+            dialer: cluster.dialer(),
+            counters: &measured.counters,
+            supervisor,
+        })?;
         let (peers, queue) = AcceptQueue::new();
         let acceptor = Acceptor {
             identity: Arc::clone(cluster.local()),
-            protocols: Protocols::new(vec![
-                Arc::new(Oneshots::new(
-                    Arc::clone(cluster.local()),
-                    links.inbox().clone(),
-                    Arc::clone(&measured.counters),
-                    Arc::clone(links.shares()),
-                )),
-                Arc::new(links),
-                Arc::new(TunnelProtocol(Arc::clone(&tunnels))),
-                Arc::new(RelayProtocol(Arc::clone(&tunnels))),
-            ]),
+            protocols: Protocols::new(with_claims(
+                claims.as_ref(),
+                vec![
+                    Arc::new(Oneshots::new(
+                        Arc::clone(cluster.local()),
+                        links.inbox().clone(),
+                        Arc::clone(&measured.counters),
+                        Arc::clone(links.shares()),
+                    )),
+                    Arc::new(links),
+                    Arc::new(TunnelProtocol(Arc::clone(&tunnels))),
+                    Arc::new(RelayProtocol(Arc::clone(&tunnels))),
+                ],
+            )),
             known: Arc::clone(cluster.known_addresses()),
             handshakes: Arc::clone(&measured.handshakes),
             counters: Arc::clone(&measured.counters),
             refusals: Arc::clone(&measured.refusals),
         };
         supervisor.task("acceptor", acceptor.serve(queue));
-        Ok((Arc::new(Member { cluster, tunnels, entrances }), peers))
+        Ok((Arc::new(Member { cluster, tunnels, claims, entrances }), peers))
     }
+}
+
+/// Adds the protocol of claims to these, if there are voters.
+fn with_claims(
+    claims: Option<&Arc<Claims>>,
+    mut protocols: Vec<Arc<dyn Protocol>>,
+) -> Vec<Arc<dyn Protocol>> {
+    if let Some(claims) = claims {
+        protocols.push(Arc::new(ClaimsProtocol(Arc::clone(claims))));
+    }
+    protocols
 }
 
 async fn run(

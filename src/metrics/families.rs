@@ -69,6 +69,9 @@ families! { |seen, to| {
         = to.one(seen.cluster.as_ref()?.state_bytes);
     gauge pmd_registry_tombstones "Deleted entries kept so that other daemons learn of the deletion."
         = to.one(seen.cluster.as_ref()?.tombstones);
+    gauge pmd_claims_held "Claims that this host holds; absent without voters." = to.one(seen.claims.as_ref()?.held);
+    gauge pmd_claims_voting "1 if this host votes about claims and knows a leader, 0 if it should and does not."
+        = to.one(u8::from(seen.claims.as_ref()?.votes?));
     gauge pmd_cluster_secrets "Cluster secrets that are accepted; two while the secret is replaced."
         = to.one(seen.cluster.as_ref()?.secrets);
     gauge pmd_certificate_expiry_timestamp_seconds "When this daemon's certificate expires, in seconds since the Unix epoch."

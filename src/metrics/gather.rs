@@ -8,6 +8,7 @@ use pmd_epmd::latency::Latency;
 
 use super::observed::{self, Observed, Process};
 use crate::base::stats::Counters;
+use crate::claims::Claims;
 use crate::cluster::membership::Cluster;
 use crate::directory::local::Local;
 use crate::tunnel::table::{Side, Table};
@@ -29,6 +30,8 @@ pub struct Sources<'a> {
     pub counters: &'a Counters,
     /// The cluster, if the daemon is a member of one.
     pub cluster: Option<&'a Cluster>,
+    /// Claims, if the configuration names voters.
+    pub claims: Option<&'a Claims>,
     /// The tunnels, if the daemon is a member of a cluster.
     pub tunnels: Option<&'a Table>,
 }
@@ -56,6 +59,7 @@ pub async fn observe(sources: Sources<'_>) -> Observed {
             Some(cluster) => members_and_links(cluster, sources.local).await,
             None => None,
         },
+        claims: sources.claims.map(|claims| observed::Claims { held: claims.held(), votes: claims.votes() }),
         tunnels: sources.tunnels.map(tunnels),
         process: tokio::task::spawn_blocking(Process::now).await.unwrap_or_default(),
     }

@@ -32,6 +32,8 @@ pub struct Observed {
     pub descriptors_limit: usize,
     /// The cluster; none if the daemon is not a member of one or is shutting down.
     pub cluster: Option<Cluster>,
+    /// Claims; none without voters.
+    pub claims: Option<Claims>,
     /// Tunnels; none if the daemon is not a member of a cluster.
     pub tunnels: Option<Tunnels>,
     /// The process.
@@ -110,6 +112,15 @@ pub struct Link {
     pub sent: u64,
     /// Whether the peer last reported the registry that this daemon has.
     pub agrees: bool,
+}
+
+/// Claims.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// Those that this host holds.
+    pub held: usize,
+    /// Whether this host votes; none if it is no voter.
+    pub votes: Option<bool>,
 }
 
 /// Tunnels.

@@ -11,6 +11,7 @@
 )]
 
 mod asking;
+mod claims;
 mod dialling_back;
 mod doctor;
 mod erlang;

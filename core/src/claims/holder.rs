@@ -54,6 +54,8 @@ enum State {
     },
     /// Given up; whoever uses it has not released it yet.
     Lost,
+    /// Nobody knows whether what depends on it has ended, so it is released when that is dead.
+    Abandoned,
     Released,
 }
 
@@ -150,6 +152,18 @@ impl Holder {
         self.tick(now_ms);
     }
 
+    /// Whoever used a claim has disappeared without releasing it. It is released once what depends on it is dead.
+    pub fn abandon(&mut self, attempt: u64, now_ms: u64) {
+        let Some(claim) = self.claims.get_mut(&attempt) else { return };
+        let since_ms = match claim.state {
+            State::Wanted => return self.release(attempt, now_ms),
+            State::Held { renewed_ms, .. } => renewed_ms,
+            State::Lost => now_ms,
+            State::Abandoned | State::Released => return,
+        };
+        (claim.state, claim.ask_ms) = (State::Abandoned, since_ms + dead_after_ms(claim.ttl_ms));
+    }
+
     /// Asks for the list of claims, and returns the number of the query.
     pub fn list(&mut self, now_ms: u64) -> u64 {
         self.last_id += 1;
@@ -180,7 +194,7 @@ impl Holder {
     /// When [`tick`](Self::tick) has something to do.
     pub fn wake_ms(&self) -> Option<u64> {
         let asks = self.claims.values().filter_map(|claim| match claim.state {
-            State::Wanted | State::Released => Some(claim.ask_ms),
+            State::Wanted | State::Released | State::Abandoned => Some(claim.ask_ms),
             State::Held { renewed_ms, .. } => Some(renewed_ms + lost_after_ms(claim.ttl_ms)),
             State::Lost => None,
         });
@@ -209,11 +223,14 @@ impl Holder {
             if now_ms < claim.ask_ms {
                 continue;
             }
+            if claim.state == State::Abandoned {
+                claim.state = State::Released;
+            }
             let (start, ttl_ms, attempt) = (self.start, claim.ttl_ms, *attempt);
             let ask = match claim.state {
                 State::Wanted => Ask::Acquire { name: claim.name.clone(), start, ttl_ms, attempt },
                 State::Released => Ask::Release { start, ttl_ms, attempt },
-                State::Held { .. } | State::Lost => continue,
+                State::Held { .. } | State::Lost | State::Abandoned => continue,
             };
             claim.ask_ms = now_ms + ASK_AGAIN_MS;
             let what =

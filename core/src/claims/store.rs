@@ -37,6 +37,21 @@ pub enum Record {
     Snapshot(Box<Stored>),
 }
 
+impl Record {
+    /// The record as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        // Plain data always has a form.
+        postcard::to_allocvec(self).unwrap_or_default()
+    }
+
+    /// Reads a record.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Record> {
+        postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(record, _)| record)
+    }
+}
+
 /// What the records lead to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {

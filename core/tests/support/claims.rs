@@ -6,7 +6,7 @@ use pmd_core::sim::{ClaimsWorld, Sabotage};
 const FAULTS_MS: u64 = 90_000;
 
 /// The violations of a run with faults.
-pub fn violations(seed: u64, voters: usize, sabotage: Sabotage) -> Vec<String> {
+pub(crate) fn violations(seed: u64, voters: usize, sabotage: Sabotage) -> Vec<String> {
     let mut world = ClaimsWorld::new(seed, voters, 2, sabotage);
     world.run_for(3_000);
     world.run_with_faults(FAULTS_MS);
@@ -14,7 +14,7 @@ pub fn violations(seed: u64, voters: usize, sabotage: Sabotage) -> Vec<String> {
 }
 
 /// Runs with faults, then without, and panics if a rule was broken or nothing is granted after the faults.
-pub fn run(seed: u64, voters: usize) {
+pub(crate) fn run(seed: u64, voters: usize) {
     let mut world = ClaimsWorld::new(seed, voters, 2, Sabotage::None);
     world.run_for(3_000);
     world.run_with_faults(FAULTS_MS);

@@ -3,6 +3,7 @@
 //! Times are RFC 3339 in UTC with milliseconds; durations have their unit in the key. Clients must ignore unknown keys,
 //! because later versions add some.
 
+mod claims;
 mod cluster;
 mod daemon;
 mod error;
@@ -17,6 +18,7 @@ mod rotation;
 mod services;
 mod tunnel;
 
+pub use claims::{ClaimEnded, ClaimHeld, ClaimInfo, ClaimList, NewClaim, ReleaseClaim, VoterInfo, VoterList};
 pub use cluster::{
     ClusterStatus, Discovered, Found, IdentityMode, Node, NodeList, NodeState, Path, Peer, PeerList,
 };

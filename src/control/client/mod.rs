@@ -20,10 +20,12 @@ use stream::parse;
 
 pub use error::{ClientError, Result};
 pub use page::Page;
-pub use stream::{Events, Held, Message};
+pub use stream::{ClaimUpdate, Events, Held, HeldClaim, Message};
 
 /// How long a response may take by default.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a claim may be waited for: without end.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Bytes of names adopted in one request, below the server's limit for a body.
 const ADOPT_BYTES: usize = 48 * 1024;
 
@@ -116,6 +118,28 @@ impl Client {
     pub async fn unregister(&self, name: &str) -> Result<api::ServiceInfo> {
         let target = target_of(Call::Unregister, name);
         parse(&self.http.ask(Call::Unregister, target, Bytes::new()).await?)
+    }
+
+    /// Claims a name for as long as the returned value lives. Waits as long as the request says.
+    pub async fn hold_claim(&self, claim: &api::NewClaim) -> Result<HeldClaim> {
+        let client = Client { http: Http { timeout: LONGEST, ..self.http.clone() } };
+        let body = client.http.open(Call::HoldClaim, Call::HoldClaim.path(), json(claim)).await?;
+        client.http.in_time(HeldClaim::read(body)).await
+    }
+
+    /// Releases a claim of this host.
+    pub async fn release_claim(&self, claim: &api::ReleaseClaim) -> Result<api::ReleaseClaim> {
+        self.post(Call::ReleaseClaim, claim).await
+    }
+
+    /// The claims that are held.
+    pub async fn claims(&self) -> Result<api::ClaimList> {
+        self.get(Call::Claims, &[]).await
+    }
+
+    /// The voters.
+    pub async fn voters(&self) -> Result<api::VoterList> {
+        self.get(Call::Voters, &[]).await
     }
 
     /// Stops the daemon.

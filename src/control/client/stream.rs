@@ -15,7 +15,7 @@ use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::io::StreamReader;
 
 use super::error::{ClientError, Result};
-use crate::control::api::{ServiceEnded, ServiceInfo};
+use crate::control::api::{ClaimEnded, ClaimHeld, ServiceEnded, ServiceInfo};
 
 /// Longest line of the event stream: far more than any event, whose name has at most 1,020 bytes, escaped or not.
 const MAX_EVENT_LINE: usize = 64 * 1024;
@@ -114,6 +114,49 @@ impl Held {
     pub async fn ended(&mut self) -> Option<String> {
         let line = self.lines.next().await?.ok()?;
         serde_json::from_str(&line).ok().map(|ServiceEnded { ended }| ended)
+    }
+}
+
+/// A claim that is held until this value is dropped or the daemon stops.
+pub struct HeldClaim {
+    /// The claim.
+    pub held: ClaimHeld,
+    lines: Lines,
+}
+
+/// What happened to a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimUpdate {
+    /// It was renewed.
+    Renewed(ClaimHeld),
+    /// It is over.
+    Ended(String),
+}
+
+impl fmt::Debug for HeldClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldClaim").field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+impl HeldClaim {
+    pub(super) async fn read(body: Incoming) -> Result<HeldClaim> {
+        let mut lines = lines(body);
+        match lines.next().await {
+            Some(Ok(line)) => Ok(HeldClaim { held: parse(line.as_bytes())?, lines }),
+            Some(Err(LinesCodecError::Io(error))) => Err(ClientError::Lost(error.to_string())),
+            Some(Err(error)) => Err(ClientError::Unexpected(error.to_string())),
+            None => Err(ClientError::Lost("the daemon has stopped".into())),
+        }
+    }
+
+    /// The next thing that happens to it; none if the daemon has stopped.
+    pub async fn next(&mut self) -> Option<ClaimUpdate> {
+        let line = self.lines.next().await?.ok()?;
+        if let Ok(held) = serde_json::from_str(&line) {
+            return Some(ClaimUpdate::Renewed(held));
+        }
+        serde_json::from_str(&line).ok().map(|ClaimEnded { ended }| ClaimUpdate::Ended(ended))
     }
 }
 

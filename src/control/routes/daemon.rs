@@ -43,6 +43,9 @@ pub(super) async fn status(
     if let Some(member) = &member {
         let view = member.cluster.core().view().await?;
         warnings.extend(warnings::warnings(&member.cluster, &view));
+        if let Some(problem) = member.claims.as_ref().and_then(|claims| claims.problem()) {
+            warnings.push(format!("this host does not vote about claims: {problem}; see pmd voters"));
+        }
         warnings.extend(rotation::warning(&member.cluster).await);
         warnings.extend(expulsions::warnings(now_ms(), member.cluster.local(), &measured.refusals.list()));
         warnings.extend(member.tunnels.warnings());

@@ -1,5 +1,6 @@
 //! The handler of each path of the control API.
 
+mod claims;
 mod cluster;
 mod daemon;
 mod events;
@@ -78,6 +79,10 @@ fn handler(call: Call) -> MethodRouter<Handles> {
         Call::Rotate => on(method, rotation::rotate),
         Call::Tunnels => on(method, tunnel::list),
         Call::Ping => on(method, ping::ping),
+        Call::Claims => on(method, claims::list),
+        Call::HoldClaim => on(method, claims::hold),
+        Call::ReleaseClaim => on(method, claims::release),
+        Call::Voters => on(method, claims::voters),
         Call::Events => on(method, events::subscribe),
         Call::Metrics => on(method, monitoring::metrics),
         Call::Log => on(method, monitoring::log),

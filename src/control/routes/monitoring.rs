@@ -26,6 +26,7 @@ pub(super) async fn metrics(
         latency: &measured.latency,
         counters: &measured.counters,
         cluster: member.as_ref().map(|member| &*member.cluster),
+        claims: member.as_ref().and_then(|member| member.claims.as_deref()),
         tunnels: member.as_ref().map(|member| member.tunnels.table()),
     };
     let observed = observe(sources).await;
