@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use pmd_protocol::limits::MAX_CLAIMS_FRAME;
-use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::claims::Frame;
 use rustix::net::sockopt;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +14,7 @@ use tokio_rustls::TlsStream;
 use tokio_util::codec::{Framed, FramedParts, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
-use super::handle::{Claims, Command};
+use super::handle::{Accepted, Claims, Command};
 use crate::auth::tls::ALPN_CLAIMS;
 use crate::base::backoff::Backoff;
 use crate::directory::cluster::ClusterDirectory;
@@ -33,19 +32,6 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(2), Duration::
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 
 type Frames = Framed<TlsStream<Connection>, LengthDelimitedCodec>;
-
-/// A connection that a member has opened.
-#[derive(Debug, Clone)]
-pub(super) struct Accepted {
-    /// The member.
-    pub(super) id: NodeId,
-    /// Its host, in lower case.
-    pub(super) host: String,
-    /// Frames to it.
-    pub(super) frames: mpsc::Sender<Frame>,
-    /// Closes the connection.
-    pub(super) close: CancellationToken,
-}
 
 /// Serves a connection that a member has opened.
 pub(super) async fn serve_accepted(peer: ProvenPeer, claims: &Claims) {

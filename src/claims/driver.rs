@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use pmd_core::claims::engine::Index;
 use pmd_core::claims::holder::{Event, Holder};
-use pmd_core::claims::store::Record;
-use pmd_core::claims::voter::{Output, Setup as VoterSetup, Voter};
+use pmd_core::claims::voter::{Output, Voter};
 use pmd_protocol::peer::NodeId;
-use pmd_protocol::peer::claims::{Answer, Ask, ClaimName, Epoch, Frame, Reply, Request, Role, Status, Table};
+use pmd_protocol::peer::claims::{Answer, Ask, ClaimName, Frame, Reply, Request, Role, Status, Table};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::connection::{Accepted, keep};
-use super::handle::{Claims, Command, State, VoterView};
+use super::connection::keep;
+use super::handle::{Accepted, Claims, Command, State, VoterView};
+use super::own_voter;
 use super::store::Store;
-use crate::base::clock::{boot_ms, now_ms};
+use crate::base::clock::boot_ms;
 use crate::base::log::limited::{LimitedLog, Limits};
 use crate::base::shutdown::Shutdown;
 use crate::base::stats::Counters;
@@ -35,10 +35,8 @@ const BATCH: usize = 64;
 const STATUS_MS: u64 = 2_000;
 /// Connections of members that are remembered for answers.
 const MOST_MEMBERS: usize = 4_096;
-/// 2026-01-01, in days since the Unix epoch. The numbers of foundings are days since then, so that they rise even if all
-/// stores are lost, and claim numbers fit into 53 bits for many years.
-const FIRST_DAY: u64 = 20_454;
-const DAY_MS: u64 = 24 * 3_600 * 1_000;
+/// The longest pause of the thread: any, because it wakes up for each command.
+const LONGEST_MS: u64 = 24 * 3_600 * 1_000;
 
 /// What the thread depends on.
 #[derive(Debug)]
@@ -59,7 +57,6 @@ pub(super) struct Setup {
 /// Runs until the daemon shuts down. A panic ends claims, and nothing else.
 pub(super) fn supervised(thread: &Runtime, setup: Setup, shutdown: &Shutdown) {
     let claims = Arc::clone(&setup.claims);
-    claims.set_local(Arc::clone(&setup.local));
     let run = AssertUnwindSafe(|| {
         thread.block_on(async {
             tokio::select! {
@@ -121,33 +118,11 @@ impl Driver {
         let Setup { hosts, own, file, local, directory, dialer, counters, claims, commands, runtime } = setup;
         let now = boot_ms();
         let id = local.id();
-        let mut store = own.and_then(|_| match Store::open(&file, rand::random()) {
-            Ok(store) => Some(store),
-            Err(error) => {
-                tracing::error!("this host is a voter for claims and does not vote: {error}");
-                claims.set_problem(error.to_string());
-                None
-            }
-        });
-        if own.is_some() {
+        let (mut store, mut voter) = (None, None);
+        if let Some(own) = own {
             claims.set_votes(false);
-        }
-        let mut voter = None;
-        if let (Some(own), Some(store)) = (own, &mut store) {
-            let starts = store.stored().epoch.starts.saturating_add(1);
-            match store.append(vec![Record::Started(Epoch { starts, nonce: rand::random() })]) {
-                Ok(()) => {
-                    let founding_number = (now_ms() / DAY_MS).saturating_sub(FIRST_DAY).max(1);
-                    voter = Some(Voter::new(VoterSetup {
-                        hosts: hosts.clone(),
-                        own,
-                        own_id: id,
-                        stored: store.stored().clone(),
-                        seed: rand::random(),
-                        founding_number,
-                        now_ms: now,
-                    }));
-                }
+            match own_voter::open(&file, hosts.clone(), own, id, now) {
+                Ok(opened) => (store, voter) = (Some(opened.0), Some(opened.1)),
                 Err(error) => {
                     tracing::error!("this host is a voter for claims and does not vote: {error}");
                     claims.set_problem(error.to_string());
@@ -192,7 +167,7 @@ impl Driver {
             let asked = self.asked.iter().map(|asked| asked.until_ms).min();
             let wake = voter.into_iter().chain(self.holder.wake_ms()).chain(asked).min();
             let pause =
-                Duration::from_millis(wake.map_or(u64::MAX, |wake| wake.saturating_sub(now)).min(DAY_MS));
+                Duration::from_millis(wake.map_or(u64::MAX, |wake| wake.saturating_sub(now)).min(LONGEST_MS));
             tokio::select! {
                 command = self.commands.recv() => {
                     let Some(command) = command else { return };

@@ -5,15 +5,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pmd_core::claims::holder::Until;
+use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::claims::{Claim, ClaimName, Frame, Reply, Status, Table};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
-use super::connection::Accepted;
 use crate::link::local_identity::{Credentials, LocalIdentity};
 
 /// Commands that wait for the driver. When there are more, callers and connections wait in turn.
 const COMMANDS: usize = 256;
+
+/// A connection that a member has opened.
+#[derive(Debug, Clone)]
+pub(super) struct Accepted {
+    /// The member.
+    pub(super) id: NodeId,
+    /// Its host, in lower case.
+    pub(super) host: String,
+    /// Frames to it.
+    pub(super) frames: mpsc::Sender<Frame>,
+    /// Closes the connection.
+    pub(super) close: CancellationToken,
+}
 
 /// What the driver is told.
 #[derive(Debug)]
@@ -84,21 +98,25 @@ pub struct Claims {
     runtime: Handle,
     /// Why this host does not vote although it should, or claims have ended here.
     problem: Mutex<Option<String>>,
-    local: Mutex<Option<Arc<LocalIdentity>>>,
+    local: Arc<LocalIdentity>,
     held: AtomicUsize,
     /// Whether this host votes; none if it is no voter.
     votes: Mutex<Option<bool>>,
 }
 
 impl Claims {
-    pub(super) fn new(hosts: Vec<String>, runtime: Handle) -> (Arc<Claims>, mpsc::Receiver<Command>) {
+    pub(super) fn new(
+        hosts: Vec<String>,
+        local: Arc<LocalIdentity>,
+        runtime: Handle,
+    ) -> (Arc<Claims>, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let claims = Claims {
             hosts,
             commands,
             runtime,
             problem: Mutex::default(),
-            local: Mutex::default(),
+            local,
             held: AtomicUsize::default(),
             votes: Mutex::default(),
         };
@@ -141,15 +159,9 @@ impl Claims {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
     }
 
-    pub(super) fn set_local(&self, local: Arc<LocalIdentity>) {
-        *self.local.lock().unwrap_or_else(PoisonError::into_inner) = Some(local);
-    }
-
+    /// Waits until one of these is expelled, or its certificate is revoked.
     pub(super) async fn until_barred(&self, peers: &[Credentials]) {
-        let local = self.local.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(local) = local {
-            local.until_barred(peers).await;
-        }
+        self.local.until_barred(peers).await;
     }
 
     /// Sends a command; returns whether there is a driver.

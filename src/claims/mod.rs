@@ -11,6 +11,7 @@
 mod connection;
 mod driver;
 mod handle;
+mod own_voter;
 mod store;
 
 use std::sync::Arc;
@@ -58,7 +59,7 @@ pub fn start(parts: &Parts<'_>) -> std::io::Result<Option<Arc<Claims>>> {
         return Ok(None);
     }
     let runtime = Handle::current();
-    let (claims, commands) = Claims::new(hosts.clone(), runtime.clone());
+    let (claims, commands) = Claims::new(hosts.clone(), Arc::clone(parts.local), runtime.clone());
     let own_host = parts.local.host().as_str().to_lowercase();
     let own = hosts.iter().position(|host| *host == own_host);
     let setup = driver::Setup {

@@ -66,6 +66,7 @@ impl Store {
         let failed = |source| StoreError::Io { path: path.into(), source };
         let damaged = |reason| StoreError::Damaged { path: path.into(), reason };
         let bytes = match fs::metadata(path) {
+            Ok(metadata) if !metadata.is_file() => return Err(damaged("it is not a regular file")),
             Ok(metadata) if metadata.len() > MAX_BYTES => return Err(damaged("it is too long")),
             Ok(_) => fs::read(path).map_err(failed)?,
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -250,26 +251,27 @@ mod tests {
         let folder = tempfile::TempDir::new().expect("a folder");
         let path = folder.path().join("claims");
         let mut store = Store::open(&path, 7).expect("a new store");
-        let mut round = 0;
-        while store.bytes <= COMPACT_BYTES - 10_000 {
-            let from = round + 1;
+        let (mut round, mut before) = (0, 0);
+        // Until it was written anew.
+        while store.bytes > before {
+            before = store.bytes;
+            store.append((round + 1..=round + 10_000).map(promise).collect()).expect("room on the disk");
             round += 10_000;
-            store.append((from..=round).map(promise).collect()).expect("room on the disk");
         }
-        store.append((round + 1..=round + 10_000).map(promise).collect()).expect("room on the disk");
         assert!(fs::metadata(&path).expect("a file").len() < 10_000);
-        store.append(vec![promise(round + 10_001)]).expect("room on the disk");
+        store.append(vec![promise(round + 1)]).expect("room on the disk");
         drop(store);
         let store = Store::open(&path, 8).expect("a store");
-        assert_eq!((store.stored().store, store.stored().promised.round), (7, round + 10_001));
+        assert_eq!((store.stored().store, store.stored().promised.round), (7, round + 1));
     }
 
     #[test]
     fn a_disk_that_is_full_or_read_only_is_an_error() {
-        assert!(matches!(
-            Store::open(Path::new("/dev/full"), 7),
-            Err(StoreError::Damaged { .. } | StoreError::Io { .. })
-        ));
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let mut store = Store::open(&folder.path().join("claims"), 7).expect("a new store");
+        store.file = OpenOptions::new().append(true).open("/dev/full").expect("a device");
+        assert!(matches!(store.append(vec![promise(1)]), Err(StoreError::Io { .. })));
+        assert!(matches!(Store::open(Path::new("/dev/full"), 7), Err(StoreError::Damaged { .. })));
         assert!(matches!(Store::open(Path::new("/proc/pmd/claims"), 7), Err(StoreError::Io { .. })));
     }
 }

@@ -36,7 +36,8 @@ fn every_command_matches_its_transcript() {
     assert_eq!(leaves(&Cli::command()), written, "commands, and those in tests/cluster/golden/script.rs");
 
     let mut world = World::new(3);
-    world[0].configure("[metadata]\nrack = \"a1\"\n");
+    // One voter decides alone; the other host has none.
+    world[0].configure("voters = [\"h1\"]\n[metadata]\nrack = \"a1\"\n");
     world[1].configure("join = [\"10.77.0.1\"]\n");
     world.start(0);
     world.start(1);

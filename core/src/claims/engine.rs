@@ -240,9 +240,8 @@ impl Engine {
                     self.promise(ballot);
                 }
                 self.effects.sends.push((from, Vote::Heard { ballot, round }));
-                if latest != self.accepted {
-                    self.answer_position(from, latest);
-                }
+                // Also if it has that table: the leader may not have heard of it.
+                self.answer_position(from, latest);
             }
             Vote::Accepted(to) => {
                 if let Role::Leading(leading) = &mut self.role {

@@ -58,14 +58,15 @@ impl Unfounded {
         self.wake_ms = 0;
     }
 
-    /// What to tell the first voter.
-    pub(super) fn tick(&mut self, now_ms: u64) -> Option<(Index, Frame)> {
+    /// What to tell the first voter; the first one tells all others, so that it learns if they know another store of it.
+    pub(super) fn tick(&mut self, now_ms: u64) -> Vec<(Index, Frame)> {
         if now_ms < self.wake_ms {
-            return None;
+            return Vec::new();
         }
         self.wake_ms = now_ms + ANNOUNCE_MS;
         let frame = Frame::Unfounded { list: digest(&self.hosts), store: self.store };
-        (self.own != 0).then_some((0, frame))
+        let told = if self.own == 0 { 1..u8::try_from(self.hosts.len()).unwrap_or(u8::MAX) } else { 0..1 };
+        told.map(|voter| (voter, frame.clone())).collect()
     }
 
     /// Whether this voter may draw the founding up alone.

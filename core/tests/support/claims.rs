@@ -3,7 +3,7 @@
 use pmd_core::sim::{ClaimsWorld, Sabotage};
 
 /// The duration of the faults.
-const FAULTS_MS: u64 = 90_000;
+const FAULTS_MS: u64 = 60_000;
 
 /// The violations of a run with faults.
 pub(crate) fn violations(seed: u64, voters: usize, sabotage: Sabotage) -> Vec<String> {
@@ -19,10 +19,10 @@ pub(crate) fn run(seed: u64, voters: usize) {
     world.run_for(3_000);
     world.run_with_faults(FAULTS_MS);
     world.heal();
-    // All hosts are back after 30 s, and all leases are over after 12 s.
+    // All hosts are back after 30 s, and all leases are over after 12 s. A command runs for at most 20 s.
     world.run_for(45_000);
     let before = [world.history().grants(0), world.history().grants(1)];
-    world.run_for(30_000);
+    world.run_for(60_000);
     let after = [world.history().grants(0), world.history().grants(1)];
     assert!(world.history().violations().is_empty(), "seed {seed}: {:#?}", world.history().violations());
     let grants = before.iter().zip(after).all(|(before, after)| after > *before);

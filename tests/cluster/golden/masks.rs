@@ -7,11 +7,12 @@ use crate::world::World;
 /// Lines shown of long generated output.
 const SHOWN: usize = 3;
 /// Columns whose cells vary.
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "AGE",
     "CLOCK",
     "CREATION",
     "ENTRY",
+    "FOUNDING",
     "HEARD",
     "ID",
     "NUMBER",
@@ -27,7 +28,7 @@ const COLUMNS: [&str; 17] = [
     "ENDS",
 ];
 /// JSON keys whose values vary; for objects, all values in them.
-const KEYS: [&str; 36] = [
+const KEYS: [&str; 37] = [
     "age_seconds",
     "at",
     "boot_id",
@@ -40,6 +41,7 @@ const KEYS: [&str; 36] = [
     "entry",
     "expires_at",
     "fingerprint",
+    "founding",
     "heard_ms",
     "home",
     "id",

@@ -37,7 +37,7 @@ impl Documents {
             return;
         }
         let words: Vec<&str> = match args[0] {
-            "ca" | "cookie" => args[..2].to_vec(),
+            "ca" | "cookie" | "claim" => args[..2].to_vec(),
             "names" | "services" if args.contains(&"--cluster") => vec![args[0], "cluster"],
             "names" if args.len() > 1 && !args[1].starts_with('-') => vec!["names", "host"],
             other => vec![other],

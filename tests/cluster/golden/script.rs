@@ -82,6 +82,42 @@ pub(super) const SCRIPT: &[(&str, &[Step])] = &[
         ],
     ),
     (
+        "voters",
+        &[
+            Run(0, ""),
+            Run(0, "-o wide"),
+            Run(0, "-o plain"),
+            Run(0, "--json"),
+            Run(0, "-o jsonl"),
+            Run(1, ""),
+            Run(1, "--json"),
+            Run(2, ""),
+        ],
+    ),
+    (
+        "claims",
+        &[
+            Quietly(0, "claim leader --try -- true"),
+            Run(0, ""),
+            Run(0, "-o plain"),
+            Run(0, "--json"),
+            Run(0, "-o jsonl"),
+            Run(1, ""),
+            Run(1, "--json"),
+            Run(2, ""),
+        ],
+    ),
+    (
+        "claim check",
+        &[
+            Run(0, "leader 1"),
+            Run(0, "leader 1 --json"),
+            Run(0, "a/b 1"),
+            Run(1, "leader 1"),
+            Run(2, "leader 1"),
+        ],
+    ),
+    (
         "names",
         &[
             Run(0, ""),
