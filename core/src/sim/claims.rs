@@ -184,22 +184,6 @@ impl ClaimsWorld {
         self.now_ms = end;
     }
 
-    /// Runs with one random fault after the other, for this long.
-    pub fn run_with_faults(&mut self, ms: u64) {
-        let end = self.now_ms + ms;
-        while self.now_ms < end {
-            let pause = self.rng.random_range(200..4_000);
-            self.run_for(pause);
-            self.fault();
-        }
-    }
-
-    /// Ends all faults.
-    pub fn heal(&mut self) {
-        self.cut.clear();
-        self.loss_permille = 0;
-    }
-
     /// What each voter does.
     pub fn roles(&self) -> impl Iterator<Item = Role> {
         let voters = self.hosts.iter().take(self.voters);

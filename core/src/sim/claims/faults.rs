@@ -5,8 +5,24 @@ use rand::RngExt;
 use super::{ClaimsWorld, What};
 
 impl ClaimsWorld {
+    /// Runs with one random fault after the other, for this long.
+    pub fn run_with_faults(&mut self, ms: u64) {
+        let end = self.now_ms + ms;
+        while self.now_ms < end {
+            let pause = self.rng.random_range(200..4_000);
+            self.run_for(pause);
+            self.fault();
+        }
+    }
+
+    /// Ends all faults.
+    pub fn heal(&mut self) {
+        self.cut.clear();
+        self.loss_permille = 0;
+    }
+
     /// One fault, or the end of some.
-    pub(super) fn fault(&mut self) {
+    fn fault(&mut self) {
         let count = self.hosts.len();
         let (one, other) = (self.rng.random_range(0..count), self.rng.random_range(0..count));
         match self.rng.random_range(0..14) {
