@@ -15,7 +15,7 @@ use pmd::metrics::FAMILIES;
 const TEMPLATE: &str = include_str!("template.md");
 
 /// Variables that do not set a configuration key.
-const VARIABLES: [(&str, &str); 9] = [
+const VARIABLES: [(&str, &str); 11] = [
     (environment::CONFIG, "The configuration file, like `--config`."),
     (environment::HOME, "One directory for configuration, secrets and sockets."),
     (
@@ -26,6 +26,11 @@ const VARIABLES: [(&str, &str); 9] = [
     (
         "PMD_HOSTS_FILE",
         "Set by `pmd run` for Erlang nodes: the hosts file that the epmd module adds to their resolver.",
+    ),
+    ("PMD_CLAIM", "Set by `pmd claim` for its command: the name that it holds."),
+    (
+        "PMD_CLAIM_NUMBER",
+        "Set by `pmd claim` for its command: the number of the claim, which is higher than that of every holder before.",
     ),
     ("NO_COLOR", "If it is set, output is not coloured, like `--no-color`."),
     ("CONFIGURATION_DIRECTORY", "Set by systemd: the directory of the configuration file."),

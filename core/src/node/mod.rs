@@ -176,6 +176,8 @@ impl Node {
 
 /// The number of links that a daemon has on average, see [`overlay`](crate::overlay).
 const USUAL_LINKS: usize = 10;
+/// How many times longer than usual changes are collected at most, however many links there are.
+const MAX_CROWD: u64 = 10;
 
 impl<S: Share> Node<S> {
     /// Like [`new`](Node::new), with facts shared with other daemons in this process.
@@ -394,8 +396,8 @@ impl<S: Share> Node<S> {
     pub fn poll_transmit(&mut self, link: LinkId, budget: usize) -> Option<Frame> {
         self.sign_own();
         // Whoever has many links, because many daemons join it at once, collects for longer: each change costs it as many frames.
-        let crowd = u64::try_from(self.links.len() / USUAL_LINKS).unwrap_or(u64::MAX);
-        self.links.get_mut(&link)?.poll(self.now.mono_ms, &self.replica, &self.table, (budget, crowd.max(1)))
+        let crowd = u64::try_from(self.links.len() / USUAL_LINKS).unwrap_or(u64::MAX).clamp(1, MAX_CROWD);
+        self.links.get_mut(&link)?.poll(self.now.mono_ms, &self.replica, &self.table, (budget, crowd))
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called next; monotonic milliseconds.
