@@ -292,12 +292,24 @@ impl Cluster {
         Ok(found.into_iter().take(MAX_ADDRESSES).collect())
     }
 
-    /// Tells all members that this daemon leaves, and closes its links. Returns the number of other members.
+    /// Leaves the cluster: tells all members that this daemon leaves, and closes its links. Returns the number of other
+    /// members.
     ///
     /// # Errors
     ///
     /// If the daemon is shutting down.
     pub async fn leave(&self) -> Result<usize, Ended> {
+        // Before the core has left, because it then decides anew whether this host keeps its alias.
+        self.directory().unsettle_own_alias();
+        self.depart().await
+    }
+
+    /// The same for a daemon that only stops: it will return to this cluster, and keeps its alias.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon is shutting down.
+    pub async fn depart(&self) -> Result<usize, Ended> {
         self.local.leave();
         let (members, told) = self.core.leave().await?;
         tracing::info!(members, "leaving the cluster");

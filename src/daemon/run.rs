@@ -387,7 +387,7 @@ async fn run(
 async fn leave_cluster(cluster: &Cluster, reason: Reason) {
     if reason != Reason::Failed {
         // This fails if the core has ended, and then the others cannot be told.
-        let _ = cluster.leave().await;
+        let _ = cluster.depart().await;
     }
     cluster.core().stop().await;
 }

@@ -7,8 +7,8 @@
 //! - A daemon that has had its alias in company for a while gives it up for nobody. One that is new among the others
 //!   gives up an alias that another one claims: at once if that one has had it for longer, and otherwise when it is still
 //!   claimed after a while, because then it belongs to one that is not new.
-//! - To all others, an alias belongs to the daemon that they have seen with it first, for as long as that has a claim to
-//!   its host name ([`HeldNames`]). If two appear with one alias at about the same time, it belongs to nobody until one
+//! - To all others, an alias belongs to the daemon that they have seen with it first, until it is expelled, takes another one, or has been
+//!   gone for some time ([`HeldNames`]). If two appear with one alias at about the same time, it belongs to nobody until one
 //!   gives it up.
 //!
 //! So honest daemons agree within moments, and a liar gets no alias of another: at worst a host that meets both for the
@@ -172,25 +172,32 @@ impl AgreedAliases {
         }
     }
 
-    /// A daemon is gone; it has `given_up` its alias if it has left.
-    pub fn gone(&mut self, now_ms: u64, id: NodeId, given_up: bool) {
+    /// A daemon has failed or left. It keeps its alias for a while in both cases: each restart begins with leaving, and
+    /// would be an opportunity to take it.
+    pub fn gone(&mut self, now_ms: u64, id: NodeId) {
         if let Some(address) = self.claimed.get(&id).copied() {
-            self.withdraw(now_ms, id, address, given_up);
+            self.withdraw(now_ms, id, address, false);
         }
     }
 
     /// A daemon is expelled, so its alias is free.
     pub fn expel(&mut self, now_ms: u64, id: NodeId) {
-        self.gone(now_ms, id, true);
-        self.held.release(id);
+        self.gone(now_ms, id);
+        for address in self.held.release(id).iter().filter_map(|key| address_of(key)) {
+            self.settle(now_ms, address);
+        }
     }
 
-    /// This daemon has left the cluster, and will be new in the next one.
+    /// This daemon has no company any more, because it stops or leaves the cluster.
     pub fn clear(&mut self, now_ms: u64) {
         for id in self.claimed.keys().copied().collect::<Vec<_>>() {
-            self.gone(now_ms, id, false);
+            self.gone(now_ms, id);
         }
         (self.own.company_ms, self.own.moves) = (None, 0);
+    }
+
+    /// This daemon will be new in the next cluster. Not when it only stops, because it then returns to the same one.
+    pub fn unsettle(&mut self) {
         self.changes += u64::from(std::mem::take(&mut self.own.settled));
     }
 
@@ -308,6 +315,10 @@ impl Default for AgreedAliases {
 
 fn key(address: Ipv4Addr) -> String {
     format!("{ALIAS}{address}")
+}
+
+fn address_of(key: &str) -> Option<Ipv4Addr> {
+    key.strip_prefix(ALIAS)?.parse().ok()
 }
 
 fn read_own(line: &str, range: LoopbackRange) -> Option<(Alias, bool)> {

@@ -399,7 +399,7 @@ impl State {
                 Entry::Host(_) => {
                     self.version += 1;
                     self.unlist(&id, true);
-                    self.aliases.gone(now_ms(), id, true);
+                    self.aliases.gone(now_ms(), id);
                 }
                 Entry::Name(_) => drop(self.origin(id).names.remove(entry.name())),
                 Entry::Service(_) => drop(self.origin(id).services.remove(entry.name())),
@@ -414,7 +414,7 @@ impl State {
         let is_out = self.expelled.contains(id);
         let left = host.filter(|host| host.leaving || is_out).map(|host| host.host.as_str().to_lowercase());
         self.unlist(id, left.is_some());
-        self.aliases.gone(now_ms(), *id, left.is_some());
+        self.aliases.gone(now_ms(), *id);
         self.left.extend(left);
         self.set_addresses(*id, &[]);
         self.origins.remove(id);

@@ -90,14 +90,14 @@ fn a_liar_takes_no_alias_that_was_seen_before_whatever_it_says_about_its_age() {
     assert_eq!(other.holder(held), Some(id(2)));
     assert_eq!(other.of(id(1)), None);
     // Not while the victim has failed either, nor after a restart of this daemon.
-    other.gone(SETTLE_MS, id(2), false);
+    other.gone(SETTLE_MS, id(2));
     assert_eq!(other.holder(held), None);
     let mut again = AgreedAliases::new(range(), id(7), HOLD, 20_000, &other.write());
     again.publish(20_000, id(1), alias(held, 0));
     again.publish(20_001, id(2), alias(held, 1_000));
     assert_eq!(again.holder(held), Some(id(2)));
-    // It may have the alias once the victim has left.
-    again.gone(20_002, id(2), true);
+    // It may have the alias once the victim has been expelled.
+    again.expel(20_002, id(2));
     assert_eq!(again.holder(held), Some(id(1)));
 }
 
@@ -123,6 +123,18 @@ fn an_expelled_host_has_no_alias() {
     let address = another(&aliases);
     aliases.publish(0, id(1), alias(address, 0));
     aliases.publish(SETTLE_MS, id(2), alias(address, 0));
+    aliases.expel(SETTLE_MS, id(1));
+    assert_eq!(aliases.holder(address), Some(id(2)));
+}
+
+#[test]
+fn who_is_gone_when_it_is_expelled_loses_its_alias_too() {
+    let mut aliases = new(ME, 0);
+    let address = another(&aliases);
+    aliases.publish(0, id(1), alias(address, 0));
+    aliases.publish(SETTLE_MS, id(2), alias(address, 0));
+    aliases.gone(SETTLE_MS, id(1));
+    assert_eq!(aliases.holder(address), None);
     aliases.expel(SETTLE_MS, id(1));
     assert_eq!(aliases.holder(address), Some(id(2)));
 }
@@ -157,6 +169,9 @@ fn who_leaves_is_new_in_the_next_cluster() {
     aliases.review(0, 0, true);
     assert_eq!(aliases.review(SETTLE_MS, 0, true), Review::Settled);
     aliases.clear(0);
+    let stopped = AgreedAliases::new(range(), ME, HOLD, 1, &aliases.write());
+    assert_eq!(stopped.clone().review(0, 0, true), Review::Settled, "it only stopped");
+    aliases.unsettle();
     aliases.publish(0, id(1), alias(aliases.own().address, 0));
     assert!(matches!(aliases.review(0, 0, true), Review::Moved(_)));
 }

@@ -36,6 +36,11 @@ impl ClusterDirectory {
         review
     }
 
+    /// This daemon leaves the cluster, and will be new in the next one.
+    pub fn unsettle_own_alias(&self) {
+        self.write().aliases.unsettle();
+    }
+
     /// The aliases that several daemons claim, with the hosts of these daemons.
     pub fn alias_clashes(&self) -> Vec<(Clash, Vec<String>)> {
         let state = self.read();

@@ -173,3 +173,25 @@ fn a_host_is_found_by_its_names_and_its_addresses() {
     directory.set_addresses(NodeId::new([4; 32]), &[]);
     assert_eq!(at("10.0.0.9"), [5]);
 }
+
+#[test]
+fn a_restart_is_no_opportunity_to_take_an_alias() {
+    let directory = ClusterDirectory::default();
+    let aliases = AgreedAliases::new(crate::config::ranges::LoopbackRange::ALIASES, ME, 60_000, 0, "");
+    directory.write().aliases = aliases;
+    let address = Ipv4Addr::new(127, 77, 250, 250);
+    let with = |name: &str, leaving: bool, since_ms: u64| {
+        let Entry::Host(host) = (*host(name)).clone() else { panic!("it is a host") };
+        let alias = Some(pmd_protocol::peer::Alias { address, since_ms });
+        Arc::new(Entry::Host(Host { leaving, alias, ..host }))
+    };
+    let agreed = || directory.hosts(None).expect("nothing is known").aliases;
+    let liar = NodeId::new([7; 32]);
+    directory.apply(ME, &up(OTHER, &[with("victim", false, 1_000)]));
+    directory.apply(ME, &up(liar, &[with("liar", false, 0)]));
+    directory.apply(ME, &up(OTHER, &[with("victim", true, 1_000)]));
+    directory.apply(ME, &Patch::Hide { origin: OTHER, entries: Vec::new() });
+    assert!(agreed().is_empty(), "it left, and keeps its alias");
+    directory.apply(ME, &up(OTHER, &[with("victim", false, 1_000)]));
+    assert_eq!(agreed(), BTreeMap::from([("victim".to_owned(), address)]));
+}
