@@ -169,7 +169,7 @@ impl TunnelEntrances {
         let candidate = Candidate::of(target, registered.port);
         let (direct, due) = self.tunnels.reachable.ask(&candidate);
         if due {
-            direct::check_all(&self.tunnels, vec![candidate]);
+            direct::check_asked(&self.tunnels, candidate);
         }
         let is_usable =
             |ip: &IpAddr| target.pinned.is_none_or(|pinned| pinned == *ip) && family.extra(*ip).is_some();

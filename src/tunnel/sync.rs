@@ -36,6 +36,8 @@ const FIRST_PACE: Duration = Duration::from_millis(125);
 const SLOWEST_PACE: Duration = Duration::from_secs(1);
 /// Minimum interval between writes of the list of aliases, which only a restart of this daemon reads.
 const LIST_PACE: Duration = Duration::from_secs(5);
+/// Minimum interval between looks at all nodes for those that may need no tunnel.
+const NODES_PACE: Duration = Duration::from_secs(1);
 /// Interval of updates without notification.
 const IDLE: Duration = Duration::from_secs(60);
 /// The compiled `erlang/pmd/src/pmd_epmd.erl`, which Erlang nodes load: `scripts/build-epmd-module` makes it.
@@ -69,6 +71,9 @@ struct Sync {
     /// When the list of aliases may be written again, and whether it differs from the file.
     list_after: Instant,
     list_differs: bool,
+    /// When the nodes that may need no tunnel may be looked for again, and whether there may be others.
+    nodes_after: Instant,
+    nodes_differ: bool,
     /// Whether writing the files has failed, which is logged only once until it succeeds again.
     failed: bool,
 }
@@ -104,6 +109,8 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
         entrances,
         list_after: Instant::now(),
         list_differs: false,
+        nodes_after: Instant::now(),
+        nodes_differ: true,
         failed: false,
     };
     let mut policy = sync.tunnels.policy.subscribe();
@@ -133,7 +140,11 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
         }
         tokio::select! {
             () = tokio::time::sleep_until(not_before), if Instant::now() < not_before => {}
-            () = sync.tunnels.parts.directory.changed() => tokio::time::sleep(TOGETHER).await,
+            () = sync.tunnels.parts.directory.changed() => {
+                sync.nodes_differ = true;
+                tokio::time::sleep(TOGETHER).await;
+            }
+            () = tokio::time::sleep_until(sync.nodes_after), if sync.nodes_differ => {}
             () = sync.tunnels.hurry.notified() => {
                 not_before = Instant::now();
                 if !sync.used {
@@ -142,15 +153,18 @@ async fn follow(entrances: Arc<TunnelEntrances>) {
             }
             () = sync.system.changed() => (known, not_before) = (None, Instant::now()),
             // This cannot fail: `sync` owns the sender.
-            _ = policy.changed() => known = None,
+            _ = policy.changed() => (known, sync.nodes_differ) = (None, true),
             () = tokio::time::sleep_until(next) => {}
         }
         if Instant::now() >= next {
             // There is no notification when the name of an absent host expires.
-            known = None;
+            (known, sync.nodes_differ) = (None, true);
             next = Instant::now() + if sync.used { IDLE } else { UNUSED };
         }
-        sync.check_nodes();
+        if sync.nodes_differ && Instant::now() >= sync.nodes_after {
+            (sync.nodes_differ, sync.nodes_after) = (false, Instant::now() + NODES_PACE);
+            sync.check_nodes();
+        }
     }
 }
 
