@@ -15,6 +15,7 @@ pub mod handshake;
 pub mod inbox;
 pub mod known_addresses;
 pub mod link_proof;
+pub mod link_questions;
 pub mod local_identity;
 pub mod oneshot;
 pub mod output;

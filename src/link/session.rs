@@ -15,13 +15,14 @@ use pmd_protocol::peer::codec::{PeerCodec, PeerError};
 use pmd_protocol::peer::frame::{self, Answer, Ask, DialBack, Reason};
 use pmd_protocol::peer::{Decoded, Frame, NodeId, RevocationList, Rotation};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
 
 use super::handshake::ProvenPeer;
 use super::inbox::{Close, CoreInbox, LinkEnd, LinkMessage};
 use super::link_proof::LinkProof;
+use super::link_questions::{LinkQuestions, UNDER_WAY};
 use super::output::LinkOutput;
 use super::peer_clock::{ClockAnnouncer, PeerClock};
 use super::protocol::{Protocol, Serving};
@@ -32,8 +33,6 @@ use crate::base::stats::Counters;
 
 /// Frames queued for a link: enough to keep the socket busy while the core produces more.
 pub const OUTPUT: usize = 4;
-/// Answers queued for a link: as many as its peer has questions under way. More are dropped.
-const ANSWERS: usize = 16;
 /// Initial size of the read buffer, which exists as long as the link: room for a heartbeat and a few changes. It grows
 /// as needed.
 const READ_BUFFER: usize = 1024;
@@ -56,9 +55,9 @@ pub struct DialRequest {
 /// A question about a registration, or an answer, received over a peer's link.
 #[derive(Debug)]
 pub enum Heard {
-    /// The peer asks; the answer goes back over the link, past the core.
-    Ask(NodeId, Ask, mpsc::Sender<Answer>),
-    /// The peer answers.
+    /// The peer asks; the answer goes back over the link, past the core. The permit is the question's share of the queue.
+    Ask(NodeId, Ask, mpsc::Sender<Answer>, OwnedSemaphorePermit),
+    /// The peer answers a question with this number that it was asked over this link.
     Answer(NodeId, Answer),
 }
 
@@ -131,7 +130,8 @@ impl Links {
     /// Serves a link until one side closes it; `initiated` is whether this daemon dialled.
     pub async fn serve(self, peer: ProvenPeer, initiated: bool) {
         let (frames, output) = mpsc::channel(OUTPUT);
-        let (answers, answering) = mpsc::channel(ANSWERS);
+        let (answers, answering) = mpsc::channel(UNDER_WAY);
+        let questions = LinkQuestions::default();
         let (close, closed) = oneshot::channel();
         let (number, numbered) = oneshot::channel();
         let waiting = Arc::new(AtomicBool::new(false));
@@ -166,8 +166,8 @@ impl Links {
         let early = Cursor::new(parts.read_buf.freeze());
         let mut reading = FramedRead::with_capacity(early.chain(reading), parts.codec, READ_BUFFER);
         let ended = tokio::select! {
-            reason = self.read(&mut reading, link, id, (&clock, &proof, &answers)) => Some(reason),
-            reason = self.write(&mut writing, (output, answering), closed, &waiting, link) => {
+            reason = self.read(&mut reading, link, id, (&clock, &proof), (&answers, &questions)) => Some(reason),
+            reason = self.write(&mut writing, (output, answering, &questions), closed, &waiting, link) => {
                 if let Some(reason) = reason {
                     let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
                         send_close(&mut writing, reason).await;
@@ -194,7 +194,8 @@ impl Links {
         frames: &mut (impl Stream<Item = Result<Decoded, PeerError>> + Unpin),
         link: LinkId,
         peer: NodeId,
-        (clock, proof, answers): (&PeerClock, &LinkProof, &mpsc::Sender<Answer>),
+        (clock, proof): (&PeerClock, &LinkProof),
+        (answers, questions): (&mpsc::Sender<Answer>, &LinkQuestions),
     ) -> Option<Reason> {
         let counters = &self.counters;
         loop {
@@ -209,8 +210,14 @@ impl Links {
                                 counters.dial_requests_refused.add();
                             }
                         }
-                        Frame::Ask(ask) => self.hear(Heard::Ask(peer, ask, answers.clone())),
-                        Frame::Answer(answer) => self.hear(Heard::Answer(peer, answer)),
+                        Frame::Ask(ask) => {
+                            let room = questions.room();
+                            self.hear(room.map(|room| Heard::Ask(peer, ask, answers.clone(), room)));
+                        }
+                        Frame::Answer(answer) => {
+                            let is_asked = questions.answered(answer.number);
+                            self.hear(is_asked.then_some(Heard::Answer(peer, answer)));
+                        }
                         Frame::Clock(time) => clock.update(time),
                         Frame::Proof(again) => proof.replace(&again),
                         Frame::Rotation(rotation) => {
@@ -239,9 +246,9 @@ impl Links {
         }
     }
 
-    /// Passes on a question or an answer. If the queue is full, the question is given up.
-    fn hear(&self, heard: Heard) {
-        if self.questions.try_send(heard).is_err() {
+    /// Passes on a question or an answer, if the link may have one. If the queue is full, the question is given up.
+    fn hear(&self, heard: Option<Heard>) {
+        if heard.is_none_or(|heard| self.questions.try_send(heard).is_err()) {
             self.counters.questions_refused.add();
         }
     }
@@ -251,7 +258,7 @@ impl Links {
     async fn write(
         &self,
         socket: &mut (impl AsyncWrite + Unpin),
-        (mut output, mut answers): (mpsc::Receiver<Frame>, mpsc::Receiver<Answer>),
+        (mut output, mut answers, questions): (mpsc::Receiver<Frame>, mpsc::Receiver<Answer>, &LinkQuestions),
         mut closed: oneshot::Receiver<Close>,
         waiting: &AtomicBool,
         link: LinkId,
@@ -260,11 +267,19 @@ impl Links {
         let mut bytes = BytesMut::new();
         let mut close = None;
         let mut clock = ClockAnnouncer::default();
+        let note = |frame: &Frame| {
+            if let Frame::Ask(ask) = frame {
+                questions.asked(ask.number);
+            }
+        };
         loop {
             tokio::select! {
                 biased;
                 frame = output.recv() => match frame {
-                    Some(frame) => self.encode(&mut codec, &frame, &mut bytes),
+                    Some(frame) => {
+                        note(&frame);
+                        self.encode(&mut codec, &frame, &mut bytes);
+                    }
                     // The core has dropped the link and left the reason. Without it, the peer would take the end for a
                     // crash.
                     None => close = Some((&mut closed).await),
@@ -275,6 +290,7 @@ impl Links {
             while bytes.len() < BATCH
                 && let Ok(frame) = output.try_recv()
             {
+                note(&frame);
                 self.encode(&mut codec, &frame, &mut bytes);
             }
             if let Some(clock) = clock.due().filter(|_| close.is_none()) {

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::answering::answer;
 use super::connect;
 use super::inquiries::{Begun, Waiting};
+use super::path::QUESTION_STEP_MS;
 use super::state::Tunnels;
 use crate::base::clock::Monotonic;
 use crate::cluster::core::Sent;
@@ -84,7 +85,7 @@ async fn over_a_connection(tunnels: &Arc<Tunnels>, member: NodeId, ask: Ask) -> 
     let _opening = permits.acquire().await.ok()?;
     let _descriptor = tunnels.permit()?;
     let addresses = tunnels.parts.directory.addresses_of(&member);
-    let mut peer = Box::pin(connect::reach(tunnels, member, addresses, true)).await.ok()?.0;
+    let mut peer = Box::pin(connect::reach(tunnels, member, addresses, true, QUESTION_STEP_MS)).await.ok()?.0;
     peer.frames.send(&Frame::Ask(ask)).await.ok()?;
     loop {
         match peer.frames.next().await {
@@ -96,6 +97,10 @@ async fn over_a_connection(tunnels: &Arc<Tunnels>, member: NodeId, ask: Ask) -> 
 }
 
 fn hear_answer(tunnels: &Tunnels, member: &NodeId, answer: &Answer) -> Option<()> {
+    // First, so that nobody makes this daemon decode what it did not ask for.
+    if !tunnels.inquiries().is_asked(member, answer.number) {
+        return None;
+    }
     let entries = answer.entries.iter().filter_map(|(key, value)| Entry::read(key, value).ok());
     let answers = entries.map(Arc::new).collect();
     let now_ms = Monotonic::now().as_ms();
@@ -107,7 +112,7 @@ pub(super) async fn hear(tunnels: Arc<Tunnels>, mut heard: mpsc::Receiver<Heard>
     while let Some(heard) = heard.recv().await {
         match heard {
             Heard::Answer(peer, answer) => drop(hear_answer(&tunnels, &peer, &answer)),
-            Heard::Ask(peer, ask, answers) => {
+            Heard::Ask(peer, ask, answers, _room) => {
                 if let Some(answer) = answer(&tunnels, peer, &ask) {
                     // If the peer does not read its answers, it gets no more of them.
                     let _ = answers.try_send(answer);

@@ -189,7 +189,7 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
     addresses.retain(|address| target.pinned.is_none_or(|pinned| pinned == address.ip().to_canonical()));
     // Through a relay, it cannot be seen at which address the other daemon is.
     let with_relays = target.pinned.is_none();
-    let (peer, path) = reach(tunnels, target.origin, addresses, with_relays).await?;
+    let (peer, path) = reach(tunnels, target.origin, addresses, with_relays, path::STEP_MS).await?;
     check_host(tunnels, &peer, target)?;
     if let Some(pinned) = target.pinned.filter(|pinned| *pinned != peer.address.ip().to_canonical()) {
         return Err(OpenError::NotAtAddress(pinned));
@@ -197,12 +197,30 @@ async fn open_once(tunnels: &Arc<Tunnels>, target: &Target, creation: u32) -> Re
     ask(peer, target, creation, path.as_str(), begin.elapsed()).await
 }
 
-/// Tries all paths to a daemon, at these addresses. Returns it with the first that succeeds.
+/// A direct path that is being tried. If it is overtaken or given up, that counts as a failure, so that others wait less for
+/// it.
+struct DirectAttempt<'a> {
+    tunnels: &'a Tunnels,
+    origin: NodeId,
+    finished: bool,
+}
+
+impl Drop for DirectAttempt<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            let now_ms = Monotonic::now().as_ms();
+            self.tunnels.paths().tried(now_ms, self.origin, path::Path::Direct, false);
+        }
+    }
+}
+
+/// Tries all paths to a daemon, at these addresses, one `step_ms` after the other. Returns it with the first that succeeds.
 pub(super) async fn reach(
     tunnels: &Arc<Tunnels>,
     origin: NodeId,
     addresses: Vec<SocketAddr>,
     with_relays: bool,
+    step_ms: u64,
 ) -> Result<(ProvenPeer, path::Path), OpenError> {
     if addresses.is_empty() {
         return Err(OpenError::NotAMember);
@@ -211,7 +229,8 @@ pub(super) async fn reach(
     let relays: Vec<NodeId> =
         tunnels.parts.directory.relays().into_iter().filter(|hub| *hub != origin && *hub != own).collect();
     let with_relays = with_relays && !relays.is_empty();
-    let plan = tunnels.paths().plan(Monotonic::now().as_ms(), origin, with_relays);
+    let plan = tunnels.paths().plan(Monotonic::now().as_ms(), origin, with_relays, step_ms);
+    let mut direct_attempt = DirectAttempt { tunnels, origin, finished: false };
     let mut attempts: FuturesUnordered<_> = plan
         .into_iter()
         .map(|(path, after_ms)| {
@@ -236,13 +255,10 @@ pub(super) async fn reach(
     let (mut direct, mut crowded) = (None, false);
     while let Some((path, reached)) = attempts.next().await {
         tunnels.paths().tried(Monotonic::now().as_ms(), origin, path, reached.is_ok());
+        direct_attempt.finished |= path == path::Path::Direct;
         match reached {
             Ok(peer) => {
                 drop(attempts);
-                if path != path::Path::Direct && direct.is_none() {
-                    // The direct path was overtaken. That counts as a failure, so that others wait less for it.
-                    tunnels.paths().tried(Monotonic::now().as_ms(), origin, path::Path::Direct, false);
-                }
                 return Ok((peer, path));
             }
             Err(PathError::Dial(error)) if path == path::Path::Direct => direct = Some(error),

@@ -124,10 +124,16 @@ impl Inquiries {
         Begun::New(number, waiting)
     }
 
+    /// Whether this member is asked a question with this number.
+    #[must_use]
+    pub fn is_asked(&self, member: &NodeId, number: u64) -> bool {
+        self.under_way.get(&number).is_some_and(|asked| asked.subject.0 == *member)
+    }
+
     /// The member has answered. Returns whether it was asked: nobody else can answer for it, and each question is answered
     /// once. Entries of other names are ignored.
     pub fn answered(&mut self, now_ms: u64, member: &NodeId, number: u64, answers: Answers) -> bool {
-        if self.under_way.get(&number).is_none_or(|asked| asked.subject.0 != *member) {
+        if !self.is_asked(member, number) {
             return false;
         }
         let Some(UnderWay { subject, answer }) = self.take(number) else { return false };

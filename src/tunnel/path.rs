@@ -15,6 +15,8 @@ use pmd_protocol::peer::NodeId;
 
 /// The delay before the next path is tried: longer than most handshakes.
 pub const STEP_MS: u64 = 400;
+/// The same for a question, which must be answered sooner than a handshake may take: all paths are tried at once, almost.
+pub const QUESTION_STEP_MS: u64 = 50;
 /// The delay after a path that failed recently: long enough for it to win on most networks if it works again.
 pub const GRACE_MS: u64 = 50;
 /// How long a failure is remembered.
@@ -62,16 +64,16 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// The paths to `target` in the order in which to try them, each with its delay in milliseconds. `relays` says
-    /// whether there are any relays.
+    /// The paths to `target` in the order in which to try them, each with its delay in milliseconds: `step_ms` after a path
+    /// that has not failed. `relays` says whether there are any relays.
     #[must_use]
-    pub fn plan(&self, now_ms: u64, target: NodeId, relays: bool) -> Vec<(Path, u64)> {
+    pub fn plan(&self, now_ms: u64, target: NodeId, relays: bool, step_ms: u64) -> Vec<(Path, u64)> {
         let paths = [Some(Path::Direct), Some(Path::Reverse), relays.then_some(Path::Relay)];
         let mut after_ms = 0;
         let mut plan = Vec::new();
         for path in paths.into_iter().flatten() {
             plan.push((path, after_ms));
-            after_ms += if self.failed_recently(now_ms, target, path) { GRACE_MS } else { STEP_MS };
+            after_ms += if self.failed_recently(now_ms, target, path) { GRACE_MS } else { step_ms };
         }
         plan
     }
@@ -133,15 +135,21 @@ mod tests {
     fn a_failed_path_delays_the_next_one_less_until_the_failure_is_forgotten() {
         let mut paths = Paths::default();
         let (direct, reverse, relay) = (Path::Direct, Path::Reverse, Path::Relay);
-        assert_eq!(paths.plan(0, TARGET, false), [(direct, 0), (reverse, STEP_MS)]);
-        assert_eq!(paths.plan(0, TARGET, true), [(direct, 0), (reverse, STEP_MS), (relay, 2 * STEP_MS)]);
+        assert_eq!(paths.plan(0, TARGET, false, STEP_MS), [(direct, 0), (reverse, STEP_MS)]);
+        assert_eq!(
+            paths.plan(0, TARGET, true, STEP_MS),
+            [(direct, 0), (reverse, STEP_MS), (relay, 2 * STEP_MS)]
+        );
         paths.tried(0, TARGET, direct, false);
         paths.tried(0, TARGET, reverse, false);
-        assert_eq!(paths.plan(1, TARGET, true), [(direct, 0), (reverse, GRACE_MS), (relay, 2 * GRACE_MS)]);
-        assert_eq!(paths.plan(MEMORY_MS, TARGET, true).last(), Some(&(relay, 2 * STEP_MS)));
+        assert_eq!(
+            paths.plan(1, TARGET, true, STEP_MS),
+            [(direct, 0), (reverse, GRACE_MS), (relay, 2 * GRACE_MS)]
+        );
+        assert_eq!(paths.plan(MEMORY_MS, TARGET, true, STEP_MS).last(), Some(&(relay, 2 * STEP_MS)));
         paths.tried(2, TARGET, direct, true);
         assert_eq!(
-            paths.plan(3, TARGET, true),
+            paths.plan(3, TARGET, true, STEP_MS),
             [(direct, 0), (reverse, STEP_MS), (relay, STEP_MS + GRACE_MS)]
         );
     }
@@ -167,11 +175,17 @@ mod tests {
             for (path, worked, at) in tries {
                 paths.tried(at, TARGET, [Path::Direct, Path::Reverse, Path::Relay][path], worked);
             }
-            let plan = paths.plan(now, TARGET, true);
+            let plan = paths.plan(now, TARGET, true, STEP_MS);
             let planned: Vec<Path> = plan.iter().map(|(path, _)| *path).collect();
             prop_assert_eq!(planned, [Path::Direct, Path::Reverse, Path::Relay]);
             prop_assert_eq!(plan[0].1, 0);
             prop_assert!(plan.iter().all(|(_, after)| *after <= 2 * STEP_MS));
         }
+    }
+
+    #[test]
+    fn a_question_tries_all_paths_before_it_is_given_up() {
+        let plan = Paths::default().plan(0, NodeId::MIN, true, QUESTION_STEP_MS);
+        assert_eq!(plan, [(Path::Direct, 0), (Path::Reverse, 50), (Path::Relay, 100)]);
     }
 }
