@@ -30,6 +30,11 @@ use crate::config::ranges::LoopbackRange;
 const SETTLE_MS: u64 = 10_000;
 /// How often a host that is new gives up its alias: more often than honest hosts clash, even in a small range.
 const MOVES: u32 = 16;
+/// Time in which a daemon may change its alias as often as that. One that changes it more often has none until then: each
+/// change can push a host without an agreed alias from its address.
+const MOVES_MS: u64 = 3_600_000;
+/// Maximum number of daemons whose changes are counted: far more than change their aliases within that time.
+const MAX_MOVED: usize = 8_192;
 /// The beginning of a line with an alias in the file of names. No host name contains a slash.
 const ALIAS: &str = "alias/";
 /// The beginning of the line with this host's own alias.
@@ -44,6 +49,8 @@ pub struct AgreedAliases {
     claims: BTreeMap<Ipv4Addr, Vec<Claim>>,
     claimed: HashMap<NodeId, Ipv4Addr>,
     held: HeldNames,
+    /// The daemons that have changed their aliases.
+    moved: HashMap<NodeId, Moved>,
     /// How often what is written about the own alias has changed.
     changes: u64,
 }
@@ -59,6 +66,15 @@ struct Own {
     company_ms: Option<u64>,
     /// How often it was given up in this company.
     moves: u32,
+}
+
+/// The changes of an alias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Moved {
+    to: Ipv4Addr,
+    /// Since when they are counted, in milliseconds since the Unix epoch.
+    since_ms: u64,
+    times: u32,
 }
 
 /// A daemon that claims an alias.
@@ -115,12 +131,13 @@ impl AgreedAliases {
             claims: BTreeMap::new(),
             claimed: HashMap::new(),
             held,
+            moved: HashMap::new(),
             changes: 0,
         };
         match before {
             Some((alias, settled)) => (aliases.own.alias, aliases.own.settled) = (alias, settled),
             None => {
-                aliases.own.alias.address = aliases.free();
+                aliases.own.alias.address = aliases.free(now_ms);
                 aliases.changes += 1;
             }
         }
@@ -153,6 +170,7 @@ impl AgreedAliases {
     /// A live daemon has published its alias, or that it has none.
     pub fn publish(&mut self, now_ms: u64, id: NodeId, alias: Option<Alias>) {
         let alias = alias.filter(|alias| self.range.contains(alias.address));
+        let alias = alias.filter(|alias| self.may_have(now_ms, id, alias.address));
         let before = self.claimed.get(&id).copied();
         if let Some(before) = before.filter(|before| Some(*before) != alias.map(|alias| alias.address)) {
             self.withdraw(now_ms, id, before, true);
@@ -186,6 +204,16 @@ impl AgreedAliases {
         for address in self.held.release(id).iter().filter_map(|key| address_of(key)) {
             self.settle(now_ms, address);
         }
+    }
+
+    /// Forgets daemons that have been gone for too long, and gives their aliases to those that claim them. Returns whether there
+    /// were any.
+    pub fn forget_expired(&mut self, now_ms: u64) -> bool {
+        let expired = self.held.forget_expired(now_ms);
+        for address in expired.iter().filter_map(|key| address_of(key)) {
+            self.settle(now_ms, address);
+        }
+        !expired.is_empty()
     }
 
     /// This daemon has no company any more, because it stops or leaves the cluster.
@@ -225,7 +253,7 @@ impl AgreedAliases {
             return if is_late { Review::Settled } else { Review::Open };
         }
         let given_up = own.alias.address;
-        let alias = Alias { address: self.free(), since_ms: wall_ms };
+        let alias = Alias { address: self.free(wall_ms), since_ms: wall_ms };
         (self.own.alias, self.own.company_ms) = (alias, Some(now_ms));
         self.own.moves += 1;
         self.changes += 1;
@@ -274,11 +302,33 @@ impl AgreedAliases {
         clashing.map(clash).collect()
     }
 
+    /// Whether a daemon may have an alias, as far as it has not changed it too often.
+    fn may_have(&mut self, now_ms: u64, id: NodeId, address: Ipv4Addr) -> bool {
+        let is_counted = |moved: &Moved| now_ms.saturating_sub(moved.since_ms) < MOVES_MS;
+        if self.moved.len() >= MAX_MOVED && !self.moved.contains_key(&id) {
+            self.moved.retain(|_, moved| is_counted(moved));
+            if self.moved.len() >= MAX_MOVED
+                && let Some(oldest) = self.moved.iter().min_by_key(|(_, moved)| moved.since_ms)
+            {
+                let oldest = *oldest.0;
+                self.moved.remove(&oldest);
+            }
+        }
+        let new = Moved { to: address, since_ms: now_ms, times: 0 };
+        let moved = self.moved.entry(id).or_insert(new);
+        if !is_counted(moved) {
+            *moved = Moved { to: moved.to, ..new };
+        }
+        moved.times = moved.times.saturating_add(u32::from(moved.to != address));
+        moved.to = address;
+        moved.times <= MOVES
+    }
+
     /// The alias for this host: the one that its id says, or the next that nobody else has.
-    fn free(&self) -> Ipv4Addr {
+    fn free(&self, now_ms: u64) -> Ipv4Addr {
         let start = first_choice(&self.own.id.to_string());
         let is_free = |address: &Ipv4Addr| {
-            !self.claims.contains_key(address) && self.held.holder(&key(*address)).is_none()
+            !self.claims.contains_key(address) && self.held.is_free(now_ms, &key(*address))
         };
         let mut all = (0..self.range.size()).map(|offset| self.range.nth(start.wrapping_add(offset)));
         all.find(is_free).unwrap_or_else(|| self.range.nth(start))

@@ -112,8 +112,9 @@ impl ClusterDirectory {
         self.changed.notify_one();
     }
 
-    /// Gives names whose daemons have been gone for too long to those that claim them.
+    /// Gives names and aliases whose daemons have been gone for too long to those that claim them.
     pub fn settle_names(&self) {
+        self.settle_aliases();
         let is_free = |state: &State| {
             let free = state.hosts.keys().filter(|host| state.meant(host).is_none());
             free.cloned().collect::<Vec<_>>()

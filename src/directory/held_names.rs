@@ -115,6 +115,30 @@ impl HeldNames {
         self.names.get(name).map(|held| (held.id, held.gone_ms))
     }
 
+    /// Whether a name belongs to nobody, or its daemon has been gone for too long.
+    #[must_use]
+    pub fn is_free(&self, now_ms: u64, name: &str) -> bool {
+        self.names
+            .get(name)
+            .is_none_or(|held| held.gone_ms.is_some_and(|gone| self.has_expired(now_ms, gone)))
+    }
+
+    /// Forgets the names whose daemons have been gone for too long. Returns them.
+    pub fn forget_expired(&mut self, now_ms: u64) -> Vec<String> {
+        let mut expired = Vec::new();
+        while let Some((_, name)) =
+            self.gone.first().filter(|(gone, _)| self.has_expired(now_ms, *gone)).cloned()
+        {
+            self.forget(&name);
+            expired.push(name);
+        }
+        expired
+    }
+
+    fn has_expired(&self, now_ms: u64, gone_ms: u64) -> bool {
+        now_ms >= gone_ms.saturating_add(self.hold_ms)
+    }
+
     /// Forgets the name whose daemon has been gone longest.
     fn forget_one(&mut self) {
         if let Some((_, name)) = self.gone.first().cloned() {

@@ -56,6 +56,9 @@ pub trait Members {
     /// The host that has this alias, in lower case.
     fn host_behind(&self, alias: IpAddr) -> Option<String>;
 
+    /// Whether this address is in the range of aliases, and not this host's own alias.
+    fn is_alias(&self, address: IpAddr) -> bool;
+
     /// Whether this address stands for a node on another host.
     fn is_node(&self, address: IpAddr) -> bool;
 
@@ -91,7 +94,8 @@ impl Meaning {
         if let Some(host) = members.host_behind(address) {
             return Meaning { members: members.named(&host, true), ..Meaning::default() };
         }
-        if members.is_node(address) {
+        // An alias without a host is that of a host that is gone, and not this one.
+        if members.is_alias(address) || members.is_node(address) {
             return Meaning::default();
         }
         if address.is_loopback() || members.is_own(address) {
@@ -113,6 +117,7 @@ mod tests {
     use super::*;
 
     const ALIAS: &str = "127.77.1.2";
+    const OWN_ALIAS: &str = "127.77.9.9";
 
     /// The host with the alias is `far.example.org`; this one has the address 10.0.0.1. The members are 2, far.example.org, at
     /// 10.0.0.2; 3, near, at 10.0.0.3; and 4 and 5, two.a.org and two.b.org, both at 10.0.0.9.
@@ -157,6 +162,10 @@ mod tests {
 
         fn host_behind(&self, alias: IpAddr) -> Option<String> {
             (alias.to_string() == ALIAS).then(|| "far.example.org".to_owned())
+        }
+
+        fn is_alias(&self, address: IpAddr) -> bool {
+            address.to_string().starts_with("127.77.") && address.to_string() != OWN_ALIAS
         }
 
         fn is_node(&self, address: IpAddr) -> bool {
@@ -230,6 +239,13 @@ mod tests {
             }
         }
         assert!(!is_here("web1.example.org", "web1.example.com"));
+    }
+
+    #[test]
+    fn an_alias_of_nobody_is_not_this_host() {
+        let of = |host: &str| Meaning::of(host, Domains::Exact, "here", Some(&Fixed));
+        assert!(of("127.77.3.4").is_unknown());
+        assert!(of(OWN_ALIAS).this_host && of("127.0.0.1").this_host && !of(ALIAS).this_host);
     }
 
     #[test]

@@ -208,6 +208,10 @@ impl Members for Others {
         self.entrances.host_behind(alias)
     }
 
+    fn is_alias(&self, address: IpAddr) -> bool {
+        self.entrances.is_alias(address)
+    }
+
     fn is_node(&self, address: IpAddr) -> bool {
         self.entrances.is_node(address)
     }

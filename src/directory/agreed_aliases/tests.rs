@@ -216,3 +216,51 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_changes_its_alias_all_the_time_has_none_for_an_hour() {
+    let mut aliases = AgreedAliases::new(LoopbackRange::ALIASES, ME, HOLD, 0, "");
+    let nth = |number: u32| alias(LoopbackRange::ALIASES.nth(number), 0);
+    let mut times = 0;
+    for number in 0..3 * MOVES {
+        aliases.publish(0, id(1), nth(number));
+        times += u32::from(aliases.claimed.contains_key(&id(1)));
+        aliases.gone(0, id(1));
+    }
+    assert_eq!(times, MOVES + 1, "returning does not help");
+    aliases.publish(MOVES_MS - 1, id(1), nth(0));
+    assert_eq!(aliases.published().len(), 1);
+    aliases.publish(MOVES_MS, id(1), nth(1));
+    assert_eq!(aliases.published().len(), 2);
+}
+
+#[test]
+fn hosts_that_are_gone_for_good_do_not_use_up_a_small_range() {
+    let mut aliases = new(ME, 0);
+    let all = || (0..range().size()).map(|number| range().nth(number));
+    for (number, address) in (10..).zip(all()) {
+        aliases.publish(0, id(number), alias(address, 0));
+    }
+    for number in 10..16 {
+        aliases.gone(0, id(number));
+    }
+    let taken = aliases.own().address;
+    aliases.publish(0, id(1), alias(taken, 0));
+    let Review::Moved(to) = aliases.clone().review(0, HOLD, true) else { panic!("the other one is older") };
+    assert_ne!(to.address, taken, "those that are gone have expired");
+    assert!(aliases.forget_expired(HOLD) && !aliases.forget_expired(HOLD));
+    assert!(!aliases.write().lines().any(|line| line.starts_with(ALIAS)), "{}", aliases.write());
+}
+
+#[test]
+fn who_waits_for_an_alias_gets_it_when_its_daemon_has_been_gone_for_too_long() {
+    let mut aliases = new(ME, 0);
+    let address = another(&aliases);
+    aliases.publish(0, id(1), alias(address, 0));
+    aliases.publish(SETTLE_MS, id(2), alias(address, 0));
+    aliases.gone(SETTLE_MS, id(1));
+    assert!(!aliases.forget_expired(SETTLE_MS + HOLD - 1));
+    assert_eq!(aliases.holder(address), None);
+    assert!(aliases.forget_expired(SETTLE_MS + HOLD));
+    assert_eq!(aliases.holder(address), Some(id(2)));
+}

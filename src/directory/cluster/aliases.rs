@@ -41,6 +41,16 @@ impl ClusterDirectory {
         self.write().aliases.unsettle();
     }
 
+    /// Gives aliases whose daemons have been gone for too long to those that claim them.
+    pub(super) fn settle_aliases(&self) {
+        let mut state = self.write();
+        if state.aliases.forget_expired(now_ms()) {
+            state.version += 1;
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
     /// The aliases that several daemons claim, with the hosts of these daemons.
     pub fn alias_clashes(&self) -> Vec<(Clash, Vec<String>)> {
         let state = self.read();
