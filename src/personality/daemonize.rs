@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -25,11 +25,15 @@ const SERVE: &str = "serve";
 /// How long the launcher waits for the daemon, which normally needs a few milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The variables with paths, which mean the folder in which the launcher was started. The daemon runs in another one.
+const PATHS: [&str; 4] = ["PMD_HOME", "PMD_COOKIE_FILE", "PMD_CONFIG", "PMD_SOCKET"];
+
 /// Starts the daemon. `words` are the arguments without the program name.
 pub fn launch(words: &[String]) -> ExitCode {
     drop_inherited_descriptors();
     let Ok((ready, their_stdout)) = pipe() else { return ExitCode::SUCCESS };
     let mut session = stage_command(words, SESSION);
+    session.envs(absolute(|key| std::env::var_os(key)));
     session.stdout(their_stdout);
     if let Ok(mut child) = session.spawn() {
         // Afterwards only the daemon holds the write end of the pipe.
@@ -61,9 +65,32 @@ fn stage_command(words: &[String], stage: &str) -> Command {
     command
 }
 
+/// The variables with relative paths, made absolute. Empty ones mean nothing.
+fn absolute(variable: impl Fn(&str) -> Option<OsString>) -> Vec<(&'static str, PathBuf)> {
+    let path = |key| variable(key).filter(|path| Path::new(path).is_relative() && !path.is_empty());
+    PATHS.into_iter().filter_map(|key| Some((key, std::path::absolute(path(key)?).ok()?))).collect()
+}
+
 /// The name that this process was started by, if it means `epmd`: Erlang starts it by its full path, which stock epmd keeps.
 fn own_name() -> OsString {
     let name = std::env::args_os().next();
     name.filter(|name| Path::new(name).file_name().is_some_and(|file| file == "epmd"))
         .unwrap_or_else(|| "epmd".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_mean_the_folder_of_the_launcher() {
+        let set = |key: &str| match key {
+            "PMD_HOME" => Some("state".into()),
+            "PMD_COOKIE_FILE" => Some("/etc/pmd/cookie".into()),
+            "PMD_CONFIG" => Some(OsString::new()),
+            _ => None,
+        };
+        let here = std::env::current_dir().expect("a folder");
+        assert_eq!(absolute(set), [("PMD_HOME", here.join("state"))]);
+    }
 }
