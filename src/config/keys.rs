@@ -281,8 +281,9 @@ keys! {
         default: Seconds(ROTATE_GRACE),
     }
 
-    /// How long a daemon that has failed keeps its host name. Until then, another daemon that claims the name (a host whose
-    /// key was lost, or an impostor) is shown and not used. Not used with a CA, whose certificates say whose a name is.
+    /// How long a daemon that has failed keeps its host name, and a daemon that has failed or left its alias. Until then,
+    /// another daemon that claims the name (a host whose key was lost, or an impostor) or the alias is shown and not used.
+    /// With a CA, whose certificates say whose a name is, this is for aliases only.
     hold_names_secs: Seconds {
         unit: "s",
         default: Seconds(HOLD_NAMES),

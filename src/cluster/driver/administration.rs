@@ -51,7 +51,7 @@ impl Driver {
             Review::Open => {}
             Review::Moved(alias) => {
                 let Alias { address, .. } = alias;
-                tracing::info!(alias = %address, "another host has had the alias of this one for longer; this one has another");
+                tracing::info!(alias = %address, "an older host already uses this host's alias; this host now uses {address}");
                 self.settings.host.alias = Some(alias);
                 self.publish_host();
             }
