@@ -17,7 +17,10 @@ fn clashing(clash: &Clash, hosts: &[String]) -> String {
     let Clash { address, own, holder, .. } = clash;
     let hosts = hosts.join(" and ");
     let who = match (own, holder) {
-        (true, _) => format!("{hosts} claims the alias of this host, {address}, which this host keeps"),
+        (true, _) => {
+            let claim = if clash.by.len() == 1 { "claims" } else { "claim" };
+            format!("{hosts} {claim} the alias of this host, {address}, which this host keeps")
+        }
         (false, Some(_)) => {
             format!("{hosts} claim the alias {address}; it belongs to the one that was seen first")
         }
