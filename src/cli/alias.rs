@@ -80,6 +80,7 @@ mod tests {
             address: Ipv4Addr::new(127, 77, 0, last),
             listed: false,
             names: Vec::new(),
+            unlisted: None,
             agreed: last != 3,
             plain: false,
         };

@@ -9,7 +9,7 @@ use super::args::Format;
 use super::common::output::{json, stdout};
 use super::common::{Exit, Output, Result, Target, block_on, explain, note};
 use crate::base::text::printable;
-use crate::control::api::AliasInfo;
+use crate::control::api::{AliasInfo, Unlisted};
 
 /// All hosts.
 #[derive(Debug, Serialize)]
@@ -25,12 +25,14 @@ struct Line<'a> {
     names: &'a [String],
     agreed: bool,
     plain: bool,
+    #[serde(skip)]
+    unlisted: Option<Unlisted>,
 }
 
 impl<'a> From<&'a AliasInfo> for Line<'a> {
     fn from(alias: &'a AliasInfo) -> Line<'a> {
-        let AliasInfo { host, address, names, agreed, plain, .. } = alias;
-        Line { host, address: *address, names, agreed: *agreed, plain: *plain }
+        let AliasInfo { host, address, names, agreed, plain, unlisted, .. } = alias;
+        Line { host, address: *address, names, agreed: *agreed, plain: *plain, unlisted: *unlisted }
     }
 }
 
@@ -38,7 +40,9 @@ impl<'a> From<&'a AliasInfo> for Line<'a> {
 pub fn run(target: &Target, output: Output) -> Result<Exit> {
     block_on(async {
         let tunnels = explain(target, target.client().tunnels_for_a_node().await).await?;
-        let lines: Vec<Line<'_>> = tunnels.aliases.iter().map(Line::from).collect();
+        // The alias of a host that is absent leads nowhere.
+        let is_here = |alias: &&AliasInfo| alias.unlisted != Some(Unlisted::Absent);
+        let lines: Vec<Line<'_>> = tunnels.aliases.iter().filter(is_here).map(Line::from).collect();
         let mut out = stdout();
         match output.format {
             Format::Json => json(&mut out, &Document { hosts: lines }, true)?,
@@ -56,11 +60,18 @@ pub fn run(target: &Target, output: Output) -> Result<Exit> {
     })
 }
 
-/// A host whose names the system knows already keeps them: its line is a comment.
+/// The line of a host that is not listed is a comment with the reason.
 fn write_line(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
-    let Line { host, address, names, .. } = line;
+    let Line { host, address, names, unlisted, .. } = line;
     if names.is_empty() {
-        writeln!(out, "# {address} {}: the system knows this name", printable(host))
+        let why = match unlisted {
+            Some(Unlisted::Absent) => "it is no member at the moment",
+            Some(Unlisted::OtherDomain) => "it is in another domain, so name it in a [[tunnel_rule]]",
+            Some(Unlisted::PortTaken) => "another program has pmd's port at this address, see pmd status",
+            // A name that was known before pmd keeps its meaning. Older daemons give no reason.
+            Some(Unlisted::Known) | None => "the system knows this name",
+        };
+        writeln!(out, "# {address} {}: {why}", printable(host))
     } else {
         writeln!(out, "{address} {}", names.join(" "))
     }
@@ -71,16 +82,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_the_system_knows_is_a_comment() {
+    fn a_host_that_is_not_listed_is_a_comment_with_the_reason() {
         let names = ["far.example.org".to_owned(), "far".to_owned()];
-        let line = |names| {
+        let line = |names, unlisted| {
             let address = Ipv4Addr::new(127, 77, 1, 2);
             let mut out = Vec::new();
-            let line = Line { host: "far.example.org", address, names, agreed: true, plain: false };
+            let line = Line { host: "far.example.org", address, names, agreed: true, plain: false, unlisted };
             write_line(&mut out, &line).expect("in-memory write");
             String::from_utf8(out).expect("text")
         };
-        assert_eq!(line(&names), "127.77.1.2 far.example.org far\n");
-        assert_eq!(line(&[]), "# 127.77.1.2 far.example.org: the system knows this name\n");
+        assert_eq!(line(&names, None), "127.77.1.2 far.example.org far\n");
+        let known = "# 127.77.1.2 far.example.org: the system knows this name\n";
+        assert_eq!(line(&[], Some(Unlisted::Known)), known);
+        let other =
+            "# 127.77.1.2 far.example.org: it is in another domain, so name it in a [[tunnel_rule]]\n";
+        assert_eq!(line(&[], Some(Unlisted::OtherDomain)), other);
+        assert!(line(&[], Some(Unlisted::PortTaken)).contains("another program"));
     }
 }

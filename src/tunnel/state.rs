@@ -78,6 +78,21 @@ pub struct Alias {
     pub agreed: bool,
     /// The names of the host that the hosts file maps to this alias.
     pub names: Vec<String>,
+    /// Why there are none.
+    pub unlisted: Option<Unlisted>,
+}
+
+/// Why the hosts file does not list a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlisted {
+    /// It is no member at the moment.
+    Absent,
+    /// It is outside this host's domain, and no rule names it.
+    OtherDomain,
+    /// Another program has the port of pmd at its alias.
+    PortTaken,
+    /// The system's resolver knows its names, or was not asked yet.
+    Known,
 }
 
 /// The aliases, by address and by host.

@@ -16,7 +16,7 @@ use super::aliases::{Aliases, Published};
 use super::entry::TunnelEntrances;
 use super::reachability::Candidate;
 use super::responder::{Responders, lost_text};
-use super::state::{Alias, Tunnels};
+use super::state::{Alias, Tunnels, Unlisted};
 use super::system_names::SystemNames;
 use super::table::Side;
 use super::{direct, hosts_file, rules};
@@ -222,7 +222,19 @@ impl Sync {
             .map(|(host, address)| {
                 let agreed = hosts.aliases.get(host) == Some(&address);
                 let names = text.listed.get(host).cloned().unwrap_or_default();
-                (address, Alias { host: host.to_owned(), agreed, names })
+                let why = || {
+                    if foreign.iter().any(|(foreign, _)| *foreign == host) {
+                        Unlisted::OtherDomain
+                    } else if lost.contains_key(&address) {
+                        Unlisted::PortTaken
+                    } else if listed.contains_key(host) {
+                        Unlisted::Known
+                    } else {
+                        Unlisted::Absent
+                    }
+                };
+                let unlisted = names.is_empty().then(why);
+                (address, Alias { host: host.to_owned(), agreed, names, unlisted })
             })
             .collect();
         changed |= self.tunnels.aliases() != names;

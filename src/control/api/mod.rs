@@ -38,5 +38,5 @@ pub use revocations::{
 pub use rotation::{Rotate, Rotation};
 pub use services::{ClusterService, ClusterServiceList, NewService, ServiceEnded, ServiceInfo, ServiceList};
 pub use tunnel::{
-    AliasInfo, CookieTest, Hop, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus,
+    AliasInfo, CookieTest, Hop, Ping, Pinged, TunnelInfo, TunnelList, TunnelSide, TunnelStatus, Unlisted,
 };

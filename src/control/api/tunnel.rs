@@ -57,11 +57,28 @@ pub struct AliasInfo {
     /// The names that it lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+    /// Why it lists none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlisted: Option<Unlisted>,
     /// Whether all hosts agree on the address. Otherwise its daemon is of an older version, or another host claims the same.
     #[serde(default)]
     pub agreed: bool,
     /// Whether nodes on this host reach all of its nodes without tunnels, as far as it has any.
     pub plain: bool,
+}
+
+/// Why the hosts file does not list a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unlisted {
+    /// It is no member at the moment.
+    Absent,
+    /// It is outside this host's domain, and no rule names it.
+    OtherDomain,
+    /// Another program has the port of pmd at its alias.
+    PortTaken,
+    /// The system's resolver knows its names.
+    Known,
 }
 
 /// The end of a tunnel that is on this host.

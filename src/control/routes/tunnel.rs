@@ -11,6 +11,7 @@ use super::cluster;
 use super::request::{Answer, ApiError, Asked, Parameters};
 use crate::control::api::{self, ErrorCode};
 use crate::control::handles::{About, MaybeMember, Member};
+use crate::tunnel::state::Unlisted;
 use crate::tunnel::table::Side;
 
 /// How long a node waits for a daemon that has just started to join the daemons it knows of.
@@ -39,6 +40,15 @@ fn for_a_node(query: Asked) -> Result<bool, ApiError> {
     }
 }
 
+fn unlisted(why: Unlisted) -> api::Unlisted {
+    match why {
+        Unlisted::Absent => api::Unlisted::Absent,
+        Unlisted::OtherDomain => api::Unlisted::OtherDomain,
+        Unlisted::PortTaken => api::Unlisted::PortTaken,
+        Unlisted::Known => api::Unlisted::Known,
+    }
+}
+
 pub(super) async fn list(
     State(about): State<Arc<About>>,
     State(member): State<MaybeMember>,
@@ -62,6 +72,7 @@ pub(super) async fn list(
             address,
             listed: !alias.names.is_empty(),
             names: alias.names,
+            unlisted: alias.unlisted.map(unlisted),
             agreed: alias.agreed,
         })
         .collect();
