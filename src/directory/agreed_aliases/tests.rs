@@ -169,8 +169,8 @@ fn who_leaves_is_new_in_the_next_cluster() {
     aliases.review(0, 0, true);
     assert_eq!(aliases.review(SETTLE_MS, 0, true), Review::Settled);
     aliases.clear(0);
-    let stopped = AgreedAliases::new(range(), ME, HOLD, 1, &aliases.write());
-    assert_eq!(stopped.clone().review(0, 0, true), Review::Settled, "it only stopped");
+    let mut stopped = AgreedAliases::new(range(), ME, HOLD, 1, &aliases.write());
+    assert_eq!(stopped.review(0, 0, true), Review::Settled, "it only stopped");
     aliases.unsettle();
     aliases.publish(0, id(1), alias(aliases.own().address, 0));
     assert!(matches!(aliases.review(0, 0, true), Review::Moved(_)));
