@@ -6,11 +6,12 @@
 mod claims;
 
 use claims::{run, violations};
+use pmd_core::claims::holder::{Event, Holder, Loss};
 use pmd_core::claims::store::{Record, Stored};
 use pmd_core::claims::voter::{Setup, Violation, Voter};
 use pmd_core::sim::{ClaimsWorld, Sabotage};
 use pmd_protocol::peer::NodeId;
-use pmd_protocol::peer::claims::{Ask, Ballot, Epoch, Frame, Position, Request, Role, Vote};
+use pmd_protocol::peer::claims::{Answer, Ask, Ballot, Epoch, Frame, Position, Reply, Request, Role, Vote};
 
 /// Seeds in each of the worlds. `make sim SIM='claims 10000'` runs more.
 const SEEDS: u64 = 250;
@@ -50,6 +51,10 @@ fn a_quiet_world_has_one_leader_and_grants() {
 struct Voters {
     voters: Vec<Voter>,
     records: Vec<Vec<Record>>,
+    /// Whether the stores of those that start are known to be the latest.
+    is_latest: bool,
+    /// Nothing arrives at this one.
+    down: Option<u8>,
     now_ms: u64,
 }
 
@@ -59,7 +64,13 @@ fn id(index: u8) -> NodeId {
 
 impl Voters {
     fn founded() -> Voters {
-        let mut all = Voters { voters: Vec::new(), records: vec![Vec::new(); 3], now_ms: 1 };
+        let mut all = Voters {
+            voters: Vec::new(),
+            records: vec![Vec::new(); 3],
+            is_latest: true,
+            down: None,
+            now_ms: 1,
+        };
         for own in 0..3 {
             all.records[usize::from(own)].push(Record::Created { store: own.into() });
             let voter = all.start(own, 1);
@@ -80,7 +91,8 @@ impl Voters {
             own_id: id(own),
             stored: Stored::replay(records.clone()).unwrap().unwrap(),
             seed: own.into(),
-            founding_number: 1,
+            is_latest: self.is_latest,
+            founding_number: Some(1),
             now_ms: self.now_ms,
         })
     }
@@ -100,7 +112,8 @@ impl Voters {
                 return;
             }
             self.now_ms += 10;
-            for index in 0..3u8 {
+            let down = self.down;
+            for index in (0..3u8).filter(|index| Some(*index) != down) {
                 self.voters[usize::from(index)].tick(self.now_ms);
                 self.flush(index);
             }
@@ -109,13 +122,14 @@ impl Voters {
     }
 
     fn flush(&mut self, index: u8) {
+        let down = self.down;
         let output = self.voters[usize::from(index)].take_output();
         self.records[usize::from(index)].extend(output.records);
         if !output.own.is_empty() {
             self.voters[usize::from(index)].written(output.own, self.now_ms);
             self.flush(index);
         }
-        for (to, frame) in output.sends {
+        for (to, frame) in output.sends.into_iter().filter(|(to, _)| Some(*to) != down) {
             self.voters[usize::from(to)].receive(index, id(index), frame, self.now_ms).unwrap();
             self.flush(to);
         }
@@ -154,6 +168,7 @@ fn a_store_that_was_rolled_back_is_noticed() {
     let victim = (0..3).find(|index| Some(*index) != all.leader()).unwrap();
     let backup = all.records[usize::from(victim)].clone();
     all.claim(1);
+    all.is_latest = false;
     // A restart with everything is harmless.
     let restarted = all.start(victim, 2);
     all.voters[usize::from(victim)] = restarted;
@@ -169,4 +184,93 @@ fn a_store_that_was_rolled_back_is_noticed() {
         assert!(all.records[usize::from(victim)].contains(&Record::RolledBack));
         all.claim(10 + starts);
     }
+}
+
+/// The others of a majority may have forgotten what the voter has told them, so one of them is not enough.
+#[test]
+fn a_store_that_may_be_older_needs_more_than_one_that_was_restarted_as_well() {
+    let mut all = Voters::founded();
+    let leader = all.leader().unwrap();
+    let others: Vec<u8> = (0..3).filter(|index| *index != leader).collect();
+    let (victim, ignorant) = (others[0], others[1]);
+    let backup = all.records[usize::from(victim)].clone();
+    // The leader and the victim grant a claim that the third does not hear of.
+    all.down = Some(ignorant);
+    all.claim(1);
+    let version = all.voters[usize::from(leader)].status(all.now_ms).accepted.version;
+    all.down = Some(leader);
+    all.records[usize::from(victim)] = backup;
+    for (index, is_latest) in [(victim, false), (ignorant, true)] {
+        all.is_latest = is_latest;
+        all.voters[usize::from(index)] = all.start(index, 20);
+    }
+    let until_ms = all.now_ms + 30_000;
+    all.run(|all| all.now_ms > until_ms);
+    assert_eq!([victim, ignorant].map(|index| all.role(index)), [Role::Leaderless; 2]);
+    // The leader is back, and nothing was forgotten.
+    all.down = None;
+    all.is_latest = true;
+    all.voters[usize::from(leader)] = all.start(leader, 30);
+    all.run(|all| all.leader().is_some());
+    let leads = all.leader().unwrap();
+    assert!(all.voters[usize::from(leads)].status(all.now_ms).accepted.version >= version);
+}
+
+fn granted(holder: &mut Holder, number: u64) -> (u64, u64) {
+    let attempt = holder.claim("name".parse().unwrap(), 10_000, 1_000);
+    let id = holder.take_requests()[0].1.id;
+    holder.receive(Reply { id, answer: Answer::Granted(number) }, 1_000);
+    assert!(matches!(holder.take_events()[..], [Event::Granted(_, granted, _)] if granted == number));
+    (attempt, id)
+}
+
+#[test]
+fn a_reply_to_an_earlier_start_of_the_daemon_grants_nothing() {
+    let (_, id) = granted(&mut Holder::new(1 << 60, 3, 0), 7);
+    let mut holder = Holder::new(2 << 60, 3, 0);
+    holder.claim("name".parse().unwrap(), 10_000, 1_000);
+    holder.receive(Reply { id, answer: Answer::Granted(7) }, 1_001);
+    assert_eq!(holder.take_events(), []);
+}
+
+/// Whether the holder asks for the release of a claim.
+fn releases(holder: &mut Holder, now_ms: u64) -> bool {
+    holder.tick(now_ms);
+    holder.take_requests().iter().any(|(_, request)| matches!(request.ask, Ask::Release { .. }))
+}
+
+#[test]
+fn a_claim_that_is_lost_or_abandoned_is_released_when_the_lease_is_over() {
+    // Lost after 6,667 ms, dead after 9,000, and free after 11,000.
+    for is_lost in [true, false] {
+        let mut holder = Holder::new(1, 3, 0);
+        let (attempt, _) = granted(&mut holder, 7);
+        if is_lost {
+            holder.tick(8_000);
+            assert_eq!(holder.take_events(), [Event::Lost(attempt, Loss::NotRenewed)]);
+            holder.release(attempt, 8_000);
+        } else {
+            holder.abandon(attempt, 2_000);
+        }
+        assert!(!releases(&mut holder, 11_999));
+        assert!(releases(&mut holder, 12_000));
+    }
+    // Whoever knows that nothing depends on it any more does not wait.
+    let mut holder = Holder::new(1, 3, 0);
+    let (attempt, _) = granted(&mut holder, 7);
+    holder.abandon(attempt, 2_000);
+    let name = "name".parse().unwrap();
+    assert_eq!(holder.release_number(&name, 8, 2_000), None);
+    assert_eq!(holder.release_number(&name, 7, 2_000), Some(attempt));
+    assert!(releases(&mut holder, 2_000));
+}
+
+#[test]
+fn a_claim_that_the_voters_do_not_know_is_revoked() {
+    let mut holder = Holder::new(1, 3, 0);
+    let (attempt, _) = granted(&mut holder, 7);
+    holder.tick(4_000);
+    let id = holder.take_requests()[0].1.id;
+    holder.receive(Reply { id, answer: Answer::Differs(Vec::new()) }, 4_001);
+    assert_eq!(holder.take_events(), [Event::Lost(attempt, Loss::Revoked)]);
 }

@@ -10,6 +10,7 @@ use pmd_protocol::limits::MAX_CLAIMS_FRAME;
 use pmd_protocol::peer::claims::Frame;
 use rustix::net::sockopt;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 use tokio_util::codec::{Framed, FramedParts, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,8 @@ const QUEUE: usize = 1_024;
 const STALLED: Duration = Duration::from_secs(5);
 /// TCP keepalive: idle time, interval and number of unanswered probes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(2), Duration::from_secs(1), 3);
+/// A connection that lasted this long was a good one.
+const LASTING: Duration = Duration::from_secs(2);
 /// The pause between dials.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 
@@ -72,7 +75,7 @@ pub(super) async fn keep(
             (peer.host.as_str().to_lowercase() == host).then_some(peer)
         };
         if let Some(peer) = reached.await {
-            attempt = 0;
+            let since = Instant::now();
             let (sender, receiver) = mpsc::channel(QUEUE);
             if !claims.send(Command::Connected(voter, sender)).await {
                 return;
@@ -93,6 +96,10 @@ pub(super) async fn keep(
             }
             if !claims.send(Command::Disconnected(voter)).await {
                 return;
+            }
+            // A peer that closes at once is not dialled again and again without a pause.
+            if since.elapsed() >= LASTING {
+                attempt = 0;
             }
         }
         attempt += 1;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pmd_core::claims::engine::Index;
-use pmd_core::claims::holder::{Event, Holder};
+use pmd_core::claims::holder::{Event, Holder, Loss};
 use pmd_core::claims::voter::{Output, Voter};
 use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::claims::{Answer, Ask, ClaimName, Frame, Reply, Request, Role, Status, Table};
@@ -208,14 +208,9 @@ impl Driver {
                 }
             }
             Command::ReleaseNumber { name, number, found } => {
-                let held = |user: &User| {
-                    user.name == name
-                        && matches!(*user.state.borrow(), State::Held { number: held, .. } if held == number)
-                };
-                let attempt = self.users.iter().find(|(_, user)| held(user)).map(|(attempt, _)| *attempt);
+                let attempt = self.holder.release_number(&name, number, now);
                 if let Some(attempt) = attempt {
                     self.users.remove(&attempt);
-                    self.holder.release(attempt, now);
                 }
                 let _ = found.send(attempt.is_some());
             }
@@ -265,6 +260,7 @@ impl Driver {
     /// Handles a frame on a connection that a member has opened.
     fn arrived(&mut self, from: Accepted, frame: Frame, now: u64) {
         let Some(voter) = &mut self.voter else { return from.close.cancel() };
+        voter.number_founding(own_voter::founding_number());
         if let Frame::Request(request) = frame {
             if self.members.len() >= MOST_MEMBERS {
                 self.members.retain(|_, frames| !frames.is_closed());
@@ -425,7 +421,7 @@ impl Driver {
             }
             Event::Busy(attempt, claim) => (attempt, State::Busy(claim)),
             Event::Full(attempt) => (attempt, State::Full),
-            Event::Lost(attempt) => (attempt, State::Lost),
+            Event::Lost(attempt, loss) => (attempt, State::Lost(loss)),
             Event::Listed(query, table) => {
                 if let Some(reply) = self.lists.remove(&query) {
                     let _ = reply.send(table);
@@ -476,6 +472,7 @@ fn described(state: State) -> String {
         }
         State::Full => "there are too many claims".to_owned(),
         State::Held { number, .. } => format!("held with number {number}"),
-        State::Lost => "lost, because it was not renewed in time".to_owned(),
+        State::Lost(Loss::NotRenewed) => "lost, because it was not renewed in time".to_owned(),
+        State::Lost(Loss::Revoked) => "lost, because the voters do not know it any more".to_owned(),
     }
 }

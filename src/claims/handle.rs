@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pmd_core::claims::holder::Until;
+use pmd_core::claims::holder::{Loss, Until};
 use pmd_protocol::peer::NodeId;
 use pmd_protocol::peer::claims::{Claim, ClaimName, Frame, Reply, Status, Table};
 use tokio::runtime::Handle;
@@ -70,8 +70,8 @@ pub enum State {
         /// How long it lasts unless it is renewed.
         until: Until,
     },
-    /// It is over, because it was not renewed in time.
-    Lost,
+    /// It is over.
+    Lost(Loss),
 }
 
 /// A voter as seen from here.

@@ -29,6 +29,8 @@ use crate::link::handshake::ProvenPeer;
 use crate::link::local_identity::LocalIdentity;
 use crate::link::protocol::{Protocol, Serving};
 
+pub use pmd_core::claims::holder::Loss;
+
 pub use handle::{Claims, Failed, HeldClaim, State, VoterView};
 
 /// What claims depend on.

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   pmd claim ──▶ pmd claim-guard   holds the claim; kills the command's process group when its time is over
-//!       └──────▶ command            in a process group of its own; killed by the kernel if pmd claim is
+//!       └──────▶ claim-exec ──▶ command   in a process group of its own; killed by the kernel if pmd claim is
 //! ```
 //!
 //! See [`claim_guard`](super::claim_guard).
 
 use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -64,7 +66,8 @@ async fn hold(target: &Target, claim: NewClaim, command: &[OsString], output: Ou
         signal = signals.next() => {
             drop(orders);
             let _ = guard.wait().await;
-            return Ok(if signal == Signal::INT { Exit::Interrupted } else { Exit::Done });
+            // The command has not run.
+            return Ok(Exit::Command(u8::try_from(128 + signal.as_raw()).unwrap_or(1)));
         }
     };
     let name = printable(&claim.name).into_owned();
@@ -81,9 +84,12 @@ async fn hold(target: &Target, claim: NewClaim, command: &[OsString], output: Ou
         let _ = guard.wait().await;
         return Ok(exit);
     };
+    let (gate, opener) = std::io::pipe()?;
+    let own = std::process::id();
     let mut child = Command::new(&program)
         .arg(EXEC)
-        .arg(std::process::id().to_string())
+        .arg(own.to_string())
+        .arg(format!("/proc/{own}/fd/{}", gate.as_raw_fd()))
         .arg(first)
         .args(words)
         .env("PMD_CLAIM", &claim.name)
@@ -95,24 +101,42 @@ async fn hold(target: &Target, claim: NewClaim, command: &[OsString], output: Ou
         // If the guardian has just ended, so does the command below.
         let _ = orders.write_all(format!("{}\n", group.as_raw_pid()).as_bytes()).await;
     }
-    let mut is_lost = false;
+    // The command begins when the guardian knows its group, and never if the claim is over by then.
+    let mut opener = Some(opener);
+    let (mut is_begun, mut is_lost, mut is_guarded) = (false, false, true);
     let status = loop {
         tokio::select! {
             status = child.wait() => break status?,
             signal = signals.next() => send(group, signal),
-            reason = lost(&mut said), if !is_lost => {
+            said = next(&mut said), if is_guarded => {
+                let reason = match said {
+                    Some(Said::Watched) => {
+                        is_begun = opener.take().is_some_and(|mut opener| opener.write_all(b"!").is_ok());
+                        continue;
+                    }
+                    Some(Said::Lost(reason)) => reason,
+                    Some(_) => continue,
+                    None => {
+                        is_guarded = false;
+                        send(group, Signal::KILL);
+                        GUARD_GONE.to_owned()
+                    }
+                };
+                opener = None;
                 is_lost = true;
                 note(&format!("error: {name} is lost: {reason}; the command is told to end"));
-                if reason == GUARD_GONE {
-                    send(group, Signal::KILL);
-                }
             }
         }
     };
     // The guardian kills what is left of the group, releases the claim, and ends.
     drop(orders);
+    while is_guarded && let Some(said) = next(&mut said).await {
+        is_lost |= matches!(said, Said::Lost(_));
+    }
     let _ = guard.wait().await;
-    Ok(Exit::of_command(status))
+    // Nobody may take the work for done.
+    let is_unfinished = is_lost && (!is_begun || status.success());
+    Ok(if is_unfinished { Exit::Conflict } else { Exit::of_command(status) })
 }
 
 /// The reason if the guardian itself has ended.
@@ -127,7 +151,7 @@ async fn granted(said: &mut FromGuard) -> Result<ClaimHeld> {
             Err(Failure { exit: Exit::of_code(exit), code, message, hint })
         }
         Some(Said::Lost(reason)) => Err(Failure::new(Exit::Conflict, reason, "try again")),
-        None => Err(Failure::new(Exit::General, GUARD_GONE, "try again")),
+        Some(Said::Watched) | None => Err(Failure::new(Exit::General, GUARD_GONE, "try again")),
     }
 }
 

@@ -4,10 +4,14 @@
 //! while the host is suspended, it has a session of its own, so what stops or ends the command line does not reach it,
 //! and SIGKILL also ends stopped processes. When the command line ends, for whatever reason, it kills the command's
 //! process group as well, and releases the claim only then. If the guardian itself is killed, the command line kills
-//! the command; if both are, the kernel does, and the daemon keeps the claim until the lease is over.
+//! the command. If both are killed at once, the kernel kills the command, but not its children, and the daemon keeps the
+//! claim until the lease is over.
+//!
+//! The command begins only after the guardian knows its process group: `claim-exec` is the first program of the group, and
+//! waits until then.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -29,13 +33,16 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Notify;
 
 use super::common::runtime::block_on_uninterrupted;
-use super::common::{Exit, Failure, Result};
-use crate::control::api::{ClaimHeld, NewClaim, ReleaseClaim};
+use super::common::signals::Signals;
+use super::common::{Exit, Failure, Result, note};
+use crate::base::clock::boot_ms;
+use crate::base::text::printable;
+use crate::control::api::{ClaimHeld, ENDED_REVOKED, NewClaim, ReleaseClaim};
 use crate::control::client::{ClaimUpdate, Client, HeldClaim};
 
 /// The command of the guardian, for `pmd claim` alone: control socket, claim.
 pub const GUARD: &str = "claim-guard";
-/// The command that becomes the user's command: parent, program, arguments.
+/// The command that becomes the user's command: parent, the file from which it reads that it may, program, arguments.
 pub const EXEC: &str = "claim-exec";
 /// How long a killed process group may take to disappear.
 const GONE: Duration = Duration::from_secs(5);
@@ -59,6 +66,8 @@ pub enum Said {
         /// What to do next.
         hint: String,
     },
+    /// The process group of the command is known, and the claim is still held: the command may begin.
+    Watched,
     /// The claim is over, and the command was told to end.
     Lost(String),
 }
@@ -84,15 +93,20 @@ pub fn hidden(args: &[OsString]) -> Option<Exit> {
 
 /// Replaces this process with the command, which ends with its parent.
 fn exec(args: &[OsString]) -> Exit {
-    let [parent, program, words @ ..] = args else { return Exit::Usage };
+    let [parent, gate, program, words @ ..] = args else { return Exit::Usage };
     let parent = parent.to_str().and_then(|parent| parent.parse().ok()).and_then(Pid::from_raw);
     let bound = set_parent_process_death_signal(Some(Signal::KILL));
     // The parent may have ended before that.
     if bound.is_err() || parent.is_none() || getppid() != parent {
         return Exit::General;
     }
+    // It ends without a byte if the claim is lost already, or the parent has ended.
+    let is_open = std::fs::File::open(gate).is_ok_and(|mut gate| gate.read_exact(&mut [0]).is_ok());
+    if !is_open {
+        return Exit::General;
+    }
     let failure = Failure::command(program, &std::process::Command::new(program).args(words).exec());
-    super::common::note(&format!("error: {}", failure.message));
+    note(&format!("error: {}", failure.message));
     failure.exit
 }
 
@@ -130,6 +144,8 @@ impl Alarm {
 }
 
 async fn guard(socket: PathBuf, claim: NewClaim) -> Result<Exit> {
+    // What ends all processes of a service at once must not end this one before the command. Its end is that of its input.
+    let _signals = Signals::new()?;
     let client = Client::new(socket);
     let mut orders =
         BufReader::new(Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?).lines();
@@ -155,6 +171,7 @@ async fn guard(socket: PathBuf, claim: NewClaim) -> Result<Exit> {
     arm(&claim_held.held)?;
     say(&Said::Held(claim_held.held.clone()));
     let mut group = None;
+    let mut lost_ms = claim_held.held.lost_at_boot_ms;
     let (mut is_lost, mut is_dead) = (false, false);
     loop {
         let reason = tokio::select! {
@@ -173,6 +190,8 @@ async fn guard(socket: PathBuf, claim: NewClaim) -> Result<Exit> {
                         kill(group, Signal::KILL);
                     } else if is_lost {
                         kill(group, Signal::TERM);
+                    } else if group.is_some() && boot_ms() < lost_ms {
+                        say(&Said::Watched);
                     }
                     continue;
                 }
@@ -180,15 +199,21 @@ async fn guard(socket: PathBuf, claim: NewClaim) -> Result<Exit> {
             },
             update = claim_held.next(), if !is_lost => match update {
                 Some(ClaimUpdate::Renewed(held)) => {
+                    lost_ms = held.lost_at_boot_ms;
                     arm(&held)?;
                     continue;
+                }
+                // Somebody else may hold it already.
+                Some(ClaimUpdate::Ended(reason)) if reason == ENDED_REVOKED => {
+                    is_dead = true;
+                    "the voters do not know it any more"
                 }
                 Some(ClaimUpdate::Ended(_)) => "it was not renewed in time",
                 None => "the daemon has stopped",
             },
         };
         is_lost = true;
-        kill(group, Signal::TERM);
+        kill(group, if is_dead { Signal::KILL } else { Signal::TERM });
         say(&Said::Lost(reason.to_owned()));
     }
     end(&client, &claim, &claim_held, group).await;
@@ -199,7 +224,8 @@ async fn guard(socket: PathBuf, claim: NewClaim) -> Result<Exit> {
 async fn end(client: &Client, claim: &NewClaim, held: &HeldClaim, group: Option<Pid>) {
     kill(group, Signal::KILL);
     let gone = async {
-        while group.is_some_and(|group| test_kill_process_group(group).is_ok()) {
+        // A process that may not be killed is there as well.
+        while group.is_some_and(|group| test_kill_process_group(group) != Err(Errno::SRCH)) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -207,6 +233,13 @@ async fn end(client: &Client, claim: &NewClaim, held: &HeldClaim, group: Option<
         let release = ReleaseClaim { name: claim.name.clone(), number: held.held.number };
         // If the daemon does not answer, the lease ends by itself.
         let _ = client.clone().with_timeout(RELEASED).release_claim(&release).await;
+    } else {
+        note(&format!(
+            "error: the command of {} was not killed, so the claim is not released before its lease is over; end what is \
+             left of process group {}, and run commands that this user may kill",
+            printable(&claim.name),
+            group.map_or(0, Pid::as_raw_pid)
+        ));
     }
 }
 

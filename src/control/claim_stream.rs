@@ -1,7 +1,8 @@
 //! Claims that last as long as a connection.
 //!
 //! The response to `POST /v1/claims/hold` begins when the claim is granted and does not end while it is held. When its
-//! connection closes, the claim is released, or, if a guardian watches what depends on it, once that must be dead.
+//! connection closes, the claim is released, or, if a guardian watches what depends on it or it was lost before, once that
+//! must be dead.
 
 use std::convert::Infallible;
 
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use super::api;
 use crate::base::shutdown::Shutdown;
-use crate::claims::{HeldClaim, State};
+use crate::claims::{HeldClaim, Loss, State};
 
 /// The response: the claim as a line of JSON, a line for each renewal, and a line with the reason if it ends.
 pub fn lines(
@@ -35,7 +36,11 @@ pub fn lines(
         }
         let (text, over) = match held(claim.state(), None) {
             Some(held) => (line(&held), false),
-            None => (line(&api::ClaimEnded { ended: "lost".into() }), true),
+            None => {
+                let is_revoked = claim.state() == State::Lost(Loss::Revoked);
+                let ended = if is_revoked { api::ENDED_REVOKED } else { api::ENDED_LOST };
+                (line(&api::ClaimEnded { ended: ended.into() }), true)
+            }
         };
         Some((Ok(text), (claim, None, over, shutdown)))
     })

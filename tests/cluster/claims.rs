@@ -58,6 +58,15 @@ fn traces(trace: &Path) -> Vec<(u64, u64, u64)> {
     commands
 }
 
+fn pid(program: &Program) -> Pid {
+    Pid::from_raw(program.pid().cast_signed()).expect("a process")
+}
+
+fn children(parent: u32) -> Vec<Pid> {
+    let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    list.split(' ').filter_map(|child| Pid::from_raw(child.parse().ok()?)).collect()
+}
+
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
@@ -92,31 +101,47 @@ fn a_claim_has_one_holder_whatever_happens_to_hosts() {
         .for_each(|program| assert_eq!(program.wait(PATIENCE).code(), Some(0), "{}", program.stderr()));
     assert_eq!(check(&trace).len(), 4);
 
-    // Its host is cut off.
+    // It did not run, or what it has left running may not be taken for done.
     let mut holder = claim(&world, 3, &["--ttl", "3s"], &script);
     running(5);
+    let mut waiting = claim(&world, 0, &[], &quick);
+    wait_for("the guardian", || !children(waiting.pid()).is_empty());
+    kill_process(pid(&waiting), Signal::TERM).expect("it runs");
+    assert_eq!(waiting.wait(PATIENCE).code(), Some(143), "{}", waiting.stderr());
+    // What a service manager ends at once: the command line, the guardian, and the command, which does not listen.
+    for process in children(holder.pid()) {
+        kill_process(process, Signal::TERM).expect("it runs");
+    }
+    std::fs::write(&stop, "").expect("a file");
+    assert_eq!(holder.wait(PATIENCE).code(), Some(0), "{}", holder.stderr());
+    std::fs::remove_file(&stop).expect("a file");
+    std::fs::remove_file(&trace).expect("a file");
+
+    // Its host is cut off.
+    let mut holder = claim(&world, 3, &["--ttl", "3s"], &script);
+    running(1);
     let refused = world.run(0, &["claim", "job", "--try", "--", "true"]).ended_with(7);
     assert!(refused.stderr.contains("held by h4"), "{refused:#?}");
     let mut next = claim(&world, 0, &["--ttl", "3s"], &script);
     world.fleet().cut(&[3], &[0, 1, 2]);
     let lonely = world.run(3, &["claim", "other", "--wait", "1s", "--", "true"]).ended_with(6);
     assert!(lonely.stderr.contains("not reached: h1, h2, h3"), "{lonely:#?}");
-    running(6);
+    running(2);
     assert_eq!(holder.wait(PATIENCE).code(), Some(137), "{}", holder.stderr());
     assert!(holder.stderr().contains("job is lost"), "{}", holder.stderr());
     world.fleet().heal();
 
     // Its command line is killed: the command dies with it, and nobody has to wait for the lease.
-    kill_process(Pid::from_raw(next.pid().cast_signed()).expect("a process"), Signal::KILL).expect("it runs");
+    kill_process(pid(&next), Signal::KILL).expect("it runs");
     let mut holder = claim(&world, 3, &["--ttl", "3s"], &script);
-    running(7);
+    running(3);
     next.wait(PATIENCE);
 
     // Daemon and command line are frozen. The guardian kills the command nevertheless.
     world[3].freeze();
     holder.freeze();
     let mut next = claim(&world, 1, &["--ttl", "3s"], &script);
-    running(8);
+    running(4);
     holder.thaw();
     world[3].thaw();
     assert_eq!(holder.wait(PATIENCE).code(), Some(137), "{}", holder.stderr());

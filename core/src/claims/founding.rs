@@ -32,7 +32,7 @@ pub(super) struct Unfounded {
     pub(super) store: u64,
     /// The tag and the number of the founding, if this voter draws it up.
     pub(super) tag: u64,
-    pub(super) number: u64,
+    pub(super) number: Option<u64>,
     heard: BTreeMap<Index, (NodeId, u64)>,
     wake_ms: u64,
 }
@@ -44,7 +44,7 @@ impl Unfounded {
         own_id: NodeId,
         store: u64,
         tag: u64,
-        number: u64,
+        number: Option<u64>,
     ) -> Self {
         Unfounded { own, hosts, own_id, store, tag, number, heard: BTreeMap::new(), wake_ms: 0 }
     }
@@ -103,6 +103,6 @@ impl Unfounded {
             Some(Voter { host: host.clone(), id, store })
         });
         let voters = voters.collect::<Option<Vec<_>>>()?;
-        Some(Founding { tag: self.tag, number: self.number, voters })
+        Some(Founding { tag: self.tag, number: self.number?, voters })
     }
 }

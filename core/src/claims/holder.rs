@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use pmd_protocol::peer::claims::{Answer, Ask, Claim, ClaimName, Reply, Request, Table};
 
 use super::engine::Index;
-use super::lease::{dead_after_ms, digest, lost_after_ms, renew_after_ms};
+use super::lease::{dead_after_ms, digest, free_after_ms, lost_after_ms, renew_after_ms};
 
 /// A request that was not answered for this long goes to another voter.
 const ANSWER_MS: u64 = 1_000;
@@ -31,9 +31,18 @@ pub enum Event {
     /// There are too many claims.
     Full(u64),
     /// It is over, although nobody has released it.
-    Lost(u64),
+    Lost(u64, Loss),
     /// The voters have listed the claims, for this query.
     Listed(u64, Table),
+}
+
+/// Why a claim is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It was not renewed in time, and is kept by the voters for a while: what depends on it may end in order.
+    NotRenewed,
+    /// The voters do not know it any more, so somebody else may hold the name already.
+    Revoked,
 }
 
 /// How long a claim lasts unless it is renewed.
@@ -53,9 +62,14 @@ enum State {
         renewed_ms: u64,
     },
     /// Given up; whoever uses it has not released it yet.
-    Lost,
-    /// Nobody knows whether what depends on it has ended, so it is released when that is dead.
-    Abandoned,
+    Lost {
+        number: u64,
+        renewed_ms: u64,
+    },
+    /// Nobody knows whether what depends on it has ended, so it is released when the voters would free it.
+    Abandoned {
+        number: u64,
+    },
     Released,
 }
 
@@ -109,7 +123,9 @@ impl Holder {
             start,
             voters: voters.max(1),
             target,
-            last_id: 0,
+            // A reply that was meant for the last start of this daemon answers nothing of this one. The ids of
+            // questions about voters are above.
+            last_id: start >> 2,
             last_attempt: 0,
             claims: BTreeMap::new(),
             renewals: BTreeMap::new(),
@@ -144,24 +160,49 @@ impl Holder {
         attempt
     }
 
-    /// Ends a claim, whether or not it was granted. What depended on it must have ended.
+    /// Ends a claim, whether or not it was granted. What depended on it must have ended, unless it was lost before: then it
+    /// still has the time that it had, because whoever used it has just been told.
     pub fn release(&mut self, attempt: u64, now_ms: u64) {
+        match self.claims.get(&attempt).map(|claim| claim.state) {
+            Some(State::Lost { .. } | State::Abandoned { .. }) => self.abandon(attempt, now_ms),
+            Some(_) => self.release_at_once(attempt, now_ms),
+            None => {}
+        }
+    }
+
+    /// Ends the claim that was granted with this number, even if it was lost or abandoned since. What depended on it must
+    /// have ended. Returns its attempt; none if there is no such claim.
+    pub fn release_number(&mut self, name: &ClaimName, number: u64, now_ms: u64) -> Option<u64> {
+        let has_number = |state: State| match state {
+            State::Held { number: own, .. }
+            | State::Lost { number: own, .. }
+            | State::Abandoned { number: own } => own == number,
+            State::Wanted | State::Released => false,
+        };
+        let found = self.claims.iter().find(|(_, claim)| claim.name == *name && has_number(claim.state));
+        let attempt = found.map(|(attempt, _)| *attempt)?;
+        self.release_at_once(attempt, now_ms);
+        Some(attempt)
+    }
+
+    fn release_at_once(&mut self, attempt: u64, now_ms: u64) {
         if let Some(claim) = self.claims.get_mut(&attempt) {
             (claim.state, claim.ask_ms) = (State::Released, now_ms);
         }
         self.tick(now_ms);
     }
 
-    /// Whoever used a claim has disappeared without releasing it. It is released once what depends on it is dead.
+    /// Whoever used a claim has disappeared without releasing it. It is released when the voters would free it if it was
+    /// not renewed any more, and not when what depends on it begins to be killed.
     pub fn abandon(&mut self, attempt: u64, now_ms: u64) {
         let Some(claim) = self.claims.get_mut(&attempt) else { return };
-        let since_ms = match claim.state {
-            State::Wanted => return self.release(attempt, now_ms),
-            State::Held { renewed_ms, .. } => renewed_ms,
-            State::Lost => now_ms,
-            State::Abandoned | State::Released => return,
+        let (number, since_ms) = match claim.state {
+            State::Wanted => return self.release_at_once(attempt, now_ms),
+            State::Held { number, renewed_ms } | State::Lost { number, renewed_ms } => (number, renewed_ms),
+            State::Abandoned { .. } | State::Released => return,
         };
-        (claim.state, claim.ask_ms) = (State::Abandoned, since_ms + dead_after_ms(claim.ttl_ms));
+        claim.state = State::Abandoned { number };
+        claim.ask_ms = since_ms + free_after_ms(claim.ttl_ms);
     }
 
     /// Asks for the list of claims, and returns the number of the query.
@@ -194,9 +235,9 @@ impl Holder {
     /// When [`tick`](Self::tick) has something to do.
     pub fn wake_ms(&self) -> Option<u64> {
         let asks = self.claims.values().filter_map(|claim| match claim.state {
-            State::Wanted | State::Released | State::Abandoned => Some(claim.ask_ms),
+            State::Wanted | State::Released | State::Abandoned { .. } => Some(claim.ask_ms),
             State::Held { renewed_ms, .. } => Some(renewed_ms + lost_after_ms(claim.ttl_ms)),
-            State::Lost => None,
+            State::Lost { .. } => None,
         });
         let answers = self.sent.values().map(|sent| sent.at_ms + ANSWER_MS);
         asks.chain(answers).chain(self.renewals.values().copied()).chain(self.queries.values().copied()).min()
@@ -223,14 +264,14 @@ impl Holder {
             if now_ms < claim.ask_ms {
                 continue;
             }
-            if claim.state == State::Abandoned {
+            if matches!(claim.state, State::Abandoned { .. }) {
                 claim.state = State::Released;
             }
             let (start, ttl_ms, attempt) = (self.start, claim.ttl_ms, *attempt);
             let ask = match claim.state {
                 State::Wanted => Ask::Acquire { name: claim.name.clone(), start, ttl_ms, attempt },
                 State::Released => Ask::Release { start, ttl_ms, attempt },
-                State::Held { .. } | State::Lost | State::Abandoned => continue,
+                State::Held { .. } | State::Lost { .. } | State::Abandoned { .. } => continue,
             };
             claim.ask_ms = now_ms + ASK_AGAIN_MS;
             let what =
@@ -294,10 +335,10 @@ impl Holder {
                     if known.iter().any(|(other, _)| *other == attempt) {
                         self.renewed(attempt, ttl_ms, sent.at_ms);
                     } else if let Some(claim) = self.claims.get_mut(&attempt)
-                        && matches!(claim.state, State::Held { .. })
+                        && let State::Held { number, renewed_ms } = claim.state
                     {
-                        claim.state = State::Lost;
-                        self.events.push(Event::Lost(attempt));
+                        claim.state = State::Lost { number, renewed_ms };
+                        self.events.push(Event::Lost(attempt, Loss::Revoked));
                     }
                 }
                 self.release_unknown(ttl_ms, &known, now_ms);
@@ -356,11 +397,11 @@ impl Holder {
 
     fn give_up(&mut self, now_ms: u64) {
         for (attempt, claim) in &mut self.claims {
-            if let State::Held { renewed_ms, .. } = claim.state
+            if let State::Held { number, renewed_ms } = claim.state
                 && now_ms >= renewed_ms + lost_after_ms(claim.ttl_ms)
             {
-                claim.state = State::Lost;
-                self.events.push(Event::Lost(*attempt));
+                claim.state = State::Lost { number, renewed_ms };
+                self.events.push(Event::Lost(*attempt, Loss::NotRenewed));
             }
         }
         self.prune_renewals();

@@ -4,15 +4,21 @@
 //! has answered a beat that began after the request arrived: only then was this voter still the leader.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use pmd_protocol::peer::NodeId;
-use pmd_protocol::peer::claims::{Answer, Ask, Ballot, Change, ClaimName, Lease, Reply, Request};
+use pmd_protocol::peer::claims::{
+    Answer, Ask, Ballot, Change, ClaimName, Lease, Position, Reply, Request, Table,
+};
 
 use super::engine::{Engine, Index};
 use super::lease::{MAX_TTL_MS, MIN_TTL_MS, digest, free_after_ms};
 
 /// Answers that wait. Beyond that, members are told to ask again later, as without a leader.
 const MAX_WAITING: usize = 4_096;
+/// Of these, the answers for one member, which may ask for all its claims at once, and the lists among them.
+const MAX_WAITING_OF_MEMBER: usize = 2 * MAX_CLAIMS_OF_MEMBER;
+const MAX_LISTS_OF_MEMBER: usize = 4;
 /// Members that are told when a name is free. The others ask again every second anyway.
 const MAX_WATCHERS: usize = 256;
 /// Claims of one member, so that none can take the room of all.
@@ -35,7 +41,25 @@ struct Waiting {
     version: u64,
     beat: u64,
     route: Route,
-    reply: Reply,
+    id: u64,
+    answer: Pending,
+}
+
+/// An answer, or the table that is listed: all that list the same one share it while they wait.
+#[derive(Debug)]
+enum Pending {
+    Ready(Answer),
+    List(Arc<Table>),
+}
+
+impl Waiting {
+    fn reply(self) -> (Route, Reply) {
+        let answer = match self.answer {
+            Pending::Ready(answer) => answer,
+            Pending::List(table) => Answer::Claims(Arc::unwrap_or_clone(table)),
+        };
+        (self.route, Reply { id: self.id, answer })
+    }
 }
 
 /// The requests and leases of a leader; empty at the others.
@@ -45,6 +69,8 @@ pub(super) struct Requests {
     /// When each lease ends.
     leases: BTreeMap<Lease, u64>,
     waiting: VecDeque<Waiting>,
+    /// The table that was listed last.
+    listed: Option<(Position, Arc<Table>)>,
     freed: VecDeque<(u64, ClaimName)>,
     watchers: BTreeMap<ClaimName, BTreeSet<Route>>,
     replies: Vec<(Route, Reply)>,
@@ -64,7 +90,7 @@ impl Requests {
         else {
             return self.replies.push((route, Reply { id, answer: Answer::NoLeader }));
         };
-        if self.waiting.len() >= MAX_WAITING {
+        if self.has_no_room(route.member, &ask) {
             return self.replies.push((route, Reply { id, answer: Answer::NoLeader }));
         }
         let member = route.member;
@@ -120,11 +146,31 @@ impl Requests {
                 }
                 Answer::Released
             }
-            Ask::List => Answer::Claims(engine.table().clone()),
+            Ask::List => return self.list(engine, route, id, beat),
             Ask::Status => return,
         };
         let version = engine.accepted().version;
-        self.waiting.push_back(Waiting { version, beat, route, reply: Reply { id, answer } });
+        let answer = Pending::Ready(answer);
+        self.waiting.push_back(Waiting { version, beat, route, id, answer });
+    }
+
+    fn has_no_room(&self, member: NodeId, ask: &Ask) -> bool {
+        let of_member = self.waiting.iter().filter(|wait| wait.route.member == member);
+        let (all, lists) = of_member.fold((0, 0), |(all, lists), wait| {
+            (all + 1, lists + usize::from(matches!(wait.answer, Pending::List(_))))
+        });
+        self.waiting.len() >= MAX_WAITING
+            || all >= MAX_WAITING_OF_MEMBER
+            || (matches!(ask, Ask::List) && lists >= MAX_LISTS_OF_MEMBER)
+    }
+
+    /// Answers with the table as it is now, which is copied once for all that ask for it.
+    fn list(&mut self, engine: &Engine, route: Route, id: u64, beat: u64) {
+        let at = engine.accepted();
+        let known = self.listed.take().filter(|(known, _)| *known == at);
+        let (_, table) = self.listed.insert(known.unwrap_or_else(|| (at, Arc::new(engine.table().clone()))));
+        let answer = Pending::List(Arc::clone(table));
+        self.waiting.push_back(Waiting { version: at.version, beat, route, id, answer });
     }
 
     /// Does what follows from the progress of the engine and from time. Called after each input.
@@ -150,7 +196,7 @@ impl Requests {
             .partition(|wait| wait.version <= progress.chosen && wait.beat <= progress.heard);
         self.waiting = waiting;
         let done: VecDeque<Waiting> = done;
-        self.replies.extend(done.into_iter().map(|wait| (wait.route, wait.reply)));
+        self.replies.extend(done.into_iter().map(Waiting::reply));
         while let Some((version, _)) = self.freed.front()
             && *version <= progress.chosen
         {
@@ -168,7 +214,8 @@ impl Requests {
 
     /// When [`advance`](Self::advance) has something to do.
     pub(super) fn wake_ms(&self, engine: &Engine) -> Option<u64> {
-        let beat = engine.progress().filter(|_| self.waiting.iter().any(|wait| wait.beat > 0));
+        let beat =
+            engine.progress().filter(|progress| self.waiting.iter().any(|wait| wait.beat > progress.heard));
         let again = beat.map(|progress| progress.begun_ms + BEAT_AGAIN_MS);
         self.leases.values().copied().chain(again).min()
     }
@@ -179,7 +226,7 @@ impl Requests {
         self.freed.clear();
         self.watchers.clear();
         for wait in std::mem::take(&mut self.waiting) {
-            self.replies.push((wait.route, Reply { id: wait.reply.id, answer: Answer::NoLeader }));
+            self.replies.push((wait.route, Reply { id: wait.id, answer: Answer::NoLeader }));
         }
         if self.term.is_some() {
             let leases = engine.table().claims().map(|(_, claim)| claim.lease);

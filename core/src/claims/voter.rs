@@ -27,10 +27,12 @@ pub struct Setup {
     pub own_id: NodeId,
     /// What it has stored; its latest start is this one.
     pub stored: Stored,
+    /// Whether the store is certainly the one that this voter has written last, and not an older state of it.
+    pub is_latest: bool,
     /// Random.
     pub seed: u64,
-    /// The number of the founding if there is none yet.
-    pub founding_number: u64,
+    /// The number of the founding if there is none yet; none if there is no clock to take one from.
+    pub founding_number: Option<u64>,
     /// The time.
     pub now_ms: u64,
 }
@@ -82,6 +84,7 @@ struct Voting {
     requests: Requests,
     told: Vec<Told>,
     greet_ms: u64,
+    is_latest: bool,
 }
 
 /// A voter.
@@ -90,6 +93,7 @@ pub struct Voter {
     own: Index,
     hosts: Vec<String>,
     stored: Stored,
+    is_latest: bool,
     seed: u64,
     phase: Phase,
     output: Output,
@@ -99,9 +103,10 @@ impl Voter {
     /// Starts a voter.
     #[must_use]
     pub fn new(setup: Setup) -> Voter {
-        let Setup { hosts, own, own_id, stored, seed, founding_number, now_ms } = setup;
+        let Setup { hosts, own, own_id, stored, is_latest, seed, founding_number, now_ms } = setup;
         let phase = Phase::Halted(Role::Broken);
-        let mut voter = Voter { own, hosts: hosts.clone(), stored, seed, phase, output: Output::default() };
+        let output = Output::default();
+        let mut voter = Voter { own, hosts: hosts.clone(), stored, is_latest, seed, phase, output };
         voter.phase = if voter.stored.rolled_back {
             Phase::Halted(Role::RolledBack)
         } else if let Some(founding) = voter.stored.founding.clone() {
@@ -119,6 +124,13 @@ impl Voter {
             voter.found(founding, now_ms);
         }
         voter
+    }
+
+    /// The number of the founding, if one is drawn up now; none if there is no clock to take one from.
+    pub fn number_founding(&mut self, number: Option<u64>) {
+        if let Phase::Unfounded(unfounded) = &mut self.phase {
+            unfounded.number = number;
+        }
     }
 
     /// Takes what the caller has to do.
@@ -305,6 +317,7 @@ impl Voter {
             requests: Requests::default(),
             told,
             greet_ms: now_ms,
+            is_latest: self.is_latest,
         }))
     }
 
@@ -405,12 +418,14 @@ impl Voting {
         (0u8..).zip(&self.told).any(|(index, told)| index != own && !told.answered)
     }
 
-    /// Whether a majority has confirmed that this voter's store is not older than what it has told them. It does not vote
-    /// before.
+    /// Whether enough others have confirmed that this voter's store is not older than what it has told them. It does not
+    /// vote before. One of them may have forgotten what it was told, by a restart, so a store that may be an older one needs
+    /// so many that each majority with this voter contains one: those that it has told what it forgot may be exactly the
+    /// others of a majority. A voter that votes alone has told nobody.
     fn is_known(&self, own: Index) -> bool {
-        let confirmed =
-            (0u8..).zip(&self.told).filter(|(index, told)| *index == own || told.confirmed).count();
-        2 * confirmed > self.told.len()
+        let others = (0u8..).zip(&self.told).filter(|(index, told)| *index != own && told.confirmed).count();
+        let (count, all) = (2 * others, self.told.len());
+        all == 1 || count >= all || (self.is_latest && count + 2 > all)
     }
 
     /// Compares the store of a voter with what it has told before.

@@ -229,7 +229,9 @@ impl ClaimsWorld {
             stored.apply(epoch).expect("a later start");
             let hosts = (0..self.voters).map(|voter| format!("host{voter}")).collect();
             let own = u8::try_from(number).unwrap_or(0);
-            let setup = Setup { hosts, own, own_id: id(number), stored, seed, founding_number: 1, now_ms };
+            let own_id = id(number);
+            let setup =
+                Setup { hosts, own, own_id, stored, is_latest: true, seed, founding_number: Some(1), now_ms };
             host.voter = Some(Voter::new(setup));
         }
         let boot = host.boot;
@@ -345,7 +347,10 @@ impl ClaimsWorld {
                 }
             }
             What::Done { boot, attempt, .. } => {
-                if boot == host.boot {
+                if host.commands.contains_key(&attempt) && self.rng.random_range(0..20) == 0 {
+                    // Nobody says that the command has ended. The guardian kills it in time.
+                    host.holder.abandon(attempt, now_ms);
+                } else if boot == host.boot {
                     if let Some((name, _)) = host.commands.remove(&attempt) {
                         self.history.end((number, boot, attempt));
                         let ms = self.rng.random_range(0..1_000);
@@ -451,7 +456,7 @@ impl ClaimsWorld {
             }
             Event::Renewed(attempt, until) => (attempt, until),
             // The command is told to end, and does not hear it. The guardian kills it.
-            Event::Lost(_) | Event::Busy(..) | Event::Full(_) | Event::Listed(..) => return,
+            Event::Lost(..) | Event::Busy(..) | Event::Full(_) | Event::Listed(..) => return,
         };
         let now_ms = self.now(number);
         if let Some((_, known)) = self.hosts[number].commands.get_mut(&attempt) {

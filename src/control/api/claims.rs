@@ -35,10 +35,15 @@ pub struct ClaimHeld {
     pub dead_at_boot_ms: u64,
 }
 
+/// The claim was not renewed in time: what depends on it has until `dead_at_boot_ms` to end.
+pub const ENDED_LOST: &str = "lost";
+/// The voters do not know the claim any more: what depends on it must end at once.
+pub const ENDED_REVOKED: &str = "revoked";
+
 /// The last line of the answer to `POST /v1/claims/hold`, if the claim ends before the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimEnded {
-    /// Why it is no longer held.
+    /// Why it is no longer held: `lost` if it was not renewed in time, or `revoked` if somebody else may already hold it.
     pub ended: String,
 }
 

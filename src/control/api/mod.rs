@@ -18,7 +18,10 @@ mod rotation;
 mod services;
 mod tunnel;
 
-pub use claims::{ClaimEnded, ClaimHeld, ClaimInfo, ClaimList, NewClaim, ReleaseClaim, VoterInfo, VoterList};
+pub use claims::{
+    ClaimEnded, ClaimHeld, ClaimInfo, ClaimList, ENDED_LOST, ENDED_REVOKED, NewClaim, ReleaseClaim,
+    VoterInfo, VoterList,
+};
 pub use cluster::{
     ClusterStatus, Discovered, Found, IdentityMode, Node, NodeList, NodeState, Path, Peer, PeerList,
 };

@@ -84,7 +84,7 @@ async fn granted(
             "the cluster has too many claims",
             "release some; see pmd claims",
         )),
-        ClaimState::Asked | ClaimState::Lost => Err(no_majority(claims).await),
+        ClaimState::Asked | ClaimState::Lost(_) => Err(no_majority(claims).await),
     }
 }
 

@@ -8,8 +8,9 @@ use super::name::ClaimName;
 use crate::limits::MAX_CLAIMS;
 use crate::peer::id::NodeId;
 
-/// The number of bits of a claim number that count within one founding.
-const COUNTER_BITS: u32 = 40;
+/// The lowest bits of a claim number count from the founding on, whose number is in minutes. Numbers stay below those of
+/// later foundings as long as fewer than 2^28 claims a minute are granted, and below 2^53 for more than 60 years.
+const COUNTER_BITS: u32 = 28;
 
 /// What keeps claims held: a daemon that renews it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
