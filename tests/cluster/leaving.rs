@@ -157,8 +157,8 @@ fn the_port_is_free_while_a_stopping_daemon_says_goodbye() {
         let look = || sockets::find(|socket| socket.listens && socket.local.port() == PORT);
         world.site(1).cell.run(look).expect("the list of sockets").len()
     };
-    // Its own address, two loopback addresses, and the alias of the other host.
-    wait_until("the alias to be listened on", || listeners(&world) == 4);
+    // Its own address, two loopback addresses, its own alias, and that of the other host.
+    wait_until("the aliases to be listened on", || listeners(&world) == 5);
     // An incomplete request keeps the daemon shutting down for longer than the checks below take.
     let mut control =
         UnixStream::connect(world[1].file(&format!("pmd-{PORT}.sock"))).expect("the daemon listens");
