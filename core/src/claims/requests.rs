@@ -12,6 +12,7 @@ use pmd_protocol::peer::claims::{
 };
 
 use super::engine::{Engine, Index};
+use super::leading::Progress;
 use super::lease::{MAX_TTL_MS, MIN_TTL_MS, digest, free_after_ms};
 
 /// Answers that wait. Beyond that, members are told to ask again later, as without a leader.
@@ -190,13 +191,7 @@ impl Requests {
             self.leases.remove(&lease);
             self.free(engine, Change::Expire(lease));
         }
-        let Some(progress) = engine.progress() else { return };
-        let (done, waiting) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|wait| wait.version <= progress.chosen && wait.beat <= progress.heard);
-        self.waiting = waiting;
-        let done: VecDeque<Waiting> = done;
-        self.replies.extend(done.into_iter().map(Waiting::reply));
+        let Some(progress) = self.complete(engine) else { return };
         while let Some((version, _)) = self.freed.front()
             && *version <= progress.chosen
         {
@@ -209,7 +204,20 @@ impl Requests {
         let is_idle = progress.heard >= progress.beats || now_ms >= progress.begun_ms + BEAT_AGAIN_MS;
         if wants_beat && is_idle {
             engine.beat(now_ms);
+            // A single voter needs nobody else's answer.
+            self.complete(engine);
         }
+    }
+
+    /// Answers what the voters have agreed to by now.
+    fn complete(&mut self, engine: &Engine) -> Option<Progress> {
+        let progress = engine.progress()?;
+        let is_done = |wait: &Waiting| wait.version <= progress.chosen && wait.beat <= progress.heard;
+        let (done, waiting): (VecDeque<_>, _) =
+            std::mem::take(&mut self.waiting).into_iter().partition(is_done);
+        self.waiting = waiting;
+        self.replies.extend(done.into_iter().map(Waiting::reply));
+        Some(progress)
     }
 
     /// When [`advance`](Self::advance) has something to do.
