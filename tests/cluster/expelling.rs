@@ -272,6 +272,8 @@ fn a_member_that_was_away_for_two_rotations_returns() {
         world.run(by, &["cookie", "rotate"]).ended_with(0);
     }
     // Those that would let it in remember that across a restart.
+    let late = |host: usize| world.block_on(world[host].api().rotation()).expect("a rotation").late;
+    world.wait_on(&[2], "the end of the second rotation", |host| late(host) == 1);
     world[2].terminate();
     world.start(2);
     world.run(2, &["join", "h1"]).ended_with(0);
