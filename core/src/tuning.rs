@@ -219,8 +219,8 @@ pub struct GossipTuning {
     pub coalesce_ms: u64,
     /// How long they are collected while one batch follows another: each time twice as long, up to this limit.
     ///
-    /// Unit: milliseconds. Default: 20. Range: from `coalesce_ms` to 100. Source: our own measurements of a hundred hosts
-    /// that join at once, which need a third fewer frames.
+    /// Unit: milliseconds. Default: 20. Range: from `coalesce_ms` to 100. Source: our own; five hops then take 100 ms in the
+    /// worst case.
     pub coalesce_max_ms: u64,
     /// How long a summary is held back. Most peers receive the update itself in that time and need no summary.
     ///
@@ -235,8 +235,8 @@ pub struct GossipTuning {
     pub graft_ms: u64,
     /// How long a peer may take to answer such a request before the next peer is asked.
     ///
-    /// Unit: milliseconds. Default: 250. Range: from `graft_ms`. Source: our own measurements; while a hundred hosts join at
-    /// once on two cores, answers take that long, and asking others as well makes it worse.
+    /// Unit: milliseconds. Default: 250. Range: from `graft_ms`. Source: our own; longer than a busy peer takes to answer,
+    /// because asking others as well would only add to its load.
     pub answer_ms: u64,
     /// The pause before a failed dial is retried for the first time. It doubles with each failure.
     ///

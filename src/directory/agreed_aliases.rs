@@ -7,9 +7,9 @@
 //! - A daemon that has had its alias in company for a while gives it up for nobody. One that is new among the others
 //!   gives up an alias that another one claims: at once if that one has had it for longer, and otherwise when it is still
 //!   claimed after a while, because then it belongs to one that is not new.
-//! - To all others, an alias belongs to the daemon that they have seen with it first, until it is expelled, takes another one, or has been
-//!   gone for some time ([`HeldNames`]). If two appear with one alias at about the same time, it belongs to nobody until one
-//!   gives it up.
+//! - To all others, an alias belongs to the daemon that they have seen with it first, until that one is expelled, takes
+//!   another alias, or has been gone for some time ([`HeldNames`]). If two appear with one alias at about the same time, it
+//!   belongs to nobody until one gives it up.
 //!
 //! So honest daemons agree within moments, and a liar gets no alias of another: at worst a host that meets both for the
 //! first time uses neither, and says so. It cannot drive a new host from one alias to the next for ever either, because

@@ -1,11 +1,11 @@
 //! Claims on hosts that are cut off, frozen, killed and restarted.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::program::Program;
+use crate::harness::wait_within;
 use crate::world::{PATIENCE, World};
 
 /// Three voters and a member that does not vote.
@@ -67,14 +67,6 @@ fn children(parent: u32) -> Vec<Pid> {
     list.split(' ').filter_map(|child| Pid::from_raw(child.parse().ok()?)).collect()
 }
 
-fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "timed out waiting for {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// No command ran while another did, and the numbers rise.
 fn check(trace: &Path) -> Vec<(u64, u64, u64)> {
     let commands = traces(trace);
@@ -92,7 +84,7 @@ fn a_claim_has_one_holder_whatever_happens_to_hosts() {
     let (trace, stop) = (world.shared("trace"), world.shared("stop"));
     let script = tracing(&trace, &stop);
     let quick = format!("echo \"$PMD_CLAIM_NUMBER $(date +%s%N)\" >> {}", trace.display());
-    let running = |count: usize| wait_for("the next command", || traces(&trace).len() == count);
+    let running = |count: usize| wait_within(PATIENCE, "the next command", || traces(&trace).len() == count);
 
     // Whoever tries while somebody else has it is told who; whoever waits gets it in turn.
     let mut all: Vec<Program> =
@@ -105,7 +97,7 @@ fn a_claim_has_one_holder_whatever_happens_to_hosts() {
     let mut holder = claim(&world, 3, &["--ttl", "3s"], &script);
     running(5);
     let mut waiting = claim(&world, 0, &[], &quick);
-    wait_for("the guardian", || !children(waiting.pid()).is_empty());
+    wait_within(PATIENCE, "the guardian", || !children(waiting.pid()).is_empty());
     kill_process(pid(&waiting), Signal::TERM).expect("it runs");
     assert_eq!(waiting.wait(PATIENCE).code(), Some(143), "{}", waiting.stderr());
     // What a service manager ends at once: the command line, the guardian, and the command, which does not listen.
@@ -157,7 +149,7 @@ fn a_claim_has_one_holder_whatever_happens_to_hosts() {
     // The leader of the voters is killed, and then all of them. The holder keeps its claim through the first.
     let leads = leader(&world, 3).expect("a leader");
     world[leads].kill();
-    wait_for("another leader", || leader(&world, 3).is_some_and(|other| other != leads));
+    wait_within(PATIENCE, "another leader", || leader(&world, 3).is_some_and(|other| other != leads));
     std::fs::write(&stop, "").expect("a file");
     assert_eq!(after.wait(PATIENCE).code(), Some(0), "{}", after.stderr());
     world.run(3, &["claim", "job", "--", "sh", "-c", &quick]).ended_with(0);
@@ -187,7 +179,7 @@ fn a_voter_with_a_lost_or_restored_store_does_not_vote() {
         let voters = world.block_on(world[0].api().voters());
         voters.is_ok_and(|list| list.problem.is_some() && list.voters[0].state == state)
     };
-    wait_for("the backup to be refused", || state(&world, "broken"));
+    wait_within(PATIENCE, "the backup to be refused", || state(&world, "broken"));
     let metrics = world.run(0, &["metrics"]).ended_with(0);
     assert!(metrics.stdout.contains("\npmd_claims_voting 0\n"), "{}", metrics.stdout);
     let status = world.run(0, &["status"]).ended_with(0);
@@ -196,7 +188,7 @@ fn a_voter_with_a_lost_or_restored_store_does_not_vote() {
     world[0].terminate();
     std::fs::remove_file(&store).expect("a file");
     world.start(0);
-    wait_for("the lost store to be noticed", || state(&world, "stranger"));
+    wait_within(PATIENCE, "the lost store to be noticed", || state(&world, "stranger"));
     world.run(0, &["claim", "job", "--", "true"]).ended_with(0);
     let said = world.run(0, &["voters"]).ended_with(0);
     assert!(said.stderr.contains("does not vote"), "{said:#?}");

@@ -93,7 +93,7 @@ pub struct Link {
     known: Facts<Fact<Stamp>>,
     /// Origins that the peer has requested and this daemon does not have yet.
     wanted: BTreeSet<NodeId>,
-    /// Origins that the peer wants pushed, wherever they would go by default.
+    /// Origins whose updates the peer has asked for, whatever is sent by default.
     eager: BTreeSet<NodeId>,
     /// Origins for which the peer wants only summaries.
     lazy: BTreeSet<NodeId>,

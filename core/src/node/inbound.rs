@@ -19,8 +19,8 @@ const MAX_PROBES: usize = 128;
 /// How long after the timeout of a probe a peer is told that the member is silent: the timeout itself is reported a
 /// moment late, and must not be told from other failures by that.
 const SILENT_MARGIN_MS: u64 = 20;
-/// How long the summaries of a peer may differ before the two registries are compared. Updates arrive sooner, even while many
-/// daemons start at once.
+/// How long the summaries of a peer may differ before the two registries are compared. Updates in flight usually arrive
+/// sooner.
 const UNEQUAL_MS: u64 = 500;
 
 impl<S: Share> Node<S> {

@@ -22,7 +22,7 @@ use crate::claims::voter::{Setup, Voter};
 
 /// The duration of the leases.
 const TTL_MS: u32 = 10_000;
-/// A command ends by itself after at most this long.
+/// The longest time that a command runs.
 const WORK_MS: u64 = 20_000;
 
 /// What is broken on purpose, to see that the check finds it.
@@ -56,7 +56,7 @@ enum What {
         boot: u64,
         reply: Reply,
     },
-    /// A command ends by itself.
+    /// A command has done its work and ends.
     Done {
         host: usize,
         boot: u64,
